@@ -1,3 +1,26 @@
 """EntProp: train an image classifier that stays accurate on clean and on shifted images."""
 
+from entprop_fast.build import BuildInfo, build_info
+from entprop_fast.layers import (
+    DualBatchNorm2d,
+    DualLayerNorm,
+    convert_dual_norm,
+    route,
+    strip_auxiliary,
+)
+from entprop_fast.methods import Method, StepResult, create_method
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BuildInfo",
+    "DualBatchNorm2d",
+    "DualLayerNorm",
+    "Method",
+    "StepResult",
+    "build_info",
+    "convert_dual_norm",
+    "create_method",
+    "route",
+    "strip_auxiliary",
+]

@@ -1,0 +1,67 @@
+# Every target builds the environment it needs first; rerunning one costs nothing until a pin, the
+# package's metadata or csrc/ changes.
+#   make test                       in .venv
+#   make test VENV=/tmp/x           in another environment
+#   make test PYTEST_ARGS=          without parallel workers
+#   make bench BENCH=bench/ops      part of the benchmarks
+
+PYTHON ?= python3
+VENV ?= .venv
+BENCH ?= bench
+PYTEST_ARGS ?= -n auto --maxprocesses 4
+TRAIN_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+# The CPU build of torch brings no Triton; a CUDA build brings the one release that it works with.
+TRITON := triton==3.6.0
+CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
+PACKAGES := $(filter-out %/kernels,$(patsubst %/__init__.py,%,$(wildcard entprop_fast/*/__init__.py)))
+API := $(subst /,.,$(PACKAGES) $(patsubst %.py,%,$(wildcard entprop_fast/[a-z]*.py)))
+
+.PHONY: help setup train test test-main bench lint docs clean
+
+help:
+	@echo "targets: setup train test bench lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.requirements: requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) --quiet show triton >/dev/null 2>&1 || $(PIP) install --quiet --disable-pip-version-check $(TRITON)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements pyproject.toml setup.py $(CSRC)
+	$(PIP) install --quiet --disable-pip-version-check --no-build-isolation \
+	    --constraint requirements-dev.txt --editable '.[all]'
+	$(BIN)/python -m entprop_fast.env_report
+	touch $@
+
+train: setup
+	$(BIN)/python -m entprop_fast.train $(TRAIN_ARGS)
+
+# One line per pytest process: what a process fixes on import (Triton's interpreter, say) cannot be
+# undone within it.
+test: test-main
+
+test-main: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests
+
+bench: setup
+	$(BIN)/python -m pytest $(BENCH)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' \) -print0 \
+	    | xargs -0 $(BIN)/clang-format --dry-run -Werror
+
+docs: setup
+	$(BIN)/pdoc --docformat google --output-directory docs/_build entprop_fast $(API)
+	@echo "open docs/_build/index.html"
+
+clean:
+	rm -rf build dist docs/_build *.egg-info entprop_fast/_C*.so
+	rm -f $(VENV)/.installed

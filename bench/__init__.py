@@ -1,0 +1,1 @@
+"""Measurements: `pytest bench` for speed, `python -m bench.digits` for accuracy."""

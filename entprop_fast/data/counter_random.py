@@ -1,0 +1,73 @@
+"""Random numbers that are a pure function of their place: no generator, no state.
+
+A word is a 64-bit integer kept in an int64 tensor, whose products wrap on every device. The mixing
+function is SplitMix64's (Steele, Lea and Flood, OOPSLA 2014), and one row of draws is the
+SplitMix64 stream of that row's key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def _signed(word: int) -> int:
+    """The int64 with the same bits as the low 64 of ``word``."""
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >> 63 else word
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
+
+
+def mix(words: Tensor) -> Tensor:
+    """SplitMix64's finaliser, a bijection of int64 tensors in which every bit moves every bit."""
+    words = (words ^ _shift_right(words, 30)) * _MULTIPLIER_1
+    words = (words ^ _shift_right(words, 27)) * _MULTIPLIER_2
+    return words ^ _shift_right(words, 31)
+
+
+def fold(words: Sequence[int]) -> int:
+    """One 64-bit key, as a signed integer, from a sequence of integers; order matters."""
+    key = torch.zeros((), dtype=torch.int64)
+    for word in words:
+        key = mix((key + _GOLDEN) ^ _signed(word))
+    return int(key)
+
+
+def row_keys(key: int, first: int, count: int, device: torch.device) -> Tensor:
+    """Keys of rows ``first ... first + count - 1``, int64 ``[count]``."""
+    rows = torch.arange(first, first + count, device=device)
+    return mix(mix(rows * _GOLDEN) ^ key)
+
+
+def bits(keys: Tensor, count: int) -> Tensor:
+    """The first ``count`` words of each key's SplitMix64 stream, int64 ``[rows, count]``."""
+    steps = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
+    return mix(keys[:, None] + steps)
+
+
+def uniforms(keys: Tensor, count: int) -> Tensor:
+    """Uniform numbers in the open interval (0, 1), float32 ``[rows, count]``.
+
+    Multiples of 2^-24: 23 random bits and a half, which float32 holds exactly, so neither end
+    is ever reached.
+    """
+    return (_shift_right(bits(keys, count), 41).float() + 0.5) * 2.0**-23
+
+
+def normals(keys: Tensor, count: int) -> Tensor:
+    """Standard normal numbers, float32 ``[rows, count]`` (Box and Muller, 1958)."""
+    u = uniforms(keys, 2 * count)
+    radius = (-2 * u[:, :count].log()).sqrt()
+    return radius * (2 * math.pi * u[:, count:]).cos()
+
+
+def _shift_right(words: Tensor, distance: int) -> Tensor:
+    """A logical shift: torch's own ``>>`` copies the sign bit."""
+    return (words >> distance) & ((1 << (64 - distance)) - 1)

@@ -1,0 +1,84 @@
+"""Smoothing and warping, built so that an image's result does not hang on the batch around it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian_blur(
+    images: Tensor, sigma: float, edges: Literal["replicate", "circular"] = "replicate"
+) -> Tensor:
+    """Gaussian smoothing, cut at 3 sigma.
+
+    A sum of shifted copies rather than a convolution (kornia's is one): convolutions run in TF32
+    on a GPU and choose their algorithm by batch size, and reflected edges, kornia's default, need
+    an image larger than the kernel.
+
+    Args:
+        images: float ``[N, C, H, W]``.
+        sigma: in pixels, positive.
+        edges: what lies outside, the nearest pixel or the opposite side (for that, a side must
+            hold 3 sigma).
+    """
+    radius = math.ceil(3 * sigma)
+    weights = [math.exp(-0.5 * (d / sigma) ** 2) for d in range(-radius, radius + 1)]
+    total = sum(weights)
+    for dim, pad in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
+        padded = F.pad(images, pad, mode=edges)
+        size = images.shape[dim]
+        images = torch.zeros_like(images)
+        for offset, weight in enumerate(weights):
+            images.add_(padded.narrow(dim, offset, size), alpha=weight / total)
+    return images
+
+
+def warp(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Resample bilinearly: output pixel (i, j) shows the input at ``(y[i, j], x[i, j])``.
+
+    Args:
+        images: float ``[N, C, H, W]``; outside them all is 0.
+        x, y: source coordinates in pixels, pixel centres at whole numbers, ``[N, H, W]``.
+    """
+    height, width = images.shape[2:]
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=3)
+    return F.grid_sample(
+        images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+
+
+def rotate(images: Tensor, radians: Tensor) -> Tensor:
+    """Each image about its centre, positive counter-clockwise as seen on a screen.
+
+    Args:
+        images: float ``[N, C, H, W]``.
+        radians: ``[N]``.
+    """
+    height, width = images.shape[2:]
+    x, y = pixel_grid(images)
+    x, y = x - (width - 1) / 2, y - (height - 1) / 2
+    cos, sin = radians.cos().view(-1, 1, 1), radians.sin().view(-1, 1, 1)
+    return warp(images, cos * x - sin * y + (width - 1) / 2, sin * x + cos * y + (height - 1) / 2)
+
+
+def shift(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Each image by its own number of pixels, fractions included; what comes in is 0.
+
+    Args:
+        images: float ``[N, C, H, W]``.
+        right, down: ``[N]``, pixels.
+    """
+    x, y = pixel_grid(images)
+    return warp(images, x - right.view(-1, 1, 1), y - down.view(-1, 1, 1))
+
+
+def pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Every pixel's own ``(x, y)``, each ``[1, H, W]`` in the images' dtype."""
+    height, width = images.shape[2:]
+    x = torch.arange(width, device=images.device, dtype=images.dtype)
+    y = torch.arange(height, device=images.device, dtype=images.dtype)
+    return x.expand(1, height, width), y[:, None].expand(1, height, width)

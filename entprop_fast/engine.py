@@ -1,0 +1,83 @@
+"""The engine behind the commands: one call trains, evaluates and documents one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from entprop_fast import checkpoint, data
+from entprop_fast.data import ImageData
+from entprop_fast.run import recipe
+from entprop_fast.run.config import Config, differences
+from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.progress import Reporter
+from entprop_fast.run.results import Summary, finish
+from entprop_fast.run.run_folder import RunFolder
+from entprop_fast.run.signals import StopSignals
+from entprop_fast.run.trainer import Trainer
+
+__all__ = ["Summary", "train"]
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    images: ImageData | None = None,
+    reporter: Reporter | None = None,
+    signals: StopSignals | None = None,
+) -> Summary:
+    """Train one run into its folder, evaluate it, and return what ``summary.json`` holds.
+
+    Args:
+        config: settings, e.g. from `entprop_fast.run.recipe.resolve`.
+        resume: continue the folder's run, bit for bit on the CPU; start one if there is none.
+        overwrite: replace a run that the folder holds.
+        images: in place of the data set that `config` names.
+        reporter: says what happens; None says nothing.
+        signals: SIGINT and SIGTERM, taken between two steps; None leaves them alone.
+
+    Raises:
+        UsageError: settings, data or folder that cannot be used. The folder is as it was.
+        RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
+        Stopped: a signal came; the checkpoint is saved.
+    """
+    reporter = reporter or Reporter.quiet()
+    folder = RunFolder(config.folder)
+    if resume and overwrite:
+        raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
+    if not resume and not overwrite:
+        folder.check_free()
+    state = _saved_state(folder, config, reporter) if resume else None
+    with bad_input():
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        trainer = Trainer(config, images or _load_data(config), reporter)
+    folder.claim()
+    if state is not None:
+        checkpoint.set_corrupt_aside(folder.path)
+        with bad_input():
+            trainer.load_state_dict(state)
+        folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+    trainer.fit(folder, signals or StopSignals(), fresh=state is None)
+    return finish(trainer, folder)
+
+
+def _load_data(config: Config) -> ImageData:
+    if config.data_dir is not None:
+        raise ValueError(f"data set {config.dataset!r} is embedded and takes no --data-dir")
+    return data.load(config.dataset, train_size=config.train_size, seed=config.seed)
+
+
+def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[str, Any] | None:
+    with bad_input():
+        state = checkpoint.read_newest(folder.path, reporter.say)
+    if state is None:
+        reporter.say(f"{folder.path} holds no checkpoint yet: starting anew")
+    elif different := differences(config, state.get("config", {})):
+        raise UsageError(
+            f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
+        )
+    return state

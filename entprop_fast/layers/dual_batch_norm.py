@@ -1,0 +1,130 @@
+"""Batch norms with a main and an auxiliary half (the paper's MBN and ABN)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from entprop_fast.layers.dual_norm import DualNorm, make_auxiliary
+
+
+class _DualBatchNorm(DualNorm):
+    """The part that 2-d and synchronised batch norms share."""
+
+    aux_name = "aux_bn"
+    aux_bn: _BatchNorm
+
+    def forward_main(self, x: Tensor) -> Tensor:
+        if _averages_cumulatively(self, x):
+            return cumulative_batch_norm(self, x)  # type: ignore[arg-type]
+        return super().forward_main(x)
+
+    def forward_aux(self, x: Tensor) -> Tensor:
+        if _averages_cumulatively(self.aux_bn, x):
+            return cumulative_batch_norm(self.aux_bn, x)
+        return super().forward_aux(x)
+
+    def reset_running_stats(self) -> None:
+        """Reset the running statistics of both halves."""
+        super().reset_running_stats()  # type: ignore[misc]
+        if "aux_bn" in self._modules:  # not yet while the base class is being built
+            self.aux_bn.reset_running_stats()
+
+    def reset_parameters(self) -> None:
+        """Reset the running statistics and the affine parameters of both halves."""
+        super().reset_parameters()  # type: ignore[misc]
+        if "aux_bn" in self._modules:
+            self.aux_bn.reset_parameters()
+
+
+class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` with an auxiliary batch norm as its child ``aux_bn``.
+
+    Without a route it is `nn.BatchNorm2d`: same arguments, values, gradients and state dict keys.
+    Inside ``with entprop_fast.route(model, "aux")`` the auxiliary batch norm, with affine
+    parameters and running statistics of its own, takes its place; with an integer route each of
+    the two normalises its rows of the batch with their own statistics (PAPER: EntProp section 3,
+    MBN and ABN). A plain checkpoint loads with ``strict=True``: it fills both.
+
+    Args:
+        num_features: C of the input ``[N, C, H, W]``.
+        eps: added to the variance. Like `momentum` it belongs to each half afterwards.
+        momentum: of the running statistics; None for a cumulative average, whose counter is read
+            on the device.
+        affine: learn a scale and a shift for each half.
+        track_running_stats: keep running statistics for each half.
+        device: where the parameters and buffers live.
+        dtype: their dtype.
+        **kwargs: what this version of `nn.BatchNorm2d` takes besides (``bias`` from torch 2.13).
+    """
+
+    plain_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+    norm_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            num_features,
+            eps,
+            momentum,
+            affine,
+            track_running_stats,
+            device=device,
+            dtype=dtype,
+            **kwargs,
+        )
+        self.aux_bn = make_auxiliary(self, nn.BatchNorm2d)
+
+
+class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
+    """`nn.SyncBatchNorm` with an auxiliary one as ``aux_bn``, in the same process group.
+
+    Made by `convert_dual_norm` from `nn.SyncBatchNorm`, also from what torch's
+    ``convert_sync_batchnorm`` leaves of a `DualBatchNorm2d`.
+    """
+
+    plain_class = nn.SyncBatchNorm
+    norm_class = nn.SyncBatchNorm
+
+
+def _averages_cumulatively(norm: nn.Module, x: Tensor) -> bool:
+    """Whether torch would read ``num_batches_tracked`` on the host, which synchronises a device."""
+    return (
+        isinstance(norm, nn.BatchNorm2d)
+        and norm.momentum is None
+        and norm.training
+        and norm.track_running_stats
+        and norm.num_batches_tracked is not None
+        and x.device.type != "cpu"
+    )
+
+
+def cumulative_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """Training-mode batch norm with ``momentum=None`` and the counter read on the device.
+
+    Args:
+        norm: tracks running statistics; they become the mean over all batches seen.
+        x: ``[N, C, H, W]``.
+    """
+    norm._check_input_dim(x)
+    assert norm.num_batches_tracked is not None
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.num_batches_tracked.add_(1)
+    # momentum=1 leaves this batch's own statistics in the two; an empty one leaves them alone.
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
+    share = norm.num_batches_tracked.to(mean.dtype).reciprocal()
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance, share)
+    return y

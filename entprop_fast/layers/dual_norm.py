@@ -1,0 +1,180 @@
+"""What all dual layers share: choosing a half for each row, and the state dict."""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+HalfT = TypeVar("HalfT", bound=nn.Module)
+Route = tuple[int | None, int | None]  # num_main, route_batch
+# What belongs to a routed layer alone, and neither to its copies nor to what it is stripped to.
+TRANSIENT = ("num_main", "route_batch", "_routed", "_pending")
+
+
+class DualNorm(nn.Module):
+    """Mixin in front of a norm class: gives it an auxiliary half and a route.
+
+    The norm itself is the main half (its parameters keep their names), the child named by
+    `aux_name` the auxiliary one. Rows ``[0, num_main)`` of the first dimension are normalised by
+    the main half, the rest by the auxiliary one; ``num_main = None`` means all rows are main.
+    """
+
+    aux_name: ClassVar[str]
+    plain_class: ClassVar[type[nn.Module]]  # what the layer is made from and stripped to
+    norm_class: ClassVar[type[nn.Module]]  # each half alone, without an activation
+    num_main: int | None = None
+    route_batch: int | None = None  # rows of the batch, where the first dimension is another
+    _routed: bool = False  # whether it ever was
+    _pending: "weakref.WeakKeyDictionary[Callable[..., Any], set[Route]] | None" = None
+
+    @property
+    def aux(self) -> nn.Module:
+        """The auxiliary half."""
+        half = getattr(self, self.aux_name)
+        assert isinstance(half, nn.Module)
+        return half
+
+    def set_route(self, num_main: int | None, batch: int | None) -> None:
+        """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""
+        self.num_main, self.route_batch, self._routed = num_main, batch, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x`, of any shape the plain norm takes, along the current route."""
+        # A forward inside a backward pass is a checkpoint's, which computes again.
+        compiling = torch.compiler.is_compiling()
+        if self._routed and not compiling and torch._C._current_graph_task_id() != -1:
+            return self._recompute(x)
+        self._remember_route()
+        return self._split(x, self.num_main, self.route_batch)
+
+    def forward_main(self, x: Tensor) -> Tensor:
+        """Normalise all of `x` with the main half."""
+        y: Tensor = self.norm_class.forward(self, x)
+        return y
+
+    def forward_aux(self, x: Tensor) -> Tensor:
+        """Normalise all of `x` with the auxiliary half."""
+        y: Tensor = self.aux(x)
+        return y
+
+    def _split(self, x: Tensor, num_main: int | None, batch: int | None) -> Tensor:
+        if num_main is None:
+            return self.forward_main(x)
+        rows = x.shape[0] if x.ndim else 0
+        m = self._scaled(num_main, rows, batch)
+        if m == 0:  # first, so that an empty batch on "aux" leaves the main half alone
+            return self.forward_aux(x)
+        if m == rows:
+            return self.forward_main(x)
+        return torch.cat((self.forward_main(x[:m]), self.forward_aux(x[m:])))
+
+    def _scaled(self, num_main: int, rows: int, batch: int | None) -> int:
+        m, remainder = (num_main, 0) if batch is None else divmod(num_main * rows, batch)
+        if remainder:
+            raise ValueError(
+                f"route: {num_main} of batch={batch} rows are no whole number of the {rows} rows "
+                f"that {type(self).__name__} got"
+            )
+        if not 0 <= m <= rows:
+            raise ValueError(
+                f"route: target={num_main} is outside [0, {rows if batch is None else batch}], "
+                "the rows of the batch"
+            )
+        return m
+
+    def _remember_route(self) -> None:
+        """Keep the route for as long as a checkpoint may ask this layer to compute again."""
+        hook = checkpoint_hook()
+        if hook is None:
+            return
+        if self._pending is None:
+            self._pending = weakref.WeakKeyDictionary()
+        self._pending.setdefault(hook, set()).add((self.num_main, self.route_batch))
+
+    def _recompute(self, x: Tensor) -> Tensor:
+        routes = set().union(*(self._pending or {}).values())
+        if len(routes) != 1:
+            known = "no route is known" if not routes else f"{len(routes)} routes are pending"
+            raise RuntimeError(
+                f"{type(self).__name__} is run again inside a backward pass and {known} for it: "
+                "with torch.utils.checkpoint use use_reentrant=False and run backward after each "
+                "routed forward, before the next one"
+            )
+        with _scratch_buffers(self), _scratch_buffers(self.aux):
+            return self._split(x, *routes.pop())
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
+    ) -> None:
+        """Fill the auxiliary half of a plain checkpoint with clones of its main entries."""
+        aux_prefix = f"{prefix}{self.aux_name}."
+        own = self.aux.state_dict(prefix=aux_prefix, keep_vars=True)
+        if missing := own.keys() & missing_keys:  # by the root: a damaged dual checkpoint
+            state_dict.update({key: own[key] for key in missing})
+        elif not any(key.startswith(aux_prefix) for key in state_dict):
+            for name in (*self._parameters, *self._buffers):
+                if isinstance(value := state_dict.get(prefix + name), Tensor):
+                    state_dict[aux_prefix + name] = value.clone()
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, *args
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave the route behind: it belongs to the original."""
+        return {key: value for key, value in self.__dict__.items() if key not in TRANSIENT}
+
+
+def checkpoint_hook() -> Callable[..., Any] | None:
+    """What identifies the `torch.utils.checkpoint` region that runs now, None outside of one.
+
+    The tensors that the region saved hold it: it lives until backward has freed them, or the graph
+    is gone.
+    """
+    if torch.compiler.is_compiling():  # the compiler splits what is checkpointed by itself
+        return None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if hooks is None or hooks[1].__module__ != torch.utils.checkpoint.__name__:
+        return None
+    unpack: Callable[..., Any] = hooks[1]
+    return unpack
+
+
+@contextlib.contextmanager
+def _scratch_buffers(norm: nn.Module) -> Iterator[None]:
+    """Let a recomputation move clones: the forward has moved the running statistics already.
+
+    Not passing any to it would save fewer tensors than the forward did, which checkpoint refuses.
+    """
+    buffers = dict(norm._buffers)
+    norm._buffers.update({k: v if v is None else v.clone() for k, v in buffers.items()})
+    try:
+        yield
+    finally:
+        norm._buffers.update(buffers)
+
+
+def make_auxiliary(norm: nn.Module, cls: type[HalfT]) -> HalfT:
+    """A `cls` with the settings of `norm` and clones of its parameters and buffers, no hooks."""
+    aux = cls.__new__(cls)
+    nn.Module.__init__(aux)
+    own = set(aux.__dict__)  # hooks and registries, never shared with norm
+    aux.__dict__.update({key: value for key, value in norm.__dict__.items() if key not in own})
+    aux.training = norm.training
+    for name, parameter in norm._parameters.items():
+        clone = None
+        if parameter is not None:
+            clone = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+        aux.register_parameter(name, clone)
+    for name, buffer in norm._buffers.items():
+        aux.register_buffer(name, None if buffer is None else buffer.detach().clone())
+    return aux

@@ -1,0 +1,179 @@
+"""Which rows of a batch a dual norm gives to its main and which to its auxiliary half."""
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeGuard
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from entprop_fast.layers.dual_norm import DualNorm, checkpoint_hook
+
+Target = int | Literal["main", "aux"]
+
+# Batch norms without an auxiliary half that a route to the auxiliary ones holds now.
+_held: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+@contextlib.contextmanager
+def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterator[None]:
+    """Send a model's forward passes through its main norms, its auxiliary ones, or both.
+
+    Inside the ``with`` block, `target` holds for every dual layer of `model`: ``"main"`` (also
+    what happens without any route), ``"aux"``, or an integer m, which sends rows ``[0, m)`` to the
+    main norms and the rest to the auxiliary ones, in one forward. Routes nest, the innermost wins,
+    and leaving the block, by an exception too, restores what was before. A route belongs to one
+    model: a copy made inside the block is not routed. Backward may run after the block.
+
+    Under ``"aux"`` (or 0), batch norms of `model` that were not converted (1-d and 3-d ones, say)
+    use batch statistics and do not move their running ones.
+
+    Args:
+        model: a network that holds at least one dual layer (see `convert_dual_norm`).
+        target: ``"main"``, ``"aux"`` or the number m of leading rows for the main norms.
+        batch: the batch size, needed with an integer target where a layer's first dimension is not
+            the batch (windows or patches folded into it): m is then scaled by rows / batch.
+
+    Raises:
+        TypeError: `target` or `batch` is none of the above.
+        ValueError: `model` has no dual layer, or `batch` is below 1. At the forward: m is outside
+            ``[0, rows]``, or m rows of the batch are not a whole number of rows of the layer.
+        RuntimeError: at the end of the block, where `torch.utils.checkpoint` is yet to compute a
+            batch norm that was not converted again: its backward belongs inside.
+    """
+    num_main = _num_main(target)
+    if batch is not None and not _is_int(batch):
+        raise TypeError(f"batch={batch!r}: expected the batch size, an int, or None")
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch={batch}: expected the batch size, at least 1")
+    layers = dual_layers(model)
+    before = [(layer.num_main, layer.route_batch) for layer in layers]
+    with _plain_norms(plain_batch_norms(model), held=num_main == 0):
+        try:
+            for layer in layers:
+                layer.set_route(num_main, batch)
+            yield
+        finally:
+            for layer, (old_num_main, old_batch) in zip(layers, before, strict=True):
+                layer.set_route(old_num_main, old_batch)
+
+
+def dual_layers(model: nn.Module) -> list[DualNorm]:
+    """All dual layers of `model`, each once.
+
+    Raises:
+        ValueError: there is none, or torch's ``convert_sync_batchnorm`` took their routing away.
+    """
+    layers = [module for module in model.modules() if isinstance(module, DualNorm)]
+    lost = [name for name, module in model.named_modules() if lost_routing(module)]
+    if lost:
+        raise ValueError(
+            f"model: {', '.join(lost)} lost its routing, as torch's convert_sync_batchnorm does: "
+            "call entprop_fast.convert_dual_norm(model) on the converted model to get it back"
+        )
+    if not layers:
+        raise ValueError(
+            "model has no dual norm layer: call entprop_fast.convert_dual_norm(model) first, and "
+            "make the optimizer after that"
+        )
+    return layers
+
+
+def lost_routing(module: nn.Module) -> bool:
+    """Whether `module` is a batch norm that kept an auxiliary half but not the route to it."""
+    return (
+        isinstance(module, _BatchNorm)
+        and not isinstance(module, DualNorm)
+        and isinstance(getattr(module, "aux_bn", None), _BatchNorm)
+    )
+
+
+def plain_batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Batch norms of `model` that are neither dual nor the auxiliary half of a dual layer."""
+    halves = {id(m.aux) for m in model.modules() if isinstance(m, DualNorm)}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        and not isinstance(module, DualNorm)
+        and id(module) not in halves
+    ]
+
+
+@contextlib.contextmanager
+def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Let training-mode batch norms use batch statistics without moving their running ones.
+
+    A backward pass in which `torch.utils.checkpoint` computes them again belongs inside, too: it
+    has to find them as the forward did.
+    """
+    tracking = [m for m in norms if isinstance(m, _BatchNorm) and m.track_running_stats]
+    # An eval-mode norm reads its running statistics whatever this flag says.
+    for norm in tracking:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
+
+
+@contextlib.contextmanager
+def _plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
+    """Hold the running statistics of norms that know no routes, or let them move again."""
+    before = [norm for norm in norms if norm in _held]
+    if held:
+        _held.update(norms)
+    else:
+        _held.difference_update(norms)
+    try:
+        with _freezing_held() if held and norms else contextlib.nullcontext():
+            yield
+    finally:
+        _held.difference_update(norms)
+        _held.update(before)
+
+
+@contextlib.contextmanager
+def _freezing_held() -> Iterator[None]:
+    """Freeze what is held while it runs, and no longer: a copy made in between is whole."""
+    running: list[contextlib.ExitStack] = []
+    checkpoints: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+    def enter(norm: nn.Module, _: object) -> None:
+        if norm in _held:
+            running.append(contextlib.ExitStack())
+            running[-1].enter_context(frozen_statistics([norm]))
+            if norm.training and (hook := checkpoint_hook()):
+                checkpoints[hook] = type(norm).__name__
+
+    def leave(norm: nn.Module, *_: object) -> None:
+        if norm in _held:
+            running.pop().close()
+
+    with (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, always_call=True),
+    ):
+        yield
+    if checkpoints:  # their backward is yet to come
+        raise RuntimeError(
+            f"route: {', '.join(sorted(set(checkpoints.values())))} has no auxiliary half and "
+            "torch.utils.checkpoint would compute it again after the route: run backward inside it"
+        )
+
+
+def _num_main(target: object) -> int | None:
+    if isinstance(target, str) and target in ("main", "aux"):
+        return None if target == "main" else 0
+    if _is_int(target):
+        return target
+    raise TypeError(
+        f"target={target!r}: expected 'main', 'aux' or the number of leading rows that are main"
+    )
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,44 @@
+"""Dual forms of timm's own norms. Imported only where a model brought timm along."""
+
+from timm.layers import BatchNormAct2d, LayerNorm, LayerNorm2d, SyncBatchNormAct
+from torch import Tensor, nn
+
+from entprop_fast.layers.dual_batch_norm import DualBatchNorm2d, DualSyncBatchNorm
+from entprop_fast.layers.dual_layer_norm import DualLayerNorm
+from entprop_fast.layers.dual_norm import DualNorm
+
+
+class _Activated(DualNorm):
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise along the route, then timm's drop and activation."""
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
+
+
+class DualBatchNormAct2d(_Activated, DualBatchNorm2d, BatchNormAct2d):
+    """timm's `BatchNormAct2d`: two batch norms, one drop and one activation after them."""
+
+    plain_class = BatchNormAct2d
+
+
+class DualSyncBatchNormAct(_Activated, DualSyncBatchNorm, SyncBatchNormAct):
+    """What timm's ``convert_sync_batchnorm`` makes of a `BatchNormAct2d`, dual or not."""
+
+    plain_class = SyncBatchNormAct
+
+
+class DualTimmLayerNorm(DualLayerNorm, LayerNorm):
+    """timm's `LayerNorm`."""
+
+    plain_class = LayerNorm
+    norm_class = LayerNorm
+
+
+class DualTimmLayerNorm2d(DualLayerNorm, LayerNorm2d):
+    """timm's `LayerNorm2d`, over the channels of ``[N, C, H, W]``."""
+
+    plain_class = LayerNorm2d
+    norm_class = LayerNorm2d

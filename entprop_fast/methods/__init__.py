@@ -1,0 +1,64 @@
+"""The training methods: one file each, all called the same way."""
+
+import inspect
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from entprop_fast.methods.base import CommonOptions, Method, StepResult
+from entprop_fast.methods.entprop import EntProp
+from entprop_fast.methods.mixup import MixUp, Vanilla
+from entprop_fast.names import unknown
+
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (EntProp, Vanilla, MixUp)}
+
+__all__ = [
+    "METHODS",
+    "CommonOptions",
+    "EntProp",
+    "Method",
+    "MixUp",
+    "StepResult",
+    "Vanilla",
+    "create_method",
+    "method_options",
+]
+
+
+def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: Any) -> Method:
+    """A training method: ``result = method(images, labels)`` runs one optimiser step.
+
+    Args:
+        name: "entprop", "vanilla" or "mixup".
+        model: the network, in training mode; converted by `convert_dual_norm` for "entprop".
+        optimizer: holds every trainable parameter of `model`.
+        **options: the method's own keywords and those of `Method`; see `method_options`.
+
+    Raises:
+        ValueError: an unknown name, a setting out of its range, or a model or optimizer that the
+            method cannot train; the message says what to change.
+        TypeError: an option that the method does not have, or a value of the wrong type.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    for option in options:
+        if option not in method_options(name):
+            raise TypeError(f"method {name!r}: {unknown('option', option, method_options(name))}")
+    return METHODS[name](model, optimizer, **options)
+
+
+def method_options(name: str) -> dict[str, Any]:
+    """The options of the method `name` and their defaults.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    options: dict[str, Any] = {}
+    for cls in (Method, METHODS[name]):
+        for parameter in inspect.signature(cls).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                options[parameter.name] = parameter.default
+    return options

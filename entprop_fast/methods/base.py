@@ -1,0 +1,293 @@
+"""What every training method shares: its settings, its checks, one pass and one step."""
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entprop_fast import reference
+from entprop_fast.layers.routing import Target, route
+from entprop_fast.methods import checks
+from entprop_fast.methods.batch import Batch
+from entprop_fast.methods.image_units import Channels, ImageUnits
+from entprop_fast.methods.options import check_choice, check_instance, check_number
+from entprop_fast.methods.transaction import undone, undone_on_error
+
+
+class StepResult(NamedTuple):
+    """What one step reports: detached 0-dim tensors on the device, that no later step overwrites.
+
+    Attributes:
+        loss: mean loss of the main pass.
+        aux_loss: unweighted mean loss of the last auxiliary pass; 0 without one.
+        correct: rows of the main pass whose prediction is their original label.
+        entropy_selected: mean prediction entropy (nats) of the selected rows; NaN without any.
+        entropy_unselected: the same of the others.
+    """
+
+    loss: Tensor
+    aux_loss: Tensor
+    correct: Tensor
+    entropy_selected: Tensor
+    entropy_unselected: Tensor
+
+
+class CommonOptions(TypedDict, total=False):
+    """The options that every method takes; see `Method`."""
+
+    input_range: tuple[float, float]
+    normalization: tuple[Channels, Channels] | None
+    amp: Literal["bf16"] | None
+    generator: torch.Generator | None
+    capture: Literal["auto", "on", "off"]
+    check: bool | None
+    criterion: nn.Module | None
+    label_smoothing: float
+    max_grad_norm: float | None
+
+
+class Method(abc.ABC):
+    """One way to train: calling it with a batch runs one optimiser step.
+
+    Args:
+        model: the network, in training mode.
+        optimizer: holds every trainable parameter of `model` (and of `criterion`).
+        input_range: lowest and highest value of an image before normalisation.
+        normalization: (mean, std), each a float or one per channel, when the images arrive as
+            ``(x - mean) / std``; eps and alpha stay in image units.
+        amp: "bf16" runs forward passes under bfloat16 autocast; None leaves autocast alone.
+        generator: source of every random draw of a step, on the images' device; None for that
+            device's default one.
+        capture: "off", or "auto"; steps run eagerly.
+        check: check labels and image values on every call: None on the CPU only, since on a GPU it
+            synchronises. Shapes and dtypes are always checked.
+        criterion: a module ``(logits, labels) -> per-sample loss [B]`` in place of cross-entropy.
+        label_smoothing: of the cross-entropy, in [0, 1].
+        max_grad_norm: clip the norm of all gradients before the optimiser's step.
+
+    Raises:
+        TypeError, ValueError: a setting, the model or the optimizer is not usable; the message
+            names it and what is valid.
+
+    Attributes:
+        rows: rows that went through a forward and a backward pass so far, the cost of training.
+        selected_index: rows selected by the last step, int64 [m], or None.
+        perturbed: their images after the last perturbation, [m, C, H, W], or None.
+    """
+
+    name: ClassVar[str]
+    needs_dual_norms: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        input_range: tuple[float, float] = (0.0, 1.0),
+        normalization: tuple[Channels, Channels] | None = None,
+        amp: Literal["bf16"] | None = None,
+        generator: torch.Generator | None = None,
+        capture: Literal["auto", "on", "off"] = "auto",
+        check: bool | None = None,
+        criterion: nn.Module | None = None,
+        label_smoothing: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        check_instance("model", model, nn.Module)
+        check_instance("optimizer", optimizer, torch.optim.Optimizer)
+        if criterion is not None:
+            check_instance("criterion", criterion, nn.Module)
+        if generator is not None:
+            check_instance("generator", generator, torch.Generator)
+        self.model, self.optimizer = model, optimizer
+        self.units = ImageUnits(input_range, normalization)
+        self.input_range, self.normalization = self.units.input_range, normalization
+        checks.check_amp(amp)
+        self.amp = amp
+        self.generator, self.check, self.criterion = generator, check, criterion
+        self.capture = capture
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, low=0, high=1)
+        self.max_grad_norm = max_grad_norm
+        check_choice("check", check, (None, True, False))
+        check_choice("capture", capture, ("auto", "off"))
+        if max_grad_norm is not None:
+            check_number("max_grad_norm", max_grad_norm, low=0, open_low=True)
+        if criterion is not None and self.label_smoothing:
+            raise ValueError(
+                f"label_smoothing={label_smoothing!r} belongs to the built-in cross-entropy: "
+                "leave it 0 with a criterion"
+            )
+        checks.check_training(model)
+        if self.needs_dual_norms:
+            checks.check_dual(self.name, model)
+        checks.check_optimizer(optimizer, model, criterion)
+        device = next((parameter.device for parameter in model.parameters()), None)
+        checks.check_generator(generator, device)
+        self.rows = 0
+        self.selected_index: Tensor | None = None
+        self.perturbed: Tensor | None = None
+        self._classes: int | None = None  # known after the first forward
+        self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
+        self._new_shape = True
+
+    def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Run one optimiser step: discard old gradients, `backward`, clip, step.
+
+        Args:
+            images: [B, C, H, W], floating, in the model's dtype, within `input_range` (after
+                `normalization`). Neither modified nor left with a gradient.
+            labels: [B], int64, in [0, classes).
+
+        Raises:
+            TypeError, ValueError: the batch cannot be used; nothing has changed.
+        """
+        with self._accepted(images, labels):
+            self.optimizer.zero_grad(set_to_none=True)
+            result = self._passes(images, labels)
+        if self.max_grad_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        self.optimizer.step()
+        return result
+
+    def backward(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Everything but the optimiser's step: add this batch's gradients to `.grad`.
+
+        For gradient accumulation and training loops of others; clearing the gradients, clipping
+        and stepping are the caller's. Arguments and errors are those of calling the method.
+        """
+        with self._accepted(images, labels):
+            return self._passes(images, labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state beside model and optimizer that a resumed run needs."""
+        generator = None if self.generator is None else self.generator.get_state()
+        return {"rows": self.rows, "generator": generator}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: the state has a generator and this method has none, or the reverse.
+        """
+        if (state["generator"] is None) != (self.generator is None):
+            raise ValueError("generator: the state and this method must both have one, or neither")
+        self.rows = state["rows"]
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
+
+    @abc.abstractmethod
+    def cost(self, batch: int) -> float:
+        """Rows through the network per row of a batch of that many; plain training is 1."""
+
+    @abc.abstractmethod
+    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
+        """All forward and backward passes of a step on an accepted batch."""
+
+    def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
+        """The routes along which a batch of that size sends one single row, and why."""
+        if batch == 1:
+            yield "main", "a batch of B=1"
+
+    @contextlib.contextmanager
+    def _accepted(self, images: Tensor, labels: Tensor) -> Iterator[None]:
+        """Refuse a batch that cannot be used; whatever is refused, nothing has changed."""
+        checks.check_training(self.model)
+        checks.check_batch(images, labels, self.model, self.units, autocast=self.amp is not None)
+        checks.check_generator(self.generator, images.device)
+        if self._checks_values(images):
+            checks.check_values(images, self.units)
+            checks.check_labels(labels, self._classes)
+        self._new_shape = images.shape not in self._seen
+        if not self._new_shape:
+            yield
+            return
+        modules = [m for m in (self.model, self.criterion) if m is not None]
+        state, rows = (modules, self.optimizer, self.generator, images.device), self.rows
+        for target, reason in self._single_rows(len(images)):
+            with undone(*state):
+                self._try_single_row(images[:1], target, reason)
+        # Only a forward tells the classes, and whether the model takes images of a new shape.
+        with undone_on_error(*state):
+            try:
+                yield
+            except BaseException:
+                self.rows = rows
+                raise
+        self._seen.add(images.shape)
+
+    def _checks_values(self, images: Tensor) -> bool:
+        return images.device.type == "cpu" if self.check is None else self.check
+
+    def _try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
+        with self._blaming(image):
+            try:
+                with torch.no_grad(), self._along(target):
+                    self._run_model(image)
+            except ValueError as error:
+                raise ValueError(
+                    f"{reason} is a single row, of which a norm in training mode would see a "
+                    f"single value per channel ({error}): use a larger batch or a larger k"
+                ) from error
+
+    def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:
+        """The route of one pass; without dual norms the model runs as it is."""
+        return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
+
+    def _run_model(self, images: Tensor) -> Any:
+        device = images.device.type
+        autocast = torch.autocast(device, torch.bfloat16) if self.amp else contextlib.nullcontext()
+        with autocast:
+            return self.model(images)
+
+    @contextlib.contextmanager
+    def _blaming(self, images: Tensor) -> Iterator[None]:
+        """What the model raises at the first batch of a shape is a matter of the images."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:  # timm and torchvision assert their sizes
+            if not self._new_shape:
+                raise
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"
+            ) from error
+
+    def _forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Logits [B, classes] in full precision, along the current route, for images of a batch."""
+        with self._blaming(images):
+            output = self._run_model(images)
+        logits = reference.full_precision(checks.check_logits(output, len(images)))
+        if self._classes is None:
+            if self._checks_values(images):
+                checks.check_labels(labels, logits.shape[1])
+            self._classes = logits.shape[1]
+        self.rows += len(images)
+        return logits
+
+    def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Per-sample losses [B], in the two-label form where the batch is mixed (2)."""
+        losses = self._one_label_losses(logits, batch.labels)
+        if batch.lam is None:
+            return losses
+        return reference.mixed_loss(
+            losses, self._one_label_losses(logits, batch.labels_b), batch.lam
+        )
+
+    def _one_label_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.criterion is None:
+            return F.cross_entropy(
+                logits, labels, reduction="none", label_smoothing=self.label_smoothing
+            )
+        losses: Tensor = self.criterion(logits, labels)
+        if losses.shape != labels.shape:
+            raise ValueError(
+                f"criterion gave a loss of shape {tuple(losses.shape)}: expected one per sample, "
+                f"{tuple(labels.shape)} (reduction='none')"
+            )
+        return losses

@@ -1,0 +1,165 @@
+"""What a method refuses: models and optimizers it cannot train, batches it cannot use."""
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.layers.routing import dual_layers
+from entprop_fast.methods.image_units import ImageUnits
+
+RANGE_TOLERANCE = 1e-5  # image units: rounding of a normalisation, not a wrong range
+
+
+def check_amp(amp: object) -> None:
+    """`amp` is None or "bf16".
+
+    Raises:
+        ValueError: anything else; for float16 the message says why.
+    """
+    if amp in ("fp16", "float16", "half", torch.float16):
+        raise ValueError(
+            f"amp={amp!r}: float16 needs loss scaling, which synchronises every step, and an input "
+            "gradient that underflows to 0 has sign 0 and perturbs nothing; use amp='bf16' or None"
+        )
+    if amp is not None and amp != "bf16":
+        raise ValueError(f"amp={amp!r}: expected 'bf16' or None")
+
+
+def check_training(model: nn.Module) -> None:
+    """`model` is in training mode.
+
+    Raises:
+        ValueError: it is in eval mode.
+    """
+    if not model.training:
+        raise ValueError("model is in eval mode: call model.train() first")
+
+
+def check_dual(name: str, model: nn.Module) -> None:
+    """`model` has the dual norms that the method `name` needs.
+
+    Raises:
+        ValueError: it has none; the message says what to call.
+    """
+    try:
+        dual_layers(model)
+    except ValueError as error:
+        raise ValueError(f"method {name!r} needs dual norms: {error}") from None
+
+
+def check_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, criterion: nn.Module | None
+) -> None:
+    """`optimizer` holds every trainable parameter of `model` and `criterion`.
+
+    Raises:
+        ValueError: it lacks some, as when it was made before the conversion.
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    modules = {"model": model} | ({} if criterion is None else {"criterion": criterion})
+    missing = [
+        f"{owner}.{name}"
+        for owner, module in modules.items()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in held
+    ]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ValueError(
+            f"optimizer lacks {len(missing)} trainable parameters ({shown}): make it after "
+            "convert_dual_norm(model), from model.parameters()"
+        )
+
+
+def check_generator(generator: torch.Generator | None, device: torch.device | None) -> None:
+    """`generator` belongs to the device of the images.
+
+    Raises:
+        ValueError: it belongs to another.
+    """
+    if generator is not None and device is not None and generator.device.type != device.type:
+        raise ValueError(
+            f"generator is on {generator.device}, the images are on {device}: make it with "
+            f"torch.Generator(device={device.type!r})"
+        )
+
+
+def check_batch(
+    images: Tensor, labels: Tensor, model: nn.Module, units: ImageUnits, *, autocast: bool
+) -> None:
+    """Shapes, dtypes and devices of a batch; nothing here reads a value.
+
+    Raises:
+        TypeError: not tensors.
+        ValueError: one of them does not fit.
+    """
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images of shape {tuple(images.shape)}: expected [B, C, H, W], not empty")
+    if not images.is_floating_point():
+        raise ValueError(f"images of dtype {images.dtype}: expected floating-point images")
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is not None:
+        if images.device != parameter.device:
+            raise ValueError(f"images are on {images.device}, the model is on {parameter.device}")
+        autocast = autocast or torch.is_autocast_enabled(images.device.type)
+        if images.dtype != parameter.dtype and not autocast:
+            raise ValueError(
+                f"images of dtype {images.dtype}: expected the model's, {parameter.dtype}"
+            )
+    if units.channels not in (1, images.shape[1]):
+        raise ValueError(
+            f"normalization has {units.channels} channels, the images have {images.shape[1]}"
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"labels of dtype {labels.dtype} and shape {tuple(labels.shape)}: expected int64, "
+            f"({images.shape[0]},)"
+        )
+    if labels.device != images.device:
+        raise ValueError(f"labels are on {labels.device}, the images on {images.device}")
+
+
+def check_values(images: Tensor, units: ImageUnits) -> None:
+    """Every image value is within the input range. Reads the images: synchronises a GPU.
+
+    Raises:
+        ValueError: some are outside, or NaN.
+    """
+    low, high = units.input_range
+    smallest = units.to_image_units(images.detach().amin(dim=(0, 2, 3))).min().item()
+    largest = units.to_image_units(images.detach().amax(dim=(0, 2, 3))).max().item()
+    if not (low - RANGE_TOLERANCE <= smallest and largest <= high + RANGE_TOLERANCE):
+        raise ValueError(
+            f"images hold values in [{smallest:g}, {largest:g}], in image units: expected them in "
+            f"input_range=({low:g}, {high:g}); pass normalization=(mean, std) if normalised"
+        )
+
+
+def check_labels(labels: Tensor, classes: int | None) -> None:
+    """Every label is in [0, classes). Reads the labels: synchronises a GPU.
+
+    Raises:
+        ValueError: some are outside.
+    """
+    smallest, largest = (int(bound) for bound in labels.aminmax())
+    if smallest < 0 or (classes is not None and largest >= classes):
+        wrong = smallest if smallest < 0 else largest
+        valid = "of 0 or more" if classes is None else f"in [0, {classes}), the model's classes"
+        raise ValueError(f"labels hold {wrong}: expected labels {valid}")
+
+
+def check_logits(logits: object, batch: int) -> Tensor:
+    """`logits`, which are [batch, classes].
+
+    Raises:
+        ValueError: the model returned something else.
+    """
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"model returned a {type(logits).__name__}: expected logits [B, classes]")
+    if logits.ndim != 2 or logits.shape[0] != batch:
+        raise ValueError(
+            f"model returned shape {tuple(logits.shape)}: expected logits [{batch}, classes]"
+        )
+    return logits

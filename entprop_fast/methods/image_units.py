@@ -1,0 +1,79 @@
+"""From image units (eps = 4/255 of a [0, 1] image) to those in which the images arrive."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Channels = float | Sequence[float]
+
+
+class ImageUnits:
+    """The range of the images and their normalisation ``(x - mean) / std``, per channel.
+
+    Args:
+        input_range: lowest and highest value of an image before normalisation.
+        normalization: (mean, std) that the images went through, each a float or one per channel.
+
+    Raises:
+        ValueError: an empty range, a std that is not positive, or lengths that differ.
+    """
+
+    def __init__(
+        self,
+        input_range: tuple[float, float],
+        normalization: tuple[Channels, Channels] | None,
+    ) -> None:
+        ends = _floats("input_range", input_range)
+        if len(ends) != 2 or not ends[0] < ends[1]:
+            raise ValueError(f"input_range={input_range!r}: expected (low, high) with low < high")
+        mean: tuple[float, ...] = (0.0,)
+        std: tuple[float, ...] = (1.0,)
+        if normalization is not None:
+            if not isinstance(normalization, Sequence) or len(normalization) != 2:
+                raise ValueError(f"normalization={normalization!r}: expected (mean, std) or None")
+            mean, std = (_floats("normalization", part) for part in normalization)
+        if len(mean) != len(std) and 1 not in (len(mean), len(std)):
+            raise ValueError(f"normalization: {len(mean)} means and {len(std)} stds")
+        if not all(s > 0 for s in std):
+            raise ValueError(f"normalization: std={std!r}, expected positive numbers")
+        self.channels = max(len(mean), len(std))  # 1: the same for every channel
+        self.input_range = (ends[0], ends[1])
+        self._mean, self._std = mean, std
+        self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def distance(self, value: float, like: Tensor) -> Tensor:
+        """A distance in image units, as [channels, 1, 1] in the units of `like`."""
+        return self._tensor(value, 0.0, like)
+
+    def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Lowest and highest value of an image, each [channels, 1, 1] in the units of `like`."""
+        low, high = self.input_range
+        return self._tensor(low, 1.0, like), self._tensor(high, 1.0, like)
+
+    def to_image_units(self, value: Tensor) -> Tensor:
+        """Values [channels or C] in the images' units back in image units."""
+        return value * value.new_tensor(self._std) + value.new_tensor(self._mean)
+
+    def _tensor(self, value: float, shift: float, like: Tensor) -> Tensor:
+        # Kept, so that a step copies nothing from host to device.
+        key = (value, shift, like.dtype, like.device)
+        if key not in self._cache:
+            n = self.channels
+            mean, std = (part * n if len(part) == 1 else part for part in (self._mean, self._std))
+            scaled = [(value - shift * m) / s for m, s in zip(mean, std, strict=True)]
+            self._cache[key] = torch.tensor(scaled, dtype=like.dtype, device=like.device)
+        return self._cache[key].view(-1, 1, 1)
+
+
+def _floats(name: str, value: object) -> tuple[float, ...]:
+    items: Any = value.tolist() if isinstance(value, Tensor) else value
+    try:
+        numbers = tuple(float(item) for item in (items if isinstance(items, Sequence) else [items]))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r}: expected numbers") from None
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name}={value!r}: expected finite numbers")
+    return numbers

@@ -1,0 +1,75 @@
+"""Networks of timm and torchvision, by their own names, with fresh weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from entprop_fast.names import unknown
+from entprop_fast.optional import needs
+
+# Training mode would return a tuple of logits otherwise, and a training step takes one loss.
+_WITHOUT_SIDE_CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    """A timm network; a pretrained tag (``resnet18.a1_in1k``) must exist and loads no weights.
+
+    Raises:
+        ValueError: timm does not know the name or the tag.
+        ImportError: timm is not installed.
+    """
+    with needs("timm", extra="vision", purpose=f"arch 'timm:{name}'"):
+        import timm
+    if not timm.is_model(name):
+        raise unknown("arch", f"timm:{name}", [f"timm:{known}" for known in timm.list_models()])
+    arch, dot, _ = name.partition(".")
+    if dot and not timm.is_model_pretrained(name):
+        tagged = timm.list_pretrained(f"{arch}.*")
+        raise unknown("arch", f"timm:{name}", [f"timm:{known}" for known in (arch, *tagged)])
+    model: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=num_classes, in_chans=in_channels
+    )
+    return model
+
+
+def create_torchvision(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    """A torchvision classifier. Side classifiers (GoogLeNet, Inception) are left out.
+
+    For ``in_channels`` other than 3 the first convolution is replaced by one of the same geometry
+    with PyTorch's default initialisation; the rest of the network is torchvision's own.
+
+    Raises:
+        ValueError: torchvision has no classifier of this name.
+        ImportError: torchvision is not installed.
+    """
+    with needs("torchvision", extra="vision", purpose=f"arch 'torchvision:{name}'"):
+        from torchvision import models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown("arch", f"torchvision:{name}", [f"torchvision:{k}" for k in known])
+    options = _WITHOUT_SIDE_CLASSIFIERS.get(name, {})
+    model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **options)
+    if in_channels != 3:
+        _replace_first_convolution(model, in_channels)
+    return model
+
+
+def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
+    path, old = next((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        # torch types these as tuples of any length.
+        kernel_size=(old.kernel_size[0], old.kernel_size[1]),
+        stride=(old.stride[0], old.stride[1]),
+        padding=old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1]),
+        dilation=(old.dilation[0], old.dilation[1]),
+        bias=old.bias is not None,
+    )
+    parent, _, attribute = path.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, new)

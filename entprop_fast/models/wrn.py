@@ -1,0 +1,99 @@
+"""Pre-activation Wide ResNet (Zagoruyko and Komodakis, BMVC 2016), for small images."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from torch import Tensor, nn
+
+from entprop_fast.models.fusable import norm_relu
+from entprop_fast.models.init import init_convolutional
+
+_NAME = re.compile(r"wrn(\d+)_(\d+(?:\.\d+)?)")
+_BASE_WIDTH = 16
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv twice, plus the shortcut; a 1x1 convolution where shapes change.
+
+    Where the shortcut is a convolution it reads the activated input, as in the authors' code.
+    """
+
+    def __init__(self, in_width: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_width)
+        self.conv1 = nn.Conv2d(in_width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.shortcut: nn.Conv2d | None = None
+        if stride != 1 or in_width != width:
+            self.shortcut = nn.Conv2d(in_width, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, in_width, H, W]`` to ``[N, width, ceil(H / stride), ceil(W / stride)]``."""
+        activated = norm_relu(self.bn1, x)
+        skip = x if self.shortcut is None else self.shortcut(activated)
+        out: Tensor = self.conv2(norm_relu(self.bn2, self.conv1(activated)))
+        return out + skip
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width: three groups of ``(depth - 4) / 6`` blocks, then BN-ReLU and the classifier.
+
+    The groups are ``16 * width``, twice and four times that wide (``16 * width`` rounded half up,
+    at least 1). The first convolution has 16 channels, or the first group's width where that is
+    less, so that WRN-10 of width 0.5 is 8-16-32 throughout.
+
+    Args:
+        depth: ``6n + 4`` with ``n >= 1``.
+        width: positive and finite, fractions allowed.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the images.
+
+    Raises:
+        ValueError: for a depth or width outside the above.
+    """
+
+    def __init__(self, depth: int, width: float, *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(
+                f"wide ResNet depth = {depth} is not 6n+4 with n >= 1 (10, 16, 22, 28, 34, 40, ...)"
+            )
+        if not (math.isfinite(width) and width > 0):
+            raise ValueError(f"wide ResNet width = {width} must be a positive number")
+        base = max(1, math.floor(_BASE_WIDTH * width + 0.5))
+        stem = min(_BASE_WIDTH, base)
+        blocks = (depth - 4) // 6
+        self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
+        self.layer1 = _group(stem, base, blocks, stride=1)
+        self.layer2 = _group(base, 2 * base, blocks, stride=2)
+        self.layer3 = _group(2 * base, 4 * base, blocks, stride=2)
+        self.bn = nn.BatchNorm2d(4 * base)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(4 * base, num_classes)
+        init_convolutional(self)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``[N, in_channels, H, W]`` of any size to logits ``[N, num_classes]``."""
+        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
+        logits: Tensor = self.fc(self.avgpool(norm_relu(self.bn, x)).flatten(1))
+        return logits
+
+
+def parse(name: str) -> tuple[int, float]:
+    """Depth and width out of ``wrn{depth}_{width}``; ``ValueError`` for any other form."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"arch {name!r} is not wrn{{depth}}_{{width}} with depth = 6n+4 and width a positive "
+            "number, such as wrn28_10, wrn16_4 or wrn10_0.5"
+        )
+    return int(match[1]), float(match[2])
+
+
+def _group(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    first = PreActBlock(in_width, width, stride)
+    return nn.Sequential(first, *(PreActBlock(width, width, 1) for _ in range(blocks - 1)))

@@ -1,0 +1,30 @@
+"""One way to say that a library of an extra is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def needs(module: str, *, extra: str, purpose: str) -> Iterator[None]:
+    """Around a late import: a missing ``module`` becomes an error that says what to install.
+
+    A module that is there, but fails to import something of its own, is reported as it is.
+
+    Args:
+        module: the top-level module of the library.
+        extra: the extra of this package that brings it.
+        purpose: what needs it, the beginning of the message.
+
+    Raises:
+        ImportError: the module is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ImportError(
+            f"{purpose} needs {module}: pip install 'entprop_fast[{extra}]'"
+        ) from error

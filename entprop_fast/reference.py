@@ -1,0 +1,170 @@
+"""EntProp in plain PyTorch: the oracle of the tests, the baseline of the benches, the fallback.
+
+Every formula of the paper (Enomoto, UAI 2024) stands here once, in the order in which a step needs
+it; `entprop_step` puts them together without checks. Numbers in brackets are the equations of
+docs/algorithm.md.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
+
+SCORES = ("entropy", "confidence", "cross_entropy", "margin", "random")
+
+
+def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw MixUp's lam ~ Beta(beta, beta) on the device of `images`, a 0-dim tensor (1).
+
+    `torch.distributions` would synchronise and takes no generator.
+    """
+    concentration = torch.full((2,), beta, dtype=torch.float64, device=images.device)
+    return torch._sample_dirichlet(concentration, generator)[0].to(images.dtype)
+
+
+def draw_partners(images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw MixUp's partner of each row, a random permutation [B] (1)."""
+    return torch.randperm(len(images), generator=generator, device=images.device)
+
+
+def mix(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
+    """MixUp (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W]."""
+    return lam * images + (1 - lam) * images[partners]
+
+
+def mixed_loss(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
+    """The two-label loss of mixed rows: ``lam * CE(y_a) + (1 - lam) * CE(y_b)``, [B] (2)."""
+    return lam * loss_a + (1 - lam) * loss_b
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits in float32, or as they are in float64: losses and scores are never half precision."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Prediction entropy H = -sum_c p_c log p_c in nats, [B, classes] -> [B] (2)."""
+    log_p = F.log_softmax(full_precision(logits), dim=1)
+    # p log p -> 0 as p -> 0, where log p alone would be -inf.
+    return -torch.where(log_p == -math.inf, 0, log_p.exp() * log_p).sum(dim=1)
+
+
+def uncertainty(
+    logits: Tensor, labels: Tensor, score: str, generator: torch.Generator | None = None
+) -> Tensor:
+    """How uncertain each prediction is, [B, classes] -> [B]; the step selects the highest.
+
+    Args:
+        logits: [B, classes].
+        labels: [B], int64, the original labels.
+        score: one of `SCORES` (the paper's ablation): entropy; confidence (minus the largest
+            probability); cross_entropy; margin (the largest wrong probability minus the true
+            one); random, from `generator`.
+        generator: on the device of `logits`.
+    """
+    logits = full_precision(logits)
+    if score == "entropy":
+        return entropy(logits)
+    if score == "confidence":
+        return -logits.softmax(dim=1).amax(dim=1)
+    if score == "cross_entropy":
+        return F.cross_entropy(logits, labels, reduction="none")
+    if score == "margin":
+        p, true = logits.softmax(dim=1), labels[:, None]
+        return p.scatter(1, true, -math.inf).amax(dim=1) - p.gather(1, true)[:, 0]
+    assert score == "random", score
+    return torch.rand(len(logits), generator=generator, device=logits.device, dtype=logits.dtype)
+
+
+def num_selected(k: float, batch: int) -> int:
+    """How many rows of a batch are selected: ``m = max(1, floor(k * B + 0.5))``, in float64 (4)."""
+    return max(1, math.floor(k * batch + 0.5))
+
+
+def select_topk(score: Tensor, m: int) -> Tensor:
+    """Indices of the `m` highest scores, [B] -> [m] (4).
+
+    In descending order of score, ties to the lower index, NaN first.
+    """
+    return torch.sort(score, descending=True, stable=True).indices[:m]
+
+
+def perturb(
+    x_a: Tensor,
+    gradient: Tensor,
+    x_0: Tensor,
+    *,
+    alpha: Tensor | float,
+    eps: Tensor | float,
+    low: Tensor | float,
+    high: Tensor | float,
+) -> Tensor:
+    """One step along the gradient's sign, kept within eps of x_0 and within the image range (5).
+
+    ``clip(x_0 + clip(x_a - x_0 + alpha * sign(g), -eps, eps), low, high)``, with alpha, eps, low
+    and high in the units of the images, scalars or broadcast over [B, C, H, W].
+    """
+    offset = x_a - x_0 + alpha * gradient.sign()
+    radius = torch.as_tensor(eps, dtype=offset.dtype, device=offset.device)
+    lowest, highest = (torch.as_tensor(b, dtype=x_0.dtype, device=x_0.device) for b in (low, high))
+    return (x_0 + offset.clamp(-radius, radius)).clamp(lowest, highest)
+
+
+def entprop_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    k: float = 0.2,
+    n: int = 1,
+    alpha: float = 1 / 255,
+    eps: float | None = None,
+    mixup: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of EntProp, (1) to (6), on images in [0, 1]; returns the main and auxiliary loss."""
+    radius = (alpha if n == 1 else (n + 1) * alpha) if eps is None else eps
+    optimizer.zero_grad()
+
+    # (1) MixUp of the whole batch.
+    lam, y_b, x_m = torch.ones((), dtype=images.dtype, device=images.device), labels, images
+    if mixup:
+        lam, partners = draw_lam(mixup, images, generator), draw_partners(images, generator)
+        x_m, y_b = mix(images, partners, lam), labels[partners]
+
+    # (2) ONE pass through the main norms: the loss and, from the same logits, the entropies.
+    x_m = x_m.detach().requires_grad_()
+    with route(model, "main"):
+        logits = full_precision(model(x_m))
+    loss_a, loss_b = (F.cross_entropy(logits, y, reduction="none") for y in (labels, y_b))
+    main_loss = mixed_loss(loss_a, loss_b, lam).mean()
+
+    # (3) Its backward pass gives the images' gradient for free.
+    main_loss.backward()
+    assert x_m.grad is not None
+
+    # (4) The m rows of highest entropy.
+    selected = select_topk(entropy(logits.detach()), num_selected(k, len(images)))
+    x_0, y, gradient = x_m.detach()[selected], labels[selected], x_m.grad[selected]
+
+    # (5) n passes through the auxiliary norms. All but the last serve the images' gradient alone,
+    # and leave the running statistics to the last.
+    halves = [layer.aux for layer in dual_layers(model)]
+    x_a = x_0
+    for i in range(1, n + 1):
+        x_a = perturb(x_a, gradient, x_0, alpha=alpha, eps=radius, low=0.0, high=1.0)
+        x_a.requires_grad_(i < n)
+        with route(model, "aux"), frozen_statistics(halves if i < n else ()):
+            aux_loss = F.cross_entropy(full_precision(model(x_a)), y)
+        if i < n:
+            (gradient,) = torch.autograd.grad(aux_loss, x_a)
+            x_a = x_a.detach()
+
+    # (6) One optimiser step on L_m + L_c, whose gradients add up in `.grad`.
+    aux_loss.backward()
+    optimizer.step()
+    return main_loss.detach(), aux_loss.detach()

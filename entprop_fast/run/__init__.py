@@ -1,0 +1,1 @@
+"""A run behind the commands: its settings, loop, folder, results and terminal output."""

@@ -1,0 +1,126 @@
+"""What the commands share: flags made from a dataclass, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, make_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from entprop_fast import names
+from entprop_fast.run.config import number, value_types
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError
+from entprop_fast.run.signals import StopSignals
+
+Flag = tuple[str, Any] | tuple[str, Any, Any]  # name, annotation, default
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def run_command(command: Callable[[StopSignals], None]) -> int:
+    """Run a command and return its exit code.
+
+    0; 2 after bad usage or bad input; 130 after SIGINT and 143 after SIGTERM; 1 otherwise. A
+    user's error or a failed run is one line on stderr; a fault of ours keeps its traceback.
+    """
+    try:
+        with StopSignals().installed() as signals:
+            command(signals)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except Stopped as stopped:
+        print(f"stopped by {stopped}", file=sys.stderr)
+        return 128 + stopped.signum
+    return 0
+
+
+def optional_flags(record: type) -> list[Flag]:
+    """A flag for each described field of a dataclass; None means that it was not given."""
+    types = value_types(record)
+    return [
+        optional_flag(one.name, types[one.name], one.metadata["help"])
+        for one in fields(record)
+        if "help" in one.metadata
+    ]
+
+
+def optional_flag(name: str, value_type: type, help_text: str) -> Flag:
+    """A flag that is None when it is not given; a float may be a fraction, ``4/255``."""
+    settings: list[Any] = [tyro.conf.arg(help=help_text, help_behavior_hint="")]
+    if value_type is float:
+        settings.append(_NUMBER)
+    return name, Annotated[value_type | None, *settings], None
+
+
+def switch(name: str, help_text: str) -> Flag:
+    """A flag without a value, off unless given."""
+    marks = (tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=help_text, help_behavior_hint=""))
+    return name, Annotated[bool, *marks], False
+
+
+def positional(name: str, help_text: str) -> Flag:
+    """A string that must be given, without a flag; put it first."""
+    marks = (tyro.conf.Positional, tyro.conf.arg(help=help_text, metavar=name.upper()))
+    return name, Annotated[str, *marks]
+
+
+def flag_class(name: str, *flags: Flag) -> type[Any]:
+    """A dataclass of those flags, for `parse`."""
+    return make_dataclass(name, flags)
+
+
+def parse(flags: type[Any], args: Sequence[str] | None, *, prog: str, description: str) -> Any:
+    """The flags given in `args` (None: on the command line); ``--help`` prints and exits with 0.
+
+    Raises:
+        UsageError: an unknown flag, with the nearest ones, or a value that is not of its type.
+    """
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            parsed, unread = tyro.cli(
+                flags,
+                args=args,
+                prog=f"python -m {prog}",
+                description=description,
+                config=(tyro.conf.DisallowNone,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_message(messages.getvalue())) from None
+    if unread:
+        known = [f"--{one.name.replace('_', '-')}" for one in fields(flags)]
+        raise UsageError(str(names.unknown("argument", unread[0], known)))
+    return parsed
+
+
+_NUMBER = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="NUMBER",
+    instance_from_str=lambda words: number(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, int | float),
+    str_from_instance=lambda value: [str(value)],
+)
+
+
+def _message(box: str) -> str:
+    """The message in the box that tyro draws around an error: its first paragraph."""
+    words: list[str] = []
+    for line in box.splitlines():
+        text = line.strip("│╭╮╰╯─ ")
+        if line.startswith("│") and not text:
+            break
+        if line.startswith("│"):
+            words.append(text)
+    return " ".join(words) or " ".join(box.split())

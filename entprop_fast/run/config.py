@@ -1,0 +1,193 @@
+"""The settings of a run: one typed record, its types and its valid values."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from entprop_fast import names
+from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
+
+Value = str | int | float | bool
+
+AMP_MODES = ("auto", "none", "bf16", "fp16")  # fp16: the method says why it is refused
+CAPTURE_MODES = ("auto", "on", "off")
+
+# What may differ between a run and its continuation: where it runs, not what it computes.
+MACHINE_SETTINGS = frozenset({"device", "threads", "out", "data_dir", "capture"})
+
+
+def _setting(text: str, **default: Any) -> Any:
+    return field(metadata={"help": text}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting of a run. `entprop_fast.run.recipe.resolve` makes one from a recipe.
+
+    `options` holds the method's own; the other attributes are described in their metadata, which
+    is also the help of the command line.
+
+    Raises:
+        ValueError: a value outside its range; the message names the setting and what is valid.
+    """
+
+    arch: str = _setting("network: wrn28_10, resnet18, timm:NAME, ...")
+    dataset: str = _setting("data set, e.g. digits")
+    data_dir: str | None = _setting("folder of a data set that is not embedded", default=None)
+    method: str = _setting("training method, e.g. entprop")
+    epochs: int = _setting("passes over the training images")
+    batch_size: int = _setting("images a step")
+    drop_last: bool = _setting("leave out an epoch's last, smaller batch", default=True)
+    lr: float = _setting("highest learning rate")
+    weight_decay: float = _setting("of every parameter", default=0.0)
+    optimizer: str = _setting("sgd, adam or adamw", default="sgd")
+    momentum: float = _setting("of sgd", default=0.9)
+    nesterov: bool = _setting("Nesterov momentum, of sgd", default=False)
+    schedule: str = _setting("onecycle, cosine, step or constant", default="constant")
+    warmup: float = _setting("share of the run that onecycle rises for", default=0.1)
+    decay_every: int = _setting("epochs between two drops of step", default=30)
+    seed: int = _setting("of the weights, the split, the order and every draw", default=0)
+    train_size: int | None = _setting("training images, all when left out", default=None)
+    device: str = _setting("auto, cpu, cuda or cuda:N", default="auto")
+    amp: str = _setting("auto (bf16 on CUDA), none or bf16", default="auto")
+    capture: str = _setting("CUDA graph of the step: auto, on or off", default="auto")
+    threads: int | None = _setting("CPU threads, torch's choice when left out", default=None)
+    out: str | None = _setting(
+        "run folder, runs/<dataset>-<arch>-<method>-<seed> when left out", default=None
+    )
+    options: dict[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if self.out is not None:
+            return Path(self.out)
+        name = f"{self.dataset}-{self.arch}-{self.method}-{self.seed}"
+        return Path("runs") / re.sub(r"[^\w.-]+", "-", name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """The methods' options that a flag or a recipe can set; None: not given."""
+
+    k: float | None = _setting("share of the batch that is perturbed, in (0, 1]", default=None)
+    n: int | None = _setting("auxiliary passes", default=None)
+    eps: float | None = _setting("radius in image units, e.g. 4/255", default=None)
+    alpha: float | None = _setting("step in image units, e.g. 1/255", default=None)
+    mixup: float | None = _setting("MixUp's Beta parameter, 0: off", default=None)
+    score: str | None = _setting("selects rows: entropy, margin, random, ...", default=None)
+    aux_labels: str | None = _setting("of the auxiliary loss: original, mixed", default=None)
+    accumulate: str | None = _setting("passes the weights learn from: last, all", default=None)
+    aux_weight: float | None = _setting("weight of the auxiliary loss", default=None)
+    aux_stats: str | None = _setting("passes that move statistics: last, every", default=None)
+    selection: str | None = _setting("among the rows of one rank, or global", default=None)
+    equalize: bool | None = _setting("divide gradients by the rows behind them", default=None)
+    label_smoothing: float | None = _setting("of the cross-entropy, in [0, 1]", default=None)
+    max_grad_norm: float | None = _setting("clip the gradients' norm", default=None)
+
+
+OPTION_NAMES = tuple(one.name for one in fields(MethodOptions))
+SETTING_NAMES = tuple(one.name for one in fields(Config) if one.name != "options")
+
+
+def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
+    """What keeps `config` from continuing a run saved as ``asdict(config)``, in words."""
+    now, then = _flat(asdict(config)), _flat(saved)
+    return [
+        f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
+        for name in sorted(now.keys() | then.keys())
+        if name not in MACHINE_SETTINGS and now.get(name) != then.get(name)
+    ]
+
+
+def typed(values: Mapping[str, Any], record: type) -> dict[str, Any]:
+    """`values` as the types that the dataclass `record` declares for them.
+
+    Raises:
+        ValueError: a value of another type, or a name that the record does not have.
+    """
+    types_of = value_types(record)
+    for name in values:
+        if name not in types_of:
+            raise names.unknown("setting", name, types_of)
+    return {name: _as(name, value, types_of[name]) for name, value in values.items()}
+
+
+def value_types(record: type) -> dict[str, type]:
+    """Name to type of a dataclass's fields, ``X`` for ``X | None``."""
+    hints = get_type_hints(record)
+    return {one.name: _without_none(hints[one.name]) for one in fields(record)}
+
+
+def number(text: str) -> float:
+    """A float, or a fraction of two: ``"4/255"``.
+
+    Raises:
+        ValueError: neither.
+    """
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is neither a number nor a fraction like 4/255") from None
+
+
+def _without_none(hint: Any) -> type:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(one for one in get_args(hint) if one is not type(None))
+    return hint if isinstance(hint, type) else dict
+
+
+def _as(name: str, value: Any, wanted: type) -> Any:
+    if wanted is float and isinstance(value, str):
+        try:
+            return number(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    raise ValueError(f"{name} must be of type {wanted.__name__}, got {value!r}")
+
+
+def _check(config: Config) -> None:
+    choices = {
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "amp": AMP_MODES,
+        "capture": CAPTURE_MODES,
+    }
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise names.unknown(name, getattr(config, name), known)
+    for name in ("epochs", "batch_size", "decay_every", "train_size", "threads"):
+        value = getattr(config, name)
+        _require(value is None or value >= 1, name, value, "at least 1")
+    for name in ("weight_decay", "momentum"):
+        value = getattr(config, name)
+        _require(0 <= value < math.inf, name, value, "a finite number of at least 0")
+    _require(0 < config.lr < math.inf, "lr", config.lr, "a finite number above 0")
+    _require(0 <= config.warmup <= 1, "warmup", config.warmup, "in [0, 1]")
+    _require(0 <= config.seed < 2**31, "seed", config.seed, "in [0, 2**31)")
+    if config.nesterov and config.optimizer == "sgd":
+        _require(config.momentum > 0, "momentum", config.momentum, "above 0 with nesterov")
+
+
+def _require(holds: bool, name: str, value: object, valid: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {valid}, got {value!r}")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {name: value for name, value in settings.items() if name != "options"}
+    return plain | dict(settings.get("options", {}))

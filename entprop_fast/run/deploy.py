@@ -1,0 +1,101 @@
+"""Networks as a run builds them, and as a file deploys them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from entprop_fast import models
+from entprop_fast.checkpoint import write_atomically
+from entprop_fast.data import ImageData
+from entprop_fast.layers import strip_auxiliary
+from entprop_fast.models import resnet
+
+CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
+
+# One key only: the order of several in a safetensors header is not defined, the bytes would differ.
+_METADATA_KEY = "entprop_fast"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What it takes to build a run's network, and to find its test images again."""
+
+    arch: str
+    num_classes: int
+    in_channels: int
+    stem: resnet.Stem
+    dataset: str
+    seed: int
+
+    def build(self) -> nn.Module:
+        """The plain network with fresh weights, channels_last.
+
+        Raises:
+            ValueError: no such architecture.
+            ImportError: the library behind it is not installed.
+        """
+        model = models.create(
+            self.arch,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            stem=self.stem,
+        )
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:
+    """The network `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
+    channels, height, width = data.train_images.shape[1:]
+    small = max(height, width) <= CIFAR_STEM_UP_TO and arch in resnet.LAYOUTS
+    return NetworkSpec(
+        arch=arch,
+        num_classes=data.num_classes,
+        in_channels=channels,
+        stem="cifar" if small else "imagenet",
+        dataset=data.name,
+        seed=seed,
+    )
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy without auxiliary norms: what is deployed. `model` stays as it is."""
+    return strip_auxiliary(copy.deepcopy(model))
+
+
+def save_deployable(path: Path, plain: nn.Module, spec: NetworkSpec) -> None:
+    """Write a network without auxiliary norms as safetensors, with what `load_deployable` needs."""
+    # Clones, because tied parameters must not share memory in the file.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in plain.state_dict().items()
+    }
+    metadata = {_METADATA_KEY: json.dumps(asdict(spec), sort_keys=True)}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_deployable(path: Path) -> tuple[nn.Module, NetworkSpec]:
+    """The network in a file of `save_deployable`, on the CPU, and what it was trained on.
+
+    Raises:
+        ValueError: the file is truncated, or was not written by a run.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if _METADATA_KEY not in metadata:
+            raise ValueError(f"{path} does not say which network it holds: no run wrote it")
+        spec = NetworkSpec(**json.loads(metadata[_METADATA_KEY]))
+        model = spec.build()
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (SafetensorError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read as a run's network: {error}") from error
+    return model, spec

@@ -1,0 +1,38 @@
+"""The tables that the commands end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from entprop_fast.data import SEVERITIES
+
+
+def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
+    """A table with a column for each key; floats with one decimal, or two for `cost`."""
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, justify="right" if isinstance(rows[0][name], float) else "left")
+    for row in rows:
+        table.add_row(*(_cell(name, value) for name, value in row.items()))
+    return table
+
+
+def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
+    """Accuracy in percent, a row for each kind of corruption, a column for each severity."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("corruption")
+    for severity in SEVERITIES:
+        table.add_column(str(severity), justify="right")
+    table.add_column("mean", justify="right")
+    for kind, values in accuracies.items():
+        cells = [f"{value:.1f}" for value in (*values, sum(values) / len(values))]
+        table.add_row(kind, *cells)
+    return table
+
+
+def _cell(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if name.startswith("cost") else f"{value:.1f}"

@@ -1,0 +1,292 @@
+"""A run in memory: data, network, method, and the loop over epochs."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entprop_fast import checkpoint, metrics
+from entprop_fast.data import DeviceLoader, ImageData
+from entprop_fast.layers import convert_dual_norm
+from entprop_fast.methods import METHODS, create_method
+from entprop_fast.run import recipe, signatures
+from entprop_fast.run.config import Config
+from entprop_fast.run.deploy import network_for
+from entprop_fast.run.errors import RunFailed, Stopped, bad_input
+from entprop_fast.run.meter import Meter
+from entprop_fast.run.optim import create_optimizer, learning_rate, set_learning_rate
+from entprop_fast.run.progress import Reporter
+from entprop_fast.run.run_folder import Row, RunFolder
+from entprop_fast.run.signals import StopSignals
+
+GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
+EVALUATION_BATCH = 500
+
+_METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
+
+
+class Trainer:
+    """A run in memory. All that decides its next step is in `state_dict`.
+
+    Args:
+        config: the settings.
+        images: the data set.
+        reporter: is told about epochs and failure signatures.
+
+    Raises:
+        ValueError, TypeError: settings, network and data do not fit together.
+    """
+
+    def __init__(self, config: Config, images: ImageData, reporter: Reporter) -> None:
+        self.config, self.reporter = config, reporter
+        self.device = resolve_device(config.device)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        self.images = images
+        self.spec = network_for(config.arch, images, config.seed)
+        model = self.spec.build()
+        if METHODS[config.method].needs_dual_norms:
+            convert_dual_norm(model)
+        self.model = model.to(self.device).train()
+        self.loader = DeviceLoader(
+            channels_last(images.train_images),
+            images.train_labels,
+            config.batch_size,
+            seed=config.seed,
+            drop_last=config.drop_last,
+            device=self.device,
+        )
+        self.test_images = channels_last(images.test_images.to(self.device))
+        self.test_labels = images.test_labels.to(self.device)
+        self.optimizer = create_optimizer(
+            config.optimizer,
+            self.model.parameters(),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+        )
+        self._lr = learning_rate(
+            config.schedule,
+            peak=config.lr,
+            steps=config.epochs * len(self.loader),
+            steps_per_epoch=len(self.loader),
+            warmup=config.warmup,
+            decay_every=config.decay_every,
+        )
+        self.method = create_method(
+            config.method,
+            self.model,
+            self.optimizer,
+            amp=resolve_amp(config.amp, self.device),
+            capture=config.capture,
+            generator=torch.Generator(self.device).manual_seed(config.seed + _METHOD_STREAM),
+            **config.options,
+        )
+        self.epoch = 0  # the running one, from 0
+        self.batch = 0  # its next batch
+        self.meter = Meter()
+        self.rows: list[Row] = []
+        self.train_seconds = 0.0  # in steps, of the running epoch
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def step(self) -> int:
+        """The next step of the run, from 0."""
+        return self.epoch * len(self.loader) + self.batch
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without the time between its sessions."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def fit(self, folder: RunFolder, signals: StopSignals, *, fresh: bool) -> None:
+        """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
+        steps = self.config.epochs * len(self.loader)
+        if fresh:
+            with signals.held():
+                self._first_step(folder)
+        with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
+            while self.epoch < self.config.epochs:
+                with signals.held():
+                    try:
+                        self._run_epoch(folder, signals)
+                    except RunFailed as error:
+                        raise RunFailed(f"{error}; {_last_good(folder)}") from None
+                signals.raise_pending()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, and its record so far."""
+        return {
+            "config": asdict(self.config),
+            "network": asdict(self.spec),
+            "device": self.device.type,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "meter": self.meter.state_dict(),
+            "rows": self.rows,
+            "train_seconds": self.train_seconds,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state_dict(),
+            "random": checkpoint.random_state(self.device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken, on the same kind of device or another.
+
+        Raises:
+            ValueError: the state is not one of this version's.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._load_random(state)
+            self.meter.load_state_dict(state["meter"])
+            self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
+            self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint is another version's: {error}") from error
+
+    def _load_random(self, state: dict[str, Any]) -> None:
+        if state["device"] == self.device.type:
+            checkpoint.restore_random_state(state["random"], self.device)
+            self.method.load_state_dict(state["method"])
+            return
+        generator = self.method.state_dict()["generator"]  # a state fits one kind of device
+        self.method.load_state_dict(state["method"] | {"generator": generator})
+        self.reporter.say(
+            f"saved on {state['device']}, continued on {self.device.type}: not bit for bit"
+        )
+
+    def _first_step(self, folder: RunFolder) -> None:
+        """The step that may refuse settings or data; the folder becomes the run's after it."""
+        started = time.monotonic()
+        try:
+            with bad_input():
+                self._train_batch(*next(self.loader.epoch(0)))
+        except BaseException:
+            folder.release()
+            raise
+        self.train_seconds = time.monotonic() - started
+        folder.begin(recipe.to_toml(self.config), fresh=True)
+
+    def _run_epoch(self, folder: RunFolder, signals: StopSignals) -> None:
+        started = time.monotonic() - self.train_seconds
+        for images, labels in self.loader.epoch(self.epoch, self.batch):
+            if signals.pending is not None:
+                self.train_seconds = time.monotonic() - started
+                self._save(folder)
+                raise Stopped(signals.pending)
+            with bad_input():
+                full = self._train_batch(images, labels)
+            if full:
+                self._tell(time.monotonic() - started)
+        self.meter.read()
+        self.train_seconds = time.monotonic() - started
+        self._end_epoch(folder)
+
+    def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
+        """One step; True when the results are to be read."""
+        set_learning_rate(self.optimizer, self._lr(self.step))
+        result = self.method(images, labels)
+        self.batch += 1
+        return self.meter.add(self.step, len(images), result)
+
+    def _tell(self, seconds: float) -> None:
+        self.meter.read()
+        self.reporter.steps_done(
+            self.step,
+            epoch=self.epoch + 1,
+            loss=self.meter.mean("loss"),
+            images_per_second=self.meter.images / seconds,
+        )
+
+    def _end_epoch(self, folder: RunFolder) -> None:
+        row = self._row()
+        self.rows.append(row)
+        row["signatures"] = signatures.detect(
+            self.rows, epochs=self.config.epochs, num_classes=self.spec.num_classes
+        )
+        self._tell(self.train_seconds)
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.meter, self.train_seconds = Meter(), 0.0
+        self._save(folder)
+        folder.append_row(row)
+        left = (self.config.epochs - self.epoch) * self.seconds / self.epoch
+        self.reporter.epoch_done(row, seconds_left=left)
+        for name in row["signatures"]:
+            self.reporter.say(signatures.describe(name, row))
+
+    def _row(self) -> Row:
+        shown = min(len(self.images.train_images), GAP_IMAGES)
+        seen = (self.loader.images[:shown], self.loader.labels[:shown])
+        train_accuracy = 100 * metrics.accuracy(self.model, *seen, EVALUATION_BATCH)
+        sa = 100 * metrics.accuracy(
+            self.model, self.test_images, self.test_labels, EVALUATION_BATCH
+        )
+        return {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            **self.meter.means(),
+            "train_accuracy": train_accuracy,
+            "sa": sa,
+            "gap": train_accuracy - sa,
+            "lr": self._lr(self.step - 1),
+            "images_per_second": self.meter.images / self.train_seconds,
+            "train_seconds": self.train_seconds,
+            "seconds": self.seconds,
+        }
+
+    def _save(self, folder: RunFolder) -> None:
+        """Save a good state only: a loss may still be finite when the weights no longer are."""
+        self.meter.read()
+        state = self.model.state_dict()
+        finite = [value.isfinite().all() for value in state.values()]
+        if not bool(torch.stack(finite).all()):
+            broken = next(name for name, value in state.items() if not value.isfinite().all())
+            raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
+        checkpoint.save(folder.path, self.state_dict())
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: torch does not know it, or this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def resolve_amp(amp: str, device: torch.device) -> str | None:
+    """The method's `amp` for the setting: ``auto`` is bf16 on CUDA, none elsewhere."""
+    if amp == "auto":
+        return "bf16" if device.type == "cuda" else None
+    return None if amp == "none" else amp
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images ``[N, C, H, W]``, channels last in memory."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _last_good(folder: RunFolder) -> str:
+    kept = folder / checkpoint.CURRENT
+    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"

@@ -1,0 +1,216 @@
+"""Without a route `DualBatchNorm2d` cannot be told from `nn.BatchNorm2d`."""
+
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, vmap
+
+from entprop_fast import DualBatchNorm2d
+from tests.layers.oracle import randomize
+
+C = 5
+HAS_BIAS = "bias" in inspect.signature(nn.BatchNorm2d).parameters  # from torch 2.13
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "eps and momentum": {"eps": 0.1, "momentum": 0.7},
+    "cumulative": {"momentum": None},
+    "no affine": {"affine": False},
+    "no running statistics": {"track_running_stats": False},
+    "nothing": {"affine": False, "track_running_stats": False},
+    **({"no bias": {"bias": False}} if HAS_BIAS else {}),
+}
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "sliced": lambda x: x.repeat(1, 1, 1, 2)[..., ::2],
+    "expanded": lambda x: x[:1].expand(x.shape),
+}
+
+
+def both(
+    dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[DualBatchNorm2d, nn.BatchNorm2d]:
+    """A dual and a plain batch norm with equal, unusual parameters and buffers."""
+    plain = nn.BatchNorm2d(C, **options)
+    randomize(plain)
+    dual = DualBatchNorm2d(C, **options)
+    dual.load_state_dict(plain.state_dict())
+    return dual.to(dtype), plain.to(dtype)
+
+
+def images(dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(6, C, 3, 4, generator=generator).mul(2).add(1).to(dtype)
+
+
+def training_step(norm: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Everything a forward and a backward leave behind, by name; the auxiliary half excepted."""
+    x = x.detach().requires_grad_()
+    y = norm(x)
+    y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape).to(y))
+    assert x.grad is not None
+    found = {"y": y.detach(), "x.grad": x.grad}
+    for name, parameter in norm.named_parameters(recurse=False):
+        assert parameter.grad is not None
+        found[f"{name}.grad"] = parameter.grad
+    return found | dict(norm.named_buffers(recurse=False))
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=0, atol=0, equal_nan=True, check_stride=True, msg=name
+        )
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_values_gradients_and_statistics_are_the_same_bits(
+    options: dict[str, Any], training: bool
+) -> None:
+    dual, plain = both(**options)
+    dual.train(training), plain.train(training)
+    for _ in range(2):  # the second reads what the first left in the buffers
+        assert_same(training_step(dual, images()), training_step(plain, images()))
+    assert all(p.grad is None for p in dual.aux_bn.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_dtypes_and_layouts(
+    dtype: torch.dtype, layout: Callable[[Tensor], Tensor], training: bool
+) -> None:
+    dual, plain = both(dtype)
+    dual.train(training), plain.train(training)
+    x = layout(images(dtype))
+    assert_same(training_step(dual, x), training_step(plain, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_input_with_float32_affine(dtype: torch.dtype) -> None:
+    dual, plain = both()
+    found = training_step(dual, images(dtype))
+    assert found["y"].dtype == dtype
+    assert found["weight.grad"].dtype == torch.float32
+    assert_same(found, training_step(plain, images(dtype)))
+
+
+def test_autocast() -> None:
+    dual, plain = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(training_step(dual, images()), training_step(plain, images()))
+
+
+def test_double_backward() -> None:
+    def penalty(norm: nn.Module) -> tuple[Tensor, ...]:
+        x = images().requires_grad_()
+        (gradient,) = torch.autograd.grad(norm(x).pow(3).sum(), x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), (x, *norm.parameters(recurse=False)))
+
+    for found, expected in zip(*map(penalty, both()), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_empty_batch(training: bool) -> None:
+    dual, plain = both()
+    dual.train(training), plain.train(training)
+    assert_same(training_step(dual, images()[:0]), training_step(plain, images()[:0]))
+
+
+@pytest.mark.parametrize("shape", [(), (C,), (4, C), (4, C, 3), (4, C, 3, 3, 3), (1, C, 1, 1)])
+def test_errors(shape: tuple[int, ...]) -> None:
+    messages = []
+    for norm in both():
+        with pytest.raises(ValueError) as raised:
+            norm(torch.zeros(shape))
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
+def test_constructor_takes_the_same_arguments_in_the_same_order() -> None:
+    arguments = (C, 0.01, 0.2, True, True, "meta", torch.float64)
+    dual, plain = DualBatchNorm2d(*arguments), nn.BatchNorm2d(*arguments)
+    for norm in (dual, dual.aux_bn):
+        assert norm.extra_repr() == plain.extra_repr()
+        assert norm.weight.device.type == "meta" and norm.weight.dtype == torch.float64
+    with pytest.raises(TypeError, match="no_such_option"):
+        DualBatchNorm2d(C, no_such_option=1)
+
+
+def test_main_state_dict_keys() -> None:
+    dual, plain = both()
+    keys = list(plain.state_dict())
+    assert list(dual.state_dict()) == keys + [f"aux_bn.{key}" for key in keys]
+    assert isinstance(dual, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_are_equal_and_share_nothing(duplicate: Callable[[Any], Any]) -> None:
+    dual, plain = both()
+    twin = duplicate(dual)
+    assert type(twin) is DualBatchNorm2d
+    training_step(dual, images())
+    dual.aux_bn.weight.data.zero_()
+    assert bool(twin.aux_bn.weight.all())
+    assert_same(training_step(twin, images()), training_step(plain, images()))
+
+
+def test_func_transforms() -> None:
+    def per_sample_gradients(norm: nn.Module) -> Tensor:
+        parameters = {name: p.detach() for name, p in norm.named_parameters(recurse=False)}
+
+        def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+            y: Tensor = functional_call(norm, parameters, (x[None],))
+            return y.pow(3).sum()
+
+        gradients: Tensor = vmap(grad(loss), (None, 0))(parameters, images())["weight"]
+        return gradients
+
+    for tracking in (True, False):
+        dual, plain = both(track_running_stats=tracking)
+        dual.train(not tracking), plain.train(not tracking)
+        assert torch.equal(per_sample_gradients(dual), per_sample_gradients(plain))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_forward_mode(training: bool) -> None:
+    found = []
+    for norm in both():
+        norm.train(training)
+        with forward_ad.dual_level():
+            y = norm(forward_ad.make_dual(images(), images().flip(0)))
+            found.append(forward_ad.unpack_dual(y).tangent)
+    assert torch.equal(found[0], found[1])
+
+
+def test_export() -> None:
+    dual, plain = both()
+    dynamic = ({0: torch.export.Dim("batch", min=2)},)
+    program = torch.export.export(dual.eval(), (images(),), dynamic_shapes=dynamic)
+    plain.eval()
+    assert torch.equal(program.module()(images()[:4]), plain(images()[:4]))
+
+
+def test_compile_in_one_graph() -> None:
+    dual, plain = both()
+    compiled = torch.compile(dual, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(images()), plain(images()))
+    assert_same(dict(dual.named_buffers(recurse=False)), dict(plain.named_buffers()))
+
+
+def test_cumulative_average_reads_its_counter_on_the_device() -> None:
+    x = torch.empty(4, C, 3, 3, device="meta")
+    norm = DualBatchNorm2d(C, momentum=None, device="meta")
+    # A meta tensor has no value: whoever asks for one on the host fails.
+    assert norm(x).shape == x.shape
+    assert norm.forward_aux(x).shape == x.shape

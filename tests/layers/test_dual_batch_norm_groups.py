@@ -1,0 +1,248 @@
+"""Routed by rows, each half of a `DualBatchNorm2d` normalises its group as if it were alone."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from entprop_fast import DualBatchNorm2d, route
+from entprop_fast.layers.dual_batch_norm import cumulative_batch_norm
+from entprop_fast.layers.routing import Target
+from tests.layers import oracle
+
+C = 3
+
+
+def dual(dtype: torch.dtype = torch.float64, **options: bool | float | None) -> DualBatchNorm2d:
+    norm = DualBatchNorm2d(C, **options)  # type: ignore[arg-type]
+    oracle.randomize(norm)
+    return norm.to(dtype)
+
+
+def images(rows: int = 6, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(rows, C, 2, 3, dtype=torch.float64).mul(2).add(1).to(dtype)
+
+
+def halves(norm: DualBatchNorm2d) -> tuple[nn.Module, nn.Module]:
+    return norm, norm.aux_bn
+
+
+def entries(norm: DualBatchNorm2d, half: str) -> set[str]:
+    """Names of the parameters and buffers of one half."""
+    return {name for name in norm.state_dict() if name.startswith("aux_bn.") == (half == "aux")}
+
+
+@given(
+    rows=st.integers(1, 7),
+    channels=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    m=st.integers(0, 7),
+    channels_last=st.booleans(),
+)
+def test_each_group_by_its_definition(
+    rows: int, channels: int, size: tuple[int, int], m: int, channels_last: bool
+) -> None:
+    assume(m <= rows)
+    assume(1 not in (m * size[0] * size[1], (rows - m) * size[0] * size[1]))
+    norm = DualBatchNorm2d(channels, eps=0.01, momentum=0.3, dtype=torch.float64)
+    oracle.randomize(norm)
+    norm.aux_bn.eps, norm.aux_bn.momentum = 0.02, 0.4  # each half has its own
+    before = oracle.snapshot(norm)
+    x = torch.randn(rows, channels, *size, dtype=torch.float64)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    upstream = torch.randn_like(x)
+
+    with route(norm, m):
+        y = norm(x)
+    y.backward(upstream)
+
+    truth_x = x.detach().clone().requires_grad_()
+    groups = ((norm, truth_x[:m], "", 0.3), (norm.aux_bn, truth_x[m:], "aux_bn.", 0.4))
+    outputs = []
+    for half, group, prefix, momentum in groups:
+        if not len(group):
+            continue
+        weight, bias = (before[f"{prefix}{k}"].requires_grad_() for k in ("weight", "bias"))
+        truth = oracle.batch_norm(group, weight, bias, half.eps)
+        outputs.append(truth.y)
+        expected = torch.autograd.grad(
+            truth.y, (weight, bias), upstream[:m] if half is norm else upstream[m:], True
+        )
+        assert half.weight.grad is not None and half.bias.grad is not None
+        close(half.weight.grad, expected[0])
+        close(half.bias.grad, expected[1])
+        for name, value in (("running_mean", truth.mean), ("running_var", truth.variance)):
+            old = before[f"{prefix}{name}"]
+            close(getattr(half, name), (1 - momentum) * old + momentum * value)
+        assert half.num_batches_tracked == before[f"{prefix}num_batches_tracked"] + 1
+    close(y, torch.cat(outputs))
+    (gradient,) = torch.autograd.grad(torch.cat(outputs), truth_x, upstream)
+    assert x.grad is not None
+    close(x.grad, gradient)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    """SPEC: Exactness."""
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_errors_no_larger_than_those_of_batch_norm(dtype: torch.dtype, mean: float) -> None:
+    norm = dual(dtype)
+    x = (torch.randn(8, C, 5, 5) + mean).to(dtype)
+    with route(norm, 5):
+        y = norm(x)
+    for half, found, group in zip(halves(norm), (y[:5], y[5:]), (x[:5], x[5:]), strict=True):
+        plain = nn.BatchNorm2d(C, dtype=dtype)
+        plain.load_state_dict(half.state_dict(), strict=False)
+        truth = oracle.batch_norm(group, plain.weight, plain.bias, plain.eps).y
+        rounding = truth.abs().max() * torch.finfo(dtype).eps
+        own = (plain(group).double() - truth).abs().max()
+        assert (found.double() - truth).abs().max() <= own + rounding
+
+
+@pytest.mark.parametrize(
+    ("target", "used"), [("main", "main"), (6, "main"), ("aux", "aux"), (0, "aux")]
+)
+def test_a_group_without_rows_is_untouched(target: Target, used: str) -> None:
+    norm = dual()
+    before = oracle.snapshot(norm)
+    with route(norm, target):
+        norm(images()).sum().backward()
+    statistics = {n for n, _ in norm.named_buffers()}
+    assert oracle.moved(norm, before) == entries(norm, used) & statistics
+    with_gradient = {n for n, p in norm.named_parameters() if p.grad is not None}
+    assert with_gradient == entries(norm, used) - statistics
+
+
+@pytest.mark.parametrize(("target", "used"), [("main", "main"), ("aux", "aux")])
+def test_an_empty_batch_reaches_the_routed_half_alone(target: Target, used: str) -> None:
+    norm = dual()
+    before = oracle.snapshot(norm)
+    with route(norm, target):
+        assert norm(images(0)).shape == (0, C, 2, 3)
+    assert oracle.moved(norm, before) <= entries(norm, used)
+
+
+def test_pure_routes_are_the_halves_themselves() -> None:
+    norm = dual(torch.float32)
+    main, aux = (nn.BatchNorm2d(C) for _ in range(2))
+    main.load_state_dict(norm.state_dict(), strict=False)
+    aux.load_state_dict(norm.aux_bn.state_dict())
+    x = images(dtype=torch.float32)
+    for target, half in (("main", main), ("aux", aux)):
+        with route(norm, target):  # type: ignore[arg-type]
+            assert torch.equal(norm(x), half(x))
+
+
+def test_a_group_of_a_single_value_is_refused() -> None:
+    norm = dual()
+    for m in (1, 5):
+        with pytest.raises(ValueError, match="more than 1 value per channel"), route(norm, m):
+            norm(images()[:, :, :1, :1])
+
+
+def test_eval_uses_each_half_s_running_statistics() -> None:
+    norm = dual().eval()
+    before, x = oracle.snapshot(norm), images()
+    with route(norm, 2):
+        y = norm(x)
+    for half, found, group in zip(halves(norm), (y[:2], y[2:]), (x[:2], x[2:]), strict=True):
+        mean, variance, weight, bias = (
+            getattr(half, name)[:, None, None]
+            for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        close(found, (group - mean) / (variance + norm.eps).sqrt() * weight + bias)
+    assert not oracle.moved(norm, before)
+
+
+def test_freezing_the_auxiliary_half_alone() -> None:
+    norm = dual()
+    norm.aux_bn.eval()
+    before, x = oracle.snapshot(norm), images()
+    with route(norm, 4):
+        y = norm(x)
+    assert oracle.moved(norm, before) == {"running_mean", "running_var", "num_batches_tracked"}
+    close(y[:4], oracle.batch_norm(x[:4], norm.weight, norm.bias, norm.eps).y)
+    frozen = nn.BatchNorm2d(C, dtype=torch.float64)
+    frozen.load_state_dict(norm.aux_bn.state_dict())
+    assert torch.equal(y[4:], frozen.eval()(x[4:]))
+
+
+def test_reset_running_stats_and_parameters() -> None:
+    norm = dual()
+    norm.reset_running_stats()
+    for half in halves(norm):
+        assert torch.equal(half.running_mean, torch.zeros(C))  # type: ignore[arg-type]
+        assert torch.equal(half.running_var, torch.ones(C))  # type: ignore[arg-type]
+        assert half.num_batches_tracked == 0
+        assert half.weight.min() != half.weight.max()  # type: ignore[operator]
+    norm.reset_parameters()
+    for half in halves(norm):
+        assert torch.equal(half.weight, torch.ones(C))  # type: ignore[arg-type]
+        assert torch.equal(half.bias, torch.zeros(C))  # type: ignore[arg-type]
+
+
+def test_output_keeps_the_dtype_and_channels_last() -> None:
+    x = images(dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    norm = dual(torch.float32)
+    with route(norm, 2):
+        y = norm(x)
+    assert y.dtype == torch.bfloat16
+    assert y.stride() == x.stride()
+
+
+def test_derivatives_against_finite_differences() -> None:
+    norm = dual(momentum=0.0)
+    x = images(5).requires_grad_()
+    with route(norm, 2):
+        assert torch.autograd.gradcheck(norm, x)
+        assert torch.autograd.gradgradcheck(norm, x)
+        step = torch.randn_like(x).detach()
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(norm(forward_ad.make_dual(x.detach(), step))).tangent
+        h = 1e-6
+        close_to = (norm(x + h * step) - norm(x - h * step)) / (2 * h)
+    torch.testing.assert_close(tangent, close_to, rtol=1e-7, atol=1e-7)
+
+
+def test_compile_and_export_along_a_route() -> None:
+    norm = dual(torch.float32)
+    x = images(dtype=torch.float32)
+    compiled = torch.compile(norm, fullgraph=True, backend="eager")
+    targets: tuple[Target, ...] = (2, "aux", "main")
+    for target in targets:
+        with route(norm, target):
+            assert torch.equal(compiled(x), norm(x))
+    norm.eval()
+    with route(norm, 2):
+        program, expected = torch.export.export(norm, (x,)), norm(x)
+    assert torch.equal(program.module()(x), expected)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_cumulative_average_is_that_of_batch_norm(affine: bool) -> None:
+    plain = nn.BatchNorm2d(C, momentum=None, affine=affine, dtype=torch.float64)
+    ours = nn.BatchNorm2d(C, momentum=None, affine=affine, dtype=torch.float64)
+    for rows in (4, 2, 0, 7):
+        x = images(rows)
+        assert torch.equal(cumulative_batch_norm(ours, x), plain(x))
+        for found, expected in zip(ours.buffers(), plain.buffers(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_each_half_counts_its_own_cumulative_average() -> None:
+    norm = dual(momentum=None)
+    norm.reset_running_stats()
+    x = images()
+    for m in (6, 6, 3):
+        with route(norm, m):
+            norm(x)
+    assert norm.running_mean is not None
+    close(norm.running_mean, (2 * x.mean((0, 2, 3)) + x[:3].mean((0, 2, 3))) / 3)
+    close(norm.aux_bn.running_mean, x[3:].mean((0, 2, 3)))  # type: ignore[arg-type]

@@ -1,0 +1,245 @@
+"""`route`: what it takes, how it nests, whom it reaches, and what it leaves behind."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import DualBatchNorm2d, DualLayerNorm, convert_dual_norm, route
+from entprop_fast.layers.routing import Target
+from tests.layers import oracle
+
+
+class Network(nn.Module):
+    """Two dual norms and a 1-d batch norm that knows no routes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = DualBatchNorm2d(4)
+        self.block = nn.Sequential(nn.ReLU(), DualBatchNorm2d(4))
+        self.head = nn.BatchNorm1d(4)
+        oracle.randomize(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.block(self.norm(self.conv(x))).mean((2, 3)))
+        return y
+
+
+def images(rows: int = 6) -> Tensor:
+    return torch.randn(rows, 3, 4, 4)
+
+
+def halves_used(model: nn.Module, x: Tensor) -> set[str]:
+    """Which halves of its dual norms `model` runs through now, by their running statistics."""
+    before = oracle.snapshot(model)
+    model(x)
+    names = {name for name in oracle.moved(model, before) if "head" not in name}
+    return {"aux" if "aux_bn" in name else "main" for name in names}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("main", {"main"}),
+        ("aux", {"aux"}),
+        (0, {"aux"}),
+        (6, {"main"}),
+        (2, {"main", "aux"}),
+    ],
+)
+def test_targets(target: Target, expected: set[str]) -> None:
+    model = Network()
+    with route(model, target):
+        assert halves_used(model, images()) == expected
+    assert halves_used(model, images()) == {"main"}
+
+
+@pytest.mark.parametrize(
+    "target", [True, False, "foo", "", "MAIN", 1.0, None, np.array([1, 2]), torch.tensor(2), [2]]
+)
+def test_any_other_target_is_a_type_error(target: Any) -> None:
+    model = Network()
+    with pytest.raises(TypeError, match=r"target=.*'main', 'aux'"), route(model, target):
+        pass
+    assert halves_used(model, images()) == {"main"}
+
+
+@pytest.mark.parametrize("target", [-1, 7])
+def test_rows_out_of_range_are_refused_at_the_forward(target: int) -> None:
+    model = Network()
+    with route(model, target):
+        with pytest.raises(ValueError, match=rf"target={target} is outside \[0, 6\]"):
+            model(images())
+    assert halves_used(model, images()) == {"main"}
+
+
+@pytest.mark.parametrize(
+    ("batch", "error"), [(0, ValueError), (-2, ValueError), (True, TypeError), (2.0, TypeError)]
+)
+def test_a_bad_batch_is_refused(batch: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="batch="), route(Network(), 1, batch):
+        pass
+
+
+@pytest.mark.parametrize("model", [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)], ids=["conv", "plain"])
+def test_a_model_without_dual_layers_names_the_converter(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="convert_dual_norm"), route(model, "main"):
+        pass
+
+
+def test_routes_nest_and_the_innermost_wins() -> None:
+    model = Network()
+    with route(model, "aux"):
+        with route(model, 3):
+            with route(model, "main"):
+                assert halves_used(model, images()) == {"main"}
+            assert halves_used(model, images()) == {"main", "aux"}
+        assert halves_used(model, images()) == {"aux"}
+    assert halves_used(model, images()) == {"main"}
+
+
+def test_an_exception_restores_what_was_before() -> None:
+    model = Network()
+    with route(model, "aux"):
+        with pytest.raises(ZeroDivisionError), route(model, 2, batch=6):
+            raise ZeroDivisionError
+        assert halves_used(model, images()) == {"aux"}
+
+
+def test_a_part_of_a_model_can_be_routed_alone() -> None:
+    model = Network()
+    with route(model.block, "aux"):
+        before = oracle.snapshot(model)
+        model(images())
+    moved = oracle.moved(model, before)
+    assert "norm.running_mean" in moved and "norm.aux_bn.running_mean" not in moved
+    assert "block.1.aux_bn.running_mean" in moved and "block.1.running_mean" not in moved
+
+
+@pytest.mark.parametrize("m", [0, 1, 3])
+@pytest.mark.parametrize("windows", [1, 4])
+def test_batch_scales_the_rows_of_a_layer_that_sees_windows(m: int, windows: int) -> None:
+    norm = DualLayerNorm(5)
+    oracle.randomize(norm)
+    x = torch.randn(3, windows, 7, 5)
+    with route(norm, m):
+        expected = norm(x)
+    with route(norm, m, batch=3):
+        y = norm(x.flatten(0, 1)).unflatten(0, (3, windows))
+    assert torch.equal(y, expected)
+
+
+def test_batch_with_a_remainder_or_out_of_range_is_refused_at_the_forward() -> None:
+    norm = DualLayerNorm(5)
+    with route(norm, 1, batch=4), pytest.raises(ValueError, match=r"1 of batch=4 .* 6 rows"):
+        norm(torch.randn(6, 5))
+    with route(norm, 5, batch=4), pytest.raises(ValueError, match=r"target=5 .*\[0, 4\]"):
+        norm(torch.randn(8, 5))
+
+
+def test_a_model_and_its_copies_route_independently() -> None:
+    model = Network()
+    with route(model, "aux"):
+        copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        for twin in copies:
+            assert halves_used(twin, images()) == {"main"}
+        assert halves_used(model, images()) == {"aux"}
+        with route(copies[0], 2):
+            assert halves_used(copies[0], images()) == {"main", "aux"}
+            assert halves_used(model, images()) == {"aux"}
+    for twin in copies:
+        before = oracle.snapshot(twin)
+        assert halves_used(twin, images()) == {"main"}
+        assert "head.running_mean" in oracle.moved(twin, before)  # nor is its 1-d norm held
+
+
+def test_backward_after_the_route_ended() -> None:
+    model, x = Network(), images()
+    gradients = []
+    for inside in (True, False):
+        model.zero_grad()
+        with route(model, 2):
+            loss = model(x).square().mul(torch.arange(4)).sum()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(list(model.parameters()))
+    assert all(map(torch.equal, *gradients))
+
+
+@pytest.mark.parametrize("target", ["aux", 0])
+def test_plain_batch_norms_use_batch_statistics_without_moving_their_own(target: Target) -> None:
+    model, x = Network(), images()
+    with route(model, target):
+        y = model(x)
+        before = oracle.snapshot(model.head)
+        assert not oracle.moved(model.head, before)
+        model.head.running_mean.add_(5)  # type: ignore[union-attr]
+        assert torch.equal(model(x), y)
+    before = oracle.snapshot(model.head)
+    model(x)
+    assert oracle.moved(model.head, before) == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile:UserWarning")
+def test_plain_batch_norms_in_a_compiled_model() -> None:
+    model, x = Network(), images()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    compiled(x)
+    before = oracle.snapshot(model.head)
+    with route(model, "aux"):
+        assert torch.equal(compiled(x), model(x))
+    assert not oracle.moved(model.head, before)
+    compiled(x)
+    assert oracle.moved(model.head, before)
+
+
+@pytest.mark.parametrize("inner", ["main", 3])
+def test_plain_batch_norms_move_in_a_main_route_inside(inner: Target) -> None:
+    model = Network()
+    with route(model, "aux"):
+        before = oracle.snapshot(model.head)
+        with route(model, inner):
+            model(images())
+            assert oracle.moved(model.head, before)
+            with route(model, "aux"):
+                before = oracle.snapshot(model.head)
+                model(images())
+        model(images())
+        assert not oracle.moved(model.head, before)
+    assert model.head.track_running_stats
+
+
+def test_plain_batch_norms_that_the_user_froze_stay_frozen() -> None:
+    model = Network()
+    model.head.eval()
+    untracked = convert_dual_norm(nn.Sequential(nn.BatchNorm2d(4), nn.Flatten()))
+    untracked.append(nn.BatchNorm1d(64, track_running_stats=False))
+    before, x = oracle.snapshot(model.head), images()
+    for target in ("aux", "main"):
+        with route(model, target):
+            model(x)
+        with route(untracked, "aux"), route(untracked, target):
+            untracked(torch.randn(5, 4, 4, 4))
+    assert not oracle.moved(model.head, before)
+    assert not model.head.training and not untracked[2].track_running_stats
+
+
+def test_routing_leaves_no_hook_and_no_flag_behind() -> None:
+    model = Network()
+    with route(model, "aux"):
+        model(images())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())

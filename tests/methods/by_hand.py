@@ -1,0 +1,231 @@
+"""One training step written out in float64 formulas, without any of the package's code.
+
+The network is `support.plain_network` with two halves for each norm; torch gives the convolution
+and the derivative of the formulas, everything else stands here.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Array = npt.NDArray[np.float64]
+LossFormula = Callable[[Tensor, Tensor], Tensor]  # (log p [B, classes], labels [B]) -> [B]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a step; `k=None` is plain training, or MixUp training where lam is given."""
+
+    k: float | None = 0.2
+    n: int = 1
+    alpha: float = 1 / 255
+    eps: float | None = None
+    score: str = "entropy"
+    aux_labels: str = "original"
+    accumulate: str = "last"
+    aux_weight: float = 1.0
+    aux_stats: str = "last"
+    equalize: bool = False
+    label_smoothing: float = 0.0
+    input_range: tuple[float, float] = (0.0, 1.0)
+    max_grad_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a step."""
+
+    lam: float
+    partners: list[int]
+    score: list[float]
+
+
+@dataclass
+class Outcome:
+    """What a step reports."""
+
+    loss: float
+    aux_loss: float
+    correct: int
+    entropy_selected: float
+    entropy_unselected: float
+    selected: list[int]
+    perturbed: Tensor | None
+
+
+class ByHand:
+    """Network, losses, gradients and SGD with momentum as formulas on a dict of tensors.
+
+    Args:
+        state: state dict of a dual network, float64; copied.
+        mean, std: of a normalisation in front of the network, per channel.
+        loss: in place of cross-entropy.
+    """
+
+    lr, momentum, weight_decay = 0.1, 0.9, 5e-4
+
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        loss: LossFormula | None = None,
+    ) -> None:
+        self.state = {name: value.detach().clone() for name, value in state.items()}
+        self.velocity: dict[str, Tensor] = {}
+        self.mean, self.std = (
+            torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (mean, std)
+        )
+        self.loss = loss
+        self.learned = [
+            name
+            for name in self.state
+            if name.endswith(("weight", "bias")) and "running" not in name
+        ]
+
+    def step(
+        self, images: Tensor, labels: Tensor, s: Settings, draws: Draws | None = None
+    ) -> Outcome:
+        """Images [B, 3, H, W] in image units, before the normalisation."""
+        x, lam, labels_b = images, 1.0, labels
+        if draws is not None:
+            lam, labels_b = draws.lam, labels[draws.partners]
+            x = lam * images + (1 - lam) * images[draws.partners]
+        x = x.clone().requires_grad_()
+        w = {name: self.state[name].clone().requires_grad_() for name in self.learned}
+        log_p = self.log_probabilities(w, x, aux=False, move=True)
+        losses = lam * self.losses(log_p, labels, s) + (1 - lam) * self.losses(log_p, labels_b, s)
+        g = torch.autograd.grad(losses.sum(), x, retain_graph=True)[0]
+        total = self.gradients(losses.sum() if s.equalize else losses.mean(), w)
+        correct = sum(int(row.argmax() == y) for row, y in zip(log_p, labels, strict=True))
+        out = Outcome(float(losses.detach().mean()), 0.0, correct, math.nan, math.nan, [], None)
+
+        p = log_p.detach().exp().tolist()
+        entropies = [-sum(q * math.log(q) for q in row if q > 0) for row in p]
+        weighted_rows = 0.0
+        if s.k is not None:
+            random = draws.score if draws is not None else []
+            scores = score_by_hand(s.score, p, labels.tolist(), entropies, random)
+            m = max(1, math.floor(s.k * len(p) + 0.5))
+            out.selected = sorted(range(len(p)), key=lambda i: (-scores[i], i))[:m]
+            x_0 = x.detach()[out.selected].numpy()
+            x_a, g = x_0, g[out.selected]
+            y, y_b = labels[out.selected], labels_b[out.selected]
+            if s.aux_labels == "original":
+                y_b = y
+            for i in range(1, s.n + 1):
+                x_a = perturb_by_hand(x_a, g.numpy(), x_0, s)
+                leaf = torch.from_numpy(x_a).requires_grad_()
+                move = i == s.n or s.aux_stats == "every"
+                log_p = self.log_probabilities(w, leaf, aux=True, move=move)
+                losses = lam * self.losses(log_p, y, s) + (1 - lam) * self.losses(log_p, y_b, s)
+                g = torch.autograd.grad(losses.sum(), leaf, retain_graph=True)[0]
+                out.aux_loss = float(losses.detach().mean())
+                if i == s.n or s.accumulate == "all":
+                    kept = losses.sum() if s.equalize else losses.mean()
+                    total = add(total, self.gradients(s.aux_weight * kept, w))
+                    weighted_rows += s.aux_weight * m
+            out.perturbed = torch.from_numpy(x_a)
+        chosen = set(out.selected)
+        out.entropy_selected = average([entropies[i] for i in out.selected])
+        out.entropy_unselected = average([h for i, h in enumerate(entropies) if i not in chosen])
+
+        if s.equalize:
+            for name in total:
+                reached = len(p) + weighted_rows
+                if name.startswith("bn"):
+                    reached = weighted_rows if "aux_bn" in name else len(p)
+                total[name] = total[name] / reached
+        self.descend(total, s.max_grad_norm)
+        return out
+
+    def log_probabilities(
+        self, w: dict[str, Tensor], x: Tensor, *, aux: bool, move: bool
+    ) -> Tensor:
+        h = (x - self.mean) / self.std
+        h = positive_part(self.norm("bn1", F.conv2d(h, w["conv1.weight"], padding=1), w, aux, move))
+        h = F.conv2d(h, w["conv2.weight"], w["conv2.bias"], stride=2)
+        h = positive_part(self.norm("bn2", h, w, aux, move))
+        logits = h.mean(dim=(2, 3)) @ w["head.weight"].T + w["head.bias"]
+        top = logits.detach().max(dim=1, keepdim=True).values
+        return logits - top - (logits - top).exp().sum(dim=1, keepdim=True).log()
+
+    def norm(self, name: str, h: Tensor, w: dict[str, Tensor], aux: bool, move: bool) -> Tensor:
+        name += ".aux_bn" if aux else ""
+        mean = h.mean(dim=(0, 2, 3), keepdim=True)
+        variance = ((h - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
+        if move:
+            count = h.numel() // h.shape[1]
+            unbiased = variance.detach().flatten() * count / (count - 1)
+            running = self.state[f"{name}.running_mean"], self.state[f"{name}.running_var"]
+            self.state[f"{name}.running_mean"] = 0.9 * running[0] + 0.1 * mean.detach().flatten()
+            self.state[f"{name}.running_var"] = 0.9 * running[1] + 0.1 * unbiased
+            self.state[f"{name}.num_batches_tracked"] += 1
+        scale, shift = (w[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
+        return (h - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+    def losses(self, log_p: Tensor, labels: Tensor, s: Settings) -> Tensor:
+        if self.loss is not None:
+            return self.loss(log_p, labels)
+        of_label = torch.stack([row[y] for row, y in zip(log_p, labels, strict=True)])
+        return -(1 - s.label_smoothing) * of_label - s.label_smoothing * log_p.mean(dim=1)
+
+    def gradients(self, loss: Tensor, w: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the parameters that the loss reaches."""
+        found = torch.autograd.grad(loss, list(w.values()), allow_unused=True)
+        return {name: g for name, g in zip(w, found, strict=True) if g is not None}
+
+    def descend(self, gradients: dict[str, Tensor], max_norm: float | None) -> None:
+        if max_norm is not None:
+            norm = math.sqrt(sum(float((g**2).sum()) for g in gradients.values()))
+            # torch.nn.utils.clip_grad_norm_ documents the 1e-6 in its formula's denominator.
+            share = min(1.0, max_norm / (norm + 1e-6))
+            gradients = {name: share * g for name, g in gradients.items()}
+        for name, g in gradients.items():
+            g = g + self.weight_decay * self.state[name]
+            if name in self.velocity:
+                g = self.momentum * self.velocity[name] + g
+            self.velocity[name] = g
+            self.state[name] = self.state[name] - self.lr * g
+
+
+def score_by_hand(
+    score: str, p: list[list[float]], labels: list[int], entropies: list[float], random: list[float]
+) -> list[float]:
+    """How uncertain each row is, from probabilities [B][classes]."""
+    rows = list(zip(p, labels, strict=True))
+    return {
+        "entropy": lambda: entropies,
+        "confidence": lambda: [-max(row) for row in p],
+        "cross_entropy": lambda: [-math.log(row[y]) for row, y in rows],
+        "margin": lambda: [max(row[:y] + row[y + 1 :]) - row[y] for row, y in rows],
+        "random": lambda: random,
+    }[score]()
+
+
+def perturb_by_hand(x_a: Array, g: Array, x_0: Array, s: Settings) -> Array:
+    """One sign step from x_a, kept within eps of x_0 and within the image range."""
+    eps = s.eps
+    if eps is None:
+        eps = s.alpha if s.n == 1 else (s.n + 1) * s.alpha
+    offset = np.clip(x_a - x_0 + s.alpha * np.sign(g), -eps, eps)
+    return np.asarray(np.clip(x_0 + offset, *s.input_range))
+
+
+def positive_part(h: Tensor) -> Tensor:
+    return torch.where(h > 0, h, 0.0)
+
+
+def average(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def add(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    both = {name: one[name] + other[name] for name in one.keys() & other.keys()}
+    return one | other | both

@@ -1,0 +1,114 @@
+"""The small network, batches and snapshots that the tests of the methods share."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import Method, convert_dual_norm, create_method
+
+CLASSES = 5
+
+
+def plain_network(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """Two convolutions with batch norm, and a linear head: images [B, 3, H, W] to 5 classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=nn.Conv2d(3, 4, 3, padding=1, bias=False),
+            bn1=nn.BatchNorm2d(4),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(4, 6, 3, stride=2),
+            bn2=nn.BatchNorm2d(6),
+            relu2=nn.ReLU(),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flat=nn.Flatten(),
+            head=nn.Linear(6, CLASSES),
+        )
+        return nn.Sequential(layers).to(dtype)
+
+
+def dual_network(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """`plain_network` converted; main and auxiliary halves hold different affine parameters."""
+    model = convert_dual_norm(plain_network(seed=seed, dtype=dtype))
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "bn" in name:
+                parameter.add_(torch.rand(parameter.shape, generator=source) - 0.5)
+    return model
+
+
+def sgd(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+
+def make(name: str = "entprop", *, model: nn.Module | None = None, **options: Any) -> Method:
+    """A method on `model` (or a fresh float64 `dual_network`) with SGD."""
+    model = dual_network() if model is None else model
+    return create_method(name, model, sgd(model), **options)
+
+
+def batch(
+    rows: int = 12, *, seed: int = 0, size: int = 6, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """Random images in [0, 1] and labels in [0, CLASSES)."""
+    source = torch.Generator().manual_seed(1000 + seed)
+    images = torch.rand(rows, 3, size, size, generator=source, dtype=torch.float64).to(dtype)
+    return images, torch.randint(CLASSES, (rows,), generator=source)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    return {
+        name: None if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+    }
+
+
+def everything(method: Method) -> dict[str, Any]:
+    """All that a refused call must leave as it was, copied."""
+    modules = [method.model] + ([method.criterion] if method.criterion is not None else [])
+    drawn = method.generator
+    return {
+        "parameters": [parameters(module) for module in modules],
+        "buffers": [statistics(module) for module in modules],
+        "gradients": [gradients(module) for module in modules],
+        "optimizer": [
+            {key: v.clone() if isinstance(v, Tensor) else v for key, v in state.items()}
+            for state in method.optimizer.state.values()
+        ],
+        "flags": [(m.training, m.__dict__.get("num_main")) for m in method.model.modules()],
+        "tracking": [getattr(m, "track_running_stats", None) for m in method.model.modules()],
+        "default generator": torch.get_rng_state(),
+        "generator": None if drawn is None else drawn.get_state(),
+        "rows": method.rows,
+    }
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    """Exactly equal, tensors bit for bit, in nested dicts and lists."""
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        for key in expected:
+            assert_equal(actual[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
+            assert_equal(one, other)
+    elif isinstance(expected, Tensor):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+    else:
+        assert actual == expected

@@ -1,0 +1,176 @@
+"""One step and three of each method equal the computation by hand (SPEC: Exactness)."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entprop_fast import Method, StepResult
+from tests.methods.by_hand import ByHand, Draws, Outcome, Settings
+from tests.methods.support import batch, dual_network, generator, make
+
+KN = [(0.2, 1), (0.6, 5), (1.0, 2)]
+MEAN, STD = (0.48, 0.45, 0.4), (0.23, 0.22, 0.25)
+
+OPTIONS: list[dict[str, Any]] = [
+    {"alpha": 3 / 255},
+    {"eps": 0.7 / 255},  # smaller than alpha: every step is cut
+    {"alpha": 0.02, "eps": 0.05},
+    {"alpha": 0.3, "eps": 0.5},  # the image range cuts
+    {"alpha": 0.0},
+    {"score": "confidence"},
+    {"score": "cross_entropy"},
+    {"score": "margin"},
+    {"accumulate": "all"},
+    {"aux_weight": 0.3},
+    {"aux_weight": 2.0, "accumulate": "all"},
+    {"aux_stats": "every"},
+    {"equalize": True},
+    {"equalize": True, "accumulate": "all", "aux_weight": 0.5},
+    {"label_smoothing": 0.1},
+    {"input_range": (-1.0, 2.0), "alpha": 0.3, "eps": 0.5},
+    {"max_grad_norm": 0.05},
+    {"max_grad_norm": 1e6},
+]
+MIXED_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"mixup": 0.2},
+    {"aux_labels": "mixed"},
+    {"aux_labels": "mixed", "equalize": True, "accumulate": "all", "label_smoothing": 0.1},
+    {"score": "random"},
+    {"score": "cross_entropy"},  # of the original label, not the mixed loss
+    {"score": "margin", "aux_stats": "every"},
+]
+
+
+def close(actual: Tensor, expected: Tensor | float, what: str) -> None:
+    expected = torch.as_tensor(expected, dtype=actual.dtype)
+    torch.testing.assert_close(
+        actual, expected, rtol=1e-12, atol=1e-12, equal_nan=True, msg=lambda m: f"{what}: {m}"
+    )
+
+
+def draw(source: torch.Generator, rows: int, mixup: float, score: str) -> Draws | None:
+    """A step's draws in the documented order: lam, permutation, random score."""
+    if not mixup:
+        return None
+    lam = torch._sample_dirichlet(torch.tensor([mixup, mixup], dtype=torch.float64), source)[0]
+    partners = torch.randperm(rows, generator=source)
+    random = score == "random"
+    scores = torch.rand(rows, generator=source, dtype=torch.float64).tolist() if random else []
+    return Draws(float(lam), partners.tolist(), scores)
+
+
+def compare(method: Method, hand: ByHand, result: StepResult, expected: Outcome) -> None:
+    for name in ("loss", "aux_loss", "correct", "entropy_selected", "entropy_unselected"):
+        close(getattr(result, name), getattr(expected, name), name)
+    if expected.perturbed is not None:
+        assert method.selected_index is not None and method.perturbed is not None
+        assert method.selected_index.tolist() == expected.selected
+        mean, std = (hand.mean, hand.std)
+        close(method.perturbed * std + mean, expected.perturbed, "perturbed")
+    for name, value in method.model.state_dict().items():
+        close(value, hand.state[name], name)
+    for name, parameter in method.model.named_parameters():
+        velocity = method.optimizer.state[parameter].get("momentum_buffer")
+        assert (velocity is None) == (name not in hand.velocity), name
+        if velocity is not None:
+            close(velocity, hand.velocity[name], f"momentum of {name}")
+
+
+def check(
+    name: str = "entprop",
+    *,
+    steps: int = 3,
+    hand: ByHand | None = None,
+    normalize: bool = False,
+    criterion: nn.Module | None = None,
+    **options: Any,
+) -> None:
+    """Run `steps` steps of the method and of the formulas side by side."""
+    model = dual_network()
+    hand = hand or ByHand(model.state_dict())
+    mixup = options.pop("mixup", 0.0)
+    taken: dict[str, Any] = {} if name == "vanilla" else {"mixup": mixup}
+    extra: dict[str, Any] = {"normalization": (MEAN, STD)} if normalize else {}
+    method = make(
+        name, model=model, generator=generator(7), criterion=criterion, **options, **taken, **extra
+    )
+    settings = Settings(**({"k": None} if name != "entprop" else {}) | options)
+    source = generator(7)
+    low, high = settings.input_range
+    for i in range(steps):
+        images, labels = batch(seed=i)
+        images = images * (high - low) + low
+        draws = draw(source, len(images), mixup, settings.score)
+        given = (images - hand.mean) / hand.std
+        result = method(given, labels)
+        compare(method, hand, result, hand.step(images, labels, settings, draws))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(("k", "n"), KN)
+def test_entprop(k: float, n: int, steps: int) -> None:
+    check(k=k, n=n, steps=steps)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("name", ["vanilla", "mixup"])
+def test_one_norm_methods(name: str, steps: int) -> None:
+    check(name, steps=steps)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("k", "n"), KN)
+def test_entprop_option(k: float, n: int, options: dict[str, Any]) -> None:
+    check(k=k, n=n, **options)
+
+
+@pytest.mark.parametrize("options", MIXED_OPTIONS, ids=str)
+@pytest.mark.parametrize(("k", "n"), KN)
+def test_entprop_with_mixup(k: float, n: int, options: dict[str, Any]) -> None:
+    check(**{"k": k, "n": n, "mixup": 1.0} | options)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.2])
+def test_mixup_with_mixup(beta: float) -> None:
+    check("mixup", mixup=beta)
+
+
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"max_grad_norm": 0.05}], ids=str)
+@pytest.mark.parametrize("name", ["vanilla", "mixup"])
+def test_one_norm_method_option(name: str, options: dict[str, Any]) -> None:
+    check(name, **options | ({"mixup": 1.0} if name == "mixup" else {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.3, "eps": 0.5}, {"mixup": 1.0}], ids=str)
+@pytest.mark.parametrize(("k", "n"), KN)
+def test_normalised_images_equal_a_normalisation_inside_the_network(
+    k: float, n: int, options: dict[str, Any]
+) -> None:
+    hand = ByHand(dual_network().state_dict(), MEAN, STD)
+    check(hand=hand, normalize=True, k=k, n=n, **options)
+
+
+class Focal(nn.Module):
+    """A per-sample loss that is not cross-entropy."""
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        return (1 - (-loss).exp()) ** 2 * loss
+
+
+@pytest.mark.parametrize("name", ["entprop", "vanilla", "mixup"])
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+def test_criterion(name: str, mixup: float) -> None:
+    def focal(log_p: Tensor, labels: Tensor) -> Tensor:
+        true = log_p[range(len(labels)), labels]
+        return -((1 - true.exp()) ** 2) * true
+
+    options: dict[str, Any] = {"k": 0.6, "n": 2} if name == "entprop" else {}
+    if name != "vanilla":
+        options["mixup"] = mixup
+    hand = ByHand(dual_network().state_dict(), loss=focal)
+    check(name, hand=hand, criterion=Focal(), **options)

@@ -1,0 +1,195 @@
+"""What a step does to the model beside its gradients: forwards, statistics, flags, routing."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from entprop_fast import Method, convert_dual_norm
+from tests.methods.support import (
+    CLASSES,
+    assert_equal,
+    batch,
+    dual_network,
+    make,
+    parameters,
+    statistics,
+)
+
+METHODS = ["entprop", "vanilla", "mixup"]
+
+
+def flags(model: nn.Module) -> list[Any]:
+    """Everything about the modules and parameters that a step may change only in passing."""
+    return [
+        [p.requires_grad for p in model.parameters()],
+        [
+            (m.training, m.__dict__.get("num_main"), getattr(m, "track_running_stats", None))
+            for m in model.modules()
+        ],
+        [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
+            for m in model.modules()
+        ],
+        [len(p._backward_hooks or ()) for p in model.parameters()],
+    ]
+
+
+def count_forwards(model: nn.Module) -> list[int]:
+    """A list that grows by the number of rows of each forward."""
+    rows: list[int] = []
+    model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    return rows
+
+
+class FailsAt(nn.Module):
+    """Raises at one of its forwards."""
+
+    def __init__(self, call: int, error: type[Exception]) -> None:
+        super().__init__()
+        self.left, self.error = call, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error("out of order")
+        return x
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_flags_hooks_and_routing_are_as_before(name: str) -> None:
+    model = dual_network()
+    model.get_parameter("conv1.weight").requires_grad_(False)
+    model.get_submodule("bn2").eval()
+    before = flags(model)
+    make(name, model=model)(*batch())
+    assert_equal(flags(model), before)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])  # main, auxiliary 1 and 2; then of a second step
+def test_flags_hooks_and_routing_survive_an_exception(call: int) -> None:
+    model = nn.Sequential(dual_network(), FailsAt(call, KeyError))
+    method = make(model=model, k=0.6, n=2)
+    before = flags(model)
+    with pytest.raises(KeyError):
+        for i in range(2):
+            method(*batch(seed=i))
+    assert_equal(flags(model), before)
+    counter = "0.bn1.aux_bn.num_batches_tracked"
+    unrouted = model.state_dict()[counter].clone()
+    model(batch()[0])
+    assert_equal(model.state_dict()[counter], unrouted)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0.2, 1), (0.6, 5), (1.0, 2)])
+def test_forwards_of_a_step(k: float, n: int) -> None:
+    model = dual_network()
+    rows = count_forwards(model)
+    method = make(model=model, k=k, n=n)
+    m = {0.2: 2, 0.6: 7, 1.0: 12}[k]
+    for i in range(2):
+        rows.clear()
+        method(*batch(seed=i))
+        assert rows == [12] + [m] * n
+
+
+@pytest.mark.parametrize("name", ["vanilla", "mixup"])
+def test_forwards_of_one_norm_methods(name: str) -> None:
+    model = dual_network()
+    rows = count_forwards(model)
+    make(name, model=model)(*batch())
+    assert rows == [12]
+
+
+def test_a_single_selected_row_is_tried_once_for_each_image_shape() -> None:
+    model = dual_network()
+    rows = count_forwards(model)
+    method = make(model=model, k=0.1)  # m = 1 of 12; 6x6 images leave the norms enough values
+    for shape_is_new, size in ((True, 6), (False, 6), (True, 8)):
+        rows.clear()
+        method(*batch(size=size))
+        assert rows == [1] * shape_is_new + [12, 1]
+
+
+class ConvolutionGradients(TorchDispatchMode):
+    """Counts the weight gradients of convolutions that are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.weights = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution_backward.default:
+            self.weights += args[10][1]
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(("accumulate", "passes"), [("last", 2), ("all", 5)])
+def test_weight_gradients_are_computed_in_kept_passes_only(accumulate: str, passes: int) -> None:
+    method = make(k=0.6, n=4, accumulate=accumulate)
+    with ConvolutionGradients() as seen:
+        method(*batch())
+    assert seen.weights == passes * 2  # two convolutions
+
+
+@pytest.mark.parametrize(("aux_stats", "aux_moves"), [("last", 1), ("every", 4)])
+@pytest.mark.parametrize("accumulate", ["last", "all"])
+def test_running_statistics_move_once(aux_stats: str, aux_moves: int, accumulate: str) -> None:
+    method = make(k=0.6, n=4, aux_stats=aux_stats, accumulate=accumulate)
+    method(*batch())
+    for name, buffer in method.model.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            assert buffer == (aux_moves if "aux_bn" in name else 1), name
+
+
+def test_norms_in_eval_mode_stay_frozen() -> None:
+    model = dual_network()
+    model.get_submodule("bn1").eval()
+    model.get_submodule("bn2.aux_bn").eval()
+    before, weights = statistics(model), parameters(model)
+    make(model=model, k=0.6, n=2, aux_stats="every")(*batch())
+    moved = {n for n, b in model.named_buffers() if not torch.equal(b, before[n])}
+    assert moved == {f"bn2.{b}" for b in ("running_mean", "running_var", "num_batches_tracked")}
+    assert all(not torch.equal(p, weights[n]) for n, p in model.named_parameters())
+
+
+def test_a_frozen_norm_uses_its_running_statistics() -> None:
+    model = dual_network()
+    for name in ("bn1", "bn2"):
+        model.get_submodule(name).eval()
+    images, labels = batch()
+    expected = nn.functional.cross_entropy(model(images), labels)
+    result = make(model=model, mixup=0.0)(images, labels)
+    torch.testing.assert_close(result.loss, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def head_with_batch_norm() -> nn.Module:
+    body = dual_network()[:-1]
+    head = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, CLASSES)).double()
+    with pytest.warns(UserWarning, match="BatchNorm1d"):
+        return convert_dual_norm(nn.Sequential(body, head))
+
+
+@pytest.mark.parametrize("aux_stats", ["last", "every"])
+def test_a_norm_without_auxiliary_half_moves_in_the_main_pass_alone(aux_stats: str) -> None:
+    torch.manual_seed(0)
+    model, alone = head_with_batch_norm(), head_with_batch_norm()
+    alone.load_state_dict(model.state_dict())
+    make(model=model, k=0.6, n=3, mixup=0.0, aux_stats=aux_stats)(*batch())
+    alone(batch()[0])  # what the main pass alone does to the statistics
+    for name, buffer in alone.named_buffers():
+        if "aux_bn" not in name:
+            assert_equal(model.get_buffer(name), buffer)
+
+
+def test_step_results_are_of_the_current_weights() -> None:
+    """Two methods on one model share nothing but the model."""
+    model = dual_network()
+    methods: list[Method] = [make(name, model=model) for name in METHODS]
+    for i, method in enumerate(methods):
+        method(*batch(seed=i))
+    assert model.get_buffer("bn1.num_batches_tracked") == 3
+    assert model.get_buffer("bn1.aux_bn.num_batches_tracked") == 1
+    assert methods[1].selected_index is None and methods[0].selected_index is not None

@@ -1,0 +1,145 @@
+"""Where the random numbers of a step come from, and what a resumed run needs (SPEC: Methods)."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from entprop_fast import Method
+from tests.methods.support import (
+    assert_equal,
+    batch,
+    dual_network,
+    generator,
+    make,
+    parameters,
+    statistics,
+)
+
+DRAWING = [("entprop", {}), ("entprop", {"score": "random"}), ("mixup", {})]
+SILENT = [("vanilla", {}), ("mixup", {"mixup": 0.0}), ("entprop", {"mixup": 0.0})]
+
+
+def trained(model: nn.Module) -> list[Any]:
+    return [parameters(model), statistics(model)]
+
+
+@pytest.mark.parametrize(("name", "options"), DRAWING)
+def test_without_a_generator_the_default_one_is_used(name: str, options: dict[str, Any]) -> None:
+    own, default = make(name, generator=generator(5), **options), make(name, **options)
+    own(*batch())
+    torch.manual_seed(5)
+    default(*batch())
+    assert_equal(trained(default.model), trained(own.model))
+
+
+@pytest.mark.parametrize(("name", "options"), DRAWING)
+def test_with_a_generator_the_default_one_is_left_alone(name: str, options: dict[str, Any]) -> None:
+    method = make(name, generator=generator(5), **options)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        method(*batch())
+    assert_equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("name", "options"), SILENT)
+@pytest.mark.parametrize("own", [False, True])
+def test_without_mixup_nothing_is_drawn(name: str, options: dict[str, Any], own: bool) -> None:
+    source = generator(5) if own else None
+    method = make(name, generator=source, **options)
+    before = torch.get_rng_state(), generator(5).get_state()
+    method(*batch())
+    assert_equal(torch.get_rng_state(), before[0])
+    if source is not None:
+        assert_equal(source.get_state(), before[1])
+
+
+def test_without_mixup_a_step_is_a_function_of_its_inputs() -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        method = make(mixup=0.0, k=0.6, n=2)
+        method(*batch())
+        states.append(trained(method.model))
+    assert_equal(states[0], states[1])
+
+
+def test_order_of_draws_is_lam_permutation_score() -> None:
+    """With alpha = 0 and k = 1 the auxiliary rows are the mixed images, ordered by score."""
+    method = make(score="random", mixup=0.3, alpha=0.0, k=1.0, generator=generator(5))
+    images, labels = batch(10)
+    method(images, labels)
+    source = generator(5)
+    lam = torch._sample_dirichlet(torch.full((2,), 0.3, dtype=torch.float64), source)[0]
+    partners = torch.randperm(10, generator=source)
+    order = torch.rand(10, generator=source, dtype=torch.float64).argsort(descending=True)
+    expected = (lam * images + (1 - lam) * images[partners])[order]
+    torch.testing.assert_close(method.perturbed, expected, rtol=1e-12, atol=1e-12)
+    assert method.generator is not None
+    assert_equal(method.generator.get_state(), source.get_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*DRAWING, ("vanilla", {}), ("entprop", {"n": 3, "k": 0.6})]
+)
+def test_a_resumed_run_goes_on_as_the_uninterrupted_one(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = make(name, generator=generator(5), **options)
+    for i in range(2):
+        whole(*batch(seed=i))
+    parts: dict[str, Any] = {"model": whole.model, "optimizer": whole.optimizer, "method": whole}
+    torch.save({k: copy.deepcopy(v.state_dict()) for k, v in parts.items()}, tmp_path / "state.pt")
+    whole(*batch(seed=2))
+
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = make(name, generator=generator(99), model=dual_network(seed=3), **options)
+    resumed.model.load_state_dict(saved["model"])
+    resumed.optimizer.load_state_dict(saved["optimizer"])
+    resumed.load_state_dict(saved["method"])
+    resumed(*batch(seed=2))
+    assert_equal(trained(resumed.model), trained(whole.model))
+    assert resumed.rows == whole.rows
+
+
+@pytest.mark.parametrize("saved", [None, 1])
+def test_a_state_with_and_a_method_without_generator_do_not_fit(saved: int | None) -> None:
+    def of(seed: int | None) -> Method:
+        return make(generator=None if seed is None else generator(seed))
+
+    other = of(1 if saved is None else None)
+    with pytest.raises(ValueError, match="generator"):
+        other.load_state_dict(of(saved).state_dict())
+
+
+def test_state_dict_does_not_change_with_later_steps() -> None:
+    method = make(generator=generator(5))
+    method(*batch())
+    state = method.state_dict()
+    kept = copy.deepcopy(state)
+    method(*batch())
+    assert_equal(state, kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("vanilla", {}, 12),
+        ("mixup", {}, 12),
+        ("entprop", {"k": 0.2, "n": 1}, 12 + 2),
+        ("entprop", {"k": 0.6, "n": 5}, 12 + 5 * 7),
+        ("entprop", {"k": 0.1, "n": 2}, 12 + 2 * 1),  # m = 1: the trial forward does not count
+        ("entprop", {"k": 1.0, "n": 2, "accumulate": "all"}, 12 * 3),
+    ],
+)
+def test_rows_count_the_cost(name: str, options: dict[str, Any], rows: int) -> None:
+    method = make(name, **options)
+    assert method.rows == 0
+    method(*batch())
+    assert method.rows == rows
+    method.backward(*batch(seed=1))
+    assert method.rows == 2 * rows
+    assert method.cost(12) == rows / 12

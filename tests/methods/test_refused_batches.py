@@ -1,0 +1,276 @@
+"""Batches that a call refuses; whatever is refused, nothing has changed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import Method, convert_dual_norm, create_method
+from tests.methods.support import (
+    CLASSES,
+    assert_equal,
+    batch,
+    dual_network,
+    everything,
+    generator,
+    make,
+)
+
+METHODS = ["entprop", "vanilla", "mixup"]
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+Change = Callable[[Tensor, Tensor], tuple[Any, Any]]
+
+
+def with_value(value: float) -> Change:
+    def change(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        images[3, 1, 2, 4] = value
+        return images, labels
+
+    return change
+
+
+def with_label(value: int) -> Change:
+    def change(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        labels[5] = value
+        return images, labels
+
+    return change
+
+
+def refuse(method: Method, images: Any, labels: Any, match: str) -> None:
+    """Called or run backward, the batch is a ValueError or TypeError, and nothing has changed."""
+    for parameter in method.model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.25)
+    before = everything(method)
+    for call in (method, method.backward):
+        with pytest.raises((ValueError, TypeError), match=match):
+            call(images, labels)
+        assert_equal(everything(method), before)
+
+
+# (what is wrong, what the message says)
+WRONG: dict[str, tuple[Change, str]] = {
+    "images no tensor": (lambda x, y: (x.numpy(), y), "images: expected a tensor, got ndarray"),
+    "labels no tensor": (lambda x, y: (x, y.tolist()), "labels: expected a tensor, got list"),
+    "three dimensions": (lambda x, y: (x[:, 0], y), r"images of shape \(12, 6, 6\).*\[B, C, H, W"),
+    "no rows": (lambda x, y: (x[:0], y[:0]), r"images of shape \(0, 3, 6, 6\).*not empty"),
+    "no width": (lambda x, y: (x[..., :0], y), r"images of shape \(12, 3, 6, 0\)"),
+    "bytes": (lambda x, y: ((x * 255).byte(), y), "images of dtype torch.uint8.*floating"),
+    "another dtype": (lambda x, y: (x.float(), y), "images of dtype torch.float32.*torch.float64"),
+    "half": (lambda x, y: (x.half(), y), "images of dtype torch.float16.*torch.float64"),
+    "int32 labels": (lambda x, y: (x, y.int()), "labels of dtype torch.int32.*int64"),
+    "float labels": (lambda x, y: (x, y.double()), "labels of dtype torch.float64.*int64"),
+    "one-hot": (lambda x, y: (x, y[:, None]), r"shape \(12, 1\).*\(12,\)"),
+    "fewer labels": (lambda x, y: (x, y[:-1]), r"labels .*\(11,\).*\(12,\)"),
+    "label -1": (with_label(-1), "labels hold -1.*0"),
+    "label -100": (with_label(-100), "labels hold -100.*0"),
+    "label 5": (with_label(CLASSES), r"labels hold 5.*\[0, 5\)"),
+    "below": (with_value(-0.01), r"images.*-0\.01.*input_range=\(0, 1\).*normalization"),
+    "above": (with_value(1.5), r"images.*1\.5.*input_range=\(0, 1\)"),
+    "infinite": (with_value(math.inf), r"images.*inf.*input_range"),
+    "nan": (with_value(math.nan), r"images.*nan.*input_range"),
+    "five channels": (
+        lambda x, y: (torch.cat((x, x[:, :2]), 1), y),
+        r"images of shape \(12, 5, 6, 6\).*cannot take",
+    ),
+    "too small": (lambda x, y: (x[..., :2, :2], y), r"images of shape \(12, 3, 2, 2\).*cannot"),
+    "elsewhere": (lambda x, y: (x.to("meta"), y), "images are on meta, the model is on cpu"),
+    "labels elsewhere": (lambda x, y: (x, y.to("meta")), "labels are on meta, the images on cpu"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("at_first", [True, False])
+def test_wrong_batch(name: str, what: str, at_first: bool) -> None:
+    method = make(name, generator=generator(5))
+    if not at_first:
+        method(*batch())
+    change, match = WRONG[what]
+    refuse(method, *change(*batch(seed=1)), match=match)
+    assert method(*batch(seed=2)).loss.isfinite()  # and it goes on
+
+
+@pytest.mark.parametrize("value", [-0.99e-5, 1 + 0.99e-5])
+def test_values_within_the_tolerance_count_as_inside(value: float) -> None:
+    make()(*with_value(value)(*batch()))
+    images, labels = with_value(value)(*batch())
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (MEAN, STD))
+    make(normalization=(MEAN, STD))((images - mean) / std, labels)
+
+
+@pytest.mark.parametrize("value", [-1.01e-5, 1 + 1.01e-5])
+def test_values_beyond_the_tolerance_do_not(value: float) -> None:
+    refuse(make(), *with_value(value)(*batch()), match="images")
+    images, labels = with_value(value)(*batch())
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (MEAN, STD))
+    refuse(make(normalization=(MEAN, STD)), (images - mean) / std, labels, match="images")
+
+
+def test_bounds_in_float32_after_a_normalisation_count_as_inside() -> None:
+    images, labels = batch(dtype=torch.float32)
+    images[0], images[1] = 0.0, 1.0
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    method = make(model=dual_network(dtype=torch.float32), normalization=(MEAN, STD))
+    method((images - mean) / std, labels)
+
+
+@pytest.mark.parametrize("input_range", [(-1.0, 1.0), (0.0, 255.0)])
+def test_input_range(input_range: tuple[float, float]) -> None:
+    low, high = input_range
+    images, labels = batch()
+    make(input_range=input_range)(images * (high - low) + low, labels)
+    refuse(make(input_range=input_range), images + high, labels, match="input_range")
+
+
+def test_normalization_of_other_channels() -> None:
+    method = make(normalization=((0.5, 0.5), (0.2, 0.2)))
+    refuse(method, *batch(), match="normalization has 2 channels, the images have 3")
+
+
+def test_check_decides_on_values_but_not_on_shapes() -> None:
+    images, labels = with_value(1.5)(*batch())
+    assert make(check=False)(images, labels).loss.isfinite()
+    refuse(make(check=True), images, labels, match="input_range")
+    refuse(make(check=None), images, labels, match="input_range")
+    refuse(make(check=False), images[0], labels, match="shape")
+    refuse(make(check=False), images, labels.int(), match="dtype")
+
+
+@pytest.mark.parametrize("check", [None, True])
+def test_labels_are_checked_at_every_call(check: bool | None) -> None:
+    method = make(check=check)
+    for i in range(2):
+        refuse(method, *with_label(CLASSES)(*batch()), match=r"\[0, 5\)")
+        method(*batch(seed=i))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_model_in_eval_mode(name: str) -> None:
+    method = make(name)
+    method.model.eval()
+    refuse(method, *batch(), match=r"model.*train\(\)")
+
+
+@pytest.mark.parametrize("name", ["entprop", "mixup"])
+def test_one_row_has_no_partner(name: str) -> None:
+    refuse(make(name, generator=generator(5)), *batch(1), match="batch of B=1.*mixup=1.*2 rows")
+
+
+def pixels(**kwargs: Any) -> Method:
+    """A method on a network whose last norm sees one value for each row of 4x4 images."""
+    model = dual_network()
+    model.conv2 = nn.Conv2d(4, 6, 4).double()
+    return make(model=model, generator=generator(5), **kwargs)
+
+
+def test_one_selected_row_where_a_norm_would_see_one_value() -> None:
+    method = pixels(k=0.2)
+    refuse(method, *batch(4, size=4), match="k=0.2.*B=4.*m=1")
+    method(*batch(12, size=4))  # m = 2
+    refuse(method, *batch(4, size=4), match="k=0.2.*B=4.*m=1")
+    pixels(k=0.2)(*batch(4, size=6))  # four values for each row
+
+
+def test_a_batch_of_one_row_where_a_norm_would_see_one_value() -> None:
+    refuse(pixels(mixup=0.0), *batch(1, size=4), match="B=1")
+    assert pixels(mixup=0.0)(*batch(1, size=6)).loss.isfinite()
+
+
+def test_a_frozen_auxiliary_half_takes_one_value() -> None:
+    method = pixels(k=0.2)
+    method.model.get_submodule("bn2.aux_bn").eval()
+    assert method(*batch(4, size=4)).loss.isfinite()
+
+
+@pytest.mark.parametrize("rows", [1, 4])  # B = 1; m = 1
+def test_a_single_row_that_the_model_cannot_take(rows: int) -> None:
+    images, labels = batch(rows)
+    method = make(mixup=0.0)
+    refuse(method, torch.cat((images, images), 1), labels, match=r"images of shape.*cannot take")
+
+
+class Returns(nn.Module):
+    """Turns the logits into what no loss can use."""
+
+    def __init__(self, change: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, logits: Tensor) -> Any:
+        return self.change(logits)
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda logits: (logits, logits), "model returned a tuple.*logits"),
+        (lambda logits: logits[:, 0], r"model returned shape \(\d+,\)"),
+        (lambda logits: logits[:0], r"model returned shape \(0, 5\)"),
+        (lambda logits: logits[:, :, None, None], r"model returned shape \(\d+, 5, 1, 1\)"),
+    ],
+)
+def test_a_model_without_logits(rows: int, change: Callable[[Tensor], Any], match: str) -> None:
+    method = make(model=nn.Sequential(dual_network(), Returns(change)), mixup=0.0)
+    refuse(method, *batch(rows), match=match)
+
+
+def test_an_assertion_of_the_model_is_a_matter_of_the_images() -> None:
+    def insist(logits: Tensor) -> Tensor:
+        raise AssertionError("Input height (6) doesn't match model (224)")
+
+    method = make(model=nn.Sequential(dual_network(), Returns(insist)))
+    refuse(method, *batch(), match=r"images of shape \(12, 3, 6, 6\).*doesn't match")
+
+
+class Counts(nn.Module):
+    """A criterion with a parameter, a counter changed in place, and one replaced at each call."""
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.calls: Tensor
+        self.replaced: Tensor
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        self.replaced = self.replaced + 1
+        return nn.functional.cross_entropy(self.scale * logits, labels, reduction=self.reduction)
+
+
+def test_a_criterion_that_reduces_leaves_itself_as_it_was() -> None:
+    model, criterion = dual_network(), Counts("mean")
+    optimizer = torch.optim.SGD([*model.parameters(), criterion.scale], lr=0.1)
+    method = create_method("entprop", model, optimizer, criterion=criterion)
+    criterion.scale.grad = torch.ones_like(criterion.scale)
+    refuse(method, *batch(), match=r"criterion.*shape \(\).*\(12,\).*none")
+    assert criterion.calls == 0 and criterion.replaced == 0
+
+
+def test_a_refusal_puts_back_what_the_optimizer_holds_beside_the_model() -> None:
+    model, other = dual_network(), nn.Parameter(torch.ones(2))
+    other.grad = torch.ones(2)
+    method = create_method("entprop", model, torch.optim.SGD([*model.parameters(), other], lr=0.1))
+    refuse(method, *with_label(CLASSES)(*batch()), match="labels")
+    assert_equal(other.grad, torch.ones(2))
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+def test_a_refusal_after_the_main_pass_takes_its_gradients_back(equalize: bool) -> None:
+    def only_the_batch(logits: Tensor) -> Tensor:
+        return logits.view(12, CLASSES)
+
+    method = make(model=nn.Sequential(dual_network(), Returns(only_the_batch)), equalize=equalize)
+    refuse(method, *batch(), match=r"images of shape \(2, 3, 6, 6\).*cannot take")
+
+
+def test_a_refusal_restores_a_dropout_mask_of_the_default_generator() -> None:
+    model = convert_dual_norm(nn.Sequential(nn.Dropout(0.5), dual_network()))
+    refuse(make(model=model), *with_label(CLASSES)(*batch()), match="labels")

@@ -1,0 +1,240 @@
+"""Settings that `create_method` refuses, with the option, its value and what is valid."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import create_method
+from entprop_fast.methods import METHODS, method_options
+from tests.methods.support import dual_network, generator, make, plain_network, sgd
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
+SHARED = {
+    "input_range": (0.0, 1.0),
+    "normalization": None,
+    "amp": None,
+    "generator": None,
+    "capture": "auto",
+    "check": None,
+    "criterion": None,
+    "label_smoothing": 0.0,
+    "max_grad_norm": None,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "vanilla": {},
+    "mixup": {"mixup": 1.0},
+    "entprop": {
+        "k": 0.2,
+        "n": 1,
+        "eps": None,
+        "alpha": 1 / 255,
+        "mixup": 1.0,
+        "score": "entropy",
+        "aux_labels": "original",
+        "accumulate": "last",
+        "aux_weight": 1.0,
+        "aux_stats": "last",
+        "selection": "rank",
+        "equalize": False,
+    },
+}
+
+# (option, value, error, words of the message beside the option's name)
+NUMBERS: list[tuple[str, Any, type[Exception], list[str]]] = [
+    ("k", 0.0, ValueError, ["0.0", "(0, 1]"]),
+    ("k", -0.2, ValueError, ["-0.2", "(0, 1]"]),
+    ("k", 1.1, ValueError, ["1.1", "(0, 1]"]),
+    ("k", math.nan, ValueError, ["nan", "(0, 1]"]),
+    ("k", "0.2", TypeError, ["'0.2'", "(0, 1]"]),
+    ("k", None, TypeError, ["None"]),
+    ("k", True, TypeError, ["True"]),
+    ("n", 0, ValueError, ["0", "at least 1"]),
+    ("n", -1, ValueError, ["-1", "at least 1"]),
+    ("n", 1.0, TypeError, ["1.0", "int"]),
+    ("n", True, TypeError, ["True", "int"]),
+    ("eps", -1 / 255, ValueError, ["-0.0039", "[0, inf)"]),
+    ("eps", math.inf, ValueError, ["inf"]),
+    ("eps", "4/255", TypeError, ["'4/255'"]),
+    ("alpha", -1e-9, ValueError, ["-1e-09", "[0, inf)"]),
+    ("alpha", math.nan, ValueError, ["nan"]),
+    ("alpha", None, TypeError, ["None"]),
+    ("mixup", -1.0, ValueError, ["-1.0", "[0, inf)"]),
+    ("mixup", math.nan, ValueError, ["nan"]),
+    ("mixup", True, TypeError, ["True"]),
+    ("aux_weight", -1.0, ValueError, ["-1.0"]),
+    ("aux_weight", math.inf, ValueError, ["inf"]),
+    ("label_smoothing", -0.1, ValueError, ["-0.1", "[0, 1]"]),
+    ("label_smoothing", 1.5, ValueError, ["1.5", "[0, 1]"]),
+    ("max_grad_norm", 0.0, ValueError, ["0.0"]),
+    ("max_grad_norm", -1.0, ValueError, ["-1.0"]),
+    ("max_grad_norm", "1", TypeError, ["'1'"]),
+]
+CHOICES: list[tuple[str, Any, type[Exception], list[str]]] = [
+    ("score", "entorpy", ValueError, ["'entorpy'", "'entropy'", "'margin'", "'random'"]),
+    ("aux_labels", "hard", ValueError, ["'hard'", "'original'", "'mixed'"]),
+    ("accumulate", "sum", ValueError, ["'sum'", "'last'", "'all'"]),
+    ("aux_stats", "all", ValueError, ["'all'", "'last'", "'every'"]),
+    ("selection", "local", ValueError, ["'local'", "'rank'", "'global'"]),
+    ("equalize", "yes", TypeError, ["'yes'", "True or False"]),
+    ("check", "never", ValueError, ["'never'", "None, True, False"]),
+    ("capture", "maybe", ValueError, ["'maybe'", "'auto'", "'off'"]),
+    ("amp", "fp16", ValueError, ["'fp16'", "'bf16'", "loss scaling", "sign 0"]),
+    ("amp", torch.float16, ValueError, ["float16", "'bf16'", "loss scaling"]),
+    ("amp", "fp8", ValueError, ["'fp8'", "'bf16'"]),
+    ("amp", True, ValueError, ["True", "'bf16'"]),
+    ("generator", 42, TypeError, ["int", "Generator"]),
+    ("criterion", "ce", TypeError, ["str", "Module"]),
+    ("criterion", len, TypeError, ["builtin_function", "Module"]),
+]
+UNITS: list[tuple[str, Any, type[Exception], list[str]]] = [
+    ("input_range", (1.0, 0.0), ValueError, ["(1.0, 0.0)", "low < high"]),
+    ("input_range", (0.5, 0.5), ValueError, ["(0.5, 0.5)", "low < high"]),
+    ("input_range", (0.0, 0.5, 1.0), ValueError, ["(0.0, 0.5, 1.0)", "(low, high)"]),
+    ("input_range", 1.0, ValueError, ["1.0", "(low, high)"]),
+    ("input_range", (0.0, math.inf), ValueError, ["inf", "finite"]),
+    ("input_range", ("low", "high"), ValueError, ["'low'", "numbers"]),
+    ("normalization", 0.5, ValueError, ["0.5", "(mean, std)"]),
+    ("normalization", (MEAN,), ValueError, ["(mean, std)"]),
+    ("normalization", (MEAN, (0.2, 0.2)), ValueError, ["3 means", "2 stds"]),
+    ("normalization", (MEAN, (0.2, 0.0, 0.2)), ValueError, ["std", "positive"]),
+    ("normalization", (MEAN, (0.2, -0.1, 0.2)), ValueError, ["std", "positive"]),
+    ("normalization", (MEAN, ()), ValueError, ["()"]),
+    ("normalization", ((math.nan,), (1.0,)), ValueError, ["nan", "finite"]),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "error", "words"), NUMBERS + CHOICES + UNITS, ids=str)
+def test_setting(option: str, value: Any, error: type[Exception], words: list[str]) -> None:
+    with pytest.raises(error) as caught:
+        make(**{option: value})
+    for word in [option, *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_options_and_their_defaults(name: str) -> None:
+    assert method_options(name) == SHARED | OWN[name]
+    method = make(name)
+    for option, default in (SHARED | OWN[name]).items():
+        if option != "eps":
+            assert getattr(method, option) == default
+    assert METHODS[name].name == name
+
+
+def test_only_entprop_needs_dual_norms() -> None:
+    assert {name for name, cls in METHODS.items() if cls.needs_dual_norms} == {"entprop"}
+
+
+@pytest.mark.parametrize(
+    ("options", "eps"),
+    [
+        ({}, 1 / 255),
+        ({"n": 5}, 6 / 255),
+        ({"n": 2, "alpha": 0.01}, 3 * 0.01),
+        ({"n": 5, "eps": 0.5}, 0.5),
+        ({"eps": 0}, 0.0),
+    ],
+)
+def test_radius(options: dict[str, Any], eps: float) -> None:
+    assert vars(make(**options))["eps"] == eps
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("vanilla", o) for o in OWN["entprop"]),
+        *(("mixup", o) for o in OWN["entprop"] if o != "mixup"),
+        *((name, o) for name in OWN for o in ("cutmix", "attack_loss", "norms", "nonsense")),
+    ],
+)
+def test_an_option_that_the_method_does_not_have(name: str, option: str) -> None:
+    unknown: dict[str, Any] = {option: 1.0}
+    with pytest.raises(TypeError, match=f"'{name}'.*'{option}'"):
+        make(name, **unknown)
+    with pytest.raises(TypeError, match=option):
+        METHODS[name](model := dual_network(), sgd(model), **unknown)
+
+
+def test_a_misspelt_option_brings_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"nearest: .*aux_labels"):
+        make(aux_label="mixed")
+
+
+@pytest.mark.parametrize("call", [make, method_options])
+def test_an_unknown_method_brings_the_nearest(call: Any) -> None:
+    with pytest.raises(ValueError, match=r"'entrop'.*nearest: entprop"):
+        call("entrop")
+
+
+def test_entprop_on_a_plain_model_says_what_to_call() -> None:
+    with pytest.raises(ValueError, match=r"entprop.*convert_dual_norm"):
+        make(model=plain_network())
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_model_in_eval_mode_says_what_to_call(name: str) -> None:
+    with pytest.raises(ValueError, match=r"model.*eval.*train\(\)"):
+        make(name, model=dual_network().eval())
+
+
+def test_an_optimizer_made_before_the_conversion_says_so() -> None:
+    model = dual_network()
+    early = torch.optim.SGD([p for n, p in model.named_parameters() if "aux" not in n], lr=0.1)
+    with pytest.raises(ValueError, match=r"optimizer.* 4 .*bn1\.aux_bn\.weight.*convert_dual_norm"):
+        create_method("entprop", model, early)
+
+
+def test_frozen_parameters_need_no_optimizer() -> None:
+    model = dual_network()
+    model.get_parameter("conv1.weight").requires_grad_(False)
+    rest = [p for p in model.parameters() if p.requires_grad]
+    create_method("entprop", model, torch.optim.SGD(rest, lr=0.1))
+
+
+class Learned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.prototypes = nn.Parameter(torch.ones(3))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def test_the_optimizer_holds_the_parameters_of_the_criterion() -> None:
+    with pytest.raises(ValueError, match=r"optimizer.*criterion\.prototypes"):
+        make(criterion=Learned())
+
+
+def test_label_smoothing_is_no_option_of_a_criterion() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing=0\.1.*criterion"):
+        make(criterion=nn.CrossEntropyLoss(reduction="none"), label_smoothing=0.1)
+
+
+class OnGpu(torch.Generator):
+    """A generator that says it belongs to another device."""
+
+    device = torch.device("cuda")
+
+
+def test_a_generator_of_another_device() -> None:
+    with pytest.raises(ValueError, match=r"generator is on cuda.*cpu"):
+        make(generator=OnGpu())
+
+
+def test_model_and_optimizer_in_the_wrong_order() -> None:
+    model = dual_network()
+    optimizer: Any = sgd(model)
+    with pytest.raises(TypeError, match=r"model is a SGD.*Module"):
+        create_method("entprop", optimizer, optimizer)
+    with pytest.raises(TypeError, match=r"optimizer is a Sequential.*Optimizer"):
+        create_method("entprop", model, model)  # type: ignore[arg-type]
+
+
+def test_a_refused_setting_draws_nothing() -> None:
+    source = generator(3)
+    with pytest.raises(ValueError):
+        make(generator=source, k=2.0)
+    assert torch.equal(source.get_state(), generator(3).get_state())

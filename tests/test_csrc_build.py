@@ -1,0 +1,182 @@
+"""csrc/build.py and csrc/toolchain.py: flags file by file, and real builds of a small csrc/."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csrc import build, toolchain
+
+ROOT = Path(__file__).resolve().parent.parent
+X86 = platform.machine() == "x86_64"
+OP = """
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+double sum_avx2(const float*, int64_t);
+namespace {
+double sum(torch::stable::Tensor x) {
+  double total = 0;
+  torch::stable::parallel_for(0, 1, 1, [&](int64_t, int64_t) {
+    total = sum_avx2(static_cast<const float*>(x.data_ptr()), x.numel());
+  });
+  return total;
+}
+}  // namespace
+STABLE_TORCH_LIBRARY_FRAGMENT(entprop_build_test, m) { m.def("sum(Tensor x) -> float"); }
+STABLE_TORCH_LIBRARY_IMPL(entprop_build_test, CPU, m) { m.impl("sum", TORCH_BOX(&sum)); }
+"""
+AVX2 = """
+#include <cstdint>
+#ifndef __AVX2__
+#error "not compiled for AVX2"
+#endif
+double sum_avx2(const float* x, int64_t size) {
+  double total = 0;
+  for (int64_t i = 0; i < size; ++i) total += x[i];
+  return total;
+}
+"""
+USE = """
+import torch
+from entprop_fast import build
+assert build.build_info().backends == ("cpu",), build.build_info()
+assert build.build_info().instruction_sets == ("avx2",), build.build_info()
+assert build.build_info().torch_version == torch.__version__
+print(torch.ops.entprop_build_test.sum(torch.arange(5.0)))
+"""
+
+
+@pytest.fixture(scope="module")
+def cxx() -> tuple[str, ...]:
+    try:
+        return toolchain.find_cxx()
+    except toolchain.Unavailable as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, cxx: tuple[str, ...]) -> Path:
+    """A package whose csrc/ registers one op alone, which calls an AVX2 function."""
+    folder = tmp_path_factory.mktemp("tree") / "with space"
+    (folder / "csrc" / "cpu").mkdir(parents=True)
+    for name in ("build.py", "toolchain.py", "bindings.cpp"):
+        shutil.copy(ROOT / "csrc" / name, folder / "csrc")
+    (folder / "csrc" / "cpu" / "sum.cpp").write_text(OP)
+    (folder / "csrc" / "cpu" / "sum_avx2.cpp").write_text(AVX2)
+    (folder / "entprop_fast").mkdir()
+    (folder / "entprop_fast" / "__init__.py").write_text('__version__ = "0"\n')
+    shutil.copy(ROOT / "entprop_fast" / "build.py", folder / "entprop_fast")
+    shutil.copy(ROOT / "setup.py", folder)
+    return folder
+
+
+def build_in_place(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ENTPROP_BUILD": "cpu", **variables}
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not X86, reason="the op under test calls an AVX2 function")
+def test_build_loads_is_incremental_and_fails_in_plain_sight(tree: Path) -> None:
+    built = build_in_place(tree)
+    assert built.returncode == 0, built.stdout + built.stderr
+    used = subprocess.run([sys.executable, "-c", USE], cwd=tree, capture_output=True, text=True)
+    assert used.stdout == "10.0\n", used.stderr
+
+    (compiled,) = tree.glob("build/*/csrc_bindings.cpp.o")
+    before = compiled.stat().st_mtime_ns
+    (tree / "csrc" / "cpu" / "broken.cpp").write_text("int broken( {\n")
+    broken = build_in_place(tree, ENTPROP_BUILD="auto")
+    assert broken.returncode == 1
+    assert "broken.cpp:1" in broken.stdout + broken.stderr
+    assert "ENTPROP_BUILD=off installs entprop-fast without compiled kernels" in broken.stderr
+    assert compiled.stat().st_mtime_ns == before
+    (tree / "csrc" / "cpu" / "broken.cpp").unlink()
+
+
+def test_steps_run_without_ninja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_find_ninja", lambda: None)
+    first, second, both = tmp_path / "1", tmp_path / "2", tmp_path / "both"
+    compiles = [build.Step(["touch", str(path)], [], path) for path in (first, second)]
+    link = build.Step(["cp", str(first), str(second), "-t", f"{both}"], [first, second], both)
+    both.mkdir()
+    build.run_steps(compiles, link, tmp_path)
+    assert {path.name for path in both.iterdir()} == {"1", "2"}
+    failing = build.Step(["false"], [], tmp_path / "3")
+    with pytest.raises(subprocess.CalledProcessError):
+        build.run_steps([failing], link, tmp_path)
+
+
+@pytest.mark.skipif(not X86, reason="instruction sets of x86-64")
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("norm.cpp", set()),
+        ("norm_avx2.cpp", {"-mavx2", "-mfma"}),
+        ("norm_avx512.cpp", {"-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"}),
+    ],
+)
+def test_only_the_named_files_get_their_instruction_set(name: str, flags: set[str]) -> None:
+    tools = toolchain.Toolchain(("g++",), Path("/torch"), "2.13.0", None, None)
+    command = build.compile_command(build.CSRC / "cpu" / name, Path("/o/norm.o"), tools)
+    assert {word for word in command if word.startswith("-m")} == flags
+    assert "-DENTPROP_HAVE_AVX512" in command
+
+
+def test_cuda_files_compile_for_the_default_architectures(
+    tmp_path: Path, cxx: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    try:
+        cuda = toolchain.find_cuda("2.13.0+cu130", "13.0", cxx)
+    except toolchain.Unavailable as missing:
+        pytest.skip(str(missing))
+    root, version, _ = toolchain.find_torch()
+    tools = toolchain.Toolchain(cxx, root, version, cuda, None)
+    (tmp_path / "cuda").mkdir()
+    kernel = tmp_path / "cuda" / "fill.cu"
+    kernel.write_text("__global__ void fill(float* x, float v) { x[threadIdx.x] = v; }\n")
+    binding = tmp_path / "cuda" / "fill.cpp"
+    binding.write_text("#include <torch/csrc/stable/accelerator.h>\n")
+    for path in (kernel, binding):
+        command = build.compile_command(path, tmp_path / f"{path.name}.o", tools)
+        subprocess.run(command, check=True)
+        assert (tmp_path / f"{path.name}.o").stat().st_size > 0
+    for arch in ("code=sm_80", "code=sm_90", "code=sm_100", "code=compute_100"):
+        assert any(flag.endswith(arch) for flag in cuda.gencode)
+
+
+def test_cuda_is_refused_for_a_torch_that_cannot_use_it(cxx: tuple[str, ...]) -> None:
+    with pytest.raises(toolchain.Unavailable, match="build without CUDA"):
+        toolchain.find_cuda("2.13.0+cpu", None, cxx)
+    if shutil.which("nvcc"):
+        with pytest.raises(toolchain.Unavailable, match=r"built for CUDA 3\.0"):
+            toolchain.find_cuda("1.0", "3.0", cxx)
+
+
+@pytest.mark.parametrize(
+    ("requested", "codes"),
+    [
+        ("9.0", ["sm_90"]),
+        ("8.0;9.0a", ["sm_80", "sm_90a"]),
+        ("8.6, 12.0+PTX", ["sm_86", "sm_120", "compute_120"]),
+        ("", ["sm_80", "sm_90", "compute_90"]),
+    ],
+)
+def test_architecture_list(
+    requested: str, codes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", requested)
+    flags = toolchain.cuda_gencode(["compute_75", "compute_80", "compute_90"])
+    assert [flag.rpartition("code=")[2] for flag in flags] == codes
+
+
+def test_unknown_architecture_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;Hopper")
+    with pytest.raises(SystemExit, match="'Hopper' is no architecture"):
+        toolchain.cuda_gencode([])

@@ -1,0 +1,118 @@
+"""selection="global" over two processes against one process that holds all rows."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
+
+from entprop_fast.distributed import gather_rows, own_share, world_size
+from tests.methods.support import assert_equal, batch, dual_network, generator, make
+
+WORLD, ROWS = 2, 6
+MIXED: dict[str, Any] = {"k": 1.0, "aux_labels": "mixed"}
+
+
+def frozen_network() -> nn.Module:
+    """Norms in eval mode: what a row gives does not depend on the rows beside it."""
+    model = dual_network()
+    for name in ("bn1", "bn2"):
+        model.get_submodule(name).eval()
+    return model
+
+
+def step(images: Tensor, labels: Tensor, **options: Any) -> dict[str, Any]:
+    method = make(model=frozen_network(), n=2, alpha=0.02, **options)
+    result = method.backward(images, labels)
+    assert method.selected_index is not None and method.perturbed is not None
+    return {
+        "selected": method.selected_index,
+        "perturbed": method.perturbed,
+        "gradients": {n: p.grad for n, p in method.model.named_parameters()},
+        "result": result._asdict(),
+    }
+
+
+def run_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
+    )
+    images, labels = (t[rank * ROWS :][:ROWS] for t in batch(WORLD * ROWS))
+    found = {
+        "world": world_size(),
+        "gathered": gather_rows(labels),
+        "share": own_share(torch.arange(7)),
+        "plain": step(images, labels, k=0.5, mixup=0.0, selection="global"),
+        "mixed": step(images, labels, **MIXED, selection="global", generator=generator(rank)),
+        "own rows": step(images, labels, k=0.5, mixup=0.0, selection="rank"),
+    }
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found, rank by rank."""
+    folder = tmp_path_factory.mktemp("ranks")
+    spawn(run_rank, (str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+def close(actual: object, expected: object) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_rows_of_all_ranks_come_in_their_order(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert found["world"] == WORLD
+        assert_equal(found["gathered"], batch(WORLD * ROWS)[1])
+    assert [found["share"].tolist() for found in ranks] == [[0, 2, 4, 6], [1, 3, 5]]
+
+
+def test_the_ranks_select_what_one_process_would(ranks: list[dict[str, Any]]) -> None:
+    alone = step(*batch(WORLD * ROWS), k=0.5, mixup=0.0)
+    both = [found["plain"] for found in ranks]
+    merged = torch.stack([found["selected"] for found in both], dim=1).flatten()
+    assert merged.tolist() == alone["selected"].tolist()
+    assert {len(found["selected"]) for found in both} == {3}  # the same work for every rank
+    assert len({int(i) // ROWS for i in both[0]["selected"]}) == 2  # rows of the other rank too
+
+
+def test_the_ranks_perturb_as_one_process_would(ranks: list[dict[str, Any]]) -> None:
+    alone = step(*batch(WORLD * ROWS), k=0.5, mixup=0.0)
+    both = [found["plain"] for found in ranks]
+    close(torch.stack([f["perturbed"] for f in both], dim=1).flatten(0, 1), alone["perturbed"])
+    for name, gradient in alone["gradients"].items():
+        close(sum(found["gradients"][name] for found in both) / WORLD, gradient)
+    for name in ("entropy_selected", "entropy_unselected"):
+        for found in both:  # over the rows of all
+            close(found["result"][name], alone["result"][name])
+
+
+def test_rows_keep_the_lam_that_they_were_mixed_with(ranks: list[dict[str, Any]]) -> None:
+    """With k = 1 every row is selected by some rank: the losses add up to those of rank by rank."""
+    images, labels = (t.split(ROWS) for t in batch(WORLD * ROWS))
+    separate = [
+        step(images[rank], labels[rank], **MIXED, generator=generator(rank))
+        for rank in range(WORLD)
+    ]
+    together = sum(found["mixed"]["result"]["aux_loss"] for found in ranks)
+    close(together, sum(found["result"]["aux_loss"] for found in separate))
+
+
+def test_selection_by_rank_stays_at_home(ranks: list[dict[str, Any]]) -> None:
+    for rank, found in enumerate(ranks):
+        images, labels = (t[rank * ROWS :][:ROWS] for t in batch(WORLD * ROWS))
+        alone = step(images, labels, k=0.5, mixup=0.0)
+        assert_equal(found["own rows"]["selected"], alone["selected"])
+        close(found["own rows"]["perturbed"], alone["perturbed"])
+
+
+def test_one_process_has_all_rows() -> None:
+    rows = torch.arange(5)
+    assert world_size() == 1
+    assert gather_rows(rows) is rows and own_share(rows) is rows
+    one, other = (step(*batch(), mixup=0.0, selection=s) for s in ("global", "rank"))
+    assert_equal(one, other)

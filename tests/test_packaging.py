@@ -1,0 +1,129 @@
+"""The package as others get it: wheel, source archive, and what the build does where parts miss."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("entprop_fast", "kernels", "csrc", "tests", "bench", "docs")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md", "Makefile")
+GENERATED = shutil.ignore_patterns("__pycache__", "*.so", "_build")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the source tree, symlink included, so that building leaves no traces in it."""
+    folder = tmp_path_factory.mktemp("source") / "entprop-fast"
+    for name in filter(lambda name: (ROOT / name).exists(), FOLDERS):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=GENERATED)
+    for name in filter(lambda name: (ROOT / name).exists(), FILES):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def run_setup(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "setup.py", "--quiet", *arguments]
+    environment = {**os.environ, "ENTPROP_BUILD": "auto", **variables}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def build_wheel(folder: Path, into: Path, **variables: str) -> tuple[list[str], Path]:
+    """Our own lines among what the build said, and the wheel it made."""
+    run = run_setup(folder, "bdist_wheel", "--dist-dir", str(into), **variables)
+    assert run.returncode == 0, run.stderr
+    (wheel,) = into.glob("*.whl")
+    return [line for line in run.stderr.splitlines() if line.startswith("entprop-fast:")], wheel
+
+
+def files_below(folder: Path) -> set[str]:
+    return {
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    }
+
+
+def test_kernels_are_a_symlink_in_the_checkout() -> None:
+    link = ROOT / "entprop_fast" / "kernels"
+    if not (ROOT / "kernels").exists():
+        pytest.skip("a source archive holds the files themselves, once")
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / "kernels"
+
+
+def test_wheel_and_sdist_hold_every_file_of_the_package(source: Path, tmp_path: Path) -> None:
+    expected = {name for name in files_below(source) if name.startswith("entprop_fast/")}
+    assert {"entprop_fast/py.typed", "entprop_fast/kernels/__init__.py"} <= expected
+
+    _, wheel = build_wheel(source, tmp_path / "direct", ENTPROP_BUILD="off")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if ".dist-info/" not in name} == expected
+
+    assert run_setup(source, "sdist", "--dist-dir", str(tmp_path)).returncode == 0
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    carried = files_below(unpacked)
+    assert expected <= carried
+    assert {name for name in files_below(source) if name.startswith(("csrc/", "tests/"))} <= carried
+    assert not any(name.startswith("kernels/") for name in carried)
+
+    _, rebuilt = build_wheel(unpacked, tmp_path / "rebuilt", ENTPROP_BUILD="off")
+    assert set(zipfile.ZipFile(rebuilt).namelist()) == names
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"CXX": "/nonexistent"}, "/nonexistent does not start"),
+        ({"CXX": "false"}, "false -std=c++20"),
+        ({"ENTPROP_BUILD": "off"}, "ENTPROP_BUILD=off"),
+    ],
+)
+def test_what_cannot_be_compiled_is_one_line_and_a_pure_wheel(
+    source: Path, tmp_path: Path, variables: dict[str, str], reason: str
+) -> None:
+    said, wheel = build_wheel(source, tmp_path, **variables)
+    assert len(said) == 1
+    assert "pure Python" in said[0]
+    assert reason in said[0]
+    assert wheel.name.endswith("py3-none-any.whl")
+
+
+def test_build_without_torch_is_pure_and_names_the_flag(source: Path, tmp_path: Path) -> None:
+    # An isolated build environment, in short: importing torch fails.
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
+    said, wheel = build_wheel(source, tmp_path / "dist", PYTHONPATH=str(tmp_path))
+    assert len(said) == 1
+    assert "pip install --no-build-isolation" in said[0]
+    assert wheel.name.endswith("py3-none-any.whl")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"ENTPROP_BUILD": "bogus"}, "'bogus' is unknown: use one of auto, cpu, cuda, off"),
+        ({"ENTPROP_BUILD": "cpu", "CXX": "/nonexistent"}, "ENTPROP_BUILD=cpu is not possible"),
+        pytest.param(
+            {"ENTPROP_BUILD": "cuda"},
+            "is a build without CUDA",
+            marks=pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA"),
+        ),
+    ],
+)
+def test_explicit_request_that_cannot_be_met_is_refused(
+    source: Path, tmp_path: Path, variables: dict[str, str], message: str
+) -> None:
+    run = run_setup(source, "bdist_wheel", "--dist-dir", str(tmp_path), **variables)
+    assert run.returncode == 1
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.glob("*.whl"))

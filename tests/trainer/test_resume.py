@@ -1,0 +1,200 @@
+"""Killed, stopped and damaged runs end as the uninterrupted one does, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entprop_fast import train
+from entprop_fast.checkpoint import read
+from entprop_fast.run import results
+from entprop_fast.run.trainer import Trainer
+
+from .conftest import Args
+
+TIMES = ("seconds", "train_seconds", "images_per_second")
+KILLS = 10
+EPOCHS = "40"
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+def model(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without what a clock decides."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in TIMES}
+        for line in lines
+    ]
+
+
+def cost(folder: Path) -> float:
+    return float(json.loads((folder / "summary.json").read_text())["cost"])
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: signal.Signals) -> None:
+    """Send this process a signal in the middle of a step of the next run."""
+    original = Trainer._train_batch
+
+    def train_batch(self: Trainer, *batch: Any) -> bool:
+        if self.step == step:
+            os.kill(os.getpid(), signum)
+        return original(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_train_batch", train_batch)
+
+
+def test_killed_at_ten_random_moments(tiny: Args, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train.main(tiny(whole, "--epochs", EPOCHS)) == 0
+    # A fork server has imported all of it before the first kill; an optimiser imports dynamo.
+    processes = multiprocessing.get_context("forkserver")
+    modules = ["entprop_fast.train", "sklearn.datasets", "sklearn.model_selection", "torch._dynamo"]
+    processes.set_forkserver_preload(modules)
+    moments = random.Random(0)
+    for kill in range(KILLS):
+        process = processes.Process(
+            target=train.main, args=(tiny(killed, "--epochs", EPOCHS, "--resume"),)
+        )
+        done = epochs_done(killed)
+        process.start()
+        # Every other one anywhere, its start included; the others later, or nothing would be done.
+        while kill % 2 and process.is_alive() and epochs_done(killed) <= done:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.1 if kill % 2 else 0.3))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not (killed / "summary.json").exists()
+    assert train.main(tiny(killed, "--epochs", EPOCHS, "--resume")) == 0
+    assert model(killed) == model(whole)
+    assert rows(killed) == rows(whole)
+    assert cost(killed) == cost(whole)
+
+
+def epochs_done(folder: Path) -> int:
+    metrics = folder / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "step"),
+    [
+        (signal.SIGINT, 130, 2),
+        (signal.SIGTERM, 143, 0),  # before the folder is the run's
+        (signal.SIGTERM, 143, 3),  # an epoch's last step
+        (signal.SIGTERM, 143, 5),  # the run's last step
+    ],
+)
+def test_stopped_in_the_middle_of_an_epoch(
+    signum: signal.Signals,
+    code: int,
+    step: int,
+    finished: Path,
+    tiny: Args,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, step, signum)
+        assert train.main(tiny(out)) == code
+    assert capsys.readouterr().err == f"stopped by {signum.name}\n"
+    saved = read(out / "checkpoint.pt")
+    assert 2 * saved["epoch"] + saved["batch"] == step + 1
+    assert train.main(["--out", str(out), "--resume"]) == 0
+    assert model(out) == model(finished)
+    assert rows(out) == rows(finished)
+    assert cost(out) == cost(finished)
+
+
+def test_stopped_in_the_final_evaluation(finished: Path, tiny: Args, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        assert train.main(tiny(out)) == 143
+    assert not (out / "summary.json").exists()
+    assert train.main(tiny(out, "--resume")) == 0
+    assert model(out) == model(finished)
+    assert rows(out) == rows(finished)
+
+
+def test_handlers_are_put_back(tiny: Args, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert train.main(tiny(tmp_path / "run", "--epochs", "1")) == 0
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing"])
+def test_a_damaged_checkpoint_costs_one_epoch(
+    damage: str, finished: Path, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    current = out / "checkpoint.pt"
+    data = bytearray(current.read_bytes())
+    data[len(data) // 3] ^= 4
+    if damage == "missing":
+        current.unlink()
+    else:
+        current.write_bytes(data if damage == "flipped bit" else data[: len(data) // 2])
+    assert train.main(tiny(out, "--resume")) == 0
+    assert ("checkpoint.prev.pt" in capsys.readouterr().out.splitlines()[1]) == (
+        damage != "missing"
+    )
+    assert model(out) == model(finished)
+    assert rows(out) == rows(finished)
+
+
+def test_both_checkpoints_damaged_is_bad_input(
+    finished: Path, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    for name in ("checkpoint.pt", "checkpoint.prev.pt"):
+        (out / name).write_bytes((out / name).read_bytes()[:1000])
+    assert train.main(tiny(out, "--resume")) == 2
+    assert "no whole checkpoint is left" in capsys.readouterr().err
+
+
+def test_resume_of_nothing_starts_and_says_so(
+    finished: Path, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train.main(tiny(out, "--resume")) == 0
+    assert "starting anew" in capsys.readouterr().out
+    assert model(out) == model(finished)
+
+
+def test_resume_of_a_finished_run_changes_nothing(
+    finished: Path, tiny: Args, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "summary.json").unlink()
+    assert train.main(tiny(out, "--resume")) == 0
+    assert model(out) == model(finished)
+    assert (out / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_rows_after_the_checkpoint_are_not_doubled(
+    finished: Path, tiny: Args, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.move(out / "checkpoint.prev.pt", out / "checkpoint.pt")
+    assert train.main(tiny(out, "--resume")) == 0
+    assert rows(out) == rows(finished)
