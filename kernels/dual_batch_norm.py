@@ -20,6 +20,7 @@ from .dual_batch_norm_plan import (
     tile_of,
 )
 
+
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def _statistics(
     x,
@@ -196,14 +197,15 @@ def _normalize(
     else:
         mean = load_channel(running_mean, aux_running_mean, is_aux, column, channels, 0.0)
         var = load_channel(running_var, aux_running_var, is_aux, column, channels, 1.0)
-    own_eps = tl.where(is_aux, tl.cast(aux_eps, tl.float32), tl.cast(eps, tl.float32))
+    eps = tl.where(is_aux, tl.cast(aux_eps, tl.float32), tl.cast(eps, tl.float32))
     # The approximate rsqrt would be the largest error of the whole pass.
-    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + own_eps))
+    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
     if first == 0:
         store_group_row(mean_out, mean, is_aux, num_main, num_aux, column, channels)
         store_group_row(rstd_out, rstd, is_aux, num_main, num_aux, column, channels)
         if trains:
-            rate = tl.where(is_aux, tl.cast(aux_momentum, tl.float32), tl.cast(momentum, tl.float32))
+            aux_momentum = tl.cast(aux_momentum, tl.float32)
+            rate = tl.where(is_aux, aux_momentum, tl.cast(momentum, tl.float32))
             count = (images * inner).to(tl.float32)
             unbiased = var * (count / (count - 1.0))
             _move_running(running_mean, aux_running_mean, is_aux, mean, rate, column, channels)

@@ -49,6 +49,8 @@ def make_plan(x: Tensor, num_main: int) -> Plan:
     num_aux = images - num_main
     channels_last = pixels == 1 or not x.is_contiguous()
     tile = TILE_BYTES // x.element_size()
+    if (channels if channels_last else pixels) % 16:
+        tile //= 2  # elements are addressed one by one, which takes twice the registers
     if channels_last:
         block_c = _block_of_channels(channels)
         block_e = min(tile // block_c, triton.next_power_of_2(images * pixels))

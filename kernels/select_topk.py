@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .device import KERNEL_DTYPES, on_device_of
 
-BLOCK_ROWS = 16  # scores ranked by one program: small, so that a batch of 128 fills 8 multiprocessors
+BLOCK_ROWS = 16  # scores ranked by one program: few, so that a small batch still spreads out
 BLOCK_OTHERS = 128  # scores they are compared with at a time
 NUM_WARPS = 4
 
