@@ -24,7 +24,7 @@ from .dual_batch_norm_plan import (
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def _statistics(
     x,
-    partial,  # [2, chunks, channels] float32, out: mean, sum of squared deviations from it
+    partial,  # [3, chunks, channels] float32, out: shift, mean - shift, sum of squared deviations
     num_main,
     num_aux,
     channels,
@@ -74,9 +74,20 @@ def _statistics(
     m2 = tl.where(m2 < 0, 0.0, m2)  # not tl.maximum: NaN must stay
 
     out = partial + pid.to(tl.int64) * channels + column
-    tl.store(out, shift + delta, mask=column < channels)
-    chunks = (chunks_main + chunks_aux).to(tl.int64)
-    tl.store(out + chunks * channels, m2, mask=column < channels)
+    row = (chunks_main + chunks_aux).to(tl.int64) * channels
+    tl.store(out, shift, mask=column < channels)
+    tl.store(out + row, delta, mask=column < channels)
+    tl.store(out + 2 * row, m2, mask=column < channels)
+
+
+@triton.jit
+def _weights_of(
+    chunk, tiles_per_chunk, tiles, inner, tiles_per_image, BLOCK_E: tl.constexpr
+):  # fmt: skip
+    """How many elements of a channel each of a group's chunks holds."""
+    begin = elements_before(chunk * tiles_per_chunk, inner, tiles_per_image, BLOCK_E)
+    end = tl.minimum((chunk + 1) * tiles_per_chunk, tiles)
+    return (elements_before(end, inner, tiles_per_image, BLOCK_E) - begin).to(tl.float32)
 
 
 @triton.jit
@@ -95,39 +106,41 @@ def _merge_statistics(
     BLOCK_C: tl.constexpr,
     MERGE: tl.constexpr,
 ):
-    """Mean and biased variance of a group's channels from its chunks' (Chan et al.), [BLOCK_C]."""
+    """A group's mean, what float32 rounds off it, and its biased variance, each [BLOCK_C].
+
+    Chan, Golub and LeVeque's formula; means are compared after the first chunk's shift is taken
+    off, where they are small numbers.
+    """
     own = tl.where(is_aux, chunks_aux, chunks_main)
     start = partial + tl.where(is_aux, chunks_main, 0) * channels + column
-    second = (chunks_main + chunks_aux) * channels
+    row = (chunks_main + chunks_aux) * channels
     count = (images * inner).to(tl.float32)
     tiles = images * tiles_per_image
     origin = tl.load(start, mask=column < channels, other=0.0)
 
-    delta = tl.zeros([BLOCK_C], tl.float32)
+    total = tl.zeros([BLOCK_C], tl.float32)
     for i in range(0, own, MERGE):
         chunk = i + tl.arange(0, MERGE)
         inside = (chunk < own)[:, None] & (column < channels)[None, :]
-        begin = elements_before(chunk * tiles_per_chunk, inner, tiles_per_image, BLOCK_E)
-        end = tl.minimum((chunk + 1) * tiles_per_chunk, tiles)
-        weight = elements_before(end, inner, tiles_per_image, BLOCK_E) - begin
-        means = tl.load(start[None, :] + chunk[:, None] * channels, mask=inside, other=0.0)
-        moved = (means - origin[None, :]) * weight.to(tl.float32)[:, None]
-        delta += tl.sum(tl.where(inside, moved, 0.0), axis=0)
-    mean = origin + delta / count
+        weight = _weights_of(chunk, tiles_per_chunk, tiles, inner, tiles_per_image, BLOCK_E)
+        address = start[None, :] + chunk[:, None] * channels
+        moved = tl.load(address, mask=inside, other=0.0) - origin[None, :]
+        moved += tl.load(address + row, mask=inside, other=0.0)
+        total += tl.sum(tl.where(inside, moved * weight[:, None], 0.0), axis=0)
+    delta = total / count
 
     m2 = tl.zeros([BLOCK_C], tl.float32)
     for i in range(0, own, MERGE):
         chunk = i + tl.arange(0, MERGE)
         inside = (chunk < own)[:, None] & (column < channels)[None, :]
-        begin = elements_before(chunk * tiles_per_chunk, inner, tiles_per_image, BLOCK_E)
-        end = tl.minimum((chunk + 1) * tiles_per_chunk, tiles)
-        weight = elements_before(end, inner, tiles_per_image, BLOCK_E) - begin
+        weight = _weights_of(chunk, tiles_per_chunk, tiles, inner, tiles_per_image, BLOCK_E)
         address = start[None, :] + chunk[:, None] * channels
-        apart = tl.load(address, mask=inside, other=0.0) - mean[None, :]
-        within = tl.load(address + second, mask=inside, other=0.0)
-        spread = within + apart * apart * weight.to(tl.float32)[:, None]
-        m2 += tl.sum(tl.where(inside, spread, 0.0), axis=0)
-    return mean, m2 / count
+        apart = tl.load(address, mask=inside, other=0.0) - origin[None, :]
+        apart += tl.load(address + row, mask=inside, other=0.0) - delta[None, :]
+        within = tl.load(address + 2 * row, mask=inside, other=0.0)
+        m2 += tl.sum(tl.where(inside, within + apart * apart * weight[:, None], 0.0), axis=0)
+    mean = origin + delta
+    return mean, delta - (mean - origin), m2 / count
 
 
 @triton.jit
@@ -157,7 +170,7 @@ def _normalize(
     aux_bias,
     aux_running_mean,
     aux_running_var,
-    partial,  # [2, chunks, channels], None where no group trains
+    partial,  # [3, chunks, channels], None where no group trains
     y,  # like x, out
     mean_out,  # [2, channels] float32, out
     rstd_out,  # [2, channels] float32, out
@@ -187,10 +200,11 @@ def _normalize(
     )
     trains = tl.where(is_aux, aux_training, training) != 0
     mean = tl.zeros([BLOCK_C], tl.float32)
+    rounded_off = tl.zeros([BLOCK_C], tl.float32)
     var = tl.zeros([BLOCK_C], tl.float32)
     if trains:
         if partial is not None:
-            mean, var = _merge_statistics(
+            mean, rounded_off, var = _merge_statistics(
                 partial, is_aux, images, inner, tiles_per_image, channels, chunks_main, chunks_aux,
                 tiles_per_chunk, column, BLOCK_E, BLOCK_C, MERGE,
             )  # fmt: skip
@@ -212,7 +226,8 @@ def _normalize(
             _move_running(running_var, aux_running_var, is_aux, unbiased, rate, column, channels)
 
     scale = rstd * load_channel(weight, aux_weight, is_aux, column, channels, 1.0)
-    shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0)
+    # At mean 1e3 the rounding of the mean alone is 3e-5; here it costs nothing to put it back.
+    shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0) - rounded_off * scale
     # Backwards: the end of the chunk is what the statistics pass left in L2.
     for i in range(0, last - first):
         base, offset, mask = tile_of(
@@ -280,7 +295,7 @@ def dual_batch_norm(
     partial = None
     with on_device_of(x):
         if (training and num_main > 0) or (aux_training and num_main < x.shape[0]):
-            partial = mean.new_empty((2, plan.grid[1], channels))
+            partial = mean.new_empty((3, plan.grid[1], channels))
             _statistics[plan.grid](
                 x, partial, *plan.sizes, *modes, **plan.constants, num_warps=NUM_WARPS
             )
