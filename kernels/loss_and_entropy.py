@@ -54,29 +54,25 @@ def _loss_and_entropy(
 
     # p log p is 0 where p underflows or the logit is -inf.
     h = -tl.sum(tl.where(p == 0, 0.0, p * log_p), axis=0)
-    valid_a = (y_a >= 0) & (y_a < classes)
-    valid_b = (y_b >= 0) & (y_b < classes)
     is_a = column == y_a
     is_b = column == y_b
-    cross_entropy = tl.where(valid_a, -tl.sum(tl.where(is_a, log_p, 0.0), axis=0), nan)
-    cross_entropy_b = tl.where(valid_b, -tl.sum(tl.where(is_b, log_p, 0.0), axis=0), nan)
-    hard = weight * cross_entropy + (1.0 - weight) * cross_entropy_b
-    # Without smoothing a class of probability 0 must not bring 0 * inf into the loss.
-    uniform = -tl.sum(log_p, axis=0) / classes
-    mixed = tl.where(smoothing == 0, hard, (1.0 - smoothing) * hard + smoothing * uniform)
-
+    valid_a = (y_a >= 0) & (y_a < classes)
+    valid = valid_a & (y_b >= 0) & (y_b < classes)
     target = weight * is_a.to(tl.float32) + (1.0 - weight) * is_b.to(tl.float32)
     target = (1.0 - smoothing) * target + smoothing / classes
-    gradient = tl.where(valid_a & valid_b, p - target, nan)
+    # A class that is not in the target costs nothing, however unlikely: 0 * -inf is 0 here.
+    mixed = -tl.sum(tl.where(target == 0, 0.0, target * log_p), axis=0)
+    mixed = tl.where(valid, mixed, nan)
+    gradient = tl.where(valid, p - target, nan)
 
     if SCORE == 0:
         value = h
     elif SCORE == 1:
         value = -1.0 / total  # the largest logit has exp(shifted) = 1
     elif SCORE == 2:
-        value = cross_entropy
+        value = tl.where(valid_a, -tl.sum(tl.where(is_a, log_p, 0.0), axis=0), nan)
     else:
-        wrong = tl.max(tl.where(inside & ~is_a, p, 0.0), axis=0)
+        wrong = tl.max(tl.where(inside & ~is_a, p, float("-inf")), axis=0)
         value = wrong - tl.sum(tl.where(is_a, p, 0.0), axis=0)
         value = tl.where(valid_a & (total == total), value, nan)
 

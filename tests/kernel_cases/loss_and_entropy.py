@@ -28,7 +28,7 @@ def plain(
     p = logits.detach().softmax(1)
     entropy = torch.special.entr(p).sum(1)
     true = p.gather(1, labels[:, None]).squeeze(1)
-    wrong = p.scatter(1, labels[:, None], 0.0).amax(1)
+    wrong = p.scatter(1, labels[:, None], -torch.inf).amax(1)
     scores = {
         "entropy": entropy,
         "confidence": -p.amax(1),
@@ -88,9 +88,10 @@ def check_special_logits(op: LossAndEntropy, device: str) -> None:
     logits = torch.zeros(4, 3)
     logits[0, 1], logits[1, 2], logits[2, 1] = torch.nan, torch.inf, -torch.inf
     labels = torch.tensor([0, 0, 0, 0], device=device)
+    partners = torch.tensor([0, 0, 1, 1], device=device)  # -inf too, but of weight 0
     lam = torch.tensor(1.0, device=device)
     loss, entropy, score, dlogits = (
-        t.cpu() for t in op(logits.to(device), labels, labels, lam, 0.0, "margin")
+        t.cpu() for t in op(logits.to(device), labels, partners, lam, 0.0, "margin")
     )
     bad = torch.tensor([True, True, False, False])
     for out in (loss, entropy, score, dlogits[:, 0]):
