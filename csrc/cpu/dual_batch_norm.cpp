@@ -102,18 +102,14 @@ void forward_group(const NormForward<T>& whole, const View& view, const Group& g
                 kernels<T>().row_forward(job(runs(view, group, begin, end), 0));
               });
   } else {
-    const int64_t bytes = group.rows * view.pixels * sizeof(T);
-    in_pieces(pieces(channels, bytes), channels, [&](int64_t, int64_t begin, int64_t end) {
-      // A channel is normalised right after its statistics, while its planes are in cache.
-      for (int64_t c = begin; c < end; ++c) {
-        const Span span = planes(view, group, c);
-        if (norm.training) {
-          Moments out{0, &mean[c], &m2[c]};
-          kernels<T>().plane_moments(whole.x + span.start, span.extent, &out);
-          set(c, m2[c] / count);
-        }
-        kernels<T>().plane_forward(job(span, c));
+    for_channel_blocks(view, group, sizeof(T), [&](int64_t first, int64_t side) {
+      const Span span = planes(view, group, first, side);
+      if (norm.training) {
+        Moments out{0, &mean[first], &m2[first]};
+        kernels<T>().plane_moments(whole.x + span.start, span.extent, &out);
+        for (int64_t c = first; c < first + side; ++c) set(c, m2[c] / count);
       }
+      kernels<T>().plane_forward(job(span, first));
     });
   }
   if (norm.training) {

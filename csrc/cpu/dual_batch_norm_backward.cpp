@@ -88,16 +88,13 @@ void backward_group(const NormBackward<T>& whole, const View& view, const Group&
                 });
     return;
   }
-  const int64_t bytes = group.rows * view.pixels * sizeof(T);
-  in_pieces(pieces(channels, bytes), channels, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      const Span span = planes(view, group, c);
-      if (sums) {
-        kernels<T>().plane_reduce(job(span, c), &sum_g[c], &sum_gx[c]);
-        set(c);
-      }
-      if (writes) kernels<T>().plane_backward(job(span, c));
+  for_channel_blocks(view, group, sizeof(T), [&](int64_t first, int64_t side) {
+    const Span span = planes(view, group, first, side);
+    if (sums) {
+      kernels<T>().plane_reduce(job(span, first), &sum_g[first], &sum_gx[first]);
+      for (int64_t c = first; c < first + side; ++c) set(c);
     }
+    if (writes) kernels<T>().plane_backward(job(span, first));
   });
 }
 

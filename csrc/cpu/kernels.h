@@ -27,12 +27,16 @@ enum class Mode : int { plain, relu, add, add_relu };
 enum class Sign : int { none, recompute, mask };
 enum class Score : int { entropy, confidence, cross_entropy, margin };
 
-// One group of rows seen as [outer, inner]. Channels innermost (channels_last, or one pixel):
-// inner = C and the per-channel arrays have C values. Otherwise one channel's planes: outer = rows
-// of the group, inner = H*W, `stride` elements apart, and the arrays have one value.
+// One group's memory as [outer, side, inner] with `stride` elements between outers.
+// Channels innermost (channels_last, or one pixel): inner = C, side = 1, and the arrays per channel
+// run along inner. Otherwise planes: outer = rows of the group, inner = H*W, and `side` channels
+// that lie side by side in every image, along which the arrays run.
 struct Extent {
-  int64_t outer, inner, stride;
+  int64_t outer, side, inner, stride;
 };
+
+// At most so many channels side by side.
+inline constexpr int64_t kMaxSide = 32;
 
 template <class A>
 struct Affine {  // y = (x - mean) * scale + shift
@@ -65,7 +69,7 @@ struct NormBackward {
   const A *offset, *slope;
 };
 
-// Count, mean and sum of squared deviations, per channel.
+// Mean and sum of squared deviations, per channel, of `count` values each.
 struct Moments {
   int64_t count;
   double *mean, *m2;

@@ -87,9 +87,9 @@ void loss_row(const LossRow<T>& row) {
       sum_d += S::first(classes - i) ? d : V{};
     }
   }
-  const double total = S::sum(sum_e);
+  const double total = S::sum(S::widen(sum_e));
   const double log_total = std::log(total);
-  const double entropy = log_total - S::sum(sum_de) / total;
+  const double entropy = log_total - S::sum(S::widen(sum_de)) / total;
   *row.entropy = (A)entropy;
 
   const bool valid = row.label >= 0 && row.label < classes && row.label_b >= 0 &&
@@ -103,7 +103,7 @@ void loss_row(const LossRow<T>& row) {
     double expected = weighted(on * row.lam, distance(row.label)) +
                       weighted(on * (1 - row.lam), distance(row.label_b));
     // The targets sum to one, so log S enters the loss once.
-    *row.loss = (A)(log_total - (expected + weighted(off, S::sum(sum_d))));
+    *row.loss = (A)(log_total - (expected + weighted(off, S::sum(S::widen(sum_d)))));
     const A scale = (A)(1 / total), floor = (A)off;
     for (int64_t i = 0; i < classes; i += S::lanes) {
       const int64_t left = classes - i;

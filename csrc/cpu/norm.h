@@ -44,14 +44,30 @@ struct Span {
 inline Span runs(const View& view, const Group& group, int64_t begin, int64_t end) {
   const int64_t run = group.first * view.pixels + begin;
   return {run * view.channels, run * view.mask_bytes(), view.mask_bytes(),
-          {end - begin, view.channels, view.channels}};
+          {end - begin, 1, view.channels, view.channels}};
 }
 
-// All planes of one channel; not interleaved only.
-inline Span planes(const View& view, const Group& group, int64_t channel) {
+// The planes of `count` channels from `channel` on; not interleaved only.
+inline Span planes(const View& view, const Group& group, int64_t channel, int64_t count) {
   const int64_t plane = group.first * view.channels + channel;
   return {plane * view.pixels, plane * view.mask_bytes(), view.channels * view.mask_bytes(),
-          {group.rows, view.pixels, view.channels * view.pixels}};
+          {group.rows, count, view.pixels, view.channels * view.pixels}};
+}
+
+// f(channel, count) for every block of channels, on as many threads as it is worth. A channel's
+// passes follow each other while its planes are in cache; small planes are taken several channels
+// together, so that memory is read in runs of some kilobytes.
+template <class F>
+void for_channel_blocks(const View& view, const Group& group, int64_t element_size, const F& f) {
+  constexpr int64_t kRun = 4096;
+  const int64_t plane = view.pixels * element_size;
+  const int64_t block = std::clamp<int64_t>(kRun / plane, 1, kMaxSide);
+  const int64_t blocks = (view.channels + block - 1) / block;
+  in_pieces(pieces(blocks, group.rows * plane * block), blocks,
+            [&](int64_t, int64_t begin, int64_t end) {
+              for (int64_t b = begin; b < end; ++b)
+                f(b * block, std::min(block, view.channels - b * block));
+            });
 }
 
 // y = (x - mean) * scale + shift, from nothing but what the backward has as well: the ReLU's sign

@@ -34,6 +34,16 @@ ENTPROP_INLINE void vectorwise(int64_t count, F f) {
   if (i < count) f(i, count - i);
 }
 
+template <class A>
+ENTPROP_INLINE Affine<A> at_channel(const Affine<A>& affine, int64_t channel) {
+  return {affine.mean + channel, affine.scale + channel, affine.shift + channel};
+}
+
+template <class Job>
+ENTPROP_INLINE int64_t mask_offset(const Job& job, int64_t outer, int64_t side) {
+  return outer * job.mask_stride + side * ((job.extent.inner + 7) / 8);
+}
+
 // (x - mean) * scale + shift: the one expression from which both directions take the ReLU's sign.
 template <class V>
 ENTPROP_INLINE V normalised(V x, V mean, V scale, V shift) {
@@ -41,16 +51,16 @@ ENTPROP_INLINE V normalised(V x, V mean, V scale, V shift) {
 }
 
 template <class T, Mode mode, bool Broadcast>
-void forward_stretch(const NormForward<T>& job, int64_t outer) {
+void forward_stretch(const NormForward<T>& job, int64_t outer, int64_t side) {
   using V = typename Simd<T>::V;
   constexpr bool relu = mode == Mode::relu || mode == Mode::add_relu;
   constexpr bool add = mode == Mode::add || mode == Mode::add_relu;
-  const int64_t offset = outer * job.extent.stride;
+  const int64_t offset = outer * job.extent.stride + side * job.extent.inner;
   const T* x = job.x + offset;
   T* y = job.y + offset;
   const T* residual = add ? job.residual + offset : nullptr;
-  uint8_t* mask = mode == Mode::add_relu ? job.mask + outer * job.mask_stride : nullptr;
-  const auto [mean, scale, shift] = job.affine;
+  uint8_t* mask = mode == Mode::add_relu ? job.mask + mask_offset(job, outer, side) : nullptr;
+  const auto [mean, scale, shift] = at_channel(job.affine, side);
   vectorwise<T>(job.extent.inner, [=](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
     V v = normalised(load<T>(x + i, n), parameter<T, Broadcast>(mean, i, n),
                      parameter<T, Broadcast>(scale, i, n), parameter<T, Broadcast>(shift, i, n));
@@ -77,15 +87,16 @@ ENTPROP_INLINE typename Simd<T>::V masked(typename Simd<T>::V g, typename Simd<T
 }
 
 template <class T, Sign sign, bool Broadcast>
-void backward_stretch(const NormBackward<T>& job, int64_t outer) {
+void backward_stretch(const NormBackward<T>& job, int64_t outer, int64_t side) {
   using V = typename Simd<T>::V;
-  const int64_t at = outer * job.extent.stride;
+  const int64_t at = outer * job.extent.stride + side * job.extent.inner;
   const T *grad = job.grad + at, *x = job.x + at;
-  const uint8_t* mask = sign == Sign::mask ? job.mask + outer * job.mask_stride : nullptr;
+  const uint8_t* mask = sign == Sign::mask ? job.mask + mask_offset(job, outer, side) : nullptr;
   T* dx = job.dx ? job.dx + at : nullptr;
   T* dresidual = job.dresidual ? job.dresidual + at : nullptr;
-  const auto [mean, scale, shift] = job.affine;
-  const auto *offset = job.offset, *slope = job.slope;
+  const auto [mean, scale, shift] = at_channel(job.affine, side);
+  const bool corrects = job.slope != nullptr;
+  const auto *offset = job.offset + side, *slope = job.slope + side;
   vectorwise<T>(job.extent.inner, [=](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
     const V value = load<T>(x + i, n);
     const V m = parameter<T, Broadcast>(mean, i, n);
@@ -94,7 +105,7 @@ void backward_stretch(const NormBackward<T>& job, int64_t outer) {
     V g = masked<T, sign>(load<T>(grad + i, n), value, m, s, b, mask + i / 8, n);
     if (dresidual) store<T>(dresidual + i, g, n);
     if (!dx) return;
-    if (slope)
+    if (corrects)
       g = g - parameter<T, Broadcast>(offset, i, n) -
           (value - m) * parameter<T, Broadcast>(slope, i, n);
     store<T>(dx + i, g * s, n);
@@ -107,7 +118,8 @@ void norm_forward(const NormForward<T>& job) {
   if (job.mode == Mode::relu) stretch = forward_stretch<T, Mode::relu, Broadcast>;
   if (job.mode == Mode::add) stretch = forward_stretch<T, Mode::add, Broadcast>;
   if (job.mode == Mode::add_relu) stretch = forward_stretch<T, Mode::add_relu, Broadcast>;
-  for (int64_t outer = 0; outer < job.extent.outer; ++outer) stretch(job, outer);
+  for (int64_t outer = 0; outer < job.extent.outer; ++outer)
+    for (int64_t side = 0; side < job.extent.side; ++side) stretch(job, outer, side);
 }
 
 template <class T, bool Broadcast>
@@ -115,7 +127,8 @@ void norm_backward(const NormBackward<T>& job) {
   auto* stretch = backward_stretch<T, Sign::none, Broadcast>;
   if (job.sign == Sign::recompute) stretch = backward_stretch<T, Sign::recompute, Broadcast>;
   if (job.sign == Sign::mask) stretch = backward_stretch<T, Sign::mask, Broadcast>;
-  for (int64_t outer = 0; outer < job.extent.outer; ++outer) stretch(job, outer);
+  for (int64_t outer = 0; outer < job.extent.outer; ++outer)
+    for (int64_t side = 0; side < job.extent.side; ++side) stretch(job, outer, side);
 }
 
 }  // namespace ENTPROP_ISA

@@ -6,24 +6,49 @@
 
 namespace ENTPROP_ISA {
 
-constexpr int64_t kTileRows = 256;       // rows a channel's partial sum covers
-constexpr int64_t kTileElements = 8192;  // the same for the planes of one channel
+constexpr int64_t kTileRows = 64;        // rows that a channel's partial sum covers
+constexpr int64_t kTileElements = 8192;  // values of a channel under one shift, where it has planes
 
-// Shifted sums lose about (mean - shift)^2 / variance in relative accuracy of the variance: beyond
-// this the tile is read again with its own mean as the shift.
-constexpr double kFar = 64;
+// Rounding of the variance grows by 1 + (mean - shift)^2 / variance with the distance of the shift.
+// Beyond this the tile, still in cache, is summed again with its own mean as the shift.
+constexpr double kFar = 1;
+
+// At least one: a very large plane is a tile of its own.
+ENTPROP_INLINE int64_t images_per_tile(int64_t inner) {
+  return kTileElements / inner > 0 ? kTileElements / inner : 1;
+}
 
 template <class A>
 ENTPROP_INLINE A finite_or_zero(A value) {
   return value - value == 0 ? value : 0;
 }
 
-// Chan's update of (count, mean, m2) with a tile of n values.
-ENTPROP_INLINE void merge(double& mean, double& m2, double tile_mean, double tile_m2, double n,
-                          double count) {
-  const double delta = tile_mean - mean;
-  mean += delta * (n / (count + n));
-  m2 += tile_m2 + delta * delta * (count * n / (count + n));
+// Whether a shift of the tile is further from the mean than the deviation (NaN is not).
+template <class S>
+ENTPROP_INLINE bool is_far(const S* s1, const S* s2, int64_t channels, double per_n) {
+  int far = 0;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double square = (double)s1[c] * s1[c] * per_n;
+    far |= square > kFar * ((double)s2[c] - square);
+  }
+  return far != 0;
+}
+
+// Chan's update of the moments with a tile of n values, given as sums around `shift`; the new mean
+// is the next tile's shift.
+template <class A, class S>
+ENTPROP_INLINE void absorb(A* shift, const S* s1, const S* s2, int64_t channels, double n,
+                           Moments* out) {
+  const double per_n = 1 / n, share = n / ((double)out->count + n);
+  const double product = (double)out->count * share;
+  double *mean = out->mean, *m2 = out->m2;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double offset = (double)s1[c] * per_n, delta = shift[c] + offset - mean[c];
+    mean[c] += delta * share;
+    m2[c] += (double)s2[c] - (double)s1[c] * offset + delta * delta * product;
+    shift[c] = finite_or_zero((A)mean[c]);
+  }
+  out->count += (int64_t)n;
 }
 
 // s1 += sum d, s2 += sum d^2 with d = x - shift, over R rows.
@@ -60,22 +85,66 @@ void row_moments(const T* x, Extent extent, Accumulator<T>* scratch, Moments* ou
       int64_t r = 0;
       for (; r + 4 <= rows; r += 4) add_rows<T, 4>(tile + r * inner, inner, shift, s1, s2);
       for (; r < rows; ++r) add_rows<T, 1>(tile + r * inner, inner, shift, s1, s2);
-      if (attempt == 1) break;
-      int far = 0;
-      for (int64_t c = 0; c < inner; ++c) {
-        const double square = (double)s1[c] * s1[c] / n;
-        far |= square > kFar * ((double)s2[c] - square);
-      }
-      if (!far) break;
+      if (attempt == 1 || !is_far(s1, s2, inner, 1 / n)) break;
       for (int64_t c = 0; c < inner; ++c)
         shift[c] = finite_or_zero((A)(shift[c] + (double)s1[c] / n));
     }
-    for (int64_t c = 0; c < inner; ++c) {
-      const double m2 = (double)s2[c] - (double)s1[c] * s1[c] / n;
-      merge(out->mean[c], out->m2[c], shift[c] + (double)s1[c] / n, m2, n, (double)out->count);
-      shift[c] = finite_or_zero((A)out->mean[c]);
+    absorb(shift, s1, s2, inner, n, out);
+  }
+}
+
+// Adds up two terms over the planes of `side` channels in the images [first, last): terms(image,
+// channel, i, n, p, q) gives those of n elements from i. Vectors of accumulators are emptied into
+// double as they fill.
+template <class T, class Terms>
+ENTPROP_INLINE void sum_planes(int64_t first, int64_t last, int64_t side, int64_t inner,
+                               double* sum_p, double* sum_q, Terms terms) {
+  using S = Simd<T>;
+  using V = typename S::V;
+  constexpr int64_t kFull = 16;  // additions to an accumulator
+  V p[kMaxSide], q[kMaxSide];
+  typename S::Wide total_p[kMaxSide], total_q[kMaxSide];
+  for (int64_t c = 0; c < side; ++c) p[c] = q[c] = V{};
+  for (int64_t c = 0; c < side; ++c) total_p[c] = total_q[c] = typename S::Wide{};
+  auto empty = [&](int64_t c) ENTPROP_INLINE_LAMBDA {
+    total_p[c] += S::widen(p[c]);
+    total_q[c] += S::widen(q[c]);
+    p[c] = q[c] = V{};
+  };
+  const int64_t vectors = (inner + S::lanes - 1) / S::lanes;
+  const int64_t images = vectors >= 4 * kFull ? 1 : (4 * kFull + vectors - 1) / vectors;
+  for (int64_t image = first, held = 0; image < last; ++image) {
+    for (int64_t c = 0; c < side; ++c) {
+      V a[4] = {}, b[4] = {};
+      auto add = [&](int64_t i, int64_t n, int u) ENTPROP_INLINE_LAMBDA {
+        V term_a, term_b;
+        terms(image, c, i, n, term_a, term_b);
+        a[u] += term_a;
+        b[u] += term_b;
+      };
+      int64_t i = 0;
+      while (i + 4 * S::lanes <= inner) {
+        const int64_t room = i + kFull * 4 * S::lanes, stop = room < inner ? room : inner;
+        for (; i + 4 * S::lanes <= stop; i += 4 * S::lanes)
+          for (int u = 0; u < 4; ++u) add(i + u * S::lanes, S::lanes, u);
+        p[c] += (a[0] + a[1]) + (a[2] + a[3]);
+        q[c] += (b[0] + b[1]) + (b[2] + b[3]);
+        for (int u = 0; u < 4; ++u) a[u] = b[u] = V{};
+        if (i + 4 * S::lanes <= inner) empty(c);
+      }
+      for (; i + S::lanes <= inner; i += S::lanes) add(i, S::lanes, 0);
+      if (i < inner) add(i, inner - i, 1);
+      p[c] += a[0] + a[1];
+      q[c] += b[0] + b[1];
     }
-    out->count += rows;
+    if (++held < images) continue;
+    for (int64_t c = 0; c < side; ++c) empty(c);
+    held = 0;
+  }
+  for (int64_t c = 0; c < side; ++c) {
+    empty(c);
+    sum_p[c] += S::sum(total_p[c]);
+    sum_q[c] += S::sum(total_q[c]);
   }
 }
 
@@ -84,42 +153,30 @@ void plane_moments(const T* x, Extent extent, Moments* out) {
   using S = Simd<T>;
   using A = Accumulator<T>;
   using V = typename S::V;
-  const int64_t inner = extent.inner;
-  // Whole planes a tile, at least one; a very large plane is a tile of its own.
-  const int64_t planes = kTileElements / inner > 0 ? kTileElements / inner : 1;
-  A shift = finite_or_zero(scalar<T>(x));
-  for (int64_t first = 0; first < extent.outer; first += planes) {
-    const int64_t last = first + planes < extent.outer ? first + planes : extent.outer;
-    const double n = (double)((last - first) * inner);
-    double s1, s2;
+  const auto [outer, side, inner, stride] = extent;
+  A shift[kMaxSide];
+  for (int64_t c = 0; c < side; ++c) shift[c] = finite_or_zero(scalar<T>(x + c * inner));
+  for (int64_t first = 0; first < outer;) {
+    const int64_t images = images_per_tile(inner);
+    const int64_t last = first + images < outer ? first + images : outer;
+    const double n = (double)((last - first) * inner), per_n = 1 / n;
+    double s1[kMaxSide], s2[kMaxSide];
     for (int attempt = 0;; ++attempt) {
-      V sum[4] = {}, squares[4] = {};
-      const V k = S::broadcast(shift);
-      for (int64_t p = first; p < last; ++p) {
-        const T* plane = x + p * extent.stride;
-        int64_t i = 0;
-        for (; i + 4 * S::lanes <= inner; i += 4 * S::lanes) {
-          for (int u = 0; u < 4; ++u) {
-            const V d = S::load(plane + i + u * S::lanes) - k;
-            sum[u] += d;
-            squares[u] += d * d;
-          }
-        }
-        for (; i < inner; i += S::lanes) {
-          const int64_t left = inner - i;
-          const V d = (left >= S::lanes ? S::load(plane + i) : S::load_some(plane + i, left, k)) - k;
-          sum[0] += d;
-          squares[0] += d * d;
-        }
-      }
-      s1 = S::sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-      s2 = S::sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
-      if (attempt == 1 || !(s1 * s1 / n > kFar * (s2 - s1 * s1 / n))) break;
-      shift = finite_or_zero((A)(shift + s1 / n));
+      for (int64_t c = 0; c < side; ++c) s1[c] = s2[c] = 0;
+      sum_planes<T>(first, last, side, inner, s1, s2,
+                    [=, &shift, inner = inner, stride = stride](
+                        int64_t image, int64_t c, int64_t i, int64_t count, V& d, V& square)
+                        ENTPROP_INLINE_LAMBDA {
+                          const T* at = x + image * stride + c * inner + i;
+                          const V k = S::broadcast(shift[c]);
+                          d = (count == S::lanes ? S::load(at) : S::load_some(at, count, k)) - k;
+                          square = d * d;
+                        });
+      if (attempt == 1 || !is_far(s1, s2, side, per_n)) break;
+      for (int64_t c = 0; c < side; ++c) shift[c] = finite_or_zero((A)(shift[c] + s1[c] * per_n));
     }
-    merge(out->mean[0], out->m2[0], shift + s1 / n, s2 - s1 * s1 / n, n, (double)out->count);
-    out->count += (int64_t)n;
-    shift = finite_or_zero((A)out->mean[0]);
+    absorb(shift, s1, s2, side, n, out);
+    first = last;
   }
 }
 
@@ -170,35 +227,20 @@ template <class T, Sign sign>
 void reduce_all_planes(const NormBackward<T>& job, double* sum_g, double* sum_gx) {
   using S = Simd<T>;
   using V = typename S::V;
-  const int64_t inner = job.extent.inner;
-  const int64_t planes = kTileElements / inner > 0 ? kTileElements / inner : 1;
-  const V m = S::broadcast(job.affine.mean[0]);
-  const V s = S::broadcast(job.affine.scale[0]), b = S::broadcast(job.affine.shift[0]);
-  for (int64_t first = 0; first < job.extent.outer; first += planes) {
-    const int64_t last = first + planes < job.extent.outer ? first + planes : job.extent.outer;
-    V sum[2] = {}, products[2] = {};
-    for (int64_t p = first; p < last; ++p) {
-      const T* grad = job.grad + p * job.extent.stride;
-      const T* x = job.x + p * job.extent.stride;
-      const uint8_t* mask = sign == Sign::mask ? job.mask + p * job.mask_stride : nullptr;
-      auto add = [&](int64_t i, int64_t n, int u) ENTPROP_INLINE_LAMBDA {
-        // Lanes past the end: x = mean there, and g = 0.
-        const V value = n == S::lanes ? S::load(x + i) : S::load_some(x + i, n, m);
-        const V g = masked<T, sign>(load<T>(grad + i, n), value, m, s, b, mask + i / 8, n);
-        sum[u] += g;
-        products[u] += g * (value - m);
-      };
-      int64_t i = 0;
-      for (; i + 2 * S::lanes <= inner; i += 2 * S::lanes) {
-        add(i, S::lanes, 0);
-        add(i + S::lanes, S::lanes, 1);
-      }
-      for (; i + S::lanes <= inner; i += S::lanes) add(i, S::lanes, 0);
-      if (i < inner) add(i, inner - i, 1);
-    }
-    sum_g[0] += S::sum(sum[0] + sum[1]);
-    sum_gx[0] += S::sum(products[0] + products[1]);
-  }
+  sum_planes<T>(0, job.extent.outer, job.extent.side, job.extent.inner, sum_g, sum_gx,
+                [job](int64_t image, int64_t c, int64_t i, int64_t n, V& g, V& product)
+                    ENTPROP_INLINE_LAMBDA {
+                      const int64_t at = image * job.extent.stride + c * job.extent.inner + i;
+                      const V m = S::broadcast(job.affine.mean[c]);
+                      const V s = S::broadcast(job.affine.scale[c]);
+                      const V b = S::broadcast(job.affine.shift[c]);
+                      // Past the end g = 0, and x = mean keeps the product from being 0 * NaN.
+                      const V value =
+                          n == S::lanes ? S::load(job.x + at) : S::load_some(job.x + at, n, m);
+                      const uint8_t* bits = job.mask + mask_offset(job, image, c) + i / 8;
+                      g = masked<T, sign>(load<T>(job.grad + at, n), value, m, s, b, bits, n);
+                      product = g * (value - m);
+                    });
 }
 
 template <class T>

@@ -44,8 +44,11 @@ bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, con
   if (!pattern.finite) return false;
   const int64_t* chosen = data<int64_t>(index);
   const int64_t index_stride = index.stride(0), available = x.size(0);
-  for (int64_t r = 0; r < rows; ++r)
-    if (chosen[r * index_stride] < 0 || chosen[r * index_stride] >= available) return false;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = chosen[r * index_stride];
+    STD_TORCH_CHECK(row >= 0 && row < available, "index: expected rows 0 to ", available - 1,
+                    ", got ", row);
+  }
 
   // One task is a plane of one image, or the whole image where the channels interleave.
   const int64_t planes = interleaved ? 1 : channels, plane = per_row / planes;

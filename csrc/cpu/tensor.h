@@ -28,8 +28,8 @@ template <class... Out, class... In>
 std::tuple<Out...> call_reference(const char* name, const char* overload, const In&... in) {
   namespace detail = torch::stable::detail;
   std::array<StableIValue, std::max(sizeof...(In), sizeof...(Out))> stack{detail::from(in)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION));
+  const auto error = torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION);
+  STD_TORCH_CHECK(error == 0, name, " raised an error; ENTPROP_BACKEND=reference shows it");
   return [&]<size_t... I>(std::index_sequence<I...>) {
     return std::tuple<Out...>(detail::to<Out>(stack[I])...);
   }(std::index_sequence_for<Out...>{});

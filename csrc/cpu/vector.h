@@ -36,12 +36,14 @@ struct Lanes<float> {
   static constexpr int count = kFloatLanes;
   typedef float V __attribute__((vector_size(4 * count)));
   typedef int32_t M __attribute__((vector_size(4 * count)));
+  typedef double Wide __attribute__((vector_size(8 * count)));
 };
 template <>
 struct Lanes<double> {
   static constexpr int count = 8;
   typedef double V __attribute__((vector_size(8 * count)));
   typedef int64_t M __attribute__((vector_size(8 * count)));
+  typedef double Wide __attribute__((vector_size(8 * count)));
 };
 
 // Loads and stores of the stored type T as vectors of its accumulator A.
@@ -50,6 +52,7 @@ struct Simd {
   using A = Accumulator<T>;
   using V = typename Lanes<A>::V;
   using M = typename Lanes<A>::M;
+  using Wide = typename Lanes<A>::Wide;
   static constexpr int lanes = Lanes<A>::count;
 
   static ENTPROP_INLINE V broadcast(A value) { return value - V{}; }
@@ -79,17 +82,33 @@ struct Simd {
     }
   }
 
-  // The first n < lanes elements; the other lanes hold `fill`.
+  // The first n < lanes elements; the other lanes hold `fill`. Never reads past them.
   static ENTPROP_INLINE V load_some(const T* p, int64_t n, V fill) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+      return (V)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4)
+      return first(n) ? (V)_mm256_maskload_ps(p, (__m256i)first(n)) : fill;
+#endif
     T buffer[lanes] = {};
-    for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
+    for (int i = 0; i < lanes; ++i)
+      if (i < n) buffer[i] = p[i];
     return first(n) ? load(buffer) : fill;
   }
 
   static ENTPROP_INLINE void store_some(T* p, int64_t n, V v) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+      return _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4)
+      return _mm256_maskstore_ps(p, (__m256i)first(n), (__m256)v);
+#endif
     T buffer[lanes];
     store(buffer, v);
-    for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+    for (int i = 0; i < lanes; ++i)
+      if (i < n) p[i] = buffer[i];
   }
 
   // Lanes below n.
@@ -133,7 +152,9 @@ struct Simd {
     return from_bits(value);
   }
 
-  static ENTPROP_INLINE double sum(V v) {
+  static ENTPROP_INLINE Wide widen(V v) { return __builtin_convertvector(v, Wide); }
+
+  static ENTPROP_INLINE double sum(Wide v) {
     double total = 0;
     for (int i = 0; i < lanes; ++i) total += v[i];
     return total;

@@ -98,8 +98,9 @@ def _innermost(y: Tensor) -> Tensor:
 
 
 def pack_mask(y: Tensor) -> Tensor:
-    """Bits of `y > 0`, least significant first, as uint8 [outer, ceil(inner/8)]."""
-    bits = F.pad(_innermost(y > 0), (0, -_innermost(y).shape[1] % 8)).unflatten(1, (-1, 8))
+    """Bits of y > 0 or NaN, least significant first, as uint8 [outer, ceil(inner/8)]."""
+    bits = _innermost(~(y <= 0))
+    bits = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
     weights = 2 ** torch.arange(8, device=y.device)
     return (bits * weights).sum(-1).to(torch.uint8)
 
@@ -178,7 +179,7 @@ def positive(
     mask: Tensor,
     num_main: int,
 ) -> Tensor:
-    """Where the forward's y > 0: from the mask where there is one, else recomputed."""
+    """Where the forward's y > 0 or NaN, as ReLU's own backward has it: from the mask where there is one, else recomputed."""
     if mask.numel():
         return unpack_mask(mask, x)
     parts = []
@@ -188,7 +189,7 @@ def positive(
         y = (rows - _per_channel(mean[group], x)) * scale
         parts.append(y if bias is None else y + _per_channel(bias.to(mean.dtype), x))
     y = torch.cat(parts)
-    return (y if residual is None else y + residual) > 0
+    return ~((y if residual is None else y + residual) <= 0)
 
 
 def normalise(

@@ -90,10 +90,14 @@ OP, REFERENCE_OP = define(SCHEMA, _reference_op, _fake)
 
 class _LossAndEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        loss, entropy, uncertainty, dlogits = OP(*arguments)
-        ctx.save_for_backward(dlogits, *arguments[:4])
-        ctx.settings = arguments[4:]
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, labels_b: Tensor | None, *rest: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Only here: Dynamo refuses a Function that is given one tensor twice.
+        partner = labels if labels_b is None else labels_b
+        loss, entropy, uncertainty, dlogits = OP(logits, labels, partner, *rest)
+        ctx.save_for_backward(dlogits, logits, labels, partner, rest[0])
+        ctx.settings = rest[1:]
         ctx.mark_non_differentiable(entropy, uncertainty)
         return loss, entropy, uncertainty
 
@@ -149,13 +153,14 @@ def loss_and_entropy(
     Raises:
         ValueError: a shape, dtype or score that does not fit.
     """
-    if labels_b is None:
-        labels_b = labels
+    partner = labels if labels_b is None else labels_b
     if lam is None:
         lam = logits.new_ones((), dtype=torch.float32)
-    _check(logits, labels, labels_b, lam, score)
-    arguments = (logits, labels, labels_b, lam, label_smoothing, score)
+    _check(logits, labels, partner, lam, score)
     if uses_kernels(logits):
-        return LossAndEntropy(*cast(tuple[Tensor, Tensor, Tensor], _LossAndEntropy.apply(*arguments)))
-    loss, entropy, uncertainty, _ = reference(*arguments)
+        results = _LossAndEntropy.apply(logits, labels, labels_b, lam, label_smoothing, score)
+        return LossAndEntropy(*cast(tuple[Tensor, Tensor, Tensor], results))
+    loss, entropy, uncertainty, _ = reference(
+        logits, labels, partner, lam, label_smoothing, score
+    )
     return LossAndEntropy(loss, entropy.detach(), uncertainty.detach())

@@ -86,7 +86,10 @@ GATHER_OUT, REFERENCE_GATHER_OUT = define(GATHER_OUT_SCHEMA, gather_out_referenc
 PERTURB, REFERENCE_PERTURB = define(PERTURB_SCHEMA, perturb_reference, _fake_in_place)
 
 
-def _check(x: Tensor, index: Tensor, bounds: dict[str, Tensor], same: dict[str, Tensor]) -> None:
+def _check(
+    x: Tensor, index: Tensor, bounds: dict[str, Tensor], images: dict[str, tuple[Tensor, int]]
+) -> None:
+    """`images` holds each image tensor beside the rows it should have."""
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(f"x: expected floating [N, C, ...], got {x.dtype} {tuple(x.shape)}")
     if index.dtype != torch.int64 or index.dim() != 1:
@@ -97,8 +100,7 @@ def _check(x: Tensor, index: Tensor, bounds: dict[str, Tensor], same: dict[str, 
                 f"{name}: expected {x.dtype} [{x.shape[1]}], a value a channel of x, got "
                 f"{value.dtype} {tuple(value.shape)}"
             )
-    for name, value in same.items():
-        rows = x.shape[0] if name == "grad of x" else index.shape[0]
+    for name, (value, rows) in images.items():
         shape = (rows, *x.shape[1:])
         if value.shape != shape or value.dtype != x.dtype:
             raise ValueError(
@@ -134,8 +136,10 @@ def gather_perturb(
         ValueError: a shape or dtype that does not fit.
     """
     bounds = {"alpha": alpha, "eps": eps, "lo": lo, "hi": hi}
-    outputs = {} if out is None else {"out": out}
-    _check(x, index, bounds, {"grad of x": grad, **outputs})
+    images = {"grad": (grad, x.shape[0])}
+    if out is not None:
+        images["out"] = (out, index.shape[0])
+    _check(x, index, bounds, images)
     with torch.no_grad():
         if out is None:
             gather = GATHER if uses_kernels(x) else gather_reference
@@ -175,7 +179,8 @@ def perturb_(
         ValueError: a shape or dtype that does not fit.
     """
     bounds = {"alpha": alpha, "eps": eps, "lo": lo, "hi": hi}
-    _check(x, index, bounds, {"x_adv": x_adv, "grad": grad})
+    rows = index.shape[0]
+    _check(x, index, bounds, {"x_adv": (x_adv, rows), "grad": (grad, rows)})
     with torch.no_grad():
         perturb = PERTURB if uses_kernels(x_adv) else perturb_reference
         perturb(x_adv, grad, x, index, alpha, eps, lo, hi)
