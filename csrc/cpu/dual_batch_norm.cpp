@@ -129,7 +129,7 @@ Outputs run(const Tensor& x, const OptionalTensor& residual, const std::array<No
   using A = Accumulator<T>;
   const View view(x);
   const Mode mode = mode_of(residual.has_value(), relu);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = fresh_like(x);
   Tensor mean = fresh(x, {2, view.channels}, kScalarType<A>);
   Tensor rstd = fresh(x, {2, view.channels}, kScalarType<A>);
   Tensor mask = mode == Mode::add_relu

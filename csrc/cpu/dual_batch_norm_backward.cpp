@@ -113,7 +113,7 @@ Outputs run(const Tensor& grad, const Tensor& x,
   const View view(x);
   const int64_t channels = view.channels;
   auto image = [&](bool want) {
-    return want ? torch::stable::empty_like(x) : fresh(x, {0}, x.scalar_type());
+    return want ? fresh_like(x) : fresh(x, {0}, x.scalar_type());
   };
   auto parameter = [&](bool want) {
     Tensor result = want ? fresh(x, {2, channels}, kScalarType<A>) : fresh(x, {0}, kScalarType<A>);

@@ -42,13 +42,9 @@ template <class T>
 ENTPROP_INLINE void fill_nan(const LossRow<T>& row) {
   using S = Simd<T>;
   const typename S::V nan = S::broadcast(__builtin_nanf(""));
-  for (int64_t i = 0; i < row.classes; i += S::lanes) {
-    const int64_t left = row.classes - i;
-    if (left >= S::lanes)
-      S::store(row.dlogits + i, nan);
-    else
-      S::store_some(row.dlogits + i, left, nan);
-  }
+  vectorwise<T>(row.classes, [&](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
+    store<T>(row.dlogits + i, nan, n);
+  });
 }
 
 template <class T>
@@ -56,37 +52,40 @@ void loss_row(const LossRow<T>& row) {
   using S = Simd<T>;
   using A = typename S::A;
   using V = typename S::V;
-  using SA = Simd<A>;
   const int64_t classes = row.classes;
   const V lowest = S::broadcast((A)-INFINITY);
 
-  auto load = [&](int64_t i, V fill) ENTPROP_INLINE_LAMBDA {
-    const int64_t left = classes - i;
-    return left >= S::lanes ? S::load(row.logits + i) : S::load_some(row.logits + i, left, fill);
-  };
-  V highest = lowest;
-  for (int64_t i = 0; i < classes; i += S::lanes) {
-    const V z = load(i, lowest);
-    highest = z > highest ? z : highest;
+  V highest[4] = {lowest, lowest, lowest, lowest};
+  int64_t i = 0;
+  for (; i + 4 * S::lanes <= classes; i += 4 * S::lanes) {
+    for (int u = 0; u < 4; ++u) {
+      const V z = S::load(row.logits + i + u * S::lanes);
+      highest[u] = z > highest[u] ? z : highest[u];
+    }
   }
-  A maximum = highest[0];
-  for (int i = 1; i < S::lanes; ++i) maximum = highest[i] > maximum ? highest[i] : maximum;
+  A maximum = (A)-INFINITY;
+  for (; i < classes; ++i) {
+    const A z = scalar<T>(row.logits + i);
+    maximum = z > maximum ? z : maximum;
+  }
+  for (int u = 0; u < 4; ++u)
+    for (int lane = 0; lane < S::lanes; ++lane)
+      maximum = highest[u][lane] > maximum ? highest[u][lane] : maximum;
 
   // With d = z - max: S = sum e^d, T = sum d e^d (both of one sign, nothing cancels), D = sum d.
   V sum_e{}, sum_de{}, sum_d{};
-  for (int64_t i = 0; i < classes; i += S::lanes) {
-    const V d = load(i, lowest) - maximum;
+  vectorwise<T>(classes, [&](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
+    const bool whole = n == S::lanes;
+    const V d = (whole ? S::load(row.logits + i) : S::load_some(row.logits + i, n, lowest)) - maximum;
     const V e = exp_nonpositive(d);
     sum_e += e;
     sum_de += e * (e == 0 ? V{} : d);
-    if (classes - i >= S::lanes) {
-      SA::store(row.scratch + i, e);
+    if (whole)
       sum_d += d;
-    } else {
-      SA::store_some(row.scratch + i, classes - i, e);
-      sum_d += S::first(classes - i) ? d : V{};
-    }
-  }
+    else
+      sum_d += S::first(n) ? d : V{};
+    store<A>(row.scratch + i, e, n);
+  });
   const double total = S::sum(S::widen(sum_e));
   const double log_total = std::log(total);
   const double entropy = log_total - S::sum(S::widen(sum_de)) / total;
@@ -105,18 +104,12 @@ void loss_row(const LossRow<T>& row) {
     // The targets sum to one, so log S enters the loss once.
     *row.loss = (A)(log_total - (expected + weighted(off, S::sum(S::widen(sum_d)))));
     const A scale = (A)(1 / total), floor = (A)off;
-    for (int64_t i = 0; i < classes; i += S::lanes) {
-      const int64_t left = classes - i;
-      if (left >= S::lanes)
-        S::store(row.dlogits + i, SA::load(row.scratch + i) * scale - floor);
-      else
-        S::store_some(row.dlogits + i, left,
-                      SA::load_some(row.scratch + i, left, V{}) * scale - floor);
-    }
+    vectorwise<T>(classes, [&](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
+      store<T>(row.dlogits + i, load<A>(row.scratch + i, n) * scale - floor, n);
+    });
     const bool same = row.label == row.label_b;
     auto patch = [&](int64_t label, double target) {
-      const V value = S::broadcast((A)(row.scratch[label] / total - (on * target + off)));
-      S::store_some(row.dlogits + label, 1, value);
+      narrow((A)(row.scratch[label] / total - (on * target + off)), row.dlogits + label);
     };
     patch(row.label, same ? 1.0 : row.lam);
     if (!same) patch(row.label_b, 1 - row.lam);

@@ -6,32 +6,10 @@
 
 namespace ENTPROP_ISA {
 
-// load and store of n <= lanes elements; with n a constant the branch is gone.
-template <class T>
-ENTPROP_INLINE typename Simd<T>::V load(const T* p, int64_t n) {
-  return n == Simd<T>::lanes ? Simd<T>::load(p) : Simd<T>::load_some(p, n, typename Simd<T>::V{});
-}
-
-template <class T>
-ENTPROP_INLINE void store(T* p, typename Simd<T>::V v, int64_t n) {
-  if (n == Simd<T>::lanes)
-    Simd<T>::store(p, v);
-  else
-    Simd<T>::store_some(p, n, v);
-}
-
 template <class T, bool Broadcast, class A>
 ENTPROP_INLINE typename Simd<T>::V parameter(const A* p, int64_t i, int64_t n) {
   if constexpr (Broadcast) return Simd<T>::broadcast(p[0]);
   return load<A>(p + i, n);
-}
-
-// f(offset, n) over [0, count) in vectors, the last one short.
-template <class T, class F>
-ENTPROP_INLINE void vectorwise(int64_t count, F f) {
-  int64_t i = 0;
-  for (; i + Simd<T>::lanes <= count; i += Simd<T>::lanes) f(i, Simd<T>::lanes);
-  if (i < count) f(i, count - i);
 }
 
 template <class A>

@@ -100,10 +100,8 @@ Tensor gather_perturb(const Tensor& x, const Tensor& grad, const Tensor& index,
                       const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi) {
   std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   sizes[0] = index.numel();
-  const auto format = is_channels_last(x) ? torch::headeronly::MemoryFormat::ChannelsLast
-                                          : torch::headeronly::MemoryFormat::Contiguous;
-  Tensor out = torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
-                                    format);
+  Tensor out = is_channels_last(x) ? fresh(x, sizes.data(), x.strides().data(), 4, x.scalar_type())
+                                   : fresh(x, sizes, x.scalar_type());
   gather_perturb_out(x, grad, index, alpha, eps, lo, hi, out);
   return out;
 }

@@ -57,16 +57,35 @@ inline bool same_layout(const Tensor& a, const Tensor& b) {
 
 inline bool is_dense(const Tensor& x) { return x.is_contiguous() || is_channels_last(x); }
 
+// An uninitialised tensor beside `like`. Not torch::stable::new_empty: looking the op up by name
+// costs microseconds a call, as much as a small kernel.
+inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* strides, int64_t dim,
+                    ScalarType dtype) {
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dim, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+      aoti_torch_device_type_cpu(), like.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
+// Contiguous, of the given sizes.
+inline Tensor fresh(const Tensor& like, std::vector<int64_t> sizes, ScalarType dtype) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);
+  return fresh(like, sizes.data(), strides.data(), (int64_t)sizes.size(), dtype);
+}
+
+// As torch.empty_like of a dense tensor.
+inline Tensor fresh_like(const Tensor& x) {
+  return fresh(x, x.sizes().data(), x.strides().data(), x.dim(), x.scalar_type());
+}
+
 // `a` in the layout of `like`, copied only if it has another one.
 inline Tensor in_layout_of(const Tensor& a, const Tensor& like) {
   if (same_layout(a, like)) return a;
-  Tensor copy = torch::stable::empty_like(like);
+  Tensor copy = fresh_like(like);
   torch::stable::copy_(copy, a);
   return copy;
-}
-
-inline Tensor fresh(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType dtype) {
-  return torch::stable::new_empty(like, std::vector<int64_t>(sizes), dtype);
 }
 
 template <class T>

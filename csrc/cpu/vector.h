@@ -173,6 +173,33 @@ ENTPROP_INLINE Accumulator<T> scalar(const T* p) {
   }
 }
 
+// load and store of n <= lanes elements; with n a constant the branch is gone.
+template <class T>
+ENTPROP_INLINE typename Simd<T>::V load(const T* p, int64_t n) {
+  return n == Simd<T>::lanes ? Simd<T>::load(p) : Simd<T>::load_some(p, n, typename Simd<T>::V{});
+}
+
+template <class T>
+ENTPROP_INLINE void store(T* p, typename Simd<T>::V v, int64_t n) {
+  if (n == Simd<T>::lanes)
+    Simd<T>::store(p, v);
+  else
+    Simd<T>::store_some(p, n, v);
+}
+
+// f(offset, n) over [0, count) in vectors, the last one short.
+template <class T, class F>
+ENTPROP_INLINE void vectorwise(int64_t count, F f) {
+  int64_t i = 0;
+  for (; i + Simd<T>::lanes <= count; i += Simd<T>::lanes) f(i, Simd<T>::lanes);
+  if (i < count) f(i, count - i);
+}
+
+template <class T>
+ENTPROP_INLINE void narrow(Accumulator<T> value, T* p) {
+  Simd<T>::store_some(p, 1, Simd<T>::broadcast(value));
+}
+
 // NaN goes through: a comparison with it is false.
 template <class V>
 ENTPROP_INLINE V clamp(V x, V lo, V hi) {

@@ -90,21 +90,23 @@ def _check(
     x: Tensor, index: Tensor, bounds: dict[str, Tensor], images: dict[str, tuple[Tensor, int]]
 ) -> None:
     """`images` holds each image tensor beside the rows it should have."""
-    if x.dim() < 2 or not x.is_floating_point():
-        raise ValueError(f"x: expected floating [N, C, ...], got {x.dtype} {tuple(x.shape)}")
+    shape, dtype = x.shape, x.dtype
+    if len(shape) < 2 or not dtype.is_floating_point:
+        raise ValueError(f"x: expected floating [N, C, ...], got {dtype} {tuple(shape)}")
     if index.dtype != torch.int64 or index.dim() != 1:
         raise ValueError(f"index: expected int64 [m], got {index.dtype} {tuple(index.shape)}")
+    channels, image = shape[1:2], shape[1:]
     for name, value in bounds.items():
-        if value.shape != x.shape[1:2] or value.dtype != x.dtype:
+        if value.shape != channels or value.dtype != dtype:
             raise ValueError(
-                f"{name}: expected {x.dtype} [{x.shape[1]}], a value a channel of x, got "
+                f"{name}: expected {dtype} [{shape[1]}], a value a channel of x, got "
                 f"{value.dtype} {tuple(value.shape)}"
             )
     for name, (value, rows) in images.items():
-        shape = (rows, *x.shape[1:])
-        if value.shape != shape or value.dtype != x.dtype:
+        found = value.shape
+        if found[1:] != image or found[0] != rows or value.dtype != dtype:
             raise ValueError(
-                f"{name}: expected {x.dtype} {shape}, got {value.dtype} {tuple(value.shape)}"
+                f"{name}: expected {dtype} {(rows, *image)}, got {value.dtype} {tuple(found)}"
             )
 
 

@@ -33,7 +33,7 @@ def expected_step(
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_values(
     ops: SimpleNamespace, dtype: torch.dtype, layout: str, shape: tuple[int, ...]
 ) -> None:

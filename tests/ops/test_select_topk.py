@@ -26,7 +26,7 @@ def test_any_scores(ops: SimpleNamespace, score: list[float], data: st.DataObjec
     assert index.tolist() == by_hand(score, k)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_dtypes_and_strides(ops: SimpleNamespace, dtype: torch.dtype) -> None:
     score = torch.randn(3, 50).to(dtype).T[:, 1]
     assert ops.select_topk(score, 20).tolist() == by_hand(score.tolist(), 20)
