@@ -1,0 +1,61 @@
+"""Which backend serves which device.
+
+`ENTPROP_BACKEND=reference` sends every op to plain PyTorch; `auto` (the default) uses the kernels
+that were built and falls back to the reference wherever they cover nothing.
+"""
+
+import importlib
+import os
+import warnings
+
+import torch
+from torch import Tensor
+
+CHOICES = ("auto", "reference")
+
+
+def _choice() -> str:
+    choice = os.environ.get("ENTPROP_BACKEND", "auto")
+    if choice not in CHOICES:
+        raise ValueError(f"ENTPROP_BACKEND={choice!r}: expected one of {', '.join(CHOICES)}")
+    return choice
+
+
+BACKEND = _choice()
+# Device types whose kernels are registered; the others run the reference.
+KERNEL_DEVICES: set[str] = set()
+
+
+def load_extension() -> None:
+    """Import `entprop_fast._C`, whose static initialisers register the C++ kernels, if it is there."""
+    if BACKEND == "reference":
+        return
+    try:
+        importlib.import_module("entprop_fast._C")
+    except ModuleNotFoundError as error:
+        if error.name != "entprop_fast._C":
+            raise
+        return
+    except ImportError as error:
+        warnings.warn(
+            f"entprop_fast._C was built but does not load ({error}); every op runs through the "
+            "reference. Reinstall with `pip install --no-build-isolation`.",
+            stacklevel=2,
+        )
+        return
+    KERNEL_DEVICES.add("cpu")
+
+
+def uses_kernels(x: Tensor) -> bool:
+    """Whether an op on `x` goes to the kernels rather than to differentiable plain PyTorch.
+
+    Forward-mode AD and `torch.func` need PyTorch's own derivative rules, so they take the latter.
+    """
+    if x.device.type not in KERNEL_DEVICES or x.numel() == 0:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    return not (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    )
