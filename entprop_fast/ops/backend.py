@@ -4,14 +4,18 @@
 that were built and falls back to the reference wherever they cover nothing.
 """
 
-import importlib
+import importlib.util
 import os
 import warnings
 
 import torch
 from torch import Tensor
 
+from entprop_fast.build import build_info
+
 CHOICES = ("auto", "reference")
+TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy", "select_topk")
+CUDA_OPS = ("gather_perturb", "perturb_")
 
 
 def _choice() -> str:
@@ -26,24 +30,32 @@ BACKEND = _choice()
 KERNEL_DEVICES: set[str] = set()
 
 
-def load_extension() -> None:
-    """Import `entprop_fast._C`, whose static initialisers register the C++ kernels, if it is there."""
+def register_kernels() -> None:
+    """Register the kernels that this installation has; to be called once every op is defined."""
     if BACKEND == "reference":
         return
-    try:
-        importlib.import_module("entprop_fast._C")
-    except ModuleNotFoundError as error:
-        if error.name != "entprop_fast._C":
-            raise
-        return
-    except ImportError as error:
-        warnings.warn(
-            f"entprop_fast._C was built but does not load ({error}); every op runs through the "
-            "reference. Reinstall with `pip install --no-build-isolation`.",
-            stacklevel=2,
-        )
-        return
-    KERNEL_DEVICES.add("cpu")
+    built = build_info()  # loading the extension registers its C++ and CUDA kernels
+    if built.reason is not None and built.damaged:
+        warnings.warn(f"every op runs through the reference: {built.reason}", stacklevel=2)
+    if "cpu" in built.backends:
+        KERNEL_DEVICES.add("cpu")
+    if importlib.util.find_spec("triton") is not None:
+        from entprop_fast.ops.triton import register
+
+        register()
+        KERNEL_DEVICES.add("cuda")
+
+
+def backends() -> dict[str, dict[str, str]]:
+    """Device type to op to the backend that serves it: "cpp", "triton", "cuda" or "reference"."""
+    built = build_info().backends if BACKEND == "auto" else ()
+    cpu = "cpp" if "cpu" in KERNEL_DEVICES else "reference"
+    triton = "triton" if "cuda" in KERNEL_DEVICES else "reference"
+    cuda = "cuda" if "cuda" in built else "reference"
+    return {
+        "cpu": dict.fromkeys((*TRITON_OPS, *CUDA_OPS), cpu),
+        "cuda": dict.fromkeys(TRITON_OPS, triton) | dict.fromkeys(CUDA_OPS, cuda),
+    }
 
 
 def uses_kernels(x: Tensor) -> bool:
@@ -56,6 +68,5 @@ def uses_kernels(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return True
     return not (
-        torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
     )

@@ -73,7 +73,12 @@ def reference(
 
 
 def _fake(
-    logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor, label_smoothing: float, score: str
+    logits: Tensor,
+    labels: Tensor,
+    labels_b: Tensor,
+    lam: Tensor,
+    label_smoothing: float,
+    score: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     loss, entropy, uncertainty = (logits.new_empty(logits.shape[0], dtype=dtype) for _ in range(3))
@@ -160,7 +165,5 @@ def loss_and_entropy(
     if uses_kernels(logits):
         results = _LossAndEntropy.apply(logits, labels, labels_b, lam, label_smoothing, score)
         return LossAndEntropy(*cast(tuple[Tensor, Tensor, Tensor], results))
-    loss, entropy, uncertainty, _ = reference(
-        logits, labels, partner, lam, label_smoothing, score
-    )
+    loss, entropy, uncertainty, _ = reference(logits, labels, partner, lam, label_smoothing, score)
     return LossAndEntropy(loss, entropy.detach(), uncertainty.detach())
