@@ -166,9 +166,9 @@ def entprop_step(
         x_a.requires_grad_(i < n)
         with route(model, "aux"), frozen_statistics(halves if i < n else ()):
             aux_loss = F.cross_entropy(full_precision(model(x_a)), y)
-        if i < n:
-            (gradient,) = torch.autograd.grad(aux_loss, x_a)
-            x_a = x_a.detach()
+            if i < n:
+                (gradient,) = torch.autograd.grad(aux_loss, x_a)
+                x_a = x_a.detach()
 
     # (6) One optimiser step on L_m + L_c, whose gradients add up in `.grad`.
     aux_loss.backward()
