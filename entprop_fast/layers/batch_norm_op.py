@@ -1,4 +1,4 @@
-"""`nn.BatchNorm2d` modules as arguments of the batch norm op, with ReLU and sum in the same pass."""
+"""`nn.BatchNorm2d` modules as arguments of the batch norm op."""
 
 from typing import NamedTuple
 

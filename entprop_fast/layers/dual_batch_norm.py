@@ -110,8 +110,12 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         only_aux = num_main == 0
         main = None if only_aux else self
         aux = None if num_main is None or (num_main == rows and not only_aux) else self.aux_bn
-        by_itself = aux is not None and has_hooks(aux)
-        if by_itself or any(n is not None and averages_cumulatively(n, x) for n in (main, aux)):
+        by_itself = (
+            torch.compiler.is_exporting()  # an exported program holds PyTorch's own ops
+            or (aux is not None and has_hooks(aux))
+            or any(half is not None and averages_cumulatively(half, x) for half in (main, aux))
+        )
+        if by_itself:
             return finish(super().normalise(x, num_main), residual, relu)
         return batch_norm(x, main, aux, num_main, residual=residual, relu=relu)
 

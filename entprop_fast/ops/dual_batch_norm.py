@@ -147,9 +147,9 @@ def _check(
         if count == 0:
             continue
         if batch_statistics and count * x.shape[2:].numel() == 1:
+            size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
             raise ValueError(
-                f"Expected more than 1 value per channel when training, got {count} row of "
-                f"input size {tuple(x.shape)} ({prefix or 'main '}group)"
+                f"Expected more than 1 value per channel when training, got input size {size}"
             )
         if not batch_statistics and (
             per_channel[f"{prefix}running_mean"] is None
