@@ -1,13 +1,13 @@
 """The custom ops: one schema each, kernels where they were built, plain PyTorch everywhere else."""
 
-from entprop_fast.ops.backend import load_extension
+from entprop_fast.ops.backend import load_kernels
 from entprop_fast.ops.dual_batch_norm import dual_batch_norm
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
 from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_topk
 
 # After the schemas are defined, so that a kernel never registers for an op that does not exist.
-load_extension()
+load_kernels()
 
 __all__ = [
     "SCORES",

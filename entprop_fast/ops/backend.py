@@ -5,6 +5,7 @@ that were built and falls back to the reference wherever they cover nothing.
 """
 
 import importlib
+import importlib.util
 import os
 import warnings
 
@@ -26,24 +27,34 @@ BACKEND = _choice()
 KERNEL_DEVICES: set[str] = set()
 
 
-def load_extension() -> None:
-    """Import `entprop_fast._C`, whose static initialisers register the C++ kernels, if it is there."""
+def load_kernels() -> None:
+    """Register the kernels that are there: the C++ ones for the CPU, the Triton ones for CUDA."""
     if BACKEND == "reference":
         return
+    if _load_extension():
+        KERNEL_DEVICES.add("cpu")
+    # The version torch was built with: asking for a device would start the driver at import.
+    if torch.version.cuda is not None and importlib.util.find_spec("triton") is not None:
+        importlib.import_module("entprop_fast.ops.triton_backend").register()
+        KERNEL_DEVICES.add("cuda")
+
+
+def _load_extension() -> bool:
+    """Import `entprop_fast._C`, whose static initialisers register its kernels, if it was built."""
     try:
         importlib.import_module("entprop_fast._C")
     except ModuleNotFoundError as error:
         if error.name != "entprop_fast._C":
             raise
-        return
+        return False
     except ImportError as error:
         warnings.warn(
-            f"entprop_fast._C was built but does not load ({error}); every op runs through the "
+            f"entprop_fast._C was built but does not load ({error}); the ops run through the "
             "reference. Reinstall with `pip install --no-build-isolation`.",
-            stacklevel=2,
+            stacklevel=4,
         )
-        return
-    KERNEL_DEVICES.add("cpu")
+        return False
+    return True
 
 
 def uses_kernels(x: Tensor) -> bool:
@@ -56,6 +67,5 @@ def uses_kernels(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return True
     return not (
-        torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
     )

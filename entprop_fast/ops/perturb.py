@@ -12,9 +12,7 @@ GATHER_SCHEMA = f"gather_perturb(Tensor x, Tensor grad, Tensor index, {_BOUNDS})
 GATHER_OUT_SCHEMA = (
     f"gather_perturb.out(Tensor x, Tensor grad, Tensor index, {_BOUNDS}, *, Tensor(a!) out) -> ()"
 )
-PERTURB_SCHEMA = (
-    f"perturb_(Tensor(a!) x_adv, Tensor grad, Tensor x, Tensor index, {_BOUNDS}) -> ()"
-)
+PERTURB_SCHEMA = f"perturb_(Tensor(a!) x_adv, Tensor grad, Tensor x, Tensor index, {_BOUNDS}) -> ()"
 
 
 def _channels(value: Tensor, x: Tensor) -> Tensor:
