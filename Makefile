@@ -3,11 +3,9 @@
 #   make test                       in .venv
 #   make test VENV=/tmp/x           in another environment
 #   make test PYTEST_ARGS=          without parallel workers
-#   make bench BENCH=bench/ops      part of the benchmarks
 
 PYTHON ?= python3
 VENV ?= .venv
-BENCH ?= bench
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 TRAIN_ARGS ?=
 
@@ -49,7 +47,8 @@ test-main: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests
 
 bench: setup
-	$(BIN)/python -m pytest $(BENCH)
+	$(BIN)/python -m bench.digits
+	$(BIN)/python -m bench.report
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Measurements: `pytest bench` for speed, `python -m bench.digits` for accuracy."""
+"""Measurements: `python -m bench.digits`, drawn by `python -m bench.report`."""
