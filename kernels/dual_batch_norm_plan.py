@@ -23,7 +23,7 @@ NUM_WARPS = 8
 TILE_BYTES = 8192  # two 16-byte loads a thread and tensor
 MAX_PROGRAMS = 1024  # about eight for each multiprocessor, shared between channels and chunks
 MAX_CHUNKS = 128  # each program of the second launch merges the partial sums of all chunks
-MERGE_SIZE = 2048  # partial sums merged at a time, chunks x channels
+MERGE_SIZE = 1024  # partial sums merged at a time, chunks x channels
 
 
 class Plan(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -39,16 +40,17 @@ def _image(shape: tuple[int, ...], layout: str) -> Tensor:
     return torch.randn(shape).contiguous(memory_format=FORMATS[layout])
 
 
-def _parameters(channels: int) -> list[Tensor]:
+def _parameters(channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     weight, bias = torch.ones(channels), torch.zeros(channels)
-    return [weight.requires_grad_(), bias.requires_grad_(), torch.zeros(channels), torch.ones(channels)]
+    mean, var = torch.zeros(channels), torch.ones(channels)
+    return weight.requires_grad_(), bias.requires_grad_(), mean, var
 
 
 def _trained(forward: Callable[[], Tensor], inputs: list[Tensor], grad: Tensor) -> Contender:
     return lambda: torch.autograd.grad(forward(), inputs, grad)
 
 
-def _norm(x: Tensor, parameters: list[Tensor]) -> Tensor:
+def _norm(x: Tensor, parameters: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
     weight, bias, mean, var = parameters
     return F.batch_norm(x, mean, var, weight, bias, training=True)
 
@@ -77,7 +79,7 @@ def two_groups(shape: tuple[int, ...], layout: str) -> dict[str, Contender]:
     x, grad = _image(shape, layout).requires_grad_(), _image(shape, layout)
     main, aux = _parameters(shape[1]), _parameters(shape[1])
     half = shape[0] // 2
-    split = SplitBatchNorm2d(shape[1])
+    split: torch.nn.Module = SplitBatchNorm2d(shape[1])  # type: ignore[no-untyped-call]
 
     def eager() -> Tensor:
         return F.relu(torch.cat([_norm(x[:half], main), _norm(x[half:], aux)]))
@@ -161,15 +163,17 @@ def cases() -> Iterator[Case]:
     ):
         for shape in NORM_SHAPES:
             image = 4 * torch.Size(shape).numel()
-            bind = (shape, layout)
-            yield Case("norm", layout, shape, one, 8 * image, lambda b=bind: one_group(*b, residual=False))  # type: ignore[misc]
-            yield Case("two groups", layout, shape, two, 8 * image, lambda b=bind: two_groups(*b))  # type: ignore[misc]
-            yield Case("norm + add", layout, shape, add, 10 * image, lambda b=bind: one_group(*b, residual=True))  # type: ignore[misc]
+            norm = partial(one_group, shape, layout)
+            both = partial(two_groups, shape, layout)
+            yield Case("norm", layout, shape, one, 8 * image, partial(norm, residual=False))
+            yield Case("two groups", layout, shape, two, 8 * image, both)
+            yield Case("norm + add", layout, shape, add, 10 * image, partial(norm, residual=True))
     for size in ((128, 100), (256, 1000)):
-        yield Case("loss", "contiguous", size, 5.0, 8 * size[0] * size[1], lambda s=size: loss(s))  # type: ignore[misc]
-    for shape, target in (((128, 3, 32, 32), 7.0), ((256, 3, 224, 224), 25.0)):
-        moved = 16 * torch.Size(shape).numel() // 5
-        yield Case(f"perturb_ {shape[2]} px", "contiguous", shape, target, moved, lambda s=shape: perturb(s))  # type: ignore[misc]
-    shape = (128, 3, 32, 32)
-    moved = 12 * torch.Size(shape).numel() // 5
-    yield Case("gather_perturb", "contiguous", shape, 7.0, moved, lambda s=shape: gather(s))  # type: ignore[misc]
+        moved = 8 * size[0] * size[1]
+        yield Case("loss", "contiguous", size, 5.0, moved, partial(loss, size))
+    small, large = (128, 3, 32, 32), (256, 3, 224, 224)
+    for images, target in ((small, 7.0), (large, 25.0)):
+        moved, op = 16 * torch.Size(images).numel() // 5, f"perturb_ {images[2]} px"
+        yield Case(op, "contiguous", images, target, moved, partial(perturb, images))
+    moved = 12 * torch.Size(small).numel() // 5
+    yield Case("gather_perturb", "contiguous", small, 7.0, moved, partial(gather, small))

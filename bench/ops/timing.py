@@ -1,9 +1,11 @@
-"""Interleaved timing: every round runs each contender once, so that a noisy moment hits them all."""
+"""Interleaved timing: a round runs every contender, so that a noisy moment hits them all."""
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 Contender = Callable[[], object]
 
@@ -19,7 +21,9 @@ class Comparison:
         return self.seconds[baseline] / self.seconds["ours"]
 
 
-def compare(contenders: dict[str, Contender], *, budget: float = 1.0, rounds: int = 15) -> Comparison:
+def compare(
+    contenders: dict[str, Contender], *, budget: float = 1.0, rounds: int = 15
+) -> Comparison:
     """Time the contenders in turns, at least `rounds` rounds and about `budget` seconds.
 
     Short calls are repeated within a round until it takes a tenth of a millisecond.
@@ -39,3 +43,10 @@ def compare(contenders: dict[str, Contender], *, budget: float = 1.0, rounds: in
                 call()
             samples[name].append((time.perf_counter() - start) / repeats[name])
     return Comparison({name: statistics.median(values) for name, values in samples.items()})
+
+
+def copy_bandwidth(elements: int = 1 << 24) -> float:
+    """Bytes a second, read plus written, of copying between two warm float32 tensors."""
+    source, target = torch.ones(elements), torch.empty(elements)
+    comparison = compare({"ours": lambda: target.copy_(source)}, budget=0.5)
+    return 8 * elements / comparison.seconds["ours"]

@@ -97,10 +97,9 @@ void forward_group(const NormForward<T>& whole, const View& view, const Group& g
       for (int64_t c = 0; c < channels; ++c) set(c, m2[c] / count);
     }
     const int64_t outer = group.rows * view.pixels;
-    in_pieces(pieces(outer, channels * sizeof(T)), outer,
-              [&](int64_t, int64_t begin, int64_t end) {
-                kernels<T>().row_forward(job(runs(view, group, begin, end), 0));
-              });
+    in_pieces(pieces(outer, channels * sizeof(T)), outer, [&](int64_t, int64_t begin, int64_t end) {
+      kernels<T>().row_forward(job(runs(view, group, begin, end), 0));
+    });
   } else {
     for_channel_blocks(view, group, sizeof(T), [&](int64_t first, int64_t side) {
       const Span span = planes(view, group, first, side);
@@ -179,9 +178,8 @@ Outputs dual_batch_norm(const Tensor& x, const OptionalTensor& residual,
         "entprop_fast::dual_batch_norm_reference", "", x, residual, weight, bias, running_mean,
         running_var, aux_weight, aux_bias, aux_running_mean, aux_running_var, num_main, training,
         aux_training, momentum, aux_momentum, eps, aux_eps, relu);
-  return with_dtype(x, [&](auto type) {
-    return run<decltype(type)>(x, residual, norms, num_main, relu);
-  });
+  return with_dtype(
+      x, [&](auto type) { return run<decltype(type)>(x, residual, norms, num_main, relu); });
 }
 
 }  // namespace

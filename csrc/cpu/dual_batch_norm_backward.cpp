@@ -76,8 +76,8 @@ void backward_group(const NormBackward<T>& whole, const View& view, const Group&
 
   if (view.interleaved) {
     if (sums) {
-      interleaved_sums<T>([&](const Span& span) { return job(span, 0); }, view, group,
-                          sum_g.data(), sum_gx.data());
+      interleaved_sums<T>([&](const Span& span) { return job(span, 0); }, view, group, sum_g.data(),
+                          sum_gx.data());
       for (int64_t c = 0; c < channels; ++c) set(c);
     }
     const int64_t outer = group.rows * view.pixels;
@@ -107,14 +107,12 @@ template <class T>
 Outputs run(const Tensor& grad, const Tensor& x,
             const std::array<const OptionalTensor*, 2>& weights,
             const std::array<const OptionalTensor*, 2>& biases, const Tensor& mean,
-            const Tensor& rstd, const Tensor& mask, int64_t num_main,
-            std::array<bool, 2> training, bool relu, const std::vector<bool>& wanted) {
+            const Tensor& rstd, const Tensor& mask, int64_t num_main, std::array<bool, 2> training,
+            bool relu, const std::vector<bool>& wanted) {
   using A = Accumulator<T>;
   const View view(x);
   const int64_t channels = view.channels;
-  auto image = [&](bool want) {
-    return want ? fresh_like(x) : fresh(x, {0}, x.scalar_type());
-  };
+  auto image = [&](bool want) { return want ? fresh_like(x) : fresh(x, {0}, x.scalar_type()); };
   auto parameter = [&](bool want) {
     Tensor result = want ? fresh(x, {2, channels}, kScalarType<A>) : fresh(x, {0}, kScalarType<A>);
     if (want) std::fill_n(data<A>(result), 2 * channels, A(0));
@@ -136,9 +134,9 @@ Outputs run(const Tensor& grad, const Tensor& x,
     const A *mean_row = data<A>(mean) + row, *rstd_row = data<A>(rstd) + row;
     Coefficients<A> coefficients(*weights[group.which], *biases[group.which], channels);
     for (int64_t c = 0; c < channels; ++c) coefficients.set(c, mean_row[c], rstd_row[c]);
-    backward_group<T>(whole, view, group, coefficients, rstd_row, training[group.which],
-                      {wanted[2] ? data<A>(dweight) + row : nullptr,
-                       wanted[3] ? data<A>(dbias) + row : nullptr});
+    backward_group<T>(
+        whole, view, group, coefficients, rstd_row, training[group.which],
+        {wanted[2] ? data<A>(dweight) + row : nullptr, wanted[3] ? data<A>(dbias) + row : nullptr});
   }
   return {dx, dresidual, dweight, dbias};
 }
@@ -150,13 +148,13 @@ Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
                                  const Tensor& rstd, const Tensor& mask, int64_t num_main,
                                  bool training, bool aux_training, bool relu,
                                  const std::vector<bool> wanted) {
-  const bool covered =
-      are_covered(x, residual, num_main) && grad.scalar_type() == x.scalar_type() &&
-      is_covered_parameter(weight, x) && is_covered_parameter(bias, x) &&
-      is_covered_parameter(aux_weight, x) && is_covered_parameter(aux_bias, x) &&
-      mean.is_contiguous() && rstd.is_contiguous() &&
-      // The sign of norm(x) + residual is recomputed by the reference only.
-      !(relu && residual && mask.numel() == 0);
+  const bool covered = are_covered(x, residual, num_main) &&
+                       grad.scalar_type() == x.scalar_type() && is_covered_parameter(weight, x) &&
+                       is_covered_parameter(bias, x) && is_covered_parameter(aux_weight, x) &&
+                       is_covered_parameter(aux_bias, x) && mean.is_contiguous() &&
+                       rstd.is_contiguous() &&
+                       // The sign of norm(x) + residual is recomputed by the reference only.
+                       !(relu && residual && mask.numel() == 0);
   if (!covered) {
     const std::array<bool, 4> flags{wanted[0], wanted[1], wanted[2], wanted[3]};
     return call_reference<Tensor, Tensor, Tensor, Tensor>(

@@ -42,9 +42,8 @@ template <class T>
 ENTPROP_INLINE void fill_nan(const LossRow<T>& row) {
   using S = Simd<T>;
   const typename S::V nan = S::broadcast(__builtin_nanf(""));
-  vectorwise<T>(row.classes, [&](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
-    store<T>(row.dlogits + i, nan, n);
-  });
+  vectorwise<T>(row.classes, [&](int64_t i, int64_t n)
+                                 ENTPROP_INLINE_LAMBDA { store<T>(row.dlogits + i, nan, n); });
 }
 
 template <class T>
@@ -76,7 +75,8 @@ void loss_row(const LossRow<T>& row) {
   V sum_e{}, sum_de{}, sum_d{};
   vectorwise<T>(classes, [&](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
     const bool whole = n == S::lanes;
-    const V d = (whole ? S::load(row.logits + i) : S::load_some(row.logits + i, n, lowest)) - maximum;
+    const V d =
+        (whole ? S::load(row.logits + i) : S::load_some(row.logits + i, n, lowest)) - maximum;
     const V e = exp_nonpositive(d);
     sum_e += e;
     sum_de += e * (e == 0 ? V{} : d);
@@ -91,12 +91,10 @@ void loss_row(const LossRow<T>& row) {
   const double entropy = log_total - S::sum(S::widen(sum_de)) / total;
   *row.entropy = (A)entropy;
 
-  const bool valid = row.label >= 0 && row.label < classes && row.label_b >= 0 &&
-                     row.label_b < classes;
+  const bool valid =
+      row.label >= 0 && row.label < classes && row.label_b >= 0 && row.label_b < classes;
   const bool scorable = row.label >= 0 && row.label < classes;
-  auto distance = [&](int64_t label) {
-    return (double)(scalar<T>(row.logits + label) - maximum);
-  };
+  auto distance = [&](int64_t label) { return (double)(scalar<T>(row.logits + label) - maximum); };
   const double on = 1 - row.smoothing, off = row.smoothing / (double)classes;
   if (valid) {
     double expected = weighted(on * row.lam, distance(row.label)) +

@@ -43,14 +43,18 @@ struct Span {
 // Runs [begin, end) of C channels; interleaved only.
 inline Span runs(const View& view, const Group& group, int64_t begin, int64_t end) {
   const int64_t run = group.first * view.pixels + begin;
-  return {run * view.channels, run * view.mask_bytes(), view.mask_bytes(),
+  return {run * view.channels,
+          run * view.mask_bytes(),
+          view.mask_bytes(),
           {end - begin, 1, view.channels, view.channels}};
 }
 
 // The planes of `count` channels from `channel` on; not interleaved only.
 inline Span planes(const View& view, const Group& group, int64_t channel, int64_t count) {
   const int64_t plane = group.first * view.channels + channel;
-  return {plane * view.pixels, plane * view.mask_bytes(), view.channels * view.mask_bytes(),
+  return {plane * view.pixels,
+          plane * view.mask_bytes(),
+          view.channels * view.mask_bytes(),
           {group.rows, count, view.pixels, view.channels * view.pixels}};
 }
 
@@ -96,17 +100,16 @@ struct Coefficients {
 // Any other mixture is left to PyTorch's own rules.
 inline bool is_covered_parameter(const OptionalTensor& p, const Tensor& x) {
   if (!p) return true;
-  const bool dtype = p->scalar_type() == x.scalar_type() ||
-                     (p->scalar_type() == ScalarType::Float &&
-                      x.scalar_type() == ScalarType::BFloat16);
+  const bool dtype =
+      p->scalar_type() == x.scalar_type() ||
+      (p->scalar_type() == ScalarType::Float && x.scalar_type() == ScalarType::BFloat16);
   return dtype && p->dim() == 1 && p->size(0) == x.size(1);
 }
 
 inline bool are_covered(const Tensor& x, const OptionalTensor& residual, int64_t num_main) {
   return has_kernel_dtype(x) && x.dim() >= 2 && x.numel() > 0 && is_dense(x) && num_main >= 0 &&
          num_main <= x.size(0) &&
-         (!residual ||
-          (residual->scalar_type() == x.scalar_type() && same_shape(*residual, x)));
+         (!residual || (residual->scalar_type() == x.scalar_type() && same_shape(*residual, x)));
 }
 
 }  // namespace entprop

@@ -164,8 +164,8 @@ void plane_moments(const T* x, Extent extent, Moments* out) {
     for (int attempt = 0;; ++attempt) {
       for (int64_t c = 0; c < side; ++c) s1[c] = s2[c] = 0;
       sum_planes<T>(first, last, side, inner, s1, s2,
-                    [=, &shift, inner = inner, stride = stride](
-                        int64_t image, int64_t c, int64_t i, int64_t count, V& d, V& square)
+                    [=, &shift, inner = inner, stride = stride](int64_t image, int64_t c, int64_t i,
+                                                                int64_t count, V& d, V& square)
                         ENTPROP_INLINE_LAMBDA {
                           const T* at = x + image * stride + c * inner + i;
                           const V k = S::broadcast(shift[c]);

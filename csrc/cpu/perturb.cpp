@@ -60,10 +60,10 @@ bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, con
                 const int64_t from = chosen[row * index_stride] * per_row + channel * plane;
                 const int64_t to = row * per_row + channel * plane;
                 const T* g = data<T>(grad) + (x_adv ? to : from);
-                loops.perturb(data<T>(out) + to, x_adv ? data<T>(*x_adv) + to : nullptr, g,
-                              data<T>(x) + from, plane,
-                              interleaved ? pattern.from(0, channels * kRepeats)
-                                          : pattern.from(channel, 1));
+                loops.perturb(
+                    data<T>(out) + to, x_adv ? data<T>(*x_adv) + to : nullptr, g, data<T>(x) + from,
+                    plane,
+                    interleaved ? pattern.from(0, channels * kRepeats) : pattern.from(channel, 1));
               }
             });
   return true;
@@ -96,8 +96,8 @@ void gather_perturb_out(const Tensor& x, const Tensor& grad, const Tensor& index
                  hi, out);
 }
 
-Tensor gather_perturb(const Tensor& x, const Tensor& grad, const Tensor& index,
-                      const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi) {
+Tensor gather_perturb(const Tensor& x, const Tensor& grad, const Tensor& index, const Tensor& alpha,
+                      const Tensor& eps, const Tensor& lo, const Tensor& hi) {
   std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   sizes[0] = index.numel();
   Tensor out = is_channels_last(x) ? fresh(x, sizes.data(), x.strides().data(), 4, x.scalar_type())
@@ -110,8 +110,7 @@ void perturb_(Tensor x_adv, const Tensor& grad, const Tensor& x, const Tensor& i
               const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi) {
   const std::array<const Tensor*, 4> bounds{&alpha, &eps, &lo, &hi};
   if (covered(x, {&grad, &x_adv}, bounds) && run(x_adv, &x_adv, grad, x, index, bounds)) return;
-  call_reference("entprop_fast::perturb__reference", "", x_adv, grad, x, index, alpha, eps, lo,
-                 hi);
+  call_reference("entprop_fast::perturb__reference", "", x_adv, grad, x, index, alpha, eps, lo, hi);
 }
 
 }  // namespace

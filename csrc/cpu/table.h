@@ -11,10 +11,9 @@ namespace ENTPROP_ISA {
 template <class T>
 const Kernels<T>& table() {
   static constexpr Kernels<T> kernels = {
-      row_moments<T>,         plane_moments<T>,        norm_forward<T, false>,
-      norm_forward<T, true>,  row_reduce<T>,           plane_reduce<T>,
-      norm_backward<T, false>, norm_backward<T, true>, loss_row<T>,
-      perturb<T>,
+      row_moments<T>, plane_moments<T>, norm_forward<T, false>,  norm_forward<T, true>,
+      row_reduce<T>,  plane_reduce<T>,  norm_backward<T, false>, norm_backward<T, true>,
+      loss_row<T>,    perturb<T>,
   };
   return kernels;
 }

@@ -71,7 +71,8 @@ inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* str
 // Contiguous, of the given sizes.
 inline Tensor fresh(const Tensor& like, std::vector<int64_t> sizes, ScalarType dtype) {
   std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);
+  for (size_t d = sizes.size(); d-- > 1;)
+    strides[d - 1] = strides[d] * std::max<int64_t>(sizes[d], 1);
   return fresh(like, sizes.data(), strides.data(), (int64_t)sizes.size(), dtype);
 }
 

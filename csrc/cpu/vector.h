@@ -102,8 +102,7 @@ struct Simd {
     if constexpr (sizeof(T) == 4)
       return _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 #elif defined(__AVX2__)
-    if constexpr (sizeof(T) == 4)
-      return _mm256_maskstore_ps(p, (__m256i)first(n), (__m256)v);
+    if constexpr (sizeof(T) == 4) return _mm256_maskstore_ps(p, (__m256i)first(n), (__m256)v);
 #endif
     T buffer[lanes];
     store(buffer, v);

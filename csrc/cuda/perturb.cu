@@ -9,7 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kBlocks = 4;  // a multiprocessor, at least: 64 registers a thread at most
 constexpr int kBytes = 16;  // of one access
-constexpr int64_t kMaxGridRows = 65535;
+
+constexpr int64_t kMaxBlocks = 0x7fffffff;
 
 // How the elements of one access spread over channels.
 enum class Spread {
@@ -63,55 +64,54 @@ struct Step {
   }
 };
 
-// Grid: x along a row, y over rows. With `Onward`, grad has the output's rows and `out` is read.
+// `blocks_per_row` blocks for each row. With `Onward`, grad has the output's rows and `out` is
+// read.
 template <class T, int N, Spread kSpread, bool Onward>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     perturb_rows(T* out, const T* __restrict__ grad, const T* __restrict__ x, Rows rows,
-                 TypedBounds<T> bounds, Images images) {
+                 TypedBounds<T> bounds, Images images, uint32_t blocks_per_row) {
   using A = typename Accumulator<T>::type;
   using P = Pack<T, N>;
   const uint32_t channels = images.channels, pixels = images.pixels;
   const int64_t per_row = images.channels * images.pixels;
   const uint32_t packs = per_row / N;
-  const uint32_t pack = blockIdx.x * kThreads + threadIdx.x;
+  const uint32_t row = blockIdx.x / blocks_per_row;
+  const uint32_t pack = (blockIdx.x - row * blocks_per_row) * kThreads + threadIdx.x;
   if (pack >= packs) return;
+
+  P* const to = reinterpret_cast<P*>(out + row * per_row) + pack;
+  const int64_t from = rows.index[row * rows.stride];
+  P result;
+  if (from < 0 || from >= images.available) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) result.values[i] = T(nanf(""));
+    *to = result;
+    return;
+  }
+  const int64_t grad_row = Onward ? row : from;
+  const P x0 = reinterpret_cast<const P*>(x + from * per_row)[pack];
+  const P g = reinterpret_cast<const P*>(grad + grad_row * per_row)[pack];
+  if constexpr (Onward) result = *to;
 
   const uint32_t first = pack * N;
   uint32_t channel = kSpread == Spread::interleaved ? first % channels : first / pixels;
   uint32_t pixel = kSpread == Spread::planes ? first - channel * pixels : 0;
-  for (int64_t row = blockIdx.y; row < images.rows; row += gridDim.y) {
-    P* const to = reinterpret_cast<P*>(out + row * per_row) + pack;
-    const int64_t from = rows.index[row * rows.stride];
-    P result;
-    if (from < 0 || from >= images.available) {
+  Step<A> step(bounds, channel);
 #pragma unroll
-      for (int i = 0; i < N; ++i) result.values[i] = T(nanf(""));
-      *to = result;
-      continue;
+  for (int i = 0; i < N; ++i) {
+    const A start = A(x0.values[i]);
+    const A moved = Onward ? A(result.values[i]) - start : A(0);
+    result.values[i] = T(step(start, moved, A(g.values[i])));
+    if (kSpread == Spread::plane || i + 1 == N) continue;
+    if (kSpread == Spread::interleaved) {
+      channel = channel + 1 == channels ? 0 : channel + 1;
+      step = Step<A>(bounds, channel);
+    } else if (++pixel == pixels) {
+      pixel = 0;
+      step = Step<A>(bounds, ++channel);
     }
-    const int64_t grad_row = Onward ? row : from;
-    const P x0 = reinterpret_cast<const P*>(x + from * per_row)[pack];
-    const P g = reinterpret_cast<const P*>(grad + grad_row * per_row)[pack];
-    if constexpr (Onward) result = *to;
-
-    Step<A> step(bounds, channel);
-    uint32_t c = channel, p = pixel;
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const A start = A(x0.values[i]);
-      const A moved = Onward ? A(result.values[i]) - start : A(0);
-      result.values[i] = T(step(start, moved, A(g.values[i])));
-      if (kSpread == Spread::plane || i + 1 == N) continue;
-      if (kSpread == Spread::interleaved) {
-        c = c + 1 == channels ? 0 : c + 1;
-        step = Step<A>(bounds, c);
-      } else if (++p == pixels) {
-        p = 0;
-        step = Step<A>(bounds, ++c);
-      }
-    }
-    *to = result;
   }
+  *to = result;
 }
 
 template <class T, int N, Spread kSpread, bool Onward>
@@ -120,10 +120,10 @@ cudaError_t launch(T* out, const T* grad, const T* x, Rows rows, const Bounds& b
   const TypedBounds<T> bounds{static_cast<const T*>(b.alpha), static_cast<const T*>(b.eps),
                               static_cast<const T*>(b.lo), static_cast<const T*>(b.hi)};
   const int64_t packs = images.channels * images.pixels / N;
-  const dim3 grid((packs + kThreads - 1) / kThreads,
-                  images.rows < kMaxGridRows ? images.rows : kMaxGridRows);
+  const int64_t blocks = (packs + kThreads - 1) / kThreads;
+  if (blocks * images.rows > kMaxBlocks) return cudaErrorInvalidConfiguration;
   perturb_rows<T, N, kSpread, Onward>
-      <<<grid, kThreads, 0, stream>>>(out, grad, x, rows, bounds, images);
+      <<<blocks * images.rows, kThreads, 0, stream>>>(out, grad, x, rows, bounds, images, blocks);
   return cudaGetLastError();
 }
 

@@ -1,5 +1,6 @@
 """Batch norm with main and auxiliary statistics, residual add and ReLU in one pass."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -24,6 +25,11 @@ BACKWARD_SCHEMA = (
     "-> (Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
 )
 
+PER_CHANNEL = tuple(
+    prefix + name
+    for prefix in ("", "aux_")
+    for name in ("weight", "bias", "running_mean", "running_var")
+)
 # Gradients asked for: x, residual, weight, bias, aux_weight, aux_bias.
 Needed: TypeAlias = tuple[bool, bool, bool, bool, bool, bool]
 
@@ -67,7 +73,7 @@ class _DualBatchNorm(Function):
         return cast(Tensor, y)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need = ctx.needs_input_grad
         needed = (*need[:4], *need[6:8])
         saved = ctx.saved_tensors
@@ -76,6 +82,9 @@ class _DualBatchNorm(Function):
         else:
             gradients = _backward(grad, saved, ctx.settings, needed)
         return (*gradients[:4], None, None, *gradients[4:], *[None] * 10)
+
+
+_APPLY: Callable[..., Tensor] = _DualBatchNorm.apply
 
 
 def _backward(
@@ -162,16 +171,16 @@ def _check(
 
 def dual_batch_norm(
     x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
-    aux_running_mean: Tensor | None,
-    aux_running_var: Tensor | None,
-    num_main: int,
+    residual: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    aux_weight: Tensor | None = None,
+    aux_bias: Tensor | None = None,
+    aux_running_mean: Tensor | None = None,
+    aux_running_var: Tensor | None = None,
+    num_main: int | None = None,
     training: bool = True,
     aux_training: bool = True,
     momentum: float = 0.1,
@@ -192,7 +201,7 @@ def dual_batch_norm(
         weight, bias, aux_weight, aux_bias: [C] or None.
         running_mean, running_var, aux_running_mean, aux_running_var: [C] or None; moved in place
             (the variance unbiased) when the group trains, used as they are when it does not.
-        num_main: rows of the main group.
+        num_main: rows of the main group, or None for all of them.
         training, aux_training: batch statistics (True) or running ones, for each group.
         momentum, aux_momentum, eps, aux_eps: as in `F.batch_norm`, for each group.
         relu: apply ReLU last.
@@ -204,22 +213,18 @@ def dual_batch_norm(
         ValueError: `num_main` outside `[0, N]`, a shape that does not fit, a training group with
             one value a channel, or a frozen group without running statistics.
     """
-    per_channel = {
-        "weight": weight,
-        "bias": bias,
-        "running_mean": running_mean,
-        "running_var": running_var,
-        "aux_weight": aux_weight,
-        "aux_bias": aux_bias,
-        "aux_running_mean": aux_running_mean,
-        "aux_running_var": aux_running_var,
-    }
+    if num_main is None:
+        num_main = x.shape[0]
+    main = (weight, bias, running_mean, running_var)
+    aux = (aux_weight, aux_bias, aux_running_mean, aux_running_var)
+    per_channel = dict(zip(PER_CHANNEL, (*main, *aux), strict=True))
     _check(x, residual, per_channel, num_main, training, aux_training)
-    compute = _DualBatchNorm.apply if uses_kernels(x) else reference.dual_batch_norm
-    y = compute(
+    compute = _APPLY if uses_kernels(x) else reference.dual_batch_norm
+    return compute(
         x,
         residual,
-        *per_channel.values(),
+        *main,
+        *aux,
         num_main,
         training,
         aux_training,
@@ -229,4 +234,3 @@ def dual_batch_norm(
         aux_eps,
         relu,
     )
-    return cast(Tensor, y)

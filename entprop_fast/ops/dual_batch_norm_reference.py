@@ -1,5 +1,7 @@
 """Dual batch norm in plain PyTorch: oracle, fallback, and the differentiable form of the op."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,7 +102,7 @@ def _innermost(y: Tensor) -> Tensor:
 def pack_mask(y: Tensor) -> Tensor:
     """Bits of y > 0 or NaN, least significant first, as uint8 [outer, ceil(inner/8)]."""
     bits = _innermost(~(y <= 0))
-    bits = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
+    bits = F.pad(bits, (0, -bits.shape[1] % 8)).reshape(bits.shape[0], -1, 8)
     weights = 2 ** torch.arange(8, device=y.device)
     return (bits * weights).sum(-1).to(torch.uint8)
 
@@ -179,7 +181,7 @@ def positive(
     mask: Tensor,
     num_main: int,
 ) -> Tensor:
-    """Where the forward's y > 0 or NaN, as ReLU's own backward has it: from the mask where there is one, else recomputed."""
+    """Where the forward's y > 0 or NaN (as ReLU's own backward): from the mask, or recomputed."""
     if mask.numel():
         return unpack_mask(mask, x)
     parts = []
@@ -193,7 +195,7 @@ def positive(
 
 
 def normalise(
-    inputs: list[Tensor | None],
+    inputs: Sequence[Tensor | None],
     mean: Tensor,
     rstd: Tensor,
     num_main: int,

@@ -17,7 +17,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """The format in which an op writes a fresh tensor of `x`'s kind: channels_last or contiguous."""
+    """The format of an op's fresh output for an input `x`: channels_last or contiguous."""
     return torch.channels_last if is_channels_last(x) else torch.contiguous_format
 
 

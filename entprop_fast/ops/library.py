@@ -1,4 +1,4 @@
-"""How an op is defined: one schema in Python, the reference behind it, kernels registered on top."""
+"""How an op is defined: one schema in Python, the reference behind it, kernels on top."""
 
 from collections.abc import Callable
 from typing import Any

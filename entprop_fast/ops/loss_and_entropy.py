@@ -1,6 +1,7 @@
 """Loss, uncertainty and logit gradient of a batch, from one read of the logits."""
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,12 +86,13 @@ def _fake(
     return loss, entropy, uncertainty, logits.new_empty(logits.shape)
 
 
-def _reference_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def reference_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`reference` below autograd, with the strides that the schema promises."""
     *per_sample, dlogits = reference(*arguments)
     return (*per_sample, dlogits.contiguous())  # type: ignore[return-value]
 
 
-OP, REFERENCE_OP = define(SCHEMA, _reference_op, _fake)
+OP, REFERENCE_OP = define(SCHEMA, reference_op, _fake)
 
 
 class _LossAndEntropy(Function):
@@ -107,13 +109,16 @@ class _LossAndEntropy(Function):
         return loss, entropy, uncertainty
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad: Tensor, grad_entropy: Tensor, grad_score: Tensor
     ) -> tuple[Tensor | None, ...]:
         dlogits, *inputs = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             dlogits = reference(*inputs, *ctx.settings)[3]
         return (grad.unsqueeze(1) * dlogits).to(dlogits.dtype), *[None] * 5
+
+
+_APPLY: Callable[..., tuple[Tensor, Tensor, Tensor]] = _LossAndEntropy.apply
 
 
 def _check(logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor, score: str) -> None:
@@ -163,7 +168,7 @@ def loss_and_entropy(
         lam = logits.new_ones((), dtype=torch.float32)
     _check(logits, labels, partner, lam, score)
     if uses_kernels(logits):
-        results = _LossAndEntropy.apply(logits, labels, labels_b, lam, label_smoothing, score)
-        return LossAndEntropy(*cast(tuple[Tensor, Tensor, Tensor], results))
+        results = _APPLY(logits, labels, labels_b, lam, label_smoothing, score)
+        return LossAndEntropy(*results)
     loss, entropy, uncertainty, _ = reference(logits, labels, partner, lam, label_smoothing, score)
     return LossAndEntropy(loss, entropy.detach(), uncertainty.detach())

@@ -53,7 +53,7 @@ class LossAndSelection(NamedTuple):
     loss: Tensor
     entropy: Tensor
     score: Tensor
-    index: Tensor
+    selected: Tensor
 
 
 def entropy_topk(
@@ -65,6 +65,6 @@ def entropy_topk(
     label_smoothing: float = 0.0,
     score: str = "entropy",
 ) -> LossAndSelection:
-    """`loss_and_entropy` followed by `select_topk` of its score; arguments and errors are theirs."""
+    """`loss_and_entropy`, then `select_topk` of its score; arguments and errors are theirs."""
     result = loss_and_entropy(logits, labels, labels_b, lam, label_smoothing, score)
     return LossAndSelection(*result, select_topk(result.score, k))

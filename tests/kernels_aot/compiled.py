@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -45,20 +46,19 @@ class _AbsentGpu:
         return 0
 
 
+def cuobjdump(*arguments: str) -> str:
+    """Output of the disassembler that Triton's package carries."""
+    command = [str(TOOLS / "cuobjdump"), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @cache
 def _inspect(name: str, cubin: bytes) -> Compiled:
-    def tool(*arguments: str) -> str:
-        path = Path(file.name)
-        command = [str(TOOLS / "cuobjdump"), *arguments, str(path)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    import tempfile
-
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage = tool("-res-usage")
-        sass = tool("-sass")
+        usage = cuobjdump("-res-usage", file.name)
+        sass = cuobjdump("-sass", file.name)
     registers, stack, local = (
         int(re.search(rf"{field}:(\d+)", usage)[1])  # type: ignore[index]
         for field in ("REG", "STACK", "LOCAL")

@@ -1,5 +1,6 @@
 """Backends as a parameter: every test of values runs on each, through the same schema."""
 
+import ctypes
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ NAMES = (
     "gather_perturb",
     "perturb_",
 )
+M_PERTURB = -6  # of glibc's malloc.h
 needs_extension = pytest.mark.skipif(
     "cpu" not in backends.KERNEL_DEVICES, reason="the C++ kernels are not built"
 )
@@ -41,8 +43,14 @@ def ops(backend: str) -> SimpleNamespace:
 
 @pytest.fixture(autouse=True)
 def poisoned_outputs() -> Iterator[None]:
-    """Fresh tensors start as NaN (integers as their maximum), so an unwritten element shows."""
+    """Fresh memory is full of garbage, so that an element nobody wrote shows.
+
+    PyTorch's own filling does not reach what C++ allocates; the C library's does: every byte 0xfe,
+    -1.7e38 as float32.
+    """
+    libc = ctypes.CDLL(None)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    libc.mallopt(M_PERTURB, 0x01)
     yield
+    libc.mallopt(M_PERTURB, 0)
     torch.use_deterministic_algorithms(False)

@@ -1,6 +1,7 @@
 """gather_perturb and perturb_: bit for bit the plain expression, in every layout."""
 
 from types import SimpleNamespace
+from typing import TypeAlias, cast
 
 import pytest
 import torch
@@ -11,21 +12,21 @@ from torch import Tensor
 from entprop_fast.ops import gather_perturb, perturb_
 from tests.ops.checks import LAYOUTS, assert_no_worse
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SHAPES = ((5, 3, 7, 5), (4, 1, 1, 1), (3, 33, 2, 3), (6, 3, 32, 32), (2, 5, 9, 1))
 FLOATS = st.floats(-2, 2, width=32) | st.sampled_from([0.0, -0.0, float("nan"), float("inf")])
 
 
-def bounds(channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Limits: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def bounds(channels: int, dtype: torch.dtype) -> Limits:
     """alpha, eps, lo, hi that differ from channel to channel."""
     ramp = 1 + torch.arange(channels) / channels
-    return tuple(  # type: ignore[return-value]
-        (base * ramp).to(dtype) for base in (0.03, 0.04, -0.9, 0.8)
-    )
+    return cast(Limits, tuple((base * ramp).to(dtype) for base in (0.03, 0.04, -0.9, 0.8)))
 
 
-def expected_step(
-    x0: Tensor, x_adv: Tensor, grad: Tensor, limits: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> Tensor:
+def expected_step(x0: Tensor, x_adv: Tensor, grad: Tensor, limits: Limits) -> Tensor:
     alpha, eps, lo, hi = (value[:, None, None] for value in limits)
     moved = torch.clamp(x_adv - x0 + alpha * grad.sign(), -eps, eps)
     return torch.clamp(x0 + moved, lo, hi)
@@ -33,7 +34,7 @@ def expected_step(
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values(
     ops: SimpleNamespace, dtype: torch.dtype, layout: str, shape: tuple[int, ...]
 ) -> None:
@@ -42,7 +43,7 @@ def test_values(
     grad = grad * (torch.rand(shape) > 0.2)  # some signs are zero
     index = torch.tensor([shape[0] - 1, 0, 0])
     limits = bounds(shape[1], dtype)
-    wide = tuple(value.double() for value in limits)
+    wide = cast(Limits, tuple(value.double() for value in limits))
 
     x_adv = ops.gather_perturb(x, grad, index, *limits)
     x0, g = x[index], grad[index]
@@ -72,8 +73,10 @@ def test_any_values(
     values: list[tuple[float, float, float]],
     limits: tuple[float, float, float, float],
 ) -> None:
-    x, grad, x_adv = (torch.tensor(column)[None, None, :, None] for column in zip(*values, strict=True))
-    tensors = tuple(torch.tensor([value]) for value in limits)
+    x, grad, x_adv = (
+        torch.tensor(column)[None, None, :, None] for column in zip(*values, strict=True)
+    )
+    tensors = cast(Limits, tuple(torch.tensor([value]) for value in limits))
     index = torch.zeros(1, dtype=torch.int64)
     first = expected_step(x, x, grad, tensors)
     # The expression x - x is NaN at infinity; the op starts from x itself.

@@ -1,5 +1,8 @@
 """The ops under opcheck, gradcheck, compile, torch.func, forward-mode AD and double backward."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,8 +24,13 @@ from tests.ops.checks import LAYOUTS
 
 
 def norm_arguments(
-    x: Tensor, *, num_main: int = 2, training: bool = True, relu: bool = True, residual: bool = False
-) -> tuple[object, ...]:
+    x: Tensor,
+    *,
+    num_main: int = 2,
+    training: bool = True,
+    relu: bool = True,
+    residual: bool = False,
+) -> tuple[Any, ...]:
     channels = x.shape[1]
     generator = torch.Generator().manual_seed(1)
     draw = torch.rand(8, channels, generator=generator, dtype=torch.float64).to(x.dtype) + 0.5
@@ -67,20 +75,20 @@ def test_opcheck_perturb(layout: str) -> None:
     torch.library.opcheck(PERTURB, (out, grad[:2].clone(), x, index, *limits))
 
 
-def _double_norm(x: Tensor, *, residual: bool, training: bool, relu: bool) -> tuple[object, tuple]:  # type: ignore[type-arg]
+def norm_of_float64(
+    x: Tensor, *, residual: bool, training: bool, relu: bool
+) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """A function of every differentiable input, which moves no running statistic, and those."""
     arguments = norm_arguments(x, residual=residual, training=training, relu=relu)
     positions = [0, 2, 3, 6, 7, *([1] if residual else [])]
 
     def function(*inputs: Tensor) -> Tensor:
-        called = list(arguments)
+        called: list[Any] = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
         for position, value in zip(positions, inputs, strict=True):
             called[position] = value
-        called[4:6] = [t.clone() for t in arguments[4:6]]  # type: ignore[attr-defined]
-        called[8:10] = [t.clone() for t in arguments[8:10]]  # type: ignore[attr-defined]
-        return dual_batch_norm(*called)  # type: ignore[arg-type]
+        return dual_batch_norm(*called)
 
-    inputs = tuple(arguments[p].detach().clone().requires_grad_() for p in positions)  # type: ignore[attr-defined]
-    return function, inputs
+    return function, tuple(arguments[p].detach().clone().requires_grad_() for p in positions)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -92,7 +100,7 @@ def test_gradients_and_second_gradients(
 ) -> None:
     torch.manual_seed(3)
     x = LAYOUTS[layout](torch.randn(4, 3, 2, 2, dtype=torch.float64))
-    function, inputs = _double_norm(x, residual=residual, training=training, relu=relu)
+    function, inputs = norm_of_float64(x, residual=residual, training=training, relu=relu)
     assert gradcheck(function, inputs)
     assert gradgradcheck(function, inputs)
 
@@ -114,7 +122,7 @@ def test_one_weight_in_both_groups(backend: str) -> None:
     x, weight = torch.randn(4, 3, 2, 2, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
 
     def function(x: Tensor, weight: Tensor) -> Tensor:
-        return dual_batch_norm(x, None, weight, None, None, None, weight, *[None] * 3, 2)
+        return dual_batch_norm(x, weight=weight, aux_weight=weight, num_main=2)
 
     assert gradgradcheck(function, (x.requires_grad_(), weight.requires_grad_()))
 
@@ -156,7 +164,7 @@ def test_compile_the_step_ops(backend: str) -> None:
 def test_forward_mode(backend: str) -> None:
     x, tangent = torch.randn(2, 4, 3, 3, 3, dtype=torch.float64)
     with forward_ad.dual_level():
-        y = dual_batch_norm(forward_ad.make_dual(x, tangent), None, *[None] * 8, 4, relu=True)
+        y = dual_batch_norm(forward_ad.make_dual(x, tangent), relu=True)
         expected = F.relu(F.batch_norm(forward_ad.make_dual(x, tangent), None, None, training=True))
         torch.testing.assert_close(
             forward_ad.unpack_dual(y).tangent, forward_ad.unpack_dual(expected).tangent
@@ -168,7 +176,7 @@ def test_torch_func(backend: str) -> None:
     labels = torch.tensor([0, 1, 2, 2])
 
     def loss(x: Tensor) -> Tensor:
-        y = dual_batch_norm(x, None, *[None] * 8, 2, relu=True)
+        y = dual_batch_norm(x, num_main=2, relu=True)
         return loss_and_entropy(y.mean((2, 3)), labels).loss.sum()
 
     expected = x.clone().requires_grad_()
@@ -180,7 +188,7 @@ def test_torch_func(backend: str) -> None:
 def test_empty_batch(backend: str) -> None:
     x = torch.randn(0, 3, 4, 4, requires_grad=True)
     running = torch.zeros(3), torch.ones(3)
-    y = dual_batch_norm(x, None, None, None, *running, *[None] * 4, 0, relu=True)
+    y = dual_batch_norm(x, None, None, None, *running, relu=True)
     y.sum().backward()
     assert y.shape == x.shape and x.grad is not None
     assert running[0].equal(torch.zeros(3)) and running[1].equal(torch.ones(3))
@@ -191,11 +199,11 @@ def test_reference_backend_is_batch_norm_bit_for_bit(monkeypatch: pytest.MonkeyP
     x, weight, bias = torch.randn(8, 5, 4, 4), torch.rand(5), torch.rand(5)
     results = []
     for ours in (True, False):
-        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
-        running = torch.zeros(5), torch.ones(5)
+        leaves = tuple(t.clone().requires_grad_() for t in (x, weight, bias))
+        (image, scale, shift), running = leaves, (torch.zeros(5), torch.ones(5))
         if ours:
-            y = dual_batch_norm(leaves[0], None, *leaves[1:], *running, *[None] * 4, 8)
+            y = dual_batch_norm(image, None, scale, shift, *running)
         else:
-            y = F.batch_norm(leaves[0], *running, *leaves[1:], training=True)
+            y = F.batch_norm(image, *running, scale, shift, training=True)
         results.append((y, *running, *torch.autograd.grad(y.square().sum(), leaves)))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
