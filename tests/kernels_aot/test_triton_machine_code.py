@@ -19,7 +19,7 @@ from tests.kernels_aot.compiled import Compiled, compile_launches
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 ARCHITECTURES = (80, 90, 100)
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-# At 96 registers five blocks of 4 warps, or two of 8, share a multiprocessor.
+# Two programs of 8 warps share a multiprocessor even then.
 MAX_REGISTERS = 128
 
 
@@ -64,11 +64,7 @@ def _assert_lean(kernels: list[Compiled]) -> None:
         assert kernel.registers <= MAX_REGISTERS, f"{kernel.name}: {kernel.registers} registers"
 
 
-def _elements(kernel: Compiled, width: str) -> int:
-    return kernel.count(f"LDG.E.{width}") + kernel.count(f"STG.E.{width}")
-
-
-@pytest.mark.parametrize(("dtype", "arch"), [*product([BF16, F32], ARCHITECTURES), (F16, 90)])
+@pytest.mark.parametrize(("dtype", "arch"), [*product([BF16], ARCHITECTURES), (F32, 90), (F16, 90)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_norm_moves_sixteen_bytes(
     layout: str, dtype: torch.dtype, arch: int, monkeypatch: pytest.MonkeyPatch
@@ -95,12 +91,21 @@ def test_norm_without_residual(
 ) -> None:
     kernels = compile_launches(_norm(shape, BF16, layout), 90, monkeypatch)
     _assert_lean(kernels)
-    assert all(kernel.count("LDG.E.128") >= 4 for kernel in kernels)
+    tensors = {"_statistics": 2, "_normalize": 1, "_reduce": 2, "_apply": 2}
+    for kernel in kernels:
+        assert kernel.count("LDG.E.128") >= 2 * tensors[kernel.name], kernel.name
 
 
-@pytest.mark.parametrize(("dtype", "arch"), [(BF16, 90), (F32, 80), (BF16, 100)])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "arch"),
+    [
+        ((32, 3, 224, 224), F32, 80),
+        ((128, 33, 7, 7), BF16, 90),
+        ((128, 512, 7, 7), BF16, 100),
+        ((2, 1, 3, 3), F16, 90),
+    ],
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(32, 3, 224, 224), (128, 33, 7, 7), (2, 1, 3, 3)])
 def test_norm_of_any_size_compiles_lean(
     shape: tuple[int, ...],
     layout: str,
