@@ -144,14 +144,6 @@ def _merge_statistics(
 
 
 @triton.jit
-def _reciprocal_root(value):
-    """The hardware's approximation and a Newton step: a rounding off, no call, no spill."""
-    guess = tl.rsqrt(value)
-    refined = guess + guess * (0.5 - 0.5 * value * guess * guess)
-    return tl.where(refined == refined, refined, guess)  # 0 and inf would give 0 * inf
-
-
-@triton.jit
 def _move_running(main, aux, is_aux, value, momentum, column, channels):
     inside = column < channels
     if is_aux:
@@ -220,7 +212,8 @@ def _normalize(
         mean = load_channel(running_mean, aux_running_mean, is_aux, column, channels, 0.0)
         var = load_channel(running_var, aux_running_var, is_aux, column, channels, 1.0)
     eps = tl.where(is_aux, tl.cast(aux_eps, tl.float32), tl.cast(eps, tl.float32))
-    rstd = _reciprocal_root(var + eps)
+    # The approximate rsqrt would be the largest error of the whole pass.
+    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
     if first == 0:
         store_group_row(mean_out, mean, is_aux, num_main, num_aux, column, channels)
         store_group_row(rstd_out, rstd, is_aux, num_main, num_aux, column, channels)
