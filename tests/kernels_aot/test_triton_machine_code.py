@@ -71,7 +71,7 @@ def test_norm_moves_sixteen_bytes(
 ) -> None:
     launch = _norm((128, 160, 32, 32), dtype, layout, residual=True, wanted=(True,) * 4)
     kernels = compile_launches(launch, arch, monkeypatch)
-    assert [k.name for k in kernels] == ["_statistics", "_normalize", "_reduce", "_apply"]
+    assert [k.name for k in kernels] == ["statistics", "_normalize", "_reduce", "_apply"]
     _assert_lean(kernels)
     # Tile loads of the first launches: x twice (shift, then sums); grad, x and residual.
     statistics, normalize, reduce, apply = kernels
@@ -91,7 +91,7 @@ def test_norm_without_residual(
 ) -> None:
     kernels = compile_launches(_norm(shape, BF16, layout), 90, monkeypatch)
     _assert_lean(kernels)
-    tensors = {"_statistics": 2, "_normalize": 1, "_reduce": 2, "_apply": 2}
+    tensors = {"statistics": 2, "_normalize": 1, "_reduce": 2, "_apply": 2}
     for kernel in kernels:
         assert kernel.count("LDG.E.128") >= 2 * tensors[kernel.name], kernel.name
 
@@ -125,7 +125,7 @@ def test_norm_launches_only_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> N
         return [kernel.name for kernel in kernels]
 
     dx, dresidual = (True, False, False, False), (False, True, False, False)
-    forward = ["_statistics", "_normalize"]
+    forward = ["statistics", "_normalize"]
     assert names(wanted=dx) == [*forward, "_reduce", "_apply"]
     assert names(wanted=dresidual, residual=True) == [*forward, "_apply"]
     assert names(wanted=(False,) * 4) == forward

@@ -31,11 +31,13 @@ LOSS = {
     "row stride": ("row * stride_units * ALIGN + column", "row * classes + column"),
     "tail": ("tl.where(inside, tl.exp(shifted), 0.0)", "tl.exp(tl.where(inside, shifted, 0.0))"),
 }
-FORWARD = {
+STATISTICS = {
     "unshifted": ("value - shift[None, :], 0.0)", "value, 0.0)"),
     "negative variance": ("return mean, delta - (mean - origin), m2", "return mean, delta, m2"),
     "spread": ("within + apart * apart * weight[:, None]", "within"),
     "weight": ("moved * weight[:, None]", "moved"),
+}
+FORWARD = {
     "biased": ("var * (count / (count - 1.0))", "var"),
     "momentum": ("rate = tl.where(is_aux, aux_momentum,", "rate = tl.where(~is_aux, aux_momentum,"),
     "eps": ("tl.where(is_aux, tl.cast(aux_eps", "tl.where(~is_aux, tl.cast(aux_eps"),
@@ -125,6 +127,11 @@ def _assert_norm_caught(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(AssertionError):
         for name in NORM_CASES:
             norm_cases.CASES[name](op, "cpu")
+
+
+@_mutants("dual_batch_norm_statistics", STATISTICS)
+def test_statistics(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    _assert_norm_caught(mutated, monkeypatch)
 
 
 @_mutants("dual_batch_norm", FORWARD)
