@@ -17,7 +17,7 @@ CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name
 PACKAGES := $(filter-out %/kernels,$(patsubst %/__init__.py,%,$(wildcard entprop_fast/*/__init__.py)))
 API := $(subst /,.,$(PACKAGES) $(patsubst %.py,%,$(wildcard entprop_fast/[a-z]*.py)))
 
-.PHONY: help setup train test test-main bench lint docs clean
+.PHONY: help setup train test test-main test-interpreter test-aot bench lint docs clean
 
 help:
 	@echo "targets: setup train test bench lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
@@ -41,10 +41,17 @@ train: setup
 
 # One line per pytest process: what a process fixes on import (Triton's interpreter, say) cannot be
 # undone within it.
-test: test-main
+test: test-main test-interpreter test-aot
 
 test-main: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/kernels_interpreter \
+	    --ignore=tests/kernels_aot tests
+
+test-interpreter: setup
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_interpreter
+
+test-aot: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_aot
 
 bench: setup
 	$(BIN)/python -m bench.digits

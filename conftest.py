@@ -67,3 +67,11 @@ def _seed_everything() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference backend: every op is plain PyTorch, so that bits can be compared with torch."""
+    from entprop_fast.ops import backend
+
+    monkeypatch.setattr(backend, "KERNEL_DEVICES", set())

@@ -23,6 +23,7 @@ class BuildInfo:
     Attributes:
         extension: path of the compiled module ``entprop_fast._C``, None if there is none.
         reason: why there is none (never built, or it does not load); None if there is one.
+        damaged: there is one, and it does not load.
         backends: compiled parts, of ``"cpu"`` (C++) and ``"cuda"`` (CUDA C++).
         instruction_sets: what CPU kernels have beside portable code, of ``"avx2"``, ``"avx512"``.
         compiler: the C++ compiler and its version.
@@ -35,6 +36,7 @@ class BuildInfo:
 
     extension: str | None = None
     reason: str | None = None
+    damaged: bool = False
     backends: tuple[str, ...] = ()
     instruction_sets: tuple[str, ...] = ()
     compiler: str = ""
@@ -67,7 +69,8 @@ def _load() -> tuple[ModuleType | None, BuildInfo]:
             raise
         return None, BuildInfo(reason=NOT_BUILT)
     except (ImportError, OSError) as error:
-        return None, BuildInfo(reason=f"entprop_fast._C does not load ({error}); build it again")
+        reason = f"entprop_fast._C does not load ({error}); build it again"
+        return None, BuildInfo(reason=reason, damaged=True)
     built: dict[str, str] = module.build_info()
     info = BuildInfo(
         extension=module.__file__,

@@ -13,6 +13,7 @@ import torch
 
 import entprop_fast
 from entprop_fast.build import BuildInfo, build_info
+from entprop_fast.ops import backends
 
 PACKAGES = ("triton", "numpy", "torchvision", "timm")
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ def report() -> dict[str, dict[str, str]]:
             **gpus(),
         },
         "build": _build_lines(build_info()),
+        **{f"ops on {device}": served for device, served in backends().items()},
     }
 
 

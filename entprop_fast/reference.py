@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
-
 SCORES = ("entropy", "confidence", "cross_entropy", "margin", "random")
 
 
@@ -76,7 +74,12 @@ def uncertainty(
         p, true = logits.softmax(dim=1), labels[:, None]
         return p.scatter(1, true, -math.inf).amax(dim=1) - p.gather(1, true)[:, 0]
     assert score == "random", score
-    return torch.rand(len(logits), generator=generator, device=logits.device, dtype=logits.dtype)
+    return random_score(logits[:, 0], generator)
+
+
+def random_score(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A uniform draw for each row, in the dtype and on the device of `like`, [B]."""
+    return torch.rand(len(like), generator=generator, device=like.device, dtype=like.dtype)
 
 
 def num_selected(k: float, batch: int) -> int:
@@ -127,6 +130,9 @@ def entprop_step(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One step of EntProp, (1) to (6), on images in [0, 1]; returns the main and auxiliary loss."""
+    # Here, not above: the layers' own fallback is this module's.
+    from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
+
     radius = (alpha if n == 1 else (n + 1) * alpha) if eps is None else eps
     optimizer.zero_grad()
 

@@ -4,9 +4,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from entprop_fast.layers.batch_norm_op import (
+    averages_cumulatively,
+    batch_norm,
+    cumulative_batch_norm,
+    finish,
+    has_hooks,
+)
 from entprop_fast.layers.dual_norm import DualNorm, make_auxiliary
 
 
@@ -17,12 +23,12 @@ class _DualBatchNorm(DualNorm):
     aux_bn: _BatchNorm
 
     def forward_main(self, x: Tensor) -> Tensor:
-        if _averages_cumulatively(self, x):
+        if averages_cumulatively(self, x):
             return cumulative_batch_norm(self, x)  # type: ignore[arg-type]
         return super().forward_main(x)
 
     def forward_aux(self, x: Tensor) -> Tensor:
-        if _averages_cumulatively(self.aux_bn, x):
+        if averages_cumulatively(self.aux_bn, x):
             return cumulative_batch_norm(self.aux_bn, x)
         return super().forward_aux(x)
 
@@ -86,6 +92,33 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         )
         self.aux_bn = make_auxiliary(self, nn.BatchNorm2d)
 
+    def forward(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
+        """``relu?(norm(x) + residual?)`` along the current route, in one pass over the bytes.
+
+        Args:
+            x: ``[N, C, H, W]``.
+            residual: shape and dtype of `x`.
+            relu: apply ReLU last.
+        """
+        return super().forward(x, residual=residual, relu=relu)
+
+    def normalise(
+        self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        """Rows ``[0, num_main)`` of `x` by the main half, the rest by the auxiliary one."""
+        rows = x.shape[0] if x.ndim else 0
+        only_aux = num_main == 0
+        main = None if only_aux else self
+        aux = None if num_main is None or (num_main == rows and not only_aux) else self.aux_bn
+        by_itself = (
+            torch.compiler.is_exporting()  # an exported program holds PyTorch's own ops
+            or (aux is not None and has_hooks(aux))
+            or any(half is not None and averages_cumulatively(half, x) for half in (main, aux))
+        )
+        if by_itself:
+            return finish(super().normalise(x, num_main), residual, relu)
+        return batch_norm(x, main, aux, num_main, residual=residual, relu=relu)
+
 
 class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
     """`nn.SyncBatchNorm` with an auxiliary one as ``aux_bn``, in the same process group.
@@ -96,35 +129,3 @@ class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
 
     plain_class = nn.SyncBatchNorm
     norm_class = nn.SyncBatchNorm
-
-
-def _averages_cumulatively(norm: nn.Module, x: Tensor) -> bool:
-    """Whether torch would read ``num_batches_tracked`` on the host, which synchronises a device."""
-    return (
-        isinstance(norm, nn.BatchNorm2d)
-        and norm.momentum is None
-        and norm.training
-        and norm.track_running_stats
-        and norm.num_batches_tracked is not None
-        and x.device.type != "cpu"
-    )
-
-
-def cumulative_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """Training-mode batch norm with ``momentum=None`` and the counter read on the device.
-
-    Args:
-        norm: tracks running statistics; they become the mean over all batches seen.
-        x: ``[N, C, H, W]``.
-    """
-    norm._check_input_dim(x)
-    assert norm.num_batches_tracked is not None
-    assert norm.running_mean is not None and norm.running_var is not None
-    norm.num_batches_tracked.add_(1)
-    # momentum=1 leaves this batch's own statistics in the two; an empty one leaves them alone.
-    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
-    y = F.batch_norm(x, mean, variance, norm.weight, norm.bias, True, 1.0, norm.eps)
-    share = norm.num_batches_tracked.to(mean.dtype).reciprocal()
-    norm.running_mean.lerp_(mean, share)
-    norm.running_var.lerp_(variance, share)
-    return y

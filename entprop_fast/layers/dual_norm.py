@@ -42,14 +42,14 @@ class DualNorm(nn.Module):
         """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""
         self.num_main, self.route_batch, self._routed = num_main, batch, True
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **after: Any) -> Tensor:
         """Normalise `x`, of any shape the plain norm takes, along the current route."""
         # A forward inside a backward pass is a checkpoint's, which computes again.
         compiling = torch.compiler.is_compiling()
         if self._routed and not compiling and torch._C._current_graph_task_id() != -1:
-            return self._recompute(x)
+            return self._recompute(x, after)
         self._remember_route()
-        return self._split(x, self.num_main, self.route_batch)
+        return self._along(x, (self.num_main, self.route_batch), after)
 
     def forward_main(self, x: Tensor) -> Tensor:
         """Normalise all of `x` with the main half."""
@@ -61,16 +61,21 @@ class DualNorm(nn.Module):
         y: Tensor = self.aux(x)
         return y
 
-    def _split(self, x: Tensor, num_main: int | None, batch: int | None) -> Tensor:
+    def normalise(self, x: Tensor, num_main: int | None) -> Tensor:
+        """Rows ``[0, num_main)`` of `x` by the main half, the rest by the auxiliary one."""
         if num_main is None:
             return self.forward_main(x)
-        rows = x.shape[0] if x.ndim else 0
-        m = self._scaled(num_main, rows, batch)
-        if m == 0:  # first, so that an empty batch on "aux" leaves the main half alone
+        if num_main == 0:  # first, so that an empty batch on "aux" leaves the main half alone
             return self.forward_aux(x)
-        if m == rows:
+        if num_main == x.shape[0]:
             return self.forward_main(x)
-        return torch.cat((self.forward_main(x[:m]), self.forward_aux(x[m:])))
+        return torch.cat((self.forward_main(x[:num_main]), self.forward_aux(x[num_main:])))
+
+    def _along(self, x: Tensor, route: Route, after: dict[str, Any]) -> Tensor:
+        num_main, batch = route
+        if num_main is not None:
+            num_main = self._scaled(num_main, x.shape[0] if x.ndim else 0, batch)
+        return self.normalise(x, num_main, **after)
 
     def _scaled(self, num_main: int, rows: int, batch: int | None) -> int:
         m, remainder = (num_main, 0) if batch is None else divmod(num_main * rows, batch)
@@ -95,7 +100,7 @@ class DualNorm(nn.Module):
             self._pending = weakref.WeakKeyDictionary()
         self._pending.setdefault(hook, set()).add((self.num_main, self.route_batch))
 
-    def _recompute(self, x: Tensor) -> Tensor:
+    def _recompute(self, x: Tensor, after: dict[str, Any]) -> Tensor:
         routes = set().union(*(self._pending or {}).values())
         if len(routes) != 1:
             known = "no route is known" if not routes else f"{len(routes)} routes are pending"
@@ -105,7 +110,7 @@ class DualNorm(nn.Module):
                 "routed forward, before the next one"
             )
         with _scratch_buffers(self), _scratch_buffers(self.aux):
-            return self._split(x, *routes.pop())
+            return self._along(x, routes.pop(), after)
 
     def _load_from_state_dict(
         self,

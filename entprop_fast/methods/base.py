@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from entprop_fast import reference
 from entprop_fast.layers.routing import Target, route
 from entprop_fast.methods import checks
-from entprop_fast.methods.batch import Batch
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
+from entprop_fast.methods.targets import Targets
 from entprop_fast.methods.transaction import undone, undone_on_error
+from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 
 
 class StepResult(NamedTuple):
@@ -259,10 +260,10 @@ class Method(abc.ABC):
             ) from error
 
     def _forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Logits [B, classes] in full precision, along the current route, for images of a batch."""
+        """Logits [B, classes], along the current route, for images of a batch."""
         with self._blaming(images):
             output = self._run_model(images)
-        logits = reference.full_precision(checks.check_logits(output, len(images)))
+        logits = checks.check_logits(output, len(images))
         if self._classes is None:
             if self._checks_values(images):
                 checks.check_labels(labels, logits.shape[1])
@@ -270,14 +271,19 @@ class Method(abc.ABC):
         self.rows += len(images)
         return logits
 
-    def _losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Per-sample losses [B], in the two-label form where the batch is mixed (2)."""
-        losses = self._one_label_losses(logits, batch.labels)
-        if batch.lam is None:
-            return losses
-        return reference.mixed_loss(
-            losses, self._one_label_losses(logits, batch.labels_b), batch.lam
-        )
+    def _evaluate(self, logits: Tensor, targets: Targets, score: str = "entropy") -> LossAndEntropy:
+        """Per-sample loss (2), which alone carries a gradient, entropy and score, each [B]."""
+        labels, labels_b, lam = targets
+        if self.criterion is None and (lam is None or lam.ndim == 0):
+            partners = None if lam is None else labels_b
+            return loss_and_entropy(logits, labels, partners, lam, self.label_smoothing, score)
+        logits = reference.full_precision(logits)
+        losses = self._one_label_losses(logits, labels)
+        if lam is not None:
+            losses = reference.mixed_loss(losses, self._one_label_losses(logits, labels_b), lam)
+        fixed = logits.detach()
+        entropy = reference.entropy(fixed)
+        return LossAndEntropy(losses, entropy, reference.uncertainty(fixed, labels, score))
 
     def _one_label_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.criterion is None:

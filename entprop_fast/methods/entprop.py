@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal, Unpack
+from typing import Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,20 @@ from entprop_fast import reference
 from entprop_fast.distributed import gather_rows, own_share
 from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
-from entprop_fast.methods.batch import Batch, mixup
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.options import check_choice, check_count, check_flag, check_number
+from entprop_fast.methods.targets import Targets, mixup
+from entprop_fast.ops import gather_perturb, perturb_, select_topk
+
+
+class MainPass(NamedTuple):
+    """What the main pass leaves, detached: mean loss and correct rows; entropy, score [B]; (3)."""
+
+    loss: Tensor
+    correct: Tensor
+    entropy: Tensor
+    score: Tensor
+    gradient: Tensor
 
 
 class EntProp(Method):
@@ -84,75 +95,75 @@ class EntProp(Method):
         return 1 + self.n * reference.num_selected(self.k, batch) / batch
 
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        batch = mixup(images, labels, self.mixup, self.generator)
+        x, targets = mixup(images, labels, self.mixup, self.generator)
         m = reference.num_selected(self.k, len(images))
         shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.equalize:
             aux_rows = self.aux_weight * m * self._kept_passes
             shares = equalized(self.model, self.criterion, len(images), aux_rows)
         with shares:
-            logits, loss, gradient = self._main_pass(batch)
-            chosen, gradient, entropies = self._select(logits, batch, gradient, m)
-            aux_loss = self._aux_passes(chosen, gradient)
-        return StepResult(loss, aux_loss, (logits.argmax(dim=1) == labels).sum(), *entropies)
+            main = self._main_pass(x, targets)
+            index, entropies = self._select(main, m)
+            if self.selection == "global":
+                x, main = gather_rows(x), main._replace(gradient=gather_rows(main.gradient))
+                targets = targets.of_all_processes()
+            aux_loss = self._aux_passes(x, targets.rows(index), index, main.gradient)
+        return StepResult(main.loss, aux_loss, main.correct, *entropies)
 
     @property
     def _kept_passes(self) -> int:
         """Auxiliary passes whose weight gradients are kept."""
         return self.n if self.accumulate == "all" else 1
 
-    def _main_pass(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(2) and (3): logits, mean loss and the images' gradient, all detached."""
-        x_m = batch.images.detach().requires_grad_()
+    def _main_pass(self, x: Tensor, targets: Targets) -> MainPass:
+        """(2) and (3): the loss, every row's entropy and score, and the images' gradient."""
+        x_m = x.detach().requires_grad_()
         with self._along("main"):
-            logits = self._forward(x_m, batch.labels)
-            losses = self._losses(logits, batch)
+            logits = self._forward(x_m, targets.labels)
+            fused_score = "entropy" if self.score == "random" else self.score
+            losses, entropy, score = self._evaluate(logits, targets, fused_score)
             # Backward inside the route, so that a checkpointed forward is computed along it again.
             self._objective(losses, 1.0).backward()
         assert x_m.grad is not None
-        return logits.detach(), losses.detach().mean(), x_m.grad
+        correct = (logits.detach().argmax(dim=1) == targets.labels).sum()
+        return MainPass(losses.detach().mean(), correct, entropy, score, x_m.grad)
 
-    def _select(
-        self, logits: Tensor, batch: Batch, gradient: Tensor, m: int
-    ) -> tuple[Batch, Tensor, tuple[Tensor, Tensor]]:
-        """(4): the m rows of highest score, their gradient, and both groups' mean entropy."""
-        entropy = reference.entropy(logits)
-        score = entropy
-        if self.score != "entropy":
-            score = reference.uncertainty(logits, batch.labels, self.score, self.generator)
+    def _select(self, main: MainPass, m: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(4): the m rows of highest score, and the mean entropies of the chosen and the others.
+
+        With ``selection="global"`` the rows are those of all processes, in the order of the ranks.
+        """
+        entropy, score = main.entropy, main.score
+        if self.score == "random":
+            score = reference.random_score(entropy, self.generator)
+        rows = len(score)
         if self.selection == "global":
-            batch = batch.of_all_processes()
-            score, entropy, gradient = (gather_rows(t) for t in (score, entropy, gradient))
-        ranking = reference.select_topk(score, m * (len(score) // len(logits)))
-        selected = torch.zeros_like(entropy).index_fill_(0, ranking, 1.0)
-        entropies = _mean(entropy, selected), _mean(entropy, 1 - selected)
+            entropy, score = gather_rows(entropy), gather_rows(score)
+        ranking = select_topk(score, m * (len(score) // rows))
+        chosen = torch.zeros_like(entropy).index_fill_(0, ranking, 1.0)
         index = own_share(ranking) if self.selection == "global" else ranking
         self.selected_index = index
-        return batch.rows(index), gradient[index], entropies
+        return index, (_mean(entropy, chosen), _mean(entropy, 1 - chosen))
 
-    def _aux_passes(self, chosen: Batch, gradient: Tensor) -> Tensor:
-        """(5): n passes through the auxiliary norms; the last one's mean loss."""
-        x_0 = chosen.images
-        rows = chosen if self.aux_labels == "mixed" else chosen.unmixed()
-        low, high = self.units.bounds(x_0)
-        step = {
-            "alpha": self.units.distance(self.alpha, x_0),
-            "eps": self.units.distance(self.eps, x_0),
-            "low": low,
-            "high": high,
-        }
-        x_a = x_0
+    def _aux_passes(self, x: Tensor, targets: Targets, index: Tensor, gradient: Tensor) -> Tensor:
+        """(5): n passes of ``x[index]`` through the auxiliary norms; the last one's mean loss."""
+        if self.aux_labels == "original":
+            targets = Targets.unmixed(targets.labels)
+        alpha, eps = (self.units.distance(value, x) for value in (self.alpha, self.eps))
+        low, high = self.units.bounds(x)
+        x_a = gather_perturb(x, gradient, index, alpha, eps, low, high)
         for i in range(1, self.n + 1):
-            x_a = reference.perturb(x_a.detach(), gradient, x_0, **step)
             last = i == self.n
-            x_a.requires_grad_(not last)
+            x_a = x_a.detach().requires_grad_(not last)
             with self._along("aux"), self._moving(last):
-                losses = self._losses(self._forward(x_a, rows.labels), rows)
+                logits = self._forward(x_a, targets.labels)
+                losses = self._evaluate(logits, targets).loss
                 if last or self.accumulate == "all":
                     self._objective(losses, self.aux_weight).backward()
-                    gradient = gradient if x_a.grad is None else x_a.grad
                 else:
-                    (gradient,) = torch.autograd.grad(losses.mean(), x_a)
+                    x_a.grad = torch.autograd.grad(losses.mean(), x_a)[0]
+            if x_a.grad is not None:
+                perturb_(x_a.detach(), x_a.grad, x, index, alpha, eps, low, high)
         self.perturbed = x_a.detach()
         return losses.detach().mean()
 

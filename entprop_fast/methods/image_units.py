@@ -45,11 +45,11 @@ class ImageUnits:
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def distance(self, value: float, like: Tensor) -> Tensor:
-        """A distance in image units, as [channels, 1, 1] in the units of `like`."""
+        """A distance in image units, as [C] in the units and dtype of `like`, [B, C, H, W]."""
         return self._tensor(value, 0.0, like)
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Lowest and highest value of an image, each [channels, 1, 1] in the units of `like`."""
+        """Lowest and highest value of an image, each [C] in the units and dtype of `like`."""
         low, high = self.input_range
         return self._tensor(low, 1.0, like), self._tensor(high, 1.0, like)
 
@@ -59,13 +59,13 @@ class ImageUnits:
 
     def _tensor(self, value: float, shift: float, like: Tensor) -> Tensor:
         # Kept, so that a step copies nothing from host to device.
-        key = (value, shift, like.dtype, like.device)
+        n = like.shape[1]
+        key = (value, shift, n, like.dtype, like.device)
         if key not in self._cache:
-            n = self.channels
             mean, std = (part * n if len(part) == 1 else part for part in (self._mean, self._std))
             scaled = [(value - shift * m) / s for m, s in zip(mean, std, strict=True)]
             self._cache[key] = torch.tensor(scaled, dtype=like.dtype, device=like.device)
-        return self._cache[key].view(-1, 1, 1)
+        return self._cache[key]
 
 
 def _floats(name: str, value: object) -> tuple[float, ...]:

@@ -6,10 +6,9 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from entprop_fast import reference
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
-from entprop_fast.methods.batch import Batch, mixup
 from entprop_fast.methods.options import check_number
+from entprop_fast.methods.targets import Targets, mixup
 
 
 class Vanilla(Method):
@@ -24,21 +23,21 @@ class Vanilla(Method):
         """One pass, whatever the batch."""
         return 1.0
 
-    def _rows(self, images: Tensor, labels: Tensor) -> Batch:
-        return Batch(images.detach(), labels, labels, None)
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
+        return images.detach(), Targets.unmixed(labels)
 
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        batch = self._rows(images, labels)
-        logits = self._forward(batch.images, labels)
-        loss = self._losses(logits, batch).mean()
+        mixed, targets = self._mixed(images, labels)
+        logits = self._forward(mixed, labels)
+        losses, entropy, _ = self._evaluate(logits, targets)
+        loss = losses.mean()
         loss.backward()
-        logits = logits.detach()
         return StepResult(
             loss=loss.detach(),
             aux_loss=torch.zeros_like(loss),
-            correct=(logits.argmax(dim=1) == labels).sum(),
+            correct=(logits.detach().argmax(dim=1) == labels).sum(),
             entropy_selected=torch.full_like(loss, math.nan),
-            entropy_unselected=reference.entropy(logits).mean(),
+            entropy_unselected=entropy.mean(),
         )
 
 
@@ -65,5 +64,5 @@ class MixUp(Vanilla):
         super().__init__(model, optimizer, **options)
         self.mixup = check_number("mixup", mixup, low=0)
 
-    def _rows(self, images: Tensor, labels: Tensor) -> Batch:
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
         return mixup(images, labels, self.mixup, self.generator)

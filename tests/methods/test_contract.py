@@ -183,6 +183,7 @@ def test_one_norm_methods_leave_auxiliary_halves_alone(name: str) -> None:
     }
 
 
+@pytest.mark.usefixtures("plain_pytorch")
 @pytest.mark.parametrize("name", ["vanilla", "mixup"])
 def test_one_norm_methods_train_plain_networks(name: str) -> None:
     options: dict[str, Any] = {} if name == "vanilla" else {"mixup": 0.0}

@@ -28,6 +28,7 @@ def peer_and_ours(name: str) -> tuple[nn.Module, nn.Module]:
     return peer, ours
 
 
+@pytest.mark.usefixtures("plain_pytorch")
 @pytest.mark.parametrize("name", NAMES)
 def test_torchvision_weights_load_and_outputs_agree(name: str) -> None:
     peer, ours = peer_and_ours(name)
@@ -39,6 +40,7 @@ def test_torchvision_weights_load_and_outputs_agree(name: str) -> None:
         torch.testing.assert_close(ours.state_dict()[key], value, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("plain_pytorch")
 def test_gradients_agree_with_torchvision() -> None:
     peer, ours = peer_and_ours("resnet18")
     x = torch.rand(4, 3, 48, 48)

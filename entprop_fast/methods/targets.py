@@ -1,4 +1,4 @@
-"""The rows of a pass: images and the labels that their loss is taken against."""
+"""What the loss of a pass is taken against, and MixUp, which mixes it together with the images."""
 
 from typing import NamedTuple
 
@@ -9,40 +9,38 @@ from entprop_fast import reference
 from entprop_fast.distributed import gather_rows
 
 
-class Batch(NamedTuple):
-    """Rows of a pass.
+class Targets(NamedTuple):
+    """The labels of a pass's rows.
 
     Attributes:
-        images: [B, C, H, W].
-        labels: the original labels [B] (y_a of mixed rows).
+        labels: the original labels [B], int64 (y_a of mixed rows).
         labels_b: the partners' labels [B] of mixed rows, else `labels`.
         lam: share of `labels` in mixed rows, 0-dim or [B]; None where nothing is mixed.
     """
 
-    images: Tensor
     labels: Tensor
     labels_b: Tensor
     lam: Tensor | None
 
-    def rows(self, index: Tensor) -> "Batch":
-        """The rows at `index`, int64 [m]."""
-        lam = self.lam if self.lam is None or self.lam.ndim == 0 else self.lam[index]
-        return Batch(self.images[index], self.labels[index], self.labels_b[index], lam)
+    @classmethod
+    def unmixed(cls, labels: Tensor) -> "Targets":
+        """Labels [B] of rows that are not mixed."""
+        return cls(labels, labels, None)
 
-    def of_all_processes(self) -> "Batch":
+    def rows(self, index: Tensor) -> "Targets":
+        """Those at `index`, int64 [m]."""
+        lam = self.lam if self.lam is None or self.lam.ndim == 0 else self.lam[index]
+        return Targets(self.labels[index], self.labels_b[index], lam)
+
+    def of_all_processes(self) -> "Targets":
         """The rows of every process; each keeps the lam that it was mixed with."""
         lam = self.lam if self.lam is None else gather_rows(self.lam.expand(len(self.labels)))
-        images, labels, labels_b = (
-            gather_rows(t) for t in (self.images, self.labels, self.labels_b)
-        )
-        return Batch(images, labels, labels_b, lam)
-
-    def unmixed(self) -> "Batch":
-        """The same images against their original labels alone."""
-        return Batch(self.images, self.labels, self.labels, None)
+        return Targets(gather_rows(self.labels), gather_rows(self.labels_b), lam)
 
 
-def mixup(images: Tensor, labels: Tensor, beta: float, generator: torch.Generator | None) -> Batch:
+def mixup(
+    images: Tensor, labels: Tensor, beta: float, generator: torch.Generator | None
+) -> tuple[Tensor, Targets]:
     """MixUp of a whole batch (1); ``beta=0`` mixes and draws nothing.
 
     Args:
@@ -51,13 +49,16 @@ def mixup(images: Tensor, labels: Tensor, beta: float, generator: torch.Generato
         beta: lam ~ Beta(beta, beta), one for the batch.
         generator: on the images' device; draws lam, then the permutation.
 
+    Returns:
+        The mixed images, without a gradient, and what their loss is taken against.
+
     Raises:
         ValueError: a batch of one row has no partner.
     """
     if beta == 0:
-        return Batch(images.detach(), labels, labels, None)
+        return images.detach(), Targets.unmixed(labels)
     if len(images) < 2:
         raise ValueError(f"a batch of B={len(images)}: mixup={beta:g} needs at least 2 rows to mix")
     lam = reference.draw_lam(beta, images, generator)
     partners = reference.draw_partners(images, generator)
-    return Batch(reference.mix(images.detach(), partners, lam), labels, labels[partners], lam)
+    return reference.mix(images.detach(), partners, lam), Targets(labels, labels[partners], lam)

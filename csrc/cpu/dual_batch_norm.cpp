@@ -1,0 +1,190 @@
+// The op dual_batch_norm.
+
+#include <cmath>
+
+#include "norm.h"
+
+namespace entprop {
+namespace {
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+struct Norm {  // one group's arguments
+  const OptionalTensor &weight, &bias, &running_mean, &running_var;
+  bool training;
+  double momentum, eps;
+};
+
+// Chan's update of a mean and a sum of squared deviations of `count` values with those of `n`.
+void merge(double& mean, double& m2, double mean_n, double m2_n, double n, double count) {
+  const double delta = mean_n - mean;
+  mean += delta * (n / (count + n));
+  m2 += m2_n + delta * delta * (count * n / (count + n));
+}
+
+// Adds the group's moments, channels innermost, to mean and m2 (zeros on entry).
+template <class T>
+void interleaved_moments(const T* x, const View& view, const Group& group, double* mean,
+                         double* m2) {
+  using A = Accumulator<T>;
+  const int64_t channels = view.channels, outer = group.rows * view.pixels;
+  const int64_t parts = pieces(outer, channels * sizeof(T));
+  std::vector<double> partial(2 * parts * channels, 0.0);
+  std::vector<double> count(parts);
+  in_pieces(parts, outer, [&](int64_t part, int64_t begin, int64_t end) {
+    std::vector<A> scratch(3 * channels);
+    double* own = partial.data() + 2 * part * channels;
+    Moments out{0, own, own + channels};
+    const Span span = runs(view, group, begin, end);
+    kernels<T>().row_moments(x + span.start, span.extent, scratch.data(), &out);
+    count[part] = (double)out.count;
+  });
+  double total = 0;
+  for (int64_t part = 0; part < parts; ++part) {
+    const double* own = partial.data() + 2 * part * channels;
+    for (int64_t c = 0; c < channels; ++c)
+      merge(mean[c], m2[c], own[c], own[channels + c], count[part], total);
+    total += count[part];
+  }
+}
+
+// running = (1 - momentum) * running + momentum * factor * value.
+void move(const OptionalTensor& running, const std::vector<double>& value, double factor,
+          double momentum) {
+  if (!running) return;
+  const int64_t stride = running->stride(0);
+  with_dtype(*running, [&](auto type) {
+    auto* p = data<decltype(type)>(*running);
+    for (size_t c = 0; c < value.size(); ++c, p += stride)
+      narrow((1 - momentum) * widen(*p) + momentum * factor * value[c], *p);
+  });
+}
+
+template <class T>
+void forward_group(const NormForward<T>& whole, const View& view, const Group& group,
+                   const Norm& norm, Accumulator<T>* mean_out, Accumulator<T>* rstd_out) {
+  using A = Accumulator<T>;
+  const int64_t channels = view.channels;
+  const double count = (double)(group.rows * view.pixels);
+  std::vector<double> mean(channels, 0.0), m2(channels, 0.0);
+  Coefficients<A> coefficients(norm.weight, norm.bias, channels);
+
+  auto set = [&](int64_t c, double variance) {
+    mean_out[c] = (A)mean[c];
+    rstd_out[c] = (A)(1 / std::sqrt(variance + norm.eps));
+    coefficients.set(c, mean_out[c], rstd_out[c]);
+  };
+  auto job = [&](const Span& span, int64_t channel) {
+    NormForward<T> result = whole;
+    result.x += span.start;
+    result.y += span.start;
+    if (result.residual) result.residual += span.start;
+    if (result.mask) result.mask += span.mask_start;
+    result.mask_stride = span.mask_stride;
+    result.extent = span.extent;
+    result.affine = coefficients.from(channel);
+    return result;
+  };
+
+  if (!norm.training) {
+    mean = values<double>(*norm.running_mean);
+    const std::vector<double> variance = values<double>(*norm.running_var);
+    for (int64_t c = 0; c < channels; ++c) set(c, variance[c]);
+  }
+  if (view.interleaved) {
+    if (norm.training) {
+      interleaved_moments<T>(whole.x, view, group, mean.data(), m2.data());
+      for (int64_t c = 0; c < channels; ++c) set(c, m2[c] / count);
+    }
+    const int64_t outer = group.rows * view.pixels;
+    in_pieces(pieces(outer, channels * sizeof(T)), outer, [&](int64_t, int64_t begin, int64_t end) {
+      kernels<T>().row_forward(job(runs(view, group, begin, end), 0));
+    });
+  } else {
+    for_channel_blocks(view, group, sizeof(T), [&](int64_t first, int64_t side) {
+      const Span span = planes(view, group, first, side);
+      if (norm.training) {
+        Moments out{0, &mean[first], &m2[first]};
+        kernels<T>().plane_moments(whole.x + span.start, span.extent, &out);
+        for (int64_t c = first; c < first + side; ++c) set(c, m2[c] / count);
+      }
+      kernels<T>().plane_forward(job(span, first));
+    });
+  }
+  if (norm.training) {
+    move(norm.running_mean, mean, 1, norm.momentum);
+    move(norm.running_var, m2, 1 / (count - 1), norm.momentum);
+  }
+}
+
+Mode mode_of(bool add, bool relu) {
+  if (add) return relu ? Mode::add_relu : Mode::add;
+  return relu ? Mode::relu : Mode::plain;
+}
+
+template <class T>
+Outputs run(const Tensor& x, const OptionalTensor& residual, const std::array<Norm, 2>& norms,
+            int64_t num_main, bool relu) {
+  using A = Accumulator<T>;
+  const View view(x);
+  const Mode mode = mode_of(residual.has_value(), relu);
+  Tensor y = fresh_like(x);
+  Tensor mean = fresh(x, {2, view.channels}, kScalarType<A>);
+  Tensor rstd = fresh(x, {2, view.channels}, kScalarType<A>);
+  Tensor mask = mode == Mode::add_relu
+                    ? fresh(x, {view.mask_runs(), view.mask_bytes()}, ScalarType::Byte)
+                    : fresh(x, {0}, ScalarType::Byte);
+  std::fill_n(data<A>(mean), 2 * view.channels, A(0));
+  std::fill_n(data<A>(rstd), 2 * view.channels, A(0));
+
+  const Tensor added = in_layout_of(residual.value_or(x), x);
+  NormForward<T> whole{};
+  whole.x = data<T>(x);
+  whole.residual = residual ? data<T>(added) : nullptr;
+  whole.y = data<T>(y);
+  whole.mask = mode == Mode::add_relu ? data<uint8_t>(mask) : nullptr;
+  whole.mode = mode;
+  for (const Group& group : groups(num_main, view.rows)) {
+    const int64_t row = group.which * view.channels;
+    forward_group<T>(whole, view, group, norms[group.which], data<A>(mean) + row,
+                     data<A>(rstd) + row);
+  }
+  return {y, mean, rstd, mask};
+}
+
+bool covers(const Norm& norm, const Tensor& x) {
+  return is_covered_parameter(norm.weight, x) && is_covered_parameter(norm.bias, x) &&
+         is_covered_parameter(norm.running_mean, x) && is_covered_parameter(norm.running_var, x) &&
+         (norm.training || (norm.running_mean && norm.running_var));
+}
+
+Outputs dual_batch_norm(const Tensor& x, const OptionalTensor& residual,
+                        const OptionalTensor& weight, const OptionalTensor& bias,
+                        const OptionalTensor& running_mean, const OptionalTensor& running_var,
+                        const OptionalTensor& aux_weight, const OptionalTensor& aux_bias,
+                        const OptionalTensor& aux_running_mean,
+                        const OptionalTensor& aux_running_var, int64_t num_main, bool training,
+                        bool aux_training, double momentum, double aux_momentum, double eps,
+                        double aux_eps, bool relu) {
+  const std::array<Norm, 2> norms{
+      Norm{weight, bias, running_mean, running_var, training, momentum, eps},
+      Norm{aux_weight, aux_bias, aux_running_mean, aux_running_var, aux_training, aux_momentum,
+           aux_eps}};
+  bool covered = are_covered(x, residual, num_main);
+  for (const Group& group : groups(num_main, x.size(0)))
+    covered = covered && covers(norms[group.which], x);
+  if (!covered)
+    return call_reference<Tensor, Tensor, Tensor, Tensor>(
+        "entprop_fast::dual_batch_norm_reference", "", x, residual, weight, bias, running_mean,
+        running_var, aux_weight, aux_bias, aux_running_mean, aux_running_var, num_main, training,
+        aux_training, momentum, aux_momentum, eps, aux_eps, relu);
+  return with_dtype(
+      x, [&](auto type) { return run<decltype(type)>(x, residual, norms, num_main, relu); });
+}
+
+}  // namespace
+}  // namespace entprop
+
+STABLE_TORCH_LIBRARY_IMPL(entprop_fast, CPU, m) {
+  m.impl("dual_batch_norm", TORCH_BOX(&entprop::dual_batch_norm));
+}

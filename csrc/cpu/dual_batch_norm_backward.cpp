@@ -1,0 +1,176 @@
+// The op dual_batch_norm_backward.
+
+#include <functional>
+
+#include "norm.h"
+
+namespace entprop {
+namespace {
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// Adds sum g and sum g (x - mean) of the group, channels innermost, to the two arrays.
+template <class T>
+void interleaved_sums(const std::function<NormBackward<T>(const Span&)>& job, const View& view,
+                      const Group& group, double* sum_g, double* sum_gx) {
+  using A = Accumulator<T>;
+  const int64_t channels = view.channels, outer = group.rows * view.pixels;
+  const int64_t parts = pieces(outer, channels * sizeof(T));
+  std::vector<double> partial(2 * parts * channels, 0.0);
+  in_pieces(parts, outer, [&](int64_t part, int64_t begin, int64_t end) {
+    std::vector<A> scratch(2 * channels);
+    double* own = partial.data() + 2 * part * channels;
+    kernels<T>().row_reduce(job(runs(view, group, begin, end)), scratch.data(), own,
+                            own + channels);
+  });
+  for (int64_t part = 0; part < parts; ++part) {
+    const double* own = partial.data() + 2 * part * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      sum_g[c] += own[c];
+      sum_gx[c] += own[channels + c];
+    }
+  }
+}
+
+template <class A>
+struct Results {  // of one group; null where not wanted
+  A *dweight, *dbias;
+};
+
+template <class T>
+void backward_group(const NormBackward<T>& whole, const View& view, const Group& group,
+                    const Coefficients<Accumulator<T>>& coefficients, const Accumulator<T>* rstd,
+                    bool training, const Results<Accumulator<T>>& results) {
+  using A = Accumulator<T>;
+  const int64_t channels = view.channels;
+  const double count = (double)(group.rows * view.pixels);
+  const bool corrects = training && whole.dx;
+  const bool sums = corrects || results.dweight || results.dbias;
+  const bool writes = whole.dx || whole.dresidual;
+  std::vector<double> sum_g(channels, 0.0), sum_gx(channels, 0.0);
+  std::vector<A> offset(channels), slope(channels);
+
+  // With x' = (x - mean) rstd: dbias = sum g, dweight = sum g x', and in training
+  // dx = scale (g - dbias/n - x' dweight/n).
+  auto set = [&](int64_t c) {
+    const double r = rstd[c];
+    if (results.dweight) results.dweight[c] = (A)(r * sum_gx[c]);
+    if (results.dbias) results.dbias[c] = (A)sum_g[c];
+    offset[c] = (A)(sum_g[c] / count);
+    slope[c] = (A)(r * r * sum_gx[c] / count);
+  };
+  auto job = [&](const Span& span, int64_t channel) {
+    NormBackward<T> result = whole;
+    result.grad += span.start;
+    result.x += span.start;
+    if (result.mask) result.mask += span.mask_start;
+    if (result.dx) result.dx += span.start;
+    if (result.dresidual) result.dresidual += span.start;
+    result.mask_stride = span.mask_stride;
+    result.extent = span.extent;
+    result.affine = coefficients.from(channel);
+    result.offset = corrects ? &offset[channel] : nullptr;
+    result.slope = corrects ? &slope[channel] : nullptr;
+    return result;
+  };
+
+  if (view.interleaved) {
+    if (sums) {
+      interleaved_sums<T>([&](const Span& span) { return job(span, 0); }, view, group, sum_g.data(),
+                          sum_gx.data());
+      for (int64_t c = 0; c < channels; ++c) set(c);
+    }
+    const int64_t outer = group.rows * view.pixels;
+    if (writes)
+      in_pieces(pieces(outer, channels * sizeof(T)), outer,
+                [&](int64_t, int64_t begin, int64_t end) {
+                  kernels<T>().row_backward(job(runs(view, group, begin, end), 0));
+                });
+    return;
+  }
+  for_channel_blocks(view, group, sizeof(T), [&](int64_t first, int64_t side) {
+    const Span span = planes(view, group, first, side);
+    if (sums) {
+      kernels<T>().plane_reduce(job(span, first), &sum_g[first], &sum_gx[first]);
+      for (int64_t c = first; c < first + side; ++c) set(c);
+    }
+    if (writes) kernels<T>().plane_backward(job(span, first));
+  });
+}
+
+Sign sign_of(const Tensor& mask, bool relu) {
+  if (!relu) return Sign::none;
+  return mask.numel() ? Sign::mask : Sign::recompute;
+}
+
+template <class T>
+Outputs run(const Tensor& grad, const Tensor& x,
+            const std::array<const OptionalTensor*, 2>& weights,
+            const std::array<const OptionalTensor*, 2>& biases, const Tensor& mean,
+            const Tensor& rstd, const Tensor& mask, int64_t num_main, std::array<bool, 2> training,
+            bool relu, const std::vector<bool>& wanted) {
+  using A = Accumulator<T>;
+  const View view(x);
+  const int64_t channels = view.channels;
+  auto image = [&](bool want) { return want ? fresh_like(x) : fresh(x, {0}, x.scalar_type()); };
+  auto parameter = [&](bool want) {
+    Tensor result = want ? fresh(x, {2, channels}, kScalarType<A>) : fresh(x, {0}, kScalarType<A>);
+    if (want) std::fill_n(data<A>(result), 2 * channels, A(0));
+    return result;
+  };
+  Tensor dx = image(wanted[0]), dresidual = image(wanted[1]);
+  Tensor dweight = parameter(wanted[2]), dbias = parameter(wanted[3]);
+
+  const Tensor incoming = in_layout_of(grad, x);
+  NormBackward<T> whole{};
+  whole.grad = data<T>(incoming);
+  whole.x = data<T>(x);
+  whole.sign = sign_of(mask, relu);
+  whole.mask = whole.sign == Sign::mask ? data<uint8_t>(mask) : nullptr;
+  whole.dx = wanted[0] ? data<T>(dx) : nullptr;
+  whole.dresidual = wanted[1] ? data<T>(dresidual) : nullptr;
+  for (const Group& group : groups(num_main, view.rows)) {
+    const int64_t row = group.which * channels;
+    const A *mean_row = data<A>(mean) + row, *rstd_row = data<A>(rstd) + row;
+    Coefficients<A> coefficients(*weights[group.which], *biases[group.which], channels);
+    for (int64_t c = 0; c < channels; ++c) coefficients.set(c, mean_row[c], rstd_row[c]);
+    backward_group<T>(
+        whole, view, group, coefficients, rstd_row, training[group.which],
+        {wanted[2] ? data<A>(dweight) + row : nullptr, wanted[3] ? data<A>(dbias) + row : nullptr});
+  }
+  return {dx, dresidual, dweight, dbias};
+}
+
+Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
+                                 const OptionalTensor& residual, const OptionalTensor& weight,
+                                 const OptionalTensor& bias, const OptionalTensor& aux_weight,
+                                 const OptionalTensor& aux_bias, const Tensor& mean,
+                                 const Tensor& rstd, const Tensor& mask, int64_t num_main,
+                                 bool training, bool aux_training, bool relu,
+                                 const std::vector<bool> wanted) {
+  const bool covered = are_covered(x, residual, num_main) &&
+                       grad.scalar_type() == x.scalar_type() && is_covered_parameter(weight, x) &&
+                       is_covered_parameter(bias, x) && is_covered_parameter(aux_weight, x) &&
+                       is_covered_parameter(aux_bias, x) && mean.is_contiguous() &&
+                       rstd.is_contiguous() &&
+                       // The sign of norm(x) + residual is recomputed by the reference only.
+                       !(relu && residual && mask.numel() == 0);
+  if (!covered) {
+    const std::array<bool, 4> flags{wanted[0], wanted[1], wanted[2], wanted[3]};
+    return call_reference<Tensor, Tensor, Tensor, Tensor>(
+        "entprop_fast::dual_batch_norm_backward_reference", "", grad, x, residual, weight, bias,
+        aux_weight, aux_bias, mean, rstd, mask, num_main, training, aux_training, relu,
+        torch::headeronly::HeaderOnlyArrayRef<bool>(flags.data(), flags.size()));
+  }
+  return with_dtype(x, [&](auto type) {
+    return run<decltype(type)>(grad, x, {&weight, &aux_weight}, {&bias, &aux_bias}, mean, rstd,
+                               mask, num_main, {training, aux_training}, relu, wanted);
+  });
+}
+
+}  // namespace
+}  // namespace entprop
+
+STABLE_TORCH_LIBRARY_IMPL(entprop_fast, CPU, m) {
+  m.impl("dual_batch_norm_backward", TORCH_BOX(&entprop::dual_batch_norm_backward));
+}

@@ -1,0 +1,68 @@
+// The op loss_and_entropy.
+
+#include <string>
+
+#include "tensor.h"
+
+namespace entprop {
+namespace {
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+std::optional<Score> parse(const std::string& name) {
+  if (name == "entropy") return Score::entropy;
+  if (name == "confidence") return Score::confidence;
+  if (name == "cross_entropy") return Score::cross_entropy;
+  if (name == "margin") return Score::margin;
+  return std::nullopt;
+}
+
+template <class T>
+Outputs run(const Tensor& logits, const Tensor& labels, const Tensor& labels_b, double lam,
+            double smoothing, Score kind) {
+  using A = Accumulator<T>;
+  const int64_t rows = logits.size(0), classes = logits.size(1);
+  Tensor loss = fresh(logits, {rows}, kScalarType<A>);
+  Tensor entropy = fresh(logits, {rows}, kScalarType<A>);
+  Tensor score = fresh(logits, {rows}, kScalarType<A>);
+  Tensor dlogits = fresh(logits, {rows, classes}, logits.scalar_type());
+  const int64_t stride = logits.stride(0);
+  const int64_t label_stride = labels.stride(0), label_b_stride = labels_b.stride(0);
+  const auto& loops = kernels<T>();
+  // An exponential costs about as much as moving 16 bytes.
+  in_pieces(pieces(rows, classes * 16), rows, [&](int64_t, int64_t begin, int64_t end) {
+    std::vector<A> scratch(classes);
+    for (int64_t r = begin; r < end; ++r) {
+      loops.loss_row({data<T>(logits) + r * stride, classes,
+                      data<int64_t>(labels)[r * label_stride],
+                      data<int64_t>(labels_b)[r * label_b_stride], lam, smoothing, kind,
+                      data<T>(dlogits) + r * classes, scratch.data(), data<A>(loss) + r,
+                      data<A>(entropy) + r, data<A>(score) + r});
+    }
+  });
+  return {loss, entropy, score, dlogits};
+}
+
+Outputs loss_and_entropy(const Tensor& logits, const Tensor& labels, const Tensor& labels_b,
+                         const Tensor& lam, double label_smoothing, std::string score) {
+  const std::optional<Score> kind = parse(score);
+  const bool covered = kind && has_kernel_dtype(logits) && has_kernel_dtype(lam) &&
+                       logits.dim() == 2 && logits.numel() > 0 && logits.stride(1) == 1 &&
+                       labels.scalar_type() == ScalarType::Long &&
+                       labels_b.scalar_type() == ScalarType::Long;
+  if (!covered)
+    return call_reference<Tensor, Tensor, Tensor, Tensor>(
+        "entprop_fast::loss_and_entropy_reference", "", logits, labels, labels_b, lam,
+        label_smoothing, score);
+  const double share = values<double>(lam)[0];
+  return with_dtype(logits, [&](auto type) {
+    return run<decltype(type)>(logits, labels, labels_b, share, label_smoothing, *kind);
+  });
+}
+
+}  // namespace
+}  // namespace entprop
+
+STABLE_TORCH_LIBRARY_IMPL(entprop_fast, CPU, m) {
+  m.impl("loss_and_entropy", TORCH_BOX(&entprop::loss_and_entropy));
+}

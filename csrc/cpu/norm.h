@@ -1,0 +1,115 @@
+// What the forward and the backward of dual_batch_norm share: how x is cut into groups of rows,
+// the groups into spans of memory, and the coefficients per channel.
+#pragma once
+
+#include "tensor.h"
+
+namespace entprop {
+
+// x [N, C, ...] as the kernels see it: rows of C channels, or planes of `pixels` values.
+struct View {
+  int64_t rows, channels, pixels;
+  bool interleaved;  // channels innermost
+
+  explicit View(const Tensor& x) : rows(x.size(0)), channels(x.size(1)) {
+    pixels = x.numel() / (rows * channels);
+    interleaved = is_channels_last(x) || pixels == 1;
+  }
+
+  // Bytes of the ReLU mask for one run of the innermost dimension; it starts on a whole byte.
+  int64_t mask_bytes() const { return ((interleaved ? channels : pixels) + 7) / 8; }
+  int64_t mask_runs() const { return rows * (interleaved ? pixels : channels); }
+};
+
+// Rows [first, first + rows) of the batch, all under the same statistics.
+struct Group {
+  int which;  // 0 main, 1 auxiliary
+  int64_t first, rows;
+};
+
+inline std::vector<Group> groups(int64_t num_main, int64_t rows) {
+  std::vector<Group> result;
+  if (num_main > 0) result.push_back({0, 0, num_main});
+  if (num_main < rows) result.push_back({1, num_main, rows - num_main});
+  return result;
+}
+
+// A piece of a group's memory: where it starts in x and in the mask, and its shape.
+struct Span {
+  int64_t start, mask_start, mask_stride;
+  Extent extent;
+};
+
+// Runs [begin, end) of C channels; interleaved only.
+inline Span runs(const View& view, const Group& group, int64_t begin, int64_t end) {
+  const int64_t run = group.first * view.pixels + begin;
+  return {run * view.channels,
+          run * view.mask_bytes(),
+          view.mask_bytes(),
+          {end - begin, 1, view.channels, view.channels}};
+}
+
+// The planes of `count` channels from `channel` on; not interleaved only.
+inline Span planes(const View& view, const Group& group, int64_t channel, int64_t count) {
+  const int64_t plane = group.first * view.channels + channel;
+  return {plane * view.pixels,
+          plane * view.mask_bytes(),
+          view.channels * view.mask_bytes(),
+          {group.rows, count, view.pixels, view.channels * view.pixels}};
+}
+
+// f(channel, count) for every block of channels, on as many threads as it is worth. A channel's
+// passes follow each other while its planes are in cache; small planes are taken several channels
+// together, so that memory is read in runs of some kilobytes.
+template <class F>
+void for_channel_blocks(const View& view, const Group& group, int64_t element_size, const F& f) {
+  constexpr int64_t kRun = 4096;
+  const int64_t plane = view.pixels * element_size;
+  const int64_t block = std::clamp<int64_t>(kRun / plane, 1, kMaxSide);
+  const int64_t blocks = (view.channels + block - 1) / block;
+  in_pieces(pieces(blocks, group.rows * plane * block), blocks,
+            [&](int64_t, int64_t begin, int64_t end) {
+              for (int64_t b = begin; b < end; ++b)
+                f(b * block, std::min(block, view.channels - b * block));
+            });
+}
+
+// y = (x - mean) * scale + shift, from nothing but what the backward has as well: the ReLU's sign
+// that it recomputes is the forward's, bit for bit.
+template <class A>
+struct Coefficients {
+  std::vector<A> weight, bias, mean, scale;
+
+  Coefficients(const OptionalTensor& weight_, const OptionalTensor& bias_, int64_t channels)
+      : weight(weight_ ? values<A>(*weight_) : std::vector<A>(channels, 1)),
+        bias(bias_ ? values<A>(*bias_) : std::vector<A>(channels, 0)),
+        mean(channels),
+        scale(channels) {}
+
+  void set(int64_t channel, A mean_, A rstd) {
+    mean[channel] = mean_;
+    scale[channel] = rstd * weight[channel];
+  }
+
+  Affine<A> from(int64_t channel) const {
+    return {&mean[channel], &scale[channel], &bias[channel]};
+  }
+};
+
+// A [C] parameter or running statistic the kernels take: of x's dtype, or float32 beside bf16.
+// Any other mixture is left to PyTorch's own rules.
+inline bool is_covered_parameter(const OptionalTensor& p, const Tensor& x) {
+  if (!p) return true;
+  const bool dtype =
+      p->scalar_type() == x.scalar_type() ||
+      (p->scalar_type() == ScalarType::Float && x.scalar_type() == ScalarType::BFloat16);
+  return dtype && p->dim() == 1 && p->size(0) == x.size(1);
+}
+
+inline bool are_covered(const Tensor& x, const OptionalTensor& residual, int64_t num_main) {
+  return has_kernel_dtype(x) && x.dim() >= 2 && x.numel() > 0 && is_dense(x) && num_main >= 0 &&
+         num_main <= x.size(0) &&
+         (!residual || (residual->scalar_type() == x.scalar_type() && same_shape(*residual, x)));
+}
+
+}  // namespace entprop

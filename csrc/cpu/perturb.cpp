@@ -1,0 +1,123 @@
+// The ops gather_perturb, gather_perturb.out and perturb_.
+
+#include <cmath>
+
+#include "tensor.h"
+
+namespace entprop {
+namespace {
+
+// The four per-channel bounds, repeated so that a period is a whole number of vectors' worth.
+template <class A>
+struct Pattern {
+  std::array<std::vector<A>, 4> values;
+  int64_t channels;
+  bool finite = true;
+
+  Pattern(std::array<const Tensor*, 4> bounds, int64_t repeats) : channels(bounds[0]->numel()) {
+    for (size_t b = 0; b < 4; ++b) {
+      const std::vector<A> once = entprop::values<A>(*bounds[b]);
+      for (const A v : once) finite &= b == 0 ? std::isfinite(v) : !std::isnan(v);
+      values[b].reserve(channels * repeats);
+      for (int64_t r = 0; r < repeats; ++r)
+        values[b].insert(values[b].end(), once.begin(), once.end());
+    }
+  }
+
+  Bounds<A> from(int64_t channel, int64_t period) const {
+    return {&values[0][channel], &values[1][channel], &values[2][channel], &values[3][channel],
+            period};
+  }
+};
+
+constexpr int64_t kRepeats = 64;
+
+// Whether the kernels cover the inputs; if not, nothing has been written.
+template <class T>
+bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, const Tensor& x,
+                 const Tensor& index, std::array<const Tensor*, 4> bounds) {
+  using A = Accumulator<T>;
+  const int64_t rows = index.numel(), channels = x.size(1);
+  const int64_t per_row = x.numel() / x.size(0);
+  const bool interleaved = !x.is_contiguous();
+  const Pattern<A> pattern(bounds, interleaved ? kRepeats : 1);
+  if (!pattern.finite) return false;
+  const int64_t* chosen = data<int64_t>(index);
+  const int64_t index_stride = index.stride(0), available = x.size(0);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = chosen[r * index_stride];
+    STD_TORCH_CHECK(row >= 0 && row < available, "index: expected rows 0 to ", available - 1,
+                    ", got ", row);
+  }
+
+  // One task is a plane of one image, or the whole image where the channels interleave.
+  const int64_t planes = interleaved ? 1 : channels, plane = per_row / planes;
+  const auto& loops = kernels<T>();
+  in_pieces(pieces(rows * planes, plane * sizeof(T)), rows * planes,
+            [&](int64_t, int64_t begin, int64_t end) {
+              for (int64_t task = begin; task < end; ++task) {
+                const int64_t row = task / planes, channel = task % planes;
+                const int64_t from = chosen[row * index_stride] * per_row + channel * plane;
+                const int64_t to = row * per_row + channel * plane;
+                const T* g = data<T>(grad) + (x_adv ? to : from);
+                loops.perturb(
+                    data<T>(out) + to, x_adv ? data<T>(*x_adv) + to : nullptr, g, data<T>(x) + from,
+                    plane,
+                    interleaved ? pattern.from(0, channels * kRepeats) : pattern.from(channel, 1));
+              }
+            });
+  return true;
+}
+
+bool covered(const Tensor& x, std::initializer_list<const Tensor*> like,
+             std::array<const Tensor*, 4> bounds) {
+  if (!has_kernel_dtype(x) || x.dim() < 2 || x.numel() == 0 || !is_dense(x)) return false;
+  for (const Tensor* t : like)
+    if (t->scalar_type() != x.scalar_type() || !same_layout(*t, x)) return false;
+  for (const Tensor* b : bounds)
+    if (b->scalar_type() != x.scalar_type() || b->dim() != 1 || b->numel() != x.size(1))
+      return false;
+  return true;
+}
+
+bool run(const Tensor& out, const Tensor* x_adv, const Tensor& grad, const Tensor& x,
+         const Tensor& index, std::array<const Tensor*, 4> bounds) {
+  return with_dtype(x, [&](auto type) {
+    return try_perturb<decltype(type)>(out, x_adv, grad, x, index, bounds);
+  });
+}
+
+void gather_perturb_out(const Tensor& x, const Tensor& grad, const Tensor& index,
+                        const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi,
+                        Tensor out) {
+  const std::array<const Tensor*, 4> bounds{&alpha, &eps, &lo, &hi};
+  if (covered(x, {&grad, &out}, bounds) && run(out, nullptr, grad, x, index, bounds)) return;
+  call_reference("entprop_fast::gather_perturb_reference", "out", x, grad, index, alpha, eps, lo,
+                 hi, out);
+}
+
+Tensor gather_perturb(const Tensor& x, const Tensor& grad, const Tensor& index, const Tensor& alpha,
+                      const Tensor& eps, const Tensor& lo, const Tensor& hi) {
+  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  sizes[0] = index.numel();
+  Tensor out = is_channels_last(x) ? fresh(x, sizes.data(), x.strides().data(), 4, x.scalar_type())
+                                   : fresh(x, sizes, x.scalar_type());
+  gather_perturb_out(x, grad, index, alpha, eps, lo, hi, out);
+  return out;
+}
+
+void perturb_(Tensor x_adv, const Tensor& grad, const Tensor& x, const Tensor& index,
+              const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi) {
+  const std::array<const Tensor*, 4> bounds{&alpha, &eps, &lo, &hi};
+  if (covered(x, {&grad, &x_adv}, bounds) && run(x_adv, &x_adv, grad, x, index, bounds)) return;
+  call_reference("entprop_fast::perturb__reference", "", x_adv, grad, x, index, alpha, eps, lo, hi);
+}
+
+}  // namespace
+}  // namespace entprop
+
+STABLE_TORCH_LIBRARY_IMPL(entprop_fast, CPU, m) {
+  m.impl("gather_perturb", TORCH_BOX(&entprop::gather_perturb));
+  m.impl("gather_perturb.out", TORCH_BOX(&entprop::gather_perturb_out));
+  m.impl("perturb_", TORCH_BOX(&entprop::perturb_));
+}

@@ -1,0 +1,23 @@
+"""The custom ops: one schema each, kernels where they were built, plain PyTorch everywhere else."""
+
+from entprop_fast.ops.backend import backends, register_kernels
+from entprop_fast.ops.dual_batch_norm import dual_batch_norm
+from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
+from entprop_fast.ops.perturb import gather_perturb, perturb_
+from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_topk
+
+# After the schemas are defined, so that a kernel never registers for an op that does not exist.
+register_kernels()
+
+__all__ = [
+    "SCORES",
+    "LossAndEntropy",
+    "LossAndSelection",
+    "backends",
+    "dual_batch_norm",
+    "entropy_topk",
+    "gather_perturb",
+    "loss_and_entropy",
+    "perturb_",
+    "select_topk",
+]

@@ -1,0 +1,72 @@
+"""Which backend serves which device.
+
+`ENTPROP_BACKEND=reference` sends every op to plain PyTorch; `auto` (the default) uses the kernels
+that were built and falls back to the reference wherever they cover nothing.
+"""
+
+import importlib.util
+import os
+import warnings
+
+import torch
+from torch import Tensor
+
+from entprop_fast.build import build_info
+
+CHOICES = ("auto", "reference")
+TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy", "select_topk")
+CUDA_OPS = ("gather_perturb", "perturb_")
+
+
+def _choice() -> str:
+    choice = os.environ.get("ENTPROP_BACKEND", "auto")
+    if choice not in CHOICES:
+        raise ValueError(f"ENTPROP_BACKEND={choice!r}: expected one of {', '.join(CHOICES)}")
+    return choice
+
+
+BACKEND = _choice()
+# Device types whose kernels are registered; the others run the reference.
+KERNEL_DEVICES: set[str] = set()
+
+
+def register_kernels() -> None:
+    """Register the kernels that this installation has; to be called once every op is defined."""
+    if BACKEND == "reference":
+        return
+    built = build_info()  # loading the extension registers its C++ and CUDA kernels
+    if built.reason is not None and built.damaged:
+        warnings.warn(f"every op runs through the reference: {built.reason}", stacklevel=2)
+    if "cpu" in built.backends:
+        KERNEL_DEVICES.add("cpu")
+    if importlib.util.find_spec("triton") is not None:
+        from entprop_fast.ops.triton import register
+
+        register()
+        KERNEL_DEVICES.add("cuda")
+
+
+def backends() -> dict[str, dict[str, str]]:
+    """Device type to op to the backend that serves it: "cpp", "triton", "cuda" or "reference"."""
+    built = build_info().backends if BACKEND == "auto" else ()
+    cpu = "cpp" if "cpu" in KERNEL_DEVICES else "reference"
+    triton = "triton" if "cuda" in KERNEL_DEVICES else "reference"
+    cuda = "cuda" if "cuda" in built else "reference"
+    return {
+        "cpu": dict.fromkeys((*TRITON_OPS, *CUDA_OPS), cpu),
+        "cuda": dict.fromkeys(TRITON_OPS, triton) | dict.fromkeys(CUDA_OPS, cuda),
+    }
+
+
+def uses_kernels(x: Tensor) -> bool:
+    """Whether an op on `x` goes to the kernels rather than to differentiable plain PyTorch.
+
+    Forward-mode AD and `torch.func` need PyTorch's own derivative rules, so they take the latter.
+    """
+    if x.device.type not in KERNEL_DEVICES or x.numel() == 0:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    return not (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )

@@ -1,0 +1,273 @@
+"""Dual batch norm in plain PyTorch: oracle, fallback, and the differentiable form of the op."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from entprop_fast.ops.layout import is_channels_last, same_layout
+
+
+def accumulate_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of statistics: float64 for float64, float32 for everything narrower."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _groups(x: Tensor, num_main: int) -> list[tuple[int, Tensor]]:
+    """The groups that have rows, as (0 main | 1 auxiliary, rows); an empty batch is main's."""
+    if num_main == x.shape[0]:
+        return [(0, x)]
+    if num_main == 0:
+        return [(1, x)]
+    return [(0, x[:num_main]), (1, x[num_main:])]
+
+
+def dual_batch_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    aux_weight: Tensor | None,
+    aux_bias: Tensor | None,
+    aux_running_mean: Tensor | None,
+    aux_running_var: Tensor | None,
+    num_main: int,
+    training: bool,
+    aux_training: bool,
+    momentum: float,
+    aux_momentum: float,
+    eps: float,
+    aux_eps: float,
+    relu: bool,
+) -> Tensor:
+    """`F.batch_norm` of each group, residual and ReLU after it; differentiable to any order."""
+    arguments = (
+        (running_mean, running_var, weight, bias, training, momentum, eps),
+        (
+            aux_running_mean,
+            aux_running_var,
+            aux_weight,
+            aux_bias,
+            aux_training,
+            aux_momentum,
+            aux_eps,
+        ),
+    )
+    parts = [F.batch_norm(rows, *arguments[group]) for group, rows in _groups(x, num_main)]
+    y = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if residual is not None:
+        y = y + residual
+    return F.relu(y) if relu else y
+
+
+def _statistics(
+    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, training: bool, eps: float
+) -> tuple[Tensor, Tensor]:
+    dtype = accumulate_dtype(x)
+    if training:
+        dims = [0, *range(2, x.dim())]
+        var, mean = torch.var_mean(x.to(dtype), dims, correction=0)
+    else:
+        assert running_mean is not None and running_var is not None
+        mean, var = running_mean.to(dtype), running_var.to(dtype)
+    return mean, torch.rsqrt(var + eps)
+
+
+def mask_shape(x: Tensor, residual: Tensor | None, relu: bool) -> tuple[int, ...]:
+    """Shape of the ReLU bit mask: a byte per 8 elements along the innermost dimension.
+
+    [N*H*W, ceil(C/8)] where the channels are innermost, [N*C, ceil(H*W/8)] otherwise. Without a
+    residual the backward recomputes the sign from `x`, which it reads anyway; on CUDA it always
+    does: no mask, shape [0].
+    """
+    if not relu or residual is None or x.device.type != "cpu":
+        return (0,)
+    rows, channels = x.shape[:2]
+    pixels = x.shape[2:].numel()
+    if is_channels_last(x) or pixels == 1:
+        return (rows * pixels, (channels + 7) // 8)
+    return (rows * channels, (pixels + 7) // 8)
+
+
+def _innermost(y: Tensor) -> Tensor:
+    """View or copy of `y` as [outer, inner], in the order of the mask's bits."""
+    if is_channels_last(y) or y.shape[2:].numel() == 1:
+        return y.movedim(1, -1).reshape(-1, y.shape[1])
+    return y.reshape(y.shape[0] * y.shape[1], -1)
+
+
+def pack_mask(y: Tensor) -> Tensor:
+    """Bits of y > 0 or NaN, least significant first, as uint8 [outer, ceil(inner/8)]."""
+    bits = _innermost(~(y <= 0))
+    bits = F.pad(bits, (0, -bits.shape[1] % 8)).reshape(bits.shape[0], -1, 8)
+    weights = 2 ** torch.arange(8, device=y.device)
+    return (bits * weights).sum(-1).to(torch.uint8)
+
+
+def unpack_mask(mask: Tensor, x: Tensor) -> Tensor:
+    """Inverse of `pack_mask`: bool, shaped like `x`."""
+    inner = _innermost(x).shape[1]
+    weights = 2 ** torch.arange(8, device=x.device, dtype=torch.uint8)
+    bits = (mask.unsqueeze(-1) & weights).ne(0).flatten(1)[:, :inner]
+    if is_channels_last(x) or x.shape[2:].numel() == 1:
+        return bits.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+    return bits.reshape(x.shape)
+
+
+def forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    aux_weight: Tensor | None,
+    aux_bias: Tensor | None,
+    aux_running_mean: Tensor | None,
+    aux_running_var: Tensor | None,
+    num_main: int,
+    training: bool,
+    aux_training: bool,
+    momentum: float,
+    aux_momentum: float,
+    eps: float,
+    aux_eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op `dual_batch_norm`: y, and what its backward needs (mean, rstd [2, C]; mask)."""
+    mean = x.new_zeros((2, x.shape[1]), dtype=accumulate_dtype(x))
+    rstd = torch.zeros_like(mean)
+    running = (
+        (running_mean, running_var, training, eps),
+        (aux_running_mean, aux_running_var, aux_training, aux_eps),
+    )
+    for group, rows in _groups(x, num_main):
+        mean[group], rstd[group] = _statistics(rows, *running[group])
+    y = dual_batch_norm(
+        x,
+        residual,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        aux_weight,
+        aux_bias,
+        aux_running_mean,
+        aux_running_var,
+        num_main,
+        training,
+        aux_training,
+        momentum,
+        aux_momentum,
+        eps,
+        aux_eps,
+        relu,
+    )
+    y = same_layout(y, x)
+    shape = mask_shape(x, residual, relu)
+    mask = pack_mask(y) if len(shape) == 2 else x.new_empty(shape, dtype=torch.uint8)
+    return y, mean, rstd, mask
+
+
+def positive(
+    x: Tensor,
+    residual: Tensor | None,
+    parameters: tuple[tuple[Tensor | None, Tensor | None], ...],
+    mean: Tensor,
+    rstd: Tensor,
+    mask: Tensor,
+    num_main: int,
+) -> Tensor:
+    """Where the forward's y > 0 or NaN (as ReLU's own backward): from the mask, or recomputed."""
+    if mask.numel():
+        return unpack_mask(mask, x)
+    parts = []
+    for group, rows in _groups(x, num_main):
+        weight, bias = parameters[group]
+        scale = _per_channel(rstd[group] if weight is None else rstd[group] * weight, x)
+        y = (rows - _per_channel(mean[group], x)) * scale
+        parts.append(y if bias is None else y + _per_channel(bias.to(mean.dtype), x))
+    y = torch.cat(parts)
+    return ~((y if residual is None else y + residual) <= 0)
+
+
+def normalise(
+    inputs: Sequence[Tensor | None],
+    mean: Tensor,
+    rstd: Tensor,
+    num_main: int,
+    training: list[bool],
+    eps: tuple[float, float],
+) -> Tensor:
+    """The norm alone, differentiable in `inputs` = x and both groups' weight and bias.
+
+    A training group's statistics are recomputed, so that the graph runs through them; a frozen
+    group's are `mean` and `rstd`. No running statistic moves.
+    """
+    x = inputs[0]
+    assert x is not None
+    parts = []
+    for group, rows in _groups(x, num_main):
+        weight, bias = inputs[1 + 2 * group : 3 + 2 * group]
+        if training[group]:
+            y = F.batch_norm(rows, None, None, weight, bias, training=True, eps=eps[group])
+        else:
+            y = (rows - _per_channel(mean[group], x)) * _per_channel(rstd[group], x)
+            y = y if weight is None else y * _per_channel(weight, x)
+            y = (y if bias is None else y + _per_channel(bias, x)).to(x.dtype)
+        parts.append(y)
+    return torch.cat(parts)
+
+
+def _per_channel(value: Tensor, x: Tensor) -> Tensor:
+    return value.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    aux_weight: Tensor | None,
+    aux_bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    mask: Tensor,
+    num_main: int,
+    training: bool,
+    aux_training: bool,
+    relu: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op `dual_batch_norm_backward`, with x' = (x - mean) rstd and n values a channel.
+
+    dbias = sum g, dweight = sum g x', dx = weight rstd (g - (dbias + x' dweight)/n); with fixed
+    statistics dx = weight rstd g.
+    """
+    dtype = mean.dtype
+    parameters = ((weight, bias), (aux_weight, aux_bias))
+    g = grad.to(dtype)
+    if relu:
+        g = g * positive(x, residual, parameters, mean, rstd, mask, num_main)
+    dims = [0, *range(2, x.dim())]
+    dx, dweight, dbias = [], torch.zeros_like(mean), torch.zeros_like(mean)
+    for (group, rows), (_, g_rows) in zip(_groups(x, num_main), _groups(g, num_main), strict=True):
+        normalised = (rows.to(dtype) - _per_channel(mean[group], x)) * _per_channel(rstd[group], x)
+        dbias[group] = g_rows.sum(dims)
+        dweight[group] = (g_rows * normalised).sum(dims)
+        if (training, aux_training)[group]:
+            count = rows.numel() // max(rows.shape[1], 1)
+            slope, offset = dweight[group] / count, dbias[group] / count
+            g_rows = g_rows - (_per_channel(offset, x) + normalised * _per_channel(slope, x))
+        scale = parameters[group][0]
+        dx.append(g_rows * _per_channel(rstd[group] if scale is None else rstd[group] * scale, x))
+    return (
+        same_layout(torch.cat(dx).to(x.dtype), x) if wanted[0] else x.new_empty(0),
+        torch.empty_like(x).copy_(g) if wanted[1] else x.new_empty(0),
+        dweight if wanted[2] else mean.new_empty(0),
+        dbias if wanted[3] else mean.new_empty(0),
+    )

@@ -1,0 +1,39 @@
+"""How an op is defined: one schema in Python, the reference behind it, kernels on top."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+
+NAMESPACE = "entprop_fast"
+LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+
+
+def define(
+    schema: str, reference: Callable[..., Any], fake: Callable[..., Any]
+) -> tuple[OpOverload, OpOverload]:
+    """Define an op twice: under its own name, and as `NAME_reference`.
+
+    A backend registers its kernel for its device under the first name. The second never has a
+    kernel: a C++ kernel handed an input it does not cover calls it through the dispatcher.
+
+    Args:
+        schema: `name(arguments) -> results`, or `name.overload(...)`.
+        reference: the op in plain PyTorch, for every device, dtype and layout.
+        fake: the same shapes, dtypes and strides without values.
+
+    Returns:
+        The two overloads, `(op, reference op)`.
+    """
+    qualified, arguments = schema.split("(", 1)
+    name, _, overload = qualified.partition(".")
+    suffix = f".{overload}" if overload else ""
+    overloads: list[OpOverload] = []
+    for base in (name, f"{name}_reference"):
+        LIBRARY.define(f"{base}{suffix}({arguments}")
+        LIBRARY.impl(f"{base}{suffix}", reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{NAMESPACE}::{base}{suffix}", fake, lib=LIBRARY)
+        packet = getattr(getattr(torch.ops, NAMESPACE), base)
+        overloads.append(getattr(packet, overload or "default"))
+    return overloads[0], overloads[1]

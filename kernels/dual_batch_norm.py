@@ -1,0 +1,205 @@
+"""Forward of the dual batch norm: one launch for partial statistics, one to merge and normalise."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .device import on_device_of
+from .dual_batch_norm_plan import (
+    NUM_WARPS,
+    UNSPECIALIZED,
+    chunk_of,
+    covers_input,
+    covers_parameters,
+    in_layout_of,
+    load_channel,
+    make_plan,
+    store_group_row,
+    tile_of,
+)
+from .dual_batch_norm_statistics import merge_statistics, statistics
+
+
+@triton.jit
+def _move_running(main, aux, is_aux, value, momentum, column, channels):
+    inside = column < channels
+    if is_aux:
+        if aux is not None:
+            old = tl.load(aux + column, mask=inside, other=0.0).to(tl.float32)
+            new = (1.0 - momentum) * old + momentum * value
+            tl.store(aux + column, new.to(aux.dtype.element_ty), mask=inside)
+    else:
+        if main is not None:
+            old = tl.load(main + column, mask=inside, other=0.0).to(tl.float32)
+            new = (1.0 - momentum) * old + momentum * value
+            tl.store(main + column, new.to(main.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def _normalize(
+    x,
+    residual,  # like x, or None
+    weight,
+    bias,
+    running_mean,
+    running_var,
+    aux_weight,
+    aux_bias,
+    aux_running_mean,
+    aux_running_var,
+    partial,  # [3, chunks, channels], None where no group trains
+    y,  # like x, out
+    mean_out,  # [2, channels] float32, out
+    rstd_out,  # [2, channels] float32, out
+    num_main,
+    num_aux,
+    channels,
+    pixels,
+    chunks_main,
+    chunks_aux,
+    tiles_per_chunk,
+    training,
+    aux_training,
+    momentum,
+    aux_momentum,
+    eps,
+    aux_eps,
+    RELU: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    MERGE: tl.constexpr,
+):
+    column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    pid = tl.program_id(1)
+    is_aux, images, inner, tiles_per_image, first, last = chunk_of(
+        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+    )
+    trains = tl.where(is_aux, aux_training, training) != 0
+    mean = tl.zeros([BLOCK_C], tl.float32)
+    rounded_off = tl.zeros([BLOCK_C], tl.float32)
+    var = tl.zeros([BLOCK_C], tl.float32)
+    if trains:
+        if partial is not None:
+            mean, rounded_off, var = merge_statistics(
+                partial, is_aux, images, inner, tiles_per_image, channels, chunks_main, chunks_aux,
+                tiles_per_chunk, column, BLOCK_E, BLOCK_C, MERGE,
+            )  # fmt: skip
+    else:
+        mean = load_channel(running_mean, aux_running_mean, is_aux, column, channels, 0.0)
+        var = load_channel(running_var, aux_running_var, is_aux, column, channels, 1.0)
+    eps = tl.where(is_aux, tl.cast(aux_eps, tl.float32), tl.cast(eps, tl.float32))
+    # The approximate rsqrt would be the largest error of the whole pass.
+    rstd = tl.div_rn(1.0, tl.sqrt_rn(var + eps))
+    if first == 0:
+        store_group_row(mean_out, mean, is_aux, num_main, num_aux, column, channels)
+        store_group_row(rstd_out, rstd, is_aux, num_main, num_aux, column, channels)
+        if trains:
+            aux_momentum = tl.cast(aux_momentum, tl.float32)
+            rate = tl.where(is_aux, aux_momentum, tl.cast(momentum, tl.float32))
+            count = (images * inner).to(tl.float32)
+            unbiased = var * (count / (count - 1.0))
+            _move_running(running_mean, aux_running_mean, is_aux, mean, rate, column, channels)
+            _move_running(running_var, aux_running_var, is_aux, unbiased, rate, column, channels)
+
+    scale = rstd * load_channel(weight, aux_weight, is_aux, column, channels, 1.0)
+    # At mean 1e3 the rounding of the mean alone is 3e-5; here it costs nothing to put it back.
+    shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0) - rounded_off * scale
+    # Backwards: the end of the chunk is what the statistics pass left in L2.
+    for i in range(0, last - first):
+        base, offset, mask = tile_of(
+            last - 1 - i, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
+            CHANNELS_LAST, BLOCK_E,
+        )  # fmt: skip
+        value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
+        value = (value - mean[None, :]) * scale[None, :] + shift[None, :]
+        if residual is not None:
+            value += tl.load(residual + base + offset, mask=mask, other=0.0).to(tl.float32)
+        if RELU:
+            value = tl.where(value < 0, 0.0, value)  # not tl.maximum: NaN must stay
+        tl.store(y + base + offset, value.to(y.dtype.element_ty), mask=mask)
+
+
+def covers(x: Tensor, residual: Tensor | None, *parameters: Tensor | None) -> bool:
+    """Whether `dual_batch_norm` takes these inputs; `parameters` are the eight per-channel ones."""
+    return covers_input(x, residual) and covers_parameters(*parameters)
+
+
+def dual_batch_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    aux_weight: Tensor | None,
+    aux_bias: Tensor | None,
+    aux_running_mean: Tensor | None,
+    aux_running_var: Tensor | None,
+    num_main: int,
+    training: bool,
+    aux_training: bool,
+    momentum: float,
+    aux_momentum: float,
+    eps: float,
+    aux_eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`relu?(norm(x) + residual?)`, rows `[0, num_main)` by main's parameters, the rest by aux's.
+
+    Args:
+        x: `[N, C, ...]`, contiguous or channels_last, float32, bfloat16 or float16.
+        residual: like `x`; one in another layout is copied first.
+        weight, bias, aux_weight, aux_bias: `[C]`, or None for 1 and 0.
+        running_mean, running_var, aux_running_mean, aux_running_var: `[C]`; moved in place by the
+            unbiased variance where the group trains, read where it does not.
+        num_main: rows of the main group, `0 <= num_main <= N`.
+        training, aux_training: whether each group is normalised by the batch's statistics.
+
+    Returns:
+        y like `x`; mean and rstd `[2, C]` float32, row 0 main, row 1 auxiliary, zeros for an empty
+        group; an empty mask: the backward recomputes it. Two launches, one where nothing trains.
+    """
+    plan = make_plan(x, num_main)
+    channels = x.shape[1]
+    y = torch.empty_like(x)
+    mean = torch.empty((2, channels), dtype=torch.float32, device=x.device)
+    rstd = torch.empty_like(mean)
+    mask = torch.empty(0, dtype=torch.uint8, device=x.device)
+    if residual is not None:
+        residual = in_layout_of(x, residual, plan)
+    modes = (int(training), int(aux_training))
+    partial = None
+    with on_device_of(x):
+        if (training and num_main > 0) or (aux_training and num_main < x.shape[0]):
+            partial = mean.new_empty((3, plan.grid[1], channels))
+            statistics[plan.grid](
+                x, partial, *plan.sizes, *modes, **plan.constants, num_warps=NUM_WARPS
+            )
+        _normalize[plan.grid](
+            x,
+            residual,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            aux_weight,
+            aux_bias,
+            aux_running_mean,
+            aux_running_var,
+            partial,
+            y,
+            mean,
+            rstd,
+            *plan.sizes,
+            *modes,
+            momentum,
+            aux_momentum,
+            eps,
+            aux_eps,
+            RELU=relu,
+            **plan.constants,
+            num_warps=NUM_WARPS,
+        )
+    return y, mean, rstd, mask

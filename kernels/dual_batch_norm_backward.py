@@ -1,0 +1,247 @@
+"""Backward of the dual batch norm: one launch for the sums, one for dx; only what is wanted."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .device import on_device_of
+from .dual_batch_norm_plan import (
+    NUM_WARPS,
+    UNSPECIALIZED,
+    chunk_of,
+    covers_input,
+    covers_parameters,
+    in_layout_of,
+    load_channel,
+    make_plan,
+    store_group_row,
+    tile_of,
+)
+
+
+@triton.jit
+def _masked_gradient(
+    grad, centered, residual, scale, shift, base, offset, mask, RELU: tl.constexpr
+):  # fmt: skip
+    """A tile of the gradient before the ReLU, whose sign is recomputed as the forward had it."""
+    value = tl.load(grad + base + offset, mask=mask, other=0.0).to(tl.float32)
+    if RELU:
+        output = centered * scale[None, :] + shift[None, :]
+        if residual is not None:
+            output += tl.load(residual + base + offset, mask=mask, other=0.0).to(tl.float32)
+        value = tl.where(output <= 0, 0.0, value)  # a NaN output passes the gradient, as torch's
+    return value
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def _reduce(
+    grad,
+    x,
+    residual,
+    weight,
+    bias,
+    aux_weight,
+    aux_bias,
+    mean_in,  # [2, channels] float32
+    rstd_in,  # [2, channels] float32
+    dresidual,  # like x, out, or None
+    partial,  # [2, chunks, channels] float32, out: sum of g, sum of g * normalised x
+    num_main,
+    num_aux,
+    channels,
+    pixels,
+    chunks_main,
+    chunks_aux,
+    tiles_per_chunk,
+    RELU: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    MERGE: tl.constexpr,
+):
+    column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    pid = tl.program_id(1)
+    is_aux, _, inner, tiles_per_image, first, last = chunk_of(
+        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+    )
+    mean = load_channel(mean_in, mean_in + channels, is_aux, column, channels, 0.0)
+    rstd = load_channel(rstd_in, rstd_in + channels, is_aux, column, channels, 0.0)
+    scale = rstd * load_channel(weight, aux_weight, is_aux, column, channels, 1.0)
+    shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0)
+
+    total = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
+    product = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
+    for tile in range(first, last):
+        base, offset, mask = tile_of(
+            tile, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
+            CHANNELS_LAST, BLOCK_E,
+        )  # fmt: skip
+        centered = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32) - mean[None, :]
+        g = _masked_gradient(
+            grad, centered, residual, scale, shift, base, offset, mask, RELU
+        )  # fmt: skip
+        if dresidual is not None:
+            tl.store(dresidual + base + offset, g.to(dresidual.dtype.element_ty), mask=mask)
+        total += g
+        product += tl.where(mask, g * centered, 0.0)
+
+    out = partial + pid.to(tl.int64) * channels + column
+    tl.store(out, tl.sum(total, axis=0), mask=column < channels)
+    chunks = (chunks_main + chunks_aux).to(tl.int64)
+    tl.store(out + chunks * channels, tl.sum(product, axis=0) * rstd, mask=column < channels)
+
+
+@triton.jit(do_not_specialize=UNSPECIALIZED)
+def _apply(
+    grad,
+    x,
+    residual,
+    weight,
+    bias,
+    aux_weight,
+    aux_bias,
+    mean_in,  # [2, channels] float32
+    rstd_in,  # [2, channels] float32
+    partial,  # [2, chunks, channels] float32, or None where nobody needs the sums
+    dx,  # like x, out, or None
+    dresidual,  # like x, out, or None
+    dweight,  # [2, channels] float32, out, or None
+    dbias,  # [2, channels] float32, out, or None
+    num_main,
+    num_aux,
+    channels,
+    pixels,
+    chunks_main,
+    chunks_aux,
+    tiles_per_chunk,
+    training,
+    aux_training,
+    RELU: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    MERGE: tl.constexpr,
+):
+    column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    pid = tl.program_id(1)
+    is_aux, images, inner, tiles_per_image, first, last = chunk_of(
+        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+    )
+    mean = load_channel(mean_in, mean_in + channels, is_aux, column, channels, 0.0)
+    rstd = load_channel(rstd_in, rstd_in + channels, is_aux, column, channels, 0.0)
+    scale = rstd * load_channel(weight, aux_weight, is_aux, column, channels, 1.0)
+    shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0)
+
+    total = tl.zeros([BLOCK_C], tl.float32)
+    product = tl.zeros([BLOCK_C], tl.float32)
+    if partial is not None:
+        own = tl.where(is_aux, chunks_aux, chunks_main)
+        start = partial + tl.where(is_aux, chunks_main, 0) * channels + column
+        second = (chunks_main + chunks_aux) * channels
+        for i in range(0, own, MERGE):
+            chunk = i + tl.arange(0, MERGE)
+            inside = (chunk < own)[:, None] & (column < channels)[None, :]
+            address = start[None, :] + chunk[:, None] * channels
+            total += tl.sum(tl.load(address, mask=inside, other=0.0), axis=0)
+            product += tl.sum(tl.load(address + second, mask=inside, other=0.0), axis=0)
+        if first == 0:
+            if dweight is not None:
+                store_group_row(dweight, product, is_aux, num_main, num_aux, column, channels)
+            if dbias is not None:
+                store_group_row(dbias, total, is_aux, num_main, num_aux, column, channels)
+    count = (images * inner).to(tl.float32)
+    mean_g = total / count
+    slope = product * rstd / count
+    trains = tl.where(is_aux, aux_training, training) != 0
+
+    if (dx is not None) or (dresidual is not None):
+        # Backwards: the end of the chunk is what the first launch left in L2.
+        for i in range(0, last - first):
+            base, offset, mask = tile_of(
+                last - 1 - i, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
+                CHANNELS_LAST, BLOCK_E,
+            )  # fmt: skip
+            centered = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
+            if RELU or (partial is not None):
+                value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
+                centered = value - mean[None, :]
+            g = _masked_gradient(
+                grad, centered, residual, scale, shift, base, offset, mask, RELU
+            )  # fmt: skip
+            if dresidual is not None:
+                tl.store(dresidual + base + offset, g.to(dresidual.dtype.element_ty), mask=mask)
+            if dx is not None:
+                if partial is not None:
+                    if trains:
+                        g = g - mean_g[None, :] - centered * slope[None, :]
+                result = g * scale[None, :]
+                tl.store(dx + base + offset, result.to(dx.dtype.element_ty), mask=mask)
+
+
+def covers(
+    grad: Tensor, x: Tensor, residual: Tensor | None, *parameters: Tensor | None
+) -> bool:  # fmt: skip
+    """Whether `dual_batch_norm_backward` takes these; `parameters` are weight, bias and aux's."""
+    return covers_input(x, grad, residual) and covers_parameters(*parameters)
+
+
+def dual_batch_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    aux_weight: Tensor | None,
+    aux_bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    mask: Tensor,
+    num_main: int,
+    training: bool,
+    aux_training: bool,
+    relu: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `dual_batch_norm`; each tensor pass and launch only if something needs it.
+
+    Args:
+        grad: `[N, C, ...]` like `x`; one in another layout is copied first.
+        x, residual, weight, bias, aux_weight, aux_bias, num_main, training, aux_training, relu: as
+            given to the forward. Without `relu` the residual is not read.
+        mean, rstd: `[2, C]` float32, the forward's.
+        mask: the forward's, empty: the sign of the output is recomputed.
+        wanted: dx, dresidual, dweight, dbias.
+
+    Returns:
+        dx and dresidual like `x`, dweight and dbias `[2, C]` float32; `[0]` where not wanted. Two
+        launches; one for an elementwise result (frozen statistics, or dresidual alone).
+    """
+    plan = make_plan(x, num_main)
+    grad = in_layout_of(x, grad, plan)
+    residual = in_layout_of(x, residual, plan) if relu and residual is not None else None
+    images = [torch.empty_like(x) if want else x.new_empty(0) for want in wanted[:2]]
+    sums = [torch.empty_like(mean) if want else mean.new_empty(0) for want in wanted[2:]]
+    dx, dresidual, dweight, dbias = (
+        out if want else None for out, want in zip([*images, *sums], wanted, strict=True)
+    )
+    affine = (weight, bias, aux_weight, aux_bias, mean, rstd)
+    trains = (training and num_main > 0) or (aux_training and num_main < x.shape[0])
+    partial = None
+    with on_device_of(x):
+        if wanted[2] or wanted[3] or (wanted[0] and trains):
+            partial = mean.new_empty((2, plan.grid[1], x.shape[1]))
+            _reduce[plan.grid](
+                grad, x, residual, *affine, dresidual, partial, *plan.sizes, RELU=relu,
+                **plan.constants, num_warps=NUM_WARPS,
+            )  # fmt: skip
+            if dresidual is not None:
+                # It is the masked gradient: the second launch reads it instead of three tensors.
+                grad, residual, relu, dresidual = dresidual, None, False, None
+        if any(out is not None for out in (dx, dresidual, dweight, dbias)):
+            _apply[plan.grid](
+                grad, x, residual, *affine, partial, dx, dresidual, dweight, dbias, *plan.sizes,
+                int(training), int(aux_training), RELU=relu, **plan.constants,
+                num_warps=NUM_WARPS,
+            )  # fmt: skip
+    return images[0], images[1], sums[0], sums[1]

@@ -1,0 +1,186 @@
+"""How a dual batch norm is cut into programs, on the host and inside its kernels.
+
+One scheme serves both layouts. A *tile* is BLOCK_E elements of one channel x BLOCK_C channels. The
+elements of a channel come in *images* of `inner` elements: in channels_last the N*H*W rows of a
+group are one image, in contiguous layout an image has H*W elements, so that a tile is one
+unbroken run of memory wherever H*W <= BLOCK_E. A *chunk* is a run of tiles within one group, so
+that no program selects between groups element by element.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .device import KERNEL_DTYPES
+
+# Sizes that change with the batch must neither recompile a kernel nor become compile-time ones.
+UNSPECIALIZED = ["num_main", "num_aux", "chunks_main", "chunks_aux", "tiles_per_chunk"]
+UNSPECIALIZED += ["training", "aux_training"]
+NUM_WARPS = 8
+TILE_BYTES = 8192  # two 16-byte loads a thread and tensor
+MAX_PROGRAMS = 1024  # about eight for each multiprocessor, shared between channels and chunks
+MAX_CHUNKS = 128  # each program of the second launch merges the partial sums of all chunks
+MERGE_SIZE = 1024  # partial sums merged at a time, chunks x channels
+
+
+class Plan(NamedTuple):
+    """The launch grid and the integers every kernel of the op takes."""
+
+    grid: tuple[int, int]  # channel blocks, chunks of both groups
+    sizes: tuple[int, int, int, int, int, int, int]  # in the order of the kernels' arguments
+    constants: dict[str, int]
+    channels_last: bool
+
+
+def _block_of_channels(channels: int) -> int:
+    if channels <= 32:
+        return triton.next_power_of_2(channels)
+    # 64 unless 32 wastes fewer masked lanes: 160 channels are 5 x 32, 640 are 10 x 64.
+    return 64 if -channels % 64 <= -channels % 32 else 32
+
+
+def make_plan(x: Tensor, num_main: int) -> Plan:
+    """Cut `x` `[N, C, ...]`, rows `[0, num_main)` main, into tiles, chunks and programs."""
+    images, channels = x.shape[:2]
+    pixels = x.shape[2:].numel()
+    num_aux = images - num_main
+    channels_last = pixels == 1 or not x.is_contiguous()
+    tile = TILE_BYTES // x.element_size()
+    if (channels if channels_last else pixels) % 16:
+        tile //= 2  # elements are addressed one by one, which takes twice the registers
+    if channels_last:
+        block_c = _block_of_channels(channels)
+        block_e = min(tile // block_c, triton.next_power_of_2(images * pixels))
+        tiles = [triton.cdiv(group * pixels, block_e) for group in (num_main, num_aux)]
+    else:
+        block_e = min(1024, triton.next_power_of_2(pixels))
+        block_c = min(256, tile // block_e, triton.next_power_of_2(channels))
+        tiles = [group * triton.cdiv(pixels, block_e) for group in (num_main, num_aux)]
+    blocks = triton.cdiv(channels, block_c)
+    chunks = max(1, min(MAX_CHUNKS, MAX_PROGRAMS // blocks))
+    tiles_per_chunk = triton.cdiv(sum(tiles), chunks)
+    chunks_main, chunks_aux = (triton.cdiv(group, tiles_per_chunk) for group in tiles)
+    return Plan(
+        grid=(blocks, chunks_main + chunks_aux),
+        sizes=(num_main, num_aux, channels, pixels, chunks_main, chunks_aux, tiles_per_chunk),
+        constants={
+            "CHANNELS_LAST": channels_last,
+            "BLOCK_E": block_e,
+            "BLOCK_C": block_c,
+            "MERGE": max(1, min(32, MERGE_SIZE // block_c)),
+        },
+        channels_last=channels_last,
+    )
+
+
+def covers_input(x: Tensor, *like_x: Tensor | None) -> bool:
+    """Whether the kernels take `x`: dtype, a dense layout, sizes; and tensors of its shape."""
+    if x.dtype not in KERNEL_DTYPES or x.dim() < 2 or x.numel() == 0:
+        return False
+    if any(t is not None and (t.dtype != x.dtype or t.shape != x.shape) for t in like_x):
+        return False
+    dense = x.is_contiguous() or (
+        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    )
+    # Offsets within an image and counts of elements are 32 bits wide, addresses are 64.
+    return dense and x[0].numel() < 2**31 and x.numel() // x.shape[1] < 2**31
+
+
+def covers_parameters(*parameters: Tensor | None) -> bool:
+    """Whether the kernels take these per-channel tensors."""
+    return all(p is None or (p.dtype in KERNEL_DTYPES and p.is_contiguous()) for p in parameters)
+
+
+def in_layout_of(x: Tensor, other: Tensor, plan: Plan) -> Tensor:
+    """`other` itself where it lies in memory as `x` does, else a copy that does."""
+    if plan.channels_last and x.dim() == 4:
+        return other.contiguous(memory_format=torch.channels_last)
+    return other.contiguous()
+
+
+@triton.jit
+def chunk_of(
+    pid,
+    num_main,
+    num_aux,
+    pixels,
+    chunks_main,
+    tiles_per_chunk,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Group, images, elements an image, tiles an image, and tiles [first, last) of a program."""
+    is_aux = pid >= chunks_main
+    images = tl.where(is_aux, num_aux, num_main)
+    chunk = pid - tl.where(is_aux, chunks_main, 0)
+    if CHANNELS_LAST:
+        inner = images * pixels
+        images = tl.full([], 1, tl.int32)
+    else:
+        inner = tl.cast(pixels, tl.int32)
+    tiles_per_image = tl.cdiv(inner, BLOCK_E)
+    first = chunk * tiles_per_chunk
+    last = tl.minimum(first + tiles_per_chunk, images * tiles_per_image)
+    return is_aux, images, inner, tiles_per_image, first, last
+
+
+@triton.jit
+def tile_of(
+    tile,
+    is_aux,
+    inner,
+    tiles_per_image,
+    num_main,
+    channels,
+    pixels,
+    column,  # [BLOCK_C]
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Address of a tile as a 64-bit base and 32-bit offsets [BLOCK_E, BLOCK_C], and its mask."""
+    image = tile // tiles_per_image
+    start = (tile - image * tiles_per_image) * BLOCK_E
+    element = tl.arange(0, BLOCK_E)
+    image = image.to(tl.int64) + tl.where(is_aux, num_main, 0)
+    base = image * channels * pixels
+    if CHANNELS_LAST:
+        base += start.to(tl.int64) * channels
+        offset = element[:, None] * channels + column[None, :]
+    else:
+        base += start
+        offset = column[None, :] * pixels + element[:, None]
+    mask = (start + element < inner)[:, None] & (column < channels)[None, :]
+    return base, offset, mask
+
+
+@triton.jit
+def elements_before(tile, inner, tiles_per_image, BLOCK_E: tl.constexpr):
+    """Elements of a channel that lie before a tile of its group."""
+    image = tile // tiles_per_image
+    return image * inner + tl.minimum((tile - image * tiles_per_image) * BLOCK_E, inner)
+
+
+@triton.jit
+def load_channel(main, aux, is_aux, column, channels, default):
+    """Main's or auxiliary's per-channel values in float32, `default` where there is no tensor."""
+    value = tl.zeros(column.shape, tl.float32) + default
+    if is_aux:
+        if aux is not None:
+            value = tl.load(aux + column, mask=column < channels, other=0.0).to(tl.float32)
+    else:
+        if main is not None:
+            value = tl.load(main + column, mask=column < channels, other=0.0).to(tl.float32)
+    return value
+
+
+@triton.jit
+def store_group_row(pointer, value, is_aux, num_main, num_aux, column, channels):
+    """Write `value` to a group's row of a [2, channels] tensor, zeros to an empty group's."""
+    own = tl.where(is_aux, channels, 0) + column
+    tl.store(pointer + own, value, mask=column < channels)
+    if (num_main == 0) | (num_aux == 0):
+        other = tl.where(is_aux, 0, channels) + column
+        tl.store(pointer + other, tl.zeros_like(value), mask=column < channels)

@@ -1,0 +1,149 @@
+"""Deliberately broken copies of the Triton kernels: the value cases must notice each of them."""
+
+import importlib
+import shutil
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+import entprop_fast.kernels
+from tests.kernel_cases import dual_batch_norm as norm_cases
+from tests.kernel_cases import loss_and_entropy as loss_cases
+from tests.kernel_cases import select_topk as topk_cases
+
+KERNELS = Path(entprop_fast.kernels.__file__).parent
+TOPK = {
+    "tie": ("other[None, :] < row[:, None]", "other[None, :] > row[:, None]"),
+    "nan": ("tl.where(score != score, 0x7FFFFFFF, key)", "key"),
+    "zero": ("score = tl.where(score == 0, 0.0, score)", "pass"),
+    "negative": ("tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)", "bits"),
+    "tail": ("& (other < rows)[None, :]", ""),
+    "stride": ("score + other * stride", "score + other"),
+}
+LOSS = {
+    "shift": ("x - tl.max(x, axis=0)", "x"),
+    "smoothing": ("+ smoothing / classes", ""),
+    "lam": ("(1.0 - weight) * is_b", "weight * is_b"),
+    "label": ("valid = valid_a & (y_b >= 0) & (y_b < classes)", "valid = valid_a"),
+    "zero": ("tl.where(p == 0, 0.0, p * log_p)", "p * log_p"),
+    "margin": ("inside & ~is_a", "inside"),
+    "row stride": ("row * stride_units * ALIGN + column", "row * classes + column"),
+    "tail": ("tl.where(inside, tl.exp(shifted), 0.0)", "tl.exp(tl.where(inside, shifted, 0.0))"),
+}
+STATISTICS = {
+    "unshifted": ("value - shift[None, :], 0.0)", "value, 0.0)"),
+    "negative variance": ("return mean, delta - (mean - origin), m2", "return mean, delta, m2"),
+    "spread": ("within + apart * apart * weight[:, None]", "within"),
+    "weight": ("moved * weight[:, None]", "moved"),
+}
+FORWARD = {
+    "biased": ("var * (count / (count - 1.0))", "var"),
+    "momentum": ("rate = tl.where(is_aux, aux_momentum,", "rate = tl.where(~is_aux, aux_momentum,"),
+    "eps": ("tl.where(is_aux, tl.cast(aux_eps", "tl.where(~is_aux, tl.cast(aux_eps"),
+    "nan": ("tl.where(value < 0, 0.0, value)", "tl.where(value > 0, value, 0.0)"),
+    "root": ("tl.sqrt_rn(var + eps)", "(var + eps)"),
+    "residual": ("value += tl.load(residual", "value -= tl.load(residual"),
+    "last tile": ("range(0, last - first)", "range(1, last - first)"),
+}
+BACKWARD = {
+    "sign": ("tl.where(output <= 0, 0.0, value)", "tl.where(output < -1, 0.0, value)"),
+    "mask nan": ("tl.where(output <= 0, 0.0, value)", "tl.where(output > 0, value, 0.0)"),
+    "mean of g": ("g - mean_g[None, :] - centered", "g - centered"),
+    "slope": ("- centered * slope[None, :]", ""),
+    "rstd": ("slope = product * rstd / count", "slope = product / count"),
+    "frozen": (
+        "trains = tl.where(is_aux, aux_training, training) != 0",
+        "trains = is_aux | ~is_aux",
+    ),
+    "affine": ("result = g * scale[None, :]", "result = g * rstd[None, :]"),
+    "dbias": ("store_group_row(dbias, total", "store_group_row(dbias, product"),
+    "dresidual": (
+        "grad, residual, relu, dresidual = dresidual, None, False, None",
+        "relu, dresidual = False, None",
+    ),
+}
+PLAN = {
+    "group": ("image.to(tl.int64) + tl.where(is_aux, num_main, 0)", "image.to(tl.int64)"),
+    "aux parameters": ("tl.load(aux + column", "tl.load(main + column"),
+    "tail": ("(start + element < inner)[:, None]", "(start + element < inner - 1)[:, None]"),
+    "empty group": ("tl.zeros_like(value)", "value"),
+    "count": ("image * inner + tl.minimum(", "tl.minimum("),
+}
+# Two or three tiles an image or group, both groups, everything wanted, and what is special.
+NORM_CASES = (
+    "special-values-channels_last", "no-relu-contiguous", "main-frozen-channels_last",
+    "main-only-channels_last", "many-tiles-contiguous", "many-tiles-channels_last",
+    "large-mean-contiguous",
+)  # fmt: skip
+
+
+@pytest.fixture
+def mutated(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """A copy of the kernels with one replacement, imported as a package of its own."""
+    file, (right, wrong) = request.param
+    name = f"mutant_{tmp_path.name}"
+    package = Path(shutil.copytree(KERNELS, tmp_path / name))
+    source = (package / f"{file}.py").read_text()
+    assert right in source, "the kernel no longer reads so: mend the mutant"
+    (package / f"{file}.py").write_text(source.replace(right, wrong))
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = ("select_topk", "loss_and_entropy", "dual_batch_norm", "dual_batch_norm_backward")
+    for module in modules:
+        importlib.import_module(f"{name}.{module}")
+    return importlib.import_module(name)
+
+
+def _mutants(file: str, mutants: dict[str, tuple[str, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "mutated", [(file, pair) for pair in mutants.values()], ids=list(mutants), indirect=True
+    )
+
+
+@_mutants("select_topk", TOPK)
+def test_select_topk(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        for kind in ("special", "ties", "normal"):
+            topk_cases.CASES[f"{kind}-40-40-float32"](mutated.select_topk.select_topk, "cpu")
+
+
+@_mutants("loss_and_entropy", LOSS)
+def test_loss_and_entropy(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        for check in loss_cases.CASES.values():
+            check(mutated.loss_and_entropy.loss_and_entropy, "cpu")
+
+
+def _assert_norm_caught(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = SimpleNamespace(
+        forward=mutated.dual_batch_norm.dual_batch_norm,
+        backward=mutated.dual_batch_norm_backward.dual_batch_norm_backward,
+    )
+    plan = mutated.dual_batch_norm_plan
+    for name, small in (("TILE_BYTES", 1024), ("MAX_CHUNKS", 5)):
+        monkeypatch.setattr(plan, name, small)
+    with pytest.raises(AssertionError):
+        for name in NORM_CASES:
+            norm_cases.CASES[name](op, "cpu")
+
+
+@_mutants("dual_batch_norm_statistics", STATISTICS)
+def test_statistics(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    _assert_norm_caught(mutated, monkeypatch)
+
+
+@_mutants("dual_batch_norm", FORWARD)
+def test_forward(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    _assert_norm_caught(mutated, monkeypatch)
+
+
+@_mutants("dual_batch_norm_backward", BACKWARD)
+def test_backward(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    _assert_norm_caught(mutated, monkeypatch)
+
+
+@_mutants("dual_batch_norm_plan", PLAN)
+def test_plan(mutated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    _assert_norm_caught(mutated, monkeypatch)

@@ -1,0 +1,112 @@
+"""The same layers on the kernels: as close to float64 as torch's own norms, along every route."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entprop_fast import DualBatchNorm2d, route
+from entprop_fast.models.fusable import norm_relu
+from entprop_fast.ops import backend
+from tests.ops.checks import assert_no_worse
+
+ROUTES = ["main", "aux", 4]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "cumulative": {"momentum": None},
+    "no affine": {"affine": False},
+    "no running statistics": {"track_running_stats": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def kernels(bits_of_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "cpu" not in backend.build_info().backends:
+        pytest.skip("the CPU kernels are not built (no C++ compiler, or ENTPROP_BUILD=off)")
+    monkeypatch.setattr(backend, "KERNEL_DEVICES", {"cpu"})
+
+
+def layer(dtype: torch.dtype, **settings: Any) -> DualBatchNorm2d:
+    torch.manual_seed(0)
+    norm = DualBatchNorm2d(5, **settings)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, 1.0, 0.2)
+    return norm.to(dtype)
+
+
+def outcome(
+    norm: DualBatchNorm2d, x: Tensor, residual: Tensor, target: Any, grad: Tensor
+) -> dict[str, Tensor]:
+    """Everything that a training step sees of the layer."""
+    x, residual = (t.detach().clone().requires_grad_() for t in (x, residual))
+    with route(norm, target):
+        y = norm_relu(norm, x, residual)
+    y.backward(grad)
+    named = {"y": y, "dx": x.grad, "dresidual": residual.grad}
+    named |= {name: parameter.grad for name, parameter in norm.named_parameters()}
+    named |= dict(norm.named_buffers())
+    return {name: t.detach() for name, t in named.items() if t is not None}
+
+
+def images(dtype: torch.dtype, memory_format: torch.memory_format) -> tuple[Tensor, ...]:
+    """Input, residual and output gradient; the same values, rounded to `dtype`."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = (torch.randn(7, 5, 6, 3, generator=generator).bfloat16() for _ in range(3))
+    x, residual, grad = (t.to(dtype, memory_format=memory_format) for t in tensors)
+    return 3 + x, residual, grad
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("target", ROUTES)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_as_close_to_float64_as_torch(
+    settings: dict[str, Any],
+    target: Any,
+    memory_format: torch.memory_format,
+    training: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(dtype: torch.dtype) -> dict[str, Tensor]:
+        x, residual, grad = images(dtype, memory_format)
+        return outcome(layer(dtype, **settings).train(training), x, residual, target, grad)
+
+    ours = run(torch.float32)
+    monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
+    torchs, truth = run(torch.float32), run(torch.float64)
+    assert ours.keys() == torchs.keys() == truth.keys()
+    for name, expected in truth.items():
+        if not expected.is_floating_point():
+            assert torch.equal(ours[name], expected), name
+            continue
+        # Gradients of the affine parameters are sums of terms of up to 10 (4 sigma times 2.5).
+        assert_no_worse(ours[name], torchs[name], expected, addend=10.0)
+
+
+def test_a_hook_sees_the_norm_alone() -> None:
+    norm, seen = layer(torch.float32), []
+    norm.register_forward_hook(lambda _, __, y: seen.append(y.clone()))
+    x, residual, _ = images(torch.float32, torch.contiguous_format)
+    y = norm_relu(norm, x, residual)
+    assert torch.equal(y, F.relu(seen[0] + residual))
+    assert seen[0].amin() < 0
+
+
+def test_a_hook_of_the_auxiliary_half_runs() -> None:
+    norm, calls = layer(torch.float32), []
+    norm.aux_bn.register_forward_hook(lambda *_: calls.append(1))
+    with route(norm, 4):
+        norm(images(torch.float32, torch.contiguous_format)[0])
+    assert calls == [1]
+
+
+def test_a_plain_norm_is_fused_too() -> None:
+    x, residual, _ = images(torch.float32, torch.channels_last)
+    torch.manual_seed(0)
+    ours, torchs = nn.BatchNorm2d(5), nn.BatchNorm2d(5)
+    found, expected = norm_relu(ours, x, residual), F.relu(torchs(x) + residual)
+    torch.testing.assert_close(found, expected)
+    for name, buffer in torchs.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)

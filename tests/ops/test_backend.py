@@ -1,0 +1,38 @@
+"""Which backend runs: the variable, and the way from a Triton launcher to the reference."""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from entprop_fast.ops.library import NAMESPACE
+from entprop_fast.ops.triton import _LOOKS_AT, _launcher
+
+
+def run_python(code: str, choice: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ENTPROP_BACKEND": choice}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+
+
+def test_reference_is_a_choice() -> None:
+    code = "from entprop_fast.ops import backend; print(sorted(backend.KERNEL_DEVICES))"
+    assert run_python(code, "reference").stdout == "[]\n"
+
+
+def test_unknown_choice() -> None:
+    result = run_python("import entprop_fast.ops", "fast")
+    assert "ENTPROP_BACKEND='fast': expected one of auto, reference" in result.stderr
+
+
+def test_what_triton_does_not_cover_goes_to_the_reference() -> None:
+    score = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
+    launch = _launcher("select_topk", _LOOKS_AT["select_topk"])
+    assert launch(score, 2).tolist() == [1, 2]
+
+
+def test_triton_serves_cuda() -> None:
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert all(has_kernel(f"{NAMESPACE}::{name}", "CUDA") for name in _LOOKS_AT)
