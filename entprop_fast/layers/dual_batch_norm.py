@@ -51,8 +51,8 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
     Without a route it is `nn.BatchNorm2d`: same arguments, values, gradients and state dict keys.
     Inside ``with entprop_fast.route(model, "aux")`` the auxiliary batch norm, with affine
     parameters and running statistics of its own, takes its place; with an integer route each of
-    the two normalises its rows of the batch with their own statistics (PAPER: EntProp section 3,
-    MBN and ABN). A plain checkpoint loads with ``strict=True``: it fills both.
+    the two normalises its rows of the batch with their own statistics (the paper's MBN and ABN;
+    docs/algorithm.md). A plain checkpoint loads with ``strict=True``: it fills both.
 
     Args:
         num_features: C of the input ``[N, C, H, W]``.
@@ -100,7 +100,7 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
             residual: shape and dtype of `x`.
             relu: apply ReLU last.
         """
-        return super().forward(x, residual=residual, relu=relu)
+        return self._forward(x, residual=residual, relu=relu)
 
     def normalise(
         self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False

@@ -42,8 +42,12 @@ class DualNorm(nn.Module):
         """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""
         self.num_main, self.route_batch, self._routed = num_main, batch, True
 
-    def forward(self, x: Tensor, **after: Any) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, of any shape the plain norm takes, along the current route."""
+        return self._forward(x)
+
+    def _forward(self, x: Tensor, **after: Any) -> Tensor:
+        """`forward`, with what a subclass's `normalise` takes besides."""
         # A forward inside a backward pass is a checkpoint's, which computes again.
         compiling = torch.compiler.is_compiling()
         if self._routed and not compiling and torch._C._current_graph_task_id() != -1:

@@ -3,12 +3,31 @@
 from timm.layers import BatchNormAct2d, LayerNorm, LayerNorm2d, SyncBatchNormAct
 from torch import Tensor, nn
 
+from entprop_fast.layers.batch_norm_op import has_hooks
 from entprop_fast.layers.dual_batch_norm import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.dual_layer_norm import DualLayerNorm
-from entprop_fast.layers.dual_norm import DualNorm
 
 
-class _Activated(DualNorm):
+class DualBatchNormAct2d(DualBatchNorm2d, BatchNormAct2d):
+    """timm's `BatchNormAct2d`: two batch norms, one drop and one activation after them."""
+
+    plain_class = BatchNormAct2d
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
+        """`DualBatchNorm2d.forward`, then timm's drop and activation; a plain ReLU is fused."""
+        drops = type(self.drop) is not nn.Identity or has_hooks(self.drop)
+        if not drops and type(self.act) is nn.ReLU and not has_hooks(self.act):
+            return super().forward(x, residual, relu=True)
+        y: Tensor = self.act(self.drop(super().forward(x, residual, relu=relu)))
+        return y
+
+
+class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):
+    """What timm's ``convert_sync_batchnorm`` makes of a `BatchNormAct2d`, dual or not."""
+
+    plain_class = SyncBatchNormAct
     drop: nn.Module
     act: nn.Module
 
@@ -16,18 +35,6 @@ class _Activated(DualNorm):
         """Normalise along the route, then timm's drop and activation."""
         y: Tensor = self.act(self.drop(super().forward(x)))
         return y
-
-
-class DualBatchNormAct2d(_Activated, DualBatchNorm2d, BatchNormAct2d):
-    """timm's `BatchNormAct2d`: two batch norms, one drop and one activation after them."""
-
-    plain_class = BatchNormAct2d
-
-
-class DualSyncBatchNormAct(_Activated, DualSyncBatchNorm, SyncBatchNormAct):
-    """What timm's ``convert_sync_batchnorm`` makes of a `BatchNormAct2d`, dual or not."""
-
-    plain_class = SyncBatchNormAct
 
 
 class DualTimmLayerNorm(DualLayerNorm, LayerNorm):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from entprop_fast import DualBatchNorm2d, route
-from entprop_fast.layers.dual_batch_norm import cumulative_batch_norm
+from entprop_fast.layers.batch_norm_op import cumulative_batch_norm
 from entprop_fast.layers.routing import Target
 from tests.layers import oracle
 

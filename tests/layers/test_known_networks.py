@@ -80,16 +80,29 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
-def test_the_activation_of_timm_s_norms_is_kept() -> None:
-    plain: Any = timm.layers.BatchNormAct2d(3, act_layer=nn.SiLU, drop_layer=nn.Dropout)
+@pytest.mark.parametrize("drop_layer", [None, nn.Dropout])
+@pytest.mark.parametrize("act_layer", [nn.SiLU, nn.ReLU])
+def test_the_activation_of_timm_s_norms_is_kept(
+    act_layer: type[nn.Module], drop_layer: type[nn.Module] | None
+) -> None:
+    plain: Any = timm.layers.BatchNormAct2d(3, act_layer=act_layer, drop_layer=drop_layer)
     oracle.randomize(plain)
-    plain.drop.p = 0.0
+    if drop_layer is not None:
+        plain.drop.p = 0.0
     dual, x = convert_dual_norm(copy.deepcopy(plain)), torch.randn(4, 3, 2, 2)
     with route(dual, 2):
         y = dual(x)
     halves = [oracle.batch_norm(part, plain.weight, plain.bias, plain.eps).y for part in x.split(2)]
-    torch.testing.assert_close(y.double(), nn.functional.silu(torch.cat(halves)))
+    torch.testing.assert_close(y.double(), act_layer()(torch.cat(halves)))
     assert "act" not in dict(dual.aux_bn.named_children())
+
+
+def test_a_hook_on_timm_s_activation_sees_what_the_norm_gave() -> None:
+    dual: Any = convert_dual_norm(timm.layers.BatchNormAct2d(3))
+    seen: list[Tensor] = []
+    dual.act.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    dual(torch.randn(4, 3, 2, 2))
+    assert (seen[0] < 0).any()
 
 
 def test_torchvision_s_own_layer_norms_are_named() -> None:

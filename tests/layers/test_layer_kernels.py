@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entprop_fast import DualBatchNorm2d, route
+from entprop_fast import DualBatchNorm2d, build_info, route
 from entprop_fast.models.fusable import norm_relu
 from entprop_fast.ops import backend
 from tests.ops.checks import assert_no_worse
@@ -23,7 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def kernels(bits_of_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "cpu" not in backend.build_info().backends:
+    if "cpu" not in build_info().backends:
         pytest.skip("the CPU kernels are not built (no C++ compiler, or ENTPROP_BUILD=off)")
     monkeypatch.setattr(backend, "KERNEL_DEVICES", {"cpu"})
 
