@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from entprop_fast import checkpoint, data, names
-from entprop_fast.layers import convert_dual_norm, route
+from entprop_fast.layers import route
 from entprop_fast.methods import METHODS
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
@@ -80,14 +80,12 @@ def load_network(
 def _from_state(path: Path, state: dict[str, Any]) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
         spec = NetworkSpec(**state["network"])
-        model = spec.build()
-        dual = METHODS[state["config"]["method"]].needs_dual_norms
-        if dual:
-            convert_dual_norm(model)
+        method = state["config"]["method"]
+        model = spec.build_for(method)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is another version's checkpoint: {error}") from error
-    return model, spec, dual
+    return model, spec, METHODS[method].needs_dual_norms
 
 
 def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:

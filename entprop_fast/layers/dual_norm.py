@@ -40,7 +40,8 @@ class DualNorm(nn.Module):
 
     def set_route(self, num_main: int | None, batch: int | None) -> None:
         """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""
-        self.num_main, self.route_batch, self._routed = num_main, batch, True
+        # Past nn.Module.__setattr__: a step routes every layer several times.
+        self.__dict__.update(num_main=num_main, route_batch=batch, _routed=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, of any shape the plain norm takes, along the current route."""

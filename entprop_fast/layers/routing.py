@@ -48,9 +48,9 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
         raise TypeError(f"batch={batch!r}: expected the batch size, an int, or None")
     if batch is not None and batch < 1:
         raise ValueError(f"batch={batch}: expected the batch size, at least 1")
-    layers = dual_layers(model)
+    layers, plain = _norms(model)
     before = [(layer.num_main, layer.route_batch) for layer in layers]
-    with _plain_norms(plain_batch_norms(model), held=num_main == 0):
+    with _plain_norms(plain, held=num_main == 0):
         try:
             for layer in layers:
                 layer.set_route(num_main, batch)
@@ -66,19 +66,7 @@ def dual_layers(model: nn.Module) -> list[DualNorm]:
     Raises:
         ValueError: there is none, or torch's ``convert_sync_batchnorm`` took their routing away.
     """
-    layers = [module for module in model.modules() if isinstance(module, DualNorm)]
-    lost = [name for name, module in model.named_modules() if lost_routing(module)]
-    if lost:
-        raise ValueError(
-            f"model: {', '.join(lost)} lost its routing, as torch's convert_sync_batchnorm does: "
-            "call entprop_fast.convert_dual_norm(model) on the converted model to get it back"
-        )
-    if not layers:
-        raise ValueError(
-            "model has no dual norm layer: call entprop_fast.convert_dual_norm(model) first, and "
-            "make the optimizer after that"
-        )
-    return layers
+    return _norms(model)[0]
 
 
 def lost_routing(module: nn.Module) -> bool:
@@ -90,16 +78,31 @@ def lost_routing(module: nn.Module) -> bool:
     )
 
 
-def plain_batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Batch norms of `model` that are neither dual nor the auxiliary half of a dual layer."""
-    halves = {id(m.aux) for m in model.modules() if isinstance(m, DualNorm)}
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        and not isinstance(module, DualNorm)
-        and id(module) not in halves
-    ]
+def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm]]:
+    """The dual layers of `model`, and its batch norms that belong to none of them.
+
+    One walk over the modules: a step enters several routes.
+    """
+    layers: list[DualNorm] = []
+    others: list[_BatchNorm] = []
+    for module in model.modules():
+        if isinstance(module, DualNorm):
+            layers.append(module)
+        elif isinstance(module, _BatchNorm):
+            others.append(module)
+    if any(map(lost_routing, others)):
+        lost = [name for name, module in model.named_modules() if lost_routing(module)]
+        raise ValueError(
+            f"model: {', '.join(lost)} lost its routing, as torch's convert_sync_batchnorm does: "
+            "call entprop_fast.convert_dual_norm(model) on the converted model to get it back"
+        )
+    if not layers:
+        raise ValueError(
+            "model has no dual norm layer: call entprop_fast.convert_dual_norm(model) first, and "
+            "make the optimizer after that"
+        )
+    halves = {id(layer.aux) for layer in layers}
+    return layers, [norm for norm in others if id(norm) not in halves]
 
 
 @contextlib.contextmanager

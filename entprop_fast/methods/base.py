@@ -15,7 +15,7 @@ from entprop_fast.methods import checks
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
 from entprop_fast.methods.targets import Targets
-from entprop_fast.methods.transaction import undone, undone_on_error
+from entprop_fast.methods.transaction import snapshot
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 
 
@@ -208,17 +208,17 @@ class Method(abc.ABC):
             yield
             return
         modules = [m for m in (self.model, self.criterion) if m is not None]
-        state, rows = (modules, self.optimizer, self.generator, images.device), self.rows
-        for target, reason in self._single_rows(len(images)):
-            with undone(*state):
+        undo, rows = snapshot(modules, self.optimizer, self.generator, images.device), self.rows
+        try:
+            for target, reason in self._single_rows(len(images)):
                 self._try_single_row(images[:1], target, reason)
-        # Only a forward tells the classes, and whether the model takes images of a new shape.
-        with undone_on_error(*state):
-            try:
-                yield
-            except BaseException:
-                self.rows = rows
-                raise
+                undo()
+            # Only a forward tells the classes, and whether the model takes images of a new shape.
+            yield
+        except BaseException:
+            undo()
+            self.rows = rows
+            raise
         self._seen.add(images.shape)
 
     def _checks_values(self, images: Tensor) -> bool:

@@ -1,54 +1,24 @@
 """A refused call changes nothing: gradients, buffers and random numbers are put back."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 
-@contextlib.contextmanager
-def undone_on_error(
-    modules: Sequence[nn.Module],
-    optimizer: Optimizer,
-    generator: torch.Generator | None,
-    device: torch.device,
-) -> Iterator[None]:
-    """Leave `modules` and the random generators as they were if the block raises.
-
-    Put back are the buffers of `modules`, the gradients of their parameters and of those of
-    `optimizer`, `generator` and the default generators of the CPU and of `device`.
-    """
-    undo = _snapshot(modules, optimizer, generator, device)
-    try:
-        yield
-    except BaseException:
-        undo()
-        raise
-
-
-@contextlib.contextmanager
-def undone(
-    modules: Sequence[nn.Module],
-    optimizer: Optimizer,
-    generator: torch.Generator | None,
-    device: torch.device,
-) -> Iterator[None]:
-    """Leave `modules` and the random generators as they were, whatever happens."""
-    undo = _snapshot(modules, optimizer, generator, device)
-    try:
-        yield
-    finally:
-        undo()
-
-
-def _snapshot(
+def snapshot(
     modules: Sequence[nn.Module],
     optimizer: Optimizer,
     generator: torch.Generator | None,
     device: torch.device,
 ) -> Callable[[], None]:
+    """How `modules` and the random generators stand now, as a call that puts them back.
+
+    Put back, as often as it is called, are the buffers of `modules`, the gradients of their
+    parameters and of those of `optimizer`, `generator` and the default generators of the CPU and of
+    `device`.
+    """
     buffers = [
         (owner, name, buffer, buffer.clone())
         for module in modules

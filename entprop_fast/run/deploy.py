@@ -15,7 +15,8 @@ from torch import nn
 from entprop_fast import models
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import ImageData
-from entprop_fast.layers import strip_auxiliary
+from entprop_fast.layers import convert_dual_norm, strip_auxiliary
+from entprop_fast.methods import METHODS
 from entprop_fast.models import resnet
 
 CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
@@ -49,6 +50,11 @@ class NetworkSpec:
             stem=self.stem,
         )
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def build_for(self, method: str) -> nn.Module:
+        """The network that `method` trains: `build`, with dual norms where it needs them."""
+        model = self.build()
+        return convert_dual_norm(model) if METHODS[method].needs_dual_norms else model
 
 
 def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:

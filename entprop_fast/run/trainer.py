@@ -13,8 +13,7 @@ from torch import Tensor
 
 from entprop_fast import checkpoint, metrics
 from entprop_fast.data import DeviceLoader, ImageData
-from entprop_fast.layers import convert_dual_norm
-from entprop_fast.methods import METHODS, create_method
+from entprop_fast.methods import create_method
 from entprop_fast.run import recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
@@ -51,10 +50,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.images = images
         self.spec = network_for(config.arch, images, config.seed)
-        model = self.spec.build()
-        if METHODS[config.method].needs_dual_norms:
-            convert_dual_norm(model)
-        self.model = model.to(self.device).train()
+        self.model = self.spec.build_for(config.method).to(self.device).train()
         self.loader = DeviceLoader(
             channels_last(images.train_images),
             images.train_labels,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import Method, StepResult, convert_dual_norm, create_method
+from entprop_fast.methods import METHODS
 from tests.methods.support import (
     assert_equal,
     batch,
@@ -19,8 +20,6 @@ from tests.methods.support import (
     parameters,
     plain_network,
 )
-
-METHODS = ["entprop", "vanilla", "mixup"]
 
 
 def with_unused_parameter() -> nn.Module:

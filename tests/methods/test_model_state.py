@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import Method, convert_dual_norm
+from entprop_fast.methods import METHODS
 from tests.methods.support import (
     CLASSES,
     assert_equal,
@@ -17,8 +18,6 @@ from tests.methods.support import (
     parameters,
     statistics,
 )
-
-METHODS = ["entprop", "vanilla", "mixup"]
 
 
 def flags(model: nn.Module) -> list[Any]:

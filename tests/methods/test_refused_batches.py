@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import Method, convert_dual_norm, create_method
+from entprop_fast.methods import METHODS
 from tests.methods.support import (
     CLASSES,
     assert_equal,
@@ -19,7 +20,6 @@ from tests.methods.support import (
     make,
 )
 
-METHODS = ["entprop", "vanilla", "mixup"]
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 Change = Callable[[Tensor, Tensor], tuple[Any, Any]]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from entprop_fast import create_method
+from entprop_fast.methods import METHODS
 from entprop_fast.reference import entprop_step
 from tests.methods.support import (
     assert_equal,
@@ -23,7 +24,6 @@ from tests.methods.support import (
     statistics,
 )
 
-METHODS = ["entprop", "vanilla", "mixup"]
 OPTIMIZERS: list[Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = [
     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=5e-4),
