@@ -8,6 +8,7 @@ import torch
 
 from entprop_fast import checkpoint, data
 from entprop_fast.data import ImageData
+from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.errors import UsageError, bad_input
@@ -55,6 +56,8 @@ def train(
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         trainer = Trainer(config, images or _load_data(config), reporter)
+    if reason := why_reference(trainer.device.type):
+        reporter.say(reason)
     folder.claim()
     if state is not None:
         checkpoint.set_corrupt_aside(folder.path)

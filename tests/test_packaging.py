@@ -98,6 +98,23 @@ def test_what_cannot_be_compiled_is_one_line_and_a_pure_wheel(
     assert wheel.name.endswith("py3-none-any.whl")
 
 
+def test_without_a_compiler_it_trains_and_says_so_once(source: Path, tmp_path: Path) -> None:
+    _, wheel = build_wheel(source, tmp_path, CXX="/nonexistent")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    flags = "--out run --device cpu --threads 1 --train-size 64 --epochs 1".split()
+    run = subprocess.run(
+        [sys.executable, "-m", "entprop_fast.train", *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    (line,) = [line for line in run.stdout.splitlines() if "reference backend" in line]
+    assert "entprop_fast._C is not built" in line
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 def test_build_without_torch_is_pure_and_names_the_flag(source: Path, tmp_path: Path) -> None:
     # An isolated build environment, in short: importing torch fails.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")

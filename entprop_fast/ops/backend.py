@@ -58,6 +58,24 @@ def backends() -> dict[str, dict[str, str]]:
     }
 
 
+def why_reference(device_type: str) -> str | None:
+    """Which ops run through the reference there, and why; None where each has its kernel."""
+    served = backends().get(device_type)
+    slow = [] if served is None else [op for op, name in served.items() if name == "reference"]
+    if served is not None and not slow:
+        return None
+    what = ", ".join(slow) if served and len(slow) < len(served) else "every op"
+    if BACKEND == "reference":
+        why = "ENTPROP_BACKEND=reference"
+    elif served is None:
+        why = f"there are no kernels for the device {device_type!r}"
+    elif device_type == "cuda" and slow[0] in TRITON_OPS:
+        why = "Triton is not installed"
+    else:
+        why = build_info().reason or f"entprop_fast._C was built without {device_type}"
+    return f"{what} in plain PyTorch (the reference backend), slower: {why}"
+
+
 def uses_kernels(x: Tensor) -> bool:
     """Whether an op on `x` goes to the kernels rather than to differentiable plain PyTorch.
 
