@@ -53,7 +53,7 @@ void launch(Kernel kernel, const Tensor& out, const Tensor& grad, const Tensor& 
   const auto device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const cuda::Images images{index.numel(), x.size(0), x.size(1),
                             x.numel() / (x.size(0) * x.size(1)), !x.is_contiguous()};
   const cuda::Bounds bounds{alpha.const_data_ptr(), eps.const_data_ptr(), lo.const_data_ptr(),
