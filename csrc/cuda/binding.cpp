@@ -31,7 +31,9 @@ bool on_device_of(const Tensor& x, const Tensor& t) {
 bool covered(const Tensor& x, const Tensor& index, std::initializer_list<const Tensor*> like,
              std::initializer_list<const Tensor*> bounds) {
   if (!kernel_type(x) || x.dim() < 2 || x.numel() == 0 || !is_dense(x)) return false;
-  if (x.numel() / x.size(0) > std::numeric_limits<int32_t>::max()) return false;
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  const int64_t per_row = x.numel() / x.size(0);
+  if (per_row > kMax || index.numel() > kMax / (per_row / cuda::kThreads + 1)) return false;
   if (index.scalar_type() != ScalarType::Long || !on_device_of(x, index)) return false;
   for (const Tensor* t : like)
     if (t->scalar_type() != x.scalar_type() || !same_layout(*t, x) || !on_device_of(x, *t))

@@ -1,11 +1,11 @@
 """Triton kernels on CPU tensors. Runs as a pytest process of its own under TRITON_INTERPRET=1."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+from tests.kernel_cases.memory import poisoned_memory  # noqa: F401
 
 HERE = Path(__file__).parent
 # Of the interpreter, not of the kernels: NumPy reports what a GPU computes in silence, NaN that
@@ -33,11 +33,3 @@ def interpreter() -> None:
         pytest.skip(
             "needs a process of its own: TRITON_INTERPRET=1 pytest tests/kernels_interpreter"
         )
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """`torch.empty` returns NaN and the largest integer: an element left unwritten shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
