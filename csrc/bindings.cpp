@@ -1,6 +1,9 @@
 // The module entprop_fast._C. Loading it registers the ops that the other files of csrc/ implement;
 // it exports build_info() alone.
 
+// torch 2.11's copy of pybind11 refuses files that keep to the stable ABI, as the others here do;
+// this one sees nothing else of torch.
+#undef TORCH_TARGET_VERSION
 #include <pybind11/pybind11.h>
 
 #include <string>

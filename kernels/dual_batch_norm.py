@@ -123,7 +123,7 @@ def _normalize(
 
 def covers(x: Tensor, residual: Tensor | None, *parameters: Tensor | None) -> bool:
     """Whether `dual_batch_norm` takes these inputs; `parameters` are the eight per-channel ones."""
-    return covers_input(x, residual) and covers_parameters(*parameters)
+    return covers_input(x, residual) and covers_parameters(x, *parameters)
 
 
 def dual_batch_norm(

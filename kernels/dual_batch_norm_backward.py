@@ -183,7 +183,7 @@ def covers(
     grad: Tensor, x: Tensor, residual: Tensor | None, *parameters: Tensor | None
 ) -> bool:  # fmt: skip
     """Whether `dual_batch_norm_backward` takes these; `parameters` are weight, bias and aux's."""
-    return covers_input(x, grad, residual) and covers_parameters(*parameters)
+    return covers_input(x, grad, residual) and covers_parameters(x, *parameters)
 
 
 def dual_batch_norm_backward(

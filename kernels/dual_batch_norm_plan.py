@@ -24,6 +24,10 @@ TILE_BYTES = 8192  # two 16-byte loads a thread and tensor
 MAX_PROGRAMS = 1024  # about eight for each multiprocessor, shared between channels and chunks
 MAX_CHUNKS = 128  # each program of the second launch merges the partial sums of all chunks
 MERGE_SIZE = 1024  # partial sums merged at a time, chunks x channels
+# Counts, and offsets within a tile or an image, are 32 bits wide and run at most a tile past the
+# end; a tile spans 128 rows of channels, the partial sums about as many.
+MAX_COUNT = 2**31 - TILE_BYTES
+MAX_CHANNELS = 2**23
 
 
 class Plan(NamedTuple):
@@ -77,21 +81,28 @@ def make_plan(x: Tensor, num_main: int) -> Plan:
 
 
 def covers_input(x: Tensor, *like_x: Tensor | None) -> bool:
-    """Whether the kernels take `x`: dtype, a dense layout, sizes; and tensors of its shape."""
+    """Whether the kernels take `x`: dtype, a dense layout, sizes; and tensors beside it like it."""
     if x.dtype not in KERNEL_DTYPES or x.dim() < 2 or x.numel() == 0:
         return False
-    if any(t is not None and (t.dtype != x.dtype or t.shape != x.shape) for t in like_x):
-        return False
+    for t in like_x:
+        if t is not None and not (
+            t.dtype == x.dtype and t.shape == x.shape and t.device == x.device
+        ):
+            return False
     dense = x.is_contiguous() or (
         x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     )
-    # Offsets within an image and counts of elements are 32 bits wide, addresses are 64.
-    return dense and x[0].numel() < 2**31 and x.numel() // x.shape[1] < 2**31
+    channels, image = x.shape[1], x[0].numel()
+    fits = image < MAX_COUNT and x.numel() // channels < MAX_COUNT and channels < MAX_CHANNELS
+    return dense and fits
 
 
-def covers_parameters(*parameters: Tensor | None) -> bool:
-    """Whether the kernels take these per-channel tensors."""
-    return all(p is None or (p.dtype in KERNEL_DTYPES and p.is_contiguous()) for p in parameters)
+def covers_parameters(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether the kernels take these per-channel tensors beside `x`."""
+    return all(
+        p is None or (p.dtype in KERNEL_DTYPES and p.is_contiguous() and p.device == x.device)
+        for p in parameters
+    )
 
 
 def in_layout_of(x: Tensor, other: Tensor, plan: Plan) -> Tensor:

@@ -24,6 +24,7 @@ def statistics(
     BLOCK_C: tl.constexpr,
     MERGE: tl.constexpr,
 ):
+    """Partial statistics of every chunk, in one read of `x`; nothing for a group that is frozen."""
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
     is_aux, _, inner, tiles_per_image, first, last = chunk_of(

@@ -62,7 +62,7 @@ inline bool is_dense(const Tensor& x) { return x.is_contiguous() || is_channels_
 inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* strides, int64_t dim,
                     ScalarType dtype) {
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       dim, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
       aoti_torch_device_type_cpu(), like.get_device_index(), &handle));
   return Tensor(handle);

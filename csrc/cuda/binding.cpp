@@ -31,7 +31,9 @@ bool on_device_of(const Tensor& x, const Tensor& t) {
 bool covered(const Tensor& x, const Tensor& index, std::initializer_list<const Tensor*> like,
              std::initializer_list<const Tensor*> bounds) {
   if (!kernel_type(x) || x.dim() < 2 || x.numel() == 0 || !is_dense(x)) return false;
-  if (x.numel() / x.size(0) > std::numeric_limits<int32_t>::max()) return false;
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  const int64_t per_row = x.numel() / x.size(0);
+  if (per_row > kMax || index.numel() > kMax / (per_row / cuda::kThreads + 1)) return false;
   if (index.scalar_type() != ScalarType::Long || !on_device_of(x, index)) return false;
   for (const Tensor* t : like)
     if (t->scalar_type() != x.scalar_type() || !same_layout(*t, x) || !on_device_of(x, *t))
@@ -53,7 +55,7 @@ void launch(Kernel kernel, const Tensor& out, const Tensor& grad, const Tensor& 
   const auto device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
   const cuda::Images images{index.numel(), x.size(0), x.size(1),
                             x.numel() / (x.size(0) * x.size(1)), !x.is_contiguous()};
   const cuda::Bounds bounds{alpha.const_data_ptr(), eps.const_data_ptr(), lo.const_data_ptr(),

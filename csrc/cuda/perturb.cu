@@ -6,7 +6,6 @@
 namespace entprop::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kBlocks = 4;  // a multiprocessor, at least: 64 registers a thread at most
 constexpr int kBytes = 16;  // of one access
 

@@ -7,6 +7,8 @@
 
 namespace entprop::cuda {
 
+constexpr int kThreads = 256;  // of a block; each row of images has blocks of its own
+
 enum class Type : int { float32, float64, float16, bfloat16 };
 
 // Images [rows, channels, pixels], or [rows, pixels, channels] where `channels_last`; a row of

@@ -99,6 +99,27 @@ def check(
     assert torch.equal(x.cpu(), step.x), "x was changed"
 
 
+def check_no_rows(op: Any, device: str) -> None:
+    """An empty selection is an empty result of the right shape and layout, and no launch."""
+    step = make((3, 3, 4, 4), torch.float32, torch.channels_last)
+    x, none = step.x.to(device), torch.empty(0, dtype=torch.int64, device=device)
+    bounds = [value.to(device) for value in step.bounds]
+    gathered = op.gather_perturb(x, x, none, *bounds)
+    assert gathered.shape == (0, 3, 4, 4)
+    assert gathered.is_contiguous(memory_format=torch.channels_last)
+    op.perturb_(gathered, gathered.clone(), x, none, *bounds)
+
+
+def check_strided_index(op: Any, device: str) -> None:
+    """The index may be a column of a table, and name a row twice."""
+    step = make((5, 3, 4, 4), torch.float32, torch.contiguous_format)
+    table = torch.tensor([[4, 0], [1, 0], [4, 3]], device=device)
+    x, grad, *bounds = (value.to(device) for value in (step.x, step.grad, *step.bounds))
+    apart = op.gather_perturb(x, grad, table[:, 0], *bounds)
+    assert torch.equal(apart, op.gather_perturb(x, grad, table[:, 0].contiguous(), *bounds))
+    assert torch.equal(apart[0], apart[2]) and not torch.equal(apart[0], apart[1])
+
+
 def check_special_values(op: Any, device: str) -> None:
     """NaN and infinite images, and a NaN bound, are treated as torch.clamp does."""
     x = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.5] * 2).reshape(1, 2, 2, 2)
@@ -124,4 +145,8 @@ CASES: dict[str, Callable[[Any, str], None]] = {
     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
     for offset in ((0, 1) if dtype == torch.bfloat16 else (0,))
 }
-CASES["special-values"] = check_special_values
+CASES |= {
+    "no-rows": check_no_rows,
+    "strided-index": check_strided_index,
+    "special-values": check_special_values,
+}

@@ -34,13 +34,14 @@ class _AbsentGpu:
     """A driver that only knows which GPU it stands for."""
 
     def __init__(self, capability: int) -> None:
+        self.capability = capability
         self.target = GPUTarget("cuda", capability, 32)
 
     def get_current_target(self) -> GPUTarget:
         return self.target
 
     def get_current_device(self) -> int:
-        return self.target.arch
+        return self.capability
 
     def get_current_stream(self, device: int) -> int:
         return 0

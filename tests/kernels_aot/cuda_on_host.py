@@ -35,12 +35,12 @@ void launch_on_host(Kernel kernel, long blocks, int threads, Arguments... argume
 """
 ENTRY = """
 extern "C" int step(int onward, int type, void* out, const void* grad, const void* x,
-                    const long* index, const void* alpha, const void* eps, const void* lo,
-                    const void* hi, long rows, long available, long channels, long pixels,
-                    int channels_last) {
+                    const long* index, long stride, const void* alpha, const void* eps,
+                    const void* lo, const void* hi, long rows, long available, long channels,
+                    long pixels, int channels_last) {
   using namespace entprop::cuda;
   return (onward ? perturb : gather_perturb)(
-      Type(type), out, grad, x, Rows{index, 1}, Bounds{alpha, eps, lo, hi},
+      Type(type), out, grad, x, Rows{index, stride}, Bounds{alpha, eps, lo, hi},
       Images{rows, available, channels, pixels, channels_last != 0}, nullptr);
 }
 """
@@ -67,9 +67,8 @@ def build(source: str, folder: Path) -> SimpleNamespace:
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     step = ctypes.CDLL(str(library)).step
-    step.argtypes = (
-        [ctypes.c_int] * 2 + [ctypes.c_void_p] * 8 + [ctypes.c_long] * 4 + [ctypes.c_int]
-    )
+    pointer, number, flag = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    step.argtypes = [flag, flag, *[pointer] * 4, number, *[pointer] * 4, *[number] * 4, flag]
 
     def run(
         onward: bool, out: Tensor, grad: Tensor, x: Tensor, index: Tensor, *bounds: Any
@@ -77,8 +76,8 @@ def build(source: str, folder: Path) -> SimpleNamespace:
         rows, channels, pixels = len(index), x.shape[1], x[0, 0].numel()
         error = step(
             onward, TYPES[x.dtype], out.data_ptr(), grad.data_ptr(), x.data_ptr(),
-            index.data_ptr(), *(b.data_ptr() for b in bounds), rows, x.shape[0], channels, pixels,
-            not x.is_contiguous(),
+            index.data_ptr(), index.stride(0), *(b.data_ptr() for b in bounds), rows, x.shape[0],
+            channels, pixels, not x.is_contiguous(),
         )  # fmt: skip
         assert error == 0
 

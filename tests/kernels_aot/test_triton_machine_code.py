@@ -39,9 +39,8 @@ def _norm(
     """Forward and backward, two groups."""
     x = _empty(*shape, dtype=dtype).to(memory_format=LAYOUTS[layout])
     other = torch.empty_like(x) if residual else None
-    channels = shape[1]
-    affine = [_empty(channels) for _ in range(4)]
-    statistics = _empty(2, channels)
+    affine = (_empty(shape[1]),) * 4
+    statistics = _empty(2, shape[1])
 
     def launch() -> None:
         dual_batch_norm(
@@ -103,6 +102,7 @@ def test_norm_without_residual(
         ((128, 33, 7, 7), BF16, 90),
         ((128, 512, 7, 7), BF16, 100),
         ((2, 1, 3, 3), F16, 90),
+        ((128, 640, 1, 1), BF16, 90),  # sizes equal to 1 become constants
     ],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)

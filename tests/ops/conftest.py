@@ -1,14 +1,21 @@
-"""Backends as a parameter: every test of values runs on each, through the same schema."""
+"""Backends as a parameter: every test of values runs on each, through the same schema.
+
+On `cuda`, marked gpu, every tensor that a test makes is on the GPU: it is the default device.
+"""
 
 import ctypes
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import entprop_fast.ops  # noqa: F401 - defines the ops
 from entprop_fast.ops import backend as backends
+from tests.kernel_cases.dual_batch_norm import batch_norm_chain
 
 NAMES = (
     "dual_batch_norm",
@@ -24,21 +31,47 @@ needs_extension = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=[pytest.param("cpp", marks=needs_extension), "reference"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The device of every tensor made without naming one."""
+    with torch.device(request.param):
+        yield request.param
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("cpp", marks=needs_extension),
+        "reference",
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ]
+)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Name of the backend under test; the public functions use it too."""
     if request.param == "reference":
         monkeypatch.setattr(backends, "KERNEL_DEVICES", set())
-    return str(request.param)
+    with torch.device("cuda" if request.param == "cuda" else "cpu"):
+        yield request.param
+
+
+def _batch_norm_in_float32(x: Tensor, *arguments: Any) -> Tensor:
+    chain = batch_norm_chain if x.dtype == torch.float32 else F.batch_norm
+    result: Tensor = chain(x, *arguments)
+    return result
 
 
 @pytest.fixture
 def ops(backend: str) -> SimpleNamespace:
-    """The backend's ops by name, below autograd."""
+    """The backend's ops by name, below autograd; `batch_norm` is PyTorch's, to compare with.
+
+    On the CPU that one accumulates float32 in float64, as our C++ does. Our GPU kernels do not:
+    they are held to PyTorch's elementary operations.
+    """
     suffix = "_reference" if backend == "reference" else ""
     packets = {name: getattr(torch.ops.entprop_fast, name + suffix) for name in NAMES}
     found = {name: packet.default for name, packet in packets.items()}
-    return SimpleNamespace(gather_perturb_out=packets["gather_perturb"].out, **found)
+    batch_norm = _batch_norm_in_float32 if backend == "cuda" else F.batch_norm
+    gather_out = packets["gather_perturb"].out
+    return SimpleNamespace(gather_perturb_out=gather_out, batch_norm=batch_norm, **found)
 
 
 @pytest.fixture(autouse=True)

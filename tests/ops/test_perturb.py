@@ -89,7 +89,9 @@ def test_any_values(
 
 
 @pytest.mark.parametrize("row", [-7, 5, 2**20])
-def test_index_out_of_range(ops: SimpleNamespace, row: int) -> None:
+def test_index_out_of_range(ops: SimpleNamespace, backend: str, row: int) -> None:
+    if backend == "cuda":
+        pytest.skip("no error there: tests/gpu has what comes instead")
     x, limits = torch.randn(5, 3, 4, 4), bounds(3, torch.float32)
     with pytest.raises((IndexError, RuntimeError), match="index"):
         ops.gather_perturb(x, x, torch.tensor([0, row]), *limits)

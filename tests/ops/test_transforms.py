@@ -32,7 +32,7 @@ def norm_arguments(
     residual: bool = False,
 ) -> tuple[Any, ...]:
     channels = x.shape[1]
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(x.device).manual_seed(1)
     draw = torch.rand(8, channels, generator=generator, dtype=torch.float64).to(x.dtype) + 0.5
     added = torch.randn(x.shape, generator=generator).to(x) if residual else None
     added = None if added is None else torch.empty_like(x).copy_(added)
@@ -41,7 +41,7 @@ def norm_arguments(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("residual", [False, True])
-def test_opcheck_dual_batch_norm(layout: str, residual: bool) -> None:
+def test_opcheck_dual_batch_norm(device: str, layout: str, residual: bool) -> None:
     x = LAYOUTS[layout](torch.randn(5, 9, 4, 3))
     arguments = norm_arguments(x, residual=residual)
     torch.library.opcheck(OP, arguments)
@@ -54,19 +54,19 @@ def test_opcheck_dual_batch_norm(layout: str, residual: bool) -> None:
         )
 
 
-def test_opcheck_loss_and_entropy() -> None:
+def test_opcheck_loss_and_entropy(device: str) -> None:
     labels = torch.randint(7, (5,))
     for dtype in (torch.float32, torch.bfloat16):
         logits = torch.randn(5, 7).to(dtype)
         torch.library.opcheck(LOSS, (logits, labels, labels, torch.tensor(0.5), 0.1, "margin"))
 
 
-def test_opcheck_select_topk() -> None:
+def test_opcheck_select_topk(device: str) -> None:
     torch.library.opcheck(TOPK, (torch.randn(9), 4))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_opcheck_perturb(layout: str) -> None:
+def test_opcheck_perturb(device: str, layout: str) -> None:
     x, grad = (LAYOUTS[layout](torch.randn(5, 3, 4, 6)) for _ in range(2))
     limits, index = tuple(torch.rand(4, 3)), torch.tensor([3, 1])
     torch.library.opcheck(GATHER, (x, grad, index, *limits))

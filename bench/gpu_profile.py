@@ -1,0 +1,92 @@
+"""`python -m bench.gpu_profile`: the GPU time of every kernel at a training step's sizes.
+
+With `--once` each call runs once more after its warm-up and nothing is printed: for ncu.
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from entprop_fast.ops import (
+    dual_batch_norm,
+    gather_perturb,
+    loss_and_entropy,
+    perturb_,
+    select_topk,
+)
+
+Call = Callable[[], object]
+REPEATS = 20
+NORMS = ((128, 160, 32, 32), (128, 640, 8, 8), (26, 640, 8, 8), (64, 256, 56, 56))
+
+
+def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -> Call:
+    """Forward and backward of two groups, bfloat16."""
+    images = (torch.randn(shape, device="cuda").bfloat16() for _ in range(3))
+    x, added, grad = (image.to(memory_format=layout) for image in images)
+    weight, bias = torch.ones(2, shape[1], device="cuda").requires_grad_().unbind()
+    leaves = [x.requires_grad_(), weight, bias, *([added.requires_grad_()] if residual else [])]
+
+    def call() -> object:
+        y = dual_batch_norm(
+            x, added if residual else None, weight, bias, num_main=shape[0] * 4 // 5, relu=True
+        )
+        return torch.autograd.grad(y, leaves, grad)
+
+    return call
+
+
+def calls() -> dict[str, Call]:
+    """What is profiled, by name."""
+    found: dict[str, Call] = {}
+    layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    for shape in NORMS:
+        for name, layout in layouts.items():
+            for residual in (False, True):
+                key = f"norm{' + add' if residual else ''} {'x'.join(map(str, shape))} {name}"
+                found[key] = _norm(shape, layout, residual)
+    for rows, classes in ((128, 100), (256, 1000)):
+        logits = torch.randn(rows, classes, device="cuda").bfloat16()
+        labels = torch.randint(classes, (rows,), device="cuda")
+        found[f"loss {rows}x{classes}"] = lambda z=logits, y=labels: loss_and_entropy(z, y)  # type: ignore[misc]
+    score = torch.randn(256, device="cuda")
+    found["top 51 of 256"] = lambda: select_topk(score, 51)
+    for size, rows in ((32, 128), (224, 256)):
+        x, grad = torch.rand(2, rows, 3, size, size, device="cuda")
+        index = torch.randperm(rows, device="cuda")[: rows // 5]
+        bounds: tuple[Tensor, ...] = tuple(torch.rand(4, 3, device="cuda"))
+        x_adv, step = x[index], grad[index]
+        gather = lambda x=x, g=grad, i=index, b=bounds, o=x_adv: gather_perturb(x, g, i, *b, out=o)  # noqa: E731
+        onward = lambda x=x, g=step, i=index, b=bounds, o=x_adv: perturb_(o, g, x, i, *b)  # noqa: E731
+        found[f"gather_perturb {size} px"] = gather
+        found[f"perturb_ {size} px"] = onward
+    return found
+
+
+def main() -> None:
+    """Print a table of kernels for each call, or run each call once."""
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    for name, call in calls().items():
+        for _ in range(3):
+            call()
+        torch.cuda.synchronize()
+        if "--once" in sys.argv:
+            call()
+            torch.cuda.synchronize()
+            continue
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            for _ in range(REPEATS):
+                call()
+            torch.cuda.synchronize()
+        print(name)
+        for event in sorted(profiler.key_averages(), key=lambda e: -e.device_time_total):
+            if event.device_time_total > 0:
+                launches, total = event.count / REPEATS, event.device_time_total / REPEATS
+                print(f"  {total:9.2f} us  {launches:4.1f} launches  {event.key[:90]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""entprop_fast/ops/triton.py: what a kernel covers reaches it, the rest the reference op."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from entprop_fast.ops import triton
+from entprop_fast.ops.library import NAMESPACE
+from tests.kernel_cases.accuracy import assert_as_accurate
+
+
+def _norm(x: Tensor) -> tuple[Any, ...]:
+    """Both groups, no residual: on the CPU the reference packs a mask with one, Triton none."""
+    parameters = torch.linspace(0.5, 1.5, 8 * x.shape[1]).view(8, -1).to(x.dtype).unbind()
+    return (x, None, *parameters, 2, True, True, 0.1, 0.2, 1e-5, 1e-3, True)
+
+
+def _norm_backward(x: Tensor) -> tuple[Any, ...]:
+    arguments = _norm(x)
+    wide = x.double()
+    parts = (wide[:2].movedim(1, 0).flatten(1), wide[2:].movedim(1, 0).flatten(1))
+    mean = torch.stack([part.mean(1) for part in parts])
+    rstd = torch.stack([(part.var(1, correction=0) + 1e-3).rsqrt() for part in parts])
+    kept = [t if x.dtype == torch.float64 else t.float() for t in (mean, rstd)]
+    affine = (*arguments[2:4], *arguments[6:8])
+    mask = torch.empty(0, dtype=torch.uint8)
+    return (x.sin(), x, None, *affine, *kept, mask, 2, True, True, True, [True, False, True, True])
+
+
+def _loss(logits: Tensor) -> tuple[Any, ...]:
+    labels = torch.arange(len(logits)) % logits.shape[1]
+    return (logits, labels, labels.flip(0), torch.tensor(0.3), 0.1, "margin")
+
+
+def _topk(score: Tensor) -> tuple[Any, ...]:
+    return (score, 3)
+
+
+MAKE: dict[str, Callable[[Tensor], tuple[Any, ...]]] = {
+    "dual_batch_norm": _norm,
+    "dual_batch_norm_backward": _norm_backward,
+    "loss_and_entropy": _loss,
+    "select_topk": _topk,
+}
+SHAPES: dict[str, tuple[int, ...]] = {
+    name: (4, 6, 3, 3) for name in ("dual_batch_norm", "dual_batch_norm_backward")
+}
+SHAPES |= {"loss_and_entropy": (4, 6), "select_topk": (7,)}
+COVERED: dict[str, Callable[[Tensor], Tensor]] = {
+    "float32": lambda x: x,
+    "bfloat16": lambda x: x.bfloat16(),
+}
+UNCOVERED: list[tuple[str, Callable[[Tensor], Tensor]]] = [
+    *((name, lambda x: x.double()) for name in MAKE),
+    *((name, lambda x: torch.stack([x, x], 2)[:, :, 0]) for name in list(MAKE)[:2]),
+    ("loss_and_entropy", lambda x: x.T.contiguous().T),
+    ("loss_and_entropy", lambda x: x.repeat(1, 1366)),  # 8196 classes
+]
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels' launchers, as they are called."""
+    calls: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        run = getattr(triton._kernel(name), name)
+
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return run(*arguments)
+
+        return call
+
+    for name in MAKE:
+        monkeypatch.setattr(triton._kernel(name), name, watched(name))
+    return calls
+
+
+def _results(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Tensor]:
+    """Outputs, and the tensors that may have been changed in place."""
+    own = [a.clone() if isinstance(a, Tensor) and a.dim() == 1 else a for a in arguments]
+    returned = function(*own)
+    changed = [a for a in own if isinstance(a, Tensor) and a.dim() == 1]
+    return [*([returned] if isinstance(returned, Tensor) else returned), *changed]
+
+
+def _compare(name: str, x: Tensor) -> list[Tensor]:
+    """The launcher's results; they err no more than the reference op's in the same dtype."""
+    launch = triton._launcher(name, triton._LOOKS_AT[name])
+    reference = getattr(getattr(torch.ops, NAMESPACE), f"{name}_reference").default
+    wide = (
+        a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in MAKE[name](x)
+    )
+    results = _results(launch, MAKE[name](x))
+    same, truth = _results(reference, MAKE[name](x)), _results(reference, tuple(wide))
+    for number, three in enumerate(zip(results, same, truth, strict=True)):
+        if three[0].is_floating_point():
+            assert_as_accurate(f"result {number}", *three)
+        else:
+            assert torch.equal(three[0], three[2])
+    return results
+
+
+def _input(name: str) -> Tensor:
+    return torch.randn(SHAPES[name], generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", COVERED)
+@pytest.mark.parametrize("name", MAKE)
+def test_covered_input_goes_to_the_kernel(name: str, kind: str, called: list[str]) -> None:
+    x = COVERED[kind](_input(name))
+    results = _compare(name, x)
+    assert called == [name]
+    kernel = getattr(triton._kernel(name), name)
+    for result, direct in zip(results, _results(kernel, MAKE[name](x)), strict=True):
+        assert torch.equal(result, direct)
+
+
+@pytest.mark.parametrize(("name", "make"), UNCOVERED)
+def test_the_rest_goes_to_the_reference(
+    name: str, make: Callable[[Tensor], Tensor], called: list[str]
+) -> None:
+    _compare(name, make(_input(name)))
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "covered"),
+    [
+        ((4, 8, 2**13, 2**13), True),
+        ((2, 2**5, 2**13, 2**13), False),  # 2^31 elements an image
+        ((2**18, 3, 2**7, 2**7), False),  # 2^32 a channel
+        ((2**18, 2**9, 2**6), True),  # 2^33 elements, but 2^24 a channel
+        ((2, 2**23), False),
+        ((0, 3, 4, 4), False),
+        ((7,), False),
+    ],
+)
+def test_sizes_of_the_norm(shape: tuple[int, ...], covered: bool) -> None:
+    x = torch.empty(shape, device="meta", dtype=torch.bfloat16)
+    assert triton._kernel("dual_batch_norm").covers(x, None, None) == covered
+    assert triton._kernel("dual_batch_norm_backward").covers(x, x, None) == covered
+
+
+def test_tensors_of_another_device_are_not_covered() -> None:
+    x, parameter = torch.randn(4, 3, 2, 2), torch.ones(3)
+    norm = triton._kernel("dual_batch_norm")
+    assert norm.covers(x, x, parameter)
+    assert not norm.covers(x, x.to("meta"), parameter)
+    assert not norm.covers(x, x, parameter.to("meta"))
+    loss, labels, lam = triton._kernel("loss_and_entropy"), torch.zeros(4).long(), torch.ones(())
+    assert loss.covers(x[:, :, 0, 0].contiguous(), labels, labels, lam)
+    assert not loss.covers(x[:, :, 0, 0].contiguous(), labels, labels, lam.to("meta"))
