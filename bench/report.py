@@ -1,7 +1,8 @@
-"""``python -m bench.report``: draw the committed rows and write their tables into the README."""
+"""``python -m bench.report``: draw the committed rows, write their tables into README and docs."""
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bench import digits, rows
+from bench.ops import table
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = Path("docs/images")
@@ -104,21 +106,30 @@ def _draw_corruptions(axes: Axes, by_variant: dict[str, list[rows.Row]]) -> None
     axes.legend(fontsize=8, ncols=len(by_variant), loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
-SECTIONS: dict[str, Callable[[], str]] = {digits.NAME: digits_section}
+# Page to its sections.
+SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {digits.NAME: digits_section},
+    "docs/kernels/README.md": {
+        name: partial(table.section, name) for name in map(table.name_of, ("cpu", "cuda"))
+    },
+}
 
 
 def main() -> None:
-    """Rewrite every section of the README between its two markers."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    for name, section in SECTIONS.items():
-        begin, end = f"<!-- {name}: written by `python -m bench.report` -->", f"<!-- /{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise SystemExit(f"README.md has no section {begin} ... {end}")
-        text = f"{before}{begin}\n{section()}\n{end}{after}"
-    readme.write_text(text)
+    """Rewrite every section of every page between its two markers."""
+    for page, sections in SECTIONS.items():
+        text = (ROOT / page).read_text()
+        for name, section in sections.items():
+            begin, end = (
+                f"<!-- {name}: written by `python -m bench.report` -->",
+                f"<!-- /{name} -->",
+            )
+            before, found, rest = text.partition(begin)
+            _, closed, after = rest.partition(end)
+            if not (found and closed):
+                raise SystemExit(f"{page} has no section {begin} ... {end}")
+            text = f"{before}{begin}\n{section()}\n{end}{after}"
+        (ROOT / page).write_text(text)
 
 
 if __name__ == "__main__":

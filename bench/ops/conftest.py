@@ -1,67 +1,22 @@
 """The table at the end of the run, and its rows as JSON lines."""
 
-import math
-from collections import defaultdict
-
 import pytest
 
 from bench import rows
-from bench.ops.cases import Case
-from bench.ops.timing import Comparison, copy_bandwidth
-
-MEASURED: list[tuple[Case, Comparison]] = []
-
-
-def geometric_means() -> dict[tuple[str, str], tuple[float, float]]:
-    """(op, layout) -> (geometric mean of the ratios over torch eager, target)."""
-    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
-    targets = {}
-    for case, comparison in MEASURED:
-        ratios[case.op, case.layout].append(comparison.ratio("eager"))
-        targets[case.op, case.layout] = case.target
-    return {
-        key: (math.exp(sum(map(math.log, values)) / len(values)), targets[key])
-        for key, values in ratios.items()
-    }
+from bench.ops.table import MEASURED, is_whole, name_of, plain, row_of, table
+from bench.ops.timing import copy_bandwidth
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print and write what was measured."""
-    if not MEASURED:
-        return
-    bandwidth = copy_bandwidth()
+    """Print what was measured; write it if it is all of a device's cases."""
     write = terminalreporter.write_line
-    write(f"\nratio of medians, torch eager over ours, 1 thread; copy {bandwidth / 1e9:.1f} GB/s")
-    write(
-        f"{'op':18} {'layout':14} {'shape':20} {'ratio':>6} {'ours ms':>9} {'of copy':>8}  others"
-    )
-    results = []
-    for case, comparison in MEASURED:
-        ours = comparison.seconds["ours"]
-        share = case.bytes_moved / ours / bandwidth
-        others = {
-            name: round(comparison.ratio(name), 2)
-            for name in comparison.seconds
-            if name not in ("ours", "eager")
-        }
-        shape = "x".join(map(str, case.shape))
-        write(
-            f"{case.op:18} {case.layout:14} {shape:20} {comparison.ratio('eager'):6.2f} "
-            f"{ours * 1e3:9.3f} {share:8.0%}  {others or ''}"
-        )
-        results.append(
-            {
-                "op": case.op,
-                "layout": case.layout,
-                "shape": list(case.shape),
-                "ratio": comparison.ratio("eager"),
-                "target": case.target,
-                "seconds": comparison.seconds,
-                "bytes_moved": case.bytes_moved,
-                "copy_bandwidth": bandwidth,
-            }
-        )
-    for (op, layout), (mean, target) in geometric_means().items():
-        verdict = "reached" if mean >= target else "missed"
-        write(f"{op:18} {layout:14} geometric mean {mean:.2f}, target {target}: {verdict}")
-    write(f"rows: {rows.write('ops_cpu', results)}")
+    for device, measured in MEASURED.items():
+        bandwidth = copy_bandwidth(device)
+        results = [row_of(one, bandwidth) for one in measured]
+        write(f"\n{device}: ratio of medians, eager over ours; copy {bandwidth / 1e9:.1f} GB/s")
+        for line in plain(table(results)):
+            write(line)
+        if is_whole(device):
+            write(f"rows: {rows.write(name_of(device), results)}")
+        else:
+            write("no rows written: not every case was measured")

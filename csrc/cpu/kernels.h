@@ -75,6 +75,9 @@ struct Moments {
   double *mean, *m2;
 };
 
+// So that the last vector of a row can be written whole.
+inline constexpr int64_t kScratchPadding = 16;
+
 template <class T>
 struct LossRow {
   using A = Accumulator<T>;
@@ -83,7 +86,7 @@ struct LossRow {
   double lam, smoothing;
   Score score_kind;
   T* dlogits;
-  A* scratch;  // [classes]
+  A* scratch;  // [classes + kScratchPadding]
   A *loss, *entropy, *score;
 };
 

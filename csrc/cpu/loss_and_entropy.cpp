@@ -26,18 +26,21 @@ Outputs run(const Tensor& logits, const Tensor& labels, const Tensor& labels_b, 
   Tensor entropy = fresh(logits, {rows}, kScalarType<A>);
   Tensor score = fresh(logits, {rows}, kScalarType<A>);
   Tensor dlogits = fresh(logits, {rows, classes}, logits.scalar_type());
+  // Once each: asking a tensor is a call into torch.
+  const T* z = data<T>(logits);
+  T* gradient = data<T>(dlogits);
+  const int64_t *a = data<int64_t>(labels), *b = data<int64_t>(labels_b);
+  A *losses = data<A>(loss), *entropies = data<A>(entropy), *scores = data<A>(score);
   const int64_t stride = logits.stride(0);
   const int64_t label_stride = labels.stride(0), label_b_stride = labels_b.stride(0);
   const auto& loops = kernels<T>();
   // An exponential costs about as much as moving 16 bytes.
   in_pieces(pieces(rows, classes * 16), rows, [&](int64_t, int64_t begin, int64_t end) {
-    std::vector<A> scratch(classes);
+    std::vector<A> scratch(classes + kScratchPadding);
     for (int64_t r = begin; r < end; ++r) {
-      loops.loss_row({data<T>(logits) + r * stride, classes,
-                      data<int64_t>(labels)[r * label_stride],
-                      data<int64_t>(labels_b)[r * label_b_stride], lam, smoothing, kind,
-                      data<T>(dlogits) + r * classes, scratch.data(), data<A>(loss) + r,
-                      data<A>(entropy) + r, data<A>(score) + r});
+      loops.loss_row({z + r * stride, classes, a[r * label_stride], b[r * label_b_stride], lam,
+                      smoothing, kind, gradient + r * classes, scratch.data(), losses + r,
+                      entropies + r, scores + r});
     }
   });
   return {loss, entropy, score, dlogits};

@@ -1,6 +1,8 @@
 // The ops gather_perturb, gather_perturb.out and perturb_.
 
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "tensor.h"
 
@@ -42,12 +44,15 @@ bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, con
   const bool interleaved = !x.is_contiguous();
   const Pattern<A> pattern(bounds, interleaved ? kRepeats : 1);
   if (!pattern.finite) return false;
-  const int64_t* chosen = data<int64_t>(index);
+  const int64_t* given = data<int64_t>(index);
   const int64_t index_stride = index.stride(0), available = x.size(0);
+  std::vector<int64_t> chosen(rows);
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = chosen[r * index_stride];
-    STD_TORCH_CHECK(row >= 0 && row < available, "index: expected rows 0 to ", available - 1,
-                    ", got ", row);
+    const int64_t row = given[r * index_stride];
+    if (row < -available || row >= available)  // an IndexError in Python
+      throw std::out_of_range("index " + std::to_string(row) + " is out of bounds for " +
+                              std::to_string(available) + " rows of x");
+    chosen[r] = row < 0 ? row + available : row;
   }
 
   // One task is a plane of one image, or the whole image where the channels interleave.
@@ -57,7 +62,7 @@ bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, con
             [&](int64_t, int64_t begin, int64_t end) {
               for (int64_t task = begin; task < end; ++task) {
                 const int64_t row = task / planes, channel = task % planes;
-                const int64_t from = chosen[row * index_stride] * per_row + channel * plane;
+                const int64_t from = chosen[row] * per_row + channel * plane;
                 const int64_t to = row * per_row + channel * plane;
                 const T* g = data<T>(grad) + (x_adv ? to : from);
                 loops.perturb(

@@ -23,13 +23,20 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// What the last failed call said. Part of torch since 2.13; null on the older ones that this build
+// also runs on, where torch prints it to stderr itself.
+extern "C" __attribute__((weak, visibility("default"))) const char*
+torch_exception_get_what_without_backtrace();
+
 // Calls the op in plain PyTorch, for what the kernels do not cover.
 template <class... Out, class... In>
 std::tuple<Out...> call_reference(const char* name, const char* overload, const In&... in) {
   namespace detail = torch::stable::detail;
   std::array<StableIValue, std::max(sizeof...(In), sizeof...(Out))> stack{detail::from(in)...};
   const auto error = torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION);
-  STD_TORCH_CHECK(error == 0, name, " raised an error; ENTPROP_BACKEND=reference shows it");
+  auto* const what = torch_exception_get_what_without_backtrace;
+  STD_TORCH_CHECK(error == 0, name, ": ",
+                  what ? what() : "failed; torch has printed the reason to stderr");
   return [&]<size_t... I>(std::index_sequence<I...>) {
     return std::tuple<Out...>(detail::to<Out>(stack[I])...);
   }(std::index_sequence_for<Out...>{});

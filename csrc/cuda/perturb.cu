@@ -79,7 +79,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   if (pack >= packs) return;
 
   P* const to = reinterpret_cast<P*>(out + row * per_row) + pack;
-  const int64_t from = rows.index[row * rows.stride];
+  const int64_t given = rows.index[row * rows.stride];
+  const int64_t from = given < 0 ? given + images.available : given;
   P result;
   if (from < 0 || from >= images.available) {
 #pragma unroll

@@ -30,7 +30,8 @@ struct Bounds {  // [channels] each, in the images' type
 };
 
 // out[r] = clip(x0 + clip(alpha * sign(grad[index[r]]), -eps, eps), lo, hi), x0 = x[index[r]].
-// A row whose index is outside [0, available) becomes NaN.
+// A negative index counts from the end; a row whose index is outside
+// [-available, available) becomes NaN.
 cudaError_t gather_perturb(Type type, void* out, const void* grad, const void* x, Rows rows,
                            Bounds bounds, Images images, cudaStream_t stream);
 

@@ -106,12 +106,16 @@ class _LossAndEntropy(Function):
         ctx.save_for_backward(dlogits, logits, labels, partner, rest[0])
         ctx.settings = rest[1:]
         ctx.mark_non_differentiable(entropy, uncertainty)
+        if not torch.compiler.is_compiling():
+            ctx.set_materialize_grads(False)  # no zeros for entropy and score
         return loss, entropy, uncertainty
 
     @staticmethod
     def backward(
-        ctx: Any, grad: Tensor, grad_entropy: Tensor, grad_score: Tensor
+        ctx: Any, grad: Tensor | None, *grad_of_scores: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 6
         dlogits, *inputs = ctx.saved_tensors
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             dlogits = reference(*inputs, *ctx.settings)[3]
@@ -121,18 +125,19 @@ class _LossAndEntropy(Function):
 _APPLY: Callable[..., tuple[Tensor, Tensor, Tensor]] = _LossAndEntropy.apply
 
 
-def _check(logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor, score: str) -> None:
-    if logits.dim() != 2 or not logits.is_floating_point() or logits.shape[1] == 0:
-        raise ValueError(
-            f"logits: expected floating [B, K], got {logits.dtype} {tuple(logits.shape)}"
-        )
+def _check(
+    logits: Tensor, labels: Tensor, labels_b: Tensor | None, lam: Tensor | None, score: str
+) -> None:
+    shape = logits.shape
+    if len(shape) != 2 or not logits.is_floating_point() or shape[1] == 0:
+        raise ValueError(f"logits: expected floating [B, K], got {logits.dtype} {tuple(shape)}")
+    rows = shape[:1]
     for name, value in (("labels", labels), ("labels_b", labels_b)):
-        if value.dtype != torch.int64 or value.shape != logits.shape[:1]:
+        if value is not None and (value.dtype != torch.int64 or value.shape != rows):
             raise ValueError(
-                f"{name}: expected int64 [{logits.shape[0]}], got {value.dtype} "
-                f"{tuple(value.shape)}"
+                f"{name}: expected int64 [{shape[0]}], got {value.dtype} {tuple(value.shape)}"
             )
-    if lam.dim() != 0:
+    if lam is not None and lam.dim() != 0:
         raise ValueError(f"lam: expected a 0-dim tensor, got shape {tuple(lam.shape)}")
     if score not in SCORES:
         raise ValueError(f"score={score!r}: expected one of {', '.join(SCORES)}")
@@ -163,12 +168,11 @@ def loss_and_entropy(
     Raises:
         ValueError: a shape, dtype or score that does not fit.
     """
-    partner = labels if labels_b is None else labels_b
+    _check(logits, labels, labels_b, lam, score)
     if lam is None:
         lam = logits.new_ones((), dtype=torch.float32)
-    _check(logits, labels, partner, lam, score)
     if uses_kernels(logits):
-        results = _APPLY(logits, labels, labels_b, lam, label_smoothing, score)
-        return LossAndEntropy(*results)
+        return LossAndEntropy(*_APPLY(logits, labels, labels_b, lam, label_smoothing, score))
+    partner = labels if labels_b is None else labels_b
     loss, entropy, uncertainty, _ = reference(logits, labels, partner, lam, label_smoothing, score)
     return LossAndEntropy(loss, entropy.detach(), uncertainty.detach())

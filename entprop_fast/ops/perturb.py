@@ -126,7 +126,7 @@ def gather_perturb(
 
     Args:
         x, grad: [N, C, ...], the images and the loss's gradient in them; dtype of each other.
-        index: int64 [m], rows of `x`.
+        index: int64 [m], rows of `x`; negative ones count from the end, as in `x[index]`.
         alpha, eps: [C] in `x`'s dtype: step and radius in the units of `x` (1/255 for images in
             [0, 1]; divided by the channel's std where the images are normalised).
         lo, hi: [C] in `x`'s dtype: the image range.
@@ -134,6 +134,9 @@ def gather_perturb(
 
     Raises:
         ValueError: a shape or dtype that does not fit.
+        IndexError: a row outside `x`, on the CPU (a RuntimeError that quotes it where the C++
+            kernels hand an input to plain PyTorch). On CUDA nothing waits for the values: the
+            kernels make such a row NaN.
     """
     bounds = {"alpha": alpha, "eps": eps, "lo": lo, "hi": hi}
     images = {"grad": (grad, x.shape[0])}
@@ -169,7 +172,7 @@ def perturb_(
         x_adv: [m, C, ...], changed in place.
         grad: like `x_adv`, the loss's gradient in it.
         x: [N, C, ...], the images the attack started from.
-        index: int64 [m], the row of `x` each row of `x_adv` started from.
+        index: int64 [m], the row of `x` each row of `x_adv` started from, as in `x[index]`.
         alpha, eps, lo, hi: [C] in `x`'s dtype, as in `gather_perturb`.
 
     Returns:
@@ -177,6 +180,7 @@ def perturb_(
 
     Raises:
         ValueError: a shape or dtype that does not fit.
+        IndexError: a row outside `x`, as in `gather_perturb`.
     """
     bounds = {"alpha": alpha, "eps": eps, "lo": lo, "hi": hi}
     rows = index.shape[0]

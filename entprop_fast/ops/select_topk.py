@@ -43,7 +43,8 @@ def select_topk(score: Tensor, k: int) -> Tensor:
         raise ValueError(f"score: expected floating [B], got {score.dtype} {tuple(score.shape)}")
     if not 0 <= k <= score.shape[0]:
         raise ValueError(f"k={k}: expected 0 to {score.shape[0]}, the length of score")
-    score = score.detach()
+    if score.requires_grad:
+        score = score.detach()
     return cast(Tensor, OP(score, k)) if uses_kernels(score) else reference(score, k)
 
 

@@ -46,6 +46,7 @@ def make(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
         return values.contiguous(memory_format=layout)
 
     index = torch.randperm(shape[0], generator=generator)[: shape[0] - 1]
+    index[0] -= shape[0]  # the same row, counted from the end
     x = images(shape[0])
     moved = x[index] + (torch.rand((len(index), *shape[1:]), generator=generator) - 0.5) / 8
     x_adv = moved.to(dtype).contiguous(memory_format=layout)

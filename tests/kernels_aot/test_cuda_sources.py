@@ -22,6 +22,7 @@ MUTANTS = {
     "radius": ("clamp(moved + alpha * sign, -eps, eps)", "clamp(moved + alpha * sign, -eps, lo)"),
     "range": ("return v <= hi ?", "return v < v + hi ?"),
     "start": ("x + from * per_row", "x + row * per_row"),
+    "negative row": ("given < 0 ? given + images.available : given", "given"),
     "gradient row": ("Onward ? row : from;", "from;"),
     "moved": ("A(result.values[i]) - start", "A(0)"),
     "channel": ("channel + 1 == channels ? 0 : channel + 1", "channel"),
@@ -49,7 +50,7 @@ def test_values(case: str, on_host: SimpleNamespace) -> None:
 def test_a_row_outside_becomes_nan(on_host: SimpleNamespace) -> None:
     x = torch.rand(3, 2, 4, 4)
     bounds = [torch.full((2,), value) for value in (0.1, 0.1, 0.0, 1.0)]
-    for bad in (-1, 3, 2**40):
+    for bad in (-4, 3, 2**40):
         out = on_host.gather_perturb(x, x, torch.tensor([1, bad]), *bounds)
         assert out[1].isnan().all() and not out[0].isnan().any()
 

@@ -64,7 +64,7 @@ MUTANTS = {
         "test_dual_batch_norm", "test_values and float32",
     ),
     "entropy without its second sum": Mutant(
-        "loss_loops.h", "log_total - S::sum(S::widen(sum_de)) / total", "log_total",
+        "loss_loops.h", "log_total - total_of<T>(sum_de) / total", "log_total",
         "test_loss_and_entropy", "test_values and float32",
     ),
     "unguarded label": Mutant(
@@ -84,8 +84,24 @@ MUTANTS = {
         "test_perturb", "test_values and float32",
     ),
     "start row not gathered": Mutant(
-        "perturb.cpp", "chosen[row * index_stride] * per_row + channel", "row * per_row + channel",
+        "perturb.cpp", "chosen[row] * per_row + channel", "row * per_row + channel",
         "test_perturb", "test_values and float32",
+    ),
+    "negative rows not wrapped": Mutant(
+        "perturb.cpp", "row < 0 ? row + available : row", "row < 0 ? 0 : row",
+        "test_perturb", "test_negative_index",
+    ),
+    "class of probability 0 counted": Mutant(
+        "loss_loops.h", "d = d < vanishing ? vanishing : d;", "",
+        "test_loss_and_entropy", "test_impossible_classes",
+    ),
+    "smoothing without its sum": Mutant(
+        "loss_loops.h", "expected += off * total_of<T>(sum_d);", "",
+        "test_loss_and_entropy", "test_values and float32 and 100 and 0.1",
+    ),
+    "margin against itself": Mutant(
+        "loss_loops.h", "row.scratch[row.label] = (A)-INFINITY;", "",
+        "test_loss_and_entropy", "test_values and float32 and 100",
     ),
 }  # fmt: skip
 

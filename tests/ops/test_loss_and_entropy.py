@@ -120,6 +120,19 @@ def test_gradient_is_the_loss_gradient(backend: str) -> None:
     assert not result.entropy.requires_grad and not result.score.requires_grad
 
 
+def test_gradients_by_row_and_in_a_batch(backend: str) -> None:
+    """A retained graph serves several backwards, one at a time or under vmap."""
+    logits, labels = torch.randn(4, 6, requires_grad=True), torch.randint(6, (4,))
+    loss = loss_and_entropy(logits, labels).loss
+    rows = torch.eye(4)
+    (batch,) = torch.autograd.grad(loss, logits, rows, is_grads_batched=True, retain_graph=True)
+    for row, expected in zip(rows, batch, strict=True):
+        (grad,) = torch.autograd.grad(loss, logits, row, retain_graph=True)
+        assert torch.equal(grad, expected)
+    whole = loss_and_entropy(logits, labels).loss.sum()
+    torch.testing.assert_close(torch.autograd.grad(whole, logits)[0], batch.sum(0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from entprop_fast.ops import gather_perturb, perturb_
 from tests.ops.checks import LAYOUTS, assert_no_worse
+from tests.ops.conftest import needs_extension
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SHAPES = ((5, 3, 7, 5), (4, 1, 1, 1), (3, 33, 2, 3), (6, 3, 32, 32), (2, 5, 9, 1))
+# torch.stable's C interface hands on what an op raised.
+TELLS_REASON = torch.__version__ >= torch.torch_version.TorchVersion("2.13")
 FLOATS = st.floats(-2, 2, width=32) | st.sampled_from([0.0, -0.0, float("nan"), float("inf")])
 
 
@@ -88,13 +91,39 @@ def test_any_values(
     torch.testing.assert_close(x_adv, onward, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("row", [-7, 5, 2**20])
+@pytest.mark.parametrize("row", [-6, 5, 2**20, -(2**62)])
 def test_index_out_of_range(ops: SimpleNamespace, backend: str, row: int) -> None:
+    """An IndexError, as `x[index]` raises it, before anything is written."""
     if backend == "cuda":
         pytest.skip("no error there: tests/gpu has what comes instead")
-    x, limits = torch.randn(5, 3, 4, 4), bounds(3, torch.float32)
-    with pytest.raises((IndexError, RuntimeError), match="index"):
-        ops.gather_perturb(x, x, torch.tensor([0, row]), *limits)
+    x, limits, index = torch.randn(5, 3, 4, 4), bounds(3, torch.float32), torch.tensor([0, row])
+    x_adv = x[:2].clone()
+    message = f"index {row} is out of bounds"
+    with pytest.raises(IndexError, match=message):
+        ops.gather_perturb(x, x, index, *limits)
+    with pytest.raises(IndexError, match=message):
+        ops.perturb_(x_adv, x[:2].clone(), x, index, *limits)
+    assert torch.equal(x_adv, x[:2])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_negative_index_counts_from_the_end(ops: SimpleNamespace, layout: str) -> None:
+    x, grad = (LAYOUTS[layout](torch.randn(5, 3, 4, 6)) for _ in range(2))
+    index, limits = torch.tensor([-1, 2, -5]), bounds(3, torch.float32)
+    x_adv = ops.gather_perturb(x, grad, index, *limits)
+    assert torch.equal(x_adv, expected_step(x[index], x[index], grad[index], limits))
+    moved = expected_step(x[index], x_adv, grad[index], limits)
+    ops.perturb_(x_adv, grad[index], x, index, *limits)
+    assert torch.equal(x_adv, moved)
+
+
+@needs_extension
+def test_error_of_the_reference_reaches_the_caller() -> None:
+    """Where the kernels cover nothing (float16) the error passes through C++."""
+    x, limits = torch.randn(5, 3, 4, 4).half(), bounds(3, torch.float16)
+    told = "index 5 is out of bounds" if TELLS_REASON else "stderr"
+    with pytest.raises(RuntimeError, match=told):
+        gather_perturb(x, x, torch.tensor([0, 5]), *limits)
 
 
 def test_result_keeps_the_memory_format(ops: SimpleNamespace) -> None:

@@ -1,0 +1,38 @@
+"""Whether the contenders compute the same: a ratio between two different results means nothing."""
+
+import torch
+from torch import Tensor
+
+from bench.ops.timing import Contender
+
+# How far a result may be from eager's, as a share of its length (both as vectors), by the dtype of
+# the case. Not value by value: where the ReLU's input is of rounding size, either side is right,
+# and in bfloat16 eager rounds before it adds the residual, which turns one sign in a thousand.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
+
+
+def disagreement(contenders: dict[str, Contender], dtype: torch.dtype) -> str | None:
+    """What differs between eager and the others, or None.
+
+    Ours is called last: it may change its inputs, as `perturb_` does.
+    """
+    expected = contenders["eager"]()
+    for name in sorted(contenders.keys() - {"eager"}, key=lambda name: name == "ours"):
+        results = contenders[name]()
+        if len(results) != len(expected):
+            return f"{name} returns {len(results)} results, eager {len(expected)}"
+        for position, pair in enumerate(zip(results, expected, strict=True)):
+            if not _agree(*pair, dtype):
+                return f"result {position} of {name} is not eager's"
+    return None
+
+
+def _agree(result: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    if result.shape != expected.shape:
+        return False
+    if not expected.is_floating_point():
+        return torch.equal(result, expected)
+    wanted = expected.detach().float()
+    error = torch.linalg.vector_norm(result.detach().float() - wanted)
+    # NaN compares as false.
+    return bool(error <= TOLERANCE[dtype] * torch.linalg.vector_norm(wanted))

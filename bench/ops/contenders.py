@@ -1,0 +1,188 @@
+"""Ours, eager, and the best existing parts, as callables over one set of inputs for each case."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.ops.timing import Contender
+from entprop_fast.ops import dual_batch_norm, entropy_topk, gather_perturb, perturb_
+from entprop_fast.ops.loss_and_entropy import OP as LOSS
+from entprop_fast.ops.select_topk import OP as TOPK
+
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tensors of a case lie and as what; CUDA adds `torch.compile` to the contenders."""
+
+    device: str
+    dtype: torch.dtype
+
+    def rand(self, *shape: int) -> Tensor:
+        return torch.rand(shape, device=self.device).to(self.dtype)
+
+    def image(self, shape: tuple[int, ...], layout: str) -> Tensor:
+        values = torch.randn(shape, device=self.device).to(self.dtype)
+        return values.contiguous(memory_format=FORMATS[layout])
+
+    def parameters(self, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weight, bias, running mean and variance: float32, also beside bfloat16 images."""
+        weight, mean = torch.ones(channels, device=self.device), torch.zeros(channels)
+        bias, var = torch.zeros_like(weight), torch.ones_like(weight)
+        return weight.requires_grad_(), bias.requires_grad_(), mean.to(self.device), var
+
+    @property
+    def compiled(self) -> bool:
+        return self.device != "cpu"
+
+
+def _trained(forward: Callable[[], Tensor], inputs: list[Tensor], grad: Tensor) -> Contender:
+    def step() -> tuple[Tensor, ...]:
+        y = forward()
+        return y, *torch.autograd.grad(y, inputs, grad)
+
+    return step
+
+
+def _norm(x: Tensor, parameters: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    weight, bias, mean, var = parameters
+    return F.batch_norm(x, mean, var, weight, bias, training=True)
+
+
+def one_group(
+    shape: tuple[int, ...], layout: str, place: Place, *, residual: bool
+) -> dict[str, Contender]:
+    """BN (+ add) + ReLU, forward and backward, all rows main."""
+    x, grad = place.image(shape, layout).requires_grad_(), place.image(shape, layout)
+    added = place.image(shape, layout).requires_grad_() if residual else None
+    main, aux = place.parameters(shape[1]), place.parameters(shape[1])
+    inputs = [x, *main[:2], *([] if added is None else [added])]
+
+    def eager() -> Tensor:
+        y = _norm(x, main)
+        return F.relu(y if added is None else y + added)
+
+    def ours() -> Tensor:
+        return dual_batch_norm(x, added, *main, *aux, shape[0], relu=True)
+
+    contenders = {"ours": _trained(ours, inputs, grad), "eager": _trained(eager, inputs, grad)}
+    if place.compiled:
+        contenders["compile"] = _trained(torch.compile(eager), inputs, grad)
+    return contenders
+
+
+def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, Contender]:
+    """The first half main, the second auxiliary; timm's module can do no other split."""
+    from timm.layers import SplitBatchNorm2d
+
+    x, grad = place.image(shape, layout).requires_grad_(), place.image(shape, layout)
+    main, aux = place.parameters(shape[1]), place.parameters(shape[1])
+    half = shape[0] // 2
+    split: torch.nn.Module = SplitBatchNorm2d(shape[1])  # type: ignore[no-untyped-call]
+    split = split.to(place.device)
+
+    def eager() -> Tensor:
+        return F.relu(torch.cat([_norm(x[:half], main), _norm(x[half:], aux)]))
+
+    def ours() -> Tensor:
+        return dual_batch_norm(x, None, *main, *aux, half, relu=True)
+
+    inputs = [x, *main[:2], *aux[:2]]
+    contenders = {
+        "ours": _trained(ours, inputs, grad),
+        "eager": _trained(eager, inputs, grad),
+        "timm": _trained(lambda: F.relu(split(x)), [x, *split.parameters()], grad),
+    }
+    if place.compiled:
+        contenders["compile"] = _trained(torch.compile(eager), inputs, grad)
+    return contenders
+
+
+def loss(shape: tuple[int, int], place: Place, *, autograd: bool) -> dict[str, Contender]:
+    """MixUp loss, entropy, its top fifth and the logits' gradient.
+
+    Without `autograd` ours is the two ops alone, which return dlogits; with it, the public function
+    and a backward, as a training step runs it. Eager is the same in both.
+    """
+    device = place.device
+    logits = place.image(shape, "contiguous").requires_grad_()
+    values = logits.detach()
+    a, b = torch.randint(shape[1], (2, shape[0]), device=device)
+    lam, k = torch.tensor(0.3, device=device), shape[0] // 5
+    ones = torch.ones(shape[0], device=device)
+
+    def ops_alone() -> tuple[Tensor, ...]:
+        loss, entropy, score, dlogits = LOSS(values, a, b, lam, 0.0, "entropy")
+        return loss, entropy, dlogits, TOPK(score, k)
+
+    def through_autograd() -> tuple[Tensor, ...]:
+        result = entropy_topk(logits, a, k, b, lam)
+        (dlogits,) = torch.autograd.grad(result.loss, logits, ones)
+        return result.loss, result.entropy, dlogits, result.selected
+
+    def forward() -> tuple[Tensor, Tensor]:
+        value = lam * F.cross_entropy(logits, a, reduction="none")
+        value = value + (1 - lam) * F.cross_entropy(logits, b, reduction="none")
+        with torch.no_grad():
+            log_p = logits.log_softmax(1)
+            return value, -(log_p.exp() * log_p).sum(1)
+
+    def chain(forward: Callable[[], tuple[Tensor, Tensor]]) -> Contender:
+        def step() -> tuple[Tensor, ...]:
+            value, entropy = forward()
+            (dlogits,) = torch.autograd.grad(value, logits, ones)
+            return value, entropy, dlogits, entropy.topk(k).indices
+
+        return step
+
+    ours = through_autograd if autograd else ops_alone
+    contenders: dict[str, Contender] = {"ours": ours, "eager": chain(forward)}
+    if place.compiled:
+        contenders["compile"] = chain(torch.compile(forward))
+    return contenders
+
+
+def _limits(place: Place) -> list[Tensor]:
+    values = (1 / 255, 2 / 255, 0.0, 1.0)
+    return [torch.full((3,), value, dtype=place.dtype, device=place.device) for value in values]
+
+
+def _step(x: Tensor, x_adv: Tensor, grad: Tensor, limits: list[Tensor]) -> Tensor:
+    alpha, eps, lo, hi = (value[:, None, None] for value in limits)
+    moved = torch.clamp(x_adv - x + alpha * grad.sign(), -eps, eps)
+    return torch.clamp(x + moved, lo, hi)
+
+
+def perturb(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
+    """One step in place on a fifth of the batch."""
+    x, grad = place.rand(*shape), place.image(shape, "contiguous")
+    index = torch.randperm(shape[0], device=place.device)[: shape[0] // 5]
+    limits, rows = _limits(place), len(index)
+    x_adv, step = x[index], grad[:rows].clone()
+    contenders: dict[str, Contender] = {
+        "ours": lambda: [perturb_(x_adv, step, x, index, *limits)],
+        "eager": lambda: [_step(x[index], x_adv, step, limits)],
+    }
+    if place.compiled:
+        compiled = torch.compile(lambda: _step(x[index], x_adv, step, limits))
+        contenders["compile"] = lambda: [compiled()]
+    return contenders
+
+
+def gather(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
+    """The first step: gather a fifth of the batch and its gradient, and move."""
+    x, grad = place.rand(*shape), place.image(shape, "contiguous")
+    index = torch.randperm(shape[0], device=place.device)[: shape[0] // 5]
+    limits, out = _limits(place), torch.empty_like(x[: shape[0] // 5])
+    contenders: dict[str, Contender] = {
+        "ours": lambda: [gather_perturb(x, grad, index, *limits, out=out)],
+        "eager": lambda: [_step(x[index], x[index], grad[index], limits)],
+    }
+    if place.compiled:
+        compiled = torch.compile(lambda: _step(x[index], x[index], grad[index], limits))
+        contenders["compile"] = lambda: [compiled()]
+    return contenders

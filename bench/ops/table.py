@@ -1,0 +1,147 @@
+"""Measurements as rows, and rows as tables: on the terminal, and in docs/kernels/README.md."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench import rows
+from bench.ops.cases import Case, cases
+from bench.ops.timing import Comparison, clocks
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One case with its caches warm or cold."""
+
+    case: Case
+    cache: str
+    comparison: Comparison
+
+
+# By device type.
+MEASURED: dict[str, list[Measured]] = defaultdict(list)
+
+
+def name_of(device: str) -> str:
+    """Under which the rows of a device are kept."""
+    return "ops_cpu" if device == "cpu" else "ops_gpu"
+
+
+def verdict(ratio: float, target: float | None) -> str:
+    """Whether a ratio over eager is what was aimed at."""
+    if ratio < 1:
+        return "slower than eager"
+    return "faster" if target is None else "reached" if ratio >= target else "missed"
+
+
+def row_of(measured: Measured, bandwidth: float) -> rows.Row:
+    """A measurement with everything that a table shows of it."""
+    case, comparison = measured.case, measured.comparison
+    ratio = comparison.ratio("eager")
+    return {
+        "op": case.op,
+        "layout": case.layout,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "cache": measured.cache,
+        "shape": list(case.shape),
+        "ratio": ratio,
+        "target": case.target,
+        "verdict": verdict(ratio, case.target),
+        "seconds": comparison.seconds,
+        "bytes_moved": case.bytes_moved,
+        "copy_bandwidth": bandwidth,
+        "of_copy": case.bytes_moved / comparison.seconds["ours"] / bandwidth,
+    }
+
+
+def is_whole(device: str) -> bool:
+    """Whether every case was measured; a part does not replace the committed rows."""
+    return len(MEASURED[device]) == len(list(cases(device))) * len(clocks(device))
+
+
+def geometric_means(measured: Iterable[rows.Row]) -> dict[Key, tuple[float, float | None]]:
+    """(op, layout, dtype, cache) -> (geometric mean of the ratios over eager, target)."""
+    ratios: dict[Key, list[float]] = defaultdict(list)
+    targets: dict[Key, float | None] = {}
+    for row in measured:
+        key = (row["op"], row["layout"], row["dtype"], row["cache"])
+        ratios[key].append(row["ratio"])
+        targets[key] = row["target"]
+    return {
+        key: (math.exp(sum(map(math.log, values)) / len(values)), targets[key])
+        for key, values in ratios.items()
+    }
+
+
+def _cells(row: rows.Row) -> list[str]:
+    others = [
+        f"{seconds / row['seconds']['ours']:.2f} {name}"
+        for name, seconds in row["seconds"].items()
+        if name not in ("ours", "eager")
+    ]
+    return [
+        row["op"],
+        row["layout"],
+        row["dtype"],
+        row["cache"],
+        "x".join(map(str, row["shape"])),
+        f"{row['ratio']:.2f}",
+        "" if row["target"] is None else f"{row['target']:g}",
+        row["verdict"],
+        f"{row['seconds']['ours'] * 1e3:.3f}",
+        f"{row['of_copy']:.0%}",
+        ", ".join(others),
+    ]
+
+
+HEAD = ["op", "layout", "dtype", "cache", "shape", "ratio", "target", "", "ours ms", "of copy"]
+HEAD += ["over others"]
+
+
+def _mean_cells(key: Key, mean: float, target: float | None) -> list[str]:
+    aim = "" if target is None else f"{target:g}"
+    return [*key, "geometric mean", f"{mean:.2f}", aim, verdict(mean, target), "", "", ""]
+
+
+def table(measured: list[rows.Row]) -> list[list[str]]:
+    """The cells: a head, a line a case, a line a geometric mean."""
+    means = geometric_means(measured).items()
+    cases_then_means = [_cells(row) for row in measured]
+    return [HEAD, *cases_then_means, *(_mean_cells(key, *mean) for key, mean in means)]
+
+
+def plain(lines: list[list[str]]) -> list[str]:
+    """A table for the terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def markdown(lines: list[list[str]]) -> list[str]:
+    """A table for the docs; the geometric means in bold."""
+    head, *body = lines
+    bold = [[f"**{cell}**" if cell else "" for cell in line] for line in body]
+    shown = [b if "geometric mean" in line else line for line, b in zip(body, bold, strict=True)]
+    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *shown)]
+
+
+def section(name: str) -> str:
+    """The part of docs/kernels/README.md that shows the rows called `name`."""
+    try:
+        measured = rows.read(name)
+    except FileNotFoundError:
+        return "Not measured yet: `pytest bench/ops` writes the rows."
+    first = measured[0]
+    note = (
+        "Ratios of medians, torch eager over ours, contenders in turns in one process"
+        f"{', 1 thread' if name == 'ops_cpu' else ''}; `of copy`: bytes that have to move, over "
+        f"the time, as a share of copying ({first['copy_bandwidth'] / 1e9:.1f} GB/s, measured on "
+        "tensors too large for the caches, so more than 100 % where a case fits them). "
+        f"{first['machine']}; {first['versions']}; {first['git']}."
+    )
+    return "\n".join([*markdown(table(measured)), "", note])

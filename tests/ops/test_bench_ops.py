@@ -1,0 +1,148 @@
+"""bench/ops without timing anything: what it selects, what it refuses, what its tables say."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import rows
+from bench.ops import contenders, table
+from bench.ops.agreement import disagreement
+from bench.ops.cases import Case, cases, devices
+from bench.ops.contenders import Place
+from bench.ops.timing import Comparison, Contender, compare
+from tests.ops.conftest import needs_extension
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kernels" / "README.md"
+
+
+class AsOnCuda(Place):
+    """The contenders that a GPU would get, on the CPU."""
+
+    compiled = True
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_a_gpu_is_measured_where_there_is_one(
+    available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert devices() == (["cpu", "cuda"] if available else ["cpu"])
+
+
+def test_cases_of_each_device() -> None:
+    cpu, cuda = list(cases("cpu")), list(cases("cuda"))
+    assert len({case.name for case in cuda}) == len(cuda)
+    assert all(case.target for case in cpu) and not any(case.target for case in cuda)
+    assert {case.dtype for case in cpu} == {torch.float32}
+    single = [case for case in cuda if case.dtype == torch.float32]
+    assert [case.name for case in single] == [case.name for case in cpu]
+    half = {case.name for case in cuda} - {case.name for case in single}
+    assert half == {
+        name.replace("float32", "bfloat16")
+        for name in (case.name for case in cpu)
+        if not name.startswith("loss")
+    }
+
+
+SMALL = {
+    "norm": partial(contenders.one_group, (32, 16, 8, 9), residual=False),
+    "norm + add": partial(contenders.one_group, (32, 16, 8, 9), residual=True),
+    "two groups": partial(contenders.two_groups, (32, 16, 8, 9)),
+}
+STEPS = {
+    "perturb": partial(contenders.perturb, (10, 3, 6, 6)),
+    "gather": partial(contenders.gather, (10, 3, 6, 6)),
+}
+LOSSES = {
+    "loss, ops": partial(contenders.loss, (20, 7), autograd=False),
+    "loss, autograd": partial(contenders.loss, (20, 7), autograd=True),
+}
+BUILDERS = (
+    {f"{n}-{f}": lambda p, b=b, f=f: b(f, p) for n, b in SMALL.items() for f in contenders.FORMATS}
+    | {name: lambda p, b=b: b(place=p) for name, b in (STEPS | LOSSES).items()}
+)  # fmt: skip
+
+
+@needs_extension
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", BUILDERS)
+def test_contenders_agree(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.startswith("two"):
+        pytest.importorskip("timm")
+    if name.startswith("loss") and dtype == torch.bfloat16:
+        dtype = torch.float32  # no such case
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    torch.manual_seed(1)
+    built = BUILDERS[name](AsOnCuda("cpu", dtype))
+    assert {"ours", "eager", "compile"} <= built.keys()
+    assert disagreement(built, dtype) is None
+
+
+def test_disagreement_is_named() -> None:
+    value, index = torch.randn(9), torch.tensor([2, 0])
+    calls = []
+
+    def contender(name: str, *results: torch.Tensor) -> Contender:
+        def call() -> tuple[torch.Tensor, ...]:
+            calls.append(name)
+            return results
+
+        return call
+
+    def told(*ours: torch.Tensor) -> str | None:
+        built = {"ours": contender("ours", *ours), "eager": contender("eager", value, index)}
+        return disagreement(built | {"timm": contender("timm", value, index)}, torch.float32)
+
+    assert told(value + 1e-6, index) is None
+    assert calls == ["eager", "timm", "ours"]
+    assert told(value * 1.01, index) == "result 0 of ours is not eager's"
+    assert told(torch.full_like(value, torch.nan), index) == "result 0 of ours is not eager's"
+    assert told(value, index.flip(0)) == "result 1 of ours is not eager's"
+    assert told(value) == "ours returns 1 results, eager 2"
+
+
+def measured(ratio: float, target: float | None) -> rows.Row:
+    case = Case("norm", "contiguous", (2, 3), torch.float32, target, 800, dict)
+    comparison = Comparison({"ours": 1e-6, "eager": ratio * 1e-6, "timm": 3e-6})
+    return table.row_of(table.Measured(case, "warm", comparison), bandwidth=1e9)
+
+
+def test_a_row_says_whether_its_target_was_reached() -> None:
+    row = measured(2.0, 1.5)
+    assert (row["verdict"], row["of_copy"], row["dtype"]) == ("reached", 0.8, "float32")
+    assert measured(1.2, 1.5)["verdict"] == "missed"
+    assert measured(0.9, 0.5)["verdict"] == measured(0.9, None)["verdict"] == "slower than eager"
+    assert measured(1.1, None)["verdict"] == "faster"
+
+
+def test_table_ends_with_the_geometric_mean() -> None:
+    lines = table.table([measured(1.0, 2.5), measured(9.0, 2.5)])
+    assert lines[-1][4:8] == ["geometric mean", "3.00", "2.5", "reached"]
+    assert lines[1][5:] == ["1.00", "2.5", "missed", "0.001", "80%", "3.00 timm"]
+    assert {len(line) for line in lines} == {len(table.HEAD)}
+
+
+def test_part_of_the_cases_is_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = [table.Measured(case, "warm", Comparison({})) for case in cases("cpu")]
+    monkeypatch.setattr(table, "MEASURED", {"cpu": every})
+    assert table.is_whole("cpu")
+    every.pop()
+    assert not table.is_whole("cpu")
+
+
+def test_clock_decides_what_is_measured() -> None:
+    seconds = {"ours": 1e-3, "eager": 4e-3}
+
+    def call(name: str) -> Contender:
+        return lambda: [torch.tensor(seconds[name])]
+
+    built = {name: call(name) for name in seconds}
+    comparison = compare(built, clock=lambda call, _: float(call()[0]), budget=0)
+    assert comparison.ratio("eager") == pytest.approx(4)
+
+
+def test_docs_show_the_committed_rows() -> None:
+    for device in ("cpu", "cuda"):
+        assert table.section(table.name_of(device)) in PAGE.read_text()
