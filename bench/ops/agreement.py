@@ -6,9 +6,10 @@ from torch import Tensor
 from bench.ops.timing import Contender
 
 # How far a result may be from eager's, as a share of its length (both as vectors), by the dtype of
-# the case. Not value by value: where the ReLU's input is of rounding size, either side is right,
-# and in bfloat16 eager rounds before it adds the residual, which turns one sign in a thousand.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
+# the case. Not value by value: a ReLU's input of rounding size may fall to either side, and then
+# the gradient differs by its whole value. Against float64 such signs put eager itself off by 3e-3
+# in channels_last float32 (ours by 1e-7); in bfloat16 it rounds before it adds the residual.
+TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
 
 
 def disagreement(contenders: dict[str, Contender], dtype: torch.dtype) -> str | None:
