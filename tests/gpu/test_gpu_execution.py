@@ -95,7 +95,7 @@ def test_inductor_takes_them_without_a_graph_break(x: Tensor) -> None:
         assert result.stride() == other.stride()
 
 
-@pytest.mark.parametrize("row", [-1, 8, 2**40])
+@pytest.mark.parametrize("row", [-9, 8, 2**40])
 def test_a_row_outside_becomes_nan(row: int, x: Tensor) -> None:
     """The index is not read back to the host, so that no error can be raised."""
     ops, index = cuda_perturb(), torch.tensor([1, row], device="cuda")

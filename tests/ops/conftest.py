@@ -61,17 +61,20 @@ def _batch_norm_in_float32(x: Tensor, *arguments: Any) -> Tensor:
 
 @pytest.fixture
 def ops(backend: str) -> SimpleNamespace:
-    """The backend's ops by name, below autograd; `batch_norm` is PyTorch's, to compare with.
+    """The backend's ops by name, below autograd; `batch_norms` are PyTorch's, to compare with.
 
-    On the CPU that one accumulates float32 in float64, as our C++ does. Our GPU kernels do not:
-    they are held to PyTorch's elementary operations.
+    On the CPU `F.batch_norm` adds float32 in float64, as our C++ does. Our GPU kernels do not, so
+    that they are held to the worse of it and of PyTorch's elementary operations.
     """
     suffix = "_reference" if backend == "reference" else ""
     packets = {name: getattr(torch.ops.entprop_fast, name + suffix) for name in NAMES}
     found = {name: packet.default for name, packet in packets.items()}
-    batch_norm = _batch_norm_in_float32 if backend == "cuda" else F.batch_norm
-    gather_out = packets["gather_perturb"].out
-    return SimpleNamespace(gather_perturb_out=gather_out, batch_norm=batch_norm, **found)
+    elementary = (_batch_norm_in_float32,) if backend == "cuda" else ()
+    return SimpleNamespace(
+        gather_perturb_out=packets["gather_perturb"].out,
+        batch_norms=(F.batch_norm, *elementary),
+        **found,
+    )
 
 
 @pytest.fixture(autouse=True)
