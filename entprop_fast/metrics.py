@@ -1,4 +1,4 @@
-"""The paper's metrics (section 4): SA, RA and Hscore. Fractions in [0, 1]; tables print percent."""
+"""The paper's metrics: SA, RA and Hscore. Fractions in [0, 1]; tables print percent."""
 
 from __future__ import annotations
 

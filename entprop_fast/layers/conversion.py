@@ -59,7 +59,7 @@ def convert_dual_norm(model: ModelT) -> ModelT:
 
 
 def strip_auxiliary(model: ModelT) -> ModelT:
-    """Drop the auxiliary halves: the plain network, for deployment (PAPER: step 7).
+    """Drop the auxiliary halves: the plain network, for deployment (docs/algorithm.md, (7)).
 
     Works in place and returns `model`, whose outputs along the main norms stay bit for bit what
     they were. A plain network comes back as it is.

@@ -1,4 +1,4 @@
-"""Layer norms with a main and an auxiliary half, for vision transformers (PAPER: ViT)."""
+"""Layer norms with a main and an auxiliary half, for vision transformers."""
 
 from typing import Any, ClassVar
 

@@ -191,7 +191,7 @@ def dual_batch_norm(
 ) -> Tensor:
     """Batch norm of rows `[0, num_main)` with main, of the rest with auxiliary parameters.
 
-    The paper's main and auxiliary batch norms (MBN and ABN, section 3), in one pass over the
+    The paper's main and auxiliary batch norms (its MBN and ABN), in one pass over the
     bytes of one norm: `y = relu?(norm(x) + residual?)`. `num_main = N` and `0` are the pure
     cases; a group without rows is untouched.
 

@@ -151,7 +151,7 @@ def loss_and_entropy(
     label_smoothing: float = 0.0,
     score: str = "entropy",
 ) -> LossAndEntropy:
-    """Per-sample cross-entropy, entropy and selection score (the paper's section 3, step 2).
+    """Per-sample cross-entropy, entropy and selection score (docs/algorithm.md, (2)).
 
     `loss = lam*CE(labels) + (1 - lam)*CE(labels_b)`, the MixUp loss; `entropy = -sum p log p` in
     nats. Only `loss` carries a gradient; accumulation is in float32 for bf16 and fp16 logits.

@@ -119,7 +119,7 @@ def gather_perturb(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """First adversarial images of the selected rows (the paper's Algorithm 1, steps 4 and 5).
+    """First adversarial images of the selected rows (docs/algorithm.md, (4) and (5)).
 
     `clip(x[index] + clip(alpha*sign(grad[index]), -eps, eps), lo, hi)`; sign(0) = 0. Carries no
     gradient.
@@ -163,7 +163,7 @@ def perturb_(
     lo: Tensor,
     hi: Tensor,
 ) -> Tensor:
-    """One more adversarial step, in place (the paper's Algorithm 1, step 5; SPEC.md, Radius).
+    """One more adversarial step, in place (docs/algorithm.md, (5)).
 
     `clip(x0 + clip(x_adv - x0 + alpha*sign(grad), -eps, eps), lo, hi)` with `x0 = x[index]`, read
     where it lies. Carries no gradient.

@@ -27,7 +27,7 @@ OP, REFERENCE_OP = define(SCHEMA, reference, _fake)
 def select_topk(score: Tensor, k: int) -> Tensor:
     """Indices of the `k` highest scores: descending, ties to the lower index, NaN first.
 
-    Step 4 of the paper's Algorithm 1.
+    The selection of docs/algorithm.md, (4).
 
     Args:
         score: [B], floating.
