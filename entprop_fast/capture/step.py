@@ -213,7 +213,7 @@ class StepCapture(Generic[ResultT]):
         if reason := self._why_not(images.device):
             self._end(reason)
             return None
-        static = (torch.empty_like(images), torch.empty_like(labels))
+        static = (images.detach().clone(), labels.clone())
         before = dict(vars(steps))
         # Here rather than in the graph, so that eager gradients do not lie beside captured ones.
         steps.optimizer.zero_grad(set_to_none=True)
