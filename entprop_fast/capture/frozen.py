@@ -176,12 +176,17 @@ def _tensor_parts(modules: list[tuple[str, nn.Module]], optimizer: Optimizer) ->
     named = {id(tensor): (name, tensor) for name, tensor in _named_tensors(modules)}
     for number, parameter in enumerate(_parameters(optimizer)):
         named.setdefault(id(parameter), (f"the optimizer's parameter {number}", parameter))
-    names = [name for name, _ in named.values()]
+    parameters = [(name, t) for name, t in named.values() if isinstance(t, nn.Parameter)]
+    asking = [parameter for _, parameter in parameters]
     tensors = [tensor for _, tensor in named.values()]
     return [
-        _Part(lambda: list(map(Tensor.data_ptr, tensors)), [f"{name}'s memory" for name in names]),
         _Part(
-            lambda: list(map(_REQUIRES_GRAD, tensors)), [f"{name}.requires_grad" for name in names]
+            lambda: list(map(Tensor.data_ptr, tensors)),
+            [f"{name}'s memory" for name, _ in named.values()],
+        ),
+        _Part(
+            lambda: list(map(_REQUIRES_GRAD, asking)),
+            [f"{name}.requires_grad" for name, _ in parameters],
         ),
     ]
 

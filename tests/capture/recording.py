@@ -27,9 +27,9 @@ class Host:
         self.state = {p: dict(values) for p, values in self.lists[1].items()}
         roots = [m for m in (method.model, method.criterion) if m is not None]
         self.modules = [module for root in roots for module in root.modules()]
+        self.flags = [m.training for m in self.modules]
         self.dicts = [
             {name: dict(value) for name, value in vars(m).items() if isinstance(value, dict)}
-            | {"training": m.training}
             for m in self.modules
         ]
         held = [p for group in self.groups for p in group["params"]]
@@ -50,12 +50,11 @@ class Host:
     def _put(self) -> None:
         vars(self.method).clear()
         vars(self.method).update(self.attributes)
-        for module, values in zip(self.modules, self.dicts, strict=True):
-            module.training = values["training"]
-            for name, entries in values.items():
-                if name != "training":
-                    getattr(module, name).clear()
-                    getattr(module, name).update(entries)
+        for module, training, dicts in zip(self.modules, self.flags, self.dicts, strict=True):
+            module.training = training
+            for name, entries in dicts.items():
+                getattr(module, name).clear()
+                getattr(module, name).update(entries)
         for tensor, memory, requires_grad in self.memory:
             if tensor.data_ptr() != memory.data_ptr():
                 tensor.data = memory
@@ -144,10 +143,8 @@ def _set_back(method: Method, before: dict[str, Any]) -> None:
         for module, parameters, buffers in zip(
             modules, before["parameters"], before["buffers"], strict=True
         ):
-            for name, parameter in module.named_parameters():
-                parameter.copy_(parameters[name])
-            for name, buffer in module.named_buffers():
-                buffer.copy_(buffers[name])
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                tensor.copy_((parameters | buffers)[name])
         for parameter, state in method.optimizer.state.items():
             for key, value in state.items():  # whose absence before would be a bug to see
                 value.copy_(before["state"][id(parameter)][key])
