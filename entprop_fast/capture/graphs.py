@@ -73,7 +73,7 @@ class CudaGraphs:
         for warning in caught:
             if "synchronizing CUDA operation" in str(warning.message):
                 found = found or f"{warning.filename}:{warning.lineno}"
-            elif "sync debug mode is a prototype" not in str(warning.message):
+            elif "debug mode is a prototype" not in str(warning.message):
                 warnings.warn_explicit(
                     warning.message, warning.category, warning.filename, warning.lineno
                 )
