@@ -130,7 +130,10 @@ class StepCapture(Generic[ResultT]):
         return self._replay(shape.captured, images, labels)
 
     def forget(self) -> None:
-        """Drop every graph; the coming steps warm up and are captured anew."""
+        """Drop every graph; the coming steps warm up and are captured anew.
+
+        For changes that steps are not compared by: see docs/capture.md.
+        """
         self._shapes.clear()
         self._frozen = None
         self._lived = 0

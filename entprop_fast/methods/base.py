@@ -52,6 +52,7 @@ class Method(abc.ABC):
         selected_index: rows selected by the last step, int64 [m], or None.
         perturbed: their images after the last perturbation, [m, C, H, W], or None. A replayed step
             overwrites both: clone what is to be kept.
+        captures: how many steps were replays, why none are, and how to drop what was captured.
     """
 
     name: ClassVar[str]
@@ -108,7 +109,7 @@ class Method(abc.ABC):
         self._classes: int | None = None  # known after the first forward
         self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
         self._new_shape = False
-        self._steps = StepCapture(self)
+        self.captures = StepCapture(self)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -123,18 +124,14 @@ class Method(abc.ABC):
             RuntimeError: ``capture="on"`` and the step cannot be captured; it was not taken.
         """
         self._check_call(images, labels)
-        return self._steps(images, labels)
+        return self.captures(images, labels)
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
         with self._refusing(images):
             return self._step(images, labels)
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """One whole step on a batch of an accepted shape: operations on the device, no decision.
-
-        It is what a graph captures. State that it carries to the next step is changed in place; an
-        attribute that it sets is set by each replay to the same tensor of the graph.
-        """
+        """One whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
         self.optimizer.zero_grad(set_to_none=True)
         result = self._passes(images, labels)
         if self.max_grad_norm is not None:
@@ -152,20 +149,6 @@ class Method(abc.ABC):
         self._check_call(images, labels)
         with self._refusing(images):
             return self._passes(images, labels)
-
-    @property
-    def replays(self) -> int:
-        """Steps that were replays of a captured one so far."""
-        return self._steps.replays
-
-    @property
-    def why_eager(self) -> str | None:
-        """Why steps are not captured on a device where others are; None while they can be."""
-        return self._steps.why_eager
-
-    def recapture(self) -> None:
-        """Drop what was captured: for changes that a step is not compared by (docs/capture.md)."""
-        self._steps.forget()
 
     def state_dict(self) -> dict[str, Any]:
         """All state beside model and optimizer that a resumed run needs."""

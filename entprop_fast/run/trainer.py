@@ -113,7 +113,7 @@ class Trainer:
     @property
     def captured(self) -> bool:
         """Whether steps of this session were replays of a CUDA graph."""
-        return self.method.replays > 0
+        return self.method.captures.replays > 0
 
     def fit(self, folder: RunFolder, signals: StopSignals, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
@@ -235,7 +235,9 @@ class Trainer:
             self.reporter.say(signatures.describe(name, row))
         if self.captured and not self._told_capture:
             self._told_capture = True
-            self.reporter.say(f"{self.method.replays} steps so far were replays of a CUDA graph")
+            self.reporter.say(
+                f"{self.method.captures.replays} steps so far were replays of a CUDA graph"
+            )
 
     def _row(self) -> Row:
         shown = min(len(self.images.train_images), GAP_IMAGES)

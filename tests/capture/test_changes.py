@@ -273,7 +273,10 @@ def test_what_changes_every_step_ends_capturing_with_one_warning(
     told = [str(one.message) for one in recwarn if one.category is RuntimeWarning]
     assert len(told) == 1
     assert "optimizer.param_groups[0]['momentum'] changes every few steps" in told[0]
-    assert twins.captured.why_eager is not None and twins.captured.why_eager in told[0]
+    assert (
+        twins.captured.captures.why_eager is not None
+        and twins.captured.captures.why_eager in told[0]
+    )
 
 
 def test_what_changes_every_step_with_on_raises(recorder: RecordingGraphs) -> None:
@@ -290,5 +293,5 @@ def test_rare_changes_do_not_end_capturing(recorder: RecordingGraphs) -> None:
     for step in range(5):
         twins.both(_cycled(step))
         twins.step(11)
-    assert twins.captured.why_eager is None
+    assert twins.captured.captures.why_eager is None
     assert twins.said() == "eeecr" + ("ec" + "r" * 10) * 5

@@ -68,7 +68,11 @@ def test_optimizers(
     groups = copy.deepcopy([{**g, "params": 0} for g in method.optimizer.param_groups])
     with _one_warning(named):
         _steps(method)
-    assert recorder.log == [] and method.replays == 0 and method.why_eager is not None
+    assert (
+        recorder.log == []
+        and method.captures.replays == 0
+        and method.captures.why_eager is not None
+    )
     assert [{**g, "params": 0} for g in method.optimizer.param_groups] == groups
     with pytest.raises(ValueError, match="capture='on'") as refused:
         make("vanilla", optimizer=optimizer, capture="on")
@@ -167,7 +171,7 @@ def test_a_step_that_cannot_be_captured_is_taken_eagerly(recorder: RecordingGrap
         for _ in range(6):
             twins.step()
     assert twins.said() == "eeec"
-    assert twins.captured.replays == 0
+    assert twins.captured.captures.replays == 0
 
 
 def test_a_step_that_cannot_be_captured_with_on_is_not_taken(recorder: RecordingGraphs) -> None:

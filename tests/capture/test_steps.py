@@ -30,7 +30,7 @@ def test_replays_are_the_eager_steps(
     twins = Twins(recorder, name, **options)
     twins.step(8)
     assert twins.said() == "eee" + "cr" + "rrrr"
-    assert twins.captured.replays == 5 and twins.captured.why_eager is None
+    assert twins.captured.captures.replays == 5 and twins.captured.captures.why_eager is None
 
 
 @pytest.mark.parametrize("optimizer", [sgd, adam, adamw])
@@ -158,7 +158,7 @@ def test_a_refused_batch_changes_nothing(recorder: RecordingGraphs, labels: torc
     with pytest.raises(ValueError, match="labels"):
         twins.captured(batch(dtype=torch.float32)[0], labels)
     assert_equal(everything(twins.captured), before)
-    assert twins.said() == "" and twins.captured.replays == 2
+    assert twins.said() == "" and twins.captured.captures.replays == 2
     twins.step()
     assert twins.said() == "r"
 
@@ -185,11 +185,11 @@ def test_off_and_on_again(recorder: RecordingGraphs) -> None:
     assert twins.said() == "eeecr"
 
 
-def test_recapture(recorder: RecordingGraphs) -> None:
+def test_forget(recorder: RecordingGraphs) -> None:
     twins = Twins(recorder)
     twins.step(5)
     twins.said()
-    twins.captured.recapture()
+    twins.captured.captures.forget()
     twins.step(4)
     assert twins.said() == "eeecr"
 
@@ -197,7 +197,7 @@ def test_recapture(recorder: RecordingGraphs) -> None:
 def test_without_graphs_steps_are_eager() -> None:
     method = make()
     method(*batch(dtype=torch.float32))
-    assert method.replays == 0 and method.why_eager is None
+    assert method.captures.replays == 0 and method.captures.why_eager is None
     assert method.optimizer.param_groups[0]["lr"] == 0.1  # left as it was
     assert method.optimizer.param_groups[0]["fused"] is None
 

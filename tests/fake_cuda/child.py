@@ -141,7 +141,7 @@ def step(
             method(images, labels)
         RECORDING.append(True)
         with OnDevice() as seen:
-            packed, gradients = method._steps._run(images, labels)
+            packed, gradients = method.captures._run(images, labels)
             result = packed.copy()
         assert {value.device for value in result} == {CUDA}
         assert any(gradient is not None for _, gradient in gradients)

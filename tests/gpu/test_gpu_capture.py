@@ -121,7 +121,7 @@ def test_every_method_bit_for_bit(name: str, amp: str | None, own_generator: boo
     options: dict[str, Any] = {"amp": amp} | ({} if own_generator else {"generator": None})
     captured, eager = make(name, **options), make(name, capture="off", **options)
     losses = assert_same(captured, eager, range(STEPS))
-    assert captured.replays == STEPS - WARM_UP and eager.replays == 0
+    assert captured.captures.replays == STEPS - WARM_UP and eager.captures.replays == 0
     assert len({float(loss) for loss in losses}) == STEPS  # results of their own
 
 
@@ -148,7 +148,7 @@ def test_optimizers_and_learning_rates(optimizer: MakeOptimizer) -> None:
             method.optimizer.param_groups[0]["lr"] = 0.01 / (1 + seed)
         capturable_optimizer(eager.optimizer, CUDA)
         assert_same(captured, eager, range(seed, seed + 1))
-    assert captured.replays == 10 - WARM_UP
+    assert captured.captures.replays == 10 - WARM_UP
     before = [p.detach().clone() for p in captured.model.parameters()]
     captured.optimizer.param_groups[0]["lr"] = 0.0
     captured.optimizer.param_groups[0]["weight_decay"] = 0.0
@@ -165,7 +165,7 @@ def test_a_change_is_captured_anew() -> None:
         method.n = 2  # type: ignore[attr-defined]
         next(method.model.parameters()).requires_grad_(False)
     assert_same(captured, eager, range(6, 12))
-    assert captured.replays == 3 + 5
+    assert captured.captures.replays == 3 + 5
 
 
 def test_resume() -> None:
@@ -180,7 +180,7 @@ def test_resume() -> None:
     again.optimizer.load_state_dict(copy.deepcopy(held))
     again.load_state_dict(first.state_dict())
     assert_same(again, eager, range(6, 14))
-    assert again.replays == 2 + 7
+    assert again.captures.replays == 2 + 7
 
 
 def test_two_shapes_share_their_memory() -> None:
@@ -195,7 +195,7 @@ def test_two_shapes_share_their_memory() -> None:
     assert _reserved() - alone <= 0.25 * (alone - without)
     for seed in range(10, 16):  # in any order
         assert_same(captured, eager, range(seed, seed + 1), **(small if seed % 3 else large))
-    assert captured.replays == 2 + 2 + 6
+    assert captured.captures.replays == 2 + 2 + 6
 
 
 def test_peak_memory() -> None:
@@ -214,7 +214,7 @@ def test_peak_memory() -> None:
             result = method(*given)
         assert result.loss.isfinite()
         peaks[capture] = torch.cuda.max_memory_allocated() - before
-        assert (method.replays > 0) == (capture == "on")
+        assert (method.captures.replays > 0) == (capture == "on")
         del method, result
     assert peaks["on"] <= peaks["off"] + given[0].nbytes + given[1].nbytes + 2**20, peaks
 
@@ -267,10 +267,10 @@ def test_a_model_that_waits_for_the_device_runs_eagerly(always: bool) -> None:
         assert_same(captured, eager, range(8))
     told = [str(one.message) for one in caught if "not captured" in str(one.message)]
     assert len(told) == 1 and (__file__ in told[0] or not always), told
-    assert captured.replays == 0 and captured.why_eager is not None
+    assert captured.captures.replays == 0 and captured.captures.why_eager is not None
     other, twin = make(), make(capture="off")  # and others can still be captured
     assert_same(other, twin, range(8))
-    assert other.replays == 5
+    assert other.captures.replays == 5
 
 
 def test_on_raises_where_the_capture_fails() -> None:
@@ -292,7 +292,7 @@ def test_a_method_on_another_stream() -> None:
         assert_same(captured, eager, range(8))
     torch.cuda.current_stream().wait_stream(stream)
     assert_same(captured, eager, range(8, 12))
-    assert captured.replays == 9
+    assert captured.captures.replays == 9
 
 
 def _reserved() -> int:
