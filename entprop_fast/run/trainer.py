@@ -235,9 +235,8 @@ class Trainer:
             self.reporter.say(signatures.describe(name, row))
         if self.captured and not self._told_capture:
             self._told_capture = True
-            self.reporter.say(
-                f"{self.method.captures.replays} steps so far were replays of a CUDA graph"
-            )
+            replays = self.method.captures.replays
+            self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
         shown = min(len(self.images.train_images), GAP_IMAGES)
