@@ -113,7 +113,7 @@ class CudaGraphs:
 
     def _recover(self, generator: torch.Generator | None) -> None:
         """Undo what a failed capture leaves behind in torch 2.11: its own end stops half-way."""
-        with contextlib.suppress(RuntimeError, AttributeError):  # it did end
+        with contextlib.suppress(RuntimeError, AttributeError, TypeError):  # it did end
             torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
         with torch.cuda.device(self.device):
             self._pool = torch.cuda.graph_pool_handle()
