@@ -256,8 +256,6 @@ class StepCapture(Generic[ResultT]):
         self._steps.rows += captured.rows
         self.replays += 1
         self._lived += 1
-        if self._lived > SHORT_LIFE:
-            self._short_lives = 0
         return captured.packed.copy()
 
     def _end(self, reason: str, cause: Exception | None = None, *, taken: bool = False) -> None:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from entprop_fast import Method
+from entprop_fast.capture.optimizer import CapturableForm
 from tests.capture.recording import RecordingGraphs
-from tests.capture.support import Change, MakeOptimizer, Twins, adam, adamw, sgd
-from tests.methods.support import generator
+from tests.capture.support import Change, MakeOptimizer, Twins, adam, adamw, make, sgd
+from tests.methods.support import batch, generator
 
 
 def _group(**values: Any) -> Change:
@@ -97,6 +98,20 @@ def test_the_users_own_tensor_is_the_captured_one(recorder: RecordingGraphs) -> 
         rate.fill_(0.01)
     twins.step(2)
     assert twins.said() == "eeec" + "r" * 4
+    assert twins.captured.optimizer.param_groups[0]["lr"] is rates[0]
+
+
+@pytest.mark.parametrize("optimizer", [adam, adamw])
+def test_counters_move_to_the_device(optimizer: MakeOptimizer) -> None:
+    """Adam counts on the host until it is captured, also after a plain state was loaded."""
+    weight = nn.Linear(2, 2)
+    held = optimizer(weight)
+    for parameter in weight.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    held.step()
+    CapturableForm(held, torch.device("meta")).restore()
+    assert {state["step"].device.type for state in held.state.values()} == {"meta"}
+    assert held.param_groups[0]["lr"].device.type == "meta"
 
 
 def _replace_memory(method: Method) -> None:
@@ -208,6 +223,26 @@ def test_autocast_around_the_call(recorder: RecordingGraphs) -> None:
             twins.step()
     twins.step(3)
     assert twins.said() == "ecrr" + "ecrr"
+
+
+def test_weights_cast_for_a_capture_are_its_own(
+    recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cast before, a graph would read them for ever; cast in it, they have no values after it."""
+    clear = torch.clear_autocast_cache
+
+    def told() -> None:
+        recorder.log.append("forget casts")
+        clear()
+
+    monkeypatch.setattr(torch, "clear_autocast_cache", told)
+    method = make()
+    recorder.method = method
+    with torch.autocast("cpu", torch.bfloat16):
+        for seed in range(4):
+            method(*batch(seed=seed, dtype=torch.float32))
+        steps = ["eager"] * 3 + ["forget casts", "capture", "forget casts", "replay"]
+        assert recorder.log == steps
 
 
 def test_another_optimizer(recorder: RecordingGraphs) -> None:
