@@ -77,7 +77,13 @@ class Frozen:
         self._parts = [
             *_module_parts(modules),
             *_tensor_parts(modules, optimizer),
-            _Part(lambda: _ids(_parameters(optimizer)), ["optimizer.param_groups"]),
+            _Part(
+                lambda: [
+                    *(len(group["params"]) for group in optimizer.param_groups),
+                    *_ids(_parameters(optimizer)),
+                ],
+                ["optimizer.param_groups"],
+            ),
             _Part(
                 lambda: list(map(_plain, group_values())),
                 [f"optimizer.param_groups[{number}]['{key}']" for number in groups for key in keys],

@@ -85,6 +85,24 @@ def test_groups_have_learning_rates_of_their_own(recorder: RecordingGraphs) -> N
     assert twins.said() == "eeec" + "r" * 4
 
 
+def test_a_parameter_that_moves_to_another_group(recorder: RecordingGraphs) -> None:
+    def two_groups(model: nn.Module) -> torch.optim.Optimizer:
+        parameters = list(model.parameters())
+        groups = [{"params": parameters[:5]}, {"params": parameters[5:], "weight_decay": 0.5}]
+        return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+    def move(method: Method) -> None:
+        first, second = method.optimizer.param_groups
+        second["params"].insert(0, first["params"].pop())
+
+    twins = Twins(recorder, optimizer=two_groups)
+    twins.step(5)
+    twins.said()
+    twins.both(move)
+    twins.step(3)
+    assert twins.said() == "ecrr"
+
+
 def test_the_users_own_tensor_is_the_captured_one(recorder: RecordingGraphs) -> None:
     rates: list[torch.Tensor] = []
 
