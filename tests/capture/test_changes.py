@@ -88,7 +88,10 @@ def test_groups_have_learning_rates_of_their_own(recorder: RecordingGraphs) -> N
 def test_a_parameter_that_moves_to_another_group(recorder: RecordingGraphs) -> None:
     def two_groups(model: nn.Module) -> torch.optim.Optimizer:
         parameters = list(model.parameters())
-        groups = [{"params": parameters[:5]}, {"params": parameters[5:], "weight_decay": 0.5}]
+        groups: list[dict[str, Any]] = [
+            {"params": parameters[:5]},
+            {"params": parameters[5:], "weight_decay": 0.5},
+        ]
         return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
 
     def move(method: Method) -> None:
