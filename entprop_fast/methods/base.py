@@ -3,52 +3,24 @@
 import abc
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import reference
+from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target, route
 from entprop_fast.methods import checks
+from entprop_fast.methods.contract import CommonOptions, StepResult
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
 from entprop_fast.methods.targets import Targets
 from entprop_fast.methods.transaction import snapshot
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 
-
-class StepResult(NamedTuple):
-    """What one step reports: detached 0-dim tensors on the device, that no later step overwrites.
-
-    Attributes:
-        loss: mean loss of the main pass.
-        aux_loss: unweighted mean loss of the last auxiliary pass; 0 without one.
-        correct: rows of the main pass whose prediction is their original label.
-        entropy_selected: mean prediction entropy (nats) of the selected rows; NaN without any.
-        entropy_unselected: the same of the others.
-    """
-
-    loss: Tensor
-    aux_loss: Tensor
-    correct: Tensor
-    entropy_selected: Tensor
-    entropy_unselected: Tensor
-
-
-class CommonOptions(TypedDict, total=False):
-    """The options that every method takes; see `Method`."""
-
-    input_range: tuple[float, float]
-    normalization: tuple[Channels, Channels] | None
-    amp: Literal["bf16"] | None
-    generator: torch.Generator | None
-    capture: Literal["auto", "on", "off"]
-    check: bool | None
-    criterion: nn.Module | None
-    label_smoothing: float
-    max_grad_norm: float | None
+__all__ = ["CommonOptions", "Method", "StepResult"]
 
 
 class Method(abc.ABC):
@@ -63,7 +35,8 @@ class Method(abc.ABC):
         amp: "bf16" runs forward passes under bfloat16 autocast; None leaves autocast alone.
         generator: source of every random draw of a step, on the images' device; None for that
             device's default one.
-        capture: "off", or "auto"; steps run eagerly.
+        capture: replay the step as a CUDA graph (docs/capture.md): "auto" on CUDA where it can be
+            captured, with one warning where it cannot; "on" or an error; "off" never.
         check: check labels and image values on every call: None on the CPU only, since on a GPU it
             synchronises. Shapes and dtypes are always checked.
         criterion: a module ``(logits, labels) -> per-sample loss [B]`` in place of cross-entropy.
@@ -77,7 +50,9 @@ class Method(abc.ABC):
     Attributes:
         rows: rows that went through a forward and a backward pass so far, the cost of training.
         selected_index: rows selected by the last step, int64 [m], or None.
-        perturbed: their images after the last perturbation, [m, C, H, W], or None.
+        perturbed: their images after the last perturbation, [m, C, H, W], or None. A replayed step
+            overwrites both: clone what is to be kept.
+        captures: how many steps were replays, why none are, and how to drop what was captured.
     """
 
     name: ClassVar[str]
@@ -110,11 +85,11 @@ class Method(abc.ABC):
         checks.check_amp(amp)
         self.amp = amp
         self.generator, self.check, self.criterion = generator, check, criterion
-        self.capture = capture
+        self.capture: Literal["auto", "on", "off"] = capture
         self.label_smoothing = check_number("label_smoothing", label_smoothing, low=0, high=1)
         self.max_grad_norm = max_grad_norm
         check_choice("check", check, (None, True, False))
-        check_choice("capture", capture, ("auto", "off"))
+        check_choice("capture", capture, ("auto", "on", "off"))
         if max_grad_norm is not None:
             check_number("max_grad_norm", max_grad_norm, low=0, open_low=True)
         if criterion is not None and self.label_smoothing:
@@ -133,7 +108,8 @@ class Method(abc.ABC):
         self.perturbed: Tensor | None = None
         self._classes: int | None = None  # known after the first forward
         self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
-        self._new_shape = True
+        self._new_shape = False
+        self.captures = StepCapture(self)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -145,10 +121,19 @@ class Method(abc.ABC):
 
         Raises:
             TypeError, ValueError: the batch cannot be used; nothing has changed.
+            RuntimeError: ``capture="on"`` and the step cannot be captured; it was not taken.
         """
-        with self._accepted(images, labels):
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._passes(images, labels)
+        self._check_call(images, labels)
+        return self.captures(images, labels)
+
+    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
+        with self._refusing(images):
+            return self._step(images, labels)
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """One whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        result = self._passes(images, labels)
         if self.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
@@ -161,7 +146,8 @@ class Method(abc.ABC):
         For gradient accumulation and training loops of others; clearing the gradients, clipping
         and stepping are the caller's. Arguments and errors are those of calling the method.
         """
-        with self._accepted(images, labels):
+        self._check_call(images, labels)
+        with self._refusing(images):
             return self._passes(images, labels)
 
     def state_dict(self) -> dict[str, Any]:
@@ -194,21 +180,24 @@ class Method(abc.ABC):
         if batch == 1:
             yield "main", "a batch of B=1"
 
-    @contextlib.contextmanager
-    def _accepted(self, images: Tensor, labels: Tensor) -> Iterator[None]:
-        """Refuse a batch that cannot be used; whatever is refused, nothing has changed."""
+    def _check_call(self, images: Tensor, labels: Tensor) -> None:
+        """Refuse what can be seen without running the model."""
         checks.check_training(self.model)
         checks.check_batch(images, labels, self.model, self.units, autocast=self.amp is not None)
         checks.check_generator(self.generator, images.device)
         if self._checks_values(images):
             checks.check_values(images, self.units)
             checks.check_labels(labels, self._classes)
-        self._new_shape = images.shape not in self._seen
-        if not self._new_shape:
+
+    @contextlib.contextmanager
+    def _refusing(self, images: Tensor) -> Iterator[None]:
+        """Whatever is refused at the first batch of a shape, nothing has changed."""
+        if images.shape in self._seen:
             yield
             return
         modules = [m for m in (self.model, self.criterion) if m is not None]
         undo, rows = snapshot(modules, self.optimizer, self.generator, images.device), self.rows
+        self._new_shape = True
         try:
             for target, reason in self._single_rows(len(images)):
                 self._try_single_row(images[:1], target, reason)
@@ -219,6 +208,8 @@ class Method(abc.ABC):
             undo()
             self.rows = rows
             raise
+        finally:
+            self._new_shape = False
         self._seen.add(images.shape)
 
     def _checks_values(self, images: Tensor) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ LearningRate = Callable[[int], float]
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("onecycle", "cosine", "step", "constant")
+
+CAPTURE_FLAGS = ("fused", "foreach", "capturable")
 
 _ONECYCLE_START = 25.0  # peak / first learning rate
 _ONECYCLE_END = 1e4  # first / last learning rate
@@ -91,6 +94,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
+
+
+def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's state as a run without captured steps has it, which loads on any device.
+
+    A capture sets flags and puts the lr into a device tensor; the next one does so again.
+    """
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+        made = optimizer.defaults
+        group.update({flag: made[flag] for flag in CAPTURE_FLAGS if flag in group})
+    return state
 
 
 def _onecycle(step: int, peak: float, steps: int, warmup: float) -> float:

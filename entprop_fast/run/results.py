@@ -31,7 +31,10 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Scores):
-    """What ``summary.json`` holds; `cost` is in passes over the training images."""
+    """What ``summary.json`` holds; `cost` is in passes over the training images.
+
+    `captured`: steps ran as a CUDA graph.
+    """
 
     method: str
     arch: str
@@ -41,6 +44,7 @@ class Summary(Scores):
     images_per_second: float
     seconds: float
     device: str
+    captured: bool
     epochs: int
     train_size: int
     parameters: int
@@ -94,6 +98,7 @@ def finish(trainer: Trainer, folder: RunFolder) -> Summary:
         images_per_second=seen / train_seconds,
         seconds=trainer.seconds,
         device=_device_name(trainer.device),
+        captured=trainer.captured,
         epochs=config.epochs,
         train_size=size,
         parameters=sum(parameter.numel() for parameter in deployed.parameters()),

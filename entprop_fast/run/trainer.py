@@ -19,7 +19,12 @@ from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.errors import RunFailed, Stopped, bad_input
 from entprop_fast.run.meter import Meter
-from entprop_fast.run.optim import create_optimizer, learning_rate, set_learning_rate
+from entprop_fast.run.optim import (
+    create_optimizer,
+    learning_rate,
+    plain_state,
+    set_learning_rate,
+)
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import Row, RunFolder
 from entprop_fast.run.signals import StopSignals
@@ -91,6 +96,7 @@ class Trainer:
         self.meter = Meter()
         self.rows: list[Row] = []
         self.train_seconds = 0.0  # in steps, of the running epoch
+        self._told_capture = False
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -103,6 +109,11 @@ class Trainer:
     def seconds(self) -> float:
         """Since the run began, without the time between its sessions."""
         return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps of this session were replays of a CUDA graph."""
+        return self.method.captures.replays > 0
 
     def fit(self, folder: RunFolder, signals: StopSignals, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
@@ -132,7 +143,7 @@ class Trainer:
             "train_seconds": self.train_seconds,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": plain_state(self.optimizer),
             "method": self.method.state_dict(),
             "random": checkpoint.random_state(self.device),
         }
@@ -222,6 +233,10 @@ class Trainer:
         self.reporter.epoch_done(row, seconds_left=left)
         for name in row["signatures"]:
             self.reporter.say(signatures.describe(name, row))
+        if self.captured and not self._told_capture:
+            self._told_capture = True
+            replays = self.method.captures.replays
+            self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
         shown = min(len(self.images.train_images), GAP_IMAGES)

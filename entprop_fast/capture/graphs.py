@@ -1,0 +1,128 @@
+"""The CUDA calls behind a capture: a side stream, a memory pool, begin, end and replay."""
+
+import contextlib
+import gc
+import warnings
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Graph(Protocol):
+    """A captured step."""
+
+    def replay(self) -> None:
+        """Run it on the current stream."""
+
+
+class Graphs(Protocol):
+    """What a device offers for capturing steps."""
+
+    def eager(self, run: Callable[[], T]) -> T:
+        """Run eagerly, where a later capture will find handles and workspaces ready."""
+
+    def watched(self, run: Callable[[], T]) -> tuple[T, str | None]:
+        """`eager`, and where `run` waited for the device, or None if it did not."""
+
+    def capture(self, run: Callable[[], T], generator: torch.Generator | None) -> tuple[Graph, T]:
+        """Record `run`, which then has not been executed, and return what it returned.
+
+        Whatever `run` raises is raised again, with the device as it was.
+        """
+
+
+class CudaGraphs:
+    """`torch.cuda.CUDAGraph`s of one device, in one memory pool.
+
+    All of them replay on the caller's stream, one after the other, and what each hands out stays
+    alive, so they may share the memory of everything else.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        if device.index is not None:
+            self.device = device
+        with torch.cuda.device(self.device):
+            self._stream = torch.cuda.Stream()
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def eager(self, run: Callable[[], T]) -> T:
+        """Run on the stream that captures: cuBLAS and cuDNN keep their workspaces by stream."""
+        outer = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(outer)
+        try:
+            with torch.cuda.stream(self._stream):
+                return run()
+        finally:
+            outer.wait_stream(self._stream)
+
+    def watched(self, run: Callable[[], T]) -> tuple[T, str | None]:
+        """`eager`, with torch's warnings about synchronising calls collected."""
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                result = self.eager(run)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        found = None
+        for warning in caught:
+            if "synchronizing CUDA operation" in str(warning.message):
+                found = found or f"{warning.filename}:{warning.lineno}"
+            elif "debug mode is a prototype" not in str(warning.message):
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
+        return result, found
+
+    def capture(self, run: Callable[[], T], generator: torch.Generator | None) -> tuple[Graph, T]:
+        """Record on the side stream; the device's default generator is registered by torch."""
+        graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            graph.register_generator_state(generator)
+        gc.collect()  # a collection while capturing might destroy another graph, which CUDA forbids
+        torch.cuda.synchronize(self.device)
+        torch.cuda.empty_cache()  # what eager steps held is free for the graph's pool
+        outer = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(outer)
+        try:
+            with torch.cuda.stream(self._stream):
+                # thread_local: a loader's thread may pin memory meanwhile.
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                result = self._recorded(graph, run)
+        except BaseException:
+            self._recover(generator)
+            raise
+        outer.wait_stream(self._stream)
+        return graph, result
+
+    @staticmethod
+    def _recorded(graph: torch.cuda.CUDAGraph, run: Callable[[], T]) -> T:
+        try:
+            result = run()
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # that the capture is invalid is known
+                graph.capture_end()
+            raise
+        graph.capture_end()
+        return result
+
+    def _recover(self, generator: torch.Generator | None) -> None:
+        """Undo what a failed capture leaves behind in torch 2.11: its own end stops half-way."""
+        with contextlib.suppress(RuntimeError, AttributeError, TypeError):  # it did end
+            torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
+        with torch.cuda.device(self.device):
+            self._pool = torch.cuda.graph_pool_handle()
+        default = torch.cuda.default_generators[self.device.index]
+        for source in (default, generator):
+            if source is not None:  # the same seed and offset, no longer marked as captured
+                source.graphsafe_set_state(source.clone_state())
+        torch.cuda.synchronize(self.device)
+
+
+# Device type to what captures there; steps on any other run eagerly.
+GRAPHS: dict[str, Callable[[torch.device], Graphs]] = {"cuda": CudaGraphs}

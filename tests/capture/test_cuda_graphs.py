@@ -1,0 +1,182 @@
+"""The order of the CUDA calls behind a capture, on stand-ins for streams and graphs."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from entprop_fast.capture.graphs import CudaGraphs
+
+CUDA = torch.device("cuda", 0)
+
+
+class Cuda:
+    """Stands in for `torch.cuda`: one list of all calls, and which stream is current."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.current = Stream(self, "outer")
+        self.pools = 0
+        self.mode: Any = 0
+        self.fails_to_end = False
+        self.generator = Generator(self)
+
+    @contextlib.contextmanager
+    def stream(self, stream: "Stream") -> Iterator[None]:
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def pool(self) -> int:
+        self.pools += 1
+        return self.pools
+
+    def set_mode(self, mode: Any) -> None:
+        self.mode = mode
+        warnings.warn("Synchronization debug mode is a prototype feature and ...", stacklevel=1)
+
+
+class Stream:
+    def __init__(self, cuda: Cuda, name: str = "side") -> None:
+        self.cuda, self.name = cuda, name
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.cuda.calls.append(f"{self.name} waits for {other.name}")
+
+
+class Generator:
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
+
+    def clone_state(self) -> str:
+        return "fresh"
+
+    def graphsafe_set_state(self, state: str) -> None:
+        self.cuda.calls.append(f"{state} generator state")
+
+
+class CUDAGraph:
+    cuda: Cuda
+
+    def register_generator_state(self, generator: Generator) -> None:
+        self.cuda.calls.append("register generator")
+
+    def capture_begin(self, pool: int, capture_error_mode: str) -> None:
+        self.cuda.calls.append(f"begin in pool {pool} on {self.cuda.current.name}")
+        assert capture_error_mode == "thread_local"
+
+    def capture_end(self) -> None:
+        self.cuda.calls.append(f"end on {self.cuda.current.name}")
+        if self.cuda.fails_to_end:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    cuda = Cuda()
+    CUDAGraph.cuda = cuda
+    for name, value in {
+        "Stream": lambda: Stream(cuda),
+        "CUDAGraph": CUDAGraph,
+        "graph_pool_handle": cuda.pool,
+        "current_device": lambda: 0,
+        "current_stream": lambda device: cuda.current,
+        "stream": cuda.stream,
+        "device": lambda device: contextlib.nullcontext(),
+        "synchronize": lambda device: cuda.calls.append("synchronize"),
+        "empty_cache": lambda: cuda.calls.append("empty cache"),
+        "default_generators": (cuda.generator,),
+        "get_sync_debug_mode": lambda: cuda.mode,
+        "set_sync_debug_mode": cuda.set_mode,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def end_allocating(device: int, pool: int) -> None:
+        cuda.calls.append(f"end of pool {pool}")
+
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end_allocating)
+    return cuda
+
+
+def run(cuda: Cuda) -> str:
+    cuda.calls.append(f"run on {cuda.current.name}")
+    return "result"
+
+
+def test_eager_runs_between_two_waits(cuda: Cuda) -> None:
+    assert CudaGraphs(CUDA).eager(lambda: run(cuda)) == "result"
+    assert cuda.calls == ["side waits for outer", "run on side", "outer waits for side"]
+    with pytest.raises(ZeroDivisionError):
+        CudaGraphs(CUDA).eager(lambda: 1 // 0)
+    assert cuda.calls[-1] == "outer waits for side" and cuda.current.name == "outer"
+
+
+def test_watched_tells_where_and_passes_other_warnings_on(cuda: Cuda) -> None:
+    def waits() -> str:
+        assert cuda.mode == "warn"
+        warnings.warn("unrelated", UserWarning, stacklevel=1)
+        warnings.warn_explicit(
+            "called a synchronizing CUDA operation (Triggered ...)", UserWarning, "model.py", 37
+        )
+        return run(cuda)
+
+    with pytest.warns(UserWarning) as told:
+        assert CudaGraphs(CUDA).watched(waits) == ("result", "model.py:37")
+    assert [str(one.message) for one in told if "prototype" not in str(one.message)] == [
+        "unrelated"
+    ]
+    assert cuda.mode == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CudaGraphs(CUDA).watched(lambda: run(cuda)) == ("result", None)
+
+
+def test_capture(cuda: Cuda) -> None:
+    graphs = CudaGraphs(CUDA)
+    _, result = graphs.capture(lambda: run(cuda), cuda.generator)  # type: ignore[arg-type]
+    assert result == "result" and cuda.current.name == "outer"
+    assert cuda.calls == [
+        "register generator",
+        "synchronize",
+        "empty cache",
+        "side waits for outer",
+        "begin in pool 1 on side",
+        "run on side",
+        "end on side",
+        "outer waits for side",
+    ]
+    graphs.capture(lambda: run(cuda), None)
+    assert cuda.calls.count("begin in pool 1 on side") == 2  # the same pool
+    assert cuda.calls.count("register generator") == 1
+
+
+@pytest.mark.parametrize("fails_to_end", [False, True])
+def test_a_failed_capture(cuda: Cuda, fails_to_end: bool) -> None:
+    """The step's own error, the outer stream, and generators that can draw again."""
+    cuda.fails_to_end = fails_to_end
+    graphs = CudaGraphs(CUDA)
+    with pytest.raises(ZeroDivisionError):
+        graphs.capture(lambda: 1 // 0, cuda.generator)  # type: ignore[arg-type]
+    assert cuda.current.name == "outer"
+    ended = cuda.calls.index("end on side")
+    assert cuda.calls[ended + 1 :] == [
+        "end of pool 1",
+        "fresh generator state",
+        "fresh generator state",
+        "synchronize",
+    ]
+    cuda.fails_to_end = False
+    graphs.capture(lambda: run(cuda), None)
+    assert "begin in pool 2 on side" in cuda.calls
+
+
+def test_a_capture_that_is_invalid_only_at_its_end(cuda: Cuda) -> None:
+    cuda.fails_to_end = True
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        CudaGraphs(CUDA).capture(lambda: run(cuda), None)
+    assert cuda.current.name == "outer" and cuda.calls[-1] == "synchronize"

@@ -1,0 +1,242 @@
+"""Which steps run eagerly, which are captured, which are replayed; and that all are the same."""
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from entprop_fast import StepResult
+from entprop_fast.capture import step as capture_step
+from entprop_fast.methods import METHODS
+from tests.capture.recording import RecordingGraphs
+from tests.capture.support import MakeOptimizer, Twins, adam, adamw, make, sgd
+from tests.methods.support import assert_equal, batch, dual_network, everything, generator
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in METHODS),
+    ("entprop", {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True}),
+    ("entprop", {"n": 2, "aux_labels": "mixed", "aux_stats": "every"}),
+    ("entprop", {"score": "random", "label_smoothing": 0.1, "max_grad_norm": 0.5}),
+    ("entprop", {"generator": None}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_replays_are_the_eager_steps(
+    recorder: RecordingGraphs, name: str, options: dict[str, Any]
+) -> None:
+    twins = Twins(recorder, name, **options)
+    twins.step(8)
+    assert twins.said() == "eee" + "cr" + "rrrr"
+    assert twins.captured.captures.replays == 5 and twins.captured.captures.why_eager is None
+
+
+@pytest.mark.parametrize("optimizer", [sgd, adam, adamw])
+def test_optimizers(recorder: RecordingGraphs, optimizer: MakeOptimizer) -> None:
+    Twins(recorder, optimizer=optimizer).step(7)
+    assert recorder.log.count("replay") == 4
+
+
+def test_a_shape_has_a_graph_of_its_own(recorder: RecordingGraphs) -> None:
+    twins = Twins(recorder)
+    twins.step(5)
+    twins.step(4, rows=10)
+    twins.step(2)
+    twins.step(2, rows=10)
+    assert twins.said() == "eeecrr" + "eeecr" + "rr" + "rr"
+
+
+def test_a_layout_has_a_graph_of_its_own(recorder: RecordingGraphs) -> None:
+    method = make()
+    recorder.method = method
+    images, labels = batch(dtype=torch.float32)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        recorder.log.clear()
+        for _ in range(4):
+            method(images.contiguous(memory_format=layout), labels)
+        assert recorder.log == ["eager"] * 3 + ["capture", "replay"]
+
+
+class Strides(nn.Module):
+    """Notes the strides of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add(x.stride())
+        return x
+
+
+def test_a_batch_with_gaps_between_its_rows(recorder: RecordingGraphs) -> None:
+    """It warms up as the graph will read it: cuDNN chooses by strides, too."""
+    notes = Strides()
+    model = nn.Sequential(notes, dual_network(dtype=torch.float32))
+    method, eager = make(model=model, mixup=0.0), make(capture="off", mixup=0.0)
+    recorder.method = method
+    for seed in range(5):
+        images, labels = batch(24, seed=seed, dtype=torch.float32)
+        result = method(images[::2], labels[::2])
+        torch.testing.assert_close(result.loss, eager(images[::2].clone(), labels[::2]).loss)
+    assert recorder.log == ["eager"] * 3 + ["capture", "replay", "replay"]
+    assert notes.seen == {images[:12].stride()}
+
+
+def test_an_epochs_last_batch_stays_eager(
+    recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture_step, "RETURNS_WITHIN", 6)
+    twins = Twins(recorder)
+    twins.step(4)
+    for _ in range(5):
+        twins.said()
+        twins.step(7)
+        twins.step(1, rows=5)
+        assert twins.said() == "rrrrrrr" + "e"
+
+
+def test_the_number_of_graphs_is_limited(recorder: RecordingGraphs) -> None:
+    method = make()
+    recorder.method = method
+    sizes = [6, 7, 8, 9]
+    for size in sizes:
+        for _ in range(4):
+            method(*batch(size=size, dtype=torch.float32))
+    assert recorder.log.count("capture") == capture_step.MAX_GRAPHS == len(sizes)
+    with pytest.warns(RuntimeWarning, match="batches of 4 shapes are captured"):
+        for _ in range(5):
+            method(*batch(size=10, dtype=torch.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method(*batch(size=11, dtype=torch.float32))
+    assert recorder.log[-6:] == ["eager"] * 6
+    method(*batch(size=6, dtype=torch.float32))
+    assert recorder.log[-1] == "replay"
+
+
+def test_results_are_never_overwritten(recorder: RecordingGraphs) -> None:
+    twins = Twins(recorder)
+    results = [twins.step() for _ in range(4)]
+    copies = copy.deepcopy(results)
+    later = twins.step(3)
+    assert_equal([list(one) for one in results], [list(one) for one in copies])
+    assert isinstance(later, StepResult) and not torch.equal(later.loss, results[-1][0])
+
+
+def test_a_gradient_is_the_steps_own_whatever_became_of_the_last_one(
+    recorder: RecordingGraphs,
+) -> None:
+    twins = Twins(recorder)
+    twins.step(5)
+    parameters = list(twins.captured.model.parameters())
+    buffers = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    twins.step()
+    assert all(p.grad is grad for p, grad in zip(parameters, buffers, strict=True))
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 7.0)
+    twins.step()
+    assert twins.said() == "eeecr" + "r" * 3
+
+
+def test_a_parameter_that_no_loss_reached_has_none(recorder: RecordingGraphs) -> None:
+    twins = Twins(recorder, "vanilla")
+    twins.step(5)
+    aux = [p for name, p in twins.captured.model.named_parameters() if "aux" in name]
+    aux[0].grad = torch.ones_like(aux[0])
+    twins.step()
+    assert aux and all(parameter.grad is None for parameter in aux)
+
+
+def test_backward_is_always_eager(recorder: RecordingGraphs) -> None:
+    twins = Twins(recorder)
+    twins.step(5)
+    twins.said()
+    given = batch(seed=50, dtype=torch.float32)
+    results = [method.backward(*given) for method in (twins.captured, twins.eager)]
+    assert_equal(*(list(result) for result in results))
+    assert_equal(everything(twins.captured), everything(twins.eager))
+    assert twins.said() == ""
+    twins.step()
+    assert twins.said() == "r"
+
+
+@pytest.mark.parametrize("labels", [torch.full((12,), 99), torch.zeros(11, dtype=torch.int64)])
+def test_a_refused_batch_changes_nothing(recorder: RecordingGraphs, labels: torch.Tensor) -> None:
+    twins = Twins(recorder)
+    twins.step(5)
+    twins.said()
+    before = everything(twins.captured)
+    with pytest.raises(ValueError, match="labels"):
+        twins.captured(batch(dtype=torch.float32)[0], labels)
+    assert_equal(everything(twins.captured), before)
+    assert twins.said() == "" and twins.captured.captures.replays == 2
+    twins.step()
+    assert twins.said() == "r"
+
+
+def test_images_with_a_gradient_and_their_own_values(recorder: RecordingGraphs) -> None:
+    method = make()
+    recorder.method = method
+    images, labels = batch(dtype=torch.float32)
+    images.requires_grad_()
+    before = images.detach().clone()
+    for _ in range(6):
+        method(images, labels)
+    assert images.grad is None and torch.equal(images.detach(), before)
+
+
+def test_off_and_on_again(recorder: RecordingGraphs) -> None:
+    twins = Twins(recorder)
+    twins.step(4)
+    twins.captured.capture = "off"
+    twins.step(2)
+    assert twins.said() == "eeecr"
+    twins.captured.capture = "auto"
+    twins.step(4)
+    assert twins.said() == "eeecr"
+
+
+def test_forget(recorder: RecordingGraphs) -> None:
+    twins = Twins(recorder)
+    twins.step(5)
+    twins.said()
+    twins.captured.captures.forget()
+    twins.step(4)
+    assert twins.said() == "eeecr"
+
+
+def test_without_graphs_steps_are_eager() -> None:
+    method = make()
+    method(*batch(dtype=torch.float32))
+    assert method.captures.replays == 0 and method.captures.why_eager is None
+    assert method.optimizer.param_groups[0]["lr"] == 0.1  # left as it was
+    assert method.optimizer.param_groups[0]["fused"] is None
+
+
+def test_on_needs_a_device_with_graphs() -> None:
+    with pytest.raises(ValueError, match="capture='on': the model is on cpu"):
+        make(capture="on")
+
+
+def test_a_method_is_freed_without_the_garbage_collector(recorder: RecordingGraphs) -> None:
+    import gc
+    import weakref
+
+    method = make(generator=generator())
+    recorder.method = method
+    for _ in range(3):
+        method(*batch(dtype=torch.float32))
+    gone = weakref.ref(method)
+    recorder.method = None
+    gc.disable()
+    try:
+        del method
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,225 @@
+"""Run in a process of its own: every case's step on fake tensors of a device that is not there.
+
+``python -m tests.fake_cuda.child LIBRARY`` prints a JSON object, case to None or what went wrong.
+LIBRARY is no_cuda.cpp, compiled; it has to be loaded before torch.
+"""
+
+import ctypes
+import json
+import sys
+
+if __name__ == "__main__":
+    ctypes.CDLL(sys.argv[1])
+
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from entprop_fast import convert_dual_norm, create_method
+from entprop_fast.capture import capturable_optimizer
+from entprop_fast.methods import METHODS
+from entprop_fast.ops import backend
+from tests.methods.test_no_sync import INDEXING, READS
+
+aten = torch.ops.aten
+COPIES = (aten._to_copy, aten.copy_, aten.lift_fresh, aten._pin_memory)
+CUDA = torch.device("cuda", 0)
+CASES: dict[str, Callable[[], None]] = {}
+LIBRARIES: list[torch.library.Library] = []
+RECORDING: list[bool] = []  # not empty while a step is recorded
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in METHODS),
+    ("entprop", {"k": 1.0, "mixup": 0.0}),
+    ("entprop", {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True}),
+    ("entprop", {"aux_labels": "mixed", "aux_stats": "every", "n": 2}),
+    ("entprop", {"selection": "global", "label_smoothing": 0.1, "max_grad_norm": 1.0}),
+    ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
+    ("entprop", {"criterion": nn.CrossEntropyLoss(reduction="none")}),
+    ("entprop", {"amp": "bf16"}),
+    *(("entprop", {"score": s}) for s in ("confidence", "cross_entropy", "margin", "random")),
+]
+
+
+WAITS = ("item", "bool", "mask", "nonzero", "to host", "from host", "a number from host")
+
+
+class OnDevice(TorchDispatchMode):
+    """Fails on what would wait for the device, or copy to or from it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.namespaces: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func.overloadpacket
+        self.namespaces.add(func.namespace)
+        assert packet not in READS, f"{func} waits for the device"
+        if packet in INDEXING:
+            masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
+            assert not masks, f"{func} with a mask waits for the device"
+        result = func(*args, **kwargs or {})
+        for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
+            if isinstance(value, Tensor) and value.device != CUDA:
+                # A Python number becomes a 0-dim tensor, which reaches a kernel as an argument.
+                number = value.ndim == 0 and packet not in COPIES
+                assert number, f"{func} meets a tensor on the host, {value.device}"
+        return result
+
+
+def network() -> nn.Module:
+    """Convolutions, norms and a linear layer on the fake device."""
+    with CUDA:
+        model = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, bias=False),
+            nn.BatchNorm2d(32, momentum=None),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 5),
+        )
+    return convert_dual_norm(model)
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """With momentum, whose first step differs from the others."""
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    """Adam."""
+    return torch.optim.Adam(model.parameters(), lr=0.01, amsgrad=True)
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW."""
+    return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Twelve images and labels on the fake device."""
+    images = torch.rand(12, 3, 8, 8, device=CUDA).to(memory_format=torch.channels_last)
+    return images, torch.randint(5, (12,), device=CUDA)
+
+
+def step(
+    name: str,
+    options: dict[str, Any],
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    model: Callable[[], nn.Module] = network,
+    *,
+    kernels: bool = True,
+) -> None:
+    """Two eager steps, which may fill caches, then one as a graph would record it.
+
+    Args:
+        name: of the method.
+        options: its own.
+        optimizer: makes one.
+        model: makes one, on the fake device.
+        kernels: through the ops (their fakes: no launcher runs), or through plain PyTorch.
+    """
+    backend.KERNEL_DEVICES.clear()
+    backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        net = model()
+        held = optimizer(net)
+        capturable_optimizer(held, CUDA)
+        method = create_method(name, net, held, check=False, capture="off", **options)
+        images, labels = batch()
+        method._seen.add(images.shape)  # the first batch of a shape may be refused: it copies state
+        for _ in range(2):
+            method(images, labels)
+        RECORDING.append(True)
+        with OnDevice() as seen:
+            packed, gradients = method.captures._run(images, labels)
+            result = packed.copy()
+        assert {value.device for value in result} == {CUDA}
+        assert any(gradient is not None for _, gradient in gradients)
+        assert ("entprop_fast" in seen.namespaces) == kernels
+
+
+def waits(kind: str) -> Callable[[], None]:
+    """A model that waits for the device: the net has to hold."""
+
+    class Waits(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if not RECORDING:
+                return x
+            if kind == "item":
+                return x * x.mean().item()
+            if kind == "bool":
+                return x if x.sum() > 0 else -x
+            if kind == "mask":
+                x[x > 0.5].sum()
+            elif kind == "nonzero":
+                torch.nonzero(x)
+            elif kind == "to host":
+                x.cpu()
+            elif kind == "from host":
+                return x * torch.ones(8).to(x.device)
+            elif kind == "a number from host":
+                return x * torch.tensor(2.0, device=x.device)
+            return x
+
+    def case() -> None:
+        try:
+            step("vanilla", {}, sgd, lambda: nn.Sequential(Waits(), network()))
+        except AssertionError as error:
+            assert "waits for the device" in str(error) or "host" in str(error), error
+            return
+        raise RuntimeError(f"{kind} was not noticed")
+
+    return case
+
+
+for _name, _options in OPTIONS:
+    for _kernels in (True, False):
+        _case = f"{_name} {_options} {'kernels' if _kernels else 'plain'}"
+        CASES[_case] = partial(step, _name, _options, sgd, kernels=_kernels)
+for _optimizer in (adam, adamw):
+    CASES[f"entprop {_optimizer.__name__}"] = partial(step, "entprop", {}, _optimizer)
+for _kind in WAITS:
+    CASES[f"a model with {_kind}"] = waits(_kind)
+
+
+FUSED = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_")  # they change their arguments in place
+
+
+def _prepare() -> None:
+    """Give torch the shapes that it has not, and autocast a device of which it asks nothing."""
+    library = torch.library.Library("aten", "IMPL", "Meta")
+    library.impl("_sample_dirichlet", lambda concentration, generator=None: concentration + 0)
+    for name in FUSED:
+        for overload in (name, f"{name}.tensor_lr"):
+            library.impl(overload, lambda *arguments, **settings: None)
+    LIBRARIES.append(library)
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
+    torch.cuda.is_bf16_supported = lambda *arguments, **settings: True
+
+
+def main() -> None:
+    """Run every case and print what became of it."""
+    _prepare()
+    found: dict[str, str | None] = {}
+    for case, run in CASES.items():
+        RECORDING.clear()
+        try:
+            run()
+            found[case] = None
+        except Exception:
+            found[case] = traceback.format_exc()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
