@@ -1,0 +1,232 @@
+"""The steps that are timed against each other: what a user would otherwise run, and ours."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entprop_fast import convert_dual_norm, create_method, models, reference, route
+from entprop_fast.layers.routing import dual_layers, frozen_statistics
+from entprop_fast.models import resnet, wrn
+
+ALPHA = 1 / 255
+# One optimiser step on a batch: the main and the auxiliary loss (0 without one).
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row group of the table: a network, its batch, and EntProp's k and n."""
+
+    arch: str
+    batch: int
+    pixels: int
+    classes: int
+    k: float
+    n: int
+    device: str
+
+    def __str__(self) -> str:
+        size = f"{self.batch}x3x{self.pixels}x{self.pixels}"
+        return f"{self.arch}-{size}-{self.device}-k{self.k}-n{self.n}"
+
+    @property
+    def amp(self) -> Literal["bf16"] | None:
+        """Autocast of every contender: PyTorch's default on the CPU, bf16 on CUDA."""
+        return "bf16" if self.device == "cuda" else None
+
+    def data(self) -> tuple[Tensor, Tensor]:
+        """A batch of random images and labels, contiguous."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (self.batch, 3, self.pixels, self.pixels)
+        images = torch.rand(shape, generator=generator)
+        labels = torch.randint(self.classes, (self.batch,), generator=generator)
+        return images.to(self.device), labels.to(self.device)
+
+    def network(self) -> nn.Module:
+        """The plain network, the same weights for every contender."""
+        torch.manual_seed(0)
+        small = self.arch in resnet.LAYOUTS and self.pixels <= 64
+        stem: resnet.Stem = "cifar" if small else "imagenet"
+        return models.create(self.arch, num_classes=self.classes, stem=stem).to(self.device).train()
+
+    def generator(self) -> torch.Generator:
+        """The same draws for every contender."""
+        return torch.Generator(self.device).manual_seed(1)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table.
+
+    Attributes:
+        name: what the row is called.
+        ours: on the kernels; the others run PyTorch's own norms, ReLUs and losses alone.
+        channels_last: layout of network and images; PyTorch's default is contiguous.
+        make: the step for a setting.
+        entprop: trains by EntProp, so that its losses must be the reference's.
+    """
+
+    name: str
+    make: Callable[[Setting, nn.Module], Step]
+    ours: bool = False
+    channels_last: bool = False
+    entprop: bool = True
+
+    def build(self, setting: Setting) -> Callable[[], tuple[Tensor, Tensor]]:
+        """The step on its own copy of the setting's network and batch."""
+        images, labels = setting.data()
+        network = setting.network()
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not self.ours:
+            use_plain_pytorch()
+        step = self.make(setting, network)
+        return lambda: step(images, labels)
+
+
+def use_plain_pytorch() -> None:
+    """Put PyTorch's own modules and functions in the place of the ops, for all of the process."""
+    from entprop_fast.ops import backend
+
+    backend.KERNEL_DEVICES.clear()
+    for module in (wrn, resnet):
+        mock.patch.object(module, "norm_relu", _norm_relu).start()
+
+
+def _norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    y = norm(x)
+    return F.relu(y if residual is None else y + residual)
+
+
+def _sgd(network: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+
+
+def _autocast(setting: Setting) -> torch.autocast:
+    return torch.autocast(setting.device, torch.bfloat16, enabled=setting.amp is not None)
+
+
+def vanilla(setting: Setting, network: nn.Module) -> Step:
+    """Plain training with `torch.optim`'s defaults."""
+    optimizer = _sgd(network)
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad()
+        with _autocast(setting):
+            logits = network(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach(), torch.zeros(())
+
+    return step
+
+
+def reference_step(setting: Setting, network: nn.Module, **compiled: Any) -> Step:
+    """`entprop_fast.reference`: input gradients alone for passes i < n, a backward per forward."""
+    dual = convert_dual_norm(network)
+    optimizer, generator = _sgd(dual), setting.generator()
+    model: Any = torch.compile(dual, **compiled) if compiled else dual
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with _autocast(setting):
+            return reference.entprop_step(
+                model, optimizer, images, labels, k=setting.k, n=setting.n, generator=generator
+            )
+
+    return step
+
+
+def compiled_step(setting: Setting, network: nn.Module) -> Step:
+    """The reference with its whole network compiled, in the mode that is fastest on the device."""
+    mode = "max-autotune" if setting.device == "cuda" else "default"
+    return reference_step(setting, network, mode=mode)
+
+
+def naive_step(setting: Setting, network: nn.Module) -> Step:
+    """`loss.backward()` in every pass, all graphs kept until one backward of the sum."""
+    dual = convert_dual_norm(network)
+    optimizer, generator = _sgd(dual), setting.generator()
+    halves = [layer.aux for layer in dual_layers(dual)]
+    m, eps = reference.num_selected(setting.k, setting.batch), (setting.n + 1) * ALPHA
+    eps = ALPHA if setting.n == 1 else eps
+
+    def forward(x: Tensor, target: Literal["main", "aux"], last: bool) -> Tensor:
+        with _autocast(setting), route(dual, target), frozen_statistics(() if last else halves):
+            return reference.full_precision(dual(x))
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        lam = reference.draw_lam(1.0, images, generator)
+        partners = reference.draw_partners(images, generator)
+        x = reference.mix(images, partners, lam).requires_grad_()
+        logits = forward(x, "main", last=True)
+        loss_a, loss_b = (F.cross_entropy(logits, y) for y in (labels, labels[partners]))
+        main_loss = reference.mixed_loss(loss_a, loss_b, lam)
+        main_loss.backward(retain_graph=True)
+        assert x.grad is not None
+        chosen = reference.select_topk(reference.entropy(logits.detach()), m)
+        x_0, y, gradient = x.detach()[chosen], labels[chosen], x.grad[chosen]
+        x_a = x_0
+        for i in range(1, setting.n + 1):
+            x_a = reference.perturb(
+                x_a.detach(), gradient, x_0, alpha=ALPHA, eps=eps, low=0.0, high=1.0
+            ).requires_grad_()
+            aux_loss = F.cross_entropy(forward(x_a, "aux", last=i == setting.n), y)
+            if i < setting.n:
+                aux_loss.backward()
+                assert x_a.grad is not None
+                gradient = x_a.grad
+        optimizer.zero_grad()
+        (main_loss + aux_loss).backward()
+        optimizer.step()
+        return main_loss.detach(), aux_loss.detach()
+
+    return step
+
+
+def _method(name: str, capture: str = "off") -> Callable[[Setting, nn.Module], Step]:
+    def make(setting: Setting, network: nn.Module) -> Step:
+        options: dict[str, Any] = {}
+        if name == "entprop":
+            network = convert_dual_norm(network)
+            options = {"k": setting.k, "n": setting.n, "alpha": ALPHA}
+        method = create_method(
+            name,
+            network,
+            _sgd(network),
+            amp=setting.amp,
+            capture=capture,
+            generator=setting.generator(),
+            **options,
+        )
+
+        def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            result = method(images, labels)
+            return result.loss, result.aux_loss
+
+        return step
+
+    return make
+
+
+VANILLA, VANILLA_CHANNELS_LAST = "vanilla eager", "vanilla eager channels_last"
+REFERENCE, NAIVE = "reference", "naive"
+COMPILED = "torch.compile of the reference"
+OURS_VANILLA, OURS, CAPTURED = "vanilla on our kernels", "ours", "ours, captured"
+CONTENDERS = (
+    Contender(VANILLA, vanilla, entprop=False),
+    Contender(VANILLA_CHANNELS_LAST, vanilla, channels_last=True, entprop=False),
+    Contender(REFERENCE, reference_step),
+    Contender("reference channels_last", reference_step, channels_last=True),
+    Contender(NAIVE, naive_step),
+    Contender(COMPILED, compiled_step, channels_last=True),
+    Contender(OURS_VANILLA, _method("vanilla"), ours=True, channels_last=True, entprop=False),
+    Contender(OURS, _method("entprop"), ours=True, channels_last=True),
+    Contender(CAPTURED, _method("entprop", capture="on"), ours=True, channels_last=True),
+)

@@ -1,0 +1,123 @@
+"""Rows of the step table, the targets among them, and how they print."""
+
+import statistics
+from dataclasses import asdict, dataclass, field
+
+from bench import rows
+from bench.step import contenders as c
+from bench.step.contenders import Setting
+from bench.step.worker import Worker
+
+
+@dataclass
+class Row:
+    """A contender's step at a setting; without a time where `refused` says why."""
+
+    setting: Setting
+    contender: str
+    seconds: float | None = None  # median
+    quartiles: tuple[float, float] | None = None
+    peak_memory: int | None = None  # bytes that the steps added
+    launches: int | None = None  # kernels of a step, on CUDA
+    loss_difference: float | None = None  # largest relative one to the reference
+    refused: str | None = None
+    costs: dict[str, float] = field(default_factory=dict)  # in steps of the named contender
+
+    def as_json(self) -> rows.Row:
+        """Flat, for bench/rows."""
+        flat = asdict(self) | asdict(self.setting) | {"paper_cost": paper_cost(self.setting)}
+        del flat["setting"]
+        return flat
+
+
+def paper_cost(setting: Setting) -> float:
+    """The cost that the paper prints, in plain training steps."""
+    return 1 + setting.k * setting.n
+
+
+def measure(measured: list[Row], workers: dict[str, Worker], rounds: int) -> None:
+    """Let all workers step in turns, and fill their rows."""
+    samples: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            samples[name].append(worker.seconds())
+    for row in measured:
+        if row.contender in workers:
+            times = samples[row.contender]
+            row.seconds = statistics.median(times)
+            low, _, high = statistics.quantiles(times, n=4)
+            row.quartiles = (low, high)
+            row.peak_memory = workers[row.contender].peak_memory()
+    seconds = {row.contender: row.seconds for row in measured if row.seconds}
+    for row in measured:
+        if row.seconds:
+            units = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA, c.REFERENCE)
+            row.costs = {unit: row.seconds / seconds[unit] for unit in units if unit in seconds}
+
+
+@dataclass(frozen=True)
+class Target:
+    """``time(ours) / time(base) <= at_most`` at one setting."""
+
+    device: str
+    arch: str
+    k: float
+    n: int
+    base: str
+    at_most: float
+
+
+def _over(speedup: float) -> float:
+    return 1 / speedup
+
+
+TARGETS = (
+    Target("cpu", "wrn16_2", 0.2, 1, c.REFERENCE, _over(1.45)),
+    Target("cpu", "wrn16_2", 0.6, 5, c.REFERENCE, _over(1.45)),
+    Target("cpu", "wrn16_2", 0.6, 5, c.NAIVE, _over(1.65)),
+    Target("cpu", "wrn16_2", 0.2, 1, c.COMPILED, _over(1.05)),
+    Target("cpu", "wrn16_2", 0.2, 1, c.VANILLA, 0.90),
+    Target("cpu", "wrn16_2", 0.2, 1, c.VANILLA_CHANNELS_LAST, 1.10),
+    Target("cpu", "wrn16_2", 0.6, 5, c.OURS_VANILLA, 3.3),
+    Target("cuda", "wrn28_10", 0.2, 1, c.REFERENCE, _over(1.5)),
+    Target("cuda", "resnet18", 0.2, 1, c.REFERENCE, _over(2.5)),
+    Target("cuda", "wrn16_4", 0.2, 1, c.REFERENCE, _over(2.5)),
+    Target("cuda", "wrn28_10", 0.6, 5, c.NAIVE, _over(1.9)),
+    Target("cuda", "resnet18", 0.6, 5, c.NAIVE, _over(3.0)),
+    Target("cuda", "wrn28_10", 0.2, 1, c.COMPILED, _over(1.2)),
+    Target("cuda", "wrn28_10", 0.2, 1, c.VANILLA, 0.90),
+    Target("cuda", "resnet18", 0.2, 1, c.VANILLA, 0.50),
+    Target("cuda", "wrn28_10", 0.2, 1, c.VANILLA_CHANNELS_LAST, 1.10),
+    Target("cuda", "resnet18", 0.2, 1, c.VANILLA_CHANNELS_LAST, 0.50),
+    Target("cuda", "wrn28_10", 0.6, 5, c.OURS_VANILLA, 3.3),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a target's ratio came to."""
+
+    target: Target
+    ratio: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target is met."""
+        return self.ratio <= self.target.at_most
+
+
+def verdicts(measured: list[rows.Row]) -> list[Verdict]:
+    """The targets whose setting was measured, from rows as JSON; the best of ours counts."""
+    found = []
+    for target in TARGETS:
+        here = {
+            row["contender"]: row["seconds"]
+            for row in measured
+            if (row["device"], row["arch"], row["k"], row["n"])
+            == (target.device, target.arch, target.k, target.n)
+            and row["seconds"]
+        }
+        ours = [here[name] for name in (c.CAPTURED, c.OURS) if name in here]
+        if ours and target.base in here:
+            found.append(Verdict(target, ours[0] / here[target.base]))
+    return found
