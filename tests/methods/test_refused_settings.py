@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import create_method
-from entprop_fast.methods import METHODS, method_options
-from tests.methods.support import dual_network, generator, make, plain_network, sgd
+from entprop_fast.methods import METHODS, method_options, needs_dual_norms
+from tests.methods.support import ONE_NORM, dual_network, generator, make, plain_network, sgd
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 SHARED = {
@@ -26,12 +26,33 @@ SHARED = {
 OWN: dict[str, dict[str, Any]] = {
     "vanilla": {},
     "mixup": {"mixup": 1.0},
+    "cutmix": {"cutmix": 1.0},
+    "mixprop": {"mixup": 1.0},
+    "advprop": {
+        "n": 5,
+        "eps": 4 / 255,
+        "alpha": 1 / 255,
+        "random_start": True,
+        "attack_mode": "train",
+        "attack_loss": "ce",
+        "k": None,
+        "score": "entropy",
+    },
+    "fast_advprop": {
+        "p_adv": 0.2,
+        "eps": 1 / 255,
+        "alpha": 1 / 255,
+        "k": None,
+        "score": "entropy",
+    },
+    "free_at": {"replays": 4, "eps": 4 / 255, "alpha": None},
     "entprop": {
         "k": 0.2,
         "n": 1,
         "eps": None,
         "alpha": 1 / 255,
         "mixup": 1.0,
+        "cutmix": 0.0,
         "score": "entropy",
         "aux_labels": "original",
         "accumulate": "last",
@@ -39,6 +60,8 @@ OWN: dict[str, dict[str, Any]] = {
         "aux_stats": "last",
         "selection": "rank",
         "equalize": False,
+        "attack_loss": "ce",
+        "norms": "dual",
     },
 }
 
@@ -119,13 +142,17 @@ def test_options_and_their_defaults(name: str) -> None:
     assert method_options(name) == SHARED | OWN[name]
     method = make(name)
     for option, default in (SHARED | OWN[name]).items():
-        if option != "eps":
+        if default is not None or option == "k":  # None: from another option
             assert getattr(method, option) == default
     assert METHODS[name].name == name
 
 
-def test_only_entprop_needs_dual_norms() -> None:
-    assert {name for name, cls in METHODS.items() if cls.needs_dual_norms} == {"entprop"}
+def test_which_methods_need_dual_norms() -> None:
+    assert {name for name, cls in METHODS.items() if not cls.needs_dual_norms} == set(ONE_NORM)
+    assert {name for name in METHODS if not needs_dual_norms(name, {})} == set(ONE_NORM)
+    assert not needs_dual_norms("entprop", {"norms": "shared"})
+    with pytest.raises(ValueError, match="'entrop'; nearest: entprop"):
+        needs_dual_norms("entrop", {})
 
 
 @pytest.mark.parametrize(
@@ -145,9 +172,9 @@ def test_radius(options: dict[str, Any], eps: float) -> None:
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        *(("vanilla", o) for o in OWN["entprop"]),
-        *(("mixup", o) for o in OWN["entprop"] if o != "mixup"),
-        *((name, o) for name in OWN for o in ("cutmix", "attack_loss", "norms", "nonsense")),
+        (name, option)
+        for name, own in OWN.items()
+        for option in sorted({"nonsense"}.union(*OWN.values()) - own.keys())
     ],
 )
 def test_an_option_that_the_method_does_not_have(name: str, option: str) -> None:
@@ -169,9 +196,95 @@ def test_an_unknown_method_brings_the_nearest(call: Any) -> None:
         call("entrop")
 
 
-def test_entprop_on_a_plain_model_says_what_to_call() -> None:
-    with pytest.raises(ValueError, match=r"entprop.*convert_dual_norm"):
-        make(model=plain_network())
+@pytest.mark.parametrize("name", [name for name in OWN if name not in ONE_NORM])
+def test_a_plain_model_says_what_to_call(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}'.*convert_dual_norm"):
+        make(name, model=plain_network())
+
+
+# (method, options, words of the message)
+COMBINATIONS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("entprop", {"cutmix": 0.5}, ["cutmix=0.5", "mixup=1", "mixup=0"]),
+    ("entprop", {"attack_loss": "cw"}, ["'cw'", "n=1", "n=2"]),
+    ("entprop", {"attack_loss": "trades"}, ["'trades'", "n=1", "n=2"]),
+    (
+        "entprop",
+        {"attack_loss": "trades", "n": 2, "accumulate": "all"},
+        ["'trades'", "accumulate='all'", "accumulate='last'"],
+    ),
+    (
+        "entprop",
+        {"attack_loss": "cw", "n": 2, "aux_labels": "mixed"},
+        ["'cw'", "aux_labels='mixed'", "aux_labels='original'"],
+    ),
+    (
+        "entprop",
+        {"attack_loss": "trades", "n": 2, "criterion": nn.CrossEntropyLoss(reduction="none")},
+        ["'trades'", "criterion", "'ce'"],
+    ),
+    (
+        "advprop",
+        {"attack_loss": "cw", "criterion": nn.CrossEntropyLoss(reduction="none")},
+        ["'cw'", "criterion", "'ce'"],
+    ),
+    ("entprop", {"norms": "shared"}, ["norms='shared'", "strip_auxiliary", "norms='dual'"]),
+    ("advprop", {"attack_loss": "trades", "random_start": False}, ["'trades'", "random_start"]),
+    ("advprop", {"score": "margin"}, ["score='margin'", "k=None", "set k"]),
+    ("fast_advprop", {"score": "random"}, ["score='random'", "k=None", "set k"]),
+    ("fast_advprop", {"k": 0.2, "p_adv": 0.3}, ["p_adv=0.3", "k=0.2", "leave"]),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "words"), COMBINATIONS, ids=str)
+def test_a_combination(name: str, options: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        make(name, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# (method, option, value, error, words of the message beside the option's name)
+OF_OTHERS: list[tuple[str, str, Any, type[Exception], list[str]]] = [
+    ("cutmix", "cutmix", -1.0, ValueError, ["-1.0", "[0, inf)"]),
+    ("entprop", "cutmix", math.nan, ValueError, ["nan", "[0, inf)"]),
+    ("entprop", "norms", "both", ValueError, ["'both'", "'dual'", "'shared'"]),
+    ("entprop", "attack_loss", "kl", ValueError, ["'kl'", "'ce'", "'cw'", "'trades'"]),
+    ("mixprop", "mixup", -1.0, ValueError, ["-1.0", "[0, inf)"]),
+    ("advprop", "n", 0, ValueError, ["0", "at least 1"]),
+    ("advprop", "eps", None, TypeError, ["None", "[0, inf)"]),
+    ("advprop", "alpha", -1, ValueError, ["-1", "[0, inf)"]),
+    ("advprop", "random_start", 1, TypeError, ["1", "True or False"]),
+    ("advprop", "attack_mode", "test", ValueError, ["'test'", "'train'", "'eval'"]),
+    ("advprop", "attack_loss", "pgd", ValueError, ["'pgd'", "'trades'"]),
+    ("advprop", "k", 0, ValueError, ["0", "(0, 1]"]),
+    ("advprop", "score", "entorpy", ValueError, ["'entorpy'", "'gini'"]),
+    ("fast_advprop", "p_adv", 0.0, ValueError, ["0.0", "(0, 1)"]),
+    ("fast_advprop", "p_adv", 1.0, ValueError, ["1.0", "(0, 1)"]),
+    ("fast_advprop", "p_adv", None, TypeError, ["None", "(0, 1)"]),
+    ("fast_advprop", "eps", "4/255", TypeError, ["'4/255'"]),
+    ("fast_advprop", "alpha", math.inf, ValueError, ["inf"]),
+    ("fast_advprop", "k", 1.5, ValueError, ["1.5", "(0, 1]"]),
+    ("free_at", "replays", 0, ValueError, ["0", "at least 1"]),
+    ("free_at", "replays", 4.0, TypeError, ["4.0", "int"]),
+    ("free_at", "eps", -1.0, ValueError, ["-1.0"]),
+    ("free_at", "alpha", "1", TypeError, ["'1'"]),
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value", "error", "words"), OF_OTHERS, ids=str)
+def test_setting_of_other_methods(
+    name: str, option: str, value: Any, error: type[Exception], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        make(name, **{option: value})
+    for word in [option, *words]:
+        assert word in str(caught.value)
+
+
+def test_free_training_has_no_backward() -> None:
+    method = make("free_at")
+    with pytest.raises(RuntimeError, match="free_at.*backward.*replays.*call the method"):
+        method.backward(torch.zeros(2, 3, 6, 6), torch.zeros(2).long())
 
 
 @pytest.mark.parametrize("name", OWN)
