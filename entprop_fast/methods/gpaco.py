@@ -61,4 +61,6 @@ class GPaCo(nn.Module):
         positive = (labels[:, None] == labels) & ~itself
         # Not a product with the mask: a row is infinitely far from itself.
         of_rows = torch.where(positive, log_p[:, classes:], 0).sum(dim=1)
-        return -(of_centre + self.alpha * of_rows) / (1 + self.alpha * positive.sum(dim=1))
+        # In the logits' dtype: a count times a float would be float32.
+        weights = 1 + self.alpha * positive.sum(dim=1, dtype=log_p.dtype)
+        return -(of_centre + self.alpha * of_rows) / weights

@@ -224,7 +224,7 @@ def score_by_hand(
 ) -> list[float]:
     """How uncertain each row is, from probabilities [B][classes]."""
     rows = list(zip(p, labels, strict=True))
-    return {
+    scores: dict[str, Callable[[], list[float]]] = {
         "entropy": lambda: entropies,
         "confidence": lambda: [-max(row) for row in p],
         "cross_entropy": lambda: [-math.log(row[y]) for row, y in rows],
@@ -232,7 +232,8 @@ def score_by_hand(
         "energy": lambda: [-math.log(sum(math.exp(z) for z in row)) for row in logits],
         "gini": lambda: [1 - sum(q * q for q in row) for row in p],
         "random": lambda: random,
-    }[score]()
+    }
+    return scores[score]()
 
 
 def attack_by_hand(attack_loss: str, log_p: Tensor, labels: Tensor, clean: Tensor) -> Tensor:
