@@ -2,11 +2,10 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast import reference
 from entprop_fast.distributed import gather_rows, own_share
@@ -174,19 +173,6 @@ class Propagation(Method):
         if not self.needs_dual_norms:  # one set of norms serves both kinds of pass
             return frozen_statistics(self.model.modules())
         return frozen_statistics(layer.aux for layer in dual_layers(self.model))
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """`model` in eval mode; each module's own flag comes back."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def unselected(main: MainPass) -> Entropies:
