@@ -167,11 +167,9 @@ class Method(abc.ABC):
     def state_dict(self) -> dict[str, Any]:
         """All state beside model and optimizer that a resumed run needs."""
         generator = None if self.generator is None else self.generator.get_state()
-        state: dict[str, Any] = {"rows": self.rows, "generator": generator}
-        if self.criterion is not None:
-            learned = self.criterion.state_dict()
-            state["criterion"] = {name: value.clone() for name, value in learned.items()}
-        return state
+        learned = {} if self.criterion is None else self.criterion.state_dict()
+        criterion = {name: value.clone() for name, value in learned.items()}
+        return {"rows": self.rows, "generator": generator, "criterion": criterion}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.

@@ -29,7 +29,7 @@ def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     with needs("timm", extra="vision", purpose=f"arch 'timm:{name}'"):
         import timm
     name, *settings = name.split(",")
-    arguments = dict(map(_argument, settings))
+    arguments: dict[str, Any] = dict(map(_argument, settings))
     if not timm.is_model(name):
         raise unknown("arch", f"timm:{name}", [f"timm:{known}" for known in timm.list_models()])
     arch, dot, _ = name.partition(".")
@@ -48,7 +48,7 @@ def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     return model
 
 
-def _argument(setting: str) -> tuple[str, int | float | bool | str]:
+def _argument(setting: str) -> tuple[str, Any]:
     """``key=value``, the value an int, a float or a bool if it reads like one."""
     key, equals, text = setting.partition("=")
     if not (equals and key.isidentifier() and text):

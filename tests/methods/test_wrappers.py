@@ -113,16 +113,27 @@ class Checkpointed(nn.Module):
         return y
 
 
+KN: dict[str, Any] = {"k": 0.6, "n": 3}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"accumulate": "all"}, {"aux_stats": "every"}, {"equalize": True}],
+    ("name", "options"),
+    [
+        ("entprop", KN | {"accumulate": "all"}),
+        ("entprop", KN | {"aux_stats": "every"}),
+        ("entprop", KN | {"equalize": True}),
+        ("entprop", KN | {"attack_loss": "trades"}),
+        ("advprop", {"attack_mode": "eval"}),
+        *((name, {}) for name, cls in METHODS.items() if cls.needs_dual_norms),
+    ],
     ids=str,
 )
-def test_checkpointing_changes_nothing(options: dict[str, Any]) -> None:
-    options = {"k": 0.6, "n": 3} | options
+def test_checkpointing_changes_nothing(name: str, options: dict[str, Any]) -> None:
+    if name == "entprop":
+        options = KN | options
     plain, body = dual_network(), dual_network()
-    one = make(model=plain, generator=generator(5), **options)
-    other = make(model=Checkpointed(body), generator=generator(5), **options)
+    one = make(name, model=plain, generator=generator(5), **options)
+    other = make(name, model=Checkpointed(body), generator=generator(5), **options)
     for i in range(2):
         assert_equal(list(one(*batch(seed=i))), list(other(*batch(seed=i))))
     assert_equal(parameters(body), parameters(plain))
