@@ -1,5 +1,6 @@
 """Rows of all processes together; with a single process, those of this one."""
 
+import torch
 from torch import Tensor
 from torch import distributed as dist
 
@@ -25,3 +26,25 @@ def own_share(ranking: Tensor) -> Tensor:
     """This process's part of a ranking that all share: every world-th entry from its rank on."""
     world = world_size()
     return ranking if world == 1 else ranking[dist.get_rank() :: world]
+
+
+def shuffle_rows(
+    images: Tensor, labels: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """The rows of all processes dealt out anew, as many to each; a single process keeps its own.
+
+    Every process draws a permutation, so that their generators stay in step, and the first one's
+    counts.
+
+    Args:
+        images: [B, ...].
+        labels: [B].
+        generator: on the images' device.
+    """
+    world = world_size()
+    if world == 1:
+        return images, labels
+    order = torch.randperm(world * len(images), generator=generator, device=images.device)
+    dist.broadcast(order, src=0)
+    own = own_share(order)
+    return gather_rows(images)[own], gather_rows(labels)[own]

@@ -14,7 +14,7 @@ from torch import nn
 
 from entprop_fast import checkpoint, data, names
 from entprop_fast.layers import route
-from entprop_fast.methods import METHODS
+from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.errors import bad_input
@@ -80,12 +80,12 @@ def load_network(
 def _from_state(path: Path, state: dict[str, Any]) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
         spec = NetworkSpec(**state["network"])
-        method = state["config"]["method"]
-        model = spec.build_for(method)
+        method, options = state["config"]["method"], state["config"]["options"]
+        model = spec.build_for(method, options)
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is another version's checkpoint: {error}") from error
-    return model, spec, METHODS[method].needs_dual_norms
+    return model, spec, needs_dual_norms(method, options)
 
 
 def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from entprop_fast.data.loader import check_batching
+from entprop_fast.modes import evaluating
 from entprop_fast.names import unknown
 
 
@@ -72,21 +72,9 @@ def robust_accuracy(
 
 def _correct(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
     """How many rows the model gets right; the host waits once, at the end."""
-    with _evaluating(model):
+    with evaluating(model), torch.no_grad():
         return int(sum((model(x).argmax(dim=1) == y).sum() for x, y in batches))
 
 
 def _slices(rows: int, batch_size: int) -> Iterator[slice]:
     return (slice(first, first + batch_size) for first in range(0, rows, batch_size))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True

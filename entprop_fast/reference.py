@@ -1,8 +1,8 @@
 """EntProp in plain PyTorch: the oracle of the tests, the baseline of the benches, the fallback.
 
-Every formula of the paper (Enomoto, UAI 2024) stands here once, in the order in which a step needs
-it; `entprop_step` puts them together without checks. Numbers in brackets are the equations of
-docs/algorithm.md.
+Every formula of the paper (Enomoto, UAI 2024) and of the methods beside it stands here once, in the
+order in which a step needs it; `entprop_step` puts the paper's together without checks. Numbers in
+brackets are the equations of docs/algorithm.md.
 """
 
 import math
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SCORES = ("entropy", "confidence", "cross_entropy", "margin", "random")
+SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
+ATTACK_LOSSES = ("ce", "cw", "trades")
 
 
 def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -31,6 +32,28 @@ def draw_partners(images: Tensor, generator: torch.Generator | None) -> Tensor:
 def mix(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
     """MixUp (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W]."""
     return lam * images + (1 - lam) * images[partners]
+
+
+def draw_box(lam: Tensor, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw CutMix's box, True inside, [H, W]: a share 1 - lam of the image, cut at its edges (8).
+
+    The centre is uniform over the pixels; both sides are sqrt(1 - lam) of the image's, rounded
+    down to an even number of pixels. No size is ever read back: the box is a comparison.
+    """
+    cut = (1 - lam.double()).sqrt()
+    centre = torch.rand(2, generator=generator, device=images.device, dtype=torch.float64)
+    inside: list[Tensor] = []
+    for share, pixels in zip(centre, images.shape[2:], strict=True):
+        middle, half = (share * pixels).floor(), ((pixels * cut).floor() / 2).floor()
+        at = torch.arange(pixels, device=images.device)
+        inside.append((at >= middle - half) & (at < middle + half))
+    return inside[0][:, None] & inside[1]
+
+
+def paste(images: Tensor, partners: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """CutMix (8): the partner's pixels inside the box [H, W], and the share of the own ones."""
+    share = 1 - box.double().mean()
+    return torch.where(box, images[partners], images), share.to(images.dtype)
 
 
 def mixed_loss(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
@@ -60,7 +83,8 @@ def uncertainty(
         labels: [B], int64, the original labels.
         score: one of `SCORES` (the paper's ablation): entropy; confidence (minus the largest
             probability); cross_entropy; margin (the largest wrong probability minus the true
-            one); random, from `generator`.
+            one); random, from `generator`. Beyond the paper's: energy (``-log sum_c exp z_c``) and
+            gini (``1 - sum_c p_c^2``).
         generator: on the device of `logits`.
     """
     logits = full_precision(logits)
@@ -71,10 +95,19 @@ def uncertainty(
     if score == "cross_entropy":
         return F.cross_entropy(logits, labels, reduction="none")
     if score == "margin":
-        p, true = logits.softmax(dim=1), labels[:, None]
-        return p.scatter(1, true, -math.inf).amax(dim=1) - p.gather(1, true)[:, 0]
+        return _wrong_minus_true(logits.softmax(dim=1), labels)
+    if score == "energy":
+        return -logits.logsumexp(dim=1)
+    if score == "gini":
+        return 1 - logits.softmax(dim=1).square().sum(dim=1)
     assert score == "random", score
     return random_score(logits[:, 0], generator)
+
+
+def _wrong_minus_true(values: Tensor, labels: Tensor) -> Tensor:
+    """The largest value of a wrong class minus the true one's, [B, classes] -> [B]."""
+    true = labels[:, None]
+    return values.scatter(1, true, -math.inf).amax(dim=1) - values.gather(1, true)[:, 0]
 
 
 def random_score(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -114,6 +147,44 @@ def perturb(
     radius = torch.as_tensor(eps, dtype=offset.dtype, device=offset.device)
     lowest, highest = (torch.as_tensor(b, dtype=x_0.dtype, device=x_0.device) for b in (low, high))
     return (x_0 + offset.clamp(-radius, radius)).clamp(lowest, highest)
+
+
+def draw_start(
+    rows: int, images: Tensor, eps: Tensor | float, generator: torch.Generator | None
+) -> Tensor:
+    """Draw the offset that an attack starts from, uniform in +-eps: [rows, C, H, W] (9)."""
+    shape = (rows, *images.shape[1:])
+    unit = torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)
+    return (2 * unit - 1) * eps
+
+
+def displace(images: Tensor, offset: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Images moved by an offset, within the image range: ``clip(x + offset, low, high)`` (9)."""
+    lowest, highest = (
+        torch.as_tensor(b, dtype=images.dtype, device=images.device) for b in (low, high)
+    )
+    return (images + offset).clamp(lowest, highest)
+
+
+def step_offset(
+    offset: Tensor, gradient: Tensor, alpha: Tensor | float, eps: Tensor | float
+) -> Tensor:
+    """Free training's step: ``clip(offset + alpha * sign(g), -eps, eps)`` (12)."""
+    radius = torch.as_tensor(eps, dtype=offset.dtype, device=offset.device)
+    return (offset + alpha * gradient.sign()).clamp(-radius, radius)
+
+
+def cw_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """C&W: the largest wrong logit minus the true one, [B, classes] -> [B] (10)."""
+    return _wrong_minus_true(full_precision(logits), labels)
+
+
+def trades_loss(logits: Tensor, clean: Tensor) -> Tensor:
+    """TRADES' attack: KL(p(clean) || p) in nats, both logits [B, classes] -> [B] (11)."""
+    log_p, log_clean = (full_precision(z).log_softmax(dim=1) for z in (logits, clean))
+    p = log_clean.exp()
+    # p log p -> 0 as p -> 0, where log p alone would be -inf.
+    return torch.where(p == 0, 0, p * (log_clean - log_p)).sum(dim=1)
 
 
 def entprop_step(

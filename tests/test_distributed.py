@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from entprop_fast.distributed import gather_rows, own_share, world_size
+from entprop_fast.distributed import gather_rows, own_share, shuffle_rows, world_size
 from tests.methods.support import assert_equal, batch, dual_network, generator, make
 
 WORLD, ROWS = 2, 6
@@ -34,6 +34,15 @@ def step(images: Tensor, labels: Tensor, **options: Any) -> dict[str, Any]:
     }
 
 
+def fast_advprop(images: Tensor, labels: Tensor, source: torch.Generator) -> dict[str, Any]:
+    """A step; its last forward's images, and what was perturbed."""
+    model, inputs = dual_network(), []
+    model.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().clone()))
+    method = make("fast_advprop", model=model, p_adv=0.5, eps=0.1, generator=source)
+    method.backward(images, labels)
+    return {"perturbed": method.perturbed, "last": inputs[-1]}
+
+
 def run_rank(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -46,6 +55,8 @@ def run_rank(rank: int, folder: str) -> None:
         "share": own_share(torch.arange(7)),
         "plain": step(images, labels, k=0.5, mixup=0.0, selection="global"),
         "mixed": step(images, labels, **MIXED, selection="global", generator=generator(rank)),
+        "shuffled": shuffle_rows(images, labels, generator(rank)),
+        "fast_advprop": fast_advprop(images, labels, generator(rank)),
         "own rows": step(images, labels, k=0.5, mixup=0.0, selection="rank"),
     }
     torch.save(found, f"{folder}/{rank}.pt")
@@ -110,9 +121,39 @@ def test_selection_by_rank_stays_at_home(ranks: list[dict[str, Any]]) -> None:
         close(found["own rows"]["perturbed"], alone["perturbed"])
 
 
+def test_rows_are_dealt_out_anew_with_their_labels(ranks: list[dict[str, Any]]) -> None:
+    """The ranks draw from generators of other seeds and agree all the same."""
+    images, labels = batch(WORLD * ROWS)
+    known = {
+        tuple(image.flatten().tolist()): int(y) for image, y in zip(images, labels, strict=True)
+    }
+    dealt = [found["shuffled"] for found in ranks]
+    rows = [tuple(image.flatten().tolist()) for shuffled, _ in dealt for image in shuffled]
+    assert set(rows) == set(known) and len(rows) == len(known) == WORLD * ROWS
+    assert [int(y) for _, own in dealt for y in own] == [known[row] for row in rows]
+    assert [len(shuffled) for shuffled, _ in dealt] == [ROWS, ROWS]
+    assert set(rows[:ROWS]) != {tuple(image.flatten().tolist()) for image in images[:ROWS]}
+
+
+def test_fast_advprop_learns_from_the_perturbed_rows_of_all_ranks(
+    ranks: list[dict[str, Any]],
+) -> None:
+    found = [found["fast_advprop"] for found in ranks]
+    perturbed, last = (
+        {tuple(image.flatten().tolist()) for one in found for image in one[key]}
+        for key in ("perturbed", "last")
+    )
+    assert perturbed == last and len(last) == WORLD * ROWS // 2
+    assert all(len(one["last"]) == ROWS // 2 for one in found)
+    assert not torch.equal(found[0]["last"], found[0]["perturbed"])
+
+
 def test_one_process_has_all_rows() -> None:
     rows = torch.arange(5)
     assert world_size() == 1
     assert gather_rows(rows) is rows and own_share(rows) is rows
+    before = torch.get_rng_state()
+    assert shuffle_rows(rows, rows, None) == (rows, rows)  # as they are, and nothing drawn
+    assert_equal(torch.get_rng_state(), before)
     one, other = (step(*batch(), mixup=0.0, selection=s) for s in ("global", "rank"))
     assert_equal(one, other)

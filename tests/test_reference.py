@@ -57,6 +57,97 @@ def test_lam_is_beta_distributed_and_not_folded(beta: float) -> None:
     assert abs(lam.var() / variance - 1) < 0.1
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.3, 0.75, 0.99, 1.0])
+def test_a_box_covers_one_minus_lam_where_the_edges_leave_it(lam: float) -> None:
+    images, share = torch.empty(1, 1, 20, 12), torch.tensor(lam, dtype=torch.float64)
+    height, width = (int(side * math.sqrt(1 - lam)) // 2 * 2 for side in (20, 12))
+    tallest, widest, rows_seen, columns_seen = 0, 0, set[int](), set[int]()
+    for seed in range(200):
+        source = torch.Generator().manual_seed(seed)
+        box = reference.draw_box(share, images, source)
+        y, x = torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        assert box.shape == (20, 12) and box.dtype == torch.bool
+        rows, columns = (box.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
+        assert box.sum() == len(rows) * len(columns)  # a rectangle
+        for found, middle, side, pixels in ((rows, y, height, 20), (columns, x, width, 12)):
+            at = [i for i in range(pixels) if -side <= 2 * (i - int(middle * pixels)) < side]
+            assert found == at or not box.any()
+        tallest, widest = max(tallest, len(rows)), max(widest, len(columns))
+        rows_seen.update(rows)
+        columns_seen.update(columns)
+    assert (tallest, widest) == ((height, width) if height and width else (0, 0))  # not cut
+    assert not tallest or len(rows_seen) + len(columns_seen) == 20 + 12  # every pixel has its turn
+
+
+def test_paste_takes_the_box_from_the_partner() -> None:
+    images = torch.rand(3, 2, 4, 5, dtype=torch.float64)
+    box = torch.zeros(4, 5, dtype=torch.bool)
+    box[1:3, 2:] = True
+    mixed, share = reference.paste(images, torch.tensor([2, 0, 1]), box)
+    expected = images.clone()
+    expected[:, :, 1:3, 2:] = images[[2, 0, 1], :, 1:3, 2:]
+    assert torch.equal(mixed, expected)
+    close(share, 1 - 6 / 20)
+
+
+def test_a_start_is_uniform_within_eps() -> None:
+    images = torch.empty(1, 2, 30, 30, dtype=torch.float64)
+    eps = torch.tensor([0.1, 0.3], dtype=torch.float64).view(2, 1, 1)
+    start = reference.draw_start(20, images, eps, torch.Generator().manual_seed(0))
+    assert start.shape == (20, 2, 30, 30)
+    for channel, radius in ((0, 0.1), (1, 0.3)):
+        values = (start[:, channel] / radius).numpy()
+        assert -1 <= values.min() < -0.99 and 0.99 < values.max() < 1
+        assert abs(values.mean()) < 0.03 and abs(values.var() - 1 / 3) < 0.01
+
+
+@MAX_EXAMPLES
+@given(st.lists(st.tuples(unit, st.floats(-1, 1)), min_size=1, max_size=20))
+def test_displace(rows: list[tuple[float, float]]) -> None:
+    x, offset = torch.tensor(rows, dtype=torch.float64).unbind(dim=1)
+    close(reference.displace(x, offset, 0.0, 1.0), [min(max(a + d, 0.0), 1.0) for a, d in rows])
+
+
+@MAX_EXAMPLES
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(-1e300, 1e300)), min_size=1, max_size=20),
+    st.floats(0, 2),
+    st.floats(0, 2),
+)
+def test_step_offset(rows: list[tuple[float, float]], alpha: float, eps: float) -> None:
+    offset, g = torch.tensor(rows, dtype=torch.float64).unbind(dim=1)
+    expected = [min(max(d + alpha * ((s > 0) - (s < 0)), -eps), eps) for d, s in rows]
+    close(reference.step_offset(offset, g, alpha, eps), expected)
+
+
+@MAX_EXAMPLES
+@given(finite_logits.filter(lambda logits: logits.shape[1] > 1), st.data())
+def test_attack_losses(logits: np.ndarray, data: st.DataObject) -> None:
+    rows, classes = logits.shape
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=rows, max_size=rows))
+    wrong = [
+        max(z for c, z in enumerate(row) if c != y) for row, y in zip(logits, labels, strict=True)
+    ]
+    expected = [w - row[y] for w, row, y in zip(wrong, logits, labels, strict=True)]
+    close(reference.cw_loss(torch.from_numpy(logits), torch.tensor(labels)), expected)
+
+    clean = np.random.default_rng(0).normal(size=logits.shape)
+    p, q = probabilities(clean), probabilities(logits)
+    divergence = (p * (np.log(p) - np.log(q))).sum(1)
+    close(
+        reference.trades_loss(torch.from_numpy(logits), torch.from_numpy(clean)), divergence, 1e-11
+    )
+
+
+def test_trades_has_no_gradient_at_the_clean_logits_and_ignores_impossible_classes() -> None:
+    clean = torch.tensor([[0.3, -1.0, -math.inf]], dtype=torch.float64)
+    logits = clean.clone().requires_grad_()
+    loss = reference.trades_loss(logits, clean)
+    close(loss.detach(), [0.0])
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    close(gradient, [[0.0] * 3])
+
+
 def test_lam_has_the_dtype_of_the_images() -> None:
     lam = reference.draw_lam(1.0, torch.empty(1, dtype=torch.bfloat16), None)
     assert lam.dtype == torch.bfloat16 and lam.ndim == 0
@@ -116,6 +207,8 @@ def test_scores(logits: np.ndarray, data: st.DataObject) -> None:
         max(q for c, q in enumerate(row) if c != y) - row[y]
         for row, y in zip(p, labels, strict=True)
     ]
+    expected["energy"] = [-float(z) for z in log_sum]
+    expected["gini"] = [1 - sum(q * q for q in row) for row in p]
     for score, values in expected.items():
         given_by = reference.uncertainty(torch.from_numpy(logits), torch.tensor(labels), score)
         close(given_by, values, 1e-11)

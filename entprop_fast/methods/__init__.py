@@ -1,28 +1,51 @@
 """The training methods: one file each, all called the same way."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.entprop import EntProp
-from entprop_fast.methods.mixup import MixUp, Vanilla
+from entprop_fast.methods.fast_advprop import FastAdvProp
+from entprop_fast.methods.free_at import FreeAT
+from entprop_fast.methods.gpaco import GPaCo
+from entprop_fast.methods.mixprop import MixProp
+from entprop_fast.methods.mixup import CutMix, MixUp, Vanilla
 from entprop_fast.names import unknown
 
-METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (EntProp, Vanilla, MixUp)}
+_CLASSES: tuple[type[Method], ...] = (
+    EntProp,
+    Vanilla,
+    MixUp,
+    CutMix,
+    MixProp,
+    FastAdvProp,
+    AdvProp,
+    FreeAT,
+)
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
 
 __all__ = [
     "METHODS",
+    "AdvProp",
     "CommonOptions",
+    "CutMix",
     "EntProp",
+    "FastAdvProp",
+    "FreeAT",
+    "GPaCo",
     "Method",
+    "MixProp",
     "MixUp",
     "StepResult",
     "Vanilla",
     "create_method",
     "method_options",
+    "needs_dual_norms",
 ]
 
 
@@ -30,8 +53,9 @@ def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: 
     """A training method: ``result = method(images, labels)`` runs one optimiser step.
 
     Args:
-        name: "entprop", "vanilla" or "mixup".
-        model: the network, in training mode; converted by `convert_dual_norm` for "entprop".
+        name: one of `METHODS`.
+        model: the network, in training mode; converted by `convert_dual_norm` where the method
+            `needs_dual_norms`.
         optimizer: holds every trainable parameter of `model`.
         **options: the method's own keywords and those of `Method`; see `method_options`.
 
@@ -62,3 +86,14 @@ def method_options(name: str) -> dict[str, Any]:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                 options[parameter.name] = parameter.default
     return options
+
+
+def needs_dual_norms(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the method `name` with these options trains a network with dual norms.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    return METHODS[name].needs_dual_norms and options.get("norms") != "shared"

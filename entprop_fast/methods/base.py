@@ -49,14 +49,14 @@ class Method(abc.ABC):
 
     Attributes:
         rows: rows that went through a forward and a backward pass so far, the cost of training.
-        selected_index: rows selected by the last step, int64 [m], or None.
+        selected_index: rows that the last step chose to perturb, int64 [m]; None for all or none.
         perturbed: their images after the last perturbation, [m, C, H, W], or None. A replayed step
             overwrites both: clone what is to be kept.
         captures: how many steps were replays, why none are, and how to drop what was captured.
     """
 
     name: ClassVar[str]
-    needs_dual_norms: ClassVar[bool] = False
+    needs_dual_norms: bool = False
 
     def __init__(
         self,
@@ -153,7 +153,9 @@ class Method(abc.ABC):
     def state_dict(self) -> dict[str, Any]:
         """All state beside model and optimizer that a resumed run needs."""
         generator = None if self.generator is None else self.generator.get_state()
-        return {"rows": self.rows, "generator": generator}
+        learned = {} if self.criterion is None else self.criterion.state_dict()
+        criterion = {name: value.clone() for name, value in learned.items()}
+        return {"rows": self.rows, "generator": generator, "criterion": criterion}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -164,8 +166,14 @@ class Method(abc.ABC):
         if (state["generator"] is None) != (self.generator is None):
             raise ValueError("generator: the state and this method must both have one, or neither")
         self.rows = state["rows"]
+        if self.criterion is not None:
+            self.criterion.load_state_dict(state["criterion"])
         if self.generator is not None:
             self.generator.set_state(state["generator"])
+
+    def main_rows(self, batch: int) -> int:
+        """Rows of the main pass, of which `StepResult.correct` is a part."""
+        return batch
 
     @abc.abstractmethod
     def cost(self, batch: int) -> float:
@@ -223,7 +231,7 @@ class Method(abc.ABC):
             except ValueError as error:
                 raise ValueError(
                     f"{reason} is a single row, of which a norm in training mode would see a "
-                    f"single value per channel ({error}): use a larger batch or a larger k"
+                    f"single value per channel ({error}): use a larger batch or another share"
                 ) from error
 
     def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:

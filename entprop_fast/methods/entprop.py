@@ -2,32 +2,24 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.distributed import gather_rows, own_share
-from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics
-from entprop_fast.methods.base import CommonOptions, Method, StepResult
+from entprop_fast.distributed import gather_rows
+from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.routing import Target
+from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.options import check_choice, check_count, check_flag, check_number
-from entprop_fast.methods.targets import Targets, mixup
-from entprop_fast.ops import gather_perturb, perturb_, select_topk
+from entprop_fast.methods.propagation import Propagation
+from entprop_fast.methods.targets import Targets, cutmix, mixup
+from entprop_fast.ops import gather_perturb
 
 
-class MainPass(NamedTuple):
-    """What the main pass leaves, detached: mean loss and correct rows; entropy, score [B]; (3)."""
-
-    loss: Tensor
-    correct: Tensor
-    entropy: Tensor
-    score: Tensor
-    gradient: Tensor
-
-
-class EntProp(Method):
+class EntProp(Propagation):
     """MixUp through the main norms; the rows of highest entropy, perturbed, through the auxiliary.
 
     Args:
@@ -38,9 +30,11 @@ class EntProp(Method):
         eps: radius of the perturbation in image units; None for ``(n + 1) * alpha``, or `alpha`
             if n is 1.
         alpha: its step, in image units.
-        mixup: lam ~ Beta(mixup, mixup), one for each batch (1); 0 mixes nothing, and the step is
-            then a deterministic function of its inputs.
-        score: what selects: "entropy", "confidence", "cross_entropy", "margin" or "random".
+        mixup: lam ~ Beta(mixup, mixup), one for each batch (1); 0 mixes nothing, and without
+            `cutmix` the step is then a deterministic function of its inputs.
+        cutmix: CutMix in place of MixUp (8), with lam ~ Beta(cutmix, cutmix); needs ``mixup=0``.
+        score: what selects: "entropy", "confidence", "cross_entropy", "margin" or "random" (the
+            paper's), "energy" or "gini".
         aux_labels: labels of the auxiliary loss: "original", or "mixed" for the two-label form.
         accumulate: "last": the weights learn from the last auxiliary pass alone (6); "all": from
             every one, as in free adversarial training.
@@ -48,11 +42,15 @@ class EntProp(Method):
         aux_stats: the auxiliary running statistics move in the "last" pass or in "every" one.
         selection: "rank": each process selects among its own rows; "global": among the rows of all.
         equalize: divide each gradient by the weighted number of rows that reached its parameter.
+        attack_loss: what steps 2 to n of the perturbation climb: "ce" (the auxiliary loss), "cw"
+            (10) or "trades" (11); the first step is free, along the main pass's loss (3).
+        norms: "dual", or "shared": the control experiment on a plain model, every pass through its
+            only norms, whose running statistics move with the main pass and where auxiliary ones
+            would.
         **options: see `Method`.
     """
 
     name = "entprop"
-    needs_dual_norms = True
 
     def __init__(
         self,
@@ -64,6 +62,7 @@ class EntProp(Method):
         eps: float | None = None,
         alpha: float = 1 / 255,
         mixup: float = 1.0,
+        cutmix: float = 0.0,
         score: str = "entropy",
         aux_labels: Literal["original", "mixed"] = "original",
         accumulate: Literal["last", "all"] = "last",
@@ -71,8 +70,12 @@ class EntProp(Method):
         aux_stats: Literal["last", "every"] = "last",
         selection: Literal["rank", "global"] = "rank",
         equalize: bool = False,
+        attack_loss: Literal["ce", "cw", "trades"] = "ce",
+        norms: Literal["dual", "shared"] = "dual",
         **options: Unpack[CommonOptions],
     ) -> None:
+        check_choice("norms", norms, ("dual", "shared"))
+        self.norms, self.needs_dual_norms = norms, norms == "dual"
         super().__init__(model, optimizer, **options)
         self.k = check_number("k", k, low=0, open_low=True, high=1)
         self.n = check_count("n", n)
@@ -80,8 +83,9 @@ class EntProp(Method):
         default = self.alpha if n == 1 else (n + 1) * self.alpha
         self.eps = default if eps is None else check_number("eps", eps, low=0)
         self.mixup = check_number("mixup", mixup, low=0)
+        self.cutmix = check_number("cutmix", cutmix, low=0)
         self.aux_weight = check_number("aux_weight", aux_weight, low=0, open_low=True)
-        self.equalize = check_flag("equalize", equalize)
+        self.equalize = self._sums = check_flag("equalize", equalize)
         check_choice("score", score, reference.SCORES)
         check_choice("aux_labels", aux_labels, ("original", "mixed"))
         check_choice("accumulate", accumulate, ("last", "all"))
@@ -90,100 +94,70 @@ class EntProp(Method):
         self.score, self.aux_labels, self.accumulate = score, aux_labels, accumulate
         self.aux_stats, self.selection = aux_stats, selection
 
+        self._set_attack_loss(attack_loss)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.cutmix and self.mixup:
+            raise ValueError(
+                f"cutmix={self.cutmix:g} with mixup={self.mixup:g}: a batch is mixed one way; use "
+                "mixup=0 with cutmix, or cutmix=0"
+            )
+        if self.norms == "shared" and any(isinstance(m, DualNorm) for m in self.model.modules()):
+            raise ValueError(
+                "norms='shared' sends every pass through the only norms of a plain model, and this "
+                "one has dual norms: call strip_auxiliary(model) and make the optimizer after "
+                "that, or use norms='dual'"
+            )
+        if self.attack_loss == "ce":
+            return
+        given = f"attack_loss={self.attack_loss!r}"
+        if self.n == 1:
+            raise ValueError(
+                f"{given} with n=1: the first step is along the main pass's own loss, and there "
+                "is no second; use n=2 or more, or attack_loss='ce'"
+            )
+        if self.accumulate == "all":
+            raise ValueError(
+                f"{given} with accumulate='all', whose passes have one backward for weights and "
+                "images: use accumulate='last', or attack_loss='ce'"
+            )
+        if self.attack_loss == "cw" and self.aux_labels == "mixed":
+            raise ValueError(
+                f"{given} knows one label a row, and aux_labels='mixed' gives two: use "
+                "aux_labels='original', or attack_loss='ce' or 'trades'"
+            )
+
     def cost(self, batch: int) -> float:
         """``1 + n * m / B``: the paper's 1 + k * n, with the rounding of m."""
         return 1 + self.n * reference.num_selected(self.k, batch) / batch
 
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        x, targets = mixup(images, labels, self.mixup, self.generator)
+        mixing, beta = (cutmix, self.cutmix) if self.cutmix else (mixup, self.mixup)
+        x, targets = mixing(images, labels, beta, self.generator)
         m = reference.num_selected(self.k, len(images))
         shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.equalize:
-            aux_rows = self.aux_weight * m * self._kept_passes
+            aux_rows = self.aux_weight * m * (self.n if self.accumulate == "all" else 1)
             shares = equalized(self.model, self.criterion, len(images), aux_rows)
         with shares:
-            main = self._main_pass(x, targets)
+            main = self._main_pass(x, targets, gradient=True)
+            assert main.gradient is not None
             index, entropies = self._select(main, m)
+            gradient = main.gradient
             if self.selection == "global":
-                x, main = gather_rows(x), main._replace(gradient=gather_rows(main.gradient))
+                x, gradient = gather_rows(x), gather_rows(gradient)
+                main = main._replace(logits=gather_rows(main.logits))
                 targets = targets.of_all_processes()
-            aux_loss = self._aux_passes(x, targets.rows(index), index, main.gradient)
+            targets = targets.rows(index)
+            if self.aux_labels == "original":
+                targets = Targets.unmixed(targets.labels)
+            alpha, eps = (self.units.distance(value, x) for value in (self.alpha, self.eps))
+            x_a = gather_perturb(x, gradient, index, alpha, eps, *self.units.bounds(x))
+            aux_loss = self._aux_passes(x, index, x_a, targets, main, self.n)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
-
-    @property
-    def _kept_passes(self) -> int:
-        """Auxiliary passes whose weight gradients are kept."""
-        return self.n if self.accumulate == "all" else 1
-
-    def _main_pass(self, x: Tensor, targets: Targets) -> MainPass:
-        """(2) and (3): the loss, every row's entropy and score, and the images' gradient."""
-        x_m = x.detach().requires_grad_()
-        with self._along("main"):
-            logits = self._forward(x_m, targets.labels)
-            fused_score = "entropy" if self.score == "random" else self.score
-            losses, entropy, score = self._evaluate(logits, targets, fused_score)
-            # Backward inside the route, so that a checkpointed forward is computed along it again.
-            self._objective(losses, 1.0).backward()
-        assert x_m.grad is not None
-        correct = (logits.detach().argmax(dim=1) == targets.labels).sum()
-        return MainPass(losses.detach().mean(), correct, entropy, score, x_m.grad)
-
-    def _select(self, main: MainPass, m: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(4): the m rows of highest score, and the mean entropies of the chosen and the others.
-
-        With ``selection="global"`` the rows are those of all processes, in the order of the ranks.
-        """
-        entropy, score = main.entropy, main.score
-        if self.score == "random":
-            score = reference.random_score(entropy, self.generator)
-        rows = len(score)
-        if self.selection == "global":
-            entropy, score = gather_rows(entropy), gather_rows(score)
-        ranking = select_topk(score, m * (len(score) // rows))
-        chosen = torch.zeros_like(entropy).index_fill_(0, ranking, 1.0)
-        index = own_share(ranking) if self.selection == "global" else ranking
-        self.selected_index = index
-        return index, (_mean(entropy, chosen), _mean(entropy, 1 - chosen))
-
-    def _aux_passes(self, x: Tensor, targets: Targets, index: Tensor, gradient: Tensor) -> Tensor:
-        """(5): n passes of ``x[index]`` through the auxiliary norms; the last one's mean loss."""
-        if self.aux_labels == "original":
-            targets = Targets.unmixed(targets.labels)
-        alpha, eps = (self.units.distance(value, x) for value in (self.alpha, self.eps))
-        low, high = self.units.bounds(x)
-        x_a = gather_perturb(x, gradient, index, alpha, eps, low, high)
-        for i in range(1, self.n + 1):
-            last = i == self.n
-            x_a = x_a.detach().requires_grad_(not last)
-            with self._along("aux"), self._moving(last):
-                logits = self._forward(x_a, targets.labels)
-                losses = self._evaluate(logits, targets).loss
-                if last or self.accumulate == "all":
-                    self._objective(losses, self.aux_weight).backward()
-                else:
-                    x_a.grad = torch.autograd.grad(losses.mean(), x_a)[0]
-            if x_a.grad is not None:
-                perturb_(x_a.detach(), x_a.grad, x, index, alpha, eps, low, high)
-        self.perturbed = x_a.detach()
-        return losses.detach().mean()
-
-    def _objective(self, losses: Tensor, weight: float) -> Tensor:
-        """A pass's share in (6): its weighted mean, or sum where `equalize` divides later."""
-        return weight * (losses.sum() if self.equalize else losses.mean())
-
-    @contextlib.contextmanager
-    def _moving(self, last: bool) -> Iterator[None]:
-        """Let the auxiliary running statistics move in this pass, or hold them."""
-        held = [] if last or self.aux_stats == "every" else dual_layers(self.model)
-        with frozen_statistics(layer.aux for layer in held):
-            yield
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         yield from super()._single_rows(batch)
         if (m := reference.num_selected(self.k, batch)) == 1:
             yield "aux", f"k={self.k:g} of a batch of B={batch}, m={m},"
-
-
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean of the values of weight 1, NaN without any; what has weight 0 may be NaN itself."""
-    return torch.where(weights > 0, values, 0).sum() / weights.sum()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.layers.routing import dual_layers
+from entprop_fast.layers.dual_norm import DualNorm
 
 
 @contextlib.contextmanager
@@ -20,12 +20,12 @@ def equalized(
     block are kept and added to.
 
     Args:
-        model: has dual norms.
+        model: without dual norms, all rows reach all of its parameters.
         criterion: the loss, whose parameters all rows reach, or None.
         main_rows: rows that went through the main norms, times their loss's weight.
         aux_rows: rows that went through the auxiliary norms, times their loss's weight.
     """
-    layers = dual_layers(model)
+    layers = [module for module in model.modules() if isinstance(module, DualNorm)]
     counts = {id(p): main_rows for layer in layers for p in layer.parameters(recurse=False)}
     counts |= {id(p): aux_rows for layer in layers for p in layer.aux.parameters()}
     parameters = [*model.parameters(), *(criterion.parameters() if criterion is not None else ())]

@@ -1,4 +1,4 @@
-"""Plain training and MixUp training: one pass, one norm."""
+"""Plain, MixUp and CutMix training: one pass, one norm."""
 
 import math
 from typing import Unpack
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.options import check_number
-from entprop_fast.methods.targets import Targets, mixup
+from entprop_fast.methods.targets import Targets, cutmix, mixup
 
 
 class Vanilla(Method):
@@ -66,3 +66,30 @@ class MixUp(Vanilla):
 
     def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
         return mixup(images, labels, self.mixup, self.generator)
+
+
+class CutMix(Vanilla):
+    """CutMix training: the two-label loss of images with a box of another pasted in (cost 1).
+
+    Args:
+        model: see `Method`.
+        optimizer: see `Method`.
+        cutmix: lam ~ Beta(cutmix, cutmix), one for each batch; 0 mixes nothing.
+        **options: see `Method`.
+    """
+
+    name = "cutmix"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        cutmix: float = 1.0,
+        **options: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(model, optimizer, **options)
+        self.cutmix = check_number("cutmix", cutmix, low=0)
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
+        return cutmix(images, labels, self.cutmix, self.generator)

@@ -5,20 +5,27 @@ from collections.abc import Sequence
 
 
 def check_number(
-    name: str, value: object, *, low: float, open_low: bool = False, high: float = math.inf
+    name: str,
+    value: object,
+    *,
+    low: float,
+    open_low: bool = False,
+    high: float = math.inf,
+    open_high: bool = False,
 ) -> float:
-    """A finite float in [low, high], or (low, high] with `open_low`.
+    """A finite float in [low, high], without low where `open_low`, without high where `open_high`.
 
     Raises:
         TypeError: not a number.
         ValueError: outside the interval, infinite or NaN.
     """
-    bracket = "(" if open_low else "["
-    valid = f"a number in {bracket}{low:g}, {high:g}{')' if high == math.inf else ']'}"
+    open_high = open_high or high == math.inf
+    valid = f"a number in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: expected {valid}")
-    inside = low < value <= high if open_low else low <= value <= high
-    if not (inside and math.isfinite(value)):
+    inside = low < value if open_low else low <= value
+    inside = inside and (value < high if open_high else value <= high)
+    if not inside:  # NaN neither
         raise ValueError(f"{name}={value!r}: expected {valid}")
     return float(value)
 

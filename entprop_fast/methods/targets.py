@@ -1,4 +1,4 @@
-"""What the loss of a pass is taken against, and MixUp, which mixes it together with the images."""
+"""What the loss of a pass is taken against; MixUp and CutMix mix it together with the images."""
 
 from typing import NamedTuple
 
@@ -57,8 +57,41 @@ def mixup(
     """
     if beta == 0:
         return images.detach(), Targets.unmixed(labels)
-    if len(images) < 2:
-        raise ValueError(f"a batch of B={len(images)}: mixup={beta:g} needs at least 2 rows to mix")
+    _check_partners("mixup", beta, images)
     lam = reference.draw_lam(beta, images, generator)
     partners = reference.draw_partners(images, generator)
     return reference.mix(images.detach(), partners, lam), Targets(labels, labels[partners], lam)
+
+
+def cutmix(
+    images: Tensor, labels: Tensor, beta: float, generator: torch.Generator | None
+) -> tuple[Tensor, Targets]:
+    """CutMix of a whole batch (8); ``beta=0`` mixes and draws nothing.
+
+    Args:
+        images: [B, C, H, W], left as they are.
+        labels: [B].
+        beta: lam ~ Beta(beta, beta), one for the batch.
+        generator: on the images' device; draws lam, the permutation, then the box's centre.
+
+    Returns:
+        As `mixup`; the share of `labels` is what the box leaves of the own image.
+
+    Raises:
+        ValueError: a batch of one row has no partner.
+    """
+    if beta == 0:
+        return images.detach(), Targets.unmixed(labels)
+    _check_partners("cutmix", beta, images)
+    lam = reference.draw_lam(beta, images, generator)
+    partners = reference.draw_partners(images, generator)
+    box = reference.draw_box(lam, images, generator)
+    mixed, share = reference.paste(images.detach(), partners, box)
+    return mixed, Targets(labels, labels[partners], share)
+
+
+def _check_partners(name: str, beta: float, images: Tensor) -> None:
+    if len(images) < 2:
+        raise ValueError(
+            f"a batch of B={len(images)}: {name}={beta:g} needs at least 2 rows to mix"
+        )

@@ -31,7 +31,8 @@ def create(
     Args:
         name: ``wrn{depth}_{width}`` (depth = 6n+4, width a positive number such as 10 or 0.5),
             ``resnet18``, ``resnet50``, ``wide_resnet50_2``, ``resnext50_32x4d`` (the paper's),
-            ``timm:NAME`` or ``torchvision:NAME``.
+            ``timm:NAME`` or ``torchvision:NAME``. timm's take arguments of their own after the
+            name: ``timm:vit_tiny_patch16_224,img_size=8,patch_size=2``.
         num_classes: outputs of the classifier.
         in_channels: channels of the images.
         stem: of the ResNets, ``"imagenet"`` (7x7 of stride 2, max-pool; torchvision's keys and

@@ -19,22 +19,51 @@ _WITHOUT_SIDE_CLASSIFIERS: dict[str, dict[str, Any]] = {
 def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
     """A timm network; a pretrained tag (``resnet18.a1_in1k``) must exist and loads no weights.
 
+    After the name may follow arguments of its own: ``vit_tiny_patch16_224,img_size=8,patch_size=2``
+    takes images of 8x8.
+
     Raises:
-        ValueError: timm does not know the name or the tag.
+        ValueError: timm does not know the name or the tag, or the network not the arguments.
         ImportError: timm is not installed.
     """
     with needs("timm", extra="vision", purpose=f"arch 'timm:{name}'"):
         import timm
+    name, *settings = name.split(",")
+    arguments: dict[str, Any] = dict(map(_argument, settings))
     if not timm.is_model(name):
         raise unknown("arch", f"timm:{name}", [f"timm:{known}" for known in timm.list_models()])
     arch, dot, _ = name.partition(".")
     if dot and not timm.is_model_pretrained(name):
         tagged = timm.list_pretrained(f"{arch}.*")
         raise unknown("arch", f"timm:{name}", [f"timm:{known}" for known in (arch, *tagged)])
-    model: nn.Module = timm.create_model(
-        name, pretrained=False, num_classes=num_classes, in_chans=in_channels
-    )
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments
+        )
+    except (TypeError, ValueError, ArithmeticError, AssertionError) as error:
+        if not arguments:
+            raise
+        given = ",".join(settings)
+        raise ValueError(f"arch 'timm:{name}' does not take {given!r}: {error}") from error
     return model
+
+
+def _argument(setting: str) -> tuple[str, Any]:
+    """``key=value``, the value an int, a float or a bool if it reads like one."""
+    key, equals, text = setting.partition("=")
+    if not (equals and key.isidentifier() and text):
+        raise ValueError(
+            f"arch: {setting!r} after the name of a timm network must be an argument such as "
+            "img_size=8"
+        )
+    if text in ("True", "False"):
+        return key, text == "True"
+    for number in (int, float):
+        try:
+            return key, number(text)
+        except ValueError:
+            continue
+    return key, text
 
 
 def create_torchvision(name: str, *, num_classes: int, in_channels: int) -> nn.Module:

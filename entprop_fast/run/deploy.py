@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,7 +18,7 @@ from entprop_fast import models
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import ImageData
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
-from entprop_fast.methods import METHODS
+from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
 
 CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
@@ -51,10 +53,10 @@ class NetworkSpec:
         )
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def build_for(self, method: str) -> nn.Module:
+    def build_for(self, method: str, options: Mapping[str, Any]) -> nn.Module:
         """The network that `method` trains: `build`, with dual norms where it needs them."""
         model = self.build()
-        return convert_dual_norm(model) if METHODS[method].needs_dual_norms else model
+        return convert_dual_norm(model) if needs_dual_norms(method, options) else model
 
 
 def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:

@@ -24,14 +24,18 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._pending: list[tuple[int, int, StepResult]] = []
+        self._pending: list[tuple[int, int, int, StepResult]] = []
         self._last_read = time.monotonic()
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
-    def add(self, step: int, images: int, result: StepResult) -> bool:
-        """Take the result of global step `step`; True when it is time to `read`."""
-        self._pending.append((step, images, result))
+    def add(self, step: int, images: int, result: StepResult, main_rows: int | None = None) -> bool:
+        """Take the result of global step `step`; True when it is time to `read`.
+
+        `main_rows` is how many of the images went through the main pass, None for all.
+        """
+        counted = images if main_rows is None else main_rows
+        self._pending.append((step, images, counted, result))
         waited = time.monotonic() - self._last_read
         return len(self._pending) >= READ_EVERY or waited >= READ_SECONDS
 
@@ -45,13 +49,13 @@ class Meter:
             return
         columns = [torch.stack(column).double() for column in zip(*self._results(), strict=True)]
         values = torch.stack(columns, dim=1).tolist()  # [steps, fields]
-        for (step, images, _), row in zip(self._pending, values, strict=True):
+        for (step, images, main_rows, _), row in zip(self._pending, values, strict=True):
             named = dict(zip(StepResult._fields, row, strict=True))
             for name in _FINITE:
                 if not math.isfinite(named[name]):
                     raise RunFailed(f"{name.replace('_', ' ')} is {named[name]} at step {step}")
             self._count("images", images, 1)
-            self._count("correct", named.pop("correct"), 1)
+            self._count("correct", named.pop("correct"), main_rows)
             for name, value in named.items():
                 if math.isfinite(value):  # the entropy of an empty group is NaN
                     self._count(name, value * images, images)
@@ -65,9 +69,8 @@ class Meter:
 
     def means(self) -> dict[str, float]:
         """Of the epoch's row: both losses, both groups' entropy, accuracy (percent) as trained."""
-        images = self._sums.get("images", 0)
         return {name: self.mean(name) for name in StepResult._fields if name != "correct"} | {
-            "batch_accuracy": 100 * self._sums["correct"] / images if images else math.nan
+            "batch_accuracy": 100 * self.mean("correct")
         }
 
     @property
@@ -84,7 +87,7 @@ class Meter:
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
 
     def _results(self) -> list[StepResult]:
-        return [result for _, _, result in self._pending]
+        return [result for *_, result in self._pending]
 
     def _count(self, name: str, value: float, weight: int) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + value

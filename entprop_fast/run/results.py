@@ -117,7 +117,8 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     model = copy.deepcopy(trainer.model)
     for parameter in model.parameters():
         parameter.grad = None
-    options = config.options | ({"mixup": 0.0} if "mixup" in config.options else {})
+    unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
+    options = config.options | unmixed
     method = create_method(
         config.method,
         model,

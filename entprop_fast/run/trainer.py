@@ -55,7 +55,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.images = images
         self.spec = network_for(config.arch, images, config.seed)
-        self.model = self.spec.build_for(config.method).to(self.device).train()
+        model = self.spec.build_for(config.method, config.options)
+        self.model = model.to(self.device).train()
         self.loader = DeviceLoader(
             channels_last(images.train_images),
             images.train_labels,
@@ -207,7 +208,8 @@ class Trainer:
         set_learning_rate(self.optimizer, self._lr(self.step))
         result = self.method(images, labels)
         self.batch += 1
-        return self.meter.add(self.step, len(images), result)
+        main_rows = self.method.main_rows(len(images))
+        return self.meter.add(self.step, len(images), result, main_rows)
 
     def _tell(self, seconds: float) -> None:
         self.meter.read()

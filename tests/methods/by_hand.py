@@ -35,6 +35,8 @@ class Settings:
     label_smoothing: float = 0.0
     input_range: tuple[float, float] = (0.0, 1.0)
     max_grad_norm: float | None = None
+    attack_loss: str = "ce"
+    norms: str = "dual"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Draws:
     lam: float
     partners: list[int]
     score: list[float]
+    box: list[list[bool]] | None = None  # CutMix's, True inside
 
 
 @dataclass
@@ -83,6 +86,7 @@ class ByHand:
             torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (mean, std)
         )
         self.loss = loss
+        self.shared = False  # one norm for both kinds of pass
         self.learned = [
             name
             for name in self.state
@@ -97,6 +101,10 @@ class ByHand:
         if draws is not None:
             lam, labels_b = draws.lam, labels[draws.partners]
             x = lam * images + (1 - lam) * images[draws.partners]
+            if draws.box is not None:
+                x = torch.where(torch.tensor(draws.box), images[draws.partners], images)
+                lam = 1 - average([float(inside) for row in draws.box for inside in row])
+        self.shared = s.norms == "shared"
         x = x.clone().requires_grad_()
         w = {name: self.state[name].clone().requires_grad_() for name in self.learned}
         log_p = self.log_probabilities(w, x, aux=False, move=True)
@@ -111,11 +119,12 @@ class ByHand:
         weighted_rows = 0.0
         if s.k is not None:
             random = draws.score if draws is not None else []
-            scores = score_by_hand(s.score, p, labels.tolist(), entropies, random)
+            scores = score_by_hand(s.score, p, labels.tolist(), entropies, random, self.logits)
             m = max(1, math.floor(s.k * len(p) + 0.5))
             out.selected = sorted(range(len(p)), key=lambda i: (-scores[i], i))[:m]
             x_0 = x.detach()[out.selected].numpy()
             x_a, g = x_0, g[out.selected]
+            clean = log_p.detach()[out.selected]
             y, y_b = labels[out.selected], labels_b[out.selected]
             if s.aux_labels == "original":
                 y_b = y
@@ -125,7 +134,10 @@ class ByHand:
                 move = i == s.n or s.aux_stats == "every"
                 log_p = self.log_probabilities(w, leaf, aux=True, move=move)
                 losses = lam * self.losses(log_p, y, s) + (1 - lam) * self.losses(log_p, y_b, s)
-                g = torch.autograd.grad(losses.sum(), leaf, retain_graph=True)[0]
+                climbed = losses
+                if s.attack_loss != "ce":
+                    climbed = attack_by_hand(s.attack_loss, log_p, y, clean)
+                g = torch.autograd.grad(climbed.sum(), leaf, retain_graph=True)[0]
                 out.aux_loss = float(losses.detach().mean())
                 if i == s.n or s.accumulate == "all":
                     kept = losses.sum() if s.equalize else losses.mean()
@@ -139,33 +151,40 @@ class ByHand:
         if s.equalize:
             for name in total:
                 reached = len(p) + weighted_rows
-                if name.startswith("bn"):
+                if name.startswith("bn") and not self.shared:
                     reached = weighted_rows if "aux_bn" in name else len(p)
                 total[name] = total[name] / reached
         self.descend(total, s.max_grad_norm)
         return out
 
     def log_probabilities(
-        self, w: dict[str, Tensor], x: Tensor, *, aux: bool, move: bool
+        self, w: dict[str, Tensor], x: Tensor, *, aux: bool, move: bool, running: bool = False
     ) -> Tensor:
         h = (x - self.mean) / self.std
-        h = positive_part(self.norm("bn1", F.conv2d(h, w["conv1.weight"], padding=1), w, aux, move))
+        h = F.conv2d(h, w["conv1.weight"], padding=1)
+        h = positive_part(self.norm("bn1", h, w, aux, move, running))
         h = F.conv2d(h, w["conv2.weight"], w["conv2.bias"], stride=2)
-        h = positive_part(self.norm("bn2", h, w, aux, move))
+        h = positive_part(self.norm("bn2", h, w, aux, move, running))
         logits = h.mean(dim=(2, 3)) @ w["head.weight"].T + w["head.bias"]
+        self.logits: list[list[float]] = logits.detach().tolist()  # of the last pass
         top = logits.detach().max(dim=1, keepdim=True).values
         return logits - top - (logits - top).exp().sum(dim=1, keepdim=True).log()
 
-    def norm(self, name: str, h: Tensor, w: dict[str, Tensor], aux: bool, move: bool) -> Tensor:
-        name += ".aux_bn" if aux else ""
+    def norm(
+        self, name: str, h: Tensor, w: dict[str, Tensor], aux: bool, move: bool, running: bool
+    ) -> Tensor:
+        name += ".aux_bn" if aux and not self.shared else ""
         mean = h.mean(dim=(0, 2, 3), keepdim=True)
         variance = ((h - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
+        if running:
+            parts = ("running_mean", "running_var")
+            mean, variance = (self.state[f"{name}.{part}"].view(1, -1, 1, 1) for part in parts)
         if move:
             count = h.numel() // h.shape[1]
             unbiased = variance.detach().flatten() * count / (count - 1)
-            running = self.state[f"{name}.running_mean"], self.state[f"{name}.running_var"]
-            self.state[f"{name}.running_mean"] = 0.9 * running[0] + 0.1 * mean.detach().flatten()
-            self.state[f"{name}.running_var"] = 0.9 * running[1] + 0.1 * unbiased
+            old = self.state[f"{name}.running_mean"], self.state[f"{name}.running_var"]
+            self.state[f"{name}.running_mean"] = 0.9 * old[0] + 0.1 * mean.detach().flatten()
+            self.state[f"{name}.running_var"] = 0.9 * old[1] + 0.1 * unbiased
             self.state[f"{name}.num_batches_tracked"] += 1
         scale, shift = (w[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
         return (h - mean) / (variance + 1e-5).sqrt() * scale + shift
@@ -196,17 +215,34 @@ class ByHand:
 
 
 def score_by_hand(
-    score: str, p: list[list[float]], labels: list[int], entropies: list[float], random: list[float]
+    score: str,
+    p: list[list[float]],
+    labels: list[int],
+    entropies: list[float],
+    random: list[float],
+    logits: list[list[float]],
 ) -> list[float]:
     """How uncertain each row is, from probabilities [B][classes]."""
     rows = list(zip(p, labels, strict=True))
-    return {
+    scores: dict[str, Callable[[], list[float]]] = {
         "entropy": lambda: entropies,
         "confidence": lambda: [-max(row) for row in p],
         "cross_entropy": lambda: [-math.log(row[y]) for row, y in rows],
         "margin": lambda: [max(row[:y] + row[y + 1 :]) - row[y] for row, y in rows],
+        "energy": lambda: [-math.log(sum(math.exp(z) for z in row)) for row in logits],
+        "gini": lambda: [1 - sum(q * q for q in row) for row in p],
         "random": lambda: random,
-    }[score]()
+    }
+    return scores[score]()
+
+
+def attack_by_hand(attack_loss: str, log_p: Tensor, labels: Tensor, clean: Tensor) -> Tensor:
+    """C&W's and TRADES' losses, from log p and the clean rows' log p, [B, classes] -> [B]."""
+    if attack_loss == "trades":
+        return (clean.exp() * (clean - log_p)).sum(dim=1)
+    rows = [(row, int(y)) for row, y in zip(log_p, labels, strict=True)]
+    # Differences of log p are differences of logits.
+    return torch.stack([torch.cat((row[:y], row[y + 1 :])).max() - row[y] for row, y in rows])
 
 
 def perturb_by_hand(x_a: Array, g: Array, x_0: Array, s: Settings) -> Array:

@@ -9,6 +9,27 @@ from torch import Tensor, nn
 from entprop_fast import Method, convert_dual_norm, create_method
 
 CLASSES = 5
+ROWS: dict[str, list[int]] = {  # of each forward in a step on 12 rows, with the default options
+    "entprop": [12, 2],
+    "vanilla": [12],
+    "mixup": [12],
+    "cutmix": [12],
+    "mixprop": [12, 12],
+    "fast_advprop": [10, 2, 2],
+    "advprop": [12] * 7,
+    "free_at": [12] * 4,
+}
+ONE_NORM = ["vanilla", "mixup", "cutmix", "free_at"]
+WITH_BACKWARD = [name for name in ROWS if name != "free_at"]  # its replays step
+UNMIXED: dict[str, dict[str, Any]] = {
+    name: {option: 0.0}
+    for name, option in (
+        ("entprop", "mixup"),
+        ("mixup", "mixup"),
+        ("mixprop", "mixup"),
+        ("cutmix", "cutmix"),
+    )
+}
 
 
 def plain_network(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """One step and three of each method equal the computation by hand (SPEC: Exactness)."""
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from entprop_fast import Method, StepResult
 from tests.methods.by_hand import ByHand, Draws, Outcome, Settings
-from tests.methods.support import batch, dual_network, generator, make
+from tests.methods.support import batch, dual_network, generator, make, plain_network
 
 KN = [(0.2, 1), (0.6, 5), (1.0, 2)]
 MEAN, STD = (0.48, 0.45, 0.4), (0.23, 0.22, 0.25)
@@ -23,6 +24,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"score": "confidence"},
     {"score": "cross_entropy"},
     {"score": "margin"},
+    {"score": "energy"},
+    {"score": "gini"},
     {"accumulate": "all"},
     {"aux_weight": 0.3},
     {"aux_weight": 2.0, "accumulate": "all"},
@@ -33,6 +36,11 @@ OPTIONS: list[dict[str, Any]] = [
     {"input_range": (-1.0, 2.0), "alpha": 0.3, "eps": 0.5},
     {"max_grad_norm": 0.05},
     {"max_grad_norm": 1e6},
+]
+SHARED_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"equalize": True, "accumulate": "all", "mixup": 1.0},
+    {"aux_stats": "every"},
 ]
 MIXED_OPTIONS: list[dict[str, Any]] = [
     {},
@@ -52,23 +60,43 @@ def close(actual: Tensor, expected: Tensor | float, what: str) -> None:
     )
 
 
-def draw(source: torch.Generator, rows: int, mixup: float, score: str) -> Draws | None:
-    """A step's draws in the documented order: lam, permutation, random score."""
-    if not mixup:
+def draw(
+    source: torch.Generator, rows: int, mixup: float, score: str, cutmix: float = 0.0
+) -> Draws | None:
+    """A step's draws in the documented order: lam, permutation (CutMix's centre), random score."""
+    if not mixup and not cutmix:
         return None
+    mixup = mixup or cutmix
     lam = torch._sample_dirichlet(torch.tensor([mixup, mixup], dtype=torch.float64), source)[0]
     partners = torch.randperm(rows, generator=source)
+    box = (
+        box_by_hand(float(lam), torch.rand(2, generator=source, dtype=torch.float64))
+        if cutmix
+        else None
+    )
     random = score == "random"
     scores = torch.rand(rows, generator=source, dtype=torch.float64).tolist() if random else []
-    return Draws(float(lam), partners.tolist(), scores)
+    return Draws(float(lam), partners.tolist(), scores, box)
+
+
+def box_by_hand(lam: float, centre: Tensor, size: int = 6) -> list[list[bool]]:
+    """CutMix's box, True inside, on square images."""
+    half = int(size * math.sqrt(1 - lam)) // 2
+    y, x = (int(share * size) for share in centre.tolist())
+    return [
+        [abs(i - y + 0.5) < half and abs(j - x + 0.5) < half for j in range(size)]
+        for i in range(size)
+    ]
 
 
 def compare(method: Method, hand: ByHand, result: StepResult, expected: Outcome) -> None:
     for name in ("loss", "aux_loss", "correct", "entropy_selected", "entropy_unselected"):
         close(getattr(result, name), getattr(expected, name), name)
     if expected.perturbed is not None:
-        assert method.selected_index is not None and method.perturbed is not None
-        assert method.selected_index.tolist() == expected.selected
+        chosen = method.selected_index
+        assert method.perturbed is not None
+        assert (chosen is None) == (not expected.selected)
+        assert chosen is None or chosen.tolist() == expected.selected
         mean, std = (hand.mean, hand.std)
         close(method.perturbed * std + mean, expected.perturbed, "perturbed")
     for name, value in method.model.state_dict().items():
@@ -90,10 +118,13 @@ def check(
     **options: Any,
 ) -> None:
     """Run `steps` steps of the method and of the formulas side by side."""
-    model = dual_network()
+    shared = options.get("norms") == "shared"
+    model = plain_network() if shared else dual_network()
     hand = hand or ByHand(model.state_dict())
-    mixup = options.pop("mixup", 0.0)
-    taken: dict[str, Any] = {} if name == "vanilla" else {"mixup": mixup}
+    mixup, cutmix = options.pop("mixup", 0.0), options.pop("cutmix", 0.0)
+    takes = {"vanilla": (), "mixup": ("mixup",), "cutmix": ("cutmix",)}
+    both = {"mixup": mixup, "cutmix": cutmix}
+    taken: dict[str, Any] = {option: both[option] for option in takes.get(name, both)}
     extra: dict[str, Any] = {"normalization": (MEAN, STD)} if normalize else {}
     method = make(
         name, model=model, generator=generator(7), criterion=criterion, **options, **taken, **extra
@@ -104,7 +135,7 @@ def check(
     for i in range(steps):
         images, labels = batch(seed=i)
         images = images * (high - low) + low
-        draws = draw(source, len(images), mixup, settings.score)
+        draws = draw(source, len(images), mixup, settings.score, cutmix)
         given = (images - hand.mean) / hand.std
         result = method(given, labels)
         compare(method, hand, result, hand.step(images, labels, settings, draws))
@@ -117,7 +148,7 @@ def test_entprop(k: float, n: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("name", ["vanilla", "mixup"])
+@pytest.mark.parametrize("name", ["vanilla", "mixup", "cutmix"])
 def test_one_norm_methods(name: str, steps: int) -> None:
     check(name, steps=steps)
 
@@ -132,6 +163,33 @@ def test_entprop_option(k: float, n: int, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("k", "n"), KN)
 def test_entprop_with_mixup(k: float, n: int, options: dict[str, Any]) -> None:
     check(**{"k": k, "n": n, "mixup": 1.0} | options)
+
+
+@pytest.mark.parametrize("attack_loss", ["cw", "trades"])
+@pytest.mark.parametrize(
+    "options",
+    [{"alpha": 0.02}, {"equalize": True, "mixup": 1.0, "aux_stats": "every", "alpha": 0.3}],
+    ids=str,
+)
+def test_entprop_attack_loss(attack_loss: str, options: dict[str, Any]) -> None:
+    check(k=0.6, n=4, attack_loss=attack_loss, **options)
+
+
+@pytest.mark.parametrize("options", SHARED_OPTIONS, ids=str)
+@pytest.mark.parametrize(("k", "n"), KN)
+def test_entprop_with_shared_norms(k: float, n: int, options: dict[str, Any]) -> None:
+    check(k=k, n=n, norms="shared", **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"aux_labels": "mixed"}, {"score": "random"}], ids=str)
+@pytest.mark.parametrize("cutmix", [1.0, 0.2])
+def test_entprop_with_cutmix(cutmix: float, options: dict[str, Any]) -> None:
+    check(k=0.6, n=2, cutmix=cutmix, **options)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.2])
+def test_cutmix(beta: float) -> None:
+    check("cutmix", cutmix=beta)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.2])

@@ -11,6 +11,7 @@ from entprop_fast import Method, convert_dual_norm
 from entprop_fast.methods import METHODS
 from tests.methods.support import (
     CLASSES,
+    ROWS,
     assert_equal,
     batch,
     dual_network,
@@ -94,12 +95,12 @@ def test_forwards_of_a_step(k: float, n: int) -> None:
         assert rows == [12] + [m] * n
 
 
-@pytest.mark.parametrize("name", ["vanilla", "mixup"])
-def test_forwards_of_one_norm_methods(name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_forwards_of_each_method(name: str) -> None:
     model = dual_network()
     rows = count_forwards(model)
     make(name, model=model)(*batch())
-    assert rows == [12]
+    assert rows == ROWS[name]
 
 
 def test_a_single_selected_row_is_tried_once_for_each_image_shape() -> None:
@@ -189,6 +190,8 @@ def test_step_results_are_of_the_current_weights() -> None:
     methods: list[Method] = [make(name, model=model) for name in METHODS]
     for i, method in enumerate(methods):
         method(*batch(seed=i))
-    assert model.get_buffer("bn1.num_batches_tracked") == 3
-    assert model.get_buffer("bn1.aux_bn.num_batches_tracked") == 1
+    replays = len(ROWS["free_at"])  # each a step, whose main pass moves them
+    assert model.get_buffer("bn1.num_batches_tracked") == len(METHODS) - 1 + replays
+    dual = [name for name, cls in METHODS.items() if cls.needs_dual_norms]
+    assert model.get_buffer("bn1.aux_bn.num_batches_tracked") == len(dual)
     assert methods[1].selected_index is None and methods[0].selected_index is not None

@@ -77,8 +77,18 @@ def test_the_net_holds(kind: str) -> None:
         ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
         *(
             ("entprop", {"score": score})
-            for score in ("confidence", "cross_entropy", "margin", "random")
+            for score in ("confidence", "cross_entropy", "margin", "energy", "gini", "random")
         ),
+        ("entprop", {"mixup": 0.0, "cutmix": 1.0}),
+        ("entprop", {"k": 0.6, "n": 3, "attack_loss": "cw"}),
+        ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades"}),
+        ("cutmix", {}),
+        ("mixprop", {}),
+        ("advprop", {"n": 2}),
+        ("advprop", {"n": 2, "attack_mode": "eval", "attack_loss": "trades", "k": 0.5}),
+        ("fast_advprop", {}),
+        ("fast_advprop", {"k": 0.5, "score": "random"}),
+        ("free_at", {}),
     ],
     ids=str,
 )

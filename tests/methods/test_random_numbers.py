@@ -10,6 +10,7 @@ from torch import nn
 
 from entprop_fast import Method
 from tests.methods.support import (
+    UNMIXED,
     assert_equal,
     batch,
     dual_network,
@@ -19,8 +20,24 @@ from tests.methods.support import (
     statistics,
 )
 
-DRAWING = [("entprop", {}), ("entprop", {"score": "random"}), ("mixup", {})]
-SILENT = [("vanilla", {}), ("mixup", {"mixup": 0.0}), ("entprop", {"mixup": 0.0})]
+DRAWING: list[tuple[str, dict[str, Any]]] = [
+    ("entprop", {}),
+    ("entprop", {"score": "random"}),
+    ("entprop", {"mixup": 0.0, "cutmix": 1.0}),
+    ("mixup", {}),
+    ("cutmix", {}),
+    ("mixprop", {}),
+    ("fast_advprop", {}),
+    ("advprop", {}),
+    ("advprop", {"k": 0.5, "score": "random", "n": 1}),
+    ("fast_advprop", {"k": 0.5, "score": "random"}),
+]
+SILENT: list[tuple[str, dict[str, Any]]] = [
+    ("vanilla", {}),
+    ("free_at", {}),
+    ("advprop", {"random_start": False}),
+    *UNMIXED.items(),
+]
 
 
 def trained(model: nn.Module) -> list[Any]:
@@ -83,7 +100,8 @@ def test_order_of_draws_is_lam_permutation_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*DRAWING, ("vanilla", {}), ("entprop", {"n": 3, "k": 0.6})]
+    ("name", "options"),
+    [*DRAWING, ("vanilla", {}), ("free_at", {}), ("entprop", {"n": 3, "k": 0.6})],
 )
 def test_a_resumed_run_goes_on_as_the_uninterrupted_one(
     name: str, options: dict[str, Any], tmp_path: Path
@@ -133,6 +151,15 @@ def test_state_dict_does_not_change_with_later_steps() -> None:
         ("entprop", {"k": 0.6, "n": 5}, 12 + 5 * 7),
         ("entprop", {"k": 0.1, "n": 2}, 12 + 2 * 1),  # m = 1: the trial forward does not count
         ("entprop", {"k": 1.0, "n": 2, "accumulate": "all"}, 12 * 3),
+        ("cutmix", {}, 12),
+        ("mixprop", {}, 24),
+        ("advprop", {}, 12 * 7),
+        ("advprop", {"n": 2, "k": 0.6}, 12 + 3 * 7),
+        ("fast_advprop", {}, 10 + 2 * 2),
+        ("fast_advprop", {"p_adv": 0.5}, 6 + 2 * 6),
+        ("fast_advprop", {"k": 0.6}, 12 + 2 * 7),
+        ("free_at", {}, 4 * 12),
+        ("free_at", {"replays": 3}, 3 * 12),
     ],
 )
 def test_rows_count_the_cost(name: str, options: dict[str, Any], rows: int) -> None:
@@ -140,6 +167,6 @@ def test_rows_count_the_cost(name: str, options: dict[str, Any], rows: int) -> N
     assert method.rows == 0
     method(*batch())
     assert method.rows == rows
-    method.backward(*batch(seed=1))
+    (method if name == "free_at" else method.backward)(*batch(seed=1))
     assert method.rows == 2 * rows
     assert method.cost(12) == rows / 12

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import create_method
-from entprop_fast.methods import METHODS, method_options
-from tests.methods.support import dual_network, generator, make, plain_network, sgd
+from entprop_fast.methods import METHODS, method_options, needs_dual_norms
+from tests.methods.support import ONE_NORM, dual_network, generator, make, plain_network, sgd
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 SHARED = {
@@ -26,12 +26,33 @@ SHARED = {
 OWN: dict[str, dict[str, Any]] = {
     "vanilla": {},
     "mixup": {"mixup": 1.0},
+    "cutmix": {"cutmix": 1.0},
+    "mixprop": {"mixup": 1.0},
+    "advprop": {
+        "n": 5,
+        "eps": 4 / 255,
+        "alpha": 1 / 255,
+        "random_start": True,
+        "attack_mode": "train",
+        "attack_loss": "ce",
+        "k": None,
+        "score": "entropy",
+    },
+    "fast_advprop": {
+        "p_adv": 0.2,
+        "eps": 1 / 255,
+        "alpha": 1 / 255,
+        "k": None,
+        "score": "entropy",
+    },
+    "free_at": {"replays": 4, "eps": 4 / 255, "alpha": None},
     "entprop": {
         "k": 0.2,
         "n": 1,
         "eps": None,
         "alpha": 1 / 255,
         "mixup": 1.0,
+        "cutmix": 0.0,
         "score": "entropy",
         "aux_labels": "original",
         "accumulate": "last",
@@ -39,6 +60,8 @@ OWN: dict[str, dict[str, Any]] = {
         "aux_stats": "last",
         "selection": "rank",
         "equalize": False,
+        "attack_loss": "ce",
+        "norms": "dual",
     },
 }
 
@@ -119,13 +142,17 @@ def test_options_and_their_defaults(name: str) -> None:
     assert method_options(name) == SHARED | OWN[name]
     method = make(name)
     for option, default in (SHARED | OWN[name]).items():
-        if option != "eps":
+        if default is not None or option == "k":  # None: from another option
             assert getattr(method, option) == default
     assert METHODS[name].name == name
 
 
-def test_only_entprop_needs_dual_norms() -> None:
-    assert {name for name, cls in METHODS.items() if cls.needs_dual_norms} == {"entprop"}
+def test_which_methods_need_dual_norms() -> None:
+    assert {name for name, cls in METHODS.items() if not cls.needs_dual_norms} == set(ONE_NORM)
+    assert {name for name in METHODS if not needs_dual_norms(name, {})} == set(ONE_NORM)
+    assert not needs_dual_norms("entprop", {"norms": "shared"})
+    with pytest.raises(ValueError, match="'entrop'; nearest: entprop"):
+        needs_dual_norms("entrop", {})
 
 
 @pytest.mark.parametrize(
@@ -145,9 +172,9 @@ def test_radius(options: dict[str, Any], eps: float) -> None:
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        *(("vanilla", o) for o in OWN["entprop"]),
-        *(("mixup", o) for o in OWN["entprop"] if o != "mixup"),
-        *((name, o) for name in OWN for o in ("cutmix", "attack_loss", "norms", "nonsense")),
+        (name, option)
+        for name, own in OWN.items()
+        for option in sorted({"nonsense"}.union(*OWN.values()) - own.keys())
     ],
 )
 def test_an_option_that_the_method_does_not_have(name: str, option: str) -> None:
@@ -169,9 +196,10 @@ def test_an_unknown_method_brings_the_nearest(call: Any) -> None:
         call("entrop")
 
 
-def test_entprop_on_a_plain_model_says_what_to_call() -> None:
-    with pytest.raises(ValueError, match=r"entprop.*convert_dual_norm"):
-        make(model=plain_network())
+@pytest.mark.parametrize("name", [name for name in OWN if name not in ONE_NORM])
+def test_a_plain_model_says_what_to_call(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}'.*convert_dual_norm"):
+        make(name, model=plain_network())
 
 
 @pytest.mark.parametrize("name", OWN)

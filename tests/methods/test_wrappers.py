@@ -13,6 +13,7 @@ from entprop_fast import create_method
 from entprop_fast.methods import METHODS
 from entprop_fast.reference import entprop_step
 from tests.methods.support import (
+    ROWS,
     assert_equal,
     batch,
     dual_network,
@@ -40,7 +41,8 @@ def close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_any_optimizer_takes_one_step_with_the_gradients(name: str, optimizer: int) -> None:
     model, by_torch = dual_network(), dual_network()
     own, other = (OPTIMIZERS[optimizer](list(m.parameters())) for m in (model, by_torch))
-    method = create_method(name, model, own, generator=generator(5))
+    options: dict[str, Any] = {"replays": 1} if name == "free_at" else {}
+    method = create_method(name, model, own, generator=generator(5), **options)
     for i in range(2):
         method(*batch(seed=i))
         for key, gradient in gradients(model).items():
@@ -84,7 +86,7 @@ def test_bf16_autocast_in_every_forward(name: str) -> None:
     method = make(name, model=model, amp="bf16")
     before = parameters(model)
     result = method(*batch(dtype=torch.float32))
-    assert watch.seen == [torch.bfloat16] * (2 if name == "entprop" else 1)
+    assert watch.seen == [torch.bfloat16] * len(ROWS[name])
     assert result.loss.dtype == torch.float32 and result.loss.isfinite()
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not torch.equal(model.get_parameter("conv1.weight"), before["conv1.weight"])
@@ -111,16 +113,27 @@ class Checkpointed(nn.Module):
         return y
 
 
+KN: dict[str, Any] = {"k": 0.6, "n": 3}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"accumulate": "all"}, {"aux_stats": "every"}, {"equalize": True}],
+    ("name", "options"),
+    [
+        ("entprop", KN | {"accumulate": "all"}),
+        ("entprop", KN | {"aux_stats": "every"}),
+        ("entprop", KN | {"equalize": True}),
+        ("entprop", KN | {"attack_loss": "trades"}),
+        ("advprop", {"attack_mode": "eval"}),
+        *((name, {}) for name, cls in METHODS.items() if cls.needs_dual_norms),
+    ],
     ids=str,
 )
-def test_checkpointing_changes_nothing(options: dict[str, Any]) -> None:
-    options = {"k": 0.6, "n": 3} | options
+def test_checkpointing_changes_nothing(name: str, options: dict[str, Any]) -> None:
+    if name == "entprop":
+        options = KN | options
     plain, body = dual_network(), dual_network()
-    one = make(model=plain, generator=generator(5), **options)
-    other = make(model=Checkpointed(body), generator=generator(5), **options)
+    one = make(name, model=plain, generator=generator(5), **options)
+    other = make(name, model=Checkpointed(body), generator=generator(5), **options)
     for i in range(2):
         assert_equal(list(one(*batch(seed=i))), list(other(*batch(seed=i))))
     assert_equal(parameters(body), parameters(plain))

@@ -143,9 +143,9 @@ def test_nan_later_in_the_run_keeps_the_last_good_checkpoint(
 ) -> None:
     add = Meter.add
 
-    def add_nan(self: Meter, step: int, images: int, result: StepResult) -> bool:
+    def add_nan(self: Meter, step: int, images: int, result: StepResult, main_rows: int) -> bool:
         bad = result._replace(aux_loss=torch.tensor(torch.nan)) if step == 5 else result
-        return add(self, step, images, bad)
+        return add(self, step, images, bad, main_rows)
 
     monkeypatch.setattr(Meter, "add", add_nan)
     out = tmp_path / "run"

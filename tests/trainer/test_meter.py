@@ -27,6 +27,16 @@ def test_means_are_over_images_and_leave_out_empty_groups() -> None:
     assert math.isnan(Meter().means()["loss"])
 
 
+def test_accuracy_is_over_the_rows_of_the_main_pass() -> None:
+    meter = Meter()
+    meter.add(1, 10, result(1.0, correct=8), main_rows=8)
+    meter.add(2, 10, result(1.0, correct=2), main_rows=8)
+    meter.read()
+    assert meter.means()["batch_accuracy"] == 100 * 10 / 16
+    assert meter.images == 20
+    assert math.isnan(Meter().means()["batch_accuracy"])
+
+
 def test_adding_reads_no_value() -> None:
     meter, values = Meter(), torch.zeros(5, device="meta")
     meter.add(1, 3, StepResult(*values.unbind()))  # a meta tensor has none to read

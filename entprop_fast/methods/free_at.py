@@ -1,0 +1,134 @@
+"""Free adversarial training (Shafahi et al., *Adversarial Training for Free!*, NeurIPS 2019)."""
+
+import math
+from typing import Any, NoReturn, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import reference
+from entprop_fast.methods.base import CommonOptions, Method, StepResult
+from entprop_fast.methods.options import check_count, check_number
+from entprop_fast.methods.targets import Targets
+
+
+class FreeAT(Method):
+    """Each batch is replayed; one backward pass of a replay moves the weights and the perturbation.
+
+    The perturbation, `delta`, stays from batch to batch: row i of a batch starts where row i of the
+    last one ended. Train for ``epochs / replays`` epochs to spend what plain training spends.
+
+    Args:
+        model: see `Method`; the auxiliary halves of dual norms take no part.
+        optimizer: see `Method`; steps once in each replay.
+        replays: how often each batch is used.
+        eps: radius of the perturbation in image units.
+        alpha: its step, in image units; None for `eps`.
+        **options: see `Method`.
+
+    Attributes:
+        delta: [rows, C, H, W] in the units of the images, rows of the largest batch so far; None
+            before the first.
+    """
+
+    name = "free_at"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        replays: int = 4,
+        eps: float = 4 / 255,
+        alpha: float | None = None,
+        **options: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(model, optimizer, **options)
+        self.replays = check_count("replays", replays)
+        self.eps = check_number("eps", eps, low=0)
+        self.alpha = self.eps if alpha is None else check_number("alpha", alpha, low=0)
+        self.delta: Tensor | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Run `replays` optimiser steps on one batch; the result is the last one's.
+
+        Arguments and errors are those of `Method`.
+        """
+        for _ in range(self.replays):
+            result = super().__call__(images, labels)
+        return result
+
+    def backward(self, images: Tensor, labels: Tensor) -> NoReturn:
+        """Refused.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            "method 'free_at' has no backward(): each of its replays is an optimiser step of its "
+            "own, between which the caller would have to step; call the method"
+        )
+
+    def cost(self, batch: int) -> float:
+        """`replays` passes, whatever the batch."""
+        return float(self.replays)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state beside model and optimizer that a resumed run needs; `delta` is in it."""
+        delta = None if self.delta is None else self.delta.clone()
+        return super().state_dict() | {"delta": delta}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave; `delta` goes to the model's device.
+
+        Raises:
+            ValueError: see `Method.load_state_dict`.
+        """
+        delta: Tensor | None = state["delta"]
+        super().load_state_dict(state)
+        if delta is not None and self.delta is not None and delta.shape == self.delta.shape:
+            self.delta.copy_(delta)  # in place, where a captured step may read it
+        elif delta is None:
+            self.delta = None
+        else:
+            parameter = next(self.model.parameters(), delta)
+            self.delta = delta.to(parameter.device, copy=True)
+
+    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
+        """One replay, up to its optimiser step."""
+        x, delta = images.detach(), self._delta_for(images)
+        low, high = (bound.view(-1, 1, 1) for bound in self.units.bounds(x))
+        x_a = reference.displace(x, delta, low, high).requires_grad_()
+        logits = self._forward(x_a, labels)
+        losses, entropy, _ = self._evaluate(logits, Targets.unmixed(labels))
+        loss = losses.mean()
+        loss.backward()
+        assert x_a.grad is not None
+        alpha, eps = (self.units.distance(v, x).view(-1, 1, 1) for v in (self.alpha, self.eps))
+        # Last, so that a batch which is refused on the way has not moved it.
+        self._keep(reference.step_offset(delta, x_a.grad, alpha, eps))
+        self.perturbed = x_a.detach()
+        return StepResult(
+            loss=loss.detach(),
+            aux_loss=torch.zeros_like(loss),
+            correct=(logits.detach().argmax(dim=1) == labels).sum(),
+            entropy_selected=torch.full_like(loss, math.nan),
+            entropy_unselected=entropy.mean(),
+        )
+
+    def _delta_for(self, images: Tensor) -> Tensor:
+        """`delta` of the batch's rows; 0 for those that no batch has had."""
+        known = images[:0].detach() if self.delta is None else self.delta
+        if known.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: free_at cannot take them, its delta is "
+                f"of images {tuple(known.shape[1:])}; make another method for images of this size"
+            )
+        new = images.new_zeros((max(0, len(images) - len(known)), *images.shape[1:]))
+        return torch.cat((known[: len(images)], new)) if len(new) else known[: len(images)]
+
+    def _keep(self, delta: Tensor) -> None:
+        if self.delta is None or len(self.delta) < len(delta):
+            self.delta = delta
+        else:
+            self.delta[: len(delta)].copy_(delta)

@@ -1,0 +1,46 @@
+"""MixProp (BMVC 2022): AdvProp with MixUp in place of the attack."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods.options import check_number
+from entprop_fast.methods.propagation import Propagation, unselected
+from entprop_fast.methods.targets import Targets, mixup
+
+
+class MixProp(Propagation):
+    """Clean rows through the main norms, mixed ones through the auxiliary; the mean of both losses.
+
+    Args:
+        model: has dual norms (`convert_dual_norm`).
+        optimizer: made after the conversion.
+        mixup: lam ~ Beta(mixup, mixup), one for each batch; 0 mixes nothing.
+        **options: see `Method`.
+    """
+
+    name = "mixprop"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        mixup: float = 1.0,
+        **options: Unpack[CommonOptions],
+    ) -> None:
+        super().__init__(model, optimizer, **options)
+        self.mixup = check_number("mixup", mixup, low=0)
+
+    def cost(self, batch: int) -> float:
+        """Two passes, whatever the batch."""
+        return 2.0
+
+    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
+        mixed, targets = mixup(images, labels, self.mixup, self.generator)
+        main = self._main_pass(images, Targets.unmixed(labels), weight=0.5)
+        with self._along("aux"):
+            aux_loss = self._learn(mixed, targets, 0.5)
+        return StepResult(main.loss, aux_loss, main.correct, *unselected(main))

@@ -1,0 +1,90 @@
+"""Every method through the command, from the recipe to the deployed network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from entprop_fast import evaluate, train
+from entprop_fast.methods import METHODS
+from entprop_fast.run.deploy import load_deployable
+
+from .conftest import Args
+
+COSTS = {  # in passes over the data: of batches of 20, 4 or a share of 0.2 of them attacked
+    "vanilla": 1.0,
+    "mixup": 1.0,
+    "cutmix": 1.0,
+    "mixprop": 2.0,
+    "entprop": 1.2,
+    "fast_advprop": 1.2,
+    "advprop": 7.0,
+    "free_at": 4.0,
+}
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_each_method(method: str, tiny: Args, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train.main(tiny(out, "--method", method, "--epochs", "1")) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["method"], summary["cost"]) == (method, COSTS[method])
+    load_deployable(out / "model.safetensors")  # a plain network, whatever was trained
+    assert evaluate.main([str(out / "checkpoint.pt")]) == 0
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_shared_norms_train_a_plain_network(
+    tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train.main(tiny(out, "--norms", "shared", "--epochs", "1")) == 0
+    state = torch.load(out / "checkpoint.pt", weights_only=True)["model"]
+    assert not [name for name in state if "aux_bn" in name]
+    assert evaluate.main([str(out / "checkpoint.pt")]) == 0
+    assert evaluate.main([str(out / "checkpoint.pt"), "--norms", "aux"]) == 2
+    assert "aux" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_free_training_resumes_with_its_delta(tiny: Args, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(tiny(whole, "--method", "free_at", "--epochs", "2")) == 0
+    assert train.main(tiny(parts, "--method", "free_at", "--epochs", "2")) == 0
+    # As it stood after the first epoch.
+    (parts / "checkpoint.prev.pt").replace(parts / "checkpoint.pt")
+    delta = torch.load(parts / "checkpoint.pt", weights_only=True)["method"]["delta"]
+    assert 0 < delta.abs().max() <= 0.1 + 1e-6
+    for name in ("summary.json", "model.safetensors"):
+        (parts / name).unlink()
+    assert train.main(["--resume", "--out", str(parts)]) == 0
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--method free_at --k 0.2", ["free_at", "'k'"]),
+        ("--method entprop --cutmix 1", ["cutmix=1", "mixup=0"]),
+        ("--method entprop --attack-loss trades", ["'trades'", "n=2"]),
+        ("--method advprop --attack-loss trades --no-random-start", ["random_start=True"]),
+        ("--method advprop --score margin", ["score='margin'", "set k"]),
+    ],
+)
+def test_what_does_not_go_together_is_bad_usage(
+    flags: str, words: list[str], tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(tiny(tmp_path / "run", *flags.split())) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(word in error for word in words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_examples_are_drawn_of_split_batches(tiny: Args, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train.main(tiny(out, "--method", "fast_advprop", "--epochs", "1")) == 0
+    assert (out / "examples.png").exists()
