@@ -69,6 +69,7 @@ class RecordingGraph:
         self.log, self.method, self.run = log, method, run
         self.host = Host(method)
         before = _values(method)
+        own = [(t, t.clone()) for t in vars(method).values() if isinstance(t, Tensor)]
         self.made = run()
         self.attributes = {
             name: value
@@ -76,6 +77,8 @@ class RecordingGraph:
             if isinstance(value, Tensor) and value is not self.host.attributes.get(name)
         }
         _set_back(method, before)
+        for tensor, value in own:  # what a method carries from step to step, free_at's delta
+            tensor.copy_(value)
         packed, gradients = self.made
         packed._buffer.fill_(255)  # nothing has run
         for value in (*(g for _, g in gradients if g is not None), *self.attributes.values()):
