@@ -8,7 +8,6 @@ from torch import Tensor
 
 from entprop_fast.ops.layout import is_channels_last, same_layout
 
-
 SMALL_PLANE = 256  # pixels; kSmallPlane of csrc/cpu/kernels.h
 
 
