@@ -55,6 +55,7 @@ test-aot: setup
 
 bench: setup
 	$(BIN)/python -m bench.digits
+	$(BIN)/python -m pytest bench
 	$(BIN)/python -m bench.report
 
 lint: setup

@@ -108,7 +108,10 @@ def _draw_corruptions(axes: Axes, by_variant: dict[str, list[rows.Row]]) -> None
 
 # Page to its sections.
 SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {digits.NAME: digits_section},
+    "README.md": {
+        digits.NAME: digits_section,
+        "kernels": partial(table.summary, table.name_of("cpu")),
+    },
     "docs/kernels/README.md": {
         name: partial(table.section, name) for name in map(table.name_of, ("cpu", "cuda"))
     },

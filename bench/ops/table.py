@@ -145,3 +145,27 @@ def section(name: str) -> str:
         f"{first['machine']}; {first['versions']}; {first['git']}."
     )
     return "\n".join([*markdown(table(measured)), "", note])
+
+
+def summary(name: str) -> str:
+    """The README's part: the geometric means alone."""
+    measured = rows.read(name)
+    first = measured[0]
+    lines = [
+        "| op | layout | times torch eager | worst shape | target | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (op, layout, *rest), (mean, target) in geometric_means(measured).items():
+        ratios = [
+            row["ratio"]
+            for row in measured
+            if [row[key] for key in ("op", "layout", "dtype", "cache")] == [op, layout, *rest]
+        ]
+        cells = [op, layout, f"{mean:.2f}", f"{min(ratios):.2f}", f"{target:g}" if target else ""]
+        lines.append(f"| {' | '.join(cells)} | {verdict(mean, target)} |")
+    note = (
+        "Geometric means over the shapes of [the whole table](docs/kernels/README.md): forward and "
+        f"backward, float32, one thread. Made by `pytest bench/ops` ({first['machine']}; "
+        f"{first['versions']}; {first['git']})."
+    )
+    return "\n".join([*lines, "", note])

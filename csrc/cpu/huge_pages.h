@@ -1,5 +1,5 @@
-// First touch is what a large fresh output costs most: a page fault for every 4 KB, 2.7 us each on a
-// virtual machine, ten times the time of writing it. Linux gives 2 MB pages to memory advised so.
+// First touch is what a large fresh output costs most: a page fault for every 4 KB, 2.7 us each on
+// a virtual machine, ten times the time of writing it. Linux gives 2 MB pages to memory advised so.
 #pragma once
 
 #include <cstddef>

@@ -74,8 +74,7 @@ inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* str
       dim, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
       aoti_torch_device_type_cpu(), like.get_device_index(), &handle));
   Tensor result(handle);
-  if (!getenv("NOHUGE"))
-    advise_huge_pages(result.mutable_data_ptr(), (size_t)result.numel() * result.element_size());
+  advise_huge_pages(result.mutable_data_ptr(), (size_t)result.numel() * result.element_size());
   return result;
 }
 

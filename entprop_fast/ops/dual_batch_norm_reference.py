@@ -8,7 +8,6 @@ from torch import Tensor
 
 from entprop_fast.ops.layout import is_channels_last, same_layout
 
-
 SMALL_PLANE = 256  # pixels; kSmallPlane of csrc/cpu/kernels.h
 
 
@@ -80,7 +79,7 @@ def _statistics(
 
 
 def _mask_runs(x: Tensor) -> tuple[int, int]:
-    """How many runs of the ReLU mask there are, and their bits; csrc/cpu/norm.h has the rule too."""
+    """How many runs of the ReLU mask there are, and their bits; also in csrc/cpu/norm.h."""
     rows, channels, pixels = x.shape[0], x.shape[1], x.shape[2:].numel()
     if is_channels_last(x) or pixels == 1:
         return rows * pixels, channels

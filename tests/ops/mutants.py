@@ -27,15 +27,15 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "variance without its correction": Mutant(
-        "norm_reduce_loops.h", "- (double)s1[c] * offset +", "+",
+        "norm_moments_loops.h", "- (double)s1[c] * offset +", "+",
         "test_dual_batch_norm", "test_values and contiguous and float32",
     ),
     "a tail of a plane left out": Mutant(
-        "norm_reduce_loops.h", "if (i < inner) add(i, inner - i, 1);", "",
+        "norm_sum_loops.h", "if (i < inner) add(i, inner - i, 1);", "",
         "test_dual_batch_norm", "test_values and contiguous and float32",
     ),
     "far shift not corrected": Mutant(
-        "norm_reduce_loops.h", "return far != 0;", "return false;",
+        "norm_moments_loops.h", "return far != 0;", "return false;",
         "test_dual_batch_norm", "test_first_image_far",
     ),
     "products around zero": Mutant(
@@ -47,8 +47,12 @@ MUTANTS = {
         "test_dual_batch_norm", "test_values and float32 and True-True",
     ),
     "gradient without the mean's part": Mutant(
-        "norm_elementwise_loops.h", "g = g - parameter<T, Broadcast>(offset, i, n) -", "g = g -",
+        "norm_elementwise_loops.h", "g = g - offset -", "g = g -",
         "test_dual_batch_norm", "test_values and float32",
+    ),
+    "columns of small planes added to the first channel": Mutant(
+        "norm_small_planes.h", "sums[c] += S::sum", "sums[0] += S::sum",
+        "test_dual_batch_norm", "test_values and contiguous and float32",
     ),
     "biased running variance": Mutant(
         "dual_batch_norm.cpp", "1 / (count - 1)", "1 / count",
