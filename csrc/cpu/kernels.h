@@ -30,13 +30,19 @@ enum class Score : int { entropy, confidence, cross_entropy, margin };
 // One group's memory as [outer, side, inner] with `stride` elements between outers.
 // Channels innermost (channels_last, or one pixel): inner = C, side = 1, and the arrays per channel
 // run along inner. Otherwise planes: outer = rows of the group, inner = H*W, and `side` channels
-// that lie side by side in every image, along which the arrays run.
+// that lie side by side in every image, along which the arrays run. `streams`: the whole tensor
+// outgrows the caches, so that memory is best read in its own order.
 struct Extent {
   int64_t outer, side, inner, stride;
+  bool streams;
 };
 
 // At most so many channels side by side.
 inline constexpr int64_t kMaxSide = 32;
+// Planes of fewer pixels are taken as rows of side * inner columns, at most so many: vectors run
+// across planes, with no short one at the end of each, and the bits of their mask do as well.
+inline constexpr int64_t kSmallPlane = 256;
+inline constexpr int64_t kMaxColumns = 2048;
 
 template <class A>
 struct Affine {  // y = (x - mean) * scale + shift

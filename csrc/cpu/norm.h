@@ -10,15 +10,23 @@ namespace entprop {
 struct View {
   int64_t rows, channels, pixels;
   bool interleaved;  // channels innermost
+  bool streams;      // outgrows the caches
 
   explicit View(const Tensor& x) : rows(x.size(0)), channels(x.size(1)) {
+    constexpr int64_t kCached = 8 << 20;
     pixels = x.numel() / (rows * channels);
     interleaved = is_channels_last(x) || pixels == 1;
+    streams = x.numel() * (int64_t)x.element_size() > kCached;
   }
 
-  // Bytes of the ReLU mask for one run of the innermost dimension; it starts on a whole byte.
-  int64_t mask_bytes() const { return ((interleaved ? channels : pixels) + 7) / 8; }
-  int64_t mask_runs() const { return rows * (interleaved ? pixels : channels); }
+  // Bits of the ReLU mask that follow each other; every run starts on a whole byte.
+  // entprop_fast/ops/dual_batch_norm_reference.py has the same rule.
+  int64_t mask_run() const {
+    if (interleaved) return channels;
+    return pixels < kSmallPlane ? channels * pixels : pixels;
+  }
+  int64_t mask_bytes() const { return (mask_run() + 7) / 8; }
+  int64_t mask_runs() const { return rows * channels * pixels / mask_run(); }
 };
 
 // Rows [first, first + rows) of the batch, all under the same statistics.
@@ -46,28 +54,39 @@ inline Span runs(const View& view, const Group& group, int64_t begin, int64_t en
   return {run * view.channels,
           run * view.mask_bytes(),
           view.mask_bytes(),
-          {end - begin, 1, view.channels, view.channels}};
+          {end - begin, 1, view.channels, view.channels, view.streams}};
 }
 
 // The planes of `count` channels from `channel` on; not interleaved only.
 inline Span planes(const View& view, const Group& group, int64_t channel, int64_t count) {
   const int64_t plane = group.first * view.channels + channel;
+  const int64_t image_bytes = view.mask_runs() / view.rows * view.mask_bytes();
+  const int64_t channel_bytes =
+      view.pixels < kSmallPlane ? channel * view.pixels / 8 : channel * view.mask_bytes();
   return {plane * view.pixels,
-          plane * view.mask_bytes(),
-          view.channels * view.mask_bytes(),
-          {group.rows, count, view.pixels, view.channels * view.pixels}};
+          group.first * image_bytes + channel_bytes,
+          image_bytes,
+          {group.rows, count, view.pixels, view.channels * view.pixels, view.streams}};
+}
+
+// How many channels are taken together: small planes several, so that memory is read in runs of
+// some kilobytes that start on whole cache lines, and their bits of the mask on whole bytes.
+inline int64_t channels_together(int64_t pixels, int64_t element_size) {
+  constexpr int64_t kRun = 4096;
+  int64_t count = 1;
+  while (2 * count * pixels * element_size <= kRun && 2 * count <= kMaxSide) count *= 2;
+  if (pixels < kSmallPlane)
+    while (count * pixels % 8 != 0) count *= 2;
+  return count;
 }
 
 // f(channel, count) for every block of channels, on as many threads as it is worth. A channel's
-// passes follow each other while its planes are in cache; small planes are taken several channels
-// together, so that memory is read in runs of some kilobytes.
+// passes follow each other while its planes are in cache.
 template <class F>
 void for_channel_blocks(const View& view, const Group& group, int64_t element_size, const F& f) {
-  constexpr int64_t kRun = 4096;
-  const int64_t plane = view.pixels * element_size;
-  const int64_t block = std::clamp<int64_t>(kRun / plane, 1, kMaxSide);
+  const int64_t block = channels_together(view.pixels, element_size);
   const int64_t blocks = (view.channels + block - 1) / block;
-  in_pieces(pieces(blocks, group.rows * plane * block), blocks,
+  in_pieces(pieces(blocks, group.rows * view.pixels * element_size * block), blocks,
             [&](int64_t, int64_t begin, int64_t end) {
               for (int64_t b = begin; b < end; ++b)
                 f(b * block, std::min(block, view.channels - b * block));

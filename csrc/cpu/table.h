@@ -3,6 +3,7 @@
 #pragma once
 
 #include "loss_loops.h"
+#include "norm_moments_loops.h"
 #include "norm_reduce_loops.h"
 #include "perturb_loops.h"
 
@@ -11,9 +12,8 @@ namespace ENTPROP_ISA {
 template <class T>
 const Kernels<T>& table() {
   static constexpr Kernels<T> kernels = {
-      row_moments<T>, plane_moments<T>, norm_forward<T, false>,  norm_forward<T, true>,
-      row_reduce<T>,  plane_reduce<T>,  norm_backward<T, false>, norm_backward<T, true>,
-      loss_row<T>,    perturb<T>,
+      row_moments<T>,  plane_moments<T>, row_forward<T>,    plane_forward<T>, row_reduce<T>,
+      plane_reduce<T>, row_backward<T>,  plane_backward<T>, loss_row<T>,      perturb<T>,
   };
   return kernels;
 }

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "huge_pages.h"
 #include "kernels.h"
 
 namespace entprop {
@@ -72,7 +73,10 @@ inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* str
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       dim, sizes, strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
       aoti_torch_device_type_cpu(), like.get_device_index(), &handle));
-  return Tensor(handle);
+  Tensor result(handle);
+  if (!getenv("NOHUGE"))
+    advise_huge_pages(result.mutable_data_ptr(), (size_t)result.numel() * result.element_size());
+  return result;
 }
 
 // Contiguous, of the given sizes.

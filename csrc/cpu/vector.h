@@ -46,6 +46,22 @@ struct Lanes<double> {
   typedef double Wide __attribute__((vector_size(8 * count)));
 };
 
+template <int N>
+struct Doubles {
+  typedef double V __attribute__((vector_size(8 * N)));
+};
+
+template <int N>
+ENTPROP_INLINE double sum_halves(typename Doubles<N>::V v) {
+  if constexpr (N == 2) {
+    return v[0] + v[1];
+  } else {
+    typename Doubles<N / 2>::V half[2];
+    __builtin_memcpy(half, &v, sizeof v);
+    return sum_halves<N / 2>(half[0] + half[1]);
+  }
+}
+
 // Loads and stores of the stored type T as vectors of its accumulator A.
 template <class T>
 struct Simd {
@@ -153,11 +169,7 @@ struct Simd {
 
   static ENTPROP_INLINE Wide widen(V v) { return __builtin_convertvector(v, Wide); }
 
-  static ENTPROP_INLINE double sum(Wide v) {
-    double total = 0;
-    for (int i = 0; i < lanes; ++i) total += v[i];
-    return total;
-  }
+  static ENTPROP_INLINE double sum(Wide v) { return sum_halves<lanes>(v); }
 };
 
 template <class T>

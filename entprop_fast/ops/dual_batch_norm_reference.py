@@ -9,6 +9,9 @@ from torch import Tensor
 from entprop_fast.ops.layout import is_channels_last, same_layout
 
 
+SMALL_PLANE = 256  # pixels; kSmallPlane of csrc/cpu/kernels.h
+
+
 def accumulate_dtype(x: Tensor) -> torch.dtype:
     """The dtype of statistics: float64 for float64, float32 for everything narrower."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -76,32 +79,38 @@ def _statistics(
     return mean, torch.rsqrt(var + eps)
 
 
-def mask_shape(x: Tensor, residual: Tensor | None, relu: bool) -> tuple[int, ...]:
-    """Shape of the ReLU bit mask: a byte per 8 elements along the innermost dimension.
+def _mask_runs(x: Tensor) -> tuple[int, int]:
+    """How many runs of the ReLU mask there are, and their bits; csrc/cpu/norm.h has the rule too."""
+    rows, channels, pixels = x.shape[0], x.shape[1], x.shape[2:].numel()
+    if is_channels_last(x) or pixels == 1:
+        return rows * pixels, channels
+    if pixels < SMALL_PLANE:
+        return rows, channels * pixels
+    return rows * channels, pixels
 
-    [N*H*W, ceil(C/8)] where the channels are innermost, [N*C, ceil(H*W/8)] otherwise. Without a
-    residual the backward recomputes the sign from `x`, which it reads anyway; on CUDA it always
-    does: no mask, shape [0].
+
+def mask_shape(x: Tensor, residual: Tensor | None, relu: bool) -> tuple[int, ...]:
+    """Shape of the ReLU bit mask: [runs, bytes of a run], a bit an element in memory's order.
+
+    Each run starts on a whole byte: C elements where the channels are innermost, otherwise a plane
+    or, where planes are small, an image. Without a residual the backward recomputes the sign from
+    `x`, which it reads anyway; on CUDA it always does: no mask, shape [0].
     """
     if not relu or residual is None or x.device.type != "cpu":
         return (0,)
-    rows, channels = x.shape[:2]
-    pixels = x.shape[2:].numel()
-    if is_channels_last(x) or pixels == 1:
-        return (rows * pixels, (channels + 7) // 8)
-    return (rows * channels, (pixels + 7) // 8)
+    runs, bits = _mask_runs(x)
+    return (runs, (bits + 7) // 8)
 
 
-def _innermost(y: Tensor) -> Tensor:
-    """View or copy of `y` as [outer, inner], in the order of the mask's bits."""
-    if is_channels_last(y) or y.shape[2:].numel() == 1:
-        return y.movedim(1, -1).reshape(-1, y.shape[1])
-    return y.reshape(y.shape[0] * y.shape[1], -1)
+def _in_runs(y: Tensor) -> Tensor:
+    """View or copy of `y` as [runs, elements of a run], in the order of the mask's bits."""
+    innermost = is_channels_last(y) or y.shape[2:].numel() == 1
+    return (y.movedim(1, -1) if innermost else y).reshape(_mask_runs(y))
 
 
 def pack_mask(y: Tensor) -> Tensor:
-    """Bits of y > 0 or NaN, least significant first, as uint8 [outer, ceil(inner/8)]."""
-    bits = _innermost(~(y <= 0))
+    """Bits of y > 0 or NaN, least significant first, as uint8 of `mask_shape`."""
+    bits = _in_runs(~(y <= 0))
     bits = F.pad(bits, (0, -bits.shape[1] % 8)).reshape(bits.shape[0], -1, 8)
     weights = 2 ** torch.arange(8, device=y.device)
     return (bits * weights).sum(-1).to(torch.uint8)
@@ -109,9 +118,8 @@ def pack_mask(y: Tensor) -> Tensor:
 
 def unpack_mask(mask: Tensor, x: Tensor) -> Tensor:
     """Inverse of `pack_mask`: bool, shaped like `x`."""
-    inner = _innermost(x).shape[1]
     weights = 2 ** torch.arange(8, device=x.device, dtype=torch.uint8)
-    bits = (mask.unsqueeze(-1) & weights).ne(0).flatten(1)[:, :inner]
+    bits = (mask.unsqueeze(-1) & weights).ne(0).flatten(1)[:, : _mask_runs(x)[1]]
     if is_channels_last(x) or x.shape[2:].numel() == 1:
         return bits.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
     return bits.reshape(x.shape)
