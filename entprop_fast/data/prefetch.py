@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 from entprop_fast.data.augment import Augment
 from entprop_fast.data.counter_random import fold, keys_of
 from entprop_fast.data.loader import Batch, Loader, to_device
+
+T = TypeVar("T")
 
 MOST_WORKERS = 8
 
@@ -173,17 +175,23 @@ def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
 def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """On a stream of its own: the next batch's copy starts before this one is handed out."""
     side = torch.cuda.Stream(device)
-    ahead: tuple[Tensor, Tensor, torch.cuda.Event] | None = None
-    for host_images, host_labels in batches:
+
+    def copy(batch: Batch) -> tuple[Tensor, Tensor, torch.cuda.Event]:
         with torch.cuda.stream(side):
-            images = host_images.to(device, non_blocking=True)
-            labels = host_labels.to(device, non_blocking=True)
-            coming = images, labels, side.record_event()
-        if ahead is not None:
-            yield _arrived(*ahead)
-        ahead = coming
-    if ahead is not None:
-        yield _arrived(*ahead)
+            images, labels = (one.to(device, non_blocking=True) for one in batch)
+            return images, labels, side.record_event()
+
+    for images, labels, copied in _one_ahead(copy(batch) for batch in batches):
+        yield _arrived(images, labels, copied)
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each handed out when the next one has been made."""
+    for ahead in items:
+        for coming in items:
+            yield ahead
+            ahead = coming
+        yield ahead
 
 
 def _arrived(images: Tensor, labels: Tensor, copied: torch.cuda.Event) -> Batch:
