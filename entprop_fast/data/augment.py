@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 from entprop_fast.data.counter_random import integers
 from entprop_fast.names import unknown
 
-PADDING_MODES = ("zero", "reflect")
+PaddingMode = Literal["zero", "reflect"]
+PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 
 
 class Moves(NamedTuple):
@@ -46,7 +47,7 @@ class Augment:
     """
 
     padding: int = 4
-    padding_mode: Literal["zero", "reflect"] = "zero"
+    padding_mode: PaddingMode = "zero"
     flip: bool = True
 
     def __post_init__(self) -> None:

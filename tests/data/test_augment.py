@@ -126,6 +126,6 @@ def test_refusals() -> None:
         augment(torch.rand(1, 3, 9, 4), torch.tensor([0]), moves)
     with pytest.raises(ValueError, match=r"images are torch.int64"):
         to_float(torch.zeros(1, 3, 4, 4).long())
-    for wrong in (((0.5,), (0.5, 0.5)), ((0.5,), (0.0,))):
+    for mean, std in (((0.5,), (0.5, 0.5)), ((0.5,), (0.0,))):
         with pytest.raises(ValueError, match=r"mean .* and std .* std above 0"):
-            Normalize(*wrong, "cpu")
+            Normalize(mean, std, "cpu")
