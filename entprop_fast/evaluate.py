@@ -22,7 +22,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table, scores_table
 from entprop_fast.run.results import Scores, evaluate
 from entprop_fast.run.signals import StopSignals
-from entprop_fast.run.trainer import EVALUATION_BATCH, channels_last, resolve_device
+from entprop_fast.run.trainer import EVALUATION_BATCH, resolve_device
 
 NORMS = ("main", "aux")
 
@@ -141,7 +141,7 @@ def _scores(
     with routed:
         return evaluate(
             model,
-            channels_last(images.test_images.to(device)),
+            data.channels_last(data.to_float(images.test_images.to(device))),
             images.test_labels.to(device),
             batch_size=batch_size,
         )

@@ -42,7 +42,11 @@ def fold(words: Sequence[int]) -> int:
 
 def row_keys(key: int, first: int, count: int, device: torch.device) -> Tensor:
     """Keys of rows ``first ... first + count - 1``, int64 ``[count]``."""
-    rows = torch.arange(first, first + count, device=device)
+    return keys_of(key, torch.arange(first, first + count, device=device))
+
+
+def keys_of(key: int, rows: Tensor) -> Tensor:
+    """Keys of the rows with these numbers, int64 as ``rows``: each row's key is its own alone."""
     return mix(mix(rows * _GOLDEN) ^ key)
 
 
@@ -59,6 +63,12 @@ def uniforms(keys: Tensor, count: int) -> Tensor:
     is ever reached.
     """
     return (_shift_right(bits(keys, count), 41).float() + 0.5) * 2.0**-23
+
+
+def integers(keys: Tensor, bounds: Sequence[int]) -> list[Tensor]:
+    """For each bound below 2^31 an int64 ``[rows]`` in ``[0, bound)``, even to bound / 2^32."""
+    words = _shift_right(bits(keys, len(bounds)), 32)
+    return [(words[:, i] * bound) >> 32 for i, bound in enumerate(bounds)]
 
 
 def normals(keys: Tensor, count: int) -> Tensor:

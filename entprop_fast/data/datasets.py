@@ -18,7 +18,10 @@ _DIGITS_TEST_IMAGES = 500
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images float32 ``[N, C, H, W]`` in [0, 1], labels int64 ``[N]`` in ``[0, num_classes)``."""
+    """Images ``[N, C, H, W]``, labels int64 ``[N]`` in ``[0, num_classes)``.
+
+    Images are float32 in [0, 1], or uint8 in training and test alike.
+    """
 
     name: str
     train_images: Tensor

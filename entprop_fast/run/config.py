@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from entprop_fast import names
+from entprop_fast.data import AUGMENTS, LOADERS
 from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
 
 Value = str | int | float | bool
@@ -19,7 +20,9 @@ AMP_MODES = ("auto", "none", "bf16", "fp16")  # fp16: the method says why it is 
 CAPTURE_MODES = ("auto", "on", "off")
 
 # What may differ between a run and its continuation: where it runs, not what it computes.
-MACHINE_SETTINGS = frozenset({"device", "threads", "out", "data_dir", "capture"})
+MACHINE_SETTINGS = frozenset(
+    {"device", "threads", "out", "data_dir", "capture", "loader", "workers"}
+)
 
 
 def _setting(text: str, **default: Any) -> Any:
@@ -44,6 +47,9 @@ class Config:
     epochs: int = _setting("passes over the training images")
     batch_size: int = _setting("images a step")
     drop_last: bool = _setting("leave out an epoch's last, smaller batch", default=True)
+    augment: str = _setting(
+        "of training images: none, or crop-flip (4 black pixels around them)", default="none"
+    )
     lr: float = _setting("highest learning rate")
     weight_decay: float = _setting("of every parameter", default=0.0)
     optimizer: str = _setting("sgd, adam or adamw", default="sgd")
@@ -57,6 +63,14 @@ class Config:
     device: str = _setting("auto, cpu, cuda or cuda:N", default="auto")
     amp: str = _setting("auto (bf16 on CUDA), none or bf16", default="auto")
     capture: str = _setting("CUDA graph of the step: auto, on or off", default="auto")
+    loader: str = _setting(
+        "training images on the device, or prefetch (read ahead by other processes); "
+        "auto: on the device where a quarter of its free memory holds them",
+        default="auto",
+    )
+    workers: int | None = _setting(
+        "processes of prefetch, one a core but at most 8 when left out; 0: none", default=None
+    )
     threads: int | None = _setting("CPU threads, torch's choice when left out", default=None)
     out: str | None = _setting(
         "run folder, runs/<dataset>-<arch>-<method>-<seed> when left out", default=None
@@ -173,6 +187,8 @@ def _check(config: Config) -> None:
         "schedule": SCHEDULES,
         "amp": AMP_MODES,
         "capture": CAPTURE_MODES,
+        "augment": AUGMENTS,
+        "loader": LOADERS,
     }
     for name, known in choices.items():
         if getattr(config, name) not in known:
@@ -180,6 +196,7 @@ def _check(config: Config) -> None:
     for name in ("epochs", "batch_size", "decay_every", "train_size", "threads"):
         value = getattr(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
+    _require(config.workers is None or config.workers >= 0, "workers", config.workers, "at least 0")
     for name in ("weight_decay", "momentum"):
         value = getattr(config, name)
         _require(0 <= value < math.inf, name, value, "a finite number of at least 0")

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from entprop_fast import checkpoint, metrics
-from entprop_fast.data import DeviceLoader, ImageData
+from entprop_fast.data import (
+    AUGMENTS,
+    ImageData,
+    PrefetchLoader,
+    UnreadableImage,
+    channels_last,
+    create_loader,
+    to_float,
+)
 from entprop_fast.methods import create_method
 from entprop_fast.run import recipe, signatures
 from entprop_fast.run.config import Config
@@ -53,19 +61,24 @@ class Trainer:
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
+        _check_dtypes(images)
         self.images = images
         self.spec = network_for(config.arch, images, config.seed)
         model = self.spec.build_for(config.method, config.options)
         self.model = model.to(self.device).train()
-        self.loader = DeviceLoader(
-            channels_last(images.train_images),
-            images.train_labels,
+        self.loader = create_loader(
+            config.loader,
+            (images.train_images, images.train_labels),
             config.batch_size,
             seed=config.seed,
             drop_last=config.drop_last,
             device=self.device,
+            augment=AUGMENTS[config.augment],
+            workers=config.workers,
         )
-        self.test_images = channels_last(images.test_images.to(self.device))
+        if isinstance(self.loader, PrefetchLoader):
+            reporter.say(f"training images stay in host memory: {self.loader.workers} workers")
+        self.test_images = channels_last(to_float(images.test_images.to(self.device)))
         self.test_labels = images.test_labels.to(self.device)
         self.optimizer = create_optimizer(
             config.optimizer,
@@ -127,7 +140,7 @@ class Trainer:
                 with signals.held():
                     try:
                         self._run_epoch(folder, signals)
-                    except RunFailed as error:
+                    except (RunFailed, UnreadableImage) as error:
                         raise RunFailed(f"{error}; {_last_good(folder)}") from None
                 signals.raise_pending()
 
@@ -241,8 +254,7 @@ class Trainer:
             self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
-        shown = min(len(self.images.train_images), GAP_IMAGES)
-        seen = (self.loader.images[:shown], self.loader.labels[:shown])
+        seen = self.loader.first(GAP_IMAGES)
         train_accuracy = 100 * metrics.accuracy(self.model, *seen, EVALUATION_BATCH)
         sa = 100 * metrics.accuracy(
             self.model, self.test_images, self.test_labels, EVALUATION_BATCH
@@ -295,9 +307,11 @@ def resolve_amp(amp: str, device: torch.device) -> str | None:
     return None if amp == "none" else amp
 
 
-def channels_last(images: Tensor) -> Tensor:
-    """The same images ``[N, C, H, W]``, channels last in memory."""
-    return images.contiguous(memory_format=torch.channels_last)
+def _check_dtypes(images: ImageData) -> None:
+    """Bytes in one set and floats in the other are most likely two scales as well."""
+    train, test = images.train_images.dtype, images.test_images.dtype
+    if train != test and torch.uint8 in (train, test):
+        raise ValueError(f"training images are {train}, test images {test}: uint8 both or neither")
 
 
 def _last_good(folder: RunFolder) -> str:

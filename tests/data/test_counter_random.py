@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entprop_fast.data.counter_random import bits, fold, mix, normals, row_keys, uniforms
+from entprop_fast.data.counter_random import (
+    bits,
+    fold,
+    integers,
+    keys_of,
+    mix,
+    normals,
+    row_keys,
+    uniforms,
+)
 
 WORD = 1 << 64
 CPU = torch.device("cpu")
@@ -51,6 +60,20 @@ def test_a_row_keeps_its_draws_wherever_it_stands() -> None:
     apart = [uniforms(row_keys(7, row, 1, CPU), 9) for row in range(100)]
     assert torch.equal(together, torch.cat(apart))
     assert torch.equal(together[:, :4], uniforms(row_keys(7, 0, 100, CPU), 4))
+
+
+def test_keys_are_those_of_the_rows_numbers() -> None:
+    rows = torch.tensor([[5, 0], [99, 5]])
+    assert torch.equal(keys_of(7, rows), row_keys(7, 0, 100, CPU)[rows])
+    assert not torch.equal(keys_of(8, rows), keys_of(7, rows))
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.lists(st.integers(1, 2**31 - 1), min_size=1))
+def test_integers_are_the_high_halves_scaled(key: int, bounds: list[int]) -> None:
+    drawn = [int(one) for one in integers(torch.tensor([key]), bounds)]
+    words = splitmix64(key % WORD, len(bounds))
+    assert drawn == [(word >> 32) * bound >> 32 for word, bound in zip(words, bounds, strict=True)]
+    assert all(0 <= one < bound for one, bound in zip(drawn, bounds, strict=True))
 
 
 def test_uniforms_are_uniform_open_and_independent() -> None:

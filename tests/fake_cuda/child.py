@@ -23,6 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, create_method
 from entprop_fast.capture import capturable_optimizer
+from entprop_fast.data import Augment
+from entprop_fast.data.augment import PADDING_MODES
+from entprop_fast.data.counter_random import keys_of
+from entprop_fast.data.loader import DeviceLoader
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
 from tests.methods.test_no_sync import INDEXING, READS
@@ -148,6 +152,28 @@ def step(
         assert ("entprop_fast" in seen.namespaces) == kernels
 
 
+def loading(augment: Augment) -> None:
+    """The draws of an epoch, then a batch; the data set is bytes on the fake device."""
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        images, labels = batch()
+        order = torch.randperm(len(images), device=CUDA)
+        loader = DeviceLoader(
+            (255 * images).to(torch.uint8),
+            labels,
+            5,
+            seed=0,
+            drop_last=False,
+            device=CUDA,
+            augment=augment,
+            normalize=((0.5, 0.4, 0.3), (0.2, 0.2, 0.3)),
+        )
+        with OnDevice():
+            moves = augment.draw(keys_of(7, order))
+            made = loader._made(loader.images, order[5:10], moves.of(slice(5, 10)))
+        assert made.device == CUDA and made.shape == (5, 3, 8, 8) and made.dtype == torch.float32
+        assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 def waits(kind: str) -> Callable[[], None]:
     """A model that waits for the device: the net has to hold."""
 
@@ -188,6 +214,8 @@ for _name, _options in OPTIONS:
         CASES[_case] = partial(step, _name, _options, sgd, kernels=_kernels)
 for _optimizer in (adam, adamw):
     CASES[f"entprop {_optimizer.__name__}"] = partial(step, "entprop", {}, _optimizer)
+for _mode in PADDING_MODES:
+    CASES[f"loader {_mode}"] = partial(loading, Augment(padding_mode=_mode))
 for _kind in WAITS:
     CASES[f"a model with {_kind}"] = waits(_kind)
 
