@@ -37,7 +37,7 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if axes.lines:
             axes.legend()
     _mark_signatures(figure.axes[0], rows)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_corruptions(path: Path, accuracies: Mapping[str, Sequence[float]]) -> None:
@@ -53,7 +53,7 @@ def draw_corruptions(path: Path, accuracies: Mapping[str, Sequence[float]]) -> N
         color = "black" if value > 60 else "white"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
     figure.colorbar(image, ax=axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(
@@ -80,7 +80,7 @@ def draw_examples(
             _show(axes, picture)
             axes.set_title(f"{value:.2f} nats", fontsize=9)
         axes_row[0].set_ylabel(label)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -102,7 +102,8 @@ def _mark_signatures(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
