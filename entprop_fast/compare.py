@@ -63,7 +63,8 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
         baseline = flags.pop("baseline") or rows[0].name
         if baseline not in (row.name for row in rows):
             raise names.unknown("baseline", baseline, [row.name for row in rows])
-        flags["threads"] = flags["threads"] or 1
+        if flags["threads"] is None:
+            flags["threads"] = 1
         runs = resolve_runs(source, rows, seeds, flags, out=out, budget=budget)
         first = runs[0].config
         devices = places(first.device, jobs, first.threads or 1)

@@ -90,24 +90,18 @@ def test_other_settings_do_not_mix_with_the_folders(
     assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
 
 
-def test_a_failed_run_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    rows = ["--methods", "vanilla", "vanilla:lr=1e30,schedule=constant", "--seeds", "0"]
-    assert main([*rows, *SMALL, "--jobs", "1", "--out", str(out)]) == 1
+    rows = ["--methods", "vanilla", "free_at", "vanilla:lr=1e30,schedule=constant", "--seeds", "0"]
+    passes = ["--budget", "passes", "--epochs", "4", "--jobs", "1"]
+    assert main([*rows, *SMALL, *passes, "--out", str(out)]) == 1
     printed = capsys.readouterr()
-    assert "0, 1 failed" in printed.out and "1 of 2 runs" in printed.err
-    good, bad = table(out)["methods"]
-    assert len(good["runs"]) == 1 and good["failures"] == [] and bad["runs"] == []
-    assert bad["failures"][0]["seed"] == 0 and "at step" in bad["failures"][0]["error"]
-
-
-def test_equal_passes_cost_the_same(tmp_path: Path) -> None:
-    rows = ["--methods", "vanilla", "free_at", "--seeds", "0", "--budget", "passes"]
-    out = ["--epochs", "4", "--out", str(tmp_path / "out")]
-    assert main([*rows, *SMALL, *out]) == 0
-    vanilla, free = table(tmp_path / "out")["methods"]
+    assert "0, 1 failed" in printed.out and "1 of 3 runs" in printed.err
+    vanilla, free, bad = table(out)["methods"]
     assert vanilla["cost"]["mean"] == free["cost"]["mean"] == 4.0
     assert (vanilla["epochs"], free["epochs"]) == (4, 1)
+    assert (len(vanilla["runs"]), vanilla["failures"], bad["runs"]) == (1, [], [])
+    assert bad["failures"][0]["seed"] == 0 and "at step" in bad["failures"][0]["error"]
 
 
 def test_stopped_and_continued(tmp_path: Path) -> None:
@@ -118,26 +112,20 @@ def test_stopped_and_continued(tmp_path: Path) -> None:
     saved = [out / f"{row}-0" / "checkpoint.pt" for row in ("vanilla", "mixup")]
     while process.poll() is None and not all(path.exists() for path in saved):
         time.sleep(0.02)
+    children = children_of(process.pid)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "stopped by SIGINT\n")
     states = [read(path) for path in saved]
     assert all(0 < state["epoch"] < 400 for state in states)
     assert not list(out.glob("*/summary.json"))
-    assert not [pid for pid in children_of(process.pid) if Path(f"/proc/{pid}").exists()]
+    assert len(children) >= 2 and not [child for child in children if child.exists()]
 
 
-def children_of(pid: int) -> list[str]:
-    """Processes that still have this parent; orphans have another, so `stop` is waited for."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[1] == str(pid):
-            found.append(status.parent.name)
-    return found
+def children_of(pid: int) -> list[Path]:
+    """Their folders in /proc."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [Path("/proc") / child for one in lists for child in one.read_text().split()]
 
 
 def test_a_killed_process_fails_its_run_alone(tmp_path: Path) -> None:
