@@ -107,7 +107,7 @@ def test_drops_of_a_step_schedule_move_with_the_budget() -> None:
 
 
 def test_passes_count_a_last_smaller_batch() -> None:
-    flags = {"batch_size": 32, "drop_last": False, "epochs": 3}
+    flags: dict[str, Any] = {"batch_size": 32, "drop_last": False, "epochs": 3}
     (plain,) = runs_of("vanilla", **flags)
     assert passes(plain.config) == pytest.approx(3.0)
     (selecting,) = runs_of("entprop", **flags)

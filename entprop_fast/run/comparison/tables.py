@@ -59,15 +59,16 @@ def markdown_table(rows: Sequence[MethodRow], baseline: str, *, without: Sequenc
     return "\n".join(f"| {' | '.join(line)} |" for line in written)
 
 
-def legend(baseline: str) -> str:
-    """How the columns are to be read."""
-    return (
+def legend(baseline: str, *, seconds: bool = True) -> str:
+    """How the columns are to be read, that of `seconds` only where it is shown."""
+    said = (
         "Mean ± standard deviation over seeds, in percent; SA: accuracy on clean test images, RA: "
         "mean over the corruptions and severities, Hscore: their harmonic mean. Differences to "
         f"{baseline} are paired by seed, with Student's interval; p: paired t-test, Holm-corrected "
         "over the rows; ahead: seeds with a higher Hscore. Passes over the training images count "
-        "every row that went through the network; seconds are a run's, with runs side by side."
+        "every row that went through the network."
     )
+    return f"{said} Seconds are a run's, with runs side by side." if seconds else said
 
 
 def json_row(row: MethodRow) -> dict[str, Any]:
