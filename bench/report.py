@@ -35,8 +35,8 @@ def digits_section() -> str:
             markdown_table(table, digits.BASELINE, without=("seconds", "seeds")),
             f"{statement(table, digits.BASELINE)} {_random_sentence(runs)}",
             f"{first['train_size']} training images, {_epochs(runs)}, {len(table[0].seeds)} seeds. "
-            f"{legend(digits.BASELINE, seconds=False)} Made by `python -m bench.digits` ({first['machine']}; "
-            f"{first['versions']}; {first['git']}).",
+            f"{legend(digits.BASELINE, seconds=False)} Made by `python -m bench.digits` "
+            f"({first['machine']}; {first['versions']}; {first['git']}).",
             f"![Digits: accuracy under each corruption]({IMAGES}/digits_corruptions.png)",
         )
     )

@@ -15,7 +15,7 @@ from entprop_fast.run.comparison.variants import parse, parse_all
 from entprop_fast.run.comparison.workers import places
 from entprop_fast.run.trainer import Trainer, channels_last
 
-SMALL = {"train_size": 40, "batch_size": 20, "device": "cpu", "threads": 1}
+SMALL: dict[str, Any] = {"train_size": 40, "batch_size": 20, "device": "cpu", "threads": 1}
 
 
 def runs_of(

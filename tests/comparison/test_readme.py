@@ -47,7 +47,7 @@ def test_bench_digits_compares_and_keeps_the_rows(
         return 0
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(digits.compare, "main", compare)
+    monkeypatch.setattr("entprop_fast.compare.main", compare)
     monkeypatch.setattr(rows, "ROWS", tmp_path / "rows")
     monkeypatch.setattr("sys.argv", ["bench.digits", "--epochs", "1"])
     assert digits.main() == 0
