@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
@@ -24,7 +25,6 @@ from entprop_fast.run.trainer import Trainer
 BUDGETS = ("epochs", "passes")
 
 _NEEDED = ("sa", "ra", "hscore", "cost", "seconds", "corruptions", "train_size")
-
 
 Key = tuple[str, int]  # variant, seed
 
@@ -127,6 +127,7 @@ def passes(config: Config) -> float:
     cost = config.epochs * rows_per_epoch(trainer) / len(trainer.images.train_images)
     if trainer.device.type == "cuda":
         del trainer
+        gc.collect()  # a method and its captures refer to each other
         torch.cuda.empty_cache()
     return cost
 
