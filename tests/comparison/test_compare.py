@@ -106,18 +106,24 @@ def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_sigint_stops_every_run_with_its_checkpoint_saved(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["--methods", "vanilla", "mixup", "--seeds", "0", *SMALL, "--epochs", "400"]
-    command = [sys.executable, "-m", "entprop_fast.compare", *arguments, "--out", str(out)]
-    process = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.PIPE, text=True)
-    saved = [out / f"{row}-0" / "checkpoint.pt" for row in ("vanilla", "mixup")]
-    while process.poll() is None and not all(path.exists() for path in saved):
+    # Epochs of 600 steps: within the first one, only a stop saves a checkpoint.
+    size = "--arch wrn16_2 --train-size 1200 --batch-size 2 --epochs 9 --device cpu".split()
+    command = [sys.executable, "-m", "entprop_fast.compare", "--methods", "vanilla", "mixup", *size]
+    process = subprocess.Popen(
+        [*command, "--seeds", "0", "--jobs", "2", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folders = [out / f"{row}-0" for row in ("vanilla", "mixup")]
+    while process.poll() is None and not all((one / "config.toml").exists() for one in folders):
         time.sleep(0.02)
     children = children_of(process.pid)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "stopped by SIGINT\n")
-    states = [read(path) for path in saved]
-    assert all(0 < state["epoch"] < 400 for state in states)
+    states = [read(folder / "checkpoint.pt") for folder in folders]
+    assert all(0 < 600 * state["epoch"] + state["batch"] < 9 * 600 for state in states)
+    assert any(state["batch"] for state in states)
     assert not list(out.glob("*/summary.json"))
     assert len(children) >= 2
     until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
