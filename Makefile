@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 TRAIN_ARGS ?=
+COMPARE_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -17,10 +18,10 @@ CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name
 PACKAGES := $(filter-out %/kernels,$(patsubst %/__init__.py,%,$(wildcard entprop_fast/*/__init__.py)))
 API := $(subst /,.,$(PACKAGES) $(patsubst %.py,%,$(wildcard entprop_fast/[a-z]*.py)))
 
-.PHONY: help setup train test test-main test-interpreter test-aot bench lint docs clean
+.PHONY: help setup train test test-main test-interpreter test-aot compare bench lint docs clean
 
 help:
-	@echo "targets: setup train test bench lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+	@echo "targets: setup train test compare bench lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
 
 setup: $(VENV)/.installed
 
@@ -53,8 +54,12 @@ test-interpreter: setup
 test-aot: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_aot
 
-bench: setup
-	$(BIN)/python -m bench.digits
+# The README's digits table: 8 rows, 5 seeds; resumes what was interrupted.
+compare: setup
+	$(BIN)/python -m bench.digits $(COMPARE_ARGS)
+	$(BIN)/python -m bench.report
+
+bench: compare
 	$(BIN)/python -m pytest bench
 	$(BIN)/python -m bench.report
 

@@ -18,7 +18,7 @@ from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import Trainer
 
-__all__ = ["Summary", "train"]
+__all__ = ["Summary", "rehearse", "train"]
 
 
 def train(
@@ -66,6 +66,24 @@ def train(
         folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
     return finish(trainer, folder)
+
+
+def rehearse(config: Config, *, images: ImageData | None = None, step: bool = True) -> Trainer:
+    """A run in memory, after its first step; it has no folder.
+
+    Args:
+        config: the settings.
+        images: in place of the data set that `config` names.
+        step: take the step, which may refuse what the settings alone do not show.
+
+    Raises:
+        UsageError: what `train` refuses before a run begins, its folder apart.
+    """
+    with bad_input():
+        trainer = Trainer(config, images or _load_data(config), Reporter.quiet())
+        if step:
+            trainer.method(*next(trainer.loader.epoch(0)))
+    return trainer
 
 
 def _load_data(config: Config) -> ImageData:

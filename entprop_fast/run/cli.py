@@ -61,6 +61,12 @@ def optional_flag(name: str, value_type: type, help_text: str) -> Flag:
     return name, Annotated[value_type | None, *settings], None
 
 
+def several(name: str, value_type: type, help_text: str) -> Flag:
+    """A flag with one value or more, None when it is not given."""
+    settings = tyro.conf.arg(help=help_text, help_behavior_hint="")
+    return name, Annotated[tuple[value_type, ...] | None, settings], None  # type: ignore[valid-type]
+
+
 def switch(name: str, help_text: str) -> Flag:
     """A flag without a value, off unless given."""
     marks = (tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help=help_text, help_behavior_hint=""))

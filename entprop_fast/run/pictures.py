@@ -37,23 +37,47 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if axes.lines:
             axes.legend()
     _mark_signatures(figure.axes[0], rows)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_corruptions(path: Path, accuracies: Mapping[str, Sequence[float]]) -> None:
     """Heat map of accuracy (percent), kind of corruption by severity 1 to 5."""
     values = np.array(list(accuracies.values()))  # [kinds, severities]
-    figure = Figure(figsize=(6.4, 0.42 * len(values) + 1.4), layout="constrained")
+    severities = [str(i + 1) for i in range(values.shape[1])]
+    title = f"accuracy (%), RA {values.mean():.1f}"
+    draw_heat_map(path, accuracies, severities, title=title, xlabel="severity")
+
+
+def draw_heat_map(
+    path: Path,
+    percent: Mapping[str, Sequence[float]],
+    columns: Sequence[str],
+    *,
+    title: str,
+    xlabel: str = "",
+) -> None:
+    """Percentages as a heat map with its numbers, a row for each key.
+
+    Args:
+        path: of the PNG.
+        percent: row name to its values, one for each column.
+        columns: their names.
+        title: of the picture.
+        xlabel: what the columns are.
+    """
+    values = np.array(list(percent.values()))  # [rows, columns]
+    width = max(6.4, 0.7 * len(columns) + 2.4)
+    figure = Figure(figsize=(width, 0.42 * len(values) + 1.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axes.set_yticks(range(len(values)), list(accuracies))
-    axes.set_xticks(range(values.shape[1]), [str(i + 1) for i in range(values.shape[1])])
-    axes.set(xlabel="severity", title=f"accuracy (%), RA {values.mean():.1f}")
+    axes.set_yticks(range(len(values)), list(percent))
+    axes.set_xticks(range(len(columns)), list(columns))
+    axes.set(xlabel=xlabel, title=title)
     for (row, column), value in np.ndenumerate(values):
         color = "black" if value > 60 else "white"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
     figure.colorbar(image, ax=axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(
@@ -80,7 +104,7 @@ def draw_examples(
             _show(axes, picture)
             axes.set_title(f"{value:.2f} nats", fontsize=9)
         axes_row[0].set_ylabel(label)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _show(axes: Axes, picture: Tensor) -> None:
@@ -102,7 +126,8 @@ def _mark_signatures(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())

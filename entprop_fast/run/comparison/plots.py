@@ -1,0 +1,83 @@
+"""The picture of a comparison: what the methods reach, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from entprop_fast.run.comparison.results import MethodRow
+from entprop_fast.run.pictures import save_figure
+
+MARGIN = 2.0  # percent of accuracy around the points
+
+_MARKERS = "osD^vP*X<>"
+
+
+def draw_comparison(path: Path, rows: Sequence[MethodRow]) -> None:
+    """SA against RA over contours of equal Hscore, and Hscore against cost; bars: deviations."""
+    shown = [row for row in rows if row.scores]
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_accuracies(left, shown)
+    _draw_costs(right, shown)
+    if shown:
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    save_figure(figure, path)
+
+
+def _draw_accuracies(axes: Axes, rows: Sequence[MethodRow]) -> None:
+    axes.set(xlabel="SA (%)", ylabel="RA (%)", title="dotted: equal Hscore")
+    for index, row in enumerate(rows):
+        sa, ra = row.scores["sa"], row.scores["ra"]
+        _point(axes, index, row.name, sa.mean, ra.mean, sa.deviation, ra.deviation)
+    if rows:
+        _draw_contours(axes)
+
+
+def _draw_contours(axes: Axes) -> None:
+    """Over what the points span and a margin, so that the contours do not widen the view."""
+    spans = []
+    for low, high in (axes.get_xlim(), axes.get_ylim()):
+        spans.append((max(low - MARGIN, 0.1), min(high + MARGIN, 100.0)))
+    sa, ra = np.meshgrid(*(np.linspace(low, high, 100) for low, high in spans))
+    lines = axes.contour(sa, ra, 2 * sa * ra / (sa + ra), 8, colors="grey", linestyles="dotted")
+    axes.clabel(lines, fmt="%g", fontsize=8)
+    axes.set(xlim=spans[0], ylim=spans[1])
+
+
+def _draw_costs(axes: Axes, rows: Sequence[MethodRow]) -> None:
+    axes.set(xlabel="passes over the training images", ylabel="Hscore (%)", xscale="log")
+    for index, row in enumerate(rows):
+        assert row.cost is not None  # it has scores
+        hscore = row.scores["hscore"]
+        _point(axes, index, row.name, row.cost.mean, hscore.mean, None, hscore.deviation)
+    # 60, 100, 200 where the axis spans less than two decades, never 6 x 10^1.
+    for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        set_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    axes.grid(alpha=0.3, which="both")
+
+
+def _point(
+    axes: Axes,
+    index: int,
+    name: str,
+    x: float,
+    y: float,
+    x_deviation: float | None,
+    y_deviation: float | None,
+) -> None:
+    axes.errorbar(
+        x,
+        y,
+        xerr=x_deviation,
+        yerr=y_deviation,
+        fmt=_MARKERS[index % len(_MARKERS)],
+        color=f"C{index % 10}",
+        capsize=2,
+        label=name,
+    )

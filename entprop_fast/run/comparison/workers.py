@@ -1,0 +1,191 @@
+"""Runs side by side, each in a spawned process; a stop reaches all of them and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import connection, get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import torch
+
+from entprop_fast.engine import train
+from entprop_fast.run.config import Config
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, one_line
+from entprop_fast.run.signals import StopSignals
+
+_CONTEXT = get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to do; it continues what its folder holds, unless it is to `overwrite` it."""
+
+    config: Config
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: its summary, or why there is none.
+
+    After a `fault`, ours or the device's, the process is not used for another run.
+    """
+
+    summary: dict[str, Any] | None = None
+    error: str | None = None
+    fault: bool = False
+
+
+def places(device: str, jobs: int | None, threads: int) -> list[str]:
+    """The device of each process: one for each GPU, or for each `threads` cores.
+
+    Args:
+        device: as in the settings; ``auto`` and ``cuda`` stand for every GPU where there is one.
+        jobs: processes, None for as many as the machine has room for.
+        threads: of a process on the CPU.
+
+    Raises:
+        ValueError: `jobs` is below 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {jobs}")
+    found = [device]
+    if device in ("auto", "cuda"):
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        found = [f"cuda:{index}" for index in range(gpus)] or [
+            "cpu" if device == "auto" else device
+        ]
+    if found == ["cpu"]:
+        found *= max(1, _cores() // threads)
+    return found if jobs is None else [found[index % len(found)] for index in range(jobs)]
+
+
+def run_all(
+    jobs: Sequence[Job], devices: Sequence[str], done: Callable[[int, Outcome], None]
+) -> None:
+    """Do every job, one at a time on each of `devices`; `done` hears each one's index and outcome.
+
+    An exception, `Stopped` by a signal above all, stops every process first: each saves its
+    checkpoint.
+    """
+    left = iter(enumerate(jobs))
+    workers: list[_Worker] = []
+    try:
+        for device in devices[: len(jobs)]:
+            workers.append(_Worker(device))
+            workers[-1].take(left)
+        while busy := [worker for worker in workers if worker.index is not None]:
+            # A process that died makes its end of the pipe readable, too.
+            for ready in connection.wait([worker.pipe for worker in busy]):
+                worker = next(one for one in busy if one.pipe is ready)
+                index, outcome = worker.result()
+                done(index, outcome)
+                worker.take(left)
+    finally:
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            worker.process.join()
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Worker:
+    """A process that does one job after the other on one device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.index: int | None = None  # of the job at hand
+        self._start()
+
+    def take(self, jobs: Iterator[tuple[int, Job]]) -> None:
+        """Begin the next job, if there is one."""
+        following = next(jobs, None)
+        self.index = None
+        if following is None:
+            return
+        if not self.process.is_alive():
+            self._start()
+        self.index, job = following
+        self.pipe.send(replace(job, config=replace(job.config, device=self.device)))
+
+    def result(self) -> tuple[int, Outcome]:
+        """Of the job at hand, whose end the pipe has announced."""
+        assert self.index is not None
+        try:
+            outcome: Outcome = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            code = self.process.exitcode
+            outcome = Outcome(error=f"its process ended with exit code {code}; run again to resume")
+        if outcome.fault:
+            self.process.join()
+        return self.index, outcome
+
+    def stop(self) -> None:
+        """Ask the process to end: at once when idle, else when its checkpoint is saved."""
+        self.pipe.close()
+        if self.index is not None and self.process.pid is not None and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGTERM)
+
+    def _start(self) -> None:
+        self.pipe, theirs = _CONTEXT.Pipe()
+        self.process: SpawnProcess = _CONTEXT.Process(
+            target=_work, args=(theirs,), daemon=True, name=f"run on {self.device}"
+        )
+        # Ctrl-C in a terminal reaches a whole process group; only the parent is to hear it.
+        resource_tracker.ensure_running()  # its start unblocks the signal
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+
+def _work(pipe: Connection) -> None:
+    """The process: SIGINT stays blocked, SIGTERM stops it between two steps."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    try:
+        with StopSignals().installed() as signals:
+            while True:
+                job: Job = pipe.recv()
+                outcome = _outcome(job, signals)
+                pipe.send(outcome)
+                if outcome.fault:
+                    return
+    except (EOFError, BrokenPipeError, Stopped):
+        return
+
+
+def _outcome(job: Job, signals: StopSignals) -> Outcome:
+    try:
+        summary = train(
+            job.config, resume=not job.overwrite, overwrite=job.overwrite, signals=signals
+        )
+    except (UsageError, RunFailed) as error:
+        return Outcome(error=one_line(error))
+    except Exception as error:  # the others go on, and the traceback is shown
+        traceback.print_exc()
+        return Outcome(error=f"{type(error).__name__}: {one_line(error)}", fault=True)
+    return Outcome(summary=asdict(summary))
+
+
+def _follow_parent() -> None:
+    """Stop when the parent was killed: nobody would hear the result, and a new one may resume."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)

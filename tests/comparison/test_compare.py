@@ -1,0 +1,210 @@
+"""The command: what it leaves, what it repeats, how it stops, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entprop_fast import train
+from entprop_fast.checkpoint import read
+from entprop_fast.compare import main
+from entprop_fast.run.comparison.workers import Job, Outcome, run_all
+from entprop_fast.run.recipe import resolve
+
+from .conftest import SMALL
+
+ROWS = ("vanilla", "entprop:score=random")
+AGAIN = ["--methods", *ROWS, "--seeds", "0", "1", *SMALL]
+
+
+def table(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "compare.json").read_text())
+    return found
+
+
+def test_what_a_comparison_leaves(finished: Path, tmp_path: Path) -> None:
+    folders = {f"{row}-{seed}" for row in ("vanilla", "entprop-score=random") for seed in (0, 1)}
+    files = {"compare.json", "compare.md", "compare.png"}
+    assert {path.name for path in finished.iterdir()} == folders | files
+    found = table(finished)
+    assert [row["name"] for row in found["methods"]] == list(ROWS)
+    for row in found["methods"]:
+        summaries = [
+            json.loads(
+                (finished / f"{row['name'].replace(':', '-')}-{seed}/summary.json").read_text()
+            )
+            for seed in (0, 1)
+        ]
+        assert row["runs"] == summaries
+        scores = [summary["hscore"] for summary in summaries]
+        assert row["scores"]["hscore"]["mean"] == pytest.approx(sum(scores) / 2)
+    assert found["statement"] in (finished / "compare.md").read_text()
+    # A run of a comparison is the run of the train command.
+    out = tmp_path / "run"
+    flags = ["--score", "random", "--seed", "1", "--threads", "1", "--out", str(out)]
+    assert train.main([*SMALL, *flags]) == 0
+    ours = finished / "entprop-score=random-1" / "model.safetensors"
+    assert ours.read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_finished_runs_are_not_repeated_and_broken_ones_resume(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    (out / "compare.json").unlink()
+    broken = out / "vanilla-1"
+    # As it stood after its first epoch, with a summary that was cut off.
+    (broken / "checkpoint.prev.pt").replace(broken / "checkpoint.pt")
+    (broken / "summary.json").write_text('{"sa": 1')
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
+    assert main([*AGAIN, "--out", str(out)]) == 0
+    assert "4 runs, 3 finished before; 1 at a time" in capsys.readouterr().out
+    changed = [path for path, then in kept.items() if path.stat().st_mtime_ns != then]
+    assert changed == [broken / "summary.json"]
+    assert (broken / "model.safetensors").read_bytes() == (
+        finished / "vanilla-1" / "model.safetensors"
+    ).read_bytes()
+    for ours, theirs in zip(table(out)["methods"], table(finished)["methods"], strict=True):
+        assert ours["scores"] == theirs["scores"]
+        assert ours["differences"] == theirs["differences"]
+
+
+def test_other_settings_do_not_mix_with_the_folders(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    assert main([*AGAIN, "--lr", "0.05", "--out", str(finished)]) == 2
+    assert "lr is 0.05, was 0.1" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
+
+
+def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    rows = ["--methods", "vanilla", "free_at", "vanilla:lr=1e30,schedule=constant", "--seeds", "0"]
+    passes = ["--budget", "passes", "--epochs", "4", "--jobs", "1"]
+    assert main([*rows, *SMALL, *passes, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "0, 1 failed" in printed.out and "1 of 3 runs" in printed.err
+    vanilla, free, bad = table(out)["methods"]
+    assert vanilla["cost"]["mean"] == free["cost"]["mean"] == 4.0
+    assert (vanilla["epochs"], free["epochs"]) == (4, 1)
+    assert (len(vanilla["runs"]), vanilla["failures"], bad["runs"]) == (1, [], [])
+    assert bad["failures"][0]["seed"] == 0 and "at step" in bad["failures"][0]["error"]
+
+
+def test_sigint_stops_every_run_with_its_checkpoint_saved(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # Epochs of 600 steps: within the first one, only a stop saves a checkpoint.
+    size = "--arch wrn16_2 --train-size 1200 --batch-size 2 --epochs 9 --device cpu".split()
+    command = [sys.executable, "-m", "entprop_fast.compare", "--methods", "vanilla", "mixup", *size]
+    process = subprocess.Popen(
+        [*command, "--seeds", "0", "--jobs", "2", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folders = [out / f"{row}-0" for row in ("vanilla", "mixup")]
+    while process.poll() is None and not all((one / "config.toml").exists() for one in folders):
+        time.sleep(0.02)
+    children = children_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "stopped by SIGINT\n")
+    states = [read(folder / "checkpoint.pt") for folder in folders]
+    assert all(0 < 600 * state["epoch"] + state["batch"] < 9 * 600 for state in states)
+    assert any(state["batch"] for state in states)
+    assert not list(out.glob("*/summary.json"))
+    assert len(children) >= 2
+    until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
+    while any(child.exists() for child in children) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not [child for child in children if child.exists()]
+
+
+def children_of(pid: int) -> list[Path]:
+    """Their folders in /proc."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [Path("/proc") / child for one in lists for child in one.read_text().split()]
+
+
+def test_a_killed_process_fails_its_run_alone(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"train_size": 40, "batch_size": 20, "threads": 1}
+    folders = [tmp_path / "long", tmp_path / "short"]
+    jobs = [
+        Job(resolve("digits", method="vanilla", epochs=epochs, out=str(folder), **settings))
+        for epochs, folder in zip((5000, 1), folders, strict=True)
+    ]
+
+    def kill() -> None:
+        while not (folders[0] / "checkpoint.pt").exists():
+            time.sleep(0.01)
+        (child,) = active_children()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+
+    outcomes: dict[int, Outcome] = {}
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run_all(jobs, ["cpu"], outcomes.__setitem__)
+    killer.join()
+    assert "exit code -9" in (outcomes[0].error or "")
+    assert outcomes[1].summary is not None and outcomes[1].summary["epochs"] == 1
+    assert not active_children()
+
+
+REFUSED = {
+    "": "--methods names none",
+    "--methods entprp": "nearest: entprop",
+    "--methods entprop:k": "'k' must be option=value",
+    "--methods entprop:kk=1": "unknown option 'kk'",
+    "--methods entprop:k=few": "k must be a number",
+    "--methods entprop:n=1.5": "n must be an integer",
+    "--methods entprop:k=1,k=1": "gives k twice",
+    "--methods vanilla:k=0.5": "has no option 'k'",
+    "--methods entprop:seed=1": "unknown option 'seed'",
+    "--methods vanilla vanilla": "are one row",
+    "--methods entprop entprop:k=0.2": "are the same settings",
+    "--methods vanilla mixup --k 0.2": "--k 0.2: none of the methods has it (vanilla, mixup)",
+    "--methods vanilla entprop:k=0.3 --k 0.2": "every row sets k itself",
+    "--methods vanilla --baseline mixup": "unknown baseline 'mixup'",
+    "--methods vanilla --budget pass": "nearest: passes",
+    "--methods vanilla --seeds 0 0": "different numbers",
+    "--methods vanilla --seeds -1": "seed must be",
+    "--methods vanilla --jobs 0": "--jobs must be at least 1",
+    "--methods vanilla --recipe digitz": "nearest: digits",
+    "--methods vanilla --seed 1": "nearest: --seeds",
+    "--methods vanilla --threads 0": "threads must be at least 1",
+    "--methods advprop --budget passes --epochs 3": "--epochs 4 or more",
+    "--methods free_at:epochs=2 --budget passes": "--budget passes decides",
+    # Seen by a first step alone, of the last row.
+    "--methods vanilla entprop --arch resnet18 --batch-size 5": "m=1",
+    "--methods vanilla --batch-size 41": "batch_size = 41",
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_refused_before_any_run_starts(
+    flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    assert main([*SMALL, "--out", str(out), *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert REFUSED[flags] in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not out.parent.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["--methods", "vanilla", *SMALL, "--out", str(tmp_path / "file")]) == 2

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from entprop_fast.run.comparison.plots import draw_comparison
+from entprop_fast.run.comparison.results import METRICS, MethodRow, method_rows, statement
+from entprop_fast.run.comparison.tables import (
+    NOTHING,
+    cells,
+    json_row,
+    markdown_table,
+    terminal_tables,
+)
+
+BASE = (70.0, 71.5, 69.2)
+GAINS = {"far": (10.0, 10.4, 9.7), "near": (0.4, -0.9, 0.6), "worse": (-8.0, -8.3, -7.9)}
+
+
+def summaries() -> dict[str, dict[int, dict[str, float]]]:
+    gains = {"base": (0.0, 0.0, 0.0)} | GAINS
+    return {
+        name: {
+            seed: {"hscore": b + g, "sa": b + g + 10, "ra": b + g - 10, "cost": 58, "seconds": 6}
+            for seed, (b, g) in enumerate(zip(BASE, gain, strict=True))
+        }
+        for name, gain in gains.items()
+    }
+
+
+def rows(**failures: dict[int, str]) -> list[MethodRow]:
+    return method_rows(summaries(), "base", failures)
+
+
+def test_every_metric_is_compared_with_the_baseline() -> None:
+    base, far, *_ = rows()
+    assert base.differences == {} and set(far.differences) == set(METRICS)
+    for metric in METRICS:
+        assert far.differences[metric].mean == pytest.approx(np.mean(GAINS["far"]))
+    # The smallest of three p's is multiplied by three.
+    gain = far.differences["hscore"]
+    assert gain.p is not None
+    other = rows()[3].differences["hscore"]
+    smallest = min((gain, other), key=lambda one: one.p or 1)
+    assert smallest.corrected_p == pytest.approx(3 * (smallest.p or 0))
+
+
+def test_the_statement_follows_the_table() -> None:
+    said = statement(rows(), "base")
+    assert "Highest mean Hscore: far, 80.3 %" in said
+    assert "higher: far (+10.0); lower: worse (-8.1); no clear difference: near (+0.0)" in said
+    changed = {name: runs for name, runs in summaries().items() if name != "far"}
+    assert "far" not in statement(method_rows(changed, "base"), "base")
+    assert "left out: 2" in statement(rows(near={3: "x", 4: "y"}), "base")
+
+
+def test_one_seed_is_no_test() -> None:
+    one_seed = {name: {0: runs[0]} for name, runs in summaries().items()}
+    said = statement(method_rows(one_seed, "base"), "base")
+    assert "Too few seeds, or no spread, for a test: far, near, worse" in said
+    assert "Holm" not in said
+
+
+def test_a_row_without_a_finished_run_says_so() -> None:
+    found = method_rows(summaries() | {"broken": {}}, "base", {"broken": {0: "nan", 1: "nan"}})
+    line = cells(found, "base")[-1]
+    assert (line["Hscore"], line["seeds"]) == ("–", "0, 2 failed")
+    assert json_row(found[-1])["failures"][1] == {"seed": 1, "error": "nan"}
+    assert statement(method_rows({"broken": {}}, "broken"), "broken") == "No run finished."
+
+
+def test_the_tables_hold_the_same_cells() -> None:
+    found = rows()
+    lines = cells(found, "base")
+    assert lines[1]["Hscore"] == "80.3 ± 1.5" and lines[1]["Hscore − base's"] == "+10.0"
+    markdown = markdown_table(found, "base", without=("seconds",)).splitlines()
+    assert len(markdown) == 2 + len(found) and "seconds" not in markdown[0]
+    assert markdown[3].startswith("| far | 90.3 ± 1.5 | 70.3 ± 1.5 | 80.3 ± 1.5 | +10.0 |")
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in terminal_tables(found, "base"):
+        console.print(table)
+    printed = console.export_text()
+    wanted = {cell for line in lines for cell in line.values()} - {NOTHING}  # the baseline's own
+    assert not [cell for cell in wanted if cell not in printed]
+    json.dumps([json_row(row) for row in found], allow_nan=False)
+
+
+def test_the_picture_follows_the_rows(tmp_path: Path) -> None:
+    found = rows()
+    pictures = []
+    for name, shown in {"all": found, "fewer": found[:3], "again": found}.items():
+        draw_comparison(tmp_path / f"{name}.png", shown)
+        pictures.append(np.asarray(imread(tmp_path / f"{name}.png")))
+    assert np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], pictures[1])
