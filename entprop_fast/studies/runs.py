@@ -116,7 +116,7 @@ def _config(options: Options, run: Run) -> Config:
     }
     config = recipe.resolve(options.recipe, **given)
     decides = {k: v for k, v in asdict(config).items() if k not in MACHINE_SETTINGS}
-    decides["probe"] = getattr(run.probe, "__qualname__", repr(run.probe))
+    decides["probe"] = repr(run.probe)  # a class, or a partial of one and its arguments
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     folder = options.out / "runs" / f"{config.method}-{run.seed}-{key}"
     return replace(config, out=str(folder))

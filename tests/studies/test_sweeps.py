@@ -13,8 +13,14 @@ VARIANTS = {
     "ratio": ["k=0.1", "k=0.2", "k=1"],
     "steps": ["n=1", "n=2", "n=5"],
     "components": ["vanilla", "selection only", "all"],
+    "transforms": ["MixUp, free step", "MixUp, none", "MixUp, zoom"],
 }
-BASELINES = {"ratio": "k=0.2", "steps": "n=1", "components": "vanilla"}
+BASELINES = {
+    "ratio": "k=0.2",
+    "steps": "n=1",
+    "components": "vanilla",
+    "transforms": "MixUp, free step",
+}
 
 
 def records(*hscores: float) -> list[dict[str, float]]:
@@ -67,7 +73,7 @@ def test_the_scores_sentence(direction: float, word: str) -> None:
     assert "share 0.50 to 0.80 with entropy's, random's 0.11" in small
 
 
-@pytest.mark.parametrize("name", ["ratio", "steps", "components", "score"])
+@pytest.mark.parametrize("name", ["ratio", "steps", "components", "score", "transforms"])
 def test_a_study_runs(name: str, shared: Options) -> None:
     result = STUDIES[name].run(shared)
     assert result.sentence == STUDIES[name].sentence(result.rows)
