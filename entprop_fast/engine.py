@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ def train(
     images: ImageData | None = None,
     reporter: Reporter | None = None,
     signals: StopSignals | None = None,
+    watch: Callable[[Trainer], None] | None = None,
 ) -> Summary:
     """Train one run into its folder, evaluate it, and return what ``summary.json`` holds.
 
@@ -39,6 +41,7 @@ def train(
         images: in place of the data set that `config` names.
         reporter: says what happens; None says nothing.
         signals: SIGINT and SIGTERM, taken between two steps; None leaves them alone.
+        watch: is given the run before its first step, to read what no file of it holds.
 
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
@@ -64,6 +67,8 @@ def train(
         with bad_input():
             trainer.load_state_dict(state)
         folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+    if watch is not None:
+        watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
     return finish(trainer, folder)
 

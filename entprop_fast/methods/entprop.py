@@ -152,10 +152,14 @@ class EntProp(Propagation):
             targets = targets.rows(index)
             if self.aux_labels == "original":
                 targets = Targets.unmixed(targets.labels)
-            alpha, eps = (self.units.distance(value, x) for value in (self.alpha, self.eps))
-            x_a = gather_perturb(x, gradient, index, alpha, eps, *self.units.bounds(x))
+            x_a = self._first_step(x, gradient, index)
             aux_loss = self._aux_passes(x, index, x_a, targets, main, self.n)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
+
+    def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
+        """The free step of (5): the rows of `x` at `index`, moved along theirs of `gradient`."""
+        alpha, eps = (self.units.distance(value, x) for value in (self.alpha, self.eps))
+        return gather_perturb(x, gradient, index, alpha, eps, *self.units.bounds(x))
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         yield from super()._single_rows(batch)

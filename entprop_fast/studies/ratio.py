@@ -1,0 +1,41 @@
+"""How large a share k of the batch should be selected?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from entprop_fast.run.progress import Reporter
+from entprop_fast.studies.differences import against_baseline, baseline_of
+from entprop_fast.studies.form import Options, Row, Study, Table, cell
+from entprop_fast.studies.runs import run_grid
+from entprop_fast.studies.sweep import draw_scores, score_rows
+
+SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+BASELINE = "k=0.2"
+
+
+def measure(options: Options, reporter: Reporter) -> Table:
+    """EntProp with n = 1 at every share."""
+    variants = {f"k={k:g}": {"k": k, "n": 1} for k in SHARES}
+    return Table(score_rows(run_grid(options, variants, reporter), BASELINE))
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """Hscore against k = 0.2, and what the ends of the sweep cost."""
+    return (
+        f"Hscore against {BASELINE} ({cell(baseline_of(rows)['Hscore'])}; 95 % interval): "
+        f"{against_baseline(rows)}; from {rows[0]['variant']} to {rows[-1]['variant']} the cost "
+        f"goes from {cell(rows[0]['passes'])} to {cell(rows[-1]['passes'])} passes over the data."
+    )
+
+
+def draw(figure: Figure, table: Table) -> None:
+    """Hscore by share, and against its cost."""
+    draw_scores(figure, table.rows, "share of the batch")
+
+
+STUDY = Study(
+    "ratio", "How large a share k of the batch should be selected?", measure, sentence, draw
+)

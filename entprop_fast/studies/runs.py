@@ -1,0 +1,155 @@
+"""The runs behind a study: spread over processes, each trained once and then read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from entprop_fast.engine import train
+from entprop_fast.run import recipe
+from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
+from entprop_fast.run.errors import bad_input
+from entprop_fast.run.progress import Reporter
+from entprop_fast.run.run_folder import write_json
+from entprop_fast.run.trainer import Trainer, resolve_device
+from entprop_fast.studies.form import Options
+
+Record = dict[str, Any]  # summary.json, the last epoch's gap, and what the probe saw
+Settings = Mapping[str, Value]
+
+RECORD = "study.json"
+
+
+class Probe(Reporter):
+    """Watches a run from inside and keeps what no file of it holds.
+
+    It must leave the run as it is: models in eval mode, and a generator of its own.
+    """
+
+    trainer: Trainer
+
+    def __init__(self) -> None:
+        super().__init__(Console(quiet=True))
+
+    def attach(self, trainer: Trainer) -> None:
+        """Is given the run before its first step."""
+        self.trainer = trainer
+
+    def epoch_done(self, row: dict[str, Any], *, seconds_left: float) -> None:
+        """An epoch is over."""
+        self.after_epoch(row["epoch"])
+
+    def after_epoch(self, epoch: int) -> None:
+        """Look at the run after `epoch`, counted from 1."""
+
+    def seen(self) -> Any:
+        """What was seen, as JSON holds it; asked for once, at the end."""
+        return None
+
+
+class _Gap(Probe):
+    """A run that nobody watches closer than its rows."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: settings over the recipe's, and what watches it."""
+
+    seed: int
+    settings: Settings = field(default_factory=dict)
+    probe: Callable[[], Probe] = _Gap
+
+
+def run_grid(
+    options: Options,
+    variants: Mapping[str, Settings],
+    reporter: Reporter,
+    probe: Callable[[], Probe] = _Gap,
+) -> dict[str, list[Record]]:
+    """Every variant with every seed: its records, in the order of the seeds."""
+    runs = [Run(seed, settings, probe) for settings in variants.values() for seed in options.seeds]
+    records = iter(run_all(options, runs, reporter))
+    return {name: [next(records) for _ in options.seeds] for name in variants}
+
+
+def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[Record]:
+    """The records of `runs`, in their order; those that the folder holds are not trained again.
+
+    Raises:
+        UsageError: settings or data that cannot be used.
+        RunFailed: a loss became NaN or infinite.
+    """
+    with bad_input():
+        configs = [_config(options, run) for run in runs]
+    missing = {
+        config.folder: (config, run.probe)
+        for config, run in zip(configs, runs, strict=True)
+        if not (config.folder / RECORD).exists()
+    }
+    for done, folder in enumerate(_trained(list(missing.values()), options), start=1):
+        record = _read(folder)
+        reporter.say(
+            f"{done}/{len(missing)}  {record['method']}, seed {record['seed']}: "
+            f"Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
+        )
+    return [_read(config.folder) for config in configs]
+
+
+def _config(options: Options, run: Run) -> Config:
+    given: dict[str, Value | None] = {
+        "train_size": options.train_size,
+        "epochs": options.epochs,
+        **options.overrides,
+        **run.settings,
+        "seed": run.seed,
+        "device": options.device,
+        "threads": 1,
+    }
+    config = recipe.resolve(options.recipe, **given)
+    decides = {k: v for k, v in asdict(config).items() if k not in MACHINE_SETTINGS}
+    decides["probe"] = repr(run.probe)  # a class, or a partial of one and its arguments
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+    folder = options.out / "runs" / f"{config.method}-{run.seed}-{key}"
+    return replace(config, out=str(folder))
+
+
+def _trained(work: list[tuple[Config, Callable[[], Probe]]], options: Options) -> Iterator[Path]:
+    """Train; yields each run's folder once it is done."""
+    with bad_input():
+        on_cpu = resolve_device(options.device).type == "cpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = options.workers or (cores if on_cpu else 1) or 1
+    if min(workers, len(work)) <= 1:
+        yield from (_train(*one) for one in work)
+        return
+    with ProcessPoolExecutor(min(workers, len(work)), mp_context=get_context("spawn")) as pool:
+        try:
+            for done in as_completed([pool.submit(_train, *one) for one in work]):
+                yield done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _train(config: Config, probe: Callable[[], Probe]) -> Path:
+    watching = probe()
+    # A run that was interrupted begins anew: what its probe had seen is lost.
+    summary = train(config, overwrite=True, reporter=watching, watch=watching.attach)
+    last = watching.trainer.rows[-1]
+    more = {"gap": last["gap"], "train_accuracy": last["train_accuracy"], "seen": watching.seen()}
+    write_json(config.folder / RECORD, asdict(summary) | more)
+    return config.folder
+
+
+def _read(folder: Path) -> Record:
+    record: Record = json.loads((folder / RECORD).read_text())
+    return record

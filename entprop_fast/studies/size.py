@@ -1,0 +1,95 @@
+"""What do the methods gain with few and with many training images?"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from itertools import groupby
+
+from matplotlib.figure import Figure
+
+from entprop_fast.data import load
+from entprop_fast.run import recipe
+from entprop_fast.run.errors import UsageError
+from entprop_fast.run.progress import Reporter
+from entprop_fast.studies.differences import against_baseline
+from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
+from entprop_fast.studies.runs import Settings, run_grid
+from entprop_fast.studies.sweep import column, error_bars, score_rows
+
+METHODS = ("vanilla", "mixup", "entprop")
+BASELINE = "vanilla"
+MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
+
+
+def measure(options: Options, reporter: Reporter) -> Table:
+    """Every method at every size."""
+    sizes = _sizes(options)
+    batch = recipe.resolve(options.recipe).batch_size
+    variants: dict[str, Settings] = {
+        f"{method}/{size}": {
+            "method": method,
+            "train_size": size,
+            "batch_size": min(batch, size),
+        }
+        for size in sizes
+        for method in METHODS
+    }
+    records = run_grid(options, variants, reporter)
+    rows: list[Row] = []
+    for size in sizes:
+        found = {method: records[f"{method}/{size}"] for method in METHODS}
+        comparisons = len(sizes) * (len(METHODS) - 1)
+        for row in score_rows(found, BASELINE, comparisons=comparisons):
+            gap = statistics.fmean(column(found[str(row["variant"])], "gap"))
+            rows.append({"images": size, **row, "gap": gap})
+    return Table(rows)
+
+
+def _sizes(options: Options) -> list[int]:
+    config = recipe.resolve(options.recipe)
+    there = len(load(config.dataset).train_images)
+    middle = options.train_size or there // 2
+    sizes = [round(multiple * middle) for multiple in MULTIPLES]
+    if sizes[-1] > there:
+        raise UsageError(
+            f"--train-size {middle}: this study trains with {MULTIPLES[-1]:g} times as many images "
+            f"too, and {config.dataset} has {there}"
+        )
+    return sizes
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """Hscore against plain training at each size, and the train-test gaps."""
+    parts = []
+    for size, group in groupby(rows, key=lambda row: row["images"]):
+        found = list(group)
+        gaps = ", ".join(f"{row['variant']} {cell(row['gap'])}" for row in found)
+        parts.append(f"with {size} images {against_baseline(found)} (train-test gap: {gaps})")
+    return f"Hscore against {BASELINE} (95 % interval): {'; '.join(parts)}."
+
+
+def draw(figure: Figure, table: Table) -> None:
+    """Hscore and train-test gap by size, a line for each method."""
+    left, right = figure.subplots(1, 2)
+    for method in METHODS:
+        rows = [row for row in table.rows if row["variant"] == method]
+        sizes = [number(row, "images") for row in rows]
+        hscores = [number(row, "Hscore") for row in rows]
+        left.errorbar(sizes, hscores, yerr=error_bars(rows), fmt="o-", capsize=4, label=method)
+        right.plot(sizes, [number(row, "gap") for row in rows], "o-", label=method)
+    left.set(ylabel="Hscore (%), ± deviation over seeds")
+    right.set(ylabel="accuracy on training images minus SA (points)")
+    for axes in (left, right):
+        axes.set(xlabel="training images")
+        axes.grid(alpha=0.3)
+        axes.legend()
+
+
+STUDY = Study(
+    "size",
+    "What do the methods gain with few and with many training images?",
+    measure,
+    sentence,
+    draw,
+)

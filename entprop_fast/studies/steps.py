@@ -1,0 +1,49 @@
+"""How many auxiliary passes n are worth their cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from entprop_fast.run import recipe
+from entprop_fast.run.progress import Reporter
+from entprop_fast.studies.differences import against_baseline, baseline_of
+from entprop_fast.studies.form import Options, Row, Study, Table, cell
+from entprop_fast.studies.runs import run_grid
+from entprop_fast.studies.sweep import draw_scores, score_rows
+
+COUNTS = (1, 2, 3, 4, 5)
+SHARE = 0.6
+BASELINE = "n=1"
+
+
+def measure(options: Options, reporter: Reporter) -> Table:
+    """EntProp with k = 0.6 at every n: the recipe's radius, reached in steps of radius / n.
+
+    A step as long as the radius would find nothing more to do after the first.
+    """
+    eps = recipe.resolve(options.recipe, method="entprop").options.get("eps", 1 / 255)
+    variants = {
+        f"n={n}": {"method": "entprop", "k": SHARE, "n": n, "eps": eps, "alpha": float(eps) / n}
+        for n in COUNTS
+    }
+    return Table(score_rows(run_grid(options, variants, reporter), BASELINE))
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """Hscore against one pass, and what the ends of the sweep cost."""
+    return (
+        f"At k={SHARE:g}, Hscore against {BASELINE} ({cell(baseline_of(rows)['Hscore'])}; 95 % "
+        f"interval): {against_baseline(rows)}; from {rows[0]['variant']} to {rows[-1]['variant']} "
+        f"the cost goes from {cell(rows[0]['passes'])} to {cell(rows[-1]['passes'])} passes over "
+        "the data."
+    )
+
+
+def draw(figure: Figure, table: Table) -> None:
+    """Hscore by n, and against its cost."""
+    draw_scores(figure, table.rows, "auxiliary passes")
+
+
+STUDY = Study("steps", "How many auxiliary passes n are worth their cost?", measure, sentence, draw)

@@ -1,0 +1,76 @@
+"""What the studies share that train variants and compare their Hscore with a baseline's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from entprop_fast.studies.differences import NO_CELLS, paired
+from entprop_fast.studies.form import Row, number
+from entprop_fast.studies.runs import Record
+
+
+def score_rows(
+    records: Mapping[str, Sequence[Record]], baseline: str, *, comparisons: int | None = None
+) -> list[Row]:
+    """A row for each variant: its scores, passes over the data, and its lead over the baseline.
+
+    Args:
+        records: of each variant, in the order of the seeds.
+        baseline: the variant that the others are compared with, seed by seed.
+        comparisons: intervals of the whole table, where these rows are a part of it.
+    """
+    others = comparisons or max(1, len(records) - 1)
+    reference = column(records[baseline], "hscore")
+    rows: list[Row] = []
+    for name, found in records.items():
+        hscores = column(found, "hscore")
+        lead = paired(hscores, reference, comparisons=others).cells()
+        rows.append(
+            {
+                "variant": name,
+                "SA": statistics.fmean(column(found, "sa")),
+                "RA": statistics.fmean(column(found, "ra")),
+                "Hscore": statistics.fmean(hscores),
+                "deviation": deviation(hscores),
+                "passes": statistics.fmean(column(found, "cost")),
+                **(NO_CELLS if name == baseline else lead),
+            }
+        )
+    return rows
+
+
+def column(records: Sequence[Record], name: str) -> list[float]:
+    """One value of each record."""
+    return [float(record[name]) for record in records]
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Standard deviation over the seeds; a single one has none."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
+    """Hscore of the variants in their order, and against what they cost."""
+    left, right = figure.subplots(1, 2)
+    names = [str(row["variant"]) for row in rows]
+    hscores, bars = [number(row, "Hscore") for row in rows], error_bars(rows)
+    left.errorbar(range(len(rows)), hscores, yerr=bars, fmt="o", capsize=4)
+    left.set_xticks(range(len(rows)), names, rotation=30, ha="right")
+    left.set(xlabel=xlabel, ylabel="Hscore (%), ± deviation over seeds")
+    passes = [number(row, "passes") for row in rows]
+    right.errorbar(passes, hscores, yerr=bars, fmt="o", capsize=4)
+    for name, x, y in zip(names, passes, hscores, strict=True):
+        right.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    right.set(xlabel="passes over the training images", ylabel="Hscore (%)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+
+
+def error_bars(rows: Sequence[Row], name: str = "deviation") -> Any:
+    """Half lengths for matplotlib, None where a row has none."""
+    values = [row[name] for row in rows]
+    return None if None in values else values

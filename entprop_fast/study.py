@@ -1,0 +1,80 @@
+"""``python -m entprop_fast.study NAME``: a table, a picture and the sentence that they support."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from entprop_fast import names
+from entprop_fast.run import cli
+from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.progress import Reporter
+from entprop_fast.run.report import scores_table
+from entprop_fast.run.run_folder import RunFolder
+from entprop_fast.run.signals import StopSignals
+from entprop_fast.studies import STUDIES, Options
+from entprop_fast.studies.form import cell, write
+
+QUICK_SEEDS = (0, 1, 2)
+QUICK_EPOCHS = 20
+
+_DESCRIPTION = "Train what the study needs, and end in a table, a picture and one sentence: " + (
+    "; ".join(f"{study.name}: {study.help}" for study in STUDIES.values())
+)
+
+_Flags = cli.flag_class(
+    "StudyFlags",
+    cli.positional("name", f"one of {', '.join(STUDIES)}"),
+    cli.optional_flag("out", str, "folder of the results and runs, runs/study-NAME if left out"),
+    cli.optional_flag("seeds", tuple[int, ...], "of the runs, 0 1 2 3 4 when left out"),
+    cli.optional_flag("train_size", int, "training images, 200 when left out"),
+    cli.optional_flag("epochs", int, "of every run, the recipe's when left out"),
+    cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
+    cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.optional_flag("workers", int, "processes, one for each core when left out"),
+    cli.switch("quick", f"{len(QUICK_SEEDS)} seeds and {QUICK_EPOCHS} epochs, where not given"),
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command on `args` (None: the command line's) and return its exit code."""
+    return cli.run_command(lambda signals: _study(args, signals))
+
+
+def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
+    flags = cli.parse(_Flags, args, prog="entprop_fast.study", description=_DESCRIPTION)
+    with bad_input():
+        if flags.name not in STUDIES:
+            raise names.unknown("study", flags.name, STUDIES)
+    study, options = STUDIES[flags.name], _options(flags)
+    RunFolder(options.out).claim()
+    reporter = Reporter()
+    reporter.say(f"{study.name}: {study.help}")
+    result = study.run(options, reporter)
+    write(result, study, options)
+    shown = [{name: cell(value) for name, value in row.items()} for row in result.rows]
+    reporter.console.print(scores_table(shown))
+    reporter.say(result.sentence)
+    reporter.say(f"table.md, table.json and picture.png in {options.out}")
+
+
+def _options(flags: object) -> Options:
+    given = vars(flags).copy()
+    out, quick = given["out"] or f"runs/study-{given['name']}", given["quick"]
+    options = Options(out=Path(out))
+    if quick:
+        options = replace(options, seeds=QUICK_SEEDS, epochs=QUICK_EPOCHS)
+    taken = ("seeds", "train_size", "epochs", "device", "recipe", "workers")
+    chosen = {name: given[name] for name in taken if given[name] is not None}
+    options = replace(options, **chosen)
+    if not options.seeds or len(set(options.seeds)) < len(options.seeds):
+        raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: expected at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

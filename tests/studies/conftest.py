@@ -1,0 +1,33 @@
+"""Studies so small that a test can afford each once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from entprop_fast.run import pictures
+from entprop_fast.studies import Options
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose runs the tests share: what one has trained the next reads back."""
+    return tmp_path_factory.mktemp("study")
+
+
+@pytest.fixture
+def shared(tiny: Options, trained: Path) -> Options:
+    """`tiny`, with the runs of other tests."""
+    return replace(tiny, out=trained)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """One seed, one step of 64 images an epoch, in this process; the runs draw nothing."""
+    for name in ("draw_curves", "draw_corruptions", "draw_examples"):
+        monkeypatch.setattr(pictures, name, lambda *args: None)
+    return Options(
+        out=tmp_path / "study", seeds=(0,), train_size=64, epochs=2, device="cpu", workers=1
+    )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from matplotlib.figure import Figure
+
+from entprop_fast.studies import STUDIES, Options
+from entprop_fast.studies.differences import difference_in
+from entprop_fast.studies.form import Row, Table
+from entprop_fast.studies.sweep import score_rows
+
+SCORES = ("entropy", "confidence", "cross_entropy", "margin", "random")
+VARIANTS = {
+    "ratio": ["k=0.1", "k=0.2", "k=1"],
+    "steps": ["n=1", "n=2", "n=5"],
+    "components": ["vanilla", "selection only", "all"],
+    "transforms": ["MixUp, free step", "MixUp, none", "MixUp, zoom"],
+}
+BASELINES = {
+    "ratio": "k=0.2",
+    "steps": "n=1",
+    "components": "vanilla",
+    "transforms": "MixUp, free step",
+}
+
+
+def records(*hscores: float) -> list[dict[str, float]]:
+    return [{"sa": h + 1, "ra": h - 1, "hscore": h, "cost": 58.0} for h in hscores]
+
+
+def made_up(name: str, direction: float) -> list[Row]:
+    """The baseline, one clear variant, one that is not."""
+    found = {v: records(70.0, 71.0, 72.0) for v in VARIANTS[name]}
+    first, second = (v for v in VARIANTS[name] if v != BASELINES[name])
+    found[first] = records(*(h + direction * 5 for h in (70.0, 71.1, 71.9)))
+    found[second] = records(72.0, 69.0, 73.0)
+    return score_rows(found, BASELINES[name])
+
+
+def test_score_rows_by_hand() -> None:
+    rows = score_rows({"a": records(1.0, 3.0), "b": records(2.0, 8.0)}, "a")
+    assert [row["Hscore"] for row in rows] == [2.0, 5.0] and rows[0]["SA"] == 3.0
+    assert rows[0]["deviation"] == pytest.approx(2**0.5) and rows[0]["difference"] is None
+    assert rows[1]["difference"] == 3.0 and rows[1]["RA"] == 4.0 and rows[1]["passes"] == 58.0
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(("direction", "word"), [(1, "higher"), (-1, "lower")])
+def test_the_sentence_follows_the_table(name: str, direction: float, word: str) -> None:
+    rows = made_up(name, direction)
+    first, second = (row for row in rows if row["difference"] is not None)
+    assert difference_in(first).clear and not difference_in(second).clear
+    sentence = STUDIES[name].sentence(rows)
+    groups = dict(part.split(": ", 1) for part in sentence.split("): ", 1)[1].split("; ")[:2])
+    assert groups[word].startswith(f"{first['variant']} ")
+    assert groups["no clear difference"].startswith(f"{second['variant']} ")
+    assert {"higher": "lower", "lower": "higher"}[word] not in sentence
+
+
+@pytest.mark.parametrize(("direction", "word"), [(1, "higher"), (-1, "lower")])
+def test_the_scores_sentence(direction: float, word: str) -> None:
+    rows: list[Row] = []
+    for arch, offset in (("small", 5.0 * direction), ("large", 0.0)):
+        found = {score: records(70.0, 71.0, 72.0) for score in SCORES}
+        found["random"] = records(*(h + offset for h in (70.0, 71.1, 71.9)))
+        overlaps = dict(zip(SCORES, (1.0, 0.8, 0.5, 0.6, 0.11), strict=True))
+        rows += [
+            {"arch": arch, **row, "overlap": overlaps[str(row["variant"])]}
+            for row in score_rows(found, "entropy", comparisons=8)
+        ]
+    small, large = STUDIES["score"].sentence(rows).split("; on ")
+    assert f"{word}: random {'+' if direction > 0 else '−'}5.0" in small
+    assert word not in large and "no clear difference: confidence" in large
+    assert "share 0.50 to 0.80 with entropy's, random's 0.11" in small
+
+
+@pytest.mark.parametrize("name", ["ratio", "steps", "components", "score", "transforms"])
+def test_a_study_runs(name: str, shared: Options) -> None:
+    result = STUDIES[name].run(shared)
+    assert result.sentence == STUDIES[name].sentence(result.rows)
+    assert "a single seed has no interval" in result.sentence
+    assert all(0 < float(row["Hscore"] or 0) < 100 for row in result.rows)
+    redrawn = Figure()
+    STUDIES[name].draw(redrawn, Table(result.rows))
+    assert len(result.figure.axes) == len(redrawn.axes) == 2
+
+
+def test_a_larger_share_and_more_steps_cost_more(shared: Options) -> None:
+    for name in ("ratio", "steps"):
+        passes = [float(row["passes"] or 0) for row in STUDIES[name].run(shared).rows]
+        assert passes == sorted(passes) and passes[-1] > passes[0]
+
+
+def test_overlaps_are_between_chance_and_the_same(shared: Options) -> None:
+    rows = STUDIES["score"].run(shared).rows
+    for row in rows:
+        overlap = float(row["overlap"] or 0)
+        assert overlap == 1.0 if row["variant"] == "entropy" else 0 <= overlap < 1
