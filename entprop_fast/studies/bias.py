@@ -37,7 +37,7 @@ class Selections(Probe):
         """Count after every step; a second loader of the same seed says which images it saw."""
         super().attach(trainer)
         loader = trainer.loader
-        places = torch.arange(len(loader.images))
+        places = torch.arange(loader.size)
         self._places = DeviceLoader(
             places,
             places,

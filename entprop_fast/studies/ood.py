@@ -40,14 +40,15 @@ class Detectors(Probe):
         trainer = self.trainer
         model, images = trainer.model, trainer.test_images
         others = [corrupt(images[1::2], kind, SEVERITY) for kind in CORRUPTIONS]
-        train, _ = features(model, trainer.loader.images)
+        train_images, train_labels = trainer.loader.first(trainer.loader.size)
+        train, _ = features(model, train_images)
         clean, logits = features(model, images[::2])
         shifted, shifted_logits = features(model, torch.cat(others))
         found, all_logits = torch.cat([clean, shifted]), torch.cat([logits, shifted_logits])
         scores = {
             "max-softmax": measures.max_softmax(all_logits),
             "energy": measures.energy(all_logits),
-            "Mahalanobis": measures.mahalanobis(found, train, trainer.loader.labels),
+            "Mahalanobis": measures.mahalanobis(found, train, train_labels),
             "k-NN": measures.nearest(found, train),
             NEARNESS: measures.distance_to_set(clean, train)
             - measures.distance_to_set(clean, shifted),

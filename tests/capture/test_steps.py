@@ -32,9 +32,8 @@ def test_replays_are_the_eager_steps(
     twins.step(8)
     steps = 8 * getattr(twins.captured, "replays", 1)  # free_at's, of each batch
     assert twins.said() == "eee" + "cr" + "r" * (steps - 4)
-    assert (
-        twins.captured.captures.replays == steps - 3 and twins.captured.captures.why_eager is None
-    )
+    captures = twins.captured.captures
+    assert captures.replays == steps - 3 and captures.why_eager is None
 
 
 @pytest.mark.parametrize("optimizer", [sgd, adam, adamw])

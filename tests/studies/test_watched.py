@@ -90,7 +90,8 @@ class Checked(bias.Selections):
 
     def selected(self) -> torch.Tensor:
         places = super().selected()
-        moved, images = self.trainer.method.perturbed, self.trainer.loader.images
+        loader = self.trainer.loader
+        moved, (images, _) = self.trainer.method.perturbed, loader.first(loader.size)
         assert moved is not None
         distances = (moved[:, None] - images).abs().amax(dim=(2, 3, 4))  # [m, N]
         self.own += distances.gather(1, places[:, None]).flatten().tolist()

@@ -202,6 +202,6 @@ def _batches(trainer: Trainer) -> list[int]:
     """Rows of each batch of an epoch."""
     loader = trainer.loader
     sizes = [loader.batch_size] * len(loader)
-    left = len(loader.images) - loader.batch_size * (len(loader) - 1)
+    left = loader.size - loader.batch_size * (len(loader) - 1)
     sizes[-1] = min(loader.batch_size, left)
     return sizes
