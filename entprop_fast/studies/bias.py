@@ -39,7 +39,7 @@ class Selections(Probe):
         loader = trainer.loader
         places = torch.arange(loader.size)
         self._places = DeviceLoader(
-            places,
+            places.view(-1, 1, 1, 1).float(),  # only the labels are read
             places,
             loader.batch_size,
             seed=loader.seed,
@@ -51,7 +51,7 @@ class Selections(Probe):
 
     def selected(self) -> Tensor:
         """The images that the step which has just ended selected, by their place."""
-        batch, _ = next(self._places.epoch(self.trainer.epoch, self.trainer.batch))
+        _, batch = next(self._places.epoch(self.trainer.epoch, self.trainer.batch))
         index = self.trainer.method.selected_index
         assert index is not None
         return batch[index]

@@ -148,7 +148,9 @@ def test_every_image_is_moved_by_its_own_draws() -> None:
     assert len(found) > 40
 
 
-def test_augmentation_is_a_function_of_seed_epoch_and_image_alone() -> None:
+def test_augmentation_is_a_function_of_seed_epoch_and_image_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     batches = photos()
     first = by_label(batches, 0)
     torch.manual_seed(123)
@@ -158,6 +160,8 @@ def test_augmentation_is_a_function_of_seed_epoch_and_image_alone() -> None:
         assert torch.equal(image, again[label]) and torch.equal(image, larger[label])
     for changed in (other, by_label(photos(seed=1), 0)):
         assert sum(torch.equal(first[label], changed[label]) for label in first) < 10
+    monkeypatch.setattr(batches, "_order", lambda epoch: torch.arange(50))
+    assert all(torch.equal(image, first[label]) for label, image in by_label(batches, 0).items())
 
 
 def test_resuming_gives_the_same_augmented_batches() -> None:

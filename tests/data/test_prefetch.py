@@ -205,10 +205,8 @@ def test_one_ahead(count: int) -> None:
             made.append(item)
             yield item
 
-    for number, item in enumerate(prefetch._one_ahead(making())):
-        assert item == number
-        assert len(made) == min(number + 2, count)
-    assert len(made) == count
+    seen = [(item, len(made)) for item in prefetch._one_ahead(making())]
+    assert seen == [(number, min(number + 2, count)) for number in range(count)]
 
 
 def test_choice() -> None:
