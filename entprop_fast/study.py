@@ -11,11 +11,10 @@ from entprop_fast import names
 from entprop_fast.run import cli
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.report import scores_table
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.studies import STUDIES, Options
-from entprop_fast.studies.form import cell, write
+from entprop_fast.studies.form import markdown, write
 
 QUICK_SEEDS = (0, 1, 2)
 QUICK_EPOCHS = 20
@@ -49,13 +48,17 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
         if flags.name not in STUDIES:
             raise names.unknown("study", flags.name, STUDIES)
     study, options = STUDIES[flags.name], _options(flags)
-    RunFolder(options.out).claim()
+    folder = RunFolder(options.out)
+    folder.claim()
     reporter = Reporter()
     reporter.say(f"{study.name}: {study.help}")
-    result = study.run(options, reporter)
+    try:
+        result = study.run(options, reporter)
+    except BaseException:
+        folder.release()  # if nothing was trained
+        raise
     write(result, study, options)
-    shown = [{name: cell(value) for name, value in row.items()} for row in result.rows]
-    reporter.console.print(scores_table(shown))
+    reporter.say(markdown(result.rows))
     reporter.say(result.sentence)
     reporter.say(f"table.md, table.json and picture.png in {options.out}")
 

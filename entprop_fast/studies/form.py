@@ -119,10 +119,16 @@ def write(result: Result, study: Study, options: Options) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table; a column for each key of the first."""
+    """The rows as a Markdown table whose columns are aligned; one for each key of the first."""
     names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([cell(row[name]) for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [names, *([cell(row[name]) for name in names] for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    lines = [
+        " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+        for line in cells
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def cell(value: Cell) -> str:

@@ -121,7 +121,7 @@ def draw(figure: Figure, table: Table) -> None:
     axes.axhline(50, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(names)), names)
     axes.set(ylabel="AUROC (%) against the other clean images", ylim=(0, 100))
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=len(groups))
 
 
 STUDY = Study(

@@ -32,7 +32,8 @@ RECORD = "study.json"
 class Probe(Reporter):
     """Watches a run from inside and keeps what no file of it holds.
 
-    It must leave the run as it is: models in eval mode, and a generator of its own.
+    This one looks at nothing. Others must leave the run as it is: the model in eval mode, and
+    random numbers from a generator of their own.
     """
 
     trainer: Trainer
@@ -56,24 +57,20 @@ class Probe(Reporter):
         return None
 
 
-class _Gap(Probe):
-    """A run that nobody watches closer than its rows."""
-
-
 @dataclass(frozen=True)
 class Run:
     """One run: settings over the recipe's, and what watches it."""
 
     seed: int
     settings: Settings = field(default_factory=dict)
-    probe: Callable[[], Probe] = _Gap
+    probe: Callable[[], Probe] = Probe
 
 
 def run_grid(
     options: Options,
     variants: Mapping[str, Settings],
     reporter: Reporter,
-    probe: Callable[[], Probe] = _Gap,
+    probe: Callable[[], Probe] = Probe,
 ) -> dict[str, list[Record]]:
     """Every variant with every seed: its records, in the order of the seeds."""
     runs = [Run(seed, settings, probe) for settings in variants.values() for seed in options.seeds]

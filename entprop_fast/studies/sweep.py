@@ -66,6 +66,7 @@ def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
     for name, x, y in zip(names, passes, hscores, strict=True):
         right.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
     right.set(xlabel="passes over the training images", ylabel="Hscore (%)")
+    right.margins(x=0.3)  # room for the names
     for axes in (left, right):
         axes.grid(alpha=0.3)
 

@@ -33,7 +33,8 @@ class Watcher(Probe):
 def test_cells() -> None:
     values = (81.28, 5.254, 0.0654, -1.94, 7, "k=1", None)
     assert [cell(value) for value in values] == ["81.3", "5.25", "0.065", "-1.94", "7", "k=1", "–"]
-    assert markdown([{"a": 1, "b": None}]) == "| a | b |\n| --- | --- |\n| 1 | – |"
+    table = "| a    | b   |\n| ---- | --- |\n| 1    | –   |\n| 10.5 | x   |"
+    assert markdown([{"a": 1, "b": None}, {"a": 10.5, "b": "x"}]) == table
     with pytest.raises(TypeError, match="b = None"):
         number({"b": None}, "b")
 
@@ -82,13 +83,13 @@ def test_the_command_writes_and_prints(
 ) -> None:
     out = tmp_path / "command"
     small = ["--train-size", "64", "--epochs", "1", "--seeds", "0", "1", "--workers", "1"]
-    assert study.main(["components", *small, "--device", "cpu", "--out", str(out)]) == 0
+    assert study.main(["ood", *small, "--device", "cpu", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     table = json.loads((out / "table.json").read_text())
     page = (out / "table.md").read_text()
     assert table["sentence"] in page and table["sentence"] in printed
     assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 5
-    assert [line for line in page.splitlines() if line.startswith("| all ")]
+    assert [line for line in page.splitlines() if line.startswith("| k-NN ")]
     assert (out / "picture.png").read_bytes().startswith(PNG)
 
 
@@ -105,6 +106,10 @@ def test_the_command_writes_and_prints(
 def test_bad_usage_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert study.main([*arguments, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    out = tmp_path / "out"
+    if "--workers" not in arguments:
+        arguments = [*arguments, "--workers", "1"]
+    assert study.main([*arguments, "--out", str(out), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
+    assert not out.exists()
     assert message in error and error.count("\n") == 1

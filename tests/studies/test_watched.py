@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies import STUDIES, Options, bias
+from entprop_fast.studies import STUDIES, Options, bias, entropy, norms, ood, score
 from entprop_fast.studies.differences import Difference, paired
 from entprop_fast.studies.form import Row
-from entprop_fast.studies.runs import Run, run_all
+from entprop_fast.studies.runs import Probe, Run, run_all
 
 NONE: Row = {"difference": None, "low": None, "high": None}
 
@@ -109,3 +111,20 @@ def test_counts_are_of_the_images_that_were_selected(shared: Options) -> None:
     # 2 epochs of one batch of 64 images, 13 of them selected
     assert len(counts) == 64 and sum(counts) == len(own) == 2 * 13 and max(counts) <= 2
     assert max(own) <= 0.1 + 1e-6 < min(other)  # moved by eps, and no other image is as near
+
+
+def test_a_run_does_not_notice_that_it_is_watched(shared: Options) -> None:
+    settings = {"method": "entprop", "capture": "off"}
+    probes: list[type[Probe]] = [
+        Probe,
+        score.Overlap,
+        entropy.Entropies,
+        bias.Selections,
+        norms.Norms,
+        ood.Detectors,
+    ]
+    found = run_all(shared, [Run(0, settings, probe) for probe in probes], Reporter.quiet())
+    assert len({record["hscore"] for record in found}) == 1
+    assert len({str(record["corruptions"]) for record in found}) == 1
+    weights = [Path(record["folder"]) / "model.safetensors" for record in found]
+    assert len({path.read_bytes() for path in weights}) == 1
