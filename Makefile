@@ -60,7 +60,7 @@ compare: setup
 	$(BIN)/python -m bench.report
 
 bench: compare
-	$(BIN)/python -m pytest bench
+	$(BIN)/python -m pytest bench/ops
 	$(BIN)/python -m bench.report
 
 lint: setup

@@ -3,6 +3,7 @@
 import pytest
 
 from bench import rows
+from bench.step.cases import settings
 from bench.step.results import Row, paper_cost, verdicts
 
 MEASURED: list[Row] = []
@@ -30,7 +31,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{target.base}, target at most {target.at_most:.2f}: "
             f"{'reached' if verdict.reached else 'missed'}"
         )
-    write(f"rows: {rows.write(f'step_{MEASURED[0].setting.device}', as_json)}")
+    device = MEASURED[0].setting.device
+    if {row.setting for row in MEASURED} == set(settings(device)):
+        write(f"rows: {rows.write(f'step_{device}', as_json)}")
+    else:
+        write("no rows written: not every setting was measured")
 
 
 def _line(row: Row) -> str:
