@@ -15,6 +15,8 @@ from entprop_fast.methods import METHODS
 from entprop_fast.models import create
 from tests.methods.support import assert_equal, gradients
 
+pytestmark = pytest.mark.gpu
+
 CUDA = torch.device("cuda", 0)
 CLASSES = 5
 STEPS = 20
