@@ -1,6 +1,7 @@
 """Rows of measurements as JSON lines, each with the machine, the versions and the commit."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,17 @@ from typing import Any
 from entprop_fast.env_report import report
 
 ROWS = Path(__file__).parent / "rows"
+# Of runs that did not measure everything: they do not replace the committed rows.
+PARTS = Path(__file__).parent.parent / "build" / "rows"
 
 Row = dict[str, Any]
 
 
 def stamp() -> dict[str, str]:
-    """Where and with what a row is measured."""
+    """Where and with what a row is measured.
+
+    The commit comes from ENTPROP_GIT where the files were copied to a machine without ``.git``.
+    """
     sections = report()
     hardware, software = sections["hardware"], sections["software"]
     machine = ", ".join(
@@ -22,13 +28,14 @@ def stamp() -> dict[str, str]:
     versions = ", ".join(
         f"{name} {software[name].split(' (')[0]}" for name in ("python", "torch", "triton", "numpy")
     )
-    return {"machine": machine, "versions": versions, "git": sections["entprop_fast"]["git"]}
+    git = os.environ.get("ENTPROP_GIT") or sections["entprop_fast"]["git"]
+    return {"machine": machine, "versions": versions, "git": git}
 
 
-def write(name: str, rows: Iterable[Row]) -> Path:
+def write(name: str, rows: Iterable[Row], folder: Path = ROWS) -> Path:
     """Replace the rows called `name`, adding the stamp to each."""
-    ROWS.mkdir(exist_ok=True)
-    path, where = ROWS / f"{name}.jsonl", stamp()
+    folder.mkdir(parents=True, exist_ok=True)
+    path, where = folder / f"{name}.jsonl", stamp()
     path.write_text("".join(json.dumps(row | where) + "\n" for row in rows))
     return path
 

@@ -4,7 +4,7 @@ import pytest
 
 from bench import rows
 from bench.ops.table import MEASURED, is_whole, name_of, plain, row_of, table
-from bench.ops.timing import copy_bandwidth
+from bench.ops.timers import copy_bandwidth
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -19,4 +19,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if is_whole(device):
             write(f"rows: {rows.write(name_of(device), results)}")
         else:
-            write("no rows written: not every case was measured")
+            path = rows.write(name_of(device), results, folder=rows.PARTS)
+            write(f"not every case was measured; those that were: {path}")

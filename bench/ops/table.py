@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench import rows
 from bench.ops.cases import Case, cases
-from bench.ops.timing import Comparison, clocks
+from bench.ops.timing import Comparison
 
 Key = tuple[str, str, str, str]
 
@@ -50,6 +50,8 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
         "ratio": ratio,
         "target": case.target,
         "verdict": verdict(ratio, case.target),
+        "best_peer": comparison.best_peer(),
+        "best_ratio": comparison.ratio(comparison.best_peer()),
         "seconds": comparison.seconds,
         "bytes_moved": case.bytes_moved,
         "copy_bandwidth": bandwidth,
@@ -59,7 +61,7 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
 
 def is_whole(device: str) -> bool:
     """Whether every case was measured; a part does not replace the committed rows."""
-    return len(MEASURED[device]) == len(list(cases(device))) * len(clocks(device))
+    return {one.case.name for one in MEASURED[device]} == {case.name for case in cases(device)}
 
 
 def geometric_means(measured: Iterable[rows.Row]) -> dict[Key, tuple[float, float | None]]:

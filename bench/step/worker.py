@@ -1,9 +1,10 @@
-"""A contender in a process of its own, which takes its step when it is told to.
+"""A contender in a process of its own, which takes its steps when it is told to.
 
 Each has its own memory allocator, compiler caches and patches, and its own peak memory; the steps
 of all of them still take turns on the machine.
 """
 
+import gc
 import multiprocessing
 import resource
 import time
@@ -17,6 +18,10 @@ from torch._C._autograd import DeviceType
 from bench.step.contenders import CONTENDERS, Contender, Setting
 
 CHECKED_STEPS = 2
+# On CUDA several steps follow each other before the clock stops, as in training: the host may run
+# ahead of the device.
+STEPS_IN_A_ROW = 5
+LONG_ENOUGH = 0.1  # seconds, of steps in a row
 
 
 class Start(NamedTuple):
@@ -31,28 +36,36 @@ class Worker:
 
     Args:
         contender: what to run.
-        setting: on what.
         threads: CPU threads of the process.
     """
 
-    def __init__(self, contender: Contender, setting: Setting, threads: int) -> None:
+    def __init__(self, contender: Contender, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, child = context.Pipe()
-        arguments = (child, contender.name, setting, threads)
+        arguments = (child, contender.name, threads)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         child.close()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.is_alive()
+
+    def prepare(self, setting: Setting) -> None:
+        """Have the contender built for a setting and its first steps taken; does not wait."""
+        self._pipe.send(("start", setting))
+
     def start(self) -> Start:
-        """Build the contender and take its first steps.
+        """Wait until what was prepared is ready.
 
         Raises:
             RuntimeError: the contender failed; the message is the child's.
         """
-        return Start(*self._ask("start"))
+        return Start(*self._answer())
 
     def seconds(self) -> float:
-        """Take one step and return its time."""
+        """Take steps and return the time of one."""
         return float(self._ask("step"))
 
     def peak_memory(self) -> int:
@@ -60,7 +73,10 @@ class Worker:
         return int(self._ask("memory"))
 
     def _ask(self, what: str) -> Any:
-        self._pipe.send(what)
+        self._pipe.send((what,))
+        return self._answer()
+
+    def _answer(self) -> Any:
         try:
             ok, answer = self._pipe.recv()
         except EOFError:
@@ -83,25 +99,32 @@ class Worker:
         self._process.join()
 
 
-def _serve(pipe: Connection, name: str, setting: Setting, threads: int) -> None:
+def _serve(pipe: Connection, name: str, threads: int) -> None:
     torch.set_num_threads(threads)
+    contender = next(c for c in CONTENDERS if c.name == name)
     served: _Served | None = None
     while True:
-        what = pipe.recv()
+        what, *arguments = pipe.recv()
         try:
-            if served is None:
-                served = _Served(next(c for c in CONTENDERS if c.name == name), setting)
+            if what == "start":
+                served = None  # its memory first
+                served = _Served(contender, *arguments)
             pipe.send((True, getattr(served, what)()))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))
 
 
 class _Served:
-    """The child's side."""
+    """The child's side: a contender at a setting."""
 
     def __init__(self, contender: Contender, setting: Setting) -> None:
         self._cuda = setting.device == "cuda"
+        if self._cuda:
+            gc.collect()
+            torch.cuda.empty_cache()
+        torch._dynamo.reset()
         self._run = contender.build(setting)
+        self._in_a_row = STEPS_IN_A_ROW if self._cuda else 1
         self._before = self._memory()
 
     def start(self) -> tuple[list[tuple[float, float]], int | None]:
@@ -117,10 +140,14 @@ class _Served:
 
     def step(self) -> float:
         start = time.perf_counter()
-        self._run()
+        for _ in range(self._in_a_row):
+            self._run()
         if self._cuda:
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        seconds = (time.perf_counter() - start) / self._in_a_row
+        if seconds * self._in_a_row > 2 * LONG_ENOUGH:
+            self._in_a_row = max(1, round(LONG_ENOUGH / seconds))
+        return seconds
 
     def memory(self) -> int:
         return self._memory() - (0 if self._cuda else self._before)

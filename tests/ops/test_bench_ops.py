@@ -11,7 +11,7 @@ from bench.ops import contenders, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import Case, cases, devices
 from bench.ops.contenders import Place
-from bench.ops.timing import Comparison, Contender, compare
+from bench.ops.timing import Comparison, Contender, Timer, compare, wall_timer
 from tests.ops.conftest import needs_extension
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "kernels" / "README.md"
@@ -34,16 +34,16 @@ def test_a_gpu_is_measured_where_there_is_one(
 def test_cases_of_each_device() -> None:
     cpu, cuda = list(cases("cpu")), list(cases("cuda"))
     assert len({case.name for case in cuda}) == len(cuda)
-    assert all(case.target for case in cpu) and not any(case.target for case in cuda)
+    assert all(case.target for case in cpu)
+    assert {case.op for case in cuda if case.target} == {"loss, ops", "loss, autograd"}
     assert {case.dtype for case in cpu} == {torch.float32}
-    single = [case for case in cuda if case.dtype == torch.float32]
-    assert [case.name for case in single] == [case.name for case in cpu]
-    half = {case.name for case in cuda} - {case.name for case in single}
-    assert half == {
-        name.replace("float32", "bfloat16")
-        for name in (case.name for case in cpu)
-        if not name.startswith("loss")
+    half = {case.name for case in cuda if case.dtype == torch.bfloat16}
+    assert {case.op for case in cuda if case.name in half} == set(SMALL)
+    # What the CPU measures, and norms of a size past any cache.
+    others = {case.name for case in cuda} - {
+        case.name.replace("float32", "bfloat16") if case.op in SMALL else case.name for case in cpu
     }
+    assert len(others) == 6 and all(name.endswith("256x256x56x56") for name in others)
 
 
 SMALL = {
@@ -112,6 +112,7 @@ def measured(ratio: float, target: float | None) -> rows.Row:
 def test_a_row_says_whether_its_target_was_reached() -> None:
     row = measured(2.0, 1.5)
     assert (row["verdict"], row["of_copy"], row["dtype"]) == ("reached", 0.8, "float32")
+    assert (row["best_peer"], row["best_ratio"]) == ("eager", 2.0)
     assert measured(1.2, 1.5)["verdict"] == "missed"
     assert measured(0.9, 0.5)["verdict"] == measured(0.9, None)["verdict"] == "slower than eager"
     assert measured(1.1, None)["verdict"] == "faster"
@@ -132,15 +133,25 @@ def test_part_of_the_cases_is_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> 
     assert not table.is_whole("cpu")
 
 
-def test_clock_decides_what_is_measured() -> None:
-    seconds = {"ours": 1e-3, "eager": 4e-3}
+def test_medians_of_what_the_timers_say() -> None:
+    told = {"ours": iter([9.0, 1.0, 2.0]), "eager": iter([5.0, 4.0, 8.0]), "timm": iter([3.0] * 3)}
+    timers: dict[str, Timer] = {name: partial(next, values) for name, values in told.items()}
+    comparison = compare(timers, budget=0, rounds=3)
+    assert comparison.seconds == {"ours": 2.0, "eager": 5.0, "timm": 3.0}
+    assert comparison.ratio("eager") == 2.5 and comparison.best_peer() == "timm"
 
-    def call(name: str) -> Contender:
-        return lambda: [torch.tensor(seconds[name])]
 
-    built = {name: call(name) for name in seconds}
-    comparison = compare(built, clock=lambda call, _: float(call()[0]), budget=0)
-    assert comparison.ratio("eager") == pytest.approx(4)
+def test_short_calls_are_repeated() -> None:
+    calls: list[None] = []
+
+    def call() -> list[torch.Tensor]:
+        calls.append(None)
+        return []
+
+    timer = wall_timer(call)
+    before = len(calls)
+    assert 0 < timer() < 1e-3
+    assert len(calls) - before > 10
 
 
 def test_docs_show_the_committed_rows() -> None:

@@ -1,0 +1,35 @@
+"""`python -m bench.ops.precompile`: fill Inductor's cache for the CUDA cases, on all cores.
+
+`pytest bench/ops` compiles what it does not find there, one case after the other, while the GPU
+waits.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+
+from bench.ops.cases import cases
+
+
+def compile_case(number: int) -> None:
+    """Compile and run the compiled contender of one case."""
+    torch._inductor.config.compile_threads = 1
+    torch._dynamo.reset()
+    contenders = list(cases("cuda"))[number].contenders()
+    if "compile" in contenders:
+        contenders["compile"]()
+
+
+def main() -> None:
+    """Compile all of them."""
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    processes = min(12, os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(compile_case, range(len(list(cases("cuda"))))))
+
+
+if __name__ == "__main__":
+    main()

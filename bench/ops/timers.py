@@ -1,0 +1,29 @@
+"""The timers of each device, and its copy bandwidth."""
+
+from collections.abc import Callable
+
+import torch
+
+from bench.ops.graphs import cuda_timers
+from bench.ops.timing import Contender, Timer, compare, wall_timer
+
+
+def timers_of(
+    device: str, build: Callable[[], dict[str, Contender]]
+) -> dict[str, dict[str, Timer]]:
+    """State of the caches to a timer for each contender that `build` makes."""
+    if device == "cuda":
+        return cuda_timers(build)
+    return {"warm": {name: wall_timer(call) for name, call in build().items()}}
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes a second, read plus written, of copying float32 tensors that no cache holds."""
+    elements = 1 << (24 if device == "cpu" else 28)
+
+    def build() -> dict[str, Contender]:
+        source, target = torch.ones(elements, device=device), torch.empty(elements, device=device)
+        return {"ours": lambda: [target.copy_(source)]}
+
+    comparison = compare(timers_of(device, build)["warm"], budget=0.5)
+    return 8 * elements / comparison.seconds["ours"]
