@@ -155,8 +155,9 @@ def _apply(
             if dbias is not None:
                 store_group_row(dbias, total, is_aux, num_main, num_aux, column, channels)
     count = (images * inner).to(tl.float32)
-    mean_g = total / count
-    slope = product * rstd / count
+    # Correctly rounded: the approximate division's error would be the largest of dx.
+    mean_g = tl.div_rn(total, count)
+    slope = tl.div_rn(product * rstd, count)
     trains = tl.where(is_aux, aux_training, training) != 0
 
     if (dx is not None) or (dresidual is not None):

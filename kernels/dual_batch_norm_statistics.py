@@ -58,7 +58,7 @@ def statistics(
         squares += within_threads(deviation * deviation, BLOCK_E, BLOCK_C, SUMS_E)
     end = elements_before(last, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E)
     count = (end - begin).to(tl.float32)
-    delta = tl.sum(total, axis=0) / count
+    delta = tl.div_rn(tl.sum(total, axis=0), count)
     m2 = tl.sum(squares, axis=0) - count * delta * delta
     m2 = tl.where(m2 < 0, 0.0, m2)  # not tl.maximum: NaN must stay
 
@@ -126,12 +126,12 @@ def merge_statistics(
         within = tl.load(address + 2 * row, mask=inside, other=0.0)
         moved = tl.where(inside, moved - origin[None, :] + apart, 0.0)
         here = tl.sum(weight, axis=0)
-        mean = tl.sum(moved * weight[:, None], axis=0) / here
+        mean = tl.div_rn(tl.sum(moved * weight[:, None], axis=0), here)
         apart = moved - mean[None, :]
         spread = tl.sum(within + apart * apart * weight[:, None], axis=0)
         step = mean - delta
         m2 += spread + step * step * (count * here / (count + here))
-        delta += step * (here / (count + here))
+        delta += step * tl.div_rn(here, count + here)
         count += here
     mean = origin + delta
-    return mean, delta - (mean - origin), m2 / count
+    return mean, delta - (mean - origin), tl.div_rn(m2, count)
