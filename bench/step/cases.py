@@ -8,7 +8,7 @@ ON_CUDA = {
     "wrn16_4": (128, 32, 100),
     "wrn28_10": (128, 32, 100),
     "resnet18": (128, 32, 100),
-    "resnet50": (128, 224, 1000),
+    "resnet50": (64, 224, 1000),
 }
 # One core: small batches of the large networks.
 ON_CPU = {
@@ -34,7 +34,8 @@ def contenders(setting: Setting) -> list[Contender]:
 
     The first of them is the one that ratios are taken of.
     """
-    compiles = setting.device == "cuda" or (setting.arch == "wrn16_2" and setting.n == 1)
+    compiles = setting.arch in ("wrn16_2", "wrn28_10") and (setting.k, setting.n) == K_AND_N[0]
+    compiles = compiles and (setting.device == "cuda") == (setting.arch == "wrn28_10")
     return [
         contender
         for contender in CONTENDERS
