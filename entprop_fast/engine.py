@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from entprop_fast import checkpoint, data
-from entprop_fast.data import ImageData
+from entprop_fast.data import ImageSet
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.config import Config, differences
@@ -27,7 +27,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    images: ImageData | None = None,
+    images: ImageSet | None = None,
     reporter: Reporter | None = None,
     signals: StopSignals | None = None,
     watch: Callable[[Trainer], None] | None = None,
@@ -73,7 +73,7 @@ def train(
     return finish(trainer, folder)
 
 
-def rehearse(config: Config, *, images: ImageData | None = None, step: bool = True) -> Trainer:
+def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
     """A run in memory, after its first step; it has no folder.
 
     Args:
@@ -91,10 +91,14 @@ def rehearse(config: Config, *, images: ImageData | None = None, step: bool = Tr
     return trainer
 
 
-def _load_data(config: Config) -> ImageData:
-    if config.data_dir is not None:
-        raise ValueError(f"data set {config.dataset!r} is embedded and takes no --data-dir")
-    return data.load(config.dataset, train_size=config.train_size, seed=config.seed)
+def _load_data(config: Config) -> ImageSet:
+    return data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        train_size=config.train_size,
+        seed=config.seed,
+        image_size=config.image_size,
+    )
 
 
 def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[str, Any] | None:

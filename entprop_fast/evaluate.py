@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from entprop_fast import checkpoint, data, names
 from entprop_fast.layers import route
@@ -20,7 +20,7 @@ from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table, scores_table
-from entprop_fast.run.results import Scores, evaluate
+from entprop_fast.run.results import Scores, evaluate_batches
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import EVALUATION_BATCH, resolve_device
 
@@ -32,6 +32,7 @@ _Flags = cli.flag_class(
     cli.optional_flag(
         "dataset", str, "the run's when left out; its test images are those of the run's seed"
     ),
+    cli.optional_flag("data_dir", str, "folder of a data set that is not embedded"),
     cli.optional_flag("norms", str, "main (the default, what is deployed) or aux"),
     cli.optional_flag(
         "batch_size", int, f"images in a forward pass, {EVALUATION_BATCH} when left out"
@@ -111,7 +112,7 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
                 f"--norms aux: {flags.checkpoint} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        images = _test_images(flags.dataset or spec.dataset, spec)
+        images = _test_images(flags.dataset or spec.dataset, spec, flags.data_dir)
         scores = _scores(model.to(device), images, device, norms, flags.batch_size)
     row = {"norms": norms, "SA": scores.sa, "RA": scores.ra, "Hscore": scores.hscore}
     reporter.console.print(corruption_table(scores.corruptions))
@@ -122,9 +123,9 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
             run_folder.write_json(Path(flags.out), described | asdict(scores))
 
 
-def _test_images(dataset: str, spec: NetworkSpec) -> data.ImageData:
-    images = data.load(dataset, seed=spec.seed)
-    channels = images.test_images.shape[1]
+def _test_images(dataset: str, spec: NetworkSpec, data_dir: str | None) -> data.ImageSet:
+    images = data.load(dataset, data_dir=data_dir, seed=spec.seed, image_size=spec.image_size)
+    channels = images.image_shape[0]
     if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
         raise ValueError(
             f"dataset {dataset!r} has {images.num_classes} classes and {channels} channels, the "
@@ -134,17 +135,17 @@ def _test_images(dataset: str, spec: NetworkSpec) -> data.ImageData:
 
 
 def _scores(
-    model: nn.Module, images: data.ImageData, device: torch.device, norms: str, batch: int | None
+    model: nn.Module, images: data.ImageSet, device: torch.device, norms: str, batch: int | None
 ) -> Scores:
     batch_size = EVALUATION_BATCH if batch is None else batch
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for pictures, labels in images.test_batches(batch_size):
+            yield data.channels_last(pictures.to(device)), labels.to(device)
+
     routed = route(model, "aux") if norms == "aux" else contextlib.nullcontext()
     with routed:
-        return evaluate(
-            model,
-            data.channels_last(data.to_float(images.test_images.to(device))),
-            images.test_labels.to(device),
-            batch_size=batch_size,
-        )
+        return evaluate_batches(model, batches)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import nn
 
 from entprop_fast import models
 from entprop_fast.checkpoint import write_atomically
-from entprop_fast.data import ImageData
+from entprop_fast.data import ImageFiles, ImageSet
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
@@ -37,6 +37,7 @@ class NetworkSpec:
     stem: resnet.Stem
     dataset: str
     seed: int
+    image_size: int | None = None  # of images read from files
 
     def build(self) -> nn.Module:
         """The plain network with fresh weights, channels_last.
@@ -59,9 +60,9 @@ class NetworkSpec:
         return convert_dual_norm(model) if needs_dual_norms(method, options) else model
 
 
-def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:
+def network_for(arch: str, data: ImageSet, seed: int) -> NetworkSpec:
     """The network `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
-    channels, height, width = data.train_images.shape[1:]
+    channels, height, width = data.image_shape
     small = max(height, width) <= CIFAR_STEM_UP_TO and arch in resnet.LAYOUTS
     return NetworkSpec(
         arch=arch,
@@ -70,6 +71,7 @@ def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:
         stem="cifar" if small else "imagenet",
         dataset=data.name,
         seed=seed,
+        image_size=data.image_size if isinstance(data, ImageFiles) else None,
     )
 
 

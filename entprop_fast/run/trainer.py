@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,14 @@ from entprop_fast import checkpoint, metrics
 from entprop_fast.data import (
     AUGMENTS,
     ImageData,
+    ImageSet,
     PrefetchLoader,
     UnreadableImage,
     channels_last,
     create_loader,
     to_float,
 )
+from entprop_fast.data.loader import Batch
 from entprop_fast.methods import create_method
 from entprop_fast.run import recipe, signatures
 from entprop_fast.run.config import Config
@@ -39,6 +43,7 @@ from entprop_fast.run.signals import StopSignals
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
 EVALUATION_BATCH = 500
+FILES_BATCH = 100  # images of 224 pixels take 49 times the memory of CIFAR's
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
 
@@ -55,31 +60,34 @@ class Trainer:
         ValueError, TypeError: settings, network and data do not fit together.
     """
 
-    def __init__(self, config: Config, images: ImageData, reporter: Reporter) -> None:
+    def __init__(self, config: Config, images: ImageSet, reporter: Reporter) -> None:
         self.config, self.reporter = config, reporter
         self.device = resolve_device(config.device)
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
-        _check_dtypes(images)
+        if isinstance(images, ImageData):
+            _check_dtypes(images)
         self.images = images
         self.spec = network_for(config.arch, images, config.seed)
         model = self.spec.build_for(config.method, config.options)
         self.model = model.to(self.device).train()
         self.loader = create_loader(
             config.loader,
-            (images.train_images, images.train_labels),
+            images.training(config.augment),
             config.batch_size,
             seed=config.seed,
             drop_last=config.drop_last,
             device=self.device,
             augment=AUGMENTS[config.augment],
             workers=config.workers,
+            unaugmented=None if isinstance(images, ImageData) else images.training("none"),
         )
         if isinstance(self.loader, PrefetchLoader):
-            reporter.say(f"training images stay in host memory: {self.loader.workers} workers")
-        self.test_images = channels_last(to_float(images.test_images.to(self.device)))
-        self.test_labels = images.test_labels.to(self.device)
+            where = (
+                "stay in host memory" if isinstance(images, ImageData) else "are read from files"
+            )
+            reporter.say(f"training images {where}: {self.loader.workers} workers")
         self.optimizer = create_optimizer(
             config.optimizer,
             self.model.parameters(),
@@ -123,6 +131,34 @@ class Trainer:
     def seconds(self) -> float:
         """Since the run began, without the time between its sessions."""
         return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images in a forward pass of an evaluation."""
+        return EVALUATION_BATCH if isinstance(self.images, ImageData) else FILES_BATCH
+
+    @cached_property
+    def test_images(self) -> Tensor:
+        """All test images, float ``[N, C, H, W]`` on the device; large sets come in batches."""
+        if isinstance(self.images, ImageData):
+            return channels_last(to_float(self.images.test_images.to(self.device)))
+        return torch.cat([images for images, _ in self.test_batches()])
+
+    @cached_property
+    def test_labels(self) -> Tensor:
+        """Their labels, int64 ``[N]``."""
+        images = self.images
+        labels = images.test_labels if isinstance(images, ImageData) else images.test.labels
+        return labels.to(self.device)
+
+    def test_batches(self) -> Iterator[Batch]:
+        """The test set on the device, `evaluation_batch` images at a time."""
+        size = self.evaluation_batch
+        if isinstance(self.images, ImageData):
+            yield from zip(self.test_images.split(size), self.test_labels.split(size), strict=True)
+            return
+        for images, labels in self.images.test_batches(size, workers=self.config.workers):
+            yield channels_last(images.to(self.device)), labels.to(self.device)
 
     @property
     def captured(self) -> bool:
@@ -254,11 +290,9 @@ class Trainer:
             self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
-        seen = self.loader.first(GAP_IMAGES)
-        train_accuracy = 100 * metrics.accuracy(self.model, *seen, EVALUATION_BATCH)
-        sa = 100 * metrics.accuracy(
-            self.model, self.test_images, self.test_labels, EVALUATION_BATCH
-        )
+        seen = self.loader.first_batches(GAP_IMAGES, self.evaluation_batch)
+        train_accuracy = 100 * metrics.accuracy_over(self.model, seen)
+        sa = 100 * metrics.accuracy_over(self.model, self.test_batches())
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
