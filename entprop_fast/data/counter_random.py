@@ -78,6 +78,21 @@ def normals(keys: Tensor, count: int) -> Tensor:
     return radius * (2 * math.pi * u[:, count:]).cos()
 
 
+def packed_uniforms(keys: Tensor, count: int) -> Tensor:
+    """As `uniforms`, two numbers a word: half the work, other values than `uniforms`'."""
+    halves = bits(keys, (count + 1) // 2).view(torch.int32)[:, :count]
+    return (((halves >> 9) & 0x7FFFFF).float() + 0.5) * 2.0**-23
+
+
+def packed_normals(keys: Tensor, count: int) -> Tensor:
+    """As `normals`, two numbers from two uniform ones: a quarter of the words."""
+    pairs = (count + 1) // 2
+    u = packed_uniforms(keys, 2 * pairs)
+    radius = (-2 * u[:, :pairs].log()).sqrt()
+    angle = 2 * math.pi * u[:, pairs:]
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :count]
+
+
 def _shift_right(words: Tensor, distance: int) -> Tensor:
     """A logical shift: torch's own ``>>`` copies the sign bit."""
     return (words >> distance) & ((1 << (64 - distance)) - 1)
