@@ -58,7 +58,7 @@ def train(
     with bad_input():
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        trainer = Trainer(config, images or _load_data(config), reporter)
+        trainer = Trainer(config, images or _load_data(config, reporter), reporter)
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()
@@ -85,19 +85,21 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
         UsageError: what `train` refuses before a run begins, its folder apart.
     """
     with bad_input():
-        trainer = Trainer(config, images or _load_data(config), Reporter.quiet())
+        quiet = Reporter.quiet()
+        trainer = Trainer(config, images or _load_data(config, quiet), quiet)
         if step:
             trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 
 
-def _load_data(config: Config) -> ImageSet:
+def _load_data(config: Config, reporter: Reporter) -> ImageSet:
     return data.load(
         config.dataset,
         data_dir=config.data_dir,
         train_size=config.train_size,
         seed=config.seed,
         image_size=config.image_size,
+        say=reporter.say,
     )
 
 

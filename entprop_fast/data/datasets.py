@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, overload
 
+import numpy as np
+
+from entprop_fast.data import fine_grained, folders
+from entprop_fast.data.cifar import load_cifar
 from entprop_fast.data.digits import load_digits
 from entprop_fast.data.image_data import ImageData
-from entprop_fast.data.image_files import ImageFiles
+from entprop_fast.data.image_files import IMAGE_SIZE, FileList, ImageFiles
+from entprop_fast.data.lists import Listed, Splits, check_splits
+from entprop_fast.data.official import SOURCES, missing
+from entprop_fast.data.subset import stratified_subset
+from entprop_fast.data.verify import summary, unreadable
 from entprop_fast.names import unknown
 
 ImageSet = ImageData | ImageFiles
+Say = Callable[[str], None]
 
 EMBEDDED = "digits"
-DATASETS = (EMBEDDED,)
+TENSORS = ("cifar10", "cifar100")
+FILES: dict[str, Callable[[Path], Splits | None]] = {
+    "cub": fine_grained.cub,
+    "pets": fine_grained.pets,
+    "cars": fine_grained.cars,
+    "imagenet": folders.imagenet,
+}
+FOLDER = "folder:"  # and its path
+DATASETS = (EMBEDDED, *TENSORS, *FILES, f"{FOLDER}PATH")
+
+_OFFICIAL_CORRUPTIONS = {"imagenet": "imagenet-c"}
 
 
 @overload
@@ -24,6 +45,7 @@ def load(
     train_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    say: Say | None = None,
 ) -> ImageData: ...
 
 
@@ -35,6 +57,7 @@ def load(
     train_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    say: Say | None = None,
 ) -> ImageSet: ...
 
 
@@ -45,29 +68,133 @@ def load(
     train_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    say: Say | None = None,
 ) -> ImageSet:
-    """A data set with its training and test split.
+    """A data set with its training and test split; docs/data.md says what each needs on disk.
 
-    ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package. 500
-    stratified images by ``seed`` are the test set.
+    ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
+    stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``: whole tensors, uint8.
+    ``cub``, ``pets``, ``cars``, ``imagenet`` and ``folder:PATH`` (``train`` and ``test`` or ``val``
+    within PATH): files, every one of which is opened once. Training images that cannot be read
+    are named and left out; unreadable test images are an error.
 
     Args:
         name: one of ``DATASETS``.
-        data_dir: folder of its files; None for an embedded one.
+        data_dir: folder of its files; None for an embedded one. PATH is taken from there.
         train_size: training images to keep, a stratified subset; at one seed every subset lies
             within each larger one. None keeps all.
         seed: of the digits' split and the subset, 0 to 2^32 - 1.
         image_size: height and width of images that are read from files, None for 224.
+        say: is told which images are left out, and what takes long; None: a warning tells.
 
     Raises:
+        FileNotFoundError: it is not there; the message says what to fetch and where to put it.
         ValueError: unknown name, ``train_size`` below the number of classes or above the number of
-            training images, a seed out of range, an argument that the data set does not take.
+            training images, a seed out of range, an argument that the data set does not take, files
+            that are damaged, cut off or no such data set.
         ImportError: a library that it needs is not installed.
     """
-    if name != EMBEDDED:
+    if name not in DATASETS and not name.startswith(FOLDER):
         raise unknown("dataset", name, DATASETS)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must be between 0 and {2**32 - 1}")
-    if data_dir is not None:
-        raise ValueError(f"data set {name!r} is embedded and takes no --data-dir")
-    return load_digits(train_size, seed)
+    folder = None if data_dir is None else Path(data_dir)
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"--data-dir {data_dir}: there is no such folder")
+    if name in (EMBEDDED, *TENSORS) and image_size is not None:
+        raise ValueError(f"image_size = {image_size}: the images of {name!r} have one size")
+    if name == EMBEDDED:
+        if folder is not None:
+            raise ValueError(f"data set {name!r} is embedded and takes no --data-dir")
+        return load_digits(train_size, seed)
+    if name in TENSORS:
+        return load_cifar(name, folder, train_size, seed)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size = {image_size} must be at least 1")
+    splits = find_splits(name, folder)
+    return _image_files(name, splits, train_size, seed, image_size or IMAGE_SIZE, say)
+
+
+def find_splits(name: str, data_dir: Path | None) -> Splits:
+    """The images that a data set of files lists.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    if name.startswith(FOLDER):
+        path = _folder_path(name, data_dir)
+        found = folders.folder(path)
+        if found is None:
+            raise FileNotFoundError(
+                f"data set {name!r}: {path} has neither train/ nor train.txt; docs/data.md shows "
+                "both forms"
+            )
+        return check_splits(path, found)
+    found = None if data_dir is None else FILES[name](data_dir)
+    if found is None:
+        raise missing(name, data_dir)
+    return check_splits(found.root, found)
+
+
+def _folder_path(name: str, data_dir: Path | None) -> Path:
+    path = Path(name.removeprefix(FOLDER))
+    if name == FOLDER:
+        raise ValueError(f"data set {name!r} names no folder: {FOLDER}PATH")
+    if data_dir is not None and path.is_absolute():
+        raise ValueError(f"data set {name!r} says where it is and takes no --data-dir")
+    return path if data_dir is None else data_dir / path
+
+
+def _image_files(
+    name: str, splits: Splits, train_size: int | None, seed: int, image_size: int, say: Say | None
+) -> ImageFiles:
+    listed = splits.train
+    if train_size is not None:
+        labels = np.array([label for _, label in listed])
+        listed = [listed[row] for row in stratified_subset(name, labels, train_size, seed)]
+    train, test = _file_list(splits.root, listed), _file_list(splits.root, splits.test)
+    if bad := unreadable(test, say):
+        raise ValueError(
+            f"data set {name!r}: {summary('test', len(test), bad)}; every one counts in an "
+            "accuracy, so mend them, or take them from the list"
+        )
+    skipped = unreadable(train, say)
+    if skipped:
+        _tell(f"data set {name!r}: {summary('training', len(train), skipped)}; left out", say)
+        train = train.kept([row for row in range(len(train)) if row not in skipped])
+        if not len(train):
+            raise ValueError(f"data set {name!r}: no training image can be read")
+    _compare_counts(name, splits, say)
+    return ImageFiles(
+        name,
+        train,
+        test,
+        splits.class_names,
+        image_size,
+        official_corruptions=_OFFICIAL_CORRUPTIONS.get(name),
+        skipped=tuple(skipped.values()),
+    )
+
+
+def _file_list(root: Path, listed: Listed) -> FileList:
+    return FileList(root, [file for file, _ in listed], [label for _, label in listed])
+
+
+def _compare_counts(name: str, splits: Splits, say: Say | None) -> None:
+    """Say so where a set is not the one that published numbers are of."""
+    official = SOURCES[name].counts if name in SOURCES else None
+    found = (len(splits.train), len(splits.test), len(splits.class_names))
+    if official is not None and found != official:
+        _tell(
+            f"data set {name!r} in {splits.root} has {found[0]:,} training and {found[1]:,} test "
+            f"images of {found[2]:,} classes, the official one {official[0]:,}, {official[1]:,} "
+            f"and {official[2]:,}: its scores do not stand beside published ones",
+            say,
+        )
+
+
+def _tell(message: str, say: Say | None) -> None:
+    if say is not None:
+        say(message)
+    else:
+        warnings.warn(message, stacklevel=4)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from entprop_fast.optional import needs
+from entprop_fast.optional import import_torchvision
 
 # ImageNet's evaluation: the shorter side to 256 pixels, then the middle 224 of it.
 _RESIZED, _CROPPED = 256, 224
@@ -15,7 +15,7 @@ _RESIZED, _CROPPED = 256, 224
 
 def evaluation_transform(size: int) -> Callable[[Any], Tensor]:
     """A Pillow image to uint8 ``[3, size, size]``: shorter side to 8/7 size, middle cut out."""
-    v2 = _v2()
+    v2 = import_torchvision("transforms.v2", purpose="reading image files")
     resized = round(size * _RESIZED / _CROPPED)
     made: Callable[[Any], Tensor] = v2.Compose(
         [v2.Resize(resized), v2.CenterCrop(size), v2.PILToTensor()]
@@ -25,17 +25,8 @@ def evaluation_transform(size: int) -> Callable[[Any], Tensor]:
 
 def training_transform(size: int) -> Callable[[Any], Tensor]:
     """A Pillow image to uint8 ``[3, size, size]``: random crop of 8 to 100 % of it, random flip."""
-    v2 = _v2()
+    v2 = import_torchvision("transforms.v2", purpose="reading image files")
     made: Callable[[Any], Tensor] = v2.Compose(
         [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
     )
     return made
-
-
-def _v2() -> Any:
-    with needs("torchvision", extra="vision", purpose="reading image files"):
-        try:
-            from torchvision.transforms import v2
-        except RuntimeError as error:  # its compiled ops are of another torch
-            raise ImportError(f"torchvision does not load beside this torch: {error}") from error
-    return v2
