@@ -58,7 +58,8 @@ def train(
     with bad_input():
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        trainer = Trainer(config, images or _load_data(config, reporter), reporter)
+        data_set = images or _load_data(config, reporter)
+        trainer = Trainer(config, data_set, reporter, fresh=state is None)
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()

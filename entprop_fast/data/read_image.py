@@ -50,3 +50,11 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "it is no image that Pillow knows"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def describe_image(path: Path) -> tuple[tuple[int, int], str]:
+    """Width and height in pixels, and Pillow's mode, out of the header of a readable image."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.size, image.mode

@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from entprop_fast import names
 from entprop_fast.data import AUGMENTS, LOADERS
+from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
 
 Value = str | int | float | bool
@@ -45,6 +46,12 @@ class Config:
     data_dir: str | None = _setting("folder of a data set that is not embedded", default=None)
     image_size: int | None = _setting(
         "height and width of images read from files, 224 when left out", default=None
+    )
+    weights: str | None = _setting(
+        "to start from: a file, or pretrained (the published ones of the network)", default=None
+    )
+    normalize: str = _setting(
+        "what the network does with images in [0, 1] first: none, imagenet or half", default="none"
     )
     method: str = _setting("training method, e.g. entprop")
     epochs: int = _setting("passes over the training images")
@@ -194,6 +201,7 @@ def _check(config: Config) -> None:
         "capture": CAPTURE_MODES,
         "augment": AUGMENTS,
         "loader": LOADERS,
+        "normalize": NORMALIZATIONS,
     }
     for name, known in choices.items():
         if getattr(config, name) not in known:

@@ -55,12 +55,15 @@ class Trainer:
         config: the settings.
         images: the data set.
         reporter: is told about epochs and failure signatures.
+        fresh: start from the weights that `config` names; a run that is continued brings its own.
 
     Raises:
         ValueError, TypeError: settings, network and data do not fit together.
     """
 
-    def __init__(self, config: Config, images: ImageSet, reporter: Reporter) -> None:
+    def __init__(
+        self, config: Config, images: ImageSet, reporter: Reporter, *, fresh: bool = True
+    ) -> None:
         self.config, self.reporter = config, reporter
         self.device = resolve_device(config.device)
         random.seed(config.seed)
@@ -69,8 +72,13 @@ class Trainer:
         if isinstance(images, ImageData):
             _check_dtypes(images)
         self.images = images
-        self.spec = network_for(config.arch, images, config.seed)
-        model = self.spec.build_for(config.method, config.options)
+        self.spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
+        model = self.spec.build_for(
+            config.method,
+            config.options,
+            weights=config.weights if fresh else None,
+            say=reporter.say,
+        )
         self.model = model.to(self.device).train()
         self.loader = create_loader(
             config.loader,

@@ -16,8 +16,14 @@ from torchvision import datasets
 from entprop_fast.data import load
 from entprop_fast.data.cifar import FORMS, Form
 from entprop_fast.data.members import inside, read_archive
-
-from .archives import cifar_files, cifar_images, cifar_names, make_official, write_folder, write_tar
+from tests.tiny_data.archives import (
+    cifar_files,
+    cifar_images,
+    cifar_names,
+    make_official,
+    write_folder,
+    write_tar,
+)
 
 ALL_FORMS = [pytest.param(n, f, id=f.folder) for n, forms in FORMS.items() for f in forms]
 PICKLED, BINARY = FORMS["cifar10"]
