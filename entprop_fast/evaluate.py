@@ -163,7 +163,7 @@ def _all(
                 f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        networks.append((name, model, _test_images(flags.dataset or spec.dataset, spec, flags)))
+        networks.append((name, model, _test_images(spec, flags, reporter)))
     if len({images.name for _, _, images in networks}) > 1:
         raise ValueError("the checkpoints are of several data sets: choose one with --dataset")
     found = []
@@ -184,8 +184,15 @@ def _all(
     return found
 
 
-def _test_images(dataset: str, spec: NetworkSpec, flags: Any) -> data.ImageSet:
-    images = data.load(dataset, data_dir=flags.data_dir, seed=spec.seed, image_size=spec.image_size)
+def _test_images(spec: NetworkSpec, flags: Any, reporter: Reporter) -> data.ImageSet:
+    dataset = flags.dataset or spec.dataset
+    images = data.load(
+        dataset,
+        data_dir=flags.data_dir,
+        seed=spec.seed,
+        image_size=spec.image_size,
+        say=reporter.say,
+    )
     channels = images.image_shape[0]
     if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
         raise ValueError(

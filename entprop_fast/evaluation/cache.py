@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ def cached_suite(
     digest = _digest(data, batch_size)
     root = folder / f"{data.name}-{scale}-seed{seed}-{digest[:12]}"
     marker = read_marker(root)
-    if marker is None or marker.get("clean") != digest or not set(kinds) <= set(marker["kinds"]):
+    if not _holds(marker, digest, kinds):
         write_arrays(
             data,
             root,
@@ -57,6 +58,15 @@ def cached_suite(
         )
     suite = open_suite(_ARRAYS, root, data, batch_size, extra=extra)
     return replace(suite, name=f"{data.name}, common corruptions")
+
+
+def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> bool:
+    return (
+        marker is not None
+        and marker.get("complete") is True
+        and marker.get("clean") == digest
+        and set(kinds) <= set(marker.get("kinds", ()))
+    )
 
 
 def _digest(data: ImageSet, batch_size: int) -> str:

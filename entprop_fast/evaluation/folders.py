@@ -117,7 +117,8 @@ def image_batches(files: FileList, size: int, batch_size: int) -> Iterator[tuple
     """
     rows = torch.arange(len(files)).split(batch_size)
     dataset = TransformedFiles(files, _AsItIsOr(size))
-    for images, labels in read_batches(dataset, rows, what=f"{files.root} image"):
+    workers = 0 if len(rows) == 1 else None  # a single batch is read sooner than they start
+    for images, labels in read_batches(dataset, rows, workers=workers, what=f"{files.root} image"):
         yield to_float(images), labels
 
 

@@ -93,6 +93,8 @@ def read_marker(root: Path) -> dict[str, Any] | None:
 
 
 def _marked(root: Path, marker: dict[str, Any]) -> str:
+    if marker.get("complete") is not True:
+        raise ValueError(f"{root} is a part of a set: the command that wrote it did not finish")
     if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
         raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
     return generated_source(marker["scale"], marker["seed"])

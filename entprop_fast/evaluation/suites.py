@@ -15,6 +15,7 @@ from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
     EXTRA_KINDS,
     Scale,
+    check_channels,
     common_corruption,
     to_bytes,
 )
@@ -90,6 +91,8 @@ def generated_suite(
 ) -> Suite:
     """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
     more = EXTRA_KINDS if extra else ()
+    for kind in (*COMMON_KINDS, *more):
+        check_channels(kind, data.image_shape[0])
 
     def samples() -> Iterator[Sample]:
         first = 0

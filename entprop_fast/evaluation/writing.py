@@ -43,11 +43,11 @@ def write_arrays(
         seed: of their draws.
         device: to work on.
         batch_size: images at a time.
-        about: goes into the marker file, which is written last.
+        about: goes into the marker file too.
         say: told each kind.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    (root / MARKER).unlink(missing_ok=True)
+    about = {**_about(data, kinds, scale, seed), **(about or {})}
+    _mark(root, about, complete=False)
     count, (channels, height, width) = data.num_test, data.image_shape
     labels = torch.cat([labels for _, labels in data.test_batches(batch_size)])
     small = np.uint8 if data.num_classes <= 256 else np.int64
@@ -71,7 +71,7 @@ def write_arrays(
         array.flush()
         del array
         part.replace(root / f"{kind}.npy")
-    _mark(root, data, kinds, scale, seed, about or {})
+    _mark(root, about, complete=True)
 
 
 def write_folders(
@@ -102,8 +102,8 @@ def write_folders(
     if len(set(places)) < len(places):
         twice = next(one for one in places if places.count(one) > 1)
         raise ValueError(f"two test images would both become {twice}")
-    root.mkdir(parents=True, exist_ok=True)
-    (root / MARKER).unlink(missing_ok=True)
+    about = _about(data, kinds, scale, seed)
+    _mark(root, about, complete=False)
     for first, images, _ in _batches(data, batch_size, device):
         if say:
             say(f"images {first} ... {first + len(images) - 1} of {data.num_test}")
@@ -116,7 +116,7 @@ def write_folders(
                     path = root / kind / str(severity) / places[first + i]
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels).save(path, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    _mark(root, data, kinds, scale, seed, {})
+    _mark(root, about, complete=True)
 
 
 def _batches(
@@ -128,20 +128,18 @@ def _batches(
         first += len(labels)
 
 
-def _mark(
-    root: Path,
-    data: ImageSet,
-    kinds: Sequence[str],
-    scale: Scale,
-    seed: int,
-    about: dict[str, Any],
-) -> None:
-    marker = {
+def _about(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> dict[str, Any]:
+    return {
         "source": generated_source(scale, seed),
         "dataset": data.name,
         "scale": scale,
         "seed": seed,
         "kinds": list(kinds),
-        **about,
     }
-    write_atomically(root / MARKER, (json.dumps(marker, indent=2) + "\n").encode())
+
+
+def _mark(root: Path, about: dict[str, Any], *, complete: bool) -> None:
+    """From the first file on, so that not even a part of a set can pass for an official one."""
+    root.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**about, "complete": complete}, indent=2)
+    write_atomically(root / MARKER, f"{text}\n".encode())

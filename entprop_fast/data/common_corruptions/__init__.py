@@ -3,9 +3,20 @@
 from entprop_fast.data.common_corruptions.generate import (
     COMMON_KINDS,
     EXTRA_KINDS,
+    check_channels,
+    check_kind,
     common_corruption,
     to_bytes,
 )
 from entprop_fast.data.common_corruptions.strengths import SCALES, Scale
 
-__all__ = ["COMMON_KINDS", "EXTRA_KINDS", "SCALES", "Scale", "common_corruption", "to_bytes"]
+__all__ = [
+    "COMMON_KINDS",
+    "EXTRA_KINDS",
+    "SCALES",
+    "Scale",
+    "check_channels",
+    "check_kind",
+    "common_corruption",
+    "to_bytes",
+]

@@ -77,16 +77,12 @@ def common_corruption(
             synchronise a GPU), values outside [0, 1].
         TypeError: images that are not floating.
     """
-    if kind not in _FUNCTIONS:
-        raise unknown("corruption", kind, _ALL)
+    check_kind(kind)
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     check_severity(severity)
     check_images(images, first)
-    channels = images.shape[1]
-    if channels not in (1, 3) or (kind == "saturate" and channels == 1):
-        wanted = "3" if kind == "saturate" else "1 or 3"
-        raise ValueError(f"images have {channels} channels; {kind} wants {wanted}")
+    check_channels(kind, images.shape[1])
     out = torch.empty_like(images, memory_format=torch.contiguous_format)
     if images.numel() == 0:
         return out
@@ -103,6 +99,20 @@ def common_corruption(
 
 def _of(images: Tensor) -> tuple[int, torch.device]:
     return len(images), images.device
+
+
+def check_kind(kind: str) -> None:
+    """``ValueError`` unless it is one of the 19."""
+    if kind not in _FUNCTIONS:
+        raise unknown("corruption", kind, _ALL)
+
+
+def check_channels(kind: str, channels: int) -> None:
+    """``ValueError`` unless images of so many channels can be corrupted in that way."""
+    wanted = (3,) if kind == "saturate" else (1, 3)
+    if channels not in wanted:
+        names = " or ".join(map(str, wanted))
+        raise ValueError(f"images have {channels} channels; {kind} wants {names}")
 
 
 def to_bytes(images: Tensor) -> Tensor:
