@@ -17,6 +17,7 @@ import scipy.ndimage as ndi
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.signal import fftconvolve
 
 Array = NDArray[Any]
 
@@ -64,7 +65,11 @@ def defocus_blur(x: Array, draws: Draws, radius: float, softness: float) -> Arra
     near = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * softness**2))
     soft = np.outer(near, near) / near.sum() ** 2
     kernel = ndi.correlate(disk / disk.sum(), soft, mode="mirror")
-    return np.stack([ndi.correlate(x[..., c], kernel, mode="mirror") for c in range(x.shape[2])], 2)
+    if radius <= 2:  # a few pixels that count
+        parts = [ndi.correlate(x[..., c], kernel, mode="mirror") for c in range(x.shape[2])]
+        return np.stack(parts, axis=2)
+    padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    return np.asarray(fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1)))
 
 
 def glass_blur(x: Array, draws: Draws, sigma: float, reach: float, iterations: float) -> Array:

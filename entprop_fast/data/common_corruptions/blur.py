@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from entprop_fast.data.counter_random import keys_of, packed_uniforms
 from entprop_fast.data.filters import gaussian_blur as smooth
-from entprop_fast.data.filters import warp
 
 _JUMPS = 7  # doublings of a chain of moved pixels; each link has a probability below 0.42
+_FEW = 25  # weights of a kernel, up to which a sum is faster than Fourier transforms
 _FAINTEST = 1e-7  # of a kernel's largest weight; less than a hundredth of an 8-bit level
 
 
@@ -25,12 +27,18 @@ def gaussian_blur(images: Tensor, keys: Tensor, sigma: float) -> Tensor:
 def defocus_blur(images: Tensor, keys: Tensor, radius: float, softness: float) -> Tensor:
     """A disk of ``radius`` pixels, its edge smoothed by ``softness``; the image is mirrored around.
 
-    The sums over the disk are products of Fourier transforms.
+    A small disk is a sum of shifted copies, a large one a product of Fourier transforms.
     """
     kernel = _disk(radius, softness)
     height, width = images.shape[2:]
     reach = kernel.shape[0] // 2
     padded = mirrored(images, reach)
+    if kernel.numel() <= _FEW:
+        total = torch.zeros_like(images)
+        for (down, right), weight in np.ndenumerate(kernel.numpy()):
+            part = padded[:, :, down : down + height, right : right + width]
+            total.add_(part, alpha=float(weight))
+        return total
     size = (height + 2 * reach, width + 2 * reach)
     spectrum = torch.fft.rfft2(kernel.to(images), s=size)  # the kernel equals its own mirror image
     blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * spectrum, s=size)
@@ -141,6 +149,7 @@ def line_blur(images: Tensor, degrees: Tensor, radius: float, sigma: float) -> T
 
 def zoom_blur(images: Tensor, keys: Tensor, *factors: float) -> Tensor:
     """The mean of the image and of itself enlarged by each of the ``factors``."""
+    images = images.contiguous(memory_format=torch.channels_last)  # in which zooming is fastest
     total = images.clone()
     for factor in factors:
         total += zoomed(images, factor)
@@ -152,18 +161,15 @@ def zoomed(images: Tensor, factor: float) -> Tensor:
 
     There the corners' centres stay corners, so the exact factor depends on rounded sizes.
     """
-    height, width = images.shape[2:]
-    y, x = (_zoom_places(side, factor, images) for side in (height, width))
-    shape = (1, height, width)
-    # All images move alike: as channels of one image they share the work on the coordinates.
-    one = images.reshape(1, -1, height, width)
-    return warp(one, x.expand(shape), y[:, None].expand(shape), edges="nearest").view_as(images)
+    sides = images.shape[2:]
+    crops = [math.ceil(side / factor) for side in sides]
+    large = [round(crop * factor) for crop in crops]
+    middle = _middle(images, crops)
+    enlarged = F.interpolate(middle, size=large, mode="bilinear", align_corners=True)
+    return _middle(enlarged, sides)
 
 
-def _zoom_places(side: int, factor: float, like: Tensor) -> Tensor:
-    """Where each of ``side`` pixels comes from, in pixels."""
-    crop = math.ceil(side / factor)
-    enlarged = round(crop * factor)
-    first, trimmed = (side - crop) // 2, (enlarged - side) // 2
-    place = torch.arange(trimmed, trimmed + side, device=like.device, dtype=torch.float64)
-    return (first + place * ((crop - 1) / max(enlarged - 1, 1))).to(like.dtype)
+def _middle(images: Tensor, sides: Sequence[int]) -> Tensor:
+    """Cut out the middle; an odd pixel too many is on the right or at the bottom."""
+    top, left = ((whole - side) // 2 for whole, side in zip(images.shape[2:], sides, strict=True))
+    return images[:, :, top : top + sides[0], left : left + sides[1]]

@@ -90,7 +90,11 @@ def jpeg_compression(images: Tensor, keys: Tensor, quality: float) -> Tensor:
         grey = before.shape[2] == 1
         picture = Image.fromarray(before[:, :, 0] if grey else before)
         picture.save(file, "JPEG", quality=int(quality))
-        after[...] = np.asarray(Image.open(file, formats=["JPEG"])).reshape(before.shape)
+        # The decoder alone: `Image.open` reads the file's header in Python.
+        decoded_picture = Image.frombytes(
+            picture.mode, picture.size, file.getvalue(), "jpeg", picture.mode, ""
+        )
+        after[...] = np.asarray(decoded_picture).reshape(before.shape)
     return torch.from_numpy(decoded).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 255
 
 
