@@ -9,6 +9,7 @@ from bench.corruptions.cases import CASES, SIZES, Size
 from bench.rows import Row
 
 NAME = "corruptions_cpu"
+PART = "corruptions"  # of the page
 ALL = "all 15 x 5"
 
 
@@ -97,7 +98,7 @@ def section() -> str:
         for size in SIZES
     )
     return "\n".join(lines_of(found)) + (
-        "\n\nCPU seconds for all five severities of so many images, on one thread, float32 to bytes. "
+        "\n\nCPU seconds for all five severities of so many images, one thread, float32 to bytes. "
         f"Scaled from fewer images, interleaved, medians: {fractions}. The other chain is NumPy, "
         "SciPy and Pillow called image by image (bench/corruptions/per_image.py), without "
         f"scikit-image's own checks. Made by `pytest bench/corruptions` ({first['machine']}; "

@@ -83,7 +83,8 @@ def jpeg_compression(images: Tensor, keys: Tensor, quality: float) -> Tensor:
     """Through Pillow's JPEG encoder and decoder, image by image on the host."""
     with needs("PIL", extra="vision", purpose="corruption 'jpeg_compression'"):
         from PIL import Image
-    pixels = (images * 255).round().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    levels = (images * 255).round_().clamp_(0, 255).to(torch.uint8)
+    pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     decoded = np.empty_like(pixels)
     for before, after in zip(pixels, decoded, strict=True):
         file = io.BytesIO()
