@@ -184,10 +184,10 @@ def test_wrong_counts_are_refused(
         with pytest.raises(ValueError, match=message):
             load("cifar10", data_dir=tmp_path)
 
-    refused("holds 19 test images, the official set 20", train, (pixels[:-1], labels[:-1]))
+    refused("holds 9 test images, the official set 10", train, (pixels[:-1], labels[:-1]))
     others = labels.copy()
     others[labels == 3] = 4
-    refused("class 3 has 0 test images, the official set 2 of each", train, (pixels, others))
+    refused("class 3 has 0 test images, the official set 1 of each", train, (pixels, others))
     others = labels.copy()
     others[0] = 10
     refused("a test label is 10, the 10 classes are 0 to 9", train, (pixels, others))
