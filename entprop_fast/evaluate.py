@@ -112,7 +112,7 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
                 f"--norms aux: {flags.checkpoint} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        images = _test_images(flags.dataset or spec.dataset, spec, flags.data_dir)
+        images = _test_images(flags.dataset or spec.dataset, spec, flags.data_dir, reporter.say)
         scores = _scores(model.to(device), images, device, norms, flags.batch_size)
     row = {"norms": norms, "SA": scores.sa, "RA": scores.ra, "Hscore": scores.hscore}
     reporter.console.print(corruption_table(scores.corruptions))
@@ -123,8 +123,17 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
             run_folder.write_json(Path(flags.out), described | asdict(scores))
 
 
-def _test_images(dataset: str, spec: NetworkSpec, data_dir: str | None) -> data.ImageSet:
-    images = data.load(dataset, data_dir=data_dir, seed=spec.seed, image_size=spec.image_size)
+def _test_images(
+    dataset: str, spec: NetworkSpec, data_dir: str | None, say: Callable[[str], None]
+) -> data.ImageSet:
+    images = data.load(
+        dataset,
+        data_dir=data_dir,
+        seed=spec.seed,
+        image_size=spec.image_size,
+        test_only=True,
+        say=say,
+    )
     channels = images.image_shape[0]
     if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
         raise ValueError(
