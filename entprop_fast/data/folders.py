@@ -58,7 +58,7 @@ def _class_folder_splits(root: Path, test: str) -> Splits:
 
 
 def _class_folders(root: Path, split: str) -> tuple[tuple[str, ...], Listed]:
-    """torchvision's reading: the classes are the sorted names of the folders, none of them empty."""
+    """torchvision's reading: the sorted names of the folders, of which none may be empty."""
     datasets = import_torchvision("datasets", purpose="listing folders of images")
     try:
         found = datasets.ImageFolder(root / split)
