@@ -22,7 +22,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table, scores_table
 from entprop_fast.run.results import Scores, evaluate_batches
 from entprop_fast.run.signals import StopSignals
-from entprop_fast.run.trainer import EVALUATION_BATCH, resolve_device
+from entprop_fast.run.trainer import EVALUATION_BATCH, FILES_BATCH, resolve_device
 
 NORMS = ("main", "aux")
 
@@ -35,7 +35,9 @@ _Flags = cli.flag_class(
     cli.optional_flag("data_dir", str, "folder of a data set that is not embedded"),
     cli.optional_flag("norms", str, "main (the default, what is deployed) or aux"),
     cli.optional_flag(
-        "batch_size", int, f"images in a forward pass, {EVALUATION_BATCH} when left out"
+        "batch_size",
+        int,
+        f"images in a forward pass; {EVALUATION_BATCH}, or {FILES_BATCH} from files, when left out",
     ),
     cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
     cli.optional_flag("threads", int, "CPU threads, torch's choice when left out"),
@@ -146,7 +148,8 @@ def _test_images(
 def _scores(
     model: nn.Module, images: data.ImageSet, device: torch.device, norms: str, batch: int | None
 ) -> Scores:
-    batch_size = EVALUATION_BATCH if batch is None else batch
+    usual = FILES_BATCH if isinstance(images, data.ImageFiles) else EVALUATION_BATCH
+    batch_size = usual if batch is None else batch
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for pictures, labels in images.test_batches(batch_size):

@@ -120,6 +120,7 @@ def test_torchvisions_published_weights(
     arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(3)
     state = torchvision.models.resnet18().state_dict()
     cached = tmp_path / "hub" / "checkpoints"

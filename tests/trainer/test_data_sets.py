@@ -136,8 +136,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: Capture) -> None:
 
 
 REFUSED = {
-    "--recipe cifar100": r"fetch cifar-100-python.tar.gz \(169,001,437 bytes, md5 eb90.*--data-dir",
-    "--recipe cub --data-dir {tmp}": "fetch CUB_200_2011.tgz .* and unpack it there",
+    "--recipe cifar100": r"needs --data-dir DIR: fetch cifar-100-python.tar.gz \(169,001,437 bytes",
+    "--recipe cub --data-dir {tmp}": "fetch CUB_200_2011.tgz .* and unpack it in /",
     "--recipe cub --data-dir {tmp}/none": "there is no such folder",
     "--recipe digits --image-size 32": "image_size = 32: the images of 'digits' have one size",
     "--recipe digits --augment resized-crop-flip": "'resized-crop-flip' is for images read from",
