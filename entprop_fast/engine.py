@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from entprop_fast import checkpoint, data
-from entprop_fast.data import ImageSet
+from entprop_fast.data import ImageSet, UnreadableImage
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.config import Config, differences
-from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import Summary, finish
 from entprop_fast.run.run_folder import RunFolder
@@ -71,7 +71,10 @@ def train(
     if watch is not None:
         watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
-    return finish(trainer, folder)
+    try:
+        return finish(trainer, folder)
+    except UnreadableImage as error:
+        raise RunFailed(f"{error}; --resume evaluates again") from None
 
 
 def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:

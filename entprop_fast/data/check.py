@@ -14,7 +14,7 @@ from entprop_fast.data import cifar
 from entprop_fast.data.datasets import FILES, FOLDER, TENSORS, find_splits
 from entprop_fast.data.image_data import ImageData
 from entprop_fast.data.lists import Listed, Splits
-from entprop_fast.data.official import SOURCES, md5_of
+from entprop_fast.data.official import SOURCES
 from entprop_fast.data.read_image import describe_image, read_image
 from entprop_fast.names import unknown
 
@@ -123,7 +123,7 @@ def _archives(name: str, data_dir: Path, report: Report) -> None:
     for official in SOURCES[name].files if name in SOURCES else ():
         path = data_dir / official.name
         if path.is_file():
-            same = path.stat().st_size == official.size and md5_of(path) == official.md5
+            same = official.is_at(path)
             report.facts.append((official.name, "as published" if same else "differs"))
             if not same:
                 report.problems.append(f"{path} is not the published {official}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
@@ -45,6 +46,7 @@ def load(
     train_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    test_only: bool = False,
     say: Say | None = None,
 ) -> ImageData: ...
 
@@ -57,6 +59,7 @@ def load(
     train_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    test_only: bool = False,
     say: Say | None = None,
 ) -> ImageSet: ...
 
@@ -68,6 +71,7 @@ def load(
     train_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    test_only: bool = False,
     say: Say | None = None,
 ) -> ImageSet:
     """A data set with its training and test split; docs/data.md says what each needs on disk.
@@ -85,6 +89,7 @@ def load(
             within each larger one. None keeps all.
         seed: of the digits' split and the subset, 0 to 2^32 - 1.
         image_size: height and width of images that are read from files, None for 224.
+        test_only: the training images of a data set of files are not opened, and may be missing.
         say: is told which images are left out, and what takes long; None: a warning tells.
 
     Raises:
@@ -111,12 +116,16 @@ def load(
         return load_cifar(name, folder, train_size, seed)
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size = {image_size} must be at least 1")
-    splits = find_splits(name, folder)
-    return _image_files(name, splits, train_size, seed, image_size or IMAGE_SIZE, say)
+    splits = find_splits(name, folder, test_only=test_only)
+    _compare_counts(name, splits, say)
+    if train_size is not None:
+        splits = _fewer(name, splits, train_size, seed)
+    data = _image_files(name, splits, image_size or IMAGE_SIZE, say)
+    return data if test_only else _without_unreadable(data, say)
 
 
-def find_splits(name: str, data_dir: Path | None) -> Splits:
-    """The images that a data set of files lists.
+def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:
+    """The images that a data set of files lists; none for training only if ``test_only``.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
@@ -129,11 +138,11 @@ def find_splits(name: str, data_dir: Path | None) -> Splits:
                 f"data set {name!r}: {path} has neither train/ nor train.txt; docs/data.md shows "
                 "both forms"
             )
-        return check_splits(path, found)
+        return check_splits(path, found, test_only=test_only)
     found = None if data_dir is None else FILES[name](data_dir)
     if found is None:
         raise missing(name, data_dir)
-    return check_splits(found.root, found)
+    return check_splits(found.root, found, test_only=test_only)
 
 
 def _folder_path(name: str, data_dir: Path | None) -> Path:
@@ -145,35 +154,38 @@ def _folder_path(name: str, data_dir: Path | None) -> Path:
     return path if data_dir is None else data_dir / path
 
 
-def _image_files(
-    name: str, splits: Splits, train_size: int | None, seed: int, image_size: int, say: Say | None
-) -> ImageFiles:
-    listed = splits.train
-    if train_size is not None:
-        labels = np.array([label for _, label in listed])
-        listed = [listed[row] for row in stratified_subset(name, labels, train_size, seed)]
-    train, test = _file_list(splits.root, listed), _file_list(splits.root, splits.test)
+def _fewer(name: str, splits: Splits, train_size: int, seed: int) -> Splits:
+    labels = np.array([label for _, label in splits.train])
+    kept = stratified_subset(name, labels, train_size, seed)
+    return replace(splits, train=[splits.train[row] for row in kept])
+
+
+def _image_files(name: str, splits: Splits, image_size: int, say: Say | None) -> ImageFiles:
+    test = _file_list(splits.root, splits.test)
     if bad := unreadable(test, say):
         raise ValueError(
             f"data set {name!r}: {summary('test', len(test), bad)}; every one counts in an "
             "accuracy, so mend them, or take them from the list"
         )
-    skipped = unreadable(train, say)
-    if skipped:
-        _tell(f"data set {name!r}: {summary('training', len(train), skipped)}; left out", say)
-        train = train.kept([row for row in range(len(train)) if row not in skipped])
-        if not len(train):
-            raise ValueError(f"data set {name!r}: no training image can be read")
-    _compare_counts(name, splits, say)
     return ImageFiles(
         name,
-        train,
+        _file_list(splits.root, splits.train),
         test,
         splits.class_names,
         image_size,
         official_corruptions=_OFFICIAL_CORRUPTIONS.get(name),
-        skipped=tuple(skipped.values()),
     )
+
+
+def _without_unreadable(data: ImageFiles, say: Say | None) -> ImageFiles:
+    skipped = unreadable(data.train, say)
+    if not skipped:
+        return data
+    _tell(f"data set {data.name!r}: {summary('training', data.num_train, skipped)}; left out", say)
+    kept = [row for row in range(data.num_train) if row not in skipped]
+    if not kept:
+        raise ValueError(f"data set {data.name!r}: no training image can be read")
+    return replace(data, train=data.train.kept(kept), skipped=tuple(skipped.values()))
 
 
 def _file_list(root: Path, listed: Listed) -> FileList:
@@ -181,10 +193,12 @@ def _file_list(root: Path, listed: Listed) -> FileList:
 
 
 def _compare_counts(name: str, splits: Splits, say: Say | None) -> None:
-    """Say so where a set is not the one that published numbers are of."""
+    """Say so where a test set is not the one that published numbers are of."""
     official = SOURCES[name].counts if name in SOURCES else None
-    found = (len(splits.train), len(splits.test), len(splits.class_names))
-    if official is not None and found != official:
+    if official is None:
+        return
+    found = (len(splits.train) or official[0], len(splits.test), len(splits.class_names))
+    if found != official:
         _tell(
             f"data set {name!r} in {splits.root} has {found[0]:,} training and {found[1]:,} test "
             f"images of {found[2]:,} classes, the official one {official[0]:,}, {official[1]:,} "
@@ -197,4 +211,4 @@ def _tell(message: str, say: Say | None) -> None:
     if say is not None:
         say(message)
     else:
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=3)

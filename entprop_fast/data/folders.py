@@ -15,46 +15,53 @@ def imagenet(data_dir: Path) -> Splits | None:
     """``train/<wnid>/*`` and ``val/<wnid>/*``, or ``val/*`` as its archive unpacks.
 
     The latter takes its labels from the development kit, ``ILSVRC2012_devkit_t12/``. Labels number
-    the wnids in their alphabetical order, as torchvision's and timm's weights expect.
+    the wnids in their alphabetical order, as torchvision's and timm's weights expect. Without
+    ``train/``, which an evaluation does not need, the classes are those of ``val/``.
     """
-    if not (data_dir / "train").is_dir() or not (data_dir / "val").is_dir():
+    if not (data_dir / "val").is_dir():
+        return None
+    if any(entry.is_dir() for entry in (data_dir / "val").iterdir()):
+        return _class_folder_splits(data_dir, "val")
+    if not (data_dir / "train").is_dir():
         return None
     classes, train = _class_folders(data_dir, "train")
-    if any(entry.is_dir() for entry in (data_dir / "val").iterdir()):
-        test_classes, test = _class_folders(data_dir, "val")
-        test = _renumbered(data_dir / "val", test, test_classes, classes)
-    else:
-        test = _flat_validation(data_dir, classes)
-    return Splits(data_dir, train, test, classes)
+    return Splits(data_dir, train, _flat_validation(data_dir, classes), classes)
 
 
 def folder(path: Path) -> Splits | None:
-    """``train`` and ``test`` (else ``val``), each a folder of class folders or a ``.txt`` list.
+    """``train`` and ``test`` (else ``val``), each a ``.txt`` list or a folder of class folders.
 
     A line of a list is ``file label``, the file within ``path`` and the label a number from 0;
     ``classes.txt`` names the classes, a line each, where there is one.
     """
-    if (path / "train").is_dir():
-        test = next((name for name in ("test", "val") if (path / name).is_dir()), None)
-        if test is None:
-            raise ValueError(f"{path} has train/ but neither test/ nor val/")
-        classes, train = _class_folders(path, "train")
-        test_classes, tested = _class_folders(path, test)
-        return Splits(path, train, _renumbered(path / test, tested, test_classes, classes), classes)
     if (path / "train.txt").is_file():
         test = next((name for name in ("test", "val") if (path / f"{name}.txt").is_file()), None)
         if test is None:
             raise ValueError(f"{path} has train.txt but neither test.txt nor val.txt")
         train, tested = (_list(path / f"{name}.txt") for name in ("train", test))
         return Splits(path, train, tested, _class_names(path, train))
+    test = next((name for name in ("test", "val") if (path / name).is_dir()), None)
+    if test is not None:
+        return _class_folder_splits(path, test)
+    if (path / "train").is_dir():
+        raise ValueError(f"{path} has train/ but neither test/ nor val/")
     return None
 
 
+def _class_folder_splits(root: Path, test: str) -> Splits:
+    """``train/`` and that folder; without the former, no training images."""
+    names, tested = _class_folders(root, test)
+    if not (root / "train").is_dir():
+        return Splits(root, [], tested, names)
+    classes, train = _class_folders(root, "train")
+    return Splits(root, train, _renumbered(root / test, tested, names, classes), classes)
+
+
 def _class_folders(root: Path, split: str) -> tuple[tuple[str, ...], Listed]:
-    """torchvision's reading: classes are the sorted names of the folders that hold images."""
+    """torchvision's reading: the sorted names of the folders, of which none may be empty."""
     datasets = import_torchvision("datasets", purpose="listing folders of images")
     try:
-        found = datasets.ImageFolder(root / split, allow_empty=True)
+        found = datasets.ImageFolder(root / split)
     except FileNotFoundError as error:
         raise ValueError(f"{root / split}: {error}") from error
     listed = [(str(Path(file).relative_to(root)), int(label)) for file, label in found.samples]

@@ -51,18 +51,19 @@ def number(path: Path, text: str) -> int:
         raise ValueError(f"{path}: {text!r} is no whole number") from None
 
 
-def check_splits(source: Path, splits: Splits) -> Splits:
+def check_splits(source: Path, splits: Splits, *, test_only: bool = False) -> Splits:
     """The same, once it is known to be usable.
 
     Raises:
-        ValueError: an empty split, fewer than two classes, a label that is none of them, a file
-            that lies outside of the root or is listed twice.
+        ValueError: no test images, or no training images unless ``test_only``; fewer than two
+            classes; a label that is none of them; a file that lies outside of the root or is
+            listed twice.
     """
     classes = len(splits.class_names)
     if classes < 2:
         raise ValueError(f"{source} has {classes} classes, at least 2 are needed")
     for what, listed in (("training", splits.train), ("test", splits.test)):
-        if not listed:
+        if not listed and not (test_only and what == "training"):
             raise ValueError(f"{source} lists no {what} images")
         for file, label in listed:
             if not 0 <= label < classes:

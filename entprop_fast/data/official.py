@@ -12,11 +12,17 @@ class OfficialFile:
     """A file as its authors publish it."""
 
     name: str
-    size: int  # bytes
+    size: int | None  # bytes; None: nobody says
     md5: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.size:,} bytes, md5 {self.md5})"
+        size = "" if self.size is None else f"{self.size:,} bytes, "
+        return f"{self.name} ({size}md5 {self.md5})"
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file there is this one, bit for bit."""
+        same_size = self.size is None or path.stat().st_size == self.size
+        return same_size and md5_of(path) == self.md5
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Source:
     Attributes:
         page: that offers the files.
         files: all of them, or, if `either`, any one.
-        place: what to do with them, completing "and".
+        place: what to do with them, completing "fetch them and"; DIR is the folder.
         either: one of the files is enough.
         counts: training images, test images and classes of the official set; None: any.
     """
@@ -45,7 +51,7 @@ SOURCES: dict[str, Source] = {
             OfficialFile("cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a"),
             OfficialFile("cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
         ),
-        "put it there as it is, or unpacked",
+        "put it into DIR as it is, or unpacked",
         either=True,
         counts=(50_000, 10_000, 10),
     ),
@@ -59,14 +65,14 @@ SOURCES: dict[str, Source] = {
                 "cifar-100-binary.tar.gz", 168_513_733, "03b5dce01913d631647c71ecec9e9cb8"
             ),
         ),
-        "put it there as it is, or unpacked",
+        "put it into DIR as it is, or unpacked",
         either=True,
         counts=(50_000, 10_000, 100),
     ),
     "cub": Source(
         "https://data.caltech.edu/records/65de6-vp158",
         (OfficialFile("CUB_200_2011.tgz", 1_150_585_339, "97eceeb196236b17998738112f37df78"),),
-        "unpack it there (tar -xzf CUB_200_2011.tgz)",
+        "unpack it in DIR (tar -xzf CUB_200_2011.tgz)",
         counts=(5_994, 5_794, 200),
     ),
     "pets": Source(
@@ -75,7 +81,7 @@ SOURCES: dict[str, Source] = {
             OfficialFile("images.tar.gz", 791_918_971, "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
             OfficialFile("annotations.tar.gz", 19_173_078, "95a8c909bbe2e81eed6a22bccdf3f68f"),
         ),
-        "unpack both there (images/ and annotations/ lie side by side)",
+        "unpack both in DIR (images/ and annotations/ lie side by side)",
         counts=(3_680, 3_669, 37),
     ),
     "cars": Source(
@@ -88,7 +94,7 @@ SOURCES: dict[str, Source] = {
                 "cars_test_annos_withlabels.mat", 185_758, "b0a2b23655a3edd16d84508592a98d10"
             ),
         ),
-        "unpack the archives there (cars_train/, cars_test/, devkit/ and the .mat side by side)",
+        "unpack the archives in DIR (cars_train/, cars_test/, devkit/ and the .mat side by side)",
         counts=(8_144, 8_041, 196),
     ),
     "imagenet": Source(
@@ -100,11 +106,9 @@ SOURCES: dict[str, Source] = {
             OfficialFile(
                 "ILSVRC2012_img_val.tar", 6_744_924_160, "29b22e2961454d5413ddabcf34fc5622"
             ),
-            OfficialFile(
-                "ILSVRC2012_devkit_t12.tar.gz", 2_568_145, "fa75699e90414af021442c21a62c3abf"
-            ),
+            OfficialFile("ILSVRC2012_devkit_t12.tar.gz", None, "fa75699e90414af021442c21a62c3abf"),
         ),
-        "unpack them there as train/<wnid>/*.JPEG and val/*.JPEG (docs/data.md has the commands)",
+        "unpack them in DIR as train/<wnid>/*.JPEG and val/*.JPEG (docs/data.md has the commands)",
         counts=(1_281_167, 50_000, 1_000),
     ),
 }
@@ -114,10 +118,10 @@ def missing(name: str, data_dir: Path | None) -> FileNotFoundError:
     """The error for a data set that is not there: what to fetch, from where, where to put it."""
     source = SOURCES[name]
     files = (" or " if source.either else ", ").join(map(str, source.files))
-    where = "is on no disk yet" if data_dir is None else f"is not in {data_dir}"
-    ending = "; then name that folder with --data-dir" if data_dir is None else ""
+    where = "needs --data-dir DIR" if data_dir is None else f"is not in {data_dir}"
+    place = source.place if data_dir is None else source.place.replace("DIR", str(data_dir))
     return FileNotFoundError(
-        f"data set {name!r} {where}: fetch {files} from {source.page} and {source.place}{ending}"
+        f"data set {name!r} {where}: fetch {files} from {source.page} and {place}"
     )
 
 
@@ -127,7 +131,7 @@ def check_archive(path: Path, official: OfficialFile) -> None:
     hint = (
         "fetch it again; one that you packed yourself, unpack: a folder is judged by what it holds"
     )
-    if size != official.size:
+    if official.size is not None and size != official.size:
         raise ValueError(
             f"{path} has {size:,} bytes, the official {official.name} {official.size:,}: {hint}"
         )

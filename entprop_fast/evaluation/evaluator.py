@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.data import SEVERITIES, ImageSet, channels_last
+from entprop_fast.data import SEVERITIES, ImageData, ImageSet, channels_last
 from entprop_fast.data.common_corruptions import Scale
 from entprop_fast.evaluation import attacks, cache, folders, intervals, official, suites
 from entprop_fast.evaluation.corruption_error import corruption_errors
@@ -25,6 +25,7 @@ from entprop_fast.modes import evaluating
 SMALL = 64  # pixels up to which CIFAR-C's strengths are the ones to use
 
 _DIGITS = "digits"
+_BATCH, _LARGE_BATCH = 500, 100  # images in a forward pass, as after a training run
 
 
 class Evaluator:
@@ -41,7 +42,8 @@ class Evaluator:
         self.model, self.data, self.options = model, data, options
         self.say = say or _silent
         small = max(data.image_shape[1:]) <= SMALL
-        self.batch_size = (500 if small else 100) if batch_size is None else batch_size
+        usual = _BATCH if small and isinstance(data, ImageData) else _LARGE_BATCH
+        self.batch_size = usual if batch_size is None else batch_size
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
         if not data.num_test:

@@ -37,7 +37,8 @@ def evaluate_model(
         name: of the network, in tables.
         normalization: (mean, std) per channel that the network's inputs went through; None: it
             takes images in [0, 1].
-        batch_size: images in a forward pass; None: 500, or 100 above 64 pixels.
+        batch_size: images in a forward pass; None: 500, or 100 above 64 pixels
+            and from files.
         say: told what is being measured.
 
     Returns:

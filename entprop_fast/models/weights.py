@@ -98,10 +98,10 @@ def _published(arch: str, tag: str, in_channels: int) -> State:
             return external.torchvision_weights(inner, tag or DEFAULT_TAG)
         if arch in resnet.LAYOUTS:  # the keys are the same
             return external.torchvision_weights(arch, tag or DEFAULT_TAG)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"weights 'pretrained' of {arch!r} cannot be fetched here ({error}); --weights FILE "
-            "takes a file of them"
+            f"weights 'pretrained' of {arch!r} cannot be fetched or read here ({error}); "
+            "--weights FILE takes a file of them"
         ) from error
     raise ValueError(
         f"weights 'pretrained': nobody publishes those of {arch!r}; "

@@ -184,10 +184,10 @@ def test_wrong_counts_are_refused(
         with pytest.raises(ValueError, match=message):
             load("cifar10", data_dir=tmp_path)
 
-    refused("holds 19 test images, the official set 20", train, (pixels[:-1], labels[:-1]))
+    refused("holds 9 test images, the official set 10", train, (pixels[:-1], labels[:-1]))
     others = labels.copy()
     others[labels == 3] = 4
-    refused("class 3 has 0 test images, the official set 2 of each", train, (pixels, others))
+    refused("class 3 has 0 test images, the official set 1 of each", train, (pixels, others))
     others = labels.copy()
     others[0] = 10
     refused("a test label is 10, the 10 classes are 0 to 9", train, (pixels, others))
@@ -287,7 +287,7 @@ def test_outside(file: str) -> None:
 
 @pytest.mark.parametrize("name", FORMS)
 def test_what_to_fetch_and_where_to_put_it(name: Any, tmp_path: Path) -> None:
-    for data_dir, where in ((None, "then name that folder with --data-dir"), (tmp_path, "not in")):
+    for data_dir, where in ((None, "needs --data-dir DIR"), (tmp_path, f"into {tmp_path} as")):
         with pytest.raises(FileNotFoundError) as caught:
             load(name, data_dir=data_dir)
         message = str(caught.value)
@@ -303,10 +303,14 @@ def test_train_size_is_a_stratified_subset_by_seed(
     write_folder(tmp_path / BINARY.folder, cifar_files("cifar10", BINARY))
     make_official(monkeypatch, "cifar10")
 
+    whole = [i.numpy().tobytes() for i in load("cifar10", data_dir=tmp_path).train_images]
+
     def kept(size: int, seed: int) -> set[bytes]:
         data = load("cifar10", data_dir=tmp_path, train_size=size, seed=seed)
         assert data.train_labels.bincount().tolist() == [size // 10] * 10
-        return {image.numpy().tobytes() for image in data.train_images}
+        images = [image.numpy().tobytes() for image in data.train_images]
+        assert images == [image for image in whole if image in set(images)]  # in their order
+        return set(images)
 
     assert kept(10, 0) < kept(30, 0) < kept(50, 0)
     assert kept(30, 0) != kept(30, 1)

@@ -236,6 +236,24 @@ def test_a_file_that_breaks_later_is_named(tmp_path: Path) -> None:
         list(data.test_batches(3, workers=0))
 
 
+@pytest.mark.parametrize("kind", ["imagenet", "folder"])
+def test_an_evaluation_needs_no_training_images(kind: str, tmp_path: Path) -> None:
+    whole = written(kind, tmp_path)
+    name = "imagenet" if kind == "imagenet" else f"folder:{tmp_path}"
+    where = tmp_path if kind == "imagenet" else None
+    for path in (tmp_path / "train").rglob("*.*"):
+        path.write_bytes(b"")
+    data = files(load(name, data_dir=where, image_size=SIZE, test_only=True))
+    assert data.skipped == () and data.num_train == whole.num_train
+    (tmp_path / "train").rename(tmp_path / "aside")
+    data = files(load(name, data_dir=where, image_size=SIZE, test_only=True))
+    assert (data.num_train, data.class_names) == (0, whole.class_names)
+    for found, truth in zip(data.test_batches(9), whole.test_batches(9), strict=True):
+        assert torch.equal(found[0], truth[0]) and torch.equal(found[1], truth[1])
+    with pytest.raises(ValueError, match="lists no training images"):
+        load(name, data_dir=where)
+
+
 def test_train_size_is_a_stratified_subset(tmp_path: Path) -> None:
     layouts.imagenet(tmp_path)
 

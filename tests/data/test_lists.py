@@ -94,6 +94,21 @@ def test_a_test_class_that_training_lacks(sets: Path) -> None:
         strange.rmdir()
 
 
+def test_a_folder_that_is_no_class(sets: Path) -> None:
+    stray = sets / "classes" / "train" / ".cache"
+    stray.mkdir()
+    try:
+        with pytest.raises(ValueError, match=r"no valid file for the classes \.cache"):
+            find_splits("folder:classes", sets)
+    finally:
+        stray.rmdir()
+
+
+def test_lists_go_before_folders(tmp_path: Path) -> None:
+    path = layouts.folder(layouts.listed(tmp_path))
+    assert all("my image" in file for file, _ in find_splits(f"folder:{path}", None).train)
+
+
 def test_a_test_folder_may_have_fewer_classes(tmp_path: Path) -> None:
     path = layouts.folder(tmp_path)
     for file in (path / "test" / "class 0").iterdir():

@@ -21,7 +21,7 @@ from entprop_fast.data.cifar import FORMS, Form
 Bytes = NDArray[np.uint8]
 
 # Images a class: of training (a multiple of CIFAR-10's five files) and of test.
-TRAIN, TEST = 5, 2
+TRAIN, TEST = 5, 1
 
 
 def cifar_images(name: str) -> tuple[tuple[Bytes, Bytes], tuple[Bytes, Bytes]]:
