@@ -78,6 +78,7 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
             data_dir=flags.data_dir,
             seed=seed,
             image_size=flags.image_size,
+            test_only=True,
             say=reporter.say,
         )
         for kind in kinds:

@@ -191,6 +191,7 @@ def _test_images(spec: NetworkSpec, flags: Any, reporter: Reporter) -> data.Imag
         data_dir=flags.data_dir,
         seed=spec.seed,
         image_size=spec.image_size,
+        test_only=True,
         say=reporter.say,
     )
     channels = images.image_shape[0]

@@ -28,7 +28,7 @@ def imagenet(tmp_path: Path) -> Path:
 def test_the_full_report_in_one_command(
     imagenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = NetworkSpec("wrn10_0.5", len(WNIDS), 3, "cifar", "imagenet", 0, image_size=SIDE)
+    spec = NetworkSpec("wrn10_0.5", len(WNIDS), 3, "imagenet", "imagenet", 0, image_size=SIDE)
     network, out = tmp_path / "model.safetensors", tmp_path / "report"
     save_deployable(network, spec.build(), spec)
     arguments = [str(network), "--data-dir", str(imagenet), "--device", "cpu", "--out", str(out)]
