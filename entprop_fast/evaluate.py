@@ -119,7 +119,9 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
         options = _options(flags)
         evaluations = _all(flags, options, device, reporter)
     if len(evaluations) == 1 and evaluations[0].corruptions:
-        reporter.console.print(corruption_table(evaluations[0].corruptions | evaluations[0].extra))
+        one = evaluations[0]
+        kinds = one.corruptions | one.extra
+        reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
     reporter.console.print(*report.terminal_tables(evaluations), sep="\n")
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
         reporter.say(NO_DEFENCE)

@@ -12,7 +12,7 @@ from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES
 from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.intervals import CONFIDENCE
-from entprop_fast.evaluation.results import Evaluation, Row
+from entprop_fast.evaluation.results import GENERATED, Evaluation, Row
 from entprop_fast.run.run_folder import write_json
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
@@ -63,7 +63,8 @@ def kinds(evaluation: Evaluation) -> list[dict[str, str]]:
     lines = []
     for group in (evaluation.corruptions, evaluation.extra):
         for kind, values in group.items():
-            line = {"corruption": kind if group is evaluation.corruptions else f"{kind} (extra)"}
+            label = evaluation.label_of(kind)
+            line = {"corruption": label if group is evaluation.corruptions else f"{label} (extra)"}
             line |= {str(s): _number(v) for s, v in zip(SEVERITIES, values, strict=True)}
             line["mean"] = _number(sum(values) / len(values))
             if evaluation.ce:
@@ -136,7 +137,7 @@ def _legend(evaluations: Sequence[Evaluation]) -> str:
     if any(one.mce is not None for one in evaluations):
         text += " mCE: mean corruption error, AlexNet's is 100."
     sources = {one.corruption_source for one in evaluations if one.corruptions}
-    if any(source.startswith("generated") for source in sources):
+    if any(source.startswith(GENERATED) for source in sources):
         text += " Generated corruptions are no official set: do not compare them with scores on it."
     if len(sources) > 1:
         text += " **The rows come from different corrupted images and cannot be compared.**"

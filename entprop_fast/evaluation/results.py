@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+GENERATED = "generated"  # how the source of images made here begins
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -74,6 +76,11 @@ class Evaluation:
         """For JSON, where what is not a number is null."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
+
+    def label_of(self, kind: str) -> str:
+        """A kind's name in tables: frost made here is not the published one."""
+        made = self.corruption_source.startswith(GENERATED)
+        return f"{kind} (procedural)" if kind == "frost" and made else kind
 
     def markdown(self) -> str:
         """The whole report, in GitHub's Markdown."""

@@ -19,6 +19,7 @@ from entprop_fast.data.common_corruptions import (
     common_corruption,
     to_bytes,
 )
+from entprop_fast.evaluation.results import GENERATED
 
 PROCEDURAL_FROST = "frost on procedural textures"
 
@@ -72,7 +73,7 @@ def digits_suite(data: ImageSet, batch_size: int, device: torch.device) -> Suite
 
     return Suite(
         name=f"{data.name}, ten corruptions",
-        source="generated (ten kinds for digits)",
+        source=f"{GENERATED} (ten kinds for digits)",
         kinds=CORRUPTIONS,
         extra=(),
         images=data.num_test,
@@ -118,7 +119,7 @@ def generated_suite(
 def generated_source(scale: str, seed: int) -> str:
     """The words for images made by us."""
     published = {"cifar-c": "CIFAR-C", "imagenet-c": "ImageNet-C"}[scale]
-    return f"generated ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
+    return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
 
 
 def _on(data: ImageSet, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -68,6 +68,8 @@ def test_auto_takes_the_official_set_where_it_is_and_says_where_it_is_not(tmp_pa
     assert evaluate_model(Brightness(4), data, options).corruption_source == "official CIFAR-10-C"
     report = generated.markdown()
     assert "no official set" in report and "frost on procedural textures" in report
+    assert "| frost (procedural) |" in report
+    assert "| frost |" in evaluate_model(Brightness(4), data, options).markdown()
 
 
 class Runs:
