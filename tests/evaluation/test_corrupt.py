@@ -14,8 +14,8 @@ from entprop_fast import corrupt
 from entprop_fast.data import SEVERITIES, load
 from entprop_fast.data.common_corruptions import COMMON_KINDS, common_corruption, to_bytes
 from entprop_fast.evaluation import EvaluationOptions, evaluate_model
-from entprop_fast.evaluation.writing import write_arrays
-from tests.evaluation.support import WNIDS, Brightness, tiny_cifar, write_classes
+from entprop_fast.evaluation.writing import write_arrays, write_folders
+from tests.evaluation.support import WNIDS, Brightness, tiny_cifar, tiny_imagenet, write_classes
 
 
 def test_digits_in_cifar_cs_layout(tmp_path: Path) -> None:
@@ -74,6 +74,21 @@ def test_image_files_in_imagenet_cs_layout(tmp_path: Path) -> None:
             levels.append(np.asarray(image).mean() / 255)
     clean = int(0.125 * 255) / 255
     np.testing.assert_allclose(levels, clean + np.array((0.1, 0.2, 0.3, 0.4, 0.5)), atol=0.01)
+
+
+def test_written_folders_have_no_mce(tmp_path: Path) -> None:
+    data = tiny_imagenet(tmp_path)
+    write_folders(
+        data,
+        tmp_path / "imagenet-c",
+        COMMON_KINDS,
+        scale="imagenet-c",
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    found = evaluate_model(Brightness(4), data, EvaluationOptions(official_dir=tmp_path))
+    assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 0")
+    assert found.ra is not None and found.mce is None and not found.ce
 
 
 def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
