@@ -40,6 +40,7 @@ def import_torchvision(module: str, *, purpose: str) -> Any:
     """
     with needs("torchvision", extra="vision", purpose=purpose):
         try:
+            importlib.import_module("torchvision")  # itself first: a part alone may be loaded
             return importlib.import_module(f"torchvision.{module}")
         except RuntimeError as error:  # its ops are not those of this torch
             raise ImportError(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -16,6 +15,7 @@ from entprop_fast.data.image_data import ImageData
 from entprop_fast.data.lists import Listed, Splits
 from entprop_fast.data.official import SOURCES
 from entprop_fast.data.read_image import describe_image, read_image
+from entprop_fast.data.verify import in_threads
 from entprop_fast.names import unknown
 
 KNOWN = (*TENSORS, *FILES, "folder")
@@ -154,17 +154,15 @@ Inspected = tuple[tuple[int, int], str, str]  # size, mode, why it cannot be rea
 
 
 def _inspected(splits: Splits, listed: Listed) -> list[Inspected]:
-    def inspect(file: str) -> Inspected:
-        path = splits.root / file
+    def inspect(number: int) -> Inspected:
+        path = splits.root / listed[number][0]
         try:
             read_image(path)
             return (*describe_image(path), "")
         except OSError as error:
             return (0, 0), "", str(error).removeprefix(f"{path}: ")
 
-    look: Callable[[str], Inspected] = inspect
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(look, (file for file, _ in listed)))
+    return list(in_threads(inspect, len(listed)))
 
 
 def _counts(labels: Counter[int], num_classes: int) -> str:

@@ -11,16 +11,20 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from entprop_fast.data.image_files import FileList
 from entprop_fast.data.read_image import read_image
 
+T = TypeVar("T")
+
 NAMED = 10  # files that a message names; it counts the others
 TOLD_FROM = 20_000  # files whose decoding takes so long that it is announced
 
+_AT_ONCE = 4096  # a waiting call takes a kilobyte, and ImageNet has 1.3 million files
 _DRAFT = 32  # pixels: the whole file is parsed, and few of its pixels are computed
 
 
@@ -37,15 +41,21 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
         return {int(number): reason for number, reason in found.items()}
     if say is not None and len(files) >= TOLD_FROM:
         say(f"opening each of {len(files):,} images in {files.root} once, to see that all can be")
-    with ThreadPoolExecutor() as pool:
-        reasons = pool.map(lambda number: _reason(files.path(number)), range(len(files)))
-        verdict = {number: reason for number, reason in enumerate(reasons) if reason}
+    reasons = in_threads(lambda number: _reason(files.path(number)), len(files))
+    verdict = {number: reason for number, reason in enumerate(reasons) if reason}
     with contextlib.suppress(OSError):  # a home that cannot be written: decoded again next time
         kept.parent.mkdir(parents=True, exist_ok=True)
         own = kept.with_suffix(f".{os.getpid()}")
         own.write_text(json.dumps(verdict))
         own.replace(kept)
     return verdict
+
+
+def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:
+    """``function(0) ... function(count - 1)``, in order; a bounded number of them waits."""
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, count, _AT_ONCE):
+            yield from pool.map(function, range(first, min(first + _AT_ONCE, count)))
 
 
 def summary(what: str, total: int, reasons: dict[int, str]) -> str:

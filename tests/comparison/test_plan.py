@@ -129,3 +129,10 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places("auto", 3, 1) == ["cuda:0", "cuda:1", "cuda:0"]
     assert places("cuda:1", None, 1) == ["cuda:1"]
     assert places("cpu", None, 1) == ["cpu"] * 4
+
+
+def test_every_run_gets_the_data_folder() -> None:
+    runs = resolve_runs(
+        "cifar100", parse_all(("vanilla", "entprop")), (0, 1), {"data_dir": "data"}, budget="epochs"
+    )
+    assert {run.config.data_dir for run in runs} == {"data"}
