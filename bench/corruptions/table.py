@@ -106,7 +106,7 @@ def section() -> str:
         "SciPy and Pillow called image by image (bench/corruptions/per_image.py), without "
         f"scikit-image's own checks. Made by `pytest bench/corruptions` ({first['machine']}; "
         f"{first['versions']}; {first['git']}).\n\n"
-        "Glass blur is a Python loop over pixels in the other chain, as it is published; without it "
+        "Glass blur is a Python loop over pixels in the other chain, as published; without it "
         f"all others together are this many times faster: {without} pixels. "
         f"Slower than image by image: {', '.join(slower) or 'nothing'}. "
         f"Targets missed: {', '.join(missed) or 'none'}."
