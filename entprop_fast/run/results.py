@@ -98,7 +98,7 @@ def finish(trainer: Trainer, folder: RunFolder) -> Summary:
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
-    scores = evaluate_batches(deployed, trainer.test_batches)
+    scores = evaluate_batches(deployed, trainer.test.batches)
     pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
     pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
     _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)

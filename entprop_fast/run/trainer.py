@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,22 +12,13 @@ import torch
 from torch import Tensor
 
 from entprop_fast import checkpoint, metrics
-from entprop_fast.data import (
-    AUGMENTS,
-    ImageData,
-    ImageSet,
-    PrefetchLoader,
-    UnreadableImage,
-    channels_last,
-    create_loader,
-    to_float,
-)
-from entprop_fast.data.loader import Batch
+from entprop_fast.data import ImageData, ImageSet, UnreadableImage
 from entprop_fast.methods import create_method
 from entprop_fast.run import recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.errors import RunFailed, Stopped, bad_input
+from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
 from entprop_fast.run.optim import (
     create_optimizer,
@@ -69,8 +58,6 @@ class Trainer:
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
-        if isinstance(images, ImageData):
-            _check_dtypes(images)
         self.images = images
         self.spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
         model = self.spec.build_for(
@@ -80,22 +67,13 @@ class Trainer:
             say=reporter.say,
         )
         self.model = model.to(self.device).train()
-        self.loader = create_loader(
-            config.loader,
-            images.training(config.augment),
-            config.batch_size,
-            seed=config.seed,
-            drop_last=config.drop_last,
-            device=self.device,
-            augment=AUGMENTS[config.augment],
+        self.loader = training_loader(config, images, self.device, reporter.say)
+        self.test = TestSet(
+            images,
+            self.device,
+            batch_size=EVALUATION_BATCH if isinstance(images, ImageData) else FILES_BATCH,
             workers=config.workers,
-            unaugmented=None if isinstance(images, ImageData) else images.training("none"),
         )
-        if isinstance(self.loader, PrefetchLoader):
-            where = (
-                "stay in host memory" if isinstance(images, ImageData) else "are read from files"
-            )
-            reporter.say(f"training images {where}: {self.loader.workers} workers")
         self.optimizer = create_optimizer(
             config.optimizer,
             self.model.parameters(),
@@ -139,34 +117,6 @@ class Trainer:
     def seconds(self) -> float:
         """Since the run began, without the time between its sessions."""
         return self._seconds_before + time.monotonic() - self._started
-
-    @property
-    def evaluation_batch(self) -> int:
-        """Images in a forward pass of an evaluation."""
-        return EVALUATION_BATCH if isinstance(self.images, ImageData) else FILES_BATCH
-
-    @cached_property
-    def test_images(self) -> Tensor:
-        """All test images, float ``[N, C, H, W]`` on the device; large sets come in batches."""
-        if isinstance(self.images, ImageData):
-            return channels_last(to_float(self.images.test_images.to(self.device)))
-        return torch.cat([images for images, _ in self.test_batches()])
-
-    @cached_property
-    def test_labels(self) -> Tensor:
-        """Their labels, int64 ``[N]``."""
-        images = self.images
-        labels = images.test_labels if isinstance(images, ImageData) else images.test.labels
-        return labels.to(self.device)
-
-    def test_batches(self) -> Iterator[Batch]:
-        """The test set on the device, `evaluation_batch` images at a time."""
-        size = self.evaluation_batch
-        if isinstance(self.images, ImageData):
-            yield from zip(self.test_images.split(size), self.test_labels.split(size), strict=True)
-            return
-        for images, labels in self.images.test_batches(size, workers=self.config.workers):
-            yield channels_last(images.to(self.device)), labels.to(self.device)
 
     @property
     def captured(self) -> bool:
@@ -298,9 +248,9 @@ class Trainer:
             self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
-        seen = self.loader.first_batches(GAP_IMAGES, self.evaluation_batch)
+        seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
         train_accuracy = 100 * metrics.accuracy_over(self.model, seen)
-        sa = 100 * metrics.accuracy_over(self.model, self.test_batches())
+        sa = 100 * metrics.accuracy_over(self.model, self.test.batches())
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -347,13 +297,6 @@ def resolve_amp(amp: str, device: torch.device) -> str | None:
     if amp == "auto":
         return "bf16" if device.type == "cuda" else None
     return None if amp == "none" else amp
-
-
-def _check_dtypes(images: ImageData) -> None:
-    """Bytes in one set and floats in the other are most likely two scales as well."""
-    train, test = images.train_images.dtype, images.test_images.dtype
-    if train != test and torch.uint8 in (train, test):
-        raise ValueError(f"training images are {train}, test images {test}: uint8 both or neither")
 
 
 def _last_good(folder: RunFolder) -> str:

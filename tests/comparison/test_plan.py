@@ -61,7 +61,7 @@ def test_every_method_starts_from_the_same_data_weights_and_order() -> None:
             for name, value in first.model.state_dict().items():
                 assert torch.equal(state[name], value), name
             assert torch.equal(other.loader.first(40)[0], first.loader.first(40)[0])
-            assert torch.equal(other.test_images, first.test_images)
+            assert torch.equal(other.test.images, first.test.images)
             for batch, theirs in zip(first.loader.epoch(5), other.loader.epoch(5), strict=True):
                 assert torch.equal(batch[0], theirs[0])
     weights = [next(trainer.model.parameters()) for trainer in by_seed.values()]
@@ -72,12 +72,12 @@ def test_every_method_starts_from_the_same_data_weights_and_order() -> None:
 
 def test_corruptions_do_not_depend_on_what_was_drawn_before() -> None:
     trainer = trainer_of(runs_of("vanilla")[0])
-    images = channels_last(trainer.test_images[:100])
+    images = channels_last(trainer.test.images[:100])
     scores = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         scores.append(
-            results.evaluate(trainer.model, images, trainer.test_labels[:100], batch_size=50)
+            results.evaluate(trainer.model, images, trainer.test.labels[:100], batch_size=50)
         )
     assert scores[0] == scores[1]
 
