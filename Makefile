@@ -61,6 +61,7 @@ compare: setup
 
 bench: compare
 	$(BIN)/python -m pytest bench/ops
+	$(BIN)/python -m pytest bench/corruptions
 	$(BIN)/python -m bench.report
 
 lint: setup
