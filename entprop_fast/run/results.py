@@ -118,11 +118,14 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     for parameter in model.parameters():
         parameter.grad = None
     unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
-    options = config.options | unmixed
+    options = trainer.method_options | unmixed
+    if (criterion := trainer.method.criterion) is not None:
+        options["criterion"] = criterion = copy.deepcopy(criterion)
+    learned = () if criterion is None else criterion.parameters()
     method = create_method(
         config.method,
         model,
-        torch.optim.SGD(model.parameters(), lr=0.0),
+        torch.optim.SGD([*model.parameters(), *learned], lr=0.0),
         generator=torch.Generator(trainer.device).manual_seed(config.seed),
         capture="off",
         **options,

@@ -121,7 +121,7 @@ class Replaced(Probe):
             amp=resolve_amp(trainer.config.amp, trainer.device),
             capture="off",
             generator=trainer.method.generator,
-            **trainer.config.options,
+            **trainer.method_options,
         )
 
 
