@@ -74,7 +74,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: in
     )
 
 
-def finish(trainer: Trainer, folder: RunFolder) -> Summary:
+def finish(trainer: Trainer, folder: RunFolder, *, pictures_too: bool = True) -> Summary:
     """Evaluate a trained run and write the rest of its folder."""
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
@@ -82,9 +82,10 @@ def finish(trainer: Trainer, folder: RunFolder) -> Summary:
     scores = evaluate(
         deployed, trainer.test_images, trainer.test_labels, batch_size=EVALUATION_BATCH
     )
-    pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
-    pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
-    _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
+    if pictures_too:
+        pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
+        pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
+        _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
     size = len(images.train_images)
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)

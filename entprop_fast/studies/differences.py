@@ -99,6 +99,25 @@ def against_baseline(rows: Sequence[Row], digits: int = 1) -> str:
     return "; ".join(f"{name}: {', '.join(found)}" for name, found in groups.items() if found)
 
 
+def counted(rows: Sequence[Row], up: str, down: str, what: str) -> str:
+    """In how many rows the value is clearly above what it is compared with, or below.
+
+    Args:
+        rows: with a difference each.
+        up: the word for above.
+        down: the word for below.
+        what: the rows are.
+    """
+    differences = [difference_in(row) for row in rows]
+    above = sum(one.clear and one.mean > 0 for one in differences)
+    below = sum(one.clear and one.mean < 0 for one in differences)
+    unclear = len(rows) - above - below
+    parts = [(above, up), (below, down), (unclear, "no clear difference")]
+    words = ", ".join(f"{word} in {count} of {len(rows)} {what}" for count, word in parts if count)
+    mean = statistics.fmean(one.mean for one in differences)
+    return f"{words} (mean over {what} {_signed(mean, 2)})"
+
+
 def baseline_of(rows: Sequence[Row]) -> Row:
     """The row that the others are compared with."""
     return next(row for row in rows if row["difference"] is None)

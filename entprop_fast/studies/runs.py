@@ -57,23 +57,39 @@ class Probe(Reporter):
         return None
 
 
+MakeProbe = Callable[[], Probe]
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run: settings over the recipe's, and what watches it."""
+    """One run: settings over the recipe's, what watches it, and what it is called meanwhile."""
 
     seed: int
     settings: Settings = field(default_factory=dict)
-    probe: Callable[[], Probe] = Probe
+    probe: MakeProbe = Probe
+    name: str = ""
 
 
 def run_grid(
     options: Options,
     variants: Mapping[str, Settings],
     reporter: Reporter,
-    probe: Callable[[], Probe] = Probe,
+    probe: MakeProbe | Mapping[str, MakeProbe] = Probe,
 ) -> dict[str, list[Record]]:
-    """Every variant with every seed: its records, in the order of the seeds."""
-    runs = [Run(seed, settings, probe) for settings in variants.values() for seed in options.seeds]
+    """Every variant with every seed: its records, in the order of the seeds.
+
+    Args:
+        options: of the study.
+        variants: name to settings.
+        reporter: hears of every run that ends.
+        probe: watches each run; by variant where they differ, those without one unwatched.
+    """
+    of_variant = probe if isinstance(probe, Mapping) else dict.fromkeys(variants, probe)
+    runs = [
+        Run(seed, settings, of_variant.get(name, Probe), name)
+        for name, settings in variants.items()
+        for seed in options.seeds
+    ]
     records = iter(run_all(options, runs, reporter))
     return {name: [next(records) for _ in options.seeds] for name in variants}
 
@@ -92,10 +108,13 @@ def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[R
         for config, run in zip(configs, runs, strict=True)
         if not (config.folder / RECORD).exists()
     }
+    called = {config.folder: run.name for config, run in zip(configs, runs, strict=True)}
+    if found := len(called) - len(missing):
+        reporter.say(f"{len(called)} runs, {found} finished before")
     for done, folder in enumerate(_trained(list(missing.values()), options), start=1):
         record = _read(folder)
         reporter.say(
-            f"{done}/{len(missing)}  {record['method']}, seed {record['seed']}: "
+            f"{done}/{len(missing)}  {called[folder] or record['method']}, seed {record['seed']}: "
             f"Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
         )
     return [_read(config.folder) for config in configs]
@@ -119,7 +138,7 @@ def _config(options: Options, run: Run) -> Config:
     return replace(config, out=str(folder))
 
 
-def _trained(work: list[tuple[Config, Callable[[], Probe]]], options: Options) -> Iterator[Path]:
+def _trained(work: list[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
     """Train; yields each run's folder once it is done."""
     with bad_input():
         on_cpu = resolve_device(options.device).type == "cpu"
@@ -137,10 +156,12 @@ def _trained(work: list[tuple[Config, Callable[[], Probe]]], options: Options) -
             raise
 
 
-def _train(config: Config, probe: Callable[[], Probe]) -> Path:
+def _train(config: Config, probe: MakeProbe) -> Path:
     watching = probe()
     # A run that was interrupted begins anew: what its probe had seen is lost.
-    summary = train(config, overwrite=True, reporter=watching, watch=watching.attach)
+    summary = train(
+        config, overwrite=True, reporter=watching, watch=watching.attach, pictures=False
+    )
     last = watching.trainer.rows[-1]
     more = {"gap": last["gap"], "train_accuracy": last["train_accuracy"], "seen": watching.seen()}
     write_json(config.folder / RECORD, asdict(summary) | more)
