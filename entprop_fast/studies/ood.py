@@ -166,7 +166,7 @@ def draw(figure: Figure, table: Table) -> None:
     left.axhline(50, color="black", linewidth=0.8, linestyle=":")
     left.set(ylabel="AUROC (%) against the other clean images", ylim=(0, 100))
     right.axhline(1, color="black", linewidth=0.8, linestyle=":")
-    right.set(ylabel="distance to the corrupted set / to training images")
+    right.set(ylabel="distance to corrupted / to training images")
     legend = left.get_legend_handles_labels()
     figure.legend(*legend, loc="outside upper center", ncols=len(GROUPS))
 

@@ -86,7 +86,7 @@ def draw(figure: Figure, table: Table) -> None:
         left.errorbar(sizes, hscores, yerr=error_bars(rows), fmt="o-", capsize=4, label=method)
         right.plot(sizes, [number(row, "gap") for row in rows], "o-", label=method)
     left.set(ylabel="Hscore (%), ± deviation over seeds")
-    right.set(ylabel="accuracy on training images minus SA (points)")
+    right.set(ylabel="training accuracy minus SA (points)")
     images = list(dict.fromkeys(number(row, "images") for row in table.rows))
     for axes in (left, right):
         axes.set(xlabel="training images", xscale="log")
