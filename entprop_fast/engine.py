@@ -73,7 +73,7 @@ def train(
     if watch is not None:
         watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
-    return finish(trainer, folder, pictures_too=pictures)
+    return finish(trainer, folder, draw=pictures)
 
 
 def rehearse(config: Config, *, images: ImageData | None = None, step: bool = True) -> Trainer:

@@ -74,7 +74,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: in
     )
 
 
-def finish(trainer: Trainer, folder: RunFolder, *, pictures_too: bool = True) -> Summary:
+def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary:
     """Evaluate a trained run and write the rest of its folder."""
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
@@ -82,7 +82,7 @@ def finish(trainer: Trainer, folder: RunFolder, *, pictures_too: bool = True) ->
     scores = evaluate(
         deployed, trainer.test_images, trainer.test_labels, batch_size=EVALUATION_BATCH
     )
-    if pictures_too:
+    if draw:
         pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
         pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
         _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
