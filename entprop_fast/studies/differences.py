@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import t
+from scipy import special
 
 from entprop_fast.studies.form import Cell, Row, number
 
@@ -53,7 +53,7 @@ def paired(values: Sequence[float], others: Sequence[float], *, comparisons: int
     pairs = len(differences)
     if pairs == 1:
         return Difference(mean, None, None)
-    quantile = float(t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), pairs - 1))
+    quantile = float(special.stdtrit(pairs - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons)))
     half = quantile * statistics.stdev(differences) / math.sqrt(pairs)
     return Difference(mean, mean - half, mean + half)
 
