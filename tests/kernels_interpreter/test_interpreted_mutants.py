@@ -67,7 +67,8 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     "centred": ("tl.where(mask, g * centered, 0.0)", "g * (centered + mean[None, :])"),
     "dweight": ("tl.sum(product, axis=0) * rstd", "tl.sum(product, axis=0)"),
     "masked gradient": (
-        "total += within_threads(g,", "total += within_threads(tl.where(g > 0, g, 0.0),",
+        "total += within_threads(g,",
+        "total += within_threads(tl.where(g > 0, g, 0.0),",
     ),
     "within threads": ("product += within_threads(g,", "product += 0.5 * within_threads(g,"),
     "merging": ("in range(0, own, MERGE)", "in range(0, MERGE, MERGE)"),
