@@ -222,9 +222,10 @@ def dual_batch_norm_backward(
         dx and dresidual like `x`, dweight and dbias `[2, C]` float32; `[0]` where not wanted. Two
         launches; one for an elementwise result (frozen statistics, or dresidual alone).
     """
-    plan = make_plan(x, num_main)
+    reads_residual = relu and residual is not None
+    plan = make_plan(x, num_main, tensors=3 if reads_residual else 2)
     grad = in_layout_of(x, grad, plan)
-    residual = in_layout_of(x, residual, plan) if relu and residual is not None else None
+    residual = in_layout_of(x, residual, plan) if reads_residual else None
     images = [torch.empty_like(x) if want else x.new_empty(0) for want in wanted[:2]]
     sums = [torch.empty_like(mean) if want else mean.new_empty(0) for want in wanted[2:]]
     dx, dresidual, dweight, dbias = (

@@ -49,16 +49,22 @@ def _block_of_channels(channels: int) -> int:
     return 64 if -channels % 64 <= -channels % 32 else 32
 
 
-def make_plan(x: Tensor, num_main: int) -> Plan:
-    """Cut `x` `[N, C, ...]`, rows `[0, num_main)` main, into tiles, chunks and programs."""
+def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
+    """Cut `x` `[N, C, ...]`, rows `[0, num_main)` main, into tiles, chunks and programs.
+
+    `tensors` are read side by side at most; more than two leave registers for half a tile.
+    """
     images, channels = x.shape[:2]
     pixels = x.shape[2:].numel()
     num_aux = images - num_main
     channels_last = pixels == 1 or not x.is_contiguous()
     tile = (TILE_BYTES if channels_last else PLANE_TILE_BYTES) // x.element_size()
     if (channels if channels_last else pixels) % 16:
-        tile //= 2  # elements are addressed one by one, which takes twice the registers
+        # Elements are addressed one by one, which takes twice the registers.
+        tile = min(tile, PLANE_TILE_BYTES // x.element_size()) // 2
     if channels_last:
+        if tensors > 2:
+            tile //= 2
         block_c = _block_of_channels(channels)
         block_e = min(256, tile // block_c, triton.next_power_of_2(images * pixels))
         tiles = [triton.cdiv(group * pixels, block_e) for group in (num_main, num_aux)]

@@ -1,0 +1,170 @@
+"""`python -m bench.ops.sweep`: the GPU norm under several ways to cut it, beside native norms.
+
+One group, ReLU, bfloat16, channels_last; graphs of calls over input sets that outgrow the cache.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench import rows
+from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
+from bench.ops.timing import Contender, compare
+
+NAME = "norm_cuda"
+
+
+class Cut(NamedTuple):
+    """Constants of `kernels.dual_batch_norm_plan`."""
+
+    programs: int
+    tile_bytes: int
+    warps: int
+
+
+CUTS = tuple(
+    Cut(*cut)
+    for cut in (
+        (264, 16384, 8), (396, 16384, 8), (528, 16384, 8), (264, 32768, 8), (132, 32768, 8),
+        (264, 16384, 4), (528, 16384, 4), (528, 8192, 4), (528, 8192, 8), (1024, 8192, 8),
+    )
+)  # fmt: skip
+# WRN-28-10's, its auxiliary pass's, ResNet-18's, a stem's, and one of many times the cache.
+SHAPES = (
+    (128, 160, 32, 32), (128, 320, 16, 16), (128, 640, 8, 8), (26, 160, 32, 32), (26, 640, 8, 8),
+    (128, 64, 32, 32), (128, 512, 4, 4), (128, 16, 32, 32), (256, 256, 56, 56),
+)  # fmt: skip
+MAX_SETS = 16
+
+
+def use(cut: Cut) -> None:
+    """Have the launchers cut so, for all of the process."""
+    from entprop_fast.kernels import dual_batch_norm, dual_batch_norm_backward
+    from entprop_fast.kernels import dual_batch_norm_plan as plan
+
+    plan.MAX_PROGRAMS, plan.TILE_BYTES = cut.programs, cut.tile_bytes
+    for module in (plan, dual_batch_norm, dual_batch_norm_backward):
+        module.NUM_WARPS = cut.warps
+
+
+def calls(shape: tuple[int, ...]) -> dict[str, Contender]:
+    """Ours and PyTorch's, forward and forward with backward, over one set of inputs."""
+    from entprop_fast.kernels.dual_batch_norm import dual_batch_norm
+    from entprop_fast.kernels.dual_batch_norm_backward import dual_batch_norm_backward
+
+    def image() -> Tensor:
+        values = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+        return values.contiguous(memory_format=torch.channels_last)
+
+    x, grad = image(), image()
+    weight, mean = torch.ones(shape[1], device="cuda"), torch.zeros(shape[1], device="cuda")
+    bias, var = torch.zeros_like(weight), torch.ones_like(mean)
+    settings = (shape[0], True, True, 0.1, 0.1, 1e-5, 1e-5, True)
+
+    def forward() -> Any:
+        return dual_batch_norm(x, None, weight, bias, mean, var, *(None,) * 4, *settings)
+
+    def both() -> Any:
+        y, *kept = forward()
+        wanted = [True, False, True, True]
+        affine = (weight, bias, None, None)
+        return y, *dual_batch_norm_backward(
+            grad, x, None, *affine, *kept, shape[0], True, True, True, wanted
+        )
+
+    leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
+
+    def native() -> Tensor:
+        return F.relu(F.batch_norm(leaves[0], mean, var, *leaves[1:], training=True))
+
+    def native_forward() -> list[Tensor]:
+        with torch.no_grad():
+            return [native()]
+
+    def native_both() -> list[Tensor]:
+        y = native()
+        return [y, *torch.autograd.grad(y, leaves, grad)]
+
+    return {
+        "forward": forward,
+        "both": both,
+        "native forward": native_forward,
+        "native both": native_both,
+    }
+
+
+def compile_cut(cut: Cut) -> None:
+    """Leave every kernel of a cut in Triton's cache."""
+    use(cut)
+    for shape in SHAPES:
+        calls(shape)["both"]()
+
+
+def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
+    """A row for each cut: microseconds of a forward, and of a forward and backward."""
+    count = min(MAX_SETS, sets_past_cache(2 * 2 * torch.Size(shape).numel()))
+    sets = [calls(shape) for _ in range(count)]
+    turns = [sets[number % count] for number in range(max(CALLS, count))]
+
+    def microseconds(names: tuple[str, ...]) -> dict[str, float]:
+        timers = {n: graph_timer([one[n] for one in turns], keep=False) for n in names}
+        timed = compare({"ours": lambda: 0.0} | timers, budget=0, rounds=7)
+        return {name: 1e6 * timed.seconds[name] for name in names}
+
+    native = microseconds(("native forward", "native both"))
+    for cut in CUTS:
+        use(cut)
+        yield {"shape": list(shape), **cut._asdict(), **microseconds(("forward", "both")), **native}
+
+
+def section() -> str:
+    """The docs' table: the adopted cut beside native norms, and the best cut of each shape."""
+    found = rows.read(NAME)
+    lines = [
+        "| shape | MB | forward | native | forward + backward | native | times native | best cut |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    best: Callable[[list[rows.Row]], rows.Row] = lambda some: min(some, key=lambda r: r["both"])  # noqa: E731
+    for shape in SHAPES:
+        here = [row for row in found if row["shape"] == list(shape)]
+        ours, other = here[0], best(here)  # the first cut is the one that was adopted
+        cut = f"{other['programs']} x {other['tile_bytes'] // 1024} KB, {other['warps']} warps"
+        cells = [
+            "x".join(map(str, shape)),
+            f"{2 * torch.Size(shape).numel() / 1e6:.0f}",
+            *(f"{ours[name]:.1f}" for name in ("forward", "native forward", "both", "native both")),
+            f"{ours['native both'] / ours['both']:.2f}",
+            f"{cut}: {other['both']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    first = found[0]
+    lines += [
+        "",
+        "Microseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a graph "
+        f"of at least {CALLS} calls over up to {MAX_SETS} sets of inputs; native: `F.relu` of "
+        "`F.batch_norm` in the same graph. Made by `python -m bench.ops.sweep` "
+        f"({first['machine']}; {first['versions']}; {first['git']}).",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compile on all cores, then measure."""
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    with ProcessPoolExecutor(len(CUTS), mp_context=get_context("spawn")) as pool:
+        list(pool.map(compile_cut, CUTS))
+    rows.begin(NAME)
+    for shape in SHAPES:
+        rows.add(NAME, measured(shape))
+        torch.cuda.empty_cache()
+    print(f"rows: {rows.PARTS / NAME}.jsonl")
+
+
+if __name__ == "__main__":
+    main()
