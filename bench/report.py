@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench import digits, rows
 from bench.ops import table as ops_table
+from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import method_rows, statement
 from entprop_fast.run.comparison.statistics import CONFIDENCE, paired
@@ -86,6 +87,10 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/kernels/README.md": {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
+    },
+    "docs/step/README.md": {
+        step_table.name_of(device): partial(step_table.section, device)
+        for device in ("cpu", "cuda")
     },
 }
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from entprop_fast import convert_dual_norm, create_method, models, reference, route
 from entprop_fast.layers.routing import dual_layers, frozen_statistics
 from entprop_fast.models import resnet, wrn
+from entprop_fast.run.allocator import keep_freed_memory
 
 ALPHA = 1 / 255
 # One optimiser step on a batch: the main and the auxiliary loss (0 without one).
@@ -84,7 +85,9 @@ class Contender:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not self.ours:
+        if self.ours:
+            keep_freed_memory()  # as a run of the train command does
+        else:
             use_plain_pytorch()
         step = self.make(setting, network)
         return lambda: step(images, labels)

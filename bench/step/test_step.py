@@ -7,7 +7,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.step.cases import contenders, settings
+from bench.step.cases import contenders, rounds, settings
 from bench.step.conftest import MEASURED
 from bench.step.contenders import OURS, REFERENCE, VANILLA, Contender, Setting
 from bench.step.results import Row, measure
@@ -17,7 +17,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # What another order of summation moves in two steps, in float32 and in bf16: most where the sign
 # of an image gradient near zero flips, which the auxiliary loss sees.
 TOLERANCE = {"cpu": 2e-3, "cuda": 3e-2}
-ROUNDS = {"cpu": 5, "cuda": 12}
 
 
 def difference(found: Start, expected: Start) -> float:
@@ -75,10 +74,10 @@ def test_step(setting: Setting, crew: Crew, benchmark: BenchmarkFixture) -> None
         if contender.name in starts:
             _compare(contender, rows[contender.name], starts)
     ready = {name: workers[name] for name, row in rows.items() if row.refused is None}
-    measure(list(rows.values()), ready, ROUNDS[DEVICE])
+    measure(list(rows.values()), ready, rounds(setting))
     MEASURED.extend(rows.values())
     benchmark.extra_info.update({row.contender: row.seconds for row in rows.values()})
-    benchmark.pedantic(ready[OURS].seconds, rounds=3)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(ready[OURS].seconds)  # type: ignore[no-untyped-call]
     assert not [f"{row.contender}: {row.refused}" for row in rows.values() if row.refused]
 
 
