@@ -65,10 +65,25 @@ class _Conv3x3(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         want_x, want_weight = ctx.needs_input_grad
+        want_weight = want_weight and _is_asked_for(ctx.next_functions[1][0])
         if torch.is_grad_enabled():  # a second derivative is wanted, which PyTorch's own has
             return _native_backward(grad, x, weight, want_x, want_weight)
         dx, dweight = BACKWARD(grad, x, weight, want_x, want_weight)
         return dx if want_x else None, dweight if want_weight else None
+
+
+def _is_asked_for(node: Any) -> bool:
+    """Whether this backward pass goes on to a node.
+
+    ``needs_input_grad`` is true of a weight also where ``torch.autograd.grad`` asks for the images'
+    gradient alone, as every auxiliary pass but the last does.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # of a leaf whose gradient `torch.autograd.grad` returns: it cannot tell
+        return True
 
 
 _APPLY: Callable[[Tensor, Tensor], Tensor] = _Conv3x3.apply

@@ -1,5 +1,8 @@
 """conv3x3: values and gradients against float64, odd sizes, what goes to PyTorch's own."""
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from entprop_fast.ops.conv3x3 import BACKWARD, OP
 from tests.ops.checks import assert_no_worse
 from tests.ops.conftest import needs_extension
 
+module = sys.modules["entprop_fast.ops.conv3x3"]
 # [N, in, H, W], out: tiles cut off at the edges, one pixel, a block of tiles that is not full, two
 # blocks, more blocks than are summed in float, columns of one vector and of three.
 SHAPES = (
@@ -136,9 +140,37 @@ def test_only_what_is_asked_for_is_computed() -> None:
     assert (dx.shape, dweight.numel()) == (x.shape, 0)
     dx, dweight = BACKWARD(grad, x, weight, False, True)
     assert (dx.numel(), dweight.shape) == (0, weight.shape)
-    y = conv3x3(x.requires_grad_(), weight)
-    (found,) = torch.autograd.grad(y, x, grad)
-    assert weight.grad is None and torch.equal(found, BACKWARD(grad, x, weight, True, False)[0])
+
+
+@needs_extension
+@pytest.mark.parametrize("leaf", [True, False])
+def test_the_weight_gradient_is_left_out_where_only_the_images_is_asked_for(
+    leaf: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, grad = tensors((5, 32, 9, 6), 16, torch.float32)
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    wanted: list[tuple[bool, bool]] = []
+
+    def backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        wanted.append(arguments[3:])
+        return BACKWARD(*arguments)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(module, "BACKWARD", backward)
+    used = weight if leaf else weight * 1
+    y = conv3x3(x, used)
+    (dx,) = torch.autograd.grad(y, x, grad, retain_graph=True)
+    (dweight,) = torch.autograd.grad(y, weight, grad, retain_graph=True)
+    both = torch.autograd.grad(y, (x, weight), grad, retain_graph=True)
+    y.backward(grad, inputs=[x], retain_graph=True)
+    y.backward(grad, inputs=[weight], retain_graph=True)
+    assert x.grad is not None and weight.grad is not None
+    assert [want_weight for _, want_weight in wanted] == [False, True, True, False, True]
+    for found in (dx, both[0], x.grad):
+        assert torch.equal(found, BACKWARD(grad, x, used, True, False)[0])
+    for found in (dweight, both[1], weight.grad):
+        assert torch.equal(found, BACKWARD(grad, x, used, False, True)[1])
+    y.backward(grad)
+    assert wanted[-1] == (True, True)
 
 
 def test_second_derivative(backend: str) -> None:
