@@ -175,5 +175,5 @@ def _draw_panel(axes: Axes, of_arch: list[Group]) -> None:
         at += 0.5
     axes.set_yticks(ticks, labels, fontsize=7)
     axes.axvline(1, color="grey", linestyle=":", linewidth=1)
-    axes.invert_yaxis()
+    axes.set_ylim(at - 0.5, -0.7)  # downwards, in the order of the table
     axes.margins(x=0.08)
