@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from bench import digits, rows
+from bench.corruptions import table as corruptions_table
 from bench.ops import table as ops_table
 from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
@@ -85,6 +86,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         digits.NAME: digits_section,
         "kernels": partial(ops_table.summary, ops_table.name_of("cpu")),
     },
+    "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},
     "docs/kernels/README.md": {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
     },

@@ -1,6 +1,7 @@
 """EntProp: train an image classifier that stays accurate on clean and on shifted images."""
 
 from entprop_fast.build import BuildInfo, build_info
+from entprop_fast.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.layers import (
     DualBatchNorm2d,
     DualLayerNorm,
@@ -16,11 +17,14 @@ __all__ = [
     "BuildInfo",
     "DualBatchNorm2d",
     "DualLayerNorm",
+    "Evaluation",
+    "EvaluationOptions",
     "Method",
     "StepResult",
     "build_info",
     "convert_dual_norm",
     "create_method",
+    "evaluate_model",
     "route",
     "strip_auxiliary",
 ]

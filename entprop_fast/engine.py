@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from entprop_fast import checkpoint, data
-from entprop_fast.data import ImageData
+from entprop_fast.data import ImageSet, UnreadableImage
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
-from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import Summary, finish
 from entprop_fast.run.run_folder import RunFolder
@@ -28,7 +28,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    images: ImageData | None = None,
+    images: ImageSet | None = None,
     reporter: Reporter | None = None,
     signals: StopSignals | None = None,
     watch: Callable[[Trainer], None] | None = None,
@@ -60,7 +60,8 @@ def train(
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         keep_freed_memory()
-        trainer = Trainer(config, images or _load_data(config), reporter)
+        data_set = images or _load_data(config, reporter)
+        trainer = Trainer(config, data_set, reporter, fresh=state is None)
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()
@@ -72,10 +73,13 @@ def train(
     if watch is not None:
         watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
-    return finish(trainer, folder)
+    try:
+        return finish(trainer, folder)
+    except UnreadableImage as error:
+        raise RunFailed(f"{error}; --resume evaluates again") from None
 
 
-def rehearse(config: Config, *, images: ImageData | None = None, step: bool = True) -> Trainer:
+def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
     """A run in memory, after its first step; it has no folder.
 
     Args:
@@ -87,16 +91,22 @@ def rehearse(config: Config, *, images: ImageData | None = None, step: bool = Tr
         UsageError: what `train` refuses before a run begins, its folder apart.
     """
     with bad_input():
-        trainer = Trainer(config, images or _load_data(config), Reporter.quiet())
+        quiet = Reporter.quiet()
+        trainer = Trainer(config, images or _load_data(config, quiet), quiet)
         if step:
             trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 
 
-def _load_data(config: Config) -> ImageData:
-    if config.data_dir is not None:
-        raise ValueError(f"data set {config.dataset!r} is embedded and takes no --data-dir")
-    return data.load(config.dataset, train_size=config.train_size, seed=config.seed)
+def _load_data(config: Config, reporter: Reporter) -> ImageSet:
+    return data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        train_size=config.train_size,
+        seed=config.seed,
+        image_size=config.image_size,
+        say=reporter.say,
+    )
 
 
 def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[str, Any] | None:

@@ -1,44 +1,60 @@
-"""``python -m entprop_fast.evaluate CHECKPOINT``: SA, RA and Hscore of a trained network."""
+"""``python -m entprop_fast.evaluate CHECKPOINT ...``: SA, RA, Hscore and more of networks."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from entprop_fast import checkpoint, data, names
-from entprop_fast.layers import route
+from entprop_fast import checkpoint, data
+from entprop_fast.evaluation import Evaluation, EvaluationOptions, evaluate_model, report
+from entprop_fast.evaluation.attacks import NO_DEFENCE
+from entprop_fast.evaluation.folders import NATURAL
+from entprop_fast.evaluation.options import CORRUPTION_CHOICES
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.report import corruption_table, scores_table
-from entprop_fast.run.results import Scores, evaluate
+from entprop_fast.run.report import corruption_table
 from entprop_fast.run.signals import StopSignals
-from entprop_fast.run.trainer import EVALUATION_BATCH, resolve_device
-
-NORMS = ("main", "aux")
+from entprop_fast.run.trainer import resolve_device
 
 _Flags = cli.flag_class(
     "EvaluateFlags",
-    cli.positional("checkpoint", "a run folder, its checkpoint.pt, or its model.safetensors"),
+    cli.positionals("checkpoint", "run folders, their checkpoint.pt or model.safetensors"),
     cli.optional_flag(
         "dataset", str, "the run's when left out; its test images are those of the run's seed"
     ),
+    cli.optional_flag("data_dir", str, "folder of the data set's files, where it is not embedded"),
     cli.optional_flag("norms", str, "main (the default, what is deployed) or aux"),
+    cli.optional_flag("corruptions", str, f"{', '.join(CORRUPTION_CHOICES)}; auto when left out"),
+    cli.optional_flag("scale", str, "strengths of generated corruptions: cifar-c or imagenet-c"),
+    cli.switch("extra", "the 4 extra kinds of corruption too, which are in no mean"),
+    cli.several("also", str, f"further test sets: {', '.join(NATURAL)}"),
     cli.optional_flag(
-        "batch_size", int, f"images in a forward pass, {EVALUATION_BATCH} when left out"
+        "official_dir", str, "folder of CIFAR-10-C, imagenet-c, imagenet-a, ...; --data-dir's"
     ),
+    cli.optional_flag("cache", str, "folder in which generated images are kept"),
+    cli.optional_flag("pgd", int, "steps of a PGD attack, none when left out"),
+    cli.optional_flag("eps", float, "radius of attacks in image units, 8/255 when left out"),
+    cli.optional_flag("alpha", float, "step of PGD in image units, 2/255 when left out"),
+    cli.switch("autoattack", "run AutoAttack, if it is installed"),
+    cli.optional_flag("seed", int, "of generated corruptions and attacks, 0 when left out"),
+    cli.optional_flag("batch_size", int, "images in a forward pass, by their size when left out"),
     cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
     cli.optional_flag("threads", int, "CPU threads, torch's choice when left out"),
-    cli.optional_flag("out", str, "write the scores to this JSON file as well"),
+    cli.optional_flag("out", str, "a .json file for the numbers, or a folder for a whole report"),
+)
+
+_DESCRIPTION = (
+    "Accuracy on clean images (SA), on corrupted ones (RA), their Hscore, and more where asked: "
+    "official and generated corruptions, ImageNet-A, -R and Stylized, attacks. Several "
+    "checkpoints are compared."
 )
 
 
@@ -89,62 +105,104 @@ def _from_state(path: Path, state: dict[str, Any]) -> tuple[nn.Module, NetworkSp
 
 
 def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
-    flags = cli.parse(
-        _Flags,
-        args,
-        prog="entprop_fast.evaluate",
-        description="Accuracy on clean images (SA), on corrupted ones (RA), and their Hscore.",
-    )
+    flags = cli.parse(_Flags, args, prog="entprop_fast.evaluate", description=_DESCRIPTION)
     reporter = Reporter()
-    norms = flags.norms or "main"
     with bad_input():
-        if norms not in NORMS:
-            raise names.unknown("norms", norms, NORMS)
-        if flags.out is not None and not Path(flags.out).parent.is_dir():
-            raise ValueError(f"--out {flags.out}: there is no folder {Path(flags.out).parent}")
+        if not flags.checkpoints:
+            raise ValueError("CHECKPOINT is missing: a run folder, say")
+        out = None if flags.out is None else Path(flags.out)
+        if out is not None and out.suffix == ".json" and not out.parent.is_dir():
+            raise ValueError(f"--out {out}: there is no folder {out.parent}")
         if flags.threads is not None:
             torch.set_num_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
-        model, spec, dual = load_network(Path(flags.checkpoint), reporter.say)
-        if norms == "aux" and not dual:
+        options = _options(flags)
+        evaluations = _all(flags, options, device, reporter)
+    if len(evaluations) == 1 and evaluations[0].corruptions:
+        one = evaluations[0]
+        kinds = one.corruptions | one.extra
+        reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
+    reporter.console.print(*report.terminal_tables(evaluations), sep="\n")
+    if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
+        reporter.say(NO_DEFENCE)
+    if out is not None:
+        with bad_input():
+            if out.suffix == ".json":
+                run_folder.write_json(out, report.as_document(evaluations))
+            else:
+                report.write(out, evaluations)
+                reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
+
+
+def _options(flags: Any) -> EvaluationOptions:
+    """The flags that were given; the others keep their defaults."""
+    values = {
+        "norms": flags.norms,
+        "corruptions": flags.corruptions,
+        "scale": flags.scale,
+        "extra": flags.extra,
+        "also": flags.also,
+        "official_dir": flags.official_dir or flags.data_dir,
+        "cache_dir": flags.cache,
+        "pgd": flags.pgd,
+        "eps": flags.eps,
+        "alpha": flags.alpha,
+        "autoattack": flags.autoattack,
+        "seed": flags.seed,
+    }
+    return EvaluationOptions(**{name: one for name, one in values.items() if one is not None})
+
+
+def _all(
+    flags: Any, options: EvaluationOptions, device: torch.device, reporter: Reporter
+) -> list[Evaluation]:
+    """Every checkpoint on one data set; all are loaded and checked before the first is measured."""
+    networks = []
+    for name in flags.checkpoints:
+        model, spec, dual = load_network(Path(name), reporter.say)
+        if options.norms == "aux" and not dual:
             raise ValueError(
-                f"--norms aux: {flags.checkpoint} has no auxiliary norms; only the checkpoint.pt "
+                f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        images = _test_images(flags.dataset or spec.dataset, spec)
-        scores = _scores(model.to(device), images, device, norms, flags.batch_size)
-    row = {"norms": norms, "SA": scores.sa, "RA": scores.ra, "Hscore": scores.hscore}
-    reporter.console.print(corruption_table(scores.corruptions))
-    reporter.console.print(scores_table([row]))
-    if flags.out is not None:
-        with bad_input():
-            described = {"checkpoint": flags.checkpoint, "dataset": images.name, "norms": norms}
-            run_folder.write_json(Path(flags.out), described | asdict(scores))
+        networks.append((name, model, _test_images(spec, flags, reporter)))
+    if len({images.name for _, _, images in networks}) > 1:
+        raise ValueError("the checkpoints are of several data sets: choose one with --dataset")
+    found = []
+    for name, model, images in networks:
+        if len(networks) > 1:
+            reporter.say(name)
+        found.append(
+            evaluate_model(
+                model.to(device),
+                images,
+                options,
+                name=name,
+                batch_size=flags.batch_size,
+                say=reporter.say,
+            )
+        )
+        model.cpu()
+    return found
 
 
-def _test_images(dataset: str, spec: NetworkSpec) -> data.ImageData:
-    images = data.load(dataset, seed=spec.seed)
-    channels = images.test_images.shape[1]
+def _test_images(spec: NetworkSpec, flags: Any, reporter: Reporter) -> data.ImageSet:
+    dataset = flags.dataset or spec.dataset
+    images = data.load(
+        dataset,
+        data_dir=flags.data_dir,
+        seed=spec.seed,
+        image_size=spec.image_size,
+        test_only=True,
+        say=reporter.say,
+    )
+    channels = images.image_shape[0]
     if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
         raise ValueError(
             f"dataset {dataset!r} has {images.num_classes} classes and {channels} channels, the "
             f"network was trained for {spec.num_classes} and {spec.in_channels}"
         )
     return images
-
-
-def _scores(
-    model: nn.Module, images: data.ImageData, device: torch.device, norms: str, batch: int | None
-) -> Scores:
-    batch_size = EVALUATION_BATCH if batch is None else batch
-    routed = route(model, "aux") if norms == "aux" else contextlib.nullcontext()
-    with routed:
-        return evaluate(
-            model,
-            data.channels_last(data.to_float(images.test_images.to(device))),
-            images.test_labels.to(device),
-            batch_size=batch_size,
-        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,27 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) 
     """
     check_batching(images, labels, batch_size)
     batches = ((images[rows], labels[rows]) for rows in _slices(len(labels), batch_size))
-    return _correct(model, batches) / len(labels)
+    return accuracy_over(model, batches)
+
+
+def accuracy_over(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """:func:`accuracy` of images that come in batches, on the model's device.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    seen = 0
+
+    def counted() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal seen
+        for images, labels in batches:
+            seen += len(labels)
+            yield images, labels
+
+    correct = _correct(model, counted())
+    if not seen:
+        raise ValueError("batches hold no image; at least one is needed")
+    return correct / seen
 
 
 def robust_accuracy(
@@ -68,6 +88,32 @@ def robust_accuracy(
         kind: [_correct(model, corrupted(kind, severity)) / len(labels) for severity in SEVERITIES]
         for kind in kinds
     }
+
+
+def robust_accuracy_over(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, seed: int = 0
+) -> dict[str, list[float]]:
+    """:func:`robust_accuracy` of images that come in batches: read once, corrupted in every way.
+
+    The same numbers as from whole tensors, whatever the size of the batches.
+
+    Raises:
+        ValueError: there is no image, and as :func:`entprop_fast.data.corrupt`.
+    """
+    places = [(kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES]
+    correct: list[Tensor | int] = [0] * len(places)
+    first = 0
+    with evaluating(model), torch.no_grad():
+        for images, labels in batches:
+            for place, (kind, severity) in enumerate(places):
+                corrupted = corrupt(images, kind, severity, seed=seed, first=first)
+                correct[place] += (model(corrupted).argmax(dim=1) == labels).sum()
+            first += len(labels)
+    if not first:
+        raise ValueError("batches hold no image; at least one is needed")
+    shares = [int(count) / first for count in correct]
+    by_kind = len(SEVERITIES)
+    return {kind: shares[i * by_kind : (i + 1) * by_kind] for i, kind in enumerate(CORRUPTIONS)}
 
 
 def _correct(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -28,3 +30,19 @@ def needs(module: str, *, extra: str, purpose: str) -> Iterator[None]:
         raise ImportError(
             f"{purpose} needs {module}: pip install 'entprop_fast[{extra}]'"
         ) from error
+
+
+def import_torchvision(module: str, *, purpose: str) -> Any:
+    """A module of torchvision, ``torchvision.<module>``.
+
+    Raises:
+        ImportError: torchvision is not installed, or it was built for another torch than this.
+    """
+    with needs("torchvision", extra="vision", purpose=purpose):
+        try:
+            importlib.import_module("torchvision")  # itself first: a part alone may be loaded
+            return importlib.import_module(f"torchvision.{module}")
+        except RuntimeError as error:  # its ops are not those of this torch
+            raise ImportError(
+                f"{purpose} needs torchvision, which does not load beside this torch: {error}"
+            ) from error

@@ -31,6 +31,7 @@ _Flags = cli.flag_class(
     cli.optional_flag("train_size", int, "training images, 200 when left out"),
     cli.optional_flag("epochs", int, "of every run, the recipe's when left out"),
     cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
+    cli.optional_flag("data_dir", str, "folder of a data set that is not embedded"),
     cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
     cli.optional_flag("workers", int, "processes, one for each core when left out"),
     cli.switch("quick", f"{len(QUICK_SEEDS)} seeds and {QUICK_EPOCHS} epochs, where not given"),
@@ -69,7 +70,7 @@ def _options(flags: object) -> Options:
     options = Options(out=Path(out))
     if quick:
         options = replace(options, seeds=QUICK_SEEDS, epochs=QUICK_EPOCHS)
-    taken = ("seeds", "train_size", "epochs", "device", "recipe", "workers")
+    taken = ("seeds", "train_size", "epochs", "device", "data_dir", "recipe", "workers")
     chosen = {name: given[name] for name in taken if given[name] is not None}
     options = replace(options, **chosen)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):

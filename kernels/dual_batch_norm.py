@@ -69,6 +69,7 @@ def _normalize(
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -84,7 +85,7 @@ def _normalize(
         if partial is not None:
             mean, rounded_off, var = merge_statistics(
                 partial, is_aux, images, inner, tiles_per_image, channels, chunks_main, chunks_aux,
-                tiles_per_chunk, column, BLOCK_E, BLOCK_C, MERGE,
+                tiles_per_chunk, column, CHANNELS_LAST, BLOCK_E, BLOCK_C, MERGE,
             )  # fmt: skip
     else:
         mean = load_channel(running_mean, aux_running_mean, is_aux, column, channels, 0.0)

@@ -17,6 +17,7 @@ from .dual_batch_norm_plan import (
     make_plan,
     store_group_row,
     tile_of,
+    within_threads,
 )
 
 
@@ -58,6 +59,7 @@ def _reduce(
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -70,8 +72,8 @@ def _reduce(
     scale = rstd * load_channel(weight, aux_weight, is_aux, column, channels, 1.0)
     shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0)
 
-    total = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
-    product = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
+    total = tl.zeros([SUMS_E, BLOCK_C], tl.float32)
+    product = tl.zeros([SUMS_E, BLOCK_C], tl.float32)
     for tile in range(first, last):
         base, offset, mask = tile_of(
             tile, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
@@ -83,8 +85,9 @@ def _reduce(
         )  # fmt: skip
         if dresidual is not None:
             tl.store(dresidual + base + offset, g.to(dresidual.dtype.element_ty), mask=mask)
-        total += g
-        product += tl.where(mask, g * centered, 0.0)
+        total += within_threads(g, BLOCK_E, BLOCK_C, SUMS_E)
+        g = tl.where(mask, g * centered, 0.0)
+        product += within_threads(g, BLOCK_E, BLOCK_C, SUMS_E)
 
     out = partial + pid.to(tl.int64) * channels + column
     tl.store(out, tl.sum(total, axis=0), mask=column < channels)
@@ -121,6 +124,7 @@ def _apply(
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -151,8 +155,9 @@ def _apply(
             if dbias is not None:
                 store_group_row(dbias, total, is_aux, num_main, num_aux, column, channels)
     count = (images * inner).to(tl.float32)
-    mean_g = total / count
-    slope = product * rstd / count
+    # Correctly rounded: the approximate division's error would be the largest of dx.
+    mean_g = tl.div_rn(total, count)
+    slope = tl.div_rn(product * rstd, count)
     trains = tl.where(is_aux, aux_training, training) != 0
 
     if (dx is not None) or (dresidual is not None):

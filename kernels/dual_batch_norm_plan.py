@@ -20,10 +20,13 @@ from .device import KERNEL_DTYPES
 UNSPECIALIZED = ["num_main", "num_aux", "chunks_main", "chunks_aux", "tiles_per_chunk"]
 UNSPECIALIZED += ["training", "aux_training"]
 NUM_WARPS = 8
-TILE_BYTES = 8192  # two 16-byte loads a thread and tensor
-MAX_PROGRAMS = 1024  # about eight for each multiprocessor, shared between channels and chunks
+TILE_BYTES = 16384  # channels_last: four 16-byte loads a thread and tensor
+PLANE_TILE_BYTES = 8192
+# One wave, two programs on each multiprocessor of an H100: what a program does once (its launch, the
+# first load, the last sums) costs as much as many tiles.
+MAX_PROGRAMS = 264
 MAX_CHUNKS = 128  # each program of the second launch merges the partial sums of all chunks
-MERGE_SIZE = 1024  # partial sums merged at a time, chunks x channels
+MERGE_SIZE = 4096  # partial sums merged at a time, chunks x channels
 # Counts, and offsets within a tile or an image, are 32 bits wide and run at most a tile past the
 # end; a tile spans 128 rows of channels, the partial sums about as many.
 MAX_COUNT = 2**31 - TILE_BYTES
@@ -52,17 +55,20 @@ def make_plan(x: Tensor, num_main: int) -> Plan:
     pixels = x.shape[2:].numel()
     num_aux = images - num_main
     channels_last = pixels == 1 or not x.is_contiguous()
-    tile = TILE_BYTES // x.element_size()
+    tile = (TILE_BYTES if channels_last else PLANE_TILE_BYTES) // x.element_size()
     if (channels if channels_last else pixels) % 16:
         tile //= 2  # elements are addressed one by one, which takes twice the registers
     if channels_last:
         block_c = _block_of_channels(channels)
-        block_e = min(tile // block_c, triton.next_power_of_2(images * pixels))
+        block_e = min(256, tile // block_c, triton.next_power_of_2(images * pixels))
         tiles = [triton.cdiv(group * pixels, block_e) for group in (num_main, num_aux)]
+        # What one 16-byte load of every thread covers: its sums stay within the thread.
+        sums_e = min(block_e, NUM_WARPS * 32 * 16 // x.element_size() // block_c)
     else:
         block_e = min(1024, triton.next_power_of_2(pixels))
         block_c = min(256, tile // block_e, triton.next_power_of_2(channels))
         tiles = [group * triton.cdiv(pixels, block_e) for group in (num_main, num_aux)]
+        sums_e = block_e
     blocks = triton.cdiv(channels, block_c)
     chunks = max(1, min(MAX_CHUNKS, MAX_PROGRAMS // blocks))
     tiles_per_chunk = triton.cdiv(sum(tiles), chunks)
@@ -74,7 +80,8 @@ def make_plan(x: Tensor, num_main: int) -> Plan:
             "CHANNELS_LAST": channels_last,
             "BLOCK_E": block_e,
             "BLOCK_C": block_c,
-            "MERGE": max(1, min(32, MERGE_SIZE // block_c)),
+            "SUMS_E": sums_e,
+            "MERGE": max(1, min(MAX_CHUNKS, MERGE_SIZE // block_c)),
         },
         channels_last=channels_last,
     )
@@ -152,24 +159,36 @@ def tile_of(
     BLOCK_E: tl.constexpr,
 ):
     """Address of a tile as a 64-bit base and 32-bit offsets [BLOCK_E, BLOCK_C], and its mask."""
-    image = tile // tiles_per_image
-    start = (tile - image * tiles_per_image) * BLOCK_E
     element = tl.arange(0, BLOCK_E)
-    image = image.to(tl.int64) + tl.where(is_aux, num_main, 0)
-    base = image * channels * pixels
+    group = tl.where(is_aux, num_main, 0)
     if CHANNELS_LAST:
-        base += start.to(tl.int64) * channels
+        start = tile * BLOCK_E
+        base = (group.to(tl.int64) * pixels + start) * channels
         offset = element[:, None] * channels + column[None, :]
     else:
-        base += start
+        image = tile // tiles_per_image
+        start = (tile - image * tiles_per_image) * BLOCK_E
+        base = (image.to(tl.int64) + group) * channels * pixels + start
         offset = column[None, :] * pixels + element[:, None]
     mask = (start + element < inner)[:, None] & (column < channels)[None, :]
     return base, offset, mask
 
 
 @triton.jit
-def elements_before(tile, inner, tiles_per_image, BLOCK_E: tl.constexpr):
+def within_threads(values, BLOCK_E: tl.constexpr, BLOCK_C: tl.constexpr, SUMS_E: tl.constexpr):
+    """`[BLOCK_E, BLOCK_C]` to `[SUMS_E, BLOCK_C]`: the sums of what each thread holds of a channel."""
+    if SUMS_E == BLOCK_E:
+        return values
+    return tl.sum(tl.reshape(values, [BLOCK_E // SUMS_E, SUMS_E, BLOCK_C]), axis=0)
+
+
+@triton.jit
+def elements_before(
+    tile, inner, tiles_per_image, CHANNELS_LAST: tl.constexpr, BLOCK_E: tl.constexpr
+):  # fmt: skip
     """Elements of a channel that lie before a tile of its group."""
+    if CHANNELS_LAST:
+        return tl.minimum(tile * BLOCK_E, inner)
     image = tile // tiles_per_image
     return image * inner + tl.minimum((tile - image * tiles_per_image) * BLOCK_E, inner)
 

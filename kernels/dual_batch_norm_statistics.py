@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .dual_batch_norm_plan import UNSPECIALIZED, chunk_of, elements_before, tile_of
+from .dual_batch_norm_plan import UNSPECIALIZED, chunk_of, elements_before, tile_of, within_threads
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -22,6 +22,7 @@ def statistics(
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
 ):
     """Partial statistics of every chunk, in one read of `x`; nothing for a group that is frozen."""
@@ -39,23 +40,25 @@ def statistics(
         CHANNELS_LAST, BLOCK_E,
     )  # fmt: skip
     value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
-    begin = elements_before(first, inner, tiles_per_image, BLOCK_E)
-    tile_count = elements_before(first + 1, inner, tiles_per_image, BLOCK_E) - begin
-    shift = tl.sum(value, axis=0) / tile_count.to(tl.float32)
+    begin = elements_before(first, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E)
+    second = elements_before(first + 1, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E)
+    shift = tl.sum(value, axis=0) / (second - begin).to(tl.float32)
 
-    total = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
-    squares = tl.zeros([BLOCK_E, BLOCK_C], tl.float32)
-    for tile in range(first, last):
+    deviation = tl.where(mask, value - shift[None, :], 0.0)
+    total = within_threads(deviation, BLOCK_E, BLOCK_C, SUMS_E)
+    squares = within_threads(deviation * deviation, BLOCK_E, BLOCK_C, SUMS_E)
+    for tile in range(first + 1, last):
         base, offset, mask = tile_of(
             tile, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
             CHANNELS_LAST, BLOCK_E,
         )  # fmt: skip
         value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
         deviation = tl.where(mask, value - shift[None, :], 0.0)
-        total += deviation
-        squares += deviation * deviation
-    count = (elements_before(last, inner, tiles_per_image, BLOCK_E) - begin).to(tl.float32)
-    delta = tl.sum(total, axis=0) / count
+        total += within_threads(deviation, BLOCK_E, BLOCK_C, SUMS_E)
+        squares += within_threads(deviation * deviation, BLOCK_E, BLOCK_C, SUMS_E)
+    end = elements_before(last, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E)
+    count = (end - begin).to(tl.float32)
+    delta = tl.div_rn(tl.sum(total, axis=0), count)
     m2 = tl.sum(squares, axis=0) - count * delta * delta
     m2 = tl.where(m2 < 0, 0.0, m2)  # not tl.maximum: NaN must stay
 
@@ -68,12 +71,16 @@ def statistics(
 
 @triton.jit
 def _weights_of(
-    chunk, tiles_per_chunk, tiles, inner, tiles_per_image, BLOCK_E: tl.constexpr
+    chunk, own, tiles_per_chunk, tiles, inner, tiles_per_image, CHANNELS_LAST: tl.constexpr,
+    BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """How many elements of a channel each of a group's chunks holds."""
-    begin = elements_before(chunk * tiles_per_chunk, inner, tiles_per_image, BLOCK_E)
+    """How many elements of a channel each of a group's chunks holds; none past the last."""
+    begin = elements_before(
+        chunk * tiles_per_chunk, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
+    )  # fmt: skip
     end = tl.minimum((chunk + 1) * tiles_per_chunk, tiles)
-    return (elements_before(end, inner, tiles_per_image, BLOCK_E) - begin).to(tl.float32)
+    weight = elements_before(end, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E) - begin
+    return tl.where(chunk < own, weight, 0).to(tl.float32)
 
 
 @triton.jit
@@ -88,42 +95,43 @@ def merge_statistics(
     chunks_aux,
     tiles_per_chunk,
     column,
+    CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
     MERGE: tl.constexpr,
 ):
     """A group's mean, what float32 rounds off it, and its biased variance, each [BLOCK_C].
 
-    Chan, Golub and LeVeque's formula; means are compared after the first chunk's shift is taken
-    off, where they are small numbers.
+    Chan, Golub and LeVeque's formula, MERGE chunks at a time, each of which is read once; means are
+    compared after the first chunk's shift is taken off, where they are small numbers.
     """
     own = tl.where(is_aux, chunks_aux, chunks_main)
     start = partial + tl.where(is_aux, chunks_main, 0) * channels + column
     row = (chunks_main + chunks_aux) * channels
-    count = (images * inner).to(tl.float32)
     tiles = images * tiles_per_image
     origin = tl.load(start, mask=column < channels, other=0.0)
 
-    total = tl.zeros([BLOCK_C], tl.float32)
-    for i in range(0, own, MERGE):
-        chunk = i + tl.arange(0, MERGE)
-        inside = (chunk < own)[:, None] & (column < channels)[None, :]
-        weight = _weights_of(chunk, tiles_per_chunk, tiles, inner, tiles_per_image, BLOCK_E)
-        address = start[None, :] + chunk[:, None] * channels
-        moved = tl.load(address, mask=inside, other=0.0) - origin[None, :]
-        moved += tl.load(address + row, mask=inside, other=0.0)
-        total += tl.sum(tl.where(inside, moved * weight[:, None], 0.0), axis=0)
-    delta = total / count
-
+    count = tl.zeros([1], tl.float32)
+    delta = tl.zeros([BLOCK_C], tl.float32)
     m2 = tl.zeros([BLOCK_C], tl.float32)
     for i in range(0, own, MERGE):
         chunk = i + tl.arange(0, MERGE)
         inside = (chunk < own)[:, None] & (column < channels)[None, :]
-        weight = _weights_of(chunk, tiles_per_chunk, tiles, inner, tiles_per_image, BLOCK_E)
+        weight = _weights_of(
+            chunk, own, tiles_per_chunk, tiles, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
+        )  # fmt: skip
         address = start[None, :] + chunk[:, None] * channels
-        apart = tl.load(address, mask=inside, other=0.0) - origin[None, :]
-        apart += tl.load(address + row, mask=inside, other=0.0) - delta[None, :]
+        moved = tl.load(address, mask=inside, other=0.0)
+        apart = tl.load(address + row, mask=inside, other=0.0)
         within = tl.load(address + 2 * row, mask=inside, other=0.0)
-        m2 += tl.sum(tl.where(inside, within + apart * apart * weight[:, None], 0.0), axis=0)
+        moved = tl.where(inside, moved - origin[None, :] + apart, 0.0)
+        here = tl.sum(weight, axis=0)
+        mean = tl.div_rn(tl.sum(moved * weight[:, None], axis=0), here)
+        apart = moved - mean[None, :]
+        spread = tl.sum(within + apart * apart * weight[:, None], axis=0)
+        step = mean - delta
+        m2 += spread + step * step * (count * here / (count + here))
+        delta += step * tl.div_rn(here, count + here)
+        count += here
     mean = origin + delta
-    return mean, delta - (mean - origin), m2 / count
+    return mean, delta - (mean - origin), tl.div_rn(m2, count)

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.data import CORRUPTIONS, corrupt
-from entprop_fast.metrics import accuracy, hscore, robust_accuracy
+from entprop_fast.metrics import (
+    accuracy,
+    accuracy_over,
+    hscore,
+    robust_accuracy,
+    robust_accuracy_over,
+)
 
 
 class Brightness(nn.Module):
@@ -98,3 +104,19 @@ def test_refusals_come_before_any_forward(model: Brightness) -> None:
     with pytest.raises(ValueError, match="kinds is empty"):
         robust_accuracy(model, images, labels, batch_size=2, kinds=[])
     assert model.batches == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_batches_give_what_whole_tensors_give(batch_size: int, model: Brightness) -> None:
+    images, labels = torch.rand(10, 1, 6, 6), torch.tensor([0, 1] * 5)
+    batches = list(zip(images.split(batch_size), labels.split(batch_size), strict=True))
+    assert accuracy_over(model, batches) == accuracy(model, images, labels, 10)
+    whole = robust_accuracy(model, images, labels, batch_size=10, seed=3)
+    assert robust_accuracy_over(model, batches, seed=3) == whole
+    assert model.modes == {(False, False)} and model.norm.training
+
+
+def test_no_batches_are_refused(model: Brightness) -> None:
+    for measure in (accuracy_over, robust_accuracy_over):
+        with pytest.raises(ValueError, match="batches hold no image"):
+            measure(model, [])

@@ -154,9 +154,12 @@ def reference_step(setting: Setting, network: nn.Module, **compiled: Any) -> Ste
 
 
 def compiled_step(setting: Setting, network: nn.Module) -> Step:
-    """The reference with its whole network compiled, in the mode that is fastest on the device."""
-    mode = "max-autotune" if setting.device == "cuda" else "default"
-    return reference_step(setting, network, mode=mode)
+    """The reference with its whole network compiled.
+
+    Inductor's own CUDA graphs (`reduce-overhead`, `max-autotune`) refuse a second pass before the
+    first one's backward is done with.
+    """
+    return reference_step(setting, network, mode="default")
 
 
 def naive_step(setting: Setting, network: nn.Module) -> Step:

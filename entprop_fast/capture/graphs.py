@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -38,7 +39,7 @@ class CudaGraphs:
     """`torch.cuda.CUDAGraph`s of one device, in one memory pool.
 
     All of them replay on the caller's stream, one after the other, and what each hands out stays
-    alive, so they may share the memory of everything else.
+    alive, so they may share the memory of everything else. A pool ends with its last graph.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -47,7 +48,8 @@ class CudaGraphs:
             self.device = device
         with torch.cuda.device(self.device):
             self._stream = torch.cuda.Stream()
-            self._pool = torch.cuda.graph_pool_handle()
+        self._pool: tuple[int, int] = (0, 0)
+        self._alive: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()  # in the pool
 
     def eager(self, run: Callable[[], T]) -> T:
         """Run on the stream that captures: cuBLAS and cuDNN keep their workspaces by stream."""
@@ -87,6 +89,9 @@ class CudaGraphs:
         gc.collect()  # a collection while capturing might destroy another graph, which CUDA forbids
         torch.cuda.synchronize(self.device)
         torch.cuda.empty_cache()  # what eager steps held is free for the graph's pool
+        if not self._alive:
+            with torch.cuda.device(self.device):
+                self._pool = torch.cuda.graph_pool_handle()
         outer = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(outer)
         try:
@@ -98,6 +103,7 @@ class CudaGraphs:
             self._recover(generator)
             raise
         outer.wait_stream(self._stream)
+        self._alive.add(graph)
         return graph, result
 
     @staticmethod
@@ -115,8 +121,7 @@ class CudaGraphs:
         """Undo what a failed capture leaves behind in torch 2.11: its own end stops half-way."""
         with contextlib.suppress(RuntimeError, AttributeError, TypeError):  # it did end
             torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
-        with torch.cuda.device(self.device):
-            self._pool = torch.cuda.graph_pool_handle()
+        self._alive.clear()  # the next capture gets a pool of its own
         default = torch.cuda.default_generators[self.device.index]
         for source in (default, generator):
             if source is not None:  # the same seed and offset, no longer marked as captured

@@ -3,7 +3,9 @@
 from entprop_fast.data.augment import AUGMENTS, Augment, to_float
 from entprop_fast.data.choose import LOADERS, create_loader
 from entprop_fast.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from entprop_fast.data.datasets import DATASETS, ImageData, load
+from entprop_fast.data.datasets import DATASETS, ImageSet, load
+from entprop_fast.data.image_data import ImageData
+from entprop_fast.data.image_files import FileList, ImageFiles
 from entprop_fast.data.loader import DeviceLoader, Loader, channels_last
 from entprop_fast.data.prefetch import PrefetchLoader, UnreadableImage
 
@@ -15,7 +17,10 @@ __all__ = [
     "SEVERITIES",
     "Augment",
     "DeviceLoader",
+    "FileList",
     "ImageData",
+    "ImageFiles",
+    "ImageSet",
     "Loader",
     "PrefetchLoader",
     "UnreadableImage",

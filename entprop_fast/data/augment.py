@@ -116,8 +116,11 @@ def _blackened(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return lines.masked_fill(outside, 0).view(pixels.shape)
 
 
-# What a setting can name; None: the images as they are.
-AUGMENTS: dict[str, Augment | None] = {"none": None, "crop-flip": Augment()}
+RESIZED_CROP = "resized-crop-flip"
+
+# What a setting can name, and what of it is done on the device; None: nothing. Crops of images of
+# any size are made where those are read (`entprop_fast.data.transforms`).
+AUGMENTS: dict[str, Augment | None] = {"none": None, "crop-flip": Augment(), RESIZED_CROP: None}
 
 
 class Normalize:

@@ -30,6 +30,7 @@ def create_loader(
     augment: Augment | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     workers: int | None = None,
+    unaugmented: Dataset[Any] | None = None,
 ) -> Loader:
     """The loader of a data set. Which one changes where images are, not what is in a batch.
 
@@ -44,6 +45,7 @@ def create_loader(
         augment: see `Loader`.
         normalize: see `Loader`.
         workers: see `PrefetchLoader`.
+        unaugmented: see `PrefetchLoader`; for a torch data set.
 
     Raises:
         ValueError: an unknown ``kind``, ``device`` for data that is not in memory, and the
@@ -61,7 +63,9 @@ def create_loader(
     if not isinstance(data, tuple):
         if kind == "device":
             raise ValueError("loader 'device' needs images in memory, not a data set that reads")
-        return PrefetchLoader(data, batch_size, workers=workers, **settings)
+        return PrefetchLoader(
+            data, batch_size, workers=workers, unaugmented=unaugmented, **settings
+        )
     images, labels = data
     check_batching(images, labels, batch_size)
     if kind == "device" or (kind == "auto" and fits(images, torch.device(device))):

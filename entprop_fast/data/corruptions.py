@@ -155,7 +155,10 @@ def corrupt(images: Tensor, kind: str, severity: int, *, seed: int = 0, first: i
             CPU alone (it would synchronise a GPU), values outside [0, 1].
         TypeError: images that are not floating.
     """
-    _check(images, kind, severity, first)
+    if kind not in _KINDS:
+        raise unknown("corruption", kind, CORRUPTIONS)
+    check_severity(severity)
+    check_images(images, first)
     out = torch.empty_like(images)
     if images.numel() == 0:
         return out
@@ -168,11 +171,14 @@ def corrupt(images: Tensor, kind: str, severity: int, *, seed: int = 0, first: i
     return out.copy_(corrupted.clamp_(0, 1))
 
 
-def _check(images: Tensor, kind: str, severity: int, first: int) -> None:
-    if kind not in _KINDS:
-        raise unknown("corruption", kind, CORRUPTIONS)
+def check_severity(severity: int) -> None:
+    """``ValueError`` unless it is one of ``SEVERITIES``."""
     if type(severity) is not int or severity not in SEVERITIES:
         raise ValueError(f"severity = {severity!r} must be one of {SEVERITIES}")
+
+
+def check_images(images: Tensor, first: int) -> None:
+    """Refuse what no corruption takes: see `corrupt`."""
     if first < 0:
         raise ValueError(f"first = {first} must be the index of an image, 0 or more")
     if not images.is_floating_point():

@@ -1,93 +1,214 @@
-"""Data sets by name, as whole tensors."""
+"""Data sets by name."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from entprop_fast.data import fine_grained, folders
+from entprop_fast.data.cifar import load_cifar
+from entprop_fast.data.digits import load_digits
+from entprop_fast.data.image_data import ImageData
+from entprop_fast.data.image_files import IMAGE_SIZE, FileList, ImageFiles
+from entprop_fast.data.lists import Listed, Splits, check_splits
+from entprop_fast.data.official import SOURCES, missing
+from entprop_fast.data.subset import stratified_subset
+from entprop_fast.data.verify import summary, unreadable
 from entprop_fast.names import unknown
-from entprop_fast.optional import needs
 
-_DIGITS_TEST_IMAGES = 500
+ImageSet = ImageData | ImageFiles
+Say = Callable[[str], None]
 
+EMBEDDED = "digits"
+TENSORS = ("cifar10", "cifar100")
+FILES: dict[str, Callable[[Path], Splits | None]] = {
+    "cub": fine_grained.cub,
+    "pets": fine_grained.pets,
+    "cars": fine_grained.cars,
+    "imagenet": folders.imagenet,
+}
+FOLDER = "folder:"  # and its path
+DATASETS = (EMBEDDED, *TENSORS, *FILES, f"{FOLDER}PATH")
 
-@dataclass(frozen=True)
-class ImageData:
-    """Images ``[N, C, H, W]``, labels int64 ``[N]`` in ``[0, num_classes)``.
-
-    Images are float32 in [0, 1], or uint8 in training and test alike.
-    """
-
-    name: str
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    num_classes: int
+_OFFICIAL_CORRUPTIONS = {"imagenet": "imagenet-c"}
 
 
-def load(name: str, *, train_size: int | None = None, seed: int = 0) -> ImageData:
-    """A data set, split by ``seed``.
+@overload
+def load(
+    name: Literal["digits", "cifar10", "cifar100"],
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    test_only: bool = False,
+    say: Say | None = None,
+) -> ImageData: ...
 
-    ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package. 500
-    stratified images are the test set. A smaller ``train_size`` takes a stratified subset of the
-    1297 others, and at one seed every subset lies within each larger one.
+
+@overload
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    test_only: bool = False,
+    say: Say | None = None,
+) -> ImageSet: ...
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    test_only: bool = False,
+    say: Say | None = None,
+) -> ImageSet:
+    """A data set with its training and test split; docs/data.md says what each needs on disk.
+
+    ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
+    stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``: whole tensors, uint8.
+    ``cub``, ``pets``, ``cars``, ``imagenet`` and ``folder:PATH`` (``train`` and ``test`` or ``val``
+    within PATH): files, every one of which is opened once. Training images that cannot be read
+    are named and left out; unreadable test images are an error.
 
     Args:
         name: one of ``DATASETS``.
-        train_size: training images to keep; None keeps all.
-        seed: of the split and the subset, 0 to 2^32 - 1.
+        data_dir: folder of its files; None for an embedded one. PATH is taken from there.
+        train_size: training images to keep, a stratified subset; at one seed every subset lies
+            within each larger one. None keeps all.
+        seed: of the digits' split and the subset, 0 to 2^32 - 1.
+        image_size: height and width of images that are read from files, None for 224.
+        test_only: the training images of a data set of files are not opened, and may be missing.
+        say: is told which images are left out, and what takes long; None: a warning tells.
 
     Raises:
+        FileNotFoundError: it is not there; the message says what to fetch and where to put it.
         ValueError: unknown name, ``train_size`` below the number of classes or above the number of
-            training images, a seed out of range.
-        ImportError: scikit-learn is not installed.
+            training images, a seed out of range, an argument that the data set does not take, files
+            that are damaged, cut off or no such data set.
+        ImportError: a library that it needs is not installed.
     """
-    if name not in DATASETS:
+    if name not in DATASETS and not name.startswith(FOLDER):
         raise unknown("dataset", name, DATASETS)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must be between 0 and {2**32 - 1}")
-    return DATASETS[name](train_size, seed)
-
-
-def _digits(train_size: int | None, seed: int) -> ImageData:
-    with needs("sklearn", extra="train", purpose="dataset 'digits'"):
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    digits = load_digits()
-    images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)
-    labels = torch.from_numpy(digits.target).long()
-    num_classes = len(digits.target_names)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=_DIGITS_TEST_IMAGES, stratify=labels, random_state=seed
-    )
+    folder = None if data_dir is None else Path(data_dir)
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"--data-dir {data_dir}: there is no such folder")
+    if name in (EMBEDDED, *TENSORS) and image_size is not None:
+        raise ValueError(f"image_size = {image_size}: the images of {name!r} have one size")
+    if name == EMBEDDED:
+        if folder is not None:
+            raise ValueError(f"data set {name!r} is embedded and takes no --data-dir")
+        return load_digits(train_size, seed)
+    if name in TENSORS:
+        return load_cifar(name, folder, train_size, seed)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size = {image_size} must be at least 1")
+    splits = find_splits(name, folder, test_only=test_only)
+    _compare_counts(name, splits, say)
     if train_size is not None:
-        if not num_classes <= train_size <= len(train):
-            raise ValueError(
-                f"train_size = {train_size} must be between {num_classes} (the classes) "
-                f"and {len(train)} (the training images of 'digits')"
+        splits = _fewer(name, splits, train_size, seed)
+    data = _image_files(name, splits, image_size or IMAGE_SIZE, say)
+    return data if test_only else _without_unreadable(data, say)
+
+
+def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:
+    """The images that a data set of files lists; none for training only if ``test_only``.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    if name.startswith(FOLDER):
+        path = _folder_path(name, data_dir)
+        found = folders.folder(path)
+        if found is None:
+            raise FileNotFoundError(
+                f"data set {name!r}: {path} has neither train/ nor train.txt; docs/data.md shows "
+                "both forms"
             )
-        train = train[_stratified_order(digits.target[train])[:train_size]]
-    return ImageData(
-        "digits", images[train], labels[train], images[test], labels[test], num_classes
+        return check_splits(path, found, test_only=test_only)
+    found = None if data_dir is None else FILES[name](data_dir)
+    if found is None:
+        raise missing(name, data_dir)
+    return check_splits(found.root, found, test_only=test_only)
+
+
+def _folder_path(name: str, data_dir: Path | None) -> Path:
+    path = Path(name.removeprefix(FOLDER))
+    if name == FOLDER:
+        raise ValueError(f"data set {name!r} names no folder: {FOLDER}PATH")
+    if data_dir is not None and path.is_absolute():
+        raise ValueError(f"data set {name!r} says where it is and takes no --data-dir")
+    return path if data_dir is None else data_dir / path
+
+
+def _fewer(name: str, splits: Splits, train_size: int, seed: int) -> Splits:
+    labels = np.array([label for _, label in splits.train])
+    kept = stratified_subset(name, labels, train_size, seed)
+    return replace(splits, train=[splits.train[row] for row in kept])
+
+
+def _image_files(name: str, splits: Splits, image_size: int, say: Say | None) -> ImageFiles:
+    test = _file_list(splits.root, splits.test)
+    if bad := unreadable(test, say):
+        raise ValueError(
+            f"data set {name!r}: {summary('test', len(test), bad)}; every one counts in an "
+            "accuracy, so mend them, or take them from the list"
+        )
+    return ImageFiles(
+        name,
+        _file_list(splits.root, splits.train),
+        test,
+        splits.class_names,
+        image_size,
+        official_corruptions=_OFFICIAL_CORRUPTIONS.get(name),
     )
 
 
-DATASETS: dict[str, Callable[[int | None, int], ImageData]] = {"digits": _digits}
+def _without_unreadable(data: ImageFiles, say: Say | None) -> ImageFiles:
+    skipped = unreadable(data.train, say)
+    if not skipped:
+        return data
+    _tell(f"data set {data.name!r}: {summary('training', data.num_train, skipped)}; left out", say)
+    kept = [row for row in range(data.num_train) if row not in skipped]
+    if not kept:
+        raise ValueError(f"data set {data.name!r}: no training image can be read")
+    return replace(data, train=data.train.kept(kept), skipped=tuple(skipped.values()))
 
 
-def _stratified_order(labels: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> Any:
-    """An order whose every beginning holds the classes in their shares, within one image.
+def _file_list(root: Path, listed: Listed) -> FileList:
+    return FileList(root, [file for file, _ in listed], [label for _, label in listed])
 
-    The i-th of a class's n images goes to place ``(i + 1/2) / n`` of the unit interval.
-    """
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return np.argsort(place, kind="stable")
+
+def _compare_counts(name: str, splits: Splits, say: Say | None) -> None:
+    """Say so where a test set is not the one that published numbers are of."""
+    official = SOURCES[name].counts if name in SOURCES else None
+    if official is None:
+        return
+    found = (len(splits.train) or official[0], len(splits.test), len(splits.class_names))
+    if found != official:
+        _tell(
+            f"data set {name!r} in {splits.root} has {found[0]:,} training and {found[1]:,} test "
+            f"images of {found[2]:,} classes, the official one {official[0]:,}, {official[1]:,} "
+            f"and {official[2]:,}: its scores do not stand beside published ones",
+            say,
+        )
+
+
+def _tell(message: str, say: Say | None) -> None:
+    if say is not None:
+        say(message)
+    else:
+        warnings.warn(message, stacklevel=3)

@@ -9,11 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Edges = Literal["zeros", "nearest", "reflect", "mirror"]
+
 
 def gaussian_blur(
-    images: Tensor, sigma: float, edges: Literal["replicate", "circular"] = "replicate"
+    images: Tensor,
+    sigma: float,
+    edges: Literal["replicate", "circular"] = "replicate",
+    radius: int | None = None,
 ) -> Tensor:
-    """Gaussian smoothing, cut at 3 sigma.
+    """Gaussian smoothing, cut at 3 sigma or at `radius`.
 
     A sum of shifted copies rather than a convolution (kornia's is one): convolutions run in TF32
     on a GPU and choose their algorithm by batch size, and reflected edges, kornia's default, need
@@ -23,9 +28,10 @@ def gaussian_blur(
         images: float ``[N, C, H, W]``.
         sigma: in pixels, positive.
         edges: what lies outside, the nearest pixel or the opposite side (for that, a side must
-            hold 3 sigma).
+            hold the radius).
+        radius: pixels on each side that count; None: 3 sigma, rounded up.
     """
-    radius = math.ceil(3 * sigma)
+    radius = math.ceil(3 * sigma) if radius is None else radius
     weights = [math.exp(-0.5 * (d / sigma) ** 2) for d in range(-radius, radius + 1)]
     total = sum(weights)
     for dim, pad in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
@@ -37,17 +43,37 @@ def gaussian_blur(
     return images
 
 
-def warp(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+# What lies outside, to torch: its padding mode, and whether -1 and 1 are the corner pixels'
+# centres (their reflection leaves the border out) or their outer edges (it repeats it).
+_PADDING: dict[Edges, tuple[str, bool]] = {
+    "zeros": ("zeros", False),
+    "nearest": ("border", False),
+    "reflect": ("reflection", False),
+    "mirror": ("reflection", True),
+}
+
+
+def warp(images: Tensor, x: Tensor, y: Tensor, edges: Edges = "zeros") -> Tensor:
     """Resample bilinearly: output pixel (i, j) shows the input at ``(y[i, j], x[i, j])``.
 
     Args:
-        images: float ``[N, C, H, W]``; outside them all is 0.
+        images: float ``[N, C, H, W]``.
         x, y: source coordinates in pixels, pixel centres at whole numbers, ``[N, H, W]``.
+        edges: what lies outside: 0, the nearest pixel, or the image turned over, with its border
+            repeated (``reflect``) or not (``mirror``), as SciPy calls them.
     """
     height, width = images.shape[2:]
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=3)
+    padding, centres = _PADDING[edges]
+    if centres:
+        grid = torch.stack((2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1), dim=3)
+    else:
+        grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=3)
     return F.grid_sample(
-        images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        images,
+        grid.to(images.dtype),
+        mode="bilinear",
+        padding_mode=padding,
+        align_corners=centres,
     )
 
 

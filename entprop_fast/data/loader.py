@@ -78,9 +78,14 @@ class Loader(ABC):
             raise ValueError(f"start = {start} must be between 0 and {len(self)}, the steps")
         return self._batches(epoch, start)
 
-    @abstractmethod
     def first(self, count: int) -> Batch:
         """The data set's first images, unshuffled and not augmented, as an evaluation sees them."""
+        images, labels = zip(*self.first_batches(count, self.batch_size), strict=True)
+        return channels_last(torch.cat(images)), torch.cat(labels)
+
+    @abstractmethod
+    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """`first`, a batch at a time: large images need not all be there at once."""
 
     @abstractmethod
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]: ...
@@ -155,9 +160,11 @@ class DeviceLoader(Loader):
         self.images = channels_last(images.to(self.device))
         self.labels = labels.to(self.device)
 
-    def first(self, count: int) -> Batch:
-        """The data set's first images, unshuffled and not augmented, as an evaluation sees them."""
-        return self._made(self.images[:count], None, None), self.labels[:count]
+    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """See `Loader`."""
+        pairs = (one[:count].split(batch_size) for one in (self.images, self.labels))
+        for images, labels in zip(*pairs, strict=True):
+            yield self._made(images, None, None), labels
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = to_device(self._order(epoch), self.device)

@@ -29,8 +29,8 @@ _TRANSFORMS = 2  # the stream of the data set's own draws, beside those of `load
 class UnreadableImage(OSError):
     """An image that the data set could not give; `index` is its number there."""
 
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(f"training image {index} cannot be read: {reason}")
+    def __init__(self, index: int, reason: str, what: str = "training image") -> None:
+        super().__init__(f"{what} {index} cannot be read: {reason}")
         self.index = index
 
 
@@ -51,6 +51,7 @@ class PrefetchLoader(Loader):
         augment: see `Loader`; after the copy, on the device.
         normalize: see `Loader`; likewise.
         workers: processes that read; 0: the calling one; None: one a core, at most 8.
+        unaugmented: the same images without random transforms, for `first`; None: ``dataset``.
 
     Raises:
         ValueError: ``workers`` below 0, and `Loader`'s.
@@ -68,6 +69,7 @@ class PrefetchLoader(Loader):
         augment: Augment | None = None,
         normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         workers: int | None = None,
+        unaugmented: Dataset[Any] | None = None,
     ) -> None:
         super().__init__(
             len(dataset),  # type: ignore[arg-type]
@@ -78,40 +80,69 @@ class PrefetchLoader(Loader):
             augment=augment,
             normalize=normalize,
         )
-        if workers is not None and workers < 0:
-            raise ValueError(f"workers = {workers} must be 0 or more")
+        self.workers = _processes(workers)
         self.dataset = dataset
-        self.workers = min(_cores(), MOST_WORKERS) if workers is None else workers
+        self.unaugmented = dataset if unaugmented is None else unaugmented
 
-    def first(self, count: int) -> Batch:
-        """The data set's first images, unshuffled and not augmented, as an evaluation sees them."""
-        rows = torch.arange(min(count, self.size)).split(self.batch_size)
+    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """See `Loader`."""
+        rows = torch.arange(min(count, self.size)).split(batch_size)
         # The transforms' draws of an epoch that does not exist: the same ones at every call.
-        images, labels = zip(*self._read(-1, rows), strict=True)
-        return self._made(torch.cat(images), None, None), torch.cat(labels)
+        for images, labels in self._read(self.unaugmented, -1, rows):
+            yield self._made(images, None, None), labels
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = self._order(epoch)
         places = [self._rows(step) for step in range(start, len(self))]
         moves = self._moves(epoch, to_device(order, self.device)) if self.augment else None
-        read = self._read(epoch, [order[place] for place in places])
+        read = self._read(self.dataset, epoch, [order[place] for place in places])
         for place, (images, labels) in zip(places, read, strict=True):
             yield self._made(images, None, moves and moves.of(place)), labels
 
-    def _read(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def _read(
+        self, dataset: Dataset[Any], epoch: int, batches: Sequence[Tensor]
+    ) -> Iterator[Batch]:
         """The images and labels of those rows, on the device, as the data set gives them."""
-        loader = DataLoader(
-            _Reader(self.dataset, fold((self.seed, epoch, _TRANSFORMS))),
-            batch_size=None,  # a reader's item is a whole batch
-            sampler=batches,
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_leave_signals,
-            generator=torch.Generator(),  # the default one is the run's
-        )
-        copied = _copied_ahead if self.device.type == "cuda" else _copied
-        return copied(_readable(loader), self.device)
+        key = fold((self.seed, epoch, _TRANSFORMS))
+        return read_batches(dataset, batches, key=key, workers=self.workers, device=self.device)
+
+
+def read_batches(
+    dataset: Dataset[Any],
+    batches: Sequence[Tensor],
+    *,
+    key: int = 0,
+    workers: int | None = None,
+    device: torch.device | None = None,
+    what: str = "training image",
+) -> Iterator[Batch]:
+    """Images and labels of a data set's rows, batch by batch in the order given.
+
+    Args:
+        dataset: see `PrefetchLoader`.
+        batches: the rows of each batch, int64.
+        key: of the random transforms' draws.
+        workers: see `PrefetchLoader`.
+        device: where the batches are to be; None: the CPU.
+        what: one of the images, in an error's words.
+
+    Raises:
+        ValueError: ``workers`` below 0.
+        UnreadableImage: (while iterating) the data set raised, or gave what is no image.
+    """
+    device = torch.device("cpu") if device is None else device
+    loader = DataLoader(
+        _Reader(dataset, key),
+        batch_size=None,  # a reader's item is a whole batch
+        sampler=batches,
+        num_workers=min(_processes(workers), len(batches)),
+        collate_fn=_as_it_is,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals,
+        generator=torch.Generator(),  # the default one is the run's
+    )
+    copied = _copied_ahead if device.type == "cuda" else _copied
+    return copied(_readable(loader, what), device)
 
 
 @dataclass(frozen=True)
@@ -159,10 +190,10 @@ def _check_image(image: object, like: Tensor) -> None:
         )
 
 
-def _readable(read: DataLoader[Batch | _Unreadable]) -> Iterator[Batch]:
+def _readable(read: DataLoader[Batch | _Unreadable], what: str) -> Iterator[Batch]:
     for batch in read:
         if isinstance(batch, _Unreadable):
-            raise UnreadableImage(batch.index, batch.reason)
+            raise UnreadableImage(batch.index, batch.reason, what)
         images, labels = batch
         yield images, labels
 
@@ -229,6 +260,13 @@ def _leave_signals(worker: int) -> None:
     """Ctrl-C reaches every process; the run decides when to stop, and ends its workers then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _processes(workers: int | None) -> int:
+    """That many, or by default one a core within reason."""
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers = {workers} must be 0 or more")
+    return min(_cores(), MOST_WORKERS) if workers is None else workers
 
 
 def _cores() -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from entprop_fast.names import unknown
-from entprop_fast.optional import needs
+from entprop_fast.optional import import_torchvision, needs
 
 # Training mode would return a tuple of logits otherwise, and a training step takes one loss.
 _WITHOUT_SIDE_CLASSIFIERS: dict[str, dict[str, Any]] = {
@@ -26,6 +27,49 @@ def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
         ValueError: timm does not know the name or the tag, or the network not the arguments.
         ImportError: timm is not installed.
     """
+    return _timm(name, num_classes=num_classes, in_chans=in_channels)
+
+
+def timm_weights(name: str, *, in_channels: int) -> dict[str, Tensor]:
+    """The published weights of a timm network, its classifier included, as its state dict.
+
+    timm takes them from its cache or downloads them there, and fits the first convolution to other
+    channels.
+
+    Raises:
+        ValueError, ImportError: as `create_timm`.
+        OSError, RuntimeError: there are none, or they cannot be fetched.
+    """
+    return _timm(name, pretrained=True, in_chans=in_channels).state_dict()
+
+
+def torchvision_weights(name: str, tag: str) -> dict[str, Tensor]:
+    """torchvision's published weights of a classifier, out of torch.hub's cache or downloaded.
+
+    Args:
+        name: torchvision's.
+        tag: of the weights, such as ``IMAGENET1K_V1``.
+
+    Raises:
+        ValueError: torchvision has no such network, or no such weights of it.
+        OSError, RuntimeError: they cannot be fetched, or are damaged.
+        ImportError: torchvision cannot be imported.
+    """
+    models = import_torchvision("models", purpose=f"weights of {name!r}")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown("arch", f"torchvision:{name}", [f"torchvision:{k}" for k in known])
+    tags = {one.name: one for one in models.get_model_weights(name)}
+    if tag not in tags:
+        raise unknown(f"weights of {name!r}", tag, tags)
+    # As its get_state_dict, which would run a pickle.
+    state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+        tags[tag].url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+    )
+    return state
+
+
+def _timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
     with needs("timm", extra="vision", purpose=f"arch 'timm:{name}'"):
         import timm
     name, *settings = name.split(",")
@@ -37,9 +81,7 @@ def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
         tagged = timm.list_pretrained(f"{arch}.*")
         raise unknown("arch", f"timm:{name}", [f"timm:{known}" for known in (arch, *tagged)])
     try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments
-        )
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options, **arguments)
     except (TypeError, ValueError, ArithmeticError, AssertionError) as error:
         if not arguments:
             raise
@@ -76,8 +118,7 @@ def create_torchvision(name: str, *, num_classes: int, in_channels: int) -> nn.M
         ValueError: torchvision has no classifier of this name.
         ImportError: torchvision is not installed.
     """
-    with needs("torchvision", extra="vision", purpose=f"arch 'torchvision:{name}'"):
-        from torchvision import models
+    models = import_torchvision("models", purpose=f"arch 'torchvision:{name}'")
     known = models.list_models(module=models)
     if name not in known:
         raise unknown("arch", f"torchvision:{name}", [f"torchvision:{k}" for k in known])

@@ -79,6 +79,12 @@ def positional(name: str, help_text: str) -> Flag:
     return name, Annotated[str, *marks]
 
 
+def positionals(name: str, help_text: str) -> Flag:
+    """One string or more without a flag, none of them optional; put it first."""
+    marks = (tyro.conf.Positional, tyro.conf.arg(name=name, help=help_text, metavar=name.upper()))
+    return f"{name}s", Annotated[tuple[str, ...], *marks]
+
+
 def flag_class(name: str, *flags: Flag) -> type[Any]:
     """A dataclass of those flags, for `parse`."""
     return make_dataclass(name, flags)

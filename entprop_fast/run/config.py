@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from entprop_fast import names
 from entprop_fast.data import AUGMENTS, LOADERS
+from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
 
 Value = str | int | float | bool
@@ -43,12 +44,23 @@ class Config:
     arch: str = _setting("network: wrn28_10, resnet18, timm:NAME, ...")
     dataset: str = _setting("data set, e.g. digits")
     data_dir: str | None = _setting("folder of a data set that is not embedded", default=None)
+    image_size: int | None = _setting(
+        "height and width of images read from files, 224 when left out", default=None
+    )
+    weights: str | None = _setting(
+        "to start from: a file, or pretrained (the published ones of the network)", default=None
+    )
+    normalize: str = _setting(
+        "what the network does with images in [0, 1] first: none, imagenet or half", default="none"
+    )
     method: str = _setting("training method, e.g. entprop")
     epochs: int = _setting("passes over the training images")
     batch_size: int = _setting("images a step")
     drop_last: bool = _setting("leave out an epoch's last, smaller batch", default=True)
     augment: str = _setting(
-        "of training images: none, or crop-flip (4 black pixels around them)", default="none"
+        "of training images: none, crop-flip (4 black pixels around them) or, as they are read "
+        "from files, resized-crop-flip",
+        default="none",
     )
     lr: float = _setting("highest learning rate")
     weight_decay: float = _setting("of every parameter", default=0.0)
@@ -189,11 +201,12 @@ def _check(config: Config) -> None:
         "capture": CAPTURE_MODES,
         "augment": AUGMENTS,
         "loader": LOADERS,
+        "normalize": NORMALIZATIONS,
     }
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise names.unknown(name, getattr(config, name), known)
-    for name in ("epochs", "batch_size", "decay_every", "train_size", "threads"):
+    for name in ("epochs", "batch_size", "decay_every", "train_size", "threads", "image_size"):
         value = getattr(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
     _require(config.workers is None or config.workers >= 0, "workers", config.workers, "at least 0")

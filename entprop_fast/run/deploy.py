@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from torch import nn
 
 from entprop_fast import models
 from entprop_fast.checkpoint import write_atomically
-from entprop_fast.data import ImageData
+from entprop_fast.data import ImageFiles, ImageSet
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
+from entprop_fast.models.normalized import core, with_normalization
+from entprop_fast.models.weights import load_weights
 
 CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
 
@@ -37,31 +39,56 @@ class NetworkSpec:
     stem: resnet.Stem
     dataset: str
     seed: int
+    image_size: int | None = None  # of images read from files
+    normalize: str = "none"  # what the network does first; images come in [0, 1]
 
     def build(self) -> nn.Module:
-        """The plain network with fresh weights, channels_last.
+        """The plain network with fresh weights, channels_last, behind its normalisation.
 
         Raises:
-            ValueError: no such architecture.
+            ValueError: no such architecture, or the normalisation is of other channels.
             ImportError: the library behind it is not installed.
         """
-        model = models.create(
+        network = models.create(
             self.arch,
             num_classes=self.num_classes,
             in_channels=self.in_channels,
             stem=self.stem,
         )
+        model = with_normalization(network, self.normalize, self.in_channels)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def build_for(self, method: str, options: Mapping[str, Any]) -> nn.Module:
-        """The network that `method` trains: `build`, with dual norms where it needs them."""
+    def build_for(
+        self,
+        method: str,
+        options: Mapping[str, Any],
+        *,
+        weights: str | None = None,
+        say: Callable[[str], None] = print,
+    ) -> nn.Module:
+        """The network that `method` trains: `build`, with dual norms where it needs them.
+
+        Args:
+            method: its name.
+            options: the method's.
+            weights: to start from, see `entprop_fast.models.weights.load_weights`; both halves of
+                a dual norm start from those of the plain one.
+            say: is told what was not taken from them.
+
+        Raises:
+            ValueError, ImportError: as `build` and `load_weights`.
+        """
         model = self.build()
+        if weights is not None:
+            sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
+            for note in load_weights(core(model), weights, self.arch, **sizes):
+                say(note)
         return convert_dual_norm(model) if needs_dual_norms(method, options) else model
 
 
-def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:
+def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none") -> NetworkSpec:
     """The network `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
-    channels, height, width = data.train_images.shape[1:]
+    channels, height, width = data.image_shape
     small = max(height, width) <= CIFAR_STEM_UP_TO and arch in resnet.LAYOUTS
     return NetworkSpec(
         arch=arch,
@@ -70,6 +97,8 @@ def network_for(arch: str, data: ImageData, seed: int) -> NetworkSpec:
         stem="cifar" if small else "imagenet",
         dataset=data.name,
         seed=seed,
+        image_size=data.image_size if isinstance(data, ImageFiles) else None,
+        normalize=normalize,
     )
 
 
@@ -83,7 +112,7 @@ def save_deployable(path: Path, plain: nn.Module, spec: NetworkSpec) -> None:
     # Clones, because tied parameters must not share memory in the file.
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in plain.state_dict().items()
+        for name, tensor in core(plain).state_dict().items()
     }
     metadata = {_METADATA_KEY: json.dumps(asdict(spec), sort_keys=True)}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
@@ -103,7 +132,7 @@ def load_deployable(path: Path) -> tuple[nn.Module, NetworkSpec]:
             raise ValueError(f"{path} does not say which network it holds: no run wrote it")
         spec = NetworkSpec(**json.loads(metadata[_METADATA_KEY]))
         model = spec.build()
-        model.load_state_dict(safetensors.torch.load_file(path))
+        core(model).load_state_dict(safetensors.torch.load_file(path))
     except (SafetensorError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read as a run's network: {error}") from error
     return model, spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from entprop_fast.methods import create_method
 from entprop_fast.run import pictures, run_folder
 from entprop_fast.run.deploy import plain_copy, save_deployable
 from entprop_fast.run.run_folder import RunFolder, write_json
-from entprop_fast.run.trainer import EVALUATION_BATCH, Trainer
+from entprop_fast.run.trainer import Trainer
 
 EXAMPLES = 8
 
@@ -62,6 +63,24 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: in
     """
     sa = metrics.accuracy(model, images, labels, batch_size)
     robust = metrics.robust_accuracy(model, images, labels, batch_size=batch_size)
+    return _scores(sa, robust)
+
+
+def evaluate_batches(
+    model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+) -> Scores:
+    """`evaluate` for images that are read in batches; `batches()` gives them anew, twice.
+
+    Args:
+        model: on the images' device.
+        batches: clean test images ``[B, C, H, W]`` in [0, 1] and labels int64 ``[B]``.
+    """
+    return _scores(
+        metrics.accuracy_over(model, batches()), metrics.robust_accuracy_over(model, batches())
+    )
+
+
+def _scores(sa: float, robust: Mapping[str, Sequence[float]]) -> Scores:
     values = [value for severities in robust.values() for value in severities]
     ra = sum(values) / len(values)
     return Scores(
@@ -79,13 +98,11 @@ def finish(trainer: Trainer, folder: RunFolder) -> Summary:
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
-    scores = evaluate(
-        deployed, trainer.test_images, trainer.test_labels, batch_size=EVALUATION_BATCH
-    )
+    scores = evaluate_batches(deployed, trainer.test.batches)
     pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
     pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
     _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
-    size = len(images.train_images)
+    size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
     summary = Summary(

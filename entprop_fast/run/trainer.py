@@ -12,20 +12,13 @@ import torch
 from torch import Tensor
 
 from entprop_fast import checkpoint, metrics
-from entprop_fast.data import (
-    AUGMENTS,
-    ImageData,
-    PrefetchLoader,
-    UnreadableImage,
-    channels_last,
-    create_loader,
-    to_float,
-)
+from entprop_fast.data import ImageData, ImageSet, UnreadableImage
 from entprop_fast.methods import create_method
 from entprop_fast.run import recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.errors import RunFailed, Stopped, bad_input
+from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
 from entprop_fast.run.optim import (
     create_optimizer,
@@ -39,6 +32,7 @@ from entprop_fast.run.signals import StopSignals
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
 EVALUATION_BATCH = 500
+FILES_BATCH = 100  # images of 224 pixels take 49 times the memory of CIFAR's
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
 
@@ -50,36 +44,36 @@ class Trainer:
         config: the settings.
         images: the data set.
         reporter: is told about epochs and failure signatures.
+        fresh: start from the weights that `config` names; a run that is continued brings its own.
 
     Raises:
         ValueError, TypeError: settings, network and data do not fit together.
     """
 
-    def __init__(self, config: Config, images: ImageData, reporter: Reporter) -> None:
+    def __init__(
+        self, config: Config, images: ImageSet, reporter: Reporter, *, fresh: bool = True
+    ) -> None:
         self.config, self.reporter = config, reporter
         self.device = resolve_device(config.device)
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
-        _check_dtypes(images)
         self.images = images
-        self.spec = network_for(config.arch, images, config.seed)
-        model = self.spec.build_for(config.method, config.options)
+        self.spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
+        model = self.spec.build_for(
+            config.method,
+            config.options,
+            weights=config.weights if fresh else None,
+            say=reporter.say,
+        )
         self.model = model.to(self.device).train()
-        self.loader = create_loader(
-            config.loader,
-            (images.train_images, images.train_labels),
-            config.batch_size,
-            seed=config.seed,
-            drop_last=config.drop_last,
-            device=self.device,
-            augment=AUGMENTS[config.augment],
+        self.loader = training_loader(config, images, self.device, reporter.say)
+        self.test = TestSet(
+            images,
+            self.device,
+            batch_size=EVALUATION_BATCH if isinstance(images, ImageData) else FILES_BATCH,
             workers=config.workers,
         )
-        if isinstance(self.loader, PrefetchLoader):
-            reporter.say(f"training images stay in host memory: {self.loader.workers} workers")
-        self.test_images = channels_last(to_float(images.test_images.to(self.device)))
-        self.test_labels = images.test_labels.to(self.device)
         self.optimizer = create_optimizer(
             config.optimizer,
             self.model.parameters(),
@@ -254,11 +248,9 @@ class Trainer:
             self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
-        seen = self.loader.first(GAP_IMAGES)
-        train_accuracy = 100 * metrics.accuracy(self.model, *seen, EVALUATION_BATCH)
-        sa = 100 * metrics.accuracy(
-            self.model, self.test_images, self.test_labels, EVALUATION_BATCH
-        )
+        seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
+        train_accuracy = 100 * metrics.accuracy_over(self.model, seen)
+        sa = 100 * metrics.accuracy_over(self.model, self.test.batches())
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -305,13 +297,6 @@ def resolve_amp(amp: str, device: torch.device) -> str | None:
     if amp == "auto":
         return "bf16" if device.type == "cuda" else None
     return None if amp == "none" else amp
-
-
-def _check_dtypes(images: ImageData) -> None:
-    """Bytes in one set and floats in the other are most likely two scales as well."""
-    train, test = images.train_images.dtype, images.test_images.dtype
-    if train != test and torch.uint8 in (train, test):
-        raise ValueError(f"training images are {train}, test images {test}: uint8 both or neither")
 
 
 def _last_good(folder: RunFolder) -> str:

@@ -33,6 +33,7 @@ class Options:
         train_size: training images.
         epochs: of every run; None for the recipe's.
         device: of the runs.
+        data_dir: folder of a data set that is not embedded.
         recipe: the settings that the study's variants change.
         workers: processes; None for one on each core, 1 runs in this process.
         overrides: settings put over the recipe's, beneath those of the study.
@@ -43,6 +44,7 @@ class Options:
     train_size: int | None = 200
     epochs: int | None = None
     device: str = "auto"
+    data_dir: str | None = None
     recipe: str = "digits"
     workers: int | None = None
     overrides: Mapping[str, Value] = field(default_factory=dict)

@@ -57,7 +57,7 @@ class Norms(Probe):
         """Drifts by kind and layer; separability by layer; the last layer in the plane."""
         trainer = self.trainer
         eps = float(trainer.config.options["eps"])
-        images, labels = trainer.test_images, trainer.test_labels
+        images, labels = trainer.test.images, trainer.test.labels
         clean = features_by_layer(trainer.model, images)
         moved = features_by_layer(trainer.model, perturbed(trainer.model, images, labels, eps))
         last = list(clean)[-1]

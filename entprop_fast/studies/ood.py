@@ -38,7 +38,7 @@ class Detectors(Probe):
     def seen(self) -> Any:
         """AUROC and FPR95 by detector."""
         trainer = self.trainer
-        model, images = trainer.model, trainer.test_images
+        model, images = trainer.model, trainer.test.images
         others = [corrupt(images[1::2], kind, SEVERITY) for kind in CORRUPTIONS]
         train_images, train_labels = trainer.loader.first(trainer.loader.size)
         train, _ = features(model, train_images)

@@ -109,6 +109,7 @@ def _config(options: Options, run: Run) -> Config:
         **run.settings,
         "seed": run.seed,
         "device": options.device,
+        "data_dir": options.data_dir,
         "threads": 1,
     }
     config = recipe.resolve(options.recipe, **given)

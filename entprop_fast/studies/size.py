@@ -48,7 +48,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 def _sizes(options: Options) -> list[int]:
     config = recipe.resolve(options.recipe)
-    there = len(load(config.dataset).train_images)
+    there = load(config.dataset, data_dir=options.data_dir).num_train
     middle = options.train_size or there // 2
     sizes = [round(multiple * middle) for multiple in MULTIPLES]
     if sizes[-1] > there:

@@ -138,7 +138,7 @@ def test_watched_tells_where_and_passes_other_warnings_on(cuda: Cuda) -> None:
 
 def test_capture(cuda: Cuda) -> None:
     graphs = CudaGraphs(CUDA)
-    _, result = graphs.capture(lambda: run(cuda), cuda.generator)  # type: ignore[arg-type]
+    graph, result = graphs.capture(lambda: run(cuda), cuda.generator)  # type: ignore[arg-type]
     assert result == "result" and cuda.current.name == "outer"
     assert cuda.calls == [
         "register generator",
@@ -150,9 +150,15 @@ def test_capture(cuda: Cuda) -> None:
         "end on side",
         "outer waits for side",
     ]
-    graphs.capture(lambda: run(cuda), None)
+    other, _ = graphs.capture(lambda: run(cuda), None)
     assert cuda.calls.count("begin in pool 1 on side") == 2  # the same pool
     assert cuda.calls.count("register generator") == 1
+    del graph
+    third, _ = graphs.capture(lambda: run(cuda), None)
+    assert cuda.calls.count("begin in pool 1 on side") == 3
+    del other, third  # torch refuses a pool whose last graph is gone
+    graphs.capture(lambda: run(cuda), None)
+    assert cuda.calls.count("begin in pool 2 on side") == 1
 
 
 @pytest.mark.parametrize("fails_to_end", [False, True])

@@ -60,24 +60,24 @@ def test_every_method_starts_from_the_same_data_weights_and_order() -> None:
             state = other.model.state_dict()  # with auxiliary entries beside the plain network's
             for name, value in first.model.state_dict().items():
                 assert torch.equal(state[name], value), name
-            assert torch.equal(other.images.train_images, first.images.train_images)
-            assert torch.equal(other.test_images, first.test_images)
+            assert torch.equal(other.loader.first(40)[0], first.loader.first(40)[0])
+            assert torch.equal(other.test.images, first.test.images)
             for batch, theirs in zip(first.loader.epoch(5), other.loader.epoch(5), strict=True):
                 assert torch.equal(batch[0], theirs[0])
     weights = [next(trainer.model.parameters()) for trainer in by_seed.values()]
     assert not torch.equal(*weights)
-    train = [by_seed[seed].images.train_images for seed in (3, 4)]
+    train = [by_seed[seed].loader.first(40)[0] for seed in (3, 4)]
     assert not torch.equal(*train)
 
 
 def test_corruptions_do_not_depend_on_what_was_drawn_before() -> None:
     trainer = trainer_of(runs_of("vanilla")[0])
-    images = channels_last(trainer.test_images[:100])
+    images = channels_last(trainer.test.images[:100])
     scores = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         scores.append(
-            results.evaluate(trainer.model, images, trainer.test_labels[:100], batch_size=50)
+            results.evaluate(trainer.model, images, trainer.test.labels[:100], batch_size=50)
         )
     assert scores[0] == scores[1]
 
@@ -129,3 +129,10 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert places("auto", 3, 1) == ["cuda:0", "cuda:1", "cuda:0"]
     assert places("cuda:1", None, 1) == ["cuda:1"]
     assert places("cpu", None, 1) == ["cpu"] * 4
+
+
+def test_every_run_gets_the_data_folder() -> None:
+    runs = resolve_runs(
+        "cifar100", parse_all(("vanilla", "entprop")), (0, 1), {"data_dir": "data"}, budget="epochs"
+    )
+    assert {run.config.data_dir for run in runs} == {"data"}

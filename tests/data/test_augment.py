@@ -94,7 +94,11 @@ def test_without_flip_or_padding_nothing_moves() -> None:
 
 
 def test_the_named_one_is_the_cifar_recipes() -> None:
-    assert AUGMENTS == {"none": None, "crop-flip": Augment(4, "zero", True)}
+    assert AUGMENTS["crop-flip"] == Augment(4, "zero", True)
+    assert {name for name, made in AUGMENTS.items() if made is None} == {
+        "none",
+        "resized-crop-flip",  # made where images are read
+    }
 
 
 def test_to_float_is_torchvisions_bit_for_bit() -> None:

@@ -14,6 +14,8 @@ from entprop_fast.data.counter_random import (
     keys_of,
     mix,
     normals,
+    packed_normals,
+    packed_uniforms,
     row_keys,
     uniforms,
 )
@@ -90,8 +92,38 @@ def test_uniforms_are_uniform_open_and_independent() -> None:
 
 def test_normals_have_the_normal_moments() -> None:
     draws = normals(row_keys(5, 0, 1000, CPU), 1000).double()
+    assert_normal_moments(draws)
+
+
+def assert_normal_moments(draws: torch.Tensor) -> None:
+    """Of a million draws."""
     moments = [draws.pow(power).mean().item() for power in (1, 2, 3, 4)]
     # Five standard errors of a million draws; E z^2k is 1, 3, 15, 105 for k = 1 ... 4.
     for moment, truth, variance in zip(moments, (0, 1, 0, 3), (1, 2, 15, 96), strict=True):
         assert abs(moment - truth) < 5 * (variance / 1e6) ** 0.5
     assert draws.abs().max() < 6
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 9))
+def test_packed_uniforms_are_the_words_halves(key: int, count: int) -> None:
+    halves = [
+        half
+        for word in splitmix64(key % WORD, (count + 1) // 2)
+        for half in (word % 2**32, word >> 32)
+    ]
+    truth = [((half >> 9) + 0.5) * 2.0**-23 for half in halves[:count]]
+    drawn = packed_uniforms(torch.tensor([key]), count)
+    assert drawn[0].tolist() == truth and all(0 < one < 1 for one in truth)
+
+
+def test_packed_normals_are_box_and_mullers_of_packed_uniforms() -> None:
+    keys = row_keys(5, 0, 1000, CPU)
+    for count in (1, 7, 1000):
+        pairs = (count + 1) // 2
+        u = packed_uniforms(keys, 2 * pairs).double().numpy()
+        radius, angle = np.sqrt(-2 * np.log(u[:, :pairs])), 2 * np.pi * u[:, pairs:]
+        truth = np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
+        drawn = packed_normals(keys, count).double()
+        np.testing.assert_allclose(drawn.numpy(), truth[:, :count], atol=1e-5)
+    assert_normal_moments(drawn)
+    assert abs(np.corrcoef(drawn[:, :500].flatten(), drawn[:, 500:].flatten())[0, 1]) < 0.008

@@ -104,6 +104,18 @@ def test_batches_are_the_device_loaders(
     assert_same(iter([ahead.first(11)]), iter([resident.first(11)]))
 
 
+@WORKERS
+def test_first_images_are_those_that_an_evaluation_sees(workers: int) -> None:
+    settings: dict[str, Any] = SETTINGS | {"augment": None, "drop_last": False}
+    ahead = create_loader(
+        "auto", Transformed(), 8, workers=workers, unaugmented=Files(), **settings
+    )
+    resident = DeviceLoader(*memory(), 8, **settings)
+    assert_same(iter([ahead.first(11)]), iter([resident.first(11)]))
+    assert_same(ahead.first_batches(11, 4), resident.first_batches(11, 4))
+    assert [len(labels) for _, labels in ahead.first_batches(11, 4)] == [4, 4, 3]
+
+
 def test_floating_images_without_augmentation() -> None:
     images, labels = torch.rand(9, 1, 4, 4), torch.arange(9)
     plain: dict[str, Any] = {"seed": 0, "drop_last": False, "device": "cpu"}

@@ -40,13 +40,15 @@ LOSS = {
 }
 STATISTICS = {
     "unshifted": ("value - shift[None, :], 0.0)", "value, 0.0)"),
-    "rounding of the mean": ("return mean, delta - (mean - origin), m2", "return mean, delta, m2"),
+    "rounding of the mean": ("return mean, delta - (mean - origin),", "return mean, delta,"),
     "spread": ("within + apart * apart * weight[:, None]", "within"),
     "weight": ("moved * weight[:, None]", "moved"),
     "frozen": ("if tl.where(is_aux, aux_training, training) == 0:", "if training == 0:"),
     "tail": ("tl.where(mask, value - shift[None, :], 0.0)", "value - shift[None, :]"),
-    "last tile": ("in range(first, last)", "in range(first, last - 1)"),
+    "last tile": ("in range(first + 1, last)", "in range(first + 1, last - 1)"),
     "merging": ("in range(0, own, MERGE)", "in range(0, MERGE, MERGE)"),
+    "merged spread": ("spread + step * step *", "spread + 0.0 * step *"),
+    "merged mean": ("delta += step * tl.div_rn(here, count + here)", "delta += step"),
 }
 FORWARD = {
     "biased": ("var * (count / (count - 1.0))", "var"),
@@ -64,12 +66,16 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     "last tile summed": ("in range(first, last)", "in range(first, last - 1)"),
     "centred": ("tl.where(mask, g * centered, 0.0)", "g * (centered + mean[None, :])"),
     "dweight": ("tl.sum(product, axis=0) * rstd", "tl.sum(product, axis=0)"),
-    "masked gradient": ("total += g\n", "total += tl.where(g > 0, g, 0.0)\n"),
+    "masked gradient": (
+        "total += within_threads(g,",
+        "total += within_threads(tl.where(g > 0, g, 0.0),",
+    ),
+    "within threads": ("product += within_threads(g,", "product += 0.5 * within_threads(g,"),
     "merging": ("in range(0, own, MERGE)", "in range(0, MERGE, MERGE)"),
     "last tile": ("range(0, last - first)", "range(1, last - first)"),
     "mean of g": ("g - mean_g[None, :] - centered", "g - centered"),
     "slope": ("- centered * slope[None, :]", ""),
-    "rstd": ("slope = product * rstd / count", "slope = product / count"),
+    "rstd": ("slope = tl.div_rn(product * rstd, count)", "slope = tl.div_rn(product, count)"),
     "frozen": (
         "trains = tl.where(is_aux, aux_training, training) != 0",
         "trains = is_aux | ~is_aux",

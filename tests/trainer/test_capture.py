@@ -29,8 +29,8 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> RecordingGraphs:
     monkeypatch.setitem(graphs.GRAPHS, "cpu", lambda device: recorder)
     original = Trainer.__init__
 
-    def init(self: Trainer, *args: Any) -> None:
-        original(self, *args)
+    def init(self: Trainer, *args: Any, **settings: Any) -> None:
+        original(self, *args, **settings)
         recorder.method = self.method
 
     monkeypatch.setattr(Trainer, "__init__", init)

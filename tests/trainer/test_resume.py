@@ -124,7 +124,9 @@ def test_stopped_in_the_middle_of_an_epoch(
 def test_stopped_in_the_final_evaluation(finished: Path, tiny: Args, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(
+            results, "evaluate_batches", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+        )
         assert train.main(tiny(out)) == 143
     assert not (out / "summary.json").exists()
     assert train.main(tiny(out, "--resume")) == 0

@@ -124,7 +124,7 @@ def passes(config: Config) -> float:
     """
     capture = "off" if config.capture == "auto" else config.capture  # one step is not worth a graph
     trainer = rehearse(replace(config, capture=capture))
-    cost = config.epochs * rows_per_epoch(trainer) / len(trainer.images.train_images)
+    cost = config.epochs * rows_per_epoch(trainer) / trainer.images.num_train
     if trainer.device.type == "cuda":
         del trainer
         gc.collect()  # a method and its captures refer to each other

@@ -1,0 +1,1 @@
+"""Generating the common corruptions in batches, beside a chain that takes image by image."""

@@ -1,0 +1,24 @@
+"""The table at the end of the run, and its rows as JSON lines."""
+
+import pytest
+
+from bench import rows
+from bench.corruptions.table import MEASURED, NAME, is_whole, lines_of, rows_of
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured; write it if it is everything."""
+    if not MEASURED:
+        return
+    found = rows_of(MEASURED)
+    for line in lines_of(found):
+        terminalreporter.write_line(line)
+    for row in found:
+        if row["verdict"] in ("missed", "slower"):
+            terminalreporter.write_line(
+                f"{row['verdict']}: {row['kind']} at {row['side']} px, {row['ratio']:.1f} times"
+            )
+    if is_whole():
+        terminalreporter.write_line(f"rows: {rows.write(NAME, found)}")
+    else:
+        terminalreporter.write_line("no rows written: not every case was measured")

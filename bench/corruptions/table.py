@@ -1,0 +1,124 @@
+"""Rows of the benchmark, and the table of docs/evaluation.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench import rows
+from bench.corruptions.cases import CASES, SIZES, Size
+from bench.rows import Row
+
+NAME = "corruptions_cpu"
+PART = "corruptions"  # of the page
+ALL = "all 15 x 5"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """CPU seconds an image for all five severities of a kind, of both chains."""
+
+    size: Size
+    kind: str
+    ours: float
+    theirs: float
+
+
+MEASURED: list[Measured] = []
+
+
+def is_whole() -> bool:
+    """Whether every case was measured; a part does not replace the committed rows."""
+    return len(MEASURED) == len(CASES)
+
+
+def rows_of(measured: list[Measured]) -> list[Row]:
+    """A row for each kind and size, and their sums; times are scaled from the images measured."""
+    found = []
+    for size in SIZES:
+        kinds = [one for one in measured if one.size == size]
+        if not kinds:
+            continue
+        total = Measured(
+            size, ALL, sum(one.ours for one in kinds), sum(one.theirs for one in kinds)
+        )
+        for one in (*kinds, total):
+            ratio = one.theirs / one.ours
+            target = size.target if one is total else None
+            found.append(
+                {
+                    "side": size.side,
+                    "scale": size.scale,
+                    "kind": one.kind,
+                    "seconds": size.wanted * one.ours,
+                    "seconds_per_image_chain": size.wanted * one.theirs,
+                    "images": size.wanted,
+                    "measured": size.ours,
+                    "measured_per_image_chain": size.theirs,
+                    "ratio": ratio,
+                    "target": target,
+                    "verdict": _verdict(ratio, target),
+                }
+            )
+    return found
+
+
+def _verdict(ratio: float, target: float | None) -> str:
+    if ratio < 1:
+        return "slower"
+    return "faster" if target is None else "reached" if ratio >= target else "missed"
+
+
+def lines_of(found: list[Row]) -> list[str]:
+    """The table in Markdown."""
+    head = "| kind | pixels | images | ours, s | image by image, s | times faster | target | |"
+    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    for row in found:
+        target = "" if row["target"] is None else f"{row['target']:g}"
+        bold = "**" if row["kind"] == ALL else ""
+        cells = (
+            row["kind"],
+            row["side"],
+            row["images"],
+            f"{row['seconds']:.1f}",
+            f"{row['seconds_per_image_chain']:.1f}",
+            f"{bold}{row['ratio']:.1f}{bold}",
+            target,
+            row["verdict"],
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def section() -> str:
+    """The part of docs/evaluation.md, from the committed rows."""
+    found = rows.read(NAME)
+    first = found[0]
+    fractions = "; ".join(
+        f"at {size.side} pixels {size.ours} images of ours and {size.theirs} of theirs"
+        for size in SIZES
+    )
+    slower = [f"{row['kind']} at {row['side']}" for row in found if row["verdict"] == "slower"]
+    missed = [f"{row['kind']} at {row['side']}" for row in found if row["verdict"] == "missed"]
+    without = ", ".join(f"{_without_glass(found, size):.1f} at {size.side}" for size in SIZES)
+    return "\n".join(lines_of(found)) + (
+        "\n\nCPU seconds for all five severities of so many images, one thread, float32 to bytes. "
+        f"Scaled from fewer images, interleaved, medians: {fractions}. The other chain is NumPy, "
+        "SciPy and Pillow called image by image (bench/corruptions/per_image.py), without "
+        f"scikit-image's own checks. Made by `pytest bench/corruptions` ({first['machine']}; "
+        f"{first['versions']}; {first['git']}).\n\n"
+        "Glass blur is a Python loop over pixels in the other chain, as published; without it "
+        f"all others together are this many times faster: {without} pixels. "
+        f"Slower than image by image: {', '.join(slower) or 'nothing'}. "
+        f"Targets missed: {', '.join(missed) or 'none'}."
+    )
+
+
+def _without_glass(found: list[Row], size: Size) -> float:
+    """The ratio of all other kinds together."""
+    others = [
+        row for row in found if row["side"] == size.side and row["kind"] not in (ALL, "glass_blur")
+    ]
+    theirs, ours = (
+        sum(row[name] for row in others) for name in ("seconds_per_image_chain", "seconds")
+    )
+    return float(theirs / ours)

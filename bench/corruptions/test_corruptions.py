@@ -1,0 +1,48 @@
+"""`pytest bench/corruptions`: batches beside image by image; a missed target is printed.
+
+That both make the same images is what tests/data/common_corruptions/test_values.py checks.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.corruptions.cases import CASES, Call, Size, ours, photographs, theirs
+from bench.corruptions.table import MEASURED, Measured
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), CASES, ids=[f"{kind}-{size.side}" for size, kind in CASES]
+)
+def test_speed(size: Size, kind: str, benchmark: BenchmarkFixture) -> None:
+    images = photographs(size.ours, size.side)
+    batch = ours(images, kind, size.scale)
+    one_by_one = theirs(images[: size.theirs], kind, size.scale)
+    batch()  # tables and textures are made once
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(size.rounds):
+        times["ours"].append(_seconds(batch) / size.ours)
+        times["theirs"].append(_seconds(one_by_one) / size.theirs)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    MEASURED.append(Measured(size, kind, medians["ours"], medians["theirs"]))
+    benchmark.extra_info["ratio over image by image"] = medians["theirs"] / medians["ours"]
+    benchmark.pedantic(batch, rounds=1)  # type: ignore[no-untyped-call]
+
+
+def _seconds(call: Call) -> float:
+    """Of the one thread's own time: other programs on the machine take theirs, not ours."""
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start

@@ -1,0 +1,125 @@
+"""``python -m entprop_fast.corrupt``: a corrupted copy of a test set, in the official layout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from entprop_fast import data, names
+from entprop_fast.data.common_corruptions import (
+    COMMON_KINDS,
+    EXTRA_KINDS,
+    SCALES,
+    Scale,
+    check_channels,
+    check_kind,
+)
+from entprop_fast.evaluation.evaluator import SMALL
+from entprop_fast.evaluation.official import MARKER
+from entprop_fast.evaluation.suites import generated_source
+from entprop_fast.evaluation.writing import write_arrays, write_folders
+from entprop_fast.run import cli
+from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.progress import Reporter
+from entprop_fast.run.signals import StopSignals
+from entprop_fast.run.trainer import resolve_device
+
+_Flags = cli.flag_class(
+    "CorruptFlags",
+    cli.optional_flag("dataset", str, "whose test images are corrupted; must be given"),
+    cli.optional_flag("data_dir", str, "folder of its files, where it is not embedded"),
+    cli.optional_flag("out", str, "folder of the set; must be given"),
+    cli.optional_flag("scale", str, "cifar-c or imagenet-c; by the images' size when left out"),
+    cli.several("kinds", str, "of corruption; the 15 common ones when left out"),
+    cli.switch("extra", "the 4 extra kinds too"),
+    cli.optional_flag("seed", int, "of the corruptions (and the digits' split), 0 when left out"),
+    cli.optional_flag("image_size", int, "pixels of images read from files, 224 when left out"),
+    cli.optional_flag("batch_size", int, "images at a time, 100 when left out"),
+    cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
+    cli.optional_flag("threads", int, "CPU threads, torch's choice when left out"),
+    cli.switch("overwrite", "replace what this command wrote to the folder before"),
+)
+
+_DESCRIPTION = (
+    "Corrupt a data set's test images in all kinds and severities: .npy files as CIFAR-10-C has "
+    "them for data sets in memory, JPEG folders as ImageNet-C has them for image files. The set "
+    "is marked as generated; evaluate reports it as such."
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command on `args` (None: the command line's) and return its exit code."""
+    return cli.run_command(lambda signals: _corrupt(args, signals))
+
+
+def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
+    flags = cli.parse(_Flags, args, prog="entprop_fast.corrupt", description=_DESCRIPTION)
+    reporter = Reporter()
+    with bad_input():
+        if flags.dataset is None or flags.out is None:
+            raise ValueError("--dataset and --out must be given")
+        root = Path(flags.out)
+        kinds = _kinds(flags)
+        if flags.scale is not None and flags.scale not in SCALES:
+            raise names.unknown("scale", flags.scale, SCALES)
+        if flags.batch_size is not None and flags.batch_size < 1:
+            raise ValueError(f"batch_size = {flags.batch_size} must be at least 1")
+        if flags.threads is not None:
+            torch.set_num_threads(flags.threads)
+        device = resolve_device(flags.device or "auto")
+        _check_folder(root, overwrite=flags.overwrite)
+        seed = flags.seed or 0
+        images = data.load(
+            flags.dataset,
+            data_dir=flags.data_dir,
+            seed=seed,
+            image_size=flags.image_size,
+            test_only=True,
+            say=reporter.say,
+        )
+        for kind in kinds:
+            check_channels(kind, images.image_shape[0])
+        scale: Scale = flags.scale or _scale_of(images)
+        reporter.say(f"{generated_source(scale, seed)}: {images.num_test} test images")
+        write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
+        write(
+            images,
+            root,
+            kinds,
+            scale=scale,
+            seed=seed,
+            device=device,
+            batch_size=flags.batch_size or 100,
+            say=reporter.say,
+        )
+    reporter.say(f"written to {root}; {MARKER} there says how it was made")
+
+
+def _kinds(flags: Any) -> tuple[str, ...]:
+    kinds = tuple(flags.kinds or COMMON_KINDS)
+    for kind in kinds:
+        check_kind(kind)
+    more = EXTRA_KINDS if flags.extra else ()
+    return tuple(dict.fromkeys((*kinds, *more)))
+
+
+def _scale_of(images: data.ImageSet) -> Scale:
+    return "cifar-c" if max(images.image_shape[1:]) <= SMALL else "imagenet-c"
+
+
+def _check_folder(root: Path, *, overwrite: bool) -> None:
+    """Never over files that another program wrote: an official set has the same names."""
+    if not root.exists() or not any(root.iterdir()):
+        return
+    if not (root / MARKER).exists():
+        raise UsageError(f"{root} holds files of another program: choose another --out")
+    if not overwrite:
+        raise UsageError(f"{root} already holds a set: --overwrite it, or choose another --out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""The 15 + 4 common corruptions of ImageNet-C and CIFAR-C, generated in batches on any device."""
+
+from entprop_fast.data.common_corruptions.generate import (
+    COMMON_KINDS,
+    EXTRA_KINDS,
+    check_channels,
+    check_kind,
+    common_corruption,
+    to_bytes,
+)
+from entprop_fast.data.common_corruptions.strengths import SCALES, Scale
+
+__all__ = [
+    "COMMON_KINDS",
+    "EXTRA_KINDS",
+    "SCALES",
+    "Scale",
+    "check_channels",
+    "check_kind",
+    "common_corruption",
+    "to_bytes",
+]

@@ -1,0 +1,49 @@
+"""Fewer training images: every class in its share, small subsets within large ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.integer[Any]]
+
+
+def stratified_subset(name: str, labels: Integers, size: int, seed: int) -> Integers:
+    """Which images of a data set to keep: drawn by ``seed``, in the order of the data set.
+
+    Args:
+        name: of the data set, for the error.
+        labels: of all training images.
+        size: images to keep.
+        seed: of the draw; at one seed every subset lies within each larger one.
+
+    Raises:
+        ValueError: ``size`` below the number of classes or above that of the images.
+    """
+    check_train_size(name, size, len(np.unique(labels)), len(labels))
+    drawn = np.random.default_rng(seed).permutation(len(labels))
+    kept = drawn[stratified_order(labels[drawn])[:size]]
+    return np.sort(kept)
+
+
+def stratified_order(labels: Integers) -> Integers:
+    """An order whose every beginning holds the classes in their shares, within one image.
+
+    The i-th of a class's n images goes to place ``(i + 1/2) / n`` of the unit interval.
+    """
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+def check_train_size(name: str, size: int, num_classes: int, there: int) -> None:
+    """``ValueError`` unless there are as many images, and enough for one of each class."""
+    if not num_classes <= size <= there:
+        raise ValueError(
+            f"train_size = {size} must be between {num_classes} (the classes) "
+            f"and {there} (the training images of {name!r})"
+        )

@@ -1,0 +1,92 @@
+"""Which image files cannot be read: found before a run begins, not in its 37th epoch.
+
+Every file is decoded once, in threads (Pillow's decoders run beside each other). The verdict is
+kept under ``$XDG_CACHE_HOME/entprop_fast`` (``~/.cache``), for the same paths, sizes and times of
+change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from entprop_fast.data.image_files import FileList
+from entprop_fast.data.read_image import read_image
+
+T = TypeVar("T")
+
+NAMED = 10  # files that a message names; it counts the others
+TOLD_FROM = 20_000  # files whose decoding takes so long that it is announced
+
+_AT_ONCE = 4096  # a waiting call takes a kilobyte, and ImageNet has 1.3 million files
+_DRAFT = 32  # pixels: the whole file is parsed, and few of its pixels are computed
+
+
+def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dict[int, str]:
+    """The files that cannot be read: their numbers, and "path: why".
+
+    Args:
+        files: are opened, every one.
+        say: is told before it takes long.
+    """
+    kept = _cache_folder() / f"{_digest(files)}.json"
+    with contextlib.suppress(OSError, ValueError):  # no verdict yet, or a damaged one
+        found: dict[str, str] = json.loads(kept.read_text())
+        return {int(number): reason for number, reason in found.items()}
+    if say is not None and len(files) >= TOLD_FROM:
+        say(f"opening each of {len(files):,} images in {files.root} once, to see that all can be")
+    reasons = in_threads(lambda number: _reason(files.path(number)), len(files))
+    verdict = {number: reason for number, reason in enumerate(reasons) if reason}
+    with contextlib.suppress(OSError):  # a home that cannot be written: decoded again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        own = kept.with_suffix(f".{os.getpid()}")
+        own.write_text(json.dumps(verdict))
+        own.replace(kept)
+    return verdict
+
+
+def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:
+    """``function(0) ... function(count - 1)``, in order; a bounded number of them waits."""
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, count, _AT_ONCE):
+            yield from pool.map(function, range(first, min(first + _AT_ONCE, count)))
+
+
+def summary(what: str, total: int, reasons: dict[int, str]) -> str:
+    """One line: how many files cannot be read, and the first ones by name."""
+    named = "; ".join(list(reasons.values())[:NAMED])
+    more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    return f"{len(reasons):,} of {total:,} {what} images cannot be read: {named}{more}"
+
+
+def _reason(path: Path) -> str:
+    try:
+        read_image(path, draft=_DRAFT)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _digest(files: FileList) -> str:
+    """Of everything that a verdict depends on, short of the files' bytes."""
+    digest = hashlib.sha256()
+    for number in range(len(files)):
+        path = files.path(number)
+        try:
+            status = path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "absent"
+        digest.update(f"{path.absolute()}\0{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "entprop_fast" / "verified"

@@ -1,0 +1,79 @@
+"""Generated images kept on disk, and found again only for the same clean images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from entprop_fast.data import ImageFiles, ImageSet
+from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale, to_bytes
+from entprop_fast.evaluation.official import open_suite, read_marker
+from entprop_fast.evaluation.suites import Suite
+from entprop_fast.evaluation.writing import write_arrays
+
+_ARRAYS = "cifar10-c"  # the layout
+
+
+def cached_suite(
+    data: ImageSet,
+    scale: Scale,
+    batch_size: int,
+    device: torch.device,
+    folder: Path,
+    *,
+    seed: int = 0,
+    extra: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Suite:
+    """The generated suite, read from ``folder`` and written there first if it is not complete.
+
+    Raises:
+        ValueError: images that are read from files: their 75 copies belong in a set of their own.
+    """
+    if isinstance(data, ImageFiles):
+        raise ValueError(
+            f"cache_dir: {data.name} is read from files; write its corruptions once with "
+            "python -m entprop_fast.corrupt"
+        )
+    kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
+    digest = _digest(data, batch_size)
+    root = folder / f"{data.name}-{scale}-seed{seed}-{digest[:12]}"
+    marker = read_marker(root)
+    if not _holds(marker, digest, kinds):
+        write_arrays(
+            data,
+            root,
+            kinds,
+            scale=scale,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            about={"clean": digest},
+            say=say,
+        )
+    suite = open_suite(_ARRAYS, root, data, batch_size, extra=extra)
+    return replace(suite, name=f"{data.name}, common corruptions")
+
+
+def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> bool:
+    return (
+        marker is not None
+        and marker.get("complete") is True
+        and marker.get("clean") == digest
+        and set(kinds) <= set(marker.get("kinds", ()))
+    )
+
+
+def _digest(data: ImageSet, batch_size: int) -> str:
+    """SHA-256 of the clean images as 8-bit levels, and of their labels."""
+    total = hashlib.sha256()
+    for images, labels in data.test_batches(batch_size):
+        # By image, so that the batch size changes nothing.
+        for image, label in zip(to_bytes(images), labels.tolist(), strict=True):
+            total.update(image.contiguous().numpy().tobytes() + label.to_bytes(8, "little"))
+    return total.hexdigest()

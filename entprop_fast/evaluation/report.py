@@ -1,0 +1,168 @@
+"""Evaluations side by side: Markdown, terminal tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from entprop_fast.checkpoint import write_atomically
+from entprop_fast.data import SEVERITIES
+from entprop_fast.evaluation.attacks import NO_DEFENCE
+from entprop_fast.evaluation.intervals import CONFIDENCE
+from entprop_fast.evaluation.results import GENERATED, Evaluation, Row
+from entprop_fast.run.run_folder import write_json
+
+JSON, MARKDOWN = "evaluation.json", "evaluation.md"
+HEAT_MAP, RADAR = "corruptions.png", "radar.png"
+
+_NOTHING = "–"
+
+
+def scores(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
+    """A line for each network: its means, in percent."""
+    return [
+        {
+            "network": one.name,
+            "norms": one.norms,
+            "SA": _number(one.sa),
+            "RA": _number(one.ra),
+            "Hscore": _number(one.hscore),
+            "interval": _bounds(one.hscore_interval),
+            "ECE": _number(one.rows[0].ece),
+            "ECE, corrupted": _number(one.corruption_ece),
+            "mCE": _number(one.mce),
+            "corruptions": one.corruption_source or _NOTHING,
+        }
+        for one in evaluations
+    ]
+
+
+def tests(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
+    """A line for each network and set of images, with its interval and source."""
+    return [
+        {
+            "network": one.name,
+            "norms": one.norms,
+            "test": row.test,
+            "accuracy": _number(row.accuracy),
+            "interval": _bounds((row.low, row.high)),
+            "by": row.interval,
+            "images": str(row.images),
+            "source": row.source + (f"; {row.note}" if _own_note(row) else ""),
+        }
+        for one in evaluations
+        for row in one.rows
+    ]
+
+
+def kinds(evaluation: Evaluation) -> list[dict[str, str]]:
+    """A line for each kind of corruption of one network."""
+    lines = []
+    for group in (evaluation.corruptions, evaluation.extra):
+        for kind, values in group.items():
+            label = evaluation.label_of(kind)
+            line = {"corruption": label if group is evaluation.corruptions else f"{label} (extra)"}
+            line |= {str(s): _number(v) for s, v in zip(SEVERITIES, values, strict=True)}
+            line["mean"] = _number(sum(values) / len(values))
+            if evaluation.ce:
+                line["CE"] = _number(evaluation.ce.get(kind))
+            lines.append(line)
+    return lines
+
+
+def markdown(evaluations: Sequence[Evaluation]) -> str:
+    """The whole report of one network or of several on the same data set."""
+    parts = [
+        f"# {evaluations[0].dataset}",
+        _markdown_table(scores(evaluations)),
+        _legend(evaluations),
+    ]
+    parts += ["## Every test", _markdown_table(tests(evaluations))]
+    if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
+        parts.append(f"**{NO_DEFENCE}**")
+    for one in evaluations:
+        if one.corruptions:
+            heading = f"## {one.name}, {one.norms} norms: accuracy by kind and severity"
+            parts += [heading, f"Source: {one.corruption_source}.", _markdown_table(kinds(one))]
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
+    """For a rich console: the tests with their sources, then the scores."""
+    lines = [
+        {name: cell for name, cell in line.items() if name not in ("by", "images", "norms")}
+        for line in tests(evaluations)
+    ]
+    means = [
+        {name: cell for name, cell in line.items() if name != "corruptions" and cell != _NOTHING}
+        for line in scores(evaluations)
+    ]
+    return [_table(lines), _table(means)]
+
+
+def write(folder: Path, evaluations: Sequence[Evaluation]) -> None:
+    """JSON, Markdown and pictures into a folder, made if need be."""
+    from entprop_fast.evaluation.pictures import draw_heat_map_of, draw_radar
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / JSON, {"evaluations": [one.as_dict() for one in evaluations]})
+    write_atomically(folder / MARKDOWN, markdown(evaluations).encode())
+    if all(one.corruptions for one in evaluations):
+        draw_heat_map_of(folder / HEAT_MAP, evaluations)
+        draw_radar(folder / RADAR, evaluations)
+
+
+def as_document(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """For one JSON file: a network's own fields, or a list of several."""
+    if len(evaluations) == 1:
+        one = evaluations[0].as_dict()
+        return {"checkpoint": one.pop("name"), **one}
+    return {"evaluations": [one.as_dict() for one in evaluations]}
+
+
+def _own_note(row: Row) -> bool:
+    return bool(row.note) and row.note != NO_DEFENCE  # that one stands below the table
+
+
+def _legend(evaluations: Sequence[Evaluation]) -> str:
+    seen = f"{evaluations[0].rows[0].images} clean test images"
+    text = (
+        f"In percent; {seen}. SA: accuracy on clean images; RA: plain mean over kinds and "
+        f"severities; Hscore: their harmonic mean, with a bootstrap interval over images. "
+        f"Intervals are {100 * CONFIDENCE:.0f} %. ECE: expected calibration error, 15 bins."
+    )
+    if any(one.mce is not None for one in evaluations):
+        text += " mCE: mean corruption error, AlexNet's is 100."
+    sources = {one.corruption_source for one in evaluations if one.corruptions}
+    if any(source.startswith(GENERATED) for source in sources):
+        text += " Generated corruptions are no official set: do not compare them with scores on it."
+    if len(sources) > 1:
+        text += " **The rows come from different corrupted images and cannot be compared.**"
+    return text
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.1f}"
+
+
+def _bounds(bounds: tuple[float, float] | None) -> str:
+    return _NOTHING if bounds is None else f"{bounds[0]:.1f} – {bounds[1]:.1f}"
+
+
+def _markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
+    header = list(lines[0])
+    written = [header, ["---"] * len(header), *(list(line.values()) for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in written)
+
+
+def _table(lines: Sequence[Mapping[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    header = list(dict.fromkeys(name for line in lines for name in line))
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for line in lines:
+        table.add_row(*(line.get(name, _NOTHING) for name in header))
+    return table

@@ -1,0 +1,127 @@
+"""Corrupted test sets that are made here, and what a suite of corruptions is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from entprop_fast.data import CORRUPTIONS, SEVERITIES, ImageSet, corrupt
+from entprop_fast.data.augment import to_float
+from entprop_fast.data.common_corruptions import (
+    COMMON_KINDS,
+    EXTRA_KINDS,
+    Scale,
+    check_channels,
+    common_corruption,
+    to_bytes,
+)
+from entprop_fast.evaluation.results import GENERATED
+
+PROCEDURAL_FROST = "frost on procedural textures"
+
+
+class Sample(NamedTuple):
+    """A batch of one kind and severity; `first` is the number of its first image."""
+
+    kind: str
+    severity: int
+    first: int
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Corrupted versions of a test set.
+
+    Attributes:
+        name: of the set.
+        source: where its images come from, in the words of every table.
+        kinds: those that RA is the mean of.
+        extra: further ones, in no mean.
+        images: how many each kind and severity has.
+        samples: gives them all, in any order.
+        official: published files, not images made here.
+        aligned: each kind and severity has the clean test images, in their order.
+    """
+
+    name: str
+    source: str
+    kinds: tuple[str, ...]
+    extra: tuple[str, ...]
+    images: int
+    samples: Callable[[], Iterator[Sample]]
+    official: bool = False
+    aligned: bool = True
+
+
+def digits_suite(data: ImageSet, batch_size: int, device: torch.device) -> Suite:
+    """The ten kinds of `entprop_fast.data.corrupt`, made for 8x8 digits."""
+
+    def samples() -> Iterator[Sample]:
+        first = 0
+        for images, labels in _on(data, batch_size, device):
+            for kind in CORRUPTIONS:
+                for severity in SEVERITIES:
+                    made = corrupt(images, kind, severity, first=first)
+                    yield Sample(kind, severity, first, made, labels)
+            first += len(labels)
+
+    return Suite(
+        name=f"{data.name}, ten corruptions",
+        source=f"{GENERATED} (ten kinds for digits)",
+        kinds=CORRUPTIONS,
+        extra=(),
+        images=data.num_test,
+        samples=samples,
+    )
+
+
+def generated_suite(
+    data: ImageSet,
+    scale: Scale,
+    batch_size: int,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    extra: bool = False,
+) -> Suite:
+    """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
+    more = EXTRA_KINDS if extra else ()
+    for kind in (*COMMON_KINDS, *more):
+        check_channels(kind, data.image_shape[0])
+
+    def samples() -> Iterator[Sample]:
+        first = 0
+        for images, labels in _on(data, batch_size, device):
+            for kind in (*COMMON_KINDS, *more):
+                for severity in SEVERITIES:
+                    made = common_corruption(
+                        images, kind, severity, scale=scale, seed=seed, first=first
+                    )
+                    yield Sample(kind, severity, first, to_float(to_bytes(made)), labels)
+            first += len(labels)
+
+    return Suite(
+        name=f"{data.name}, common corruptions",
+        source=generated_source(scale, seed),
+        kinds=COMMON_KINDS,
+        extra=more,
+        images=data.num_test,
+        samples=samples,
+    )
+
+
+def generated_source(scale: str, seed: int) -> str:
+    """The words for images made by us."""
+    published = {"cifar-c": "CIFAR-C", "imagenet-c": "ImageNet-C"}[scale]
+    return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
+
+
+def _on(data: ImageSet, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in data.test_batches(batch_size):
+        yield images.to(device), labels.to(device)

@@ -1,0 +1,141 @@
+"""PGD against a few independent lines; AutoAttack through its interface."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import convert_dual_norm, route
+from entprop_fast.data.counter_random import fold, packed_uniforms, row_keys
+from entprop_fast.evaluation import EvaluationOptions, autoattack, evaluate_model, pgd
+from entprop_fast.evaluation.attacks import NO_DEFENCE
+from tests.evaluation.support import Brightness, tiny_cifar
+
+
+def small_network() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+    )
+
+
+def by_hand(
+    model: nn.Module, x: Tensor, labels: Tensor, steps: int, eps: float, alpha: float, first: int
+) -> Tensor:
+    keys = row_keys(fold((0xA77, 3)), first, len(x), x.device)
+    start = packed_uniforms(keys, x[0].numel()).view(x.shape).double()
+    adversarial = x + eps * (2 * start - 1)
+    adversarial = adversarial.clip(0, 1)
+    for _ in range(steps):
+        adversarial = adversarial.detach().requires_grad_()
+        nn.functional.cross_entropy(model(adversarial), labels).backward()
+        assert adversarial.grad is not None
+        adversarial = adversarial + alpha * adversarial.grad.sign()
+        adversarial = torch.max(torch.min(adversarial, x + eps), x - eps).clip(0, 1)
+    return adversarial.detach()
+
+
+def test_pgd_is_the_few_lines() -> None:
+    model, x, labels = (
+        small_network().eval().double(),
+        torch.rand(6, 3, 8, 8).double(),
+        torch.arange(6) % 5,
+    )
+    made = pgd(model, x, labels, steps=7, eps=0.05, alpha=0.02, seed=3, first=11)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    wanted = by_hand(model, x, labels, 7, 0.05, 0.02, first=11)
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-12)
+    assert (made - x).abs().max() <= 0.05 + 1e-12
+
+
+def test_pgd_does_not_depend_on_the_batch_and_restores_the_model() -> None:
+    model, x, labels = (
+        small_network().double(),
+        torch.rand(6, 3, 8, 8).double(),
+        torch.arange(6) % 5,
+    )
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    whole = pgd(model, x, labels, steps=3, seed=1)
+    parts = [
+        pgd(model, x[rows], labels[rows], steps=3, seed=1, first=rows.start)
+        for rows in (slice(0, 2), slice(2, 6))
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-12)
+    assert [module.training for module in model.modules()] == before
+    assert model[1].num_batches_tracked == 0
+
+
+def test_pgd_raises_the_loss_through_the_norms_it_is_routed_to() -> None:
+    model = convert_dual_norm(small_network()).eval()
+    model[1].aux_bn.running_var.fill_(4.0)  # type: ignore[union-attr, operator]
+    x, labels = torch.rand(16, 3, 8, 8), torch.arange(16) % 5
+    attacked = {}
+    targets: tuple[Literal["main", "aux"], ...] = ("main", "aux")
+    for norms in targets:
+        with route(model, norms):
+            attacked[norms] = pgd(model, x, labels, steps=5)
+            loss = nn.functional.cross_entropy
+            assert loss(model(attacked[norms]), labels) > loss(model(x), labels)
+    assert not torch.equal(attacked["main"], attacked["aux"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"steps": 0}, "steps = 0"), ({"eps": 0.0}, r"eps = 0\.0"), ({"alpha": -1.0}, r"alpha = -1")],
+)
+def test_pgd_refuses(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pgd(
+            small_network(),
+            torch.rand(1, 3, 8, 8),
+            torch.zeros(1).long(),
+            **({"steps": 1} | changed),
+        )
+
+
+def test_attack_rows_name_the_norms_and_say_that_there_is_no_defence() -> None:
+    data = tiny_cifar()
+    options = EvaluationOptions(corruptions="none", pgd=4, eps=48 / 255, alpha=0.05)
+    found = evaluate_model(Brightness(4), data, options)
+    clean, row = found.rows
+    assert row.test == "PGD-4, eps 48/255, alpha 0.05" and "through the main norms" in row.source
+    assert row.accuracy < clean.accuracy and row.note == NO_DEFENCE and row.ece is None
+    assert f"**{NO_DEFENCE}**" in found.markdown() and "no defence" in NO_DEFENCE
+    assert found.ra is None and found.hscore is None
+
+
+class FakeAutoAttack:
+    made: list[dict[str, Any]] = []  # noqa: RUF012
+
+    def __init__(self, model: nn.Module, **settings: Any) -> None:
+        self.made.append(settings | {"training": model.training})
+        self.model = model
+
+    def run_standard_evaluation(self, images: Tensor, labels: Tensor, bs: int) -> Tensor:
+        assert bs == len(images) == len(labels)
+        return 1 - images
+
+
+def test_autoattack_runs_through_its_own_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("autoattack")
+    module.AutoAttack = FakeAutoAttack  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "autoattack", module)
+    images, labels = torch.rand(3, 3, 8, 8), torch.zeros(3).long()
+    model = Brightness(4).train()
+    assert torch.equal(autoattack(model, images, labels, eps=0.1, seed=4), 1 - images)
+    settings = FakeAutoAttack.made[-1]
+    assert settings["norm"] == "Linf" and settings["eps"] == 0.1 and settings["seed"] == 4
+    assert settings["version"] == "standard" and not settings["training"] and model.training
+    options = EvaluationOptions(corruptions="none", autoattack=True)
+    row = evaluate_model(model, tiny_cifar(), options).rows[1]
+    assert row.test == "AutoAttack, eps 8/255" and row.note == NO_DEFENCE
+
+
+def test_a_missing_autoattack_is_said_before_anything_runs() -> None:
+    with pytest.raises(ImportError, match="pip install git"):
+        EvaluationOptions(autoattack=True)

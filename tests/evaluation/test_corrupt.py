@@ -1,0 +1,114 @@
+"""The command that writes a corrupted set: its layout, and that it passes for no official one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from entprop_fast import corrupt
+from entprop_fast.data import SEVERITIES, load
+from entprop_fast.data.common_corruptions import COMMON_KINDS, common_corruption, to_bytes
+from entprop_fast.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.evaluation.writing import write_arrays, write_folders
+from tests.evaluation.support import WNIDS, Brightness, tiny_cifar, tiny_imagenet, write_classes
+
+
+def test_digits_in_cifar_cs_layout(tmp_path: Path) -> None:
+    out = tmp_path / "digits-c"
+    arguments = ["--dataset", "digits", "--out", str(out), "--kinds", "snow", "contrast"]
+    assert corrupt.main([*arguments, "--seed", "4", "--device", "cpu"]) == 0
+    assert {one.name for one in out.iterdir()} == {
+        *("snow.npy", "contrast.npy", "labels.npy", "entprop_fast.json")
+    }
+    data = load("digits", seed=4)
+    labels = np.load(out / "labels.npy")
+    assert labels.dtype == np.uint8 and (labels == np.tile(data.test_labels.numpy(), 5)).all()
+    snow = np.load(out / "snow.npy")
+    assert snow.dtype == np.uint8 and snow.shape == (2500, 8, 8, 1)
+    for severity in SEVERITIES:
+        made = to_bytes(common_corruption(data.test_images, "snow", severity, seed=4))
+        rows = snow[500 * (severity - 1) : 500 * severity]
+        assert (rows == made.permute(0, 2, 3, 1).numpy()).all()
+    marker = json.loads((out / "entprop_fast.json").read_text())
+    assert marker["scale"] == "cifar-c" and marker["complete"] and "procedural" in marker["source"]
+
+
+def test_a_written_set_is_reported_as_generated_whatever_it_is_called(tmp_path: Path) -> None:
+    data, model = tiny_cifar(count=10), Brightness(4)
+    write_arrays(
+        data,
+        tmp_path / "CIFAR-10-C",
+        COMMON_KINDS,
+        scale="imagenet-c",
+        seed=2,
+        device=torch.device("cpu"),
+        batch_size=4,
+    )
+    options = EvaluationOptions(official_dir=tmp_path)
+    found = evaluate_model(model, data, options)
+    assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 2")
+    again = EvaluationOptions(corruptions="generated", scale="imagenet-c", seed=2)
+    assert found == evaluate_model(model, data, again)
+
+
+def test_image_files_in_imagenet_cs_layout(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_classes(tmp_path / "set" / split, count=2, side=40)
+    out = tmp_path / "set-c"
+    arguments = ["--dataset", f"folder:{tmp_path}/set", "--out", str(out), "--image-size", "32"]
+    kinds = ["--kinds", "brightness", "--extra"]
+    assert corrupt.main([*arguments, *kinds, "--scale", "imagenet-c", "--device", "cpu"]) == 0
+    folders = {one.name for one in out.iterdir() if one.is_dir()}
+    assert folders == {"brightness", "speckle_noise", "gaussian_blur", "spatter", "saturate"}
+    levels = []
+    for severity in SEVERITIES:
+        place = out / "brightness" / str(severity)
+        assert sorted(one.name for one in place.iterdir()) == list(WNIDS)
+        with Image.open(place / WNIDS[0] / "1.JPEG") as image:
+            assert image.format == "JPEG" and image.size == (32, 32)
+            levels.append(np.asarray(image).mean() / 255)
+    clean = int(0.125 * 255) / 255
+    np.testing.assert_allclose(levels, clean + np.array((0.1, 0.2, 0.3, 0.4, 0.5)), atol=0.01)
+
+
+def test_written_folders_have_no_mce(tmp_path: Path) -> None:
+    data = tiny_imagenet(tmp_path)
+    write_folders(
+        data,
+        tmp_path / "imagenet-c",
+        COMMON_KINDS,
+        scale="imagenet-c",
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    found = evaluate_model(Brightness(4), data, EvaluationOptions(official_dir=tmp_path))
+    assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 0")
+    assert found.ra is not None and found.mce is None and not found.ce
+
+
+def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "official").mkdir()
+    (tmp_path / "official" / "fog.npy").touch()
+    written = tmp_path / "written"
+    arguments = f"--dataset digits --out {written} --kinds contrast --device cpu"
+    assert corrupt.main(arguments.split()) == 0
+    capsys.readouterr()
+    cases = {
+        "--dataset digits": "--dataset and --out must be given",
+        f"--dataset digits --out {tmp_path}/official --overwrite": "files of another program",
+        arguments: "already holds a set: --overwrite",
+        f"--dataset digits --out {tmp_path}/new --kinds snw": "nearest: snow",
+        f"--dataset digits --out {tmp_path}/new --scale big": "unknown scale",
+        f"--dataset digits --out {tmp_path}/new --extra": "saturate wants 3",
+        f"--dataset digits --out {tmp_path}/new --batch-size 0": "batch_size = 0",
+    }
+    for case, message in cases.items():
+        assert corrupt.main(case.split()) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert corrupt.main([*arguments.split(), "--overwrite"]) == 0
