@@ -12,7 +12,7 @@ from bench import rows
 from entprop_fast import compare
 
 NAME = "digits"
-BASELINE = "vanilla"
+BASELINE, OURS = "vanilla", "EntProp"
 # Row of the comparison to its name in the README. Free training's four replays of a batch are four
 # passes: 15 epochs of it cost what 60 of plain training do.
 LABELS = {
@@ -21,7 +21,7 @@ LABELS = {
     "mixprop": "MixProp",
     "fast_advprop": "Fast AdvProp",
     "advprop": "AdvProp",
-    "entprop": "EntProp",
+    "entprop": OURS,
     "entprop:score=random": "EntProp, random rows",
     "free_at:epochs=15": "free training",
 }

@@ -10,7 +10,7 @@ from bench.corruptions import table as corruptions_table
 from bench.ops import table as ops_table
 from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
-from entprop_fast.run.comparison.results import method_rows, statement
+from entprop_fast.run.comparison.results import against, method_rows, statement
 from entprop_fast.run.comparison.statistics import CONFIDENCE, paired
 from entprop_fast.run.comparison.tables import legend, markdown_table
 from entprop_fast.run.pictures import draw_heat_map
@@ -35,7 +35,13 @@ def digits_section() -> str:
         (
             f"![Digits: SA against RA, Hscore against cost]({IMAGES}/digits.png)",
             markdown_table(table, digits.BASELINE, without=("seconds", "seeds")),
-            f"{statement(table, digits.BASELINE)} {_random_sentence(runs)}",
+            " ".join(
+                (
+                    statement(table, digits.BASELINE),
+                    *against(method_rows(runs, digits.OURS), digits.OURS),
+                    _random_sentence(runs),
+                )
+            ),
             f"{first['train_size']} training images, {_epochs(runs)}, {len(table[0].seeds)} seeds. "
             f"{legend(digits.BASELINE, seconds=False)} Made by `python -m bench.digits` "
             f"({first['machine']}; {first['versions']}; {first['git']}).",
@@ -56,7 +62,7 @@ def _random_sentence(runs: Runs) -> str:
     """How far choosing by entropy is ahead of choosing at random, with its interval."""
     by_entropy, at_random = (
         {seed: row["hscore"] for seed, row in runs[variant].items()}
-        for variant in ("EntProp", "EntProp, random rows")
+        for variant in (digits.OURS, "EntProp, random rows")
     )
     gain = paired(by_entropy, at_random)
     assert gain is not None and gain.low is not None and gain.high is not None

@@ -3,18 +3,21 @@
 import json
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from entprop_fast.env_report import report
 
 ROWS = Path(__file__).parent / "rows"
-# Of runs that did not measure everything: they do not replace the committed rows.
+# Rows as they are measured, so that a run which is cut off leaves what it had. They do not replace
+# the committed ones.
 PARTS = Path(__file__).parent.parent / "build" / "rows"
 
 Row = dict[str, Any]
 
 
+@cache
 def stamp() -> dict[str, str]:
     """Where and with what a row is measured.
 
@@ -32,12 +35,26 @@ def stamp() -> dict[str, str]:
     return {"machine": machine, "versions": versions, "git": git}
 
 
-def write(name: str, rows: Iterable[Row], folder: Path = ROWS) -> Path:
+def write(name: str, rows: Iterable[Row]) -> Path:
     """Replace the rows called `name`, adding the stamp to each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, where = folder / f"{name}.jsonl", stamp()
+    ROWS.mkdir(exist_ok=True)
+    path, where = ROWS / f"{name}.jsonl", stamp()
     path.write_text("".join(json.dumps(row | where) + "\n" for row in rows))
     return path
+
+
+def begin(name: str) -> Path:
+    """Empty the part called `name` and return its path."""
+    PARTS.mkdir(parents=True, exist_ok=True)
+    path = PARTS / f"{name}.jsonl"
+    path.write_text("")
+    return path
+
+
+def add(name: str, rows: Iterable[Row]) -> None:
+    """Add rows to the part called `name`, with the stamp."""
+    with (PARTS / f"{name}.jsonl").open("a") as part:
+        part.writelines(json.dumps(row | stamp()) + "\n" for row in rows)
 
 
 def read(name: str) -> list[Row]:

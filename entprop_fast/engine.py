@@ -32,6 +32,7 @@ def train(
     reporter: Reporter | None = None,
     signals: StopSignals | None = None,
     watch: Callable[[Trainer], None] | None = None,
+    pictures: bool = True,
 ) -> Summary:
     """Train one run into its folder, evaluate it, and return what ``summary.json`` holds.
 
@@ -43,6 +44,8 @@ def train(
         reporter: says what happens; None says nothing.
         signals: SIGINT and SIGTERM, taken between two steps; None leaves them alone.
         watch: is given the run before its first step, to read what no file of it holds.
+        pictures: draw them, too; of a hundred small runs that nobody looks at they are a third of
+            the time.
 
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
@@ -74,7 +77,7 @@ def train(
         watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
     try:
-        return finish(trainer, folder)
+        return finish(trainer, folder, draw=pictures)
     except UnreadableImage as error:
         raise RunFailed(f"{error}; --resume evaluates again") from None
 

@@ -13,11 +13,10 @@ from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
-from entprop_fast.studies import STUDIES, Options
+from entprop_fast.studies import STUDIES, Options, score
 from entprop_fast.studies.form import markdown, write
 
-QUICK_SEEDS = (0, 1, 2)
-QUICK_EPOCHS = 20
+QUICK_EPOCHS = 20  # minutes on digits; fewer seeds would leave no interval that says anything
 
 _DESCRIPTION = "Train what the study needs, and end in a table, a picture and one sentence: " + (
     "; ".join(f"{study.name}: {study.help}" for study in STUDIES.values())
@@ -33,8 +32,9 @@ _Flags = cli.flag_class(
     cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
     cli.optional_flag("data_dir", str, "folder of a data set that is not embedded"),
     cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.several("archs", str, "architectures that the study score compares, three when left out"),
     cli.optional_flag("workers", int, "processes, one for each core when left out"),
-    cli.switch("quick", f"{len(QUICK_SEEDS)} seeds and {QUICK_EPOCHS} epochs, where not given"),
+    cli.switch("quick", f"{QUICK_EPOCHS} epochs, where --epochs is not given"),
 )
 
 
@@ -69,12 +69,19 @@ def _options(flags: object) -> Options:
     out, quick = given["out"] or f"runs/study-{given['name']}", given["quick"]
     options = Options(out=Path(out))
     if quick:
-        options = replace(options, seeds=QUICK_SEEDS, epochs=QUICK_EPOCHS)
-    taken = ("seeds", "train_size", "epochs", "device", "data_dir", "recipe", "workers")
+        options = replace(options, epochs=QUICK_EPOCHS)
+    taken = ("seeds", "train_size", "epochs", "device", "data_dir", "recipe", "archs", "workers")
     chosen = {name: given[name] for name in taken if given[name] is not None}
     options = replace(options, **chosen)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")
+    if options.archs is not None and given["name"] != score.STUDY.name:
+        raise UsageError(
+            f"--archs: only the study {score.STUDY.name} compares architectures; give "
+            f"{given['name']} a recipe with arch = {options.archs[0]!r}"
+        )
+    if options.archs is not None and len(set(options.archs)) < max(1, len(options.archs)):
+        raise UsageError(f"--archs {options.archs}: expected different ones, at least one")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected at least 1")
     return options

@@ -22,8 +22,8 @@ UNSPECIALIZED += ["training", "aux_training"]
 NUM_WARPS = 8
 TILE_BYTES = 16384  # channels_last: four 16-byte loads a thread and tensor
 PLANE_TILE_BYTES = 8192
-# One wave, two programs on each multiprocessor of an H100: what a program does once (its launch, the
-# first load, the last sums) costs as much as many tiles.
+# One wave, two programs on each multiprocessor of an H100: what a program does once (its launch,
+# the first load, the last sums) costs as much as many tiles.
 MAX_PROGRAMS = 264
 MAX_CHUNKS = 128  # each program of the second launch merges the partial sums of all chunks
 MERGE_SIZE = 4096  # partial sums merged at a time, chunks x channels
@@ -176,7 +176,7 @@ def tile_of(
 
 @triton.jit
 def within_threads(values, BLOCK_E: tl.constexpr, BLOCK_C: tl.constexpr, SUMS_E: tl.constexpr):
-    """`[BLOCK_E, BLOCK_C]` to `[SUMS_E, BLOCK_C]`: the sums of what each thread holds of a channel."""
+    """`[BLOCK_E, BLOCK_C]` to `[SUMS_E, BLOCK_C]`: sums of what each thread holds of a channel."""
     if SUMS_E == BLOCK_E:
         return values
     return tl.sum(tl.reshape(values, [BLOCK_E // SUMS_E, SUMS_E, BLOCK_C]), axis=0)

@@ -10,10 +10,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from bench import rows
 from bench.ops.agreement import disagreement
 from bench.ops.cases import cases, devices
-from bench.ops.table import MEASURED, Measured
-from bench.ops.timers import timers_of
+from bench.ops.table import MEASURED, Measured, name_of, row_of
+from bench.ops.timers import copy_bandwidth, timers_of
 from bench.ops.timing import compare
 from entprop_fast.ops import backend
 
@@ -41,7 +42,11 @@ def test_speed(name: str, benchmark: BenchmarkFixture) -> None:
     assert disagreement(contenders, case.dtype) is None
     for cache, timers in timers_of(device, case.contenders).items():
         comparison = compare(timers, budget=BUDGET[device])
-        MEASURED[device].append(Measured(case, cache, comparison))
+        measured = Measured(case, cache, comparison)
+        if not MEASURED[device]:
+            rows.begin(name_of(device))
+        MEASURED[device].append(measured)
+        rows.add(name_of(device), [row_of(measured, copy_bandwidth(device))])
         benchmark.extra_info[f"ratio over eager, {cache}"] = comparison.ratio("eager")
 
     def finished() -> Sequence[Tensor]:

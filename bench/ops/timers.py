@@ -1,6 +1,7 @@
 """The timers of each device, and its copy bandwidth."""
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -17,6 +18,7 @@ def timers_of(
     return {"warm": {name: wall_timer(call) for name, call in build().items()}}
 
 
+@cache
 def copy_bandwidth(device: str) -> float:
     """Bytes a second, read plus written, of copying float32 tensors that no cache holds."""
     elements = 1 << (24 if device == "cpu" else 28)

@@ -29,10 +29,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         write(f"{told(verdict)}: {'reached' if verdict.reached else 'missed'}")
     device = MEASURED[0].setting.device
     if {row.setting for row in MEASURED} == set(settings(device)):
-        write(f"rows: {rows.write(f'step_{device}', as_json)}")
+        write(f"rows: {rows.write(name_of(device), as_json)}")
     else:
-        path = rows.write(name_of(device), as_json, folder=rows.PARTS)
-        write(f"not every setting was measured; those that were: {path}")
+        part = rows.PARTS / f"{name_of(device)}.jsonl"
+        write(f"not every setting was measured; those that were: {part}")
 
 
 def _line(row: Row) -> str:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench import rows
 from bench.step.cases import contenders, rounds, settings
 from bench.step.conftest import MEASURED
 from bench.step.contenders import OURS, REFERENCE, VANILLA, Contender, Setting
 from bench.step.results import Row, measure
+from bench.step.table import name_of
 from bench.step.worker import Start, Worker
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,23 +64,26 @@ def test_step(setting: Setting, crew: Crew, benchmark: BenchmarkFixture) -> None
     here = contenders(setting)
     workers = crew.of(here, DEVICE)
     starts: dict[str, Start] = {}
-    rows = {contender.name: Row(setting, contender.name) for contender in here}
+    table = {contender.name: Row(setting, contender.name) for contender in here}
     for worker in workers.values():
         worker.prepare(setting)
     for name, worker in workers.items():
         try:
             starts[name] = worker.start()
         except RuntimeError as error:
-            rows[name].refused = str(error).splitlines()[0]
+            table[name].refused = str(error).splitlines()[0]
     for contender in here:
         if contender.name in starts:
-            _compare(contender, rows[contender.name], starts)
-    ready = {name: workers[name] for name, row in rows.items() if row.refused is None}
-    measure(list(rows.values()), ready, rounds(setting))
-    MEASURED.extend(rows.values())
-    benchmark.extra_info.update({row.contender: row.seconds for row in rows.values()})
+            _compare(contender, table[contender.name], starts)
+    ready = {name: workers[name] for name, row in table.items() if row.refused is None}
+    measure(list(table.values()), ready, rounds(setting))
+    if not MEASURED:
+        rows.begin(name_of(DEVICE))
+    MEASURED.extend(table.values())
+    rows.add(name_of(DEVICE), [row.as_json() for row in table.values()])
+    benchmark.extra_info.update({row.contender: row.seconds for row in table.values()})
     benchmark.pedantic(ready[OURS].seconds)  # type: ignore[no-untyped-call]
-    assert not [f"{row.contender}: {row.refused}" for row in rows.values() if row.refused]
+    assert not [f"{row.contender}: {row.refused}" for row in table.values() if row.refused]
 
 
 def _compare(contender: Contender, row: Row, starts: dict[str, Start]) -> None:

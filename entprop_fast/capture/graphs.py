@@ -5,7 +5,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -48,7 +48,7 @@ class CudaGraphs:
             self.device = device
         with torch.cuda.device(self.device):
             self._stream = torch.cuda.Stream()
-        self._pool: tuple[int, int] = (0, 0)
+        self._pool: Any = None  # what `torch.cuda.graph_pool_handle` gives
         self._alive: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()  # in the pool
 
     def eager(self, run: Callable[[], T]) -> T:

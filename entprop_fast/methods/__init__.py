@@ -9,12 +9,14 @@ from torch.optim import Optimizer
 
 from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
+from entprop_fast.methods.cutmix import CutMix
 from entprop_fast.methods.entprop import EntProp
 from entprop_fast.methods.fast_advprop import FastAdvProp
 from entprop_fast.methods.free_at import FreeAT
 from entprop_fast.methods.gpaco import GPaCo
 from entprop_fast.methods.mixprop import MixProp
-from entprop_fast.methods.mixup import CutMix, MixUp, Vanilla
+from entprop_fast.methods.mixup import MixUp
+from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.names import unknown
 
 _CLASSES: tuple[type[Method], ...] = (

@@ -124,6 +124,7 @@ class MethodOptions:
     aux_stats: str | None = _setting("passes that move statistics: last, every", default=None)
     selection: str | None = _setting("among the rows of one rank, or global", default=None)
     equalize: bool | None = _setting("divide gradients by the rows behind them", default=None)
+    criterion: str | None = _setting("cross_entropy, or gpaco's loss in its place", default=None)
     label_smoothing: float | None = _setting("of the cross-entropy, in [0, 1]", default=None)
     max_grad_norm: float | None = _setting("clip the gradients' norm", default=None)
 

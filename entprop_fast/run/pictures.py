@@ -66,7 +66,9 @@ def draw_heat_map(
         xlabel: what the columns are.
     """
     values = np.array(list(percent.values()))  # [rows, columns]
-    width = max(6.4, 0.7 * len(columns) + 2.4)
+    # Inches: a column has room for its name, and so has the margin for the rows' names.
+    column, margin = (0.09 * max(map(len, names)) for names in (columns, percent))
+    width = max(6.4, max(0.7, column) * len(columns) + margin + 1.6)
     figure = Figure(figsize=(width, 0.42 * len(values) + 1.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")

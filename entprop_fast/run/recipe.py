@@ -18,6 +18,7 @@ import tomli_w
 
 from entprop_fast import names
 from entprop_fast.methods import METHODS, method_options
+from entprop_fast.run import criteria
 from entprop_fast.run.config import (
     OPTION_NAMES,
     SETTING_NAMES,
@@ -127,5 +128,6 @@ def _complete(method: str, options: Mapping[str, Any]) -> dict[str, Value]:
                 f"method {method!r} has no option {name!r}; it has {', '.join(sorted(known))}"
             )
     defaults = {name: method_options(method)[name] for name in known}
+    defaults["criterion"] = criteria.DEFAULT  # a method's is a module, or None
     merged = defaults | typed(options, MethodOptions)
     return {name: value for name, value in merged.items() if value is not None}

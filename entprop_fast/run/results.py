@@ -93,15 +93,16 @@ def _scores(sa: float, robust: Mapping[str, Sequence[float]]) -> Scores:
     )
 
 
-def finish(trainer: Trainer, folder: RunFolder) -> Summary:
+def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary:
     """Evaluate a trained run and write the rest of its folder."""
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
     scores = evaluate_batches(deployed, trainer.test.batches)
-    pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
-    pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
-    _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
+    if draw:
+        pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
+        pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
+        _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
     size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
@@ -135,11 +136,14 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     for parameter in model.parameters():
         parameter.grad = None
     unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
-    options = config.options | unmixed
+    options = trainer.method_options | unmixed
+    if (criterion := trainer.method.criterion) is not None:
+        options["criterion"] = criterion = copy.deepcopy(criterion)
+    learned = () if criterion is None else criterion.parameters()
     method = create_method(
         config.method,
         model,
-        torch.optim.SGD(model.parameters(), lr=0.0),
+        torch.optim.SGD([*model.parameters(), *learned], lr=0.0),
         generator=torch.Generator(trainer.device).manual_seed(config.seed),
         capture="off",
         **options,

@@ -14,7 +14,7 @@ from torch import Tensor
 from entprop_fast import checkpoint, metrics
 from entprop_fast.data import ImageData, ImageSet, UnreadableImage
 from entprop_fast.methods import create_method
-from entprop_fast.run import recipe, signatures
+from entprop_fast.run import criteria, recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.errors import RunFailed, Stopped, bad_input
@@ -74,9 +74,12 @@ class Trainer:
             batch_size=EVALUATION_BATCH if isinstance(images, ImageData) else FILES_BATCH,
             workers=config.workers,
         )
+        self.method_options = criteria.keywords(config.options, self.spec.num_classes, self.device)
+        criterion = self.method_options["criterion"]
+        learned = () if criterion is None else criterion.parameters()
         self.optimizer = create_optimizer(
             config.optimizer,
-            self.model.parameters(),
+            [*self.model.parameters(), *learned],
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
@@ -97,7 +100,7 @@ class Trainer:
             amp=resolve_amp(config.amp, self.device),
             capture=config.capture,
             generator=torch.Generator(self.device).manual_seed(config.seed + _METHOD_STREAM),
-            **config.options,
+            **self.method_options,
         )
         self.epoch = 0  # the running one, from 0
         self.batch = 0  # its next batch

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import t
+from scipy import special
 
 from entprop_fast.studies.form import Cell, Row, number
 
@@ -53,7 +53,7 @@ def paired(values: Sequence[float], others: Sequence[float], *, comparisons: int
     pairs = len(differences)
     if pairs == 1:
         return Difference(mean, None, None)
-    quantile = float(t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), pairs - 1))
+    quantile = float(special.stdtrit(pairs - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons)))
     half = quantile * statistics.stdev(differences) / math.sqrt(pairs)
     return Difference(mean, mean - half, mean + half)
 
@@ -97,6 +97,25 @@ def against_baseline(rows: Sequence[Row], digits: int = 1) -> str:
         name = verdict(difference).partition(",")[0]
         groups[name].append(f"{row['variant']} {in_words(difference, digits)}")
     return "; ".join(f"{name}: {', '.join(found)}" for name, found in groups.items() if found)
+
+
+def counted(rows: Sequence[Row], up: str, down: str, what: str) -> str:
+    """In how many rows the value is clearly above what it is compared with, or below.
+
+    Args:
+        rows: with a difference each.
+        up: the word for above.
+        down: the word for below.
+        what: the rows are.
+    """
+    differences = [difference_in(row) for row in rows]
+    above = sum(one.clear and one.mean > 0 for one in differences)
+    below = sum(one.clear and one.mean < 0 for one in differences)
+    unclear = len(rows) - above - below
+    parts = [(above, up), (below, down), (unclear, "no clear difference")]
+    words = ", ".join(f"{word} in {count} of {len(rows)} {what}" for count, word in parts if count)
+    mean = statistics.fmean(one.mean for one in differences)
+    return f"{words} (mean over {what} {_signed(mean, 2)})"
 
 
 def baseline_of(rows: Sequence[Row]) -> Row:

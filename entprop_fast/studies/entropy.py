@@ -17,7 +17,7 @@ from entprop_fast.modes import evaluating
 from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
-from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
+from entprop_fast.studies.form import Options, Row, Study, Table, cell, count_epochs, number
 from entprop_fast.studies.network import perturbed
 from entprop_fast.studies.runs import Probe, run_grid
 
@@ -99,7 +99,8 @@ def draw(figure: Figure, table: Table) -> None:
     axes = figure.subplots()
     for kind, curve in table.points["curves"].items():
         axes.plot(range(1, len(curve) + 1), curve, label=kind)
-    axes.set(xlabel="epoch", ylabel="entropy (nats), mean over seeds")
+    axes.set_ylabel("entropy (nats), mean over seeds")
+    count_epochs(axes)
     axes.grid(alpha=0.3)
     axes.legend()
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.run.config import Value
@@ -35,6 +37,7 @@ class Options:
         device: of the runs.
         data_dir: folder of a data set that is not embedded.
         recipe: the settings that the study's variants change.
+        archs: architectures of the study that compares several; None for its own choice.
         workers: processes; None for one on each core, 1 runs in this process.
         overrides: settings put over the recipe's, beneath those of the study.
     """
@@ -46,6 +49,7 @@ class Options:
     device: str = "auto"
     data_dir: str | None = None
     recipe: str = "digits"
+    archs: tuple[str, ...] | None = None
     workers: int | None = None
     overrides: Mapping[str, Value] = field(default_factory=dict)
 
@@ -131,6 +135,12 @@ def markdown(rows: Sequence[Row]) -> str:
         for line in cells
     ]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def count_epochs(axes: Axes) -> None:
+    """Let an axis of epochs show whole ones."""
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def cell(value: Cell) -> str:

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import (
-    Difference,
+    counted,
     difference_in,
-    in_words,
     paired,
     verdict,
 )
-from entprop_fast.studies.form import Cell, Options, Row, Study, Table, number
+from entprop_fast.studies.form import Cell, Options, Row, Study, Table, count_epochs, number
 from entprop_fast.studies.measures import linear_separability, projection
 from entprop_fast.studies.network import features_by_layer, perturbed
 from entprop_fast.studies.runs import Probe, Record, Settings, run_grid
@@ -163,7 +162,7 @@ def sentence(rows: Sequence[Row]) -> str:
     if separability:
         parts.append(
             "linear separability of clean and adversarial features: "
-            f"{_counted(separability, 'higher', 'lower')}"
+            f"{counted(separability, 'higher', 'lower', 'layers')}"
         )
     for kind in DRIFTS:
         found = [row for row in rows if row["measure"] == kind]
@@ -172,21 +171,9 @@ def sentence(rows: Sequence[Row]) -> str:
             parts.append(
                 f"{kind} of the two halves, largest in {most['layer']} "
                 f"({number(most, 'value'):.2f}), since {found[0]['against']}: "
-                f"{_counted(found, 'grown', 'shrunk')}"
+                f"{counted(found, 'grown', 'shrunk', 'layers')}"
             )
     return f"{'; '.join(parts)}."
-
-
-def _counted(rows: Sequence[Row], up: str, down: str) -> str:
-    """In how many layers the value is clearly above what it is compared with, or below."""
-    differences = [difference_in(row) for row in rows]
-    above = sum(one.clear and one.mean > 0 for one in differences)
-    below = sum(one.clear and one.mean < 0 for one in differences)
-    unclear = len(rows) - above - below
-    parts = [(above, up), (below, down), (unclear, "no clear difference")]
-    words = ", ".join(f"{word} in {count} of {len(rows)} layers" for count, word in parts if count)
-    mean = statistics.fmean(one.mean for one in differences)
-    return f"{words} (mean over layers {in_words(Difference(mean, 0, 0), 2).partition(' ')[0]})"
 
 
 def draw(figure: Figure, table: Table) -> None:
@@ -196,7 +183,8 @@ def draw(figure: Figure, table: Table) -> None:
     for axes, (kind, curves) in zip(panels, table.points["curves"].items(), strict=False):
         for name, curve in curves.items():
             axes.plot(range(1, len(curve) + 1), curve, label=name)
-        axes.set(title=kind, xlabel="epoch")
+        axes.set_title(kind)
+        count_epochs(axes)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=6)
     rows = [row for row in table.rows if row["measure"] == "separability"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from entprop_fast.data import CORRUPTIONS, corrupt
 from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies import measures
-from entprop_fast.studies.differences import against_baseline, paired
+from entprop_fast.studies.differences import against_baseline, counted, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, number
 from entprop_fast.studies.network import features
 from entprop_fast.studies.runs import Probe, run_grid
@@ -24,10 +24,16 @@ SHARE = 0.2  # of the clean images
 SEVERITY = 3
 NEARNESS = "nearer to shifted"
 DETECTORS = ("max-softmax", "energy", "Mahalanobis", "k-NN", NEARNESS)
+DISTANCE = "distance"  # to the nearest image of a corrupted set, over that of the training set
+GROUPS = {"shifted": "shifted", "high": "high entropy, clean", "random": "random, clean"}
+COLUMNS = (
+    *(f"{kind} {group}" for group in GROUPS for kind in ("AUROC", "FPR95")),
+    *(f"{DISTANCE} {group}" for group in ("high", "random")),
+)
 
 
 class Detectors(Probe):
-    """What each detector makes of the finished network's test images.
+    """What each detector makes of the finished network's test images, and how near they are.
 
     Even test images are the clean ones; the odd ones, under every corruption, the shifted ones, so
     that no image is on both sides. `NEARNESS` is the distance to the nearest training image minus
@@ -36,22 +42,27 @@ class Detectors(Probe):
     """
 
     def seen(self) -> Any:
-        """AUROC and FPR95 by detector."""
+        """AUROC and FPR95 by detector; distances of both groups by corruption."""
         trainer = self.trainer
         model, images = trainer.model, trainer.test.images
-        others = [corrupt(images[1::2], kind, SEVERITY) for kind in CORRUPTIONS]
+        shifted = {
+            kind: features(model, corrupt(images[1::2], kind, SEVERITY)) for kind in CORRUPTIONS
+        }
         train_images, train_labels = trainer.loader.first(trainer.loader.size)
         train, _ = features(model, train_images)
         clean, logits = features(model, images[::2])
-        shifted, shifted_logits = features(model, torch.cat(others))
-        found, all_logits = torch.cat([clean, shifted]), torch.cat([logits, shifted_logits])
+        found = torch.cat([clean, *(one for one, _ in shifted.values())])
+        all_logits = torch.cat([logits, *(one for _, one in shifted.values())])
+        to_train = measures.distance_to_set(clean, train)
+        to_kinds = {
+            kind: measures.distance_to_set(clean, one) for kind, (one, _) in shifted.items()
+        }
         scores = {
             "max-softmax": measures.max_softmax(all_logits),
             "energy": measures.energy(all_logits),
             "Mahalanobis": measures.mahalanobis(found, train, train_labels),
             "k-NN": measures.nearest(found, train),
-            NEARNESS: measures.distance_to_set(clean, train)
-            - measures.distance_to_set(clean, shifted),
+            NEARNESS: to_train - np.min(list(to_kinds.values()), axis=0),
         }
         count = len(clean)
         m = reference.num_selected(SHARE, count)
@@ -61,16 +72,24 @@ class Detectors(Probe):
                 count, generator=torch.Generator().manual_seed(trainer.config.seed)
             )[:m],
         }
-        results: dict[str, dict[str, float]] = {}
+        groups = {name: index.cpu().numpy() for name, index in chosen.items()}
+        detected: dict[str, dict[str, float]] = {}
         for name, values in scores.items():
-            results[name] = {}
+            detected[name] = {}
             if name != NEARNESS:
-                results[name] = _both("shifted", values, np.arange(len(values)) >= count)
-            for group, index in chosen.items():
+                detected[name] = _both("shifted", values, np.arange(len(values)) >= count)
+            for group, index in groups.items():
                 inside = np.zeros(count, dtype=bool)
-                inside[index.cpu().numpy()] = True
-                results[name] |= _both(group, values[:count], inside)
-        return results
+                inside[index] = True
+                detected[name] |= _both(group, values[:count], inside)
+        distances = {
+            kind: {
+                group: float(values[index].mean() / to_train[index].mean())
+                for group, index in groups.items()
+            }
+            for kind, values in to_kinds.items()
+        }
+        return {"detectors": detected, "distances": distances}
 
 
 def _both(group: str, scores: measures.Array, positive: Any) -> dict[str, float]:
@@ -85,43 +104,71 @@ def measure(options: Options, reporter: Reporter) -> Table:
     records = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)["vanilla"]
     rows: list[Row] = []
     for name in DETECTORS:
-        seen = [record["seen"][name] for record in records]
-        row: Row = {"variant": name}
-        for group in ("shifted", "high", "random"):
-            for kind in ("AUROC", "FPR95"):
-                key = f"{kind} {group}"
-                there = key in seen[0]
-                row[key] = statistics.fmean(one[key] for one in seen) if there else None
-        high, chance = ([one[f"AUROC {group}"] for one in seen] for group in ("high", "random"))
-        rows.append(row | paired(high, chance, comparisons=len(DETECTORS)).cells())
+        seen = [record["seen"]["detectors"][name] for record in records]
+        rows.append(_row(name, seen, "AUROC", len(DETECTORS)))
+    for kind in CORRUPTIONS:
+        by_group = [record["seen"]["distances"][kind] for record in records]
+        seen = [{f"{DISTANCE} {group}": one[group] for group in one} for one in by_group]
+        rows.append(_row(f"to {kind}", seen, DISTANCE, len(CORRUPTIONS)))
     return Table(rows)
 
 
+def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str, comparisons: int) -> Row:
+    """A mean in each column that there is one for, and high entropy minus random by `compared`."""
+    row: Row = {"variant": name}
+    for key in COLUMNS:
+        row[key] = statistics.fmean(one[key] for one in seen) if key in seen[0] else None
+    high, chance = ([one[f"{compared} {group}"] for one in seen] for group in ("high", "random"))
+    return row | paired(high, chance, comparisons=comparisons).cells()
+
+
 def sentence(rows: Sequence[Row]) -> str:
-    """AUROC of high-entropy against random images, and how far the detectors can be trusted."""
-    known = [row for row in rows if row["AUROC shifted"] is not None]
+    """High-entropy against random images: AUROC, how far the detectors are to be trusted, distance.
+
+    A corrupted set is nearer to a group whose distance to it, over that to the training images, is
+    smaller.
+    """
+    detectors = [row for row in rows if row[f"{DISTANCE} high"] is None]
+    distances = [row for row in rows if row[f"{DISTANCE} high"] is not None]
+    known = [row for row in detectors if row["AUROC shifted"] is not None]
     quality = ", ".join(f"{row['variant']} {number(row, 'AUROC shifted'):.0f}" for row in known)
     return (
         f"AUROC (%) with which a detector of shifted images singles out the {SHARE:.0%} of the "
         "clean images with the highest entropy, against as many random ones (95 % interval): "
-        f"{against_baseline(rows)}; the same detectors' AUROC for images that are shifted: "
-        f"{quality} (max-softmax and energy read the logits that the entropy is of)."
+        f"{against_baseline(detectors)}; the same detectors' AUROC for images that are shifted: "
+        f"{quality} (max-softmax and energy read the logits that the entropy is of); distance to a "
+        "corrupted set in feature space, over that to the training images, of the images with high "
+        "entropy against the random ones: "
+        f"{counted(distances, 'larger', 'smaller', 'corruptions')}."
     )
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """AUROC by detector and group."""
-    axes = figure.subplots()
-    names = [str(row["variant"]) for row in table.rows]
-    groups = {"shifted": "shifted", "high": "high entropy, clean", "random": "random, clean"}
-    for place, (group, label) in enumerate(groups.items()):
-        found = [(i, row[f"AUROC {group}"]) for i, row in enumerate(table.rows)]
-        places, values = zip(*((i, value) for i, value in found if value is not None), strict=True)
-        axes.bar([i + 0.27 * (place - 1) for i in places], values, width=0.25, label=label)
-    axes.axhline(50, color="black", linewidth=0.8, linestyle=":")
-    axes.set_xticks(range(len(names)), names)
-    axes.set(ylabel="AUROC (%) against the other clean images", ylim=(0, 100))
-    figure.legend(loc="outside upper center", ncols=len(groups))
+    """AUROC by detector, and distance by corruption, a bar for each group."""
+    figure.set_size_inches(13, 4.4)
+    left, right = figure.subplots(1, 2)
+    panels = ((left, "AUROC", list(GROUPS)), (right, DISTANCE, ["high", "random"]))
+    for axes, measured, groups in panels:
+        rows = [row for row in table.rows if row[f"{measured} high"] is not None]
+        for group in groups:
+            place = list(GROUPS).index(group)
+            values = [row[f"{measured} {group}"] for row in rows]
+            found = [(at, value) for at, value in enumerate(values) if value is not None]
+            axes.bar(
+                [at + 0.27 * (place - 1) for at, _ in found],
+                [value for _, value in found],
+                width=0.25,
+                label=GROUPS[group],
+                color=f"C{place}",
+            )
+        names = [str(row["variant"]) for row in rows]
+        axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    left.axhline(50, color="black", linewidth=0.8, linestyle=":")
+    left.set(ylabel="AUROC (%) against the other clean images", ylim=(0, 100))
+    right.axhline(1, color="black", linewidth=0.8, linestyle=":")
+    right.set(ylabel="distance to corrupted / to training images")
+    legend = left.get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper center", ncols=len(GROUPS))
 
 
 STUDY = Study(

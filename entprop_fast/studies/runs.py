@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rich.console import Console
 from entprop_fast.engine import train
 from entprop_fast.run import recipe
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
-from entprop_fast.run.errors import bad_input
+from entprop_fast.run.errors import RunFailed, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import write_json
 from entprop_fast.run.trainer import Trainer, resolve_device
@@ -57,23 +59,39 @@ class Probe(Reporter):
         return None
 
 
+MakeProbe = Callable[[], Probe]
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run: settings over the recipe's, and what watches it."""
+    """One run: settings over the recipe's, what watches it, and what it is called meanwhile."""
 
     seed: int
     settings: Settings = field(default_factory=dict)
-    probe: Callable[[], Probe] = Probe
+    probe: MakeProbe = Probe
+    name: str = ""
 
 
 def run_grid(
     options: Options,
     variants: Mapping[str, Settings],
     reporter: Reporter,
-    probe: Callable[[], Probe] = Probe,
+    probe: MakeProbe | Mapping[str, MakeProbe] = Probe,
 ) -> dict[str, list[Record]]:
-    """Every variant with every seed: its records, in the order of the seeds."""
-    runs = [Run(seed, settings, probe) for settings in variants.values() for seed in options.seeds]
+    """Every variant with every seed: its records, in the order of the seeds.
+
+    Args:
+        options: of the study.
+        variants: name to settings.
+        reporter: hears of every run that ends.
+        probe: watches each run; by variant where they differ, those without one unwatched.
+    """
+    of_variant = probe if isinstance(probe, Mapping) else dict.fromkeys(variants, probe)
+    runs = [
+        Run(seed, settings, of_variant.get(name, Probe), name)
+        for name, settings in variants.items()
+        for seed in options.seeds
+    ]
     records = iter(run_all(options, runs, reporter))
     return {name: [next(records) for _ in options.seeds] for name in variants}
 
@@ -83,7 +101,7 @@ def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[R
 
     Raises:
         UsageError: settings or data that cannot be used.
-        RunFailed: a loss became NaN or infinite.
+        RunFailed: a loss became NaN or infinite, or a process was killed.
     """
     with bad_input():
         configs = [_config(options, run) for run in runs]
@@ -92,10 +110,13 @@ def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[R
         for config, run in zip(configs, runs, strict=True)
         if not (config.folder / RECORD).exists()
     }
+    called = {config.folder: run.name for config, run in zip(configs, runs, strict=True)}
+    if found := len(called) - len(missing):
+        reporter.say(f"{len(called)} runs, {found} finished before")
     for done, folder in enumerate(_trained(list(missing.values()), options), start=1):
         record = _read(folder)
         reporter.say(
-            f"{done}/{len(missing)}  {record['method']}, seed {record['seed']}: "
+            f"{done}/{len(missing)}  {called[folder] or record['method']}, seed {record['seed']}: "
             f"Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
         )
     return [_read(config.folder) for config in configs]
@@ -120,7 +141,7 @@ def _config(options: Options, run: Run) -> Config:
     return replace(config, out=str(folder))
 
 
-def _trained(work: list[tuple[Config, Callable[[], Probe]]], options: Options) -> Iterator[Path]:
+def _trained(work: list[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
     """Train; yields each run's folder once it is done."""
     with bad_input():
         on_cpu = resolve_device(options.device).type == "cpu"
@@ -129,19 +150,40 @@ def _trained(work: list[tuple[Config, Callable[[], Probe]]], options: Options) -
     if min(workers, len(work)) <= 1:
         yield from (_train(*one) for one in work)
         return
-    with ProcessPoolExecutor(min(workers, len(work)), mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(
+        min(workers, len(work)), mp_context=get_context("spawn"), initializer=_leave_interrupts
+    )
+    with pool:
         try:
             for done in as_completed([pool.submit(_train, *one) for one in work]):
                 yield done.result()
-        except BaseException:
+        except BrokenProcessPool as error:
+            raise RunFailed(
+                "a process of the study was killed, for want of memory perhaps: --workers sets "
+                "their number; run again to go on, finished runs are kept"
+            ) from error
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a signal: what runs would begin anew anyway
+                for process in active_children():
+                    process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _train(config: Config, probe: Callable[[], Probe]) -> Path:
+def _leave_interrupts() -> None:
+    """Ctrl-C in a terminal reaches a whole process group; only the parent is to hear it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _train(config: Config, probe: MakeProbe) -> Path:
     watching = probe()
     # A run that was interrupted begins anew: what its probe had seen is lost.
-    summary = train(config, overwrite=True, reporter=watching, watch=watching.attach)
+    try:
+        summary = train(
+            config, overwrite=True, reporter=watching, watch=watching.attach, pictures=False
+        )
+    except RunFailed as error:
+        raise RunFailed(f"the run in {config.folder}: {error}") from None
     last = watching.trainer.rows[-1]
     more = {"gap": last["gap"], "train_accuracy": last["train_accuracy"], "seen": watching.seen()}
     write_json(config.folder / RECORD, asdict(summary) | more)

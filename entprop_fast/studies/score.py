@@ -21,8 +21,8 @@ from entprop_fast.studies.measures import jaccard
 from entprop_fast.studies.runs import Probe, Record, run_grid
 from entprop_fast.studies.sweep import error_bars, score_rows
 
-ARCHS = ("wrn10_0.5", "wrn16_0.5")
-SCORES = ("entropy", "confidence", "cross_entropy", "margin", "random")
+ARCHS = ("wrn10_0.5", "wrn16_0.5", "wrn10_1")  # the second is deeper, the third wider
+SCORES = reference.SCORES
 BASELINE = "entropy"
 
 
@@ -63,13 +63,18 @@ class Overlap(Probe):
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """Every metric on every architecture."""
-    variants = {(arch, score): {"arch": arch, "score": score} for arch in ARCHS for score in SCORES}
+    archs = options.archs or ARCHS
+    variants = {
+        (arch, score): {"method": "entprop", "arch": arch, "score": score}
+        for arch in archs
+        for score in SCORES
+    }
     named = {"/".join(key): settings for key, settings in variants.items()}
     records = run_grid(options, named, reporter, Overlap)
     rows: list[Row] = []
-    for arch in ARCHS:
+    for arch in archs:
         found = {score: records[f"{arch}/{score}"] for score in SCORES}
-        comparisons = len(ARCHS) * (len(SCORES) - 1)
+        comparisons = len(archs) * (len(SCORES) - 1)
         for row in score_rows(found, BASELINE, comparisons=comparisons):
             overlap = _overlap(found[BASELINE], str(row["variant"]))
             rows.append({"arch": arch, **row, "overlap": overlap})
@@ -98,9 +103,10 @@ def sentence(rows: Sequence[Row]) -> str:
 def draw(figure: Figure, table: Table) -> None:
     """Hscore and overlap by metric, a series for each architecture."""
     left, right = figure.subplots(1, 2)
-    for arch, group in groupby(table.rows, key=lambda row: row["arch"]):
-        rows = list(group)
-        places = range(len(rows))
+    grouped = [(arch, list(group)) for arch, group in groupby(table.rows, lambda row: row["arch"])]
+    for index, (arch, rows) in enumerate(grouped):
+        # Side by side, so that no bar hides another.
+        places = [place + 0.16 * (index - (len(grouped) - 1) / 2) for place in range(len(rows))]
         hscores = [number(row, "Hscore") for row in rows]
         left.errorbar(places, hscores, yerr=error_bars(rows), fmt="o", capsize=4, label=arch)
         right.plot(places, [number(row, "overlap") for row in rows], "o", label=arch)

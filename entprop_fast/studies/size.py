@@ -17,7 +17,7 @@ from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.studies.runs import Settings, run_grid
 from entprop_fast.studies.sweep import column, error_bars, score_rows
 
-METHODS = ("vanilla", "mixup", "entprop")
+METHODS = ("vanilla", "mixup", "mixprop", "fast_advprop", "advprop", "entprop", "free_at")
 BASELINE = "vanilla"
 MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 
@@ -25,12 +25,17 @@ MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 def measure(options: Options, reporter: Reporter) -> Table:
     """Every method at every size."""
     sizes = _sizes(options)
-    batch = recipe.resolve(options.recipe).batch_size
+    config = recipe.resolve(options.recipe, epochs=options.epochs)
+    batch = config.batch_size
+    # Free training's replays are passes too: it gets the epochs that plain training's cost.
+    replays = int(recipe.resolve(options.recipe, method="free_at").options["replays"])
+    epochs = {"free_at": max(1, round(config.epochs / replays))}
     variants: dict[str, Settings] = {
         f"{method}/{size}": {
             "method": method,
             "train_size": size,
             "batch_size": min(batch, size),
+            "epochs": epochs.get(method, config.epochs),
         }
         for size in sizes
         for method in METHODS
@@ -72,18 +77,23 @@ def sentence(rows: Sequence[Row]) -> str:
 def draw(figure: Figure, table: Table) -> None:
     """Hscore and train-test gap by size, a line for each method."""
     left, right = figure.subplots(1, 2)
-    for method in METHODS:
+    for index, method in enumerate(METHODS):
         rows = [row for row in table.rows if row["variant"] == method]
-        sizes = [number(row, "images") for row in rows]
+        # Side by side on the logarithmic axis, so that no bar hides another.
+        shift = 1.02 ** (index - (len(METHODS) - 1) / 2)
+        sizes = [shift * number(row, "images") for row in rows]
         hscores = [number(row, "Hscore") for row in rows]
         left.errorbar(sizes, hscores, yerr=error_bars(rows), fmt="o-", capsize=4, label=method)
         right.plot(sizes, [number(row, "gap") for row in rows], "o-", label=method)
     left.set(ylabel="Hscore (%), ± deviation over seeds")
-    right.set(ylabel="accuracy on training images minus SA (points)")
+    right.set(ylabel="training accuracy minus SA (points)")
+    images = list(dict.fromkeys(number(row, "images") for row in table.rows))
     for axes in (left, right):
-        axes.set(xlabel="training images")
+        axes.set(xlabel="training images", xscale="log")
+        axes.set_xticks(images, [f"{size:g}" for size in images])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
 
 
 STUDY = Study(

@@ -12,6 +12,8 @@ from entprop_fast.studies.differences import NO_CELLS, paired
 from entprop_fast.studies.form import Row, number
 from entprop_fast.studies.runs import Record
 
+_MARKERS = "osD"  # of the first ten rows, the second, ...
+
 
 def score_rows(
     records: Mapping[str, Sequence[Record]], baseline: str, *, comparisons: int | None = None
@@ -54,19 +56,19 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
-    """Hscore of the variants in their order, and against what they cost."""
-    left, right = figure.subplots(1, 2)
+    """Hscore of the variants in their order, and against what they cost, in the same colours."""
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
+    for place, row in enumerate(rows):
+        style = {"fmt": _MARKERS[place // 10 % len(_MARKERS)], "color": f"C{place % 10}"}
+        for axes, x in ((left, place), (right, number(row, "passes"))):
+            bar = row["deviation"]
+            axes.errorbar(x, number(row, "Hscore"), yerr=bar, capsize=4, **style)
     names = [str(row["variant"]) for row in rows]
-    hscores, bars = [number(row, "Hscore") for row in rows], error_bars(rows)
-    left.errorbar(range(len(rows)), hscores, yerr=bars, fmt="o", capsize=4)
     left.set_xticks(range(len(rows)), names, rotation=30, ha="right")
+    for place, label in enumerate(left.get_xticklabels()):
+        label.set_color(f"C{place % 10}")
     left.set(xlabel=xlabel, ylabel="Hscore (%), ± deviation over seeds")
-    passes = [number(row, "passes") for row in rows]
-    right.errorbar(passes, hscores, yerr=bars, fmt="o", capsize=4)
-    for name, x, y in zip(names, passes, hscores, strict=True):
-        right.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    right.set(xlabel="passes over the training images", ylabel="Hscore (%)")
-    right.margins(x=0.3)  # room for the names
+    right.set(xlabel="passes over the training images")
     for axes in (left, right):
         axes.grid(alpha=0.3)
 

@@ -12,19 +12,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from entprop_fast.data.filters import pixel_grid, warp
-from entprop_fast.methods import EntProp
+from entprop_fast.methods import EntProp, StepResult
+from entprop_fast.run.config import Value
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.trainer import Trainer, resolve_amp
 from entprop_fast.studies.differences import against_baseline, baseline_of
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
-from entprop_fast.studies.runs import Probe, Record, Settings, run_grid
+from entprop_fast.studies.runs import MakeProbe, Probe, Settings, run_grid
 from entprop_fast.studies.sweep import draw_scores, score_rows
 
 # Rows and their gradients [m, C, H, W], the radius, and the source of random numbers.
 Transform = Callable[[Tensor, Tensor, float, torch.Generator | None], Tensor]
 
 BASELINE = "MixUp, free step"
-MIXING: dict[str, Settings] = {
+MIXING: dict[str, dict[str, Value]] = {
     BASELINE: {},
     "no mixing, free step": {"mixup": 0.0},
     "CutMix, free step": {"mixup": 0.0, "cutmix": 1.0},
@@ -78,13 +79,18 @@ TRANSFORMS: dict[str, Transform] = {
 }
 
 
+# In place of MixUp there is no gradient yet.
+IN_PLACE_OF_MIXUP = ("random signs", "gamma", "zoom")
+
+
 class Transformed(EntProp):
-    """EntProp whose selected rows are transformed in another way; one auxiliary pass.
+    """EntProp with another transformation in place of MixUp or of the free step; n = 1.
 
     Args:
         model: see `EntProp`.
         optimizer: see `EntProp`.
-        transform: what it does to them.
+        batch: what it does to the whole batch before it is mixed, None for nothing.
+        rows: what it does to the selected rows, None for the free step.
         **options: see `EntProp`.
     """
 
@@ -93,49 +99,65 @@ class Transformed(EntProp):
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        transform: Transform,
+        batch: Transform | None = None,
+        rows: Transform | None = None,
         **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
-        self._transform = transform
+        self._batch, self._rows = batch, rows
+
+    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
+        if self._batch is not None:
+            images = self._transformed(self._batch, images, torch.zeros_like(images))
+        return super()._passes(images, labels)
 
     def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
-        rows = self._transform(x[index], gradient[index], self.eps, self.generator)
-        return rows.clamp(*self.input_range).contiguous(memory_format=torch.channels_last)
+        if self._rows is None:
+            return super()._first_step(x, gradient, index)
+        return self._transformed(self._rows, x[index], gradient[index])
+
+    def _transformed(self, transform: Transform, x: Tensor, gradient: Tensor) -> Tensor:
+        moved = transform(x.detach(), gradient, self.eps, self.generator)
+        return moved.clamp(*self.input_range).contiguous(memory_format=torch.channels_last)
 
 
 class Replaced(Probe):
-    """Trains the run with a `Transformed` in place of its method."""
+    """Trains the run with a `Transformed` in place of its method; names as in `TRANSFORMS`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, batch: str | None = None, rows: str | None = None) -> None:
         super().__init__()
-        self._name = name
+        self._names = {"batch": batch, "rows": rows}
 
     def attach(self, trainer: Trainer) -> None:
         """Replace the method; the random numbers go on where they are."""
         super().attach(trainer)
+        transforms = {
+            place: None if name is None else TRANSFORMS[name] for place, name in self._names.items()
+        }
         trainer.method = Transformed(
             trainer.model,
             trainer.optimizer,
-            transform=TRANSFORMS[self._name],
             amp=resolve_amp(trainer.config.amp, trainer.device),
             capture="off",
             generator=trainer.method.generator,
-            **trainer.config.options,
+            **transforms,
+            **trainer.method_options,
         )
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Other mixing with the free step, and MixUp with other transformations."""
-    records: dict[str, list[Record]] = {}
-    base: Settings = {"method": "entprop", "n": 1}
-    mixing = {name: {**base, **settings} for name, settings in MIXING.items()}
-    records |= run_grid(options, mixing, reporter)
+    """Other transformations in place of MixUp, and others in place of the free step."""
+    base: dict[str, Value] = {"method": "entprop", "n": 1}
+    variants: dict[str, Settings] = {name: base | own for name, own in MIXING.items()}
+    probes: dict[str, MakeProbe] = {}
+    for name in IN_PLACE_OF_MIXUP:
+        label = f"{name}, free step"
+        variants[label] = {**base, "mixup": 0.0}
+        probes[label] = functools.partial(Replaced, batch=name)
     for name in TRANSFORMS:
         label = f"MixUp, {name}"
-        probe = functools.partial(Replaced, name)
-        records |= run_grid(options, {label: base}, reporter, probe)
-    return Table(score_rows(records, BASELINE))
+        variants[label], probes[label] = base, functools.partial(Replaced, rows=name)
+    return Table(score_rows(run_grid(options, variants, reporter, probes), BASELINE))
 
 
 def sentence(rows: Sequence[Row]) -> str:

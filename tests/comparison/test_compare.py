@@ -189,6 +189,7 @@ REFUSED = {
     "--methods free_at:epochs=2 --budget passes": "--budget passes decides",
     # Seen by a first step alone, of the last row.
     "--methods vanilla entprop --arch resnet18 --batch-size 5": "m=1",
+    "--methods vanilla entprop:k=2": "k=2.0: expected a number in (0, 1] (in the row",
     "--methods vanilla --batch-size 41": "batch_size = 41",
 }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import METRICS, MethodRow, method_rows, statement
+from entprop_fast.run.comparison.statistics import Spread
 from entprop_fast.run.comparison.tables import (
     NOTHING,
     cells,
@@ -99,3 +101,14 @@ def test_the_picture_follows_the_rows(tmp_path: Path) -> None:
         pictures.append(np.asarray(imread(tmp_path / f"{name}.png")))
     assert np.array_equal(pictures[0], pictures[2])
     assert not np.array_equal(pictures[0], pictures[1])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("cost", [1.92, 57.6, 100.0])
+def test_rows_of_equal_cost_have_a_panel_of_cost(cost: float, tmp_path: Path) -> None:
+    """Such as those of equal passes, on the logarithmic axis."""
+    equal = [replace(row, cost=Spread(cost, 0.0, 3)) for row in rows()]
+    draw_comparison(tmp_path / "equal.png", equal)
+    picture = np.asarray(imread(tmp_path / "equal.png"))
+    right = picture[:, picture.shape[1] // 2 :, :3]
+    assert (right.min(axis=2) < 0.5).any(axis=0).mean() > 0.8  # an axes as wide as its half

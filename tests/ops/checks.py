@@ -14,7 +14,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def assert_no_worse(
-    result: Tensor, same_dtype: Tensor, truth: Tensor, *, addend: float = 0.0
+    result: Tensor, same_dtype: Tensor, truth: Tensor, *, addend: float = 0.0, name: str = "result"
 ) -> None:
     """err(result) <= err(torch in the same dtype) + one unit of rounding, against float64.
 
@@ -32,4 +32,5 @@ def assert_no_worse(
     assert torch.equal(result.double()[~finite].nan_to_num(), truth[~finite].nan_to_num())
     error = (result.double() - truth)[finite].abs().max().item() if finite.any() else 0.0
     allowed = (same_dtype.double() - truth)[finite].abs().max().item() if finite.any() else 0.0
-    assert error <= allowed + unit, f"error {error:.3g}, torch's {allowed:.3g}, unit {unit:.3g}"
+    told = f"{name}: error {error:.3g}, torch's {allowed:.3g}, unit {unit:.3g}"
+    assert error <= allowed + unit, told

@@ -149,7 +149,7 @@ def check(ops: SimpleNamespace, case: Case) -> None:
     for name, expected in truth.items():
         errors = [(chain[name].double() - expected).abs().max().item() for chain in chains]
         same = chains[errors.index(max(errors))][name]
-        assert_no_worse(result[name], same, expected, addend=scale.get(name, 0.0))
+        assert_no_worse(result[name], same, expected, addend=scale.get(name, 0.0), name=name)
 
 
 @pytest.mark.parametrize("residual", [False, True])

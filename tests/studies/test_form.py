@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 
 from entprop_fast import study
-from entprop_fast.run.errors import UsageError
+from entprop_fast.run.errors import RunFailed, UsageError
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies import Options
 from entprop_fast.studies.form import cell, markdown, number
@@ -62,7 +68,10 @@ def test_an_interrupted_run_begins_anew(tiny: Options) -> None:
     assert again[0]["hscore"] == first[0]["hscore"] and again[0]["seen"] == [1, 2]
 
 
-def test_processes_and_this_one_agree(tiny: Options, tmp_path: Path) -> None:
+def test_processes_and_this_one_agree(
+    tiny: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the other processes measure every severity
     runs = [Run(seed, {"method": "mixup"}) for seed in (0, 1)]
     here = run_all(tiny, runs, Reporter.quiet())
     spread = replace(tiny, out=tmp_path / "spread", workers=2)
@@ -88,7 +97,7 @@ def test_the_command_writes_and_prints(
     table = json.loads((out / "table.json").read_text())
     page = (out / "table.md").read_text()
     assert table["sentence"] in page and table["sentence"] in printed
-    assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 5
+    assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 15
     assert [line for line in page.splitlines() if line.startswith("| k-NN ")]
     assert (out / "picture.png").read_bytes().startswith(PNG)
 
@@ -99,6 +108,9 @@ def test_the_command_writes_and_prints(
         (["scores"], "nearest: score"),
         (["score", "--seeds", "1", "1"], "different seeds"),
         (["score", "--workers", "0"], "at least 1"),
+        (["score", "--archs", "wrn10_1", "wrn10_1"], "different ones"),
+        (["score", "--archs", "wrn1"], "wrn1"),
+        (["ratio", "--archs", "wrn10_1"], "only the study score"),
         (["score", "--recipe", "digit"], "nearest: digits"),
         (["score", "--train-size", "5000"], "train_size = 5000"),
     ],
@@ -113,3 +125,40 @@ def test_bad_usage_is_one_line(
     error = capsys.readouterr().err
     assert not out.exists()
     assert message in error and error.count("\n") == 1
+
+
+class Killed(Probe):
+    """Ends its own process, as a machine without memory would."""
+
+    def after_epoch(self, epoch: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_fails_the_study_in_one_line(tiny: Options) -> None:
+    runs = [Run(seed, {"method": "vanilla"}, Killed) for seed in (0, 1)]
+    with pytest.raises(RunFailed, match=r"killed.*--workers.*run again to go on"):
+        run_all(replace(tiny, workers=2), runs, Reporter.quiet())
+    assert not active_children()
+
+
+def test_a_failed_run_is_named(tiny: Options) -> None:
+    with pytest.raises(RunFailed, match=r"the run in .*vanilla-3-.*: loss is "):
+        run_all(tiny, [Run(3, {"method": "vanilla", "lr": 1e30})], Reporter.quiet())
+
+
+def test_ctrl_c_stops_the_whole_group(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    small = ["--train-size", "64", "--epochs", "1000", "--workers", "2", "--device", "cpu"]
+    command = [sys.executable, "-m", "entprop_fast.study", "ood", *small, "--out", str(out)]
+    # As in a terminal, where Ctrl-C reaches every process of the group.
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not list(out.glob("runs/*/metrics.jsonl")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "stopped by SIGINT\n")
+    until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)

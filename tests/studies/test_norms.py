@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from entprop_fast.data import CORRUPTIONS
 from entprop_fast.layers import DualBatchNorm2d, convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.studies import STUDIES, Options
 from entprop_fast.studies.differences import Difference
-from entprop_fast.studies.form import Row
+from entprop_fast.studies.form import Row, number
 from entprop_fast.studies.network import features, features_by_layer, perturbed
 from entprop_fast.studies.norms import drift
 
@@ -102,13 +103,19 @@ def test_the_sentence_of_norms(sign: float, word: str, count: str) -> None:
 def test_the_sentence_of_ood(sign: float, word: str) -> None:
     lead = Difference(sign * 20.0, sign * 20.0 - 5, sign * 20.0 + 5).cells()
     none = Difference(2.0, -1.0, 5.0).cells()
+    nearer = Difference(sign * -0.5, sign * -0.5 - 0.2, sign * -0.5 + 0.2).cells()
     rows: list[Row] = [
-        {"variant": "k-NN", "AUROC shifted": 81.25, **lead},
-        {"variant": "nearer to shifted", "AUROC shifted": None, **none},
+        {"variant": "k-NN", "AUROC shifted": 81.25, "distance high": None, **lead},
+        {"variant": "nearer to shifted", "AUROC shifted": None, "distance high": None, **none},
+        {"variant": "to blur", "AUROC shifted": None, "distance high": 0.75, **nearer},
+        {"variant": "to shift", "AUROC shifted": None, "distance high": 0.75, **none},
     ]
     sentence = STUDIES["ood"].sentence(rows)
     assert f"{word}: k-NN {'+' if sign > 0 else '−'}20.0" in sentence
     assert "no clear difference: nearer to shifted +2.0" in sentence and "k-NN 81 " in sentence
+    size = "smaller" if sign > 0 else "larger"
+    assert f"{size} in 1 of 2 corruptions, no clear difference in 1 of 2" in sentence
+    assert {"smaller": "larger", "larger": "smaller"}[size] not in sentence
 
 
 def test_the_study_of_norms_runs(shared: Options) -> None:
@@ -125,7 +132,12 @@ def test_the_study_of_ood_runs(shared: Options) -> None:
     result = STUDIES["ood"].run(shared)
     assert result.sentence == STUDIES["ood"].sentence(result.rows)
     found = {str(row["variant"]): row for row in result.rows}
-    assert len(found) == 5 and found["nearer to shifted"]["AUROC shifted"] is None
+    assert len(found) == 5 + len(CORRUPTIONS)
+    assert found["nearer to shifted"]["AUROC shifted"] is None
+    for kind in CORRUPTIONS:
+        row = found[f"to {kind}"]
+        assert row["AUROC high"] is None
+        assert all(0 < number(row, f"distance {group}") < 10 for group in ("high", "random"))
     # max-softmax orders nearly as entropy does, and random rows are as good as the rest
     assert float(found["max-softmax"]["AUROC high"] or 0) > 90
     assert 35 < float(found["max-softmax"]["AUROC random"] or 0) < 65

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from entprop_fast.layers import convert_dual_norm
 from entprop_fast.methods import EntProp
 from entprop_fast.models import create
-from entprop_fast.studies.transforms import TRANSFORMS, Transformed
+from entprop_fast.studies.transforms import TRANSFORMS, Transform, Transformed
 
 EPS = 0.1
 
@@ -48,22 +50,36 @@ def test_zoom_keeps_the_centre_and_moves_the_rest() -> None:
     assert factors.min() >= 0.8 - 1e-5 and factors.max() <= 1.25 + 1e-5 and factors.std() > 0
 
 
-def test_a_transformation_takes_the_place_of_the_free_step() -> None:
-    """With the free step itself as the transformation, the step is EntProp's."""
+def free_step(x: Tensor, gradient: Tensor, eps: float, generator: Any) -> Tensor:
+    return x + eps * gradient.sign()
+
+
+def halved(x: Tensor, gradient: Tensor, eps: float, generator: Any) -> Tensor:
+    assert not gradient.any()  # there is none before the first pass
+    return x / 2
+
+
+@pytest.mark.parametrize(
+    ("transforms", "scale"),
+    [({}, 1.0), ({"rows": free_step}, 1.0), ({"batch": halved}, 0.5)],
+    ids=["nothing", "rows", "batch"],
+)
+def test_a_transformation_takes_the_place_of_mixup_or_of_the_free_step(
+    transforms: dict[str, Transform], scale: float
+) -> None:
+    """EntProp's step on images halved beforehand, or with the free step as the transformation."""
     images, labels = torch.rand(8, 1, 8, 8), torch.arange(8)
     finals = []
     for transformed in (True, False):
         torch.manual_seed(0)
         model = convert_dual_norm(create("wrn10_0.5", num_classes=10, in_channels=1))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        options = {"k": 0.5, "eps": EPS, "alpha": EPS, "generator": generator()}
-        method: EntProp
+        options: dict[str, Any] = {"k": 0.5, "eps": EPS, "alpha": EPS, "mixup": 0.0}
         if transformed:
-            method = Transformed(
-                model, optimizer, transform=lambda x, g, eps, _: x + eps * g.sign(), **options
-            )
+            method: EntProp = Transformed(model, optimizer, **transforms, **options)
+            method(images, labels)
         else:
-            method = EntProp(model, optimizer, **options)  # type: ignore[arg-type]
-        method(images, labels)
+            method = EntProp(model, optimizer, **options)
+            method(scale * images, labels)
         finals.append((method.perturbed, [p.detach() for p in model.parameters()]))
     torch.testing.assert_close(finals[0], finals[1], rtol=1e-5, atol=1e-6)

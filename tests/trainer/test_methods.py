@@ -73,6 +73,8 @@ def test_free_training_resumes_with_its_delta(tiny: Args, tmp_path: Path) -> Non
         ("--method entprop --attack-loss trades", ["'trades'", "n=2"]),
         ("--method advprop --attack-loss trades --no-random-start", ["random_start=True"]),
         ("--method advprop --score margin", ["score='margin'", "set k"]),
+        ("--criterion gpoca", ["'gpoca'", "nearest: gpaco", "cross_entropy"]),
+        ("--method advprop --criterion gpaco --attack-loss cw", ["'cw'", "attack_loss='ce'"]),
     ],
 )
 def test_what_does_not_go_together_is_bad_usage(
@@ -88,3 +90,25 @@ def test_examples_are_drawn_of_split_batches(tiny: Args, tmp_path: Path) -> None
     out = tmp_path / "run"
     assert train.main(tiny(out, "--method", "fast_advprop", "--epochs", "1")) == 0
     assert (out / "examples.png").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("method", ["vanilla", "entprop"])
+def test_gpacos_loss_by_name(method: str, tiny: Args, tmp_path: Path) -> None:
+    out, plain = tmp_path / "run", tmp_path / "plain"
+    assert train.main(tiny(out, "--method", method, "--criterion", "gpaco")) == 0
+    assert train.main(tiny(plain, "--method", method)) == 0
+    centres = torch.load(out / "checkpoint.pt", weights_only=True)["method"]["criterion"]["centres"]
+    assert centres.shape == (10, 10) and not torch.equal(centres, torch.eye(10))  # they learn
+    network, _ = load_deployable(out / "model.safetensors")  # without the centres
+    assert (out / "model.safetensors").stat().st_size == (
+        plain / "model.safetensors"
+    ).stat().st_size
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    (out / "checkpoint.prev.pt").replace(out / "checkpoint.pt")
+    weights = (out / "model.safetensors").read_bytes()
+    assert weights != (plain / "model.safetensors").read_bytes()
+    for name in ("summary.json", "model.safetensors"):
+        (out / name).unlink()
+    assert train.main(["--resume", "--out", str(out)]) == 0
+    assert (out / "model.safetensors").read_bytes() == weights

@@ -13,6 +13,8 @@ from entprop_fast.run.comparison.plan import Key, Run
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import MethodRow
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
+from entprop_fast.run.config import Config
+from entprop_fast.run.errors import UsageError
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import RunFolder, write_json
 
@@ -47,7 +49,7 @@ def conduct(
     summaries = {key: summary for key, summary in found.items() if summary is not None}
     pending = [run for run in runs if run.key not in summaries]
     representative = {run.variant: run.config for run in reversed(pending)}
-    costs = {name: plan.passes(config) for name, config in representative.items()}
+    costs = {name: _passes(name, config) for name, config in representative.items()}
     _check_folder(pending)
     # The dearest first: a long run that starts last would leave the other cores idle.
     pending.sort(key=lambda run: -costs[run.variant])
@@ -119,6 +121,13 @@ def document(
     write_atomically(folder / MARKDOWN, f"{text}\n".encode())
     if summaries:
         draw_comparison(folder / PICTURE, table)
+
+
+def _passes(variant: str, config: Config) -> float:
+    try:
+        return plan.passes(config)
+    except UsageError as error:
+        raise UsageError(f"{error} (in the row {variant!r})") from error
 
 
 def _check_folder(pending: Sequence[Run]) -> None:

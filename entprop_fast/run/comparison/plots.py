@@ -14,6 +14,7 @@ from entprop_fast.run.comparison.results import MethodRow
 from entprop_fast.run.pictures import save_figure
 
 MARGIN = 2.0  # percent of accuracy around the points
+COST_MARGIN = 1.2  # times the cost, to both sides of the points
 
 _MARKERS = "osD^vP*X<>"
 
@@ -52,6 +53,9 @@ def _draw_contours(axes: Axes) -> None:
 
 def _draw_costs(axes: Axes, rows: Sequence[MethodRow]) -> None:
     axes.set(xlabel="passes over the training images", ylabel="Hscore (%)", xscale="log")
+    if costs := [row.cost.mean for row in rows if row.cost is not None]:
+        # Rows of equal cost, as of equal passes, would leave a logarithmic axis no room.
+        axes.set_xlim(min(costs) / COST_MARGIN, max(costs) * COST_MARGIN)
     for index, row in enumerate(rows):
         assert row.cost is not None  # it has scores
         hscore = row.scores["hscore"]

@@ -82,7 +82,16 @@ def statement(rows: Sequence[MethodRow], baseline: str) -> str:
         return "No run finished."
     best = max(scored, key=lambda row: row.scores["hscore"].mean)
     said = [f"Highest mean Hscore: {best.name}, {best.scores['hscore'].mean:.1f} %."]
-    compared = {row.name: row.differences["hscore"] for row in scored if row.differences}
+    said += against(rows, baseline)
+    if failed := sum(len(row.failures) for row in rows):
+        said.append(f"Runs that failed and are left out: {failed}.")
+    return " ".join(said)
+
+
+def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
+    """Which rows are higher than the baseline, which lower and which neither: a sentence or two."""
+    said = []
+    compared = {row.name: row.differences["hscore"] for row in rows if row.differences}
     if tested := {name: one for name, one in compared.items() if one.corrected_p is not None}:
         groups: dict[str, list[str]] = {"higher": [], "lower": [], "no clear difference": []}
         for name, one in tested.items():
@@ -95,9 +104,7 @@ def statement(rows: Sequence[MethodRow], baseline: str) -> str:
         )
     if untested := [name for name in compared if name not in tested]:
         said.append(f"Too few seeds, or no spread, for a test: {', '.join(untested)}.")
-    if failed := sum(len(row.failures) for row in rows):
-        said.append(f"Runs that failed and are left out: {failed}.")
-    return " ".join(said)
+    return said
 
 
 def _values(runs: Mapping[int, Scores], name: str) -> dict[int, float]:
