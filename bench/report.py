@@ -8,6 +8,7 @@ from pathlib import Path
 from bench import digits, rows
 from bench.corruptions import table as corruptions_table
 from bench.ops import table as ops_table
+from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import against, method_rows, statement
 from entprop_fast.run.comparison.statistics import CONFIDENCE, paired
@@ -94,6 +95,10 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},
     "docs/kernels/README.md": {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
+    },
+    "docs/step/README.md": {
+        step_table.name_of(device): partial(step_table.section, device)
+        for device in ("cpu", "cuda")
     },
 }
 

@@ -11,6 +11,7 @@ from entprop_fast import checkpoint, data
 from entprop_fast.data import ImageSet, UnreadableImage
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
+from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
@@ -61,6 +62,7 @@ def train(
     with bad_input():
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+        keep_freed_memory()
         data_set = images or _load_data(config, reporter)
         trainer = Trainer(config, data_set, reporter, fresh=state is None)
     if reason := why_reference(trainer.device.type):

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from bench.ops.contenders import FORMATS, Place, gather, loss, one_group, perturb, two_groups
+from bench.ops.convolution import convolution
 from bench.ops.timing import Contender
 
 NORM_SHAPES = (
@@ -21,9 +22,11 @@ LOSS_SHAPES = ((128, 100), (256, 1000))
 SMALL = (128, 3, 32, 32)
 # Several times any second-level cache, for the share of the copy bandwidth.
 CUDA_NORM_SHAPES = (*NORM_SHAPES, (256, 256, 56, 56))
+# WRN-16-2's, and its auxiliary pass's.
+CONVOLUTION_SHAPES = ((128, 32, 32, 32), (128, 64, 16, 16), (128, 128, 8, 8), (26, 64, 16, 16))
 # Eager's page faults decide the ratio at 224 px: two batch sizes, not the kinder one.
 LARGE = ((64, 3, 224, 224), (256, 3, 224, 224))
-# (op, layout) to the ratio over eager aimed at.
+# (op, layout) to the ratio over eager aimed at; conv3x3 has none.
 CPU_TARGETS = {
     ("norm", "channels_last"): 1.85,
     ("two groups", "channels_last"): 3.0,
@@ -99,3 +102,7 @@ def cases(device: str) -> Iterator[Case]:
             others, f"perturb_ {images[2]} px", flat, images, 4 / 5, partial(perturb, images)
         )
     yield case(others, "gather_perturb", flat, SMALL, 3 / 5, partial(gather, SMALL))
+    if device == "cpu":  # the kernel is the CPU's alone
+        for shape in CONVOLUTION_SHAPES:
+            passes = partial(convolution, shape)
+            yield case(others, "conv3x3", "channels_last", shape, 6, passes)

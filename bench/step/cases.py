@@ -1,6 +1,17 @@
 """What is timed: networks, batches and EntProp's k and n."""
 
-from bench.step.contenders import CAPTURED, COMPILED, CONTENDERS, Contender, Setting
+from bench.step.contenders import (
+    CAPTURED,
+    COMPILED,
+    CONTENDERS,
+    OURS,
+    OURS_VANILLA,
+    REFERENCE,
+    VANILLA,
+    VANILLA_CHANNELS_LAST,
+    Contender,
+    Setting,
+)
 
 K_AND_N = ((0.2, 1), (0.6, 1), (0.2, 5), (0.6, 5))
 # arch -> (batch, pixels, classes); the paper's CIFAR-100 and ImageNet sizes.
@@ -13,32 +24,58 @@ ON_CUDA = {
 # One core: small batches of the large networks.
 ON_CPU = {
     "wrn16_2": (128, 32, 100),
-    "wrn28_10": (8, 32, 100),
+    "wrn28_10": (4, 32, 100),
     "resnet18": (16, 32, 100),
     "resnet50": (8, 96, 1000),
 }
+CPU_TARGET_ARCH = "wrn16_2"
+COMPILES = {"cpu": CPU_TARGET_ARCH, "cuda": "wrn28_10"}
+# Rounds there by (k, n), most where a target is set. `make bench` has 15 minutes on a CPU.
+CPU_ROUNDS = {(0.2, 1): 9, (0.6, 5): 5}
+FEW_ROUNDS = 3
+FEWEST_ROUNDS = 2  # of the large networks
+CUDA_ROUNDS = 12
+# The large networks' rows on a CPU: the ends of the paper's range, and fewer contenders.
+CPU_ENDS = ((0.2, 1), (0.6, 5))
+CPU_FEW = (VANILLA, VANILLA_CHANNELS_LAST, REFERENCE, OURS_VANILLA, OURS)
 
 
 def settings(device: str) -> list[Setting]:
-    """Every setting of the table on a device; the target network's comes first."""
-    sizes = ON_CUDA if device == "cuda" else ON_CPU
+    """Every setting of the table on a device; the target network's come first."""
+    if device == "cuda":
+        return [_setting(arch, k, n, device) for arch in ON_CUDA for k, n in K_AND_N]
     return [
-        Setting(arch, *size, k=k, n=n, device=device)
-        for arch, size in sizes.items()
-        for k, n in K_AND_N
+        _setting(arch, k, n, device)
+        for arch in ON_CPU
+        for k, n in (K_AND_N if arch == CPU_TARGET_ARCH else CPU_ENDS)
     ]
 
 
-def contenders(setting: Setting) -> list[Contender]:
-    """Who runs there: capture needs CUDA; compiling on the CPU takes a minute, so once a network.
+def _setting(arch: str, k: float, n: int, device: str) -> Setting:
+    return Setting(arch, *(ON_CUDA if device == "cuda" else ON_CPU)[arch], k=k, n=n, device=device)
 
-    The first of them is the one that ratios are taken of.
+
+def rounds(setting: Setting) -> int:
+    """How often every contender takes its turn at a setting."""
+    if setting.device == "cuda":
+        return CUDA_ROUNDS
+    if setting.arch != CPU_TARGET_ARCH:
+        return FEWEST_ROUNDS
+    return CPU_ROUNDS.get((setting.k, setting.n), FEW_ROUNDS)
+
+
+def contenders(setting: Setting) -> list[Contender]:
+    """Who runs there; the first of them is the one that costs are counted in.
+
+    Capture needs CUDA, and compiling takes a minute, so one setting has it.
     """
-    compiles = setting.arch in ("wrn16_2", "wrn28_10") and (setting.k, setting.n) == K_AND_N[0]
-    compiles = compiles and (setting.device == "cuda") == (setting.arch == "wrn28_10")
+    device = setting.device
+    left_out = set() if device == "cuda" else {CAPTURED}
+    if (setting.arch, setting.k, setting.n) != (COMPILES[device], *K_AND_N[0]):
+        left_out.add(COMPILED)
     return [
         contender
         for contender in CONTENDERS
-        if not (contender.name == CAPTURED and setting.device != "cuda")
-        and not (contender.name == COMPILED and not compiles)
+        if contender.name not in left_out
+        and (device == "cuda" or setting.arch == CPU_TARGET_ARCH or contender.name in CPU_FEW)
     ]

@@ -5,6 +5,7 @@ import pytest
 from bench import rows
 from bench.step.cases import settings
 from bench.step.results import Row, paper_cost, verdicts
+from bench.step.table import name_of, told
 
 MEASURED: list[Row] = []
 HEADER = f"{'contender':38} {'ms':>9} {'images/s':>9} {'vanilla':>8} {'MiB':>7} {'launches':>8}"
@@ -25,17 +26,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     as_json = [row.as_json() for row in MEASURED]
     write("\nvanilla: time in steps of vanilla eager (contiguous, PyTorch's defaults)")
     for verdict in verdicts(as_json):
-        target = verdict.target
-        write(
-            f"{target.arch} ({target.k}, {target.n}): ours takes {verdict.ratio:.2f} of "
-            f"{target.base}, target at most {target.at_most:.2f}: "
-            f"{'reached' if verdict.reached else 'missed'}"
-        )
+        write(f"{told(verdict)}: {'reached' if verdict.reached else 'missed'}")
     device = MEASURED[0].setting.device
     if {row.setting for row in MEASURED} == set(settings(device)):
-        write(f"rows: {rows.write(f'step_{device}', as_json)}")
+        write(f"rows: {rows.write(name_of(device), as_json)}")
     else:
-        write("no rows written: not every setting was measured")
+        part = rows.PARTS / f"{name_of(device)}.jsonl"
+        write(f"not every setting was measured; those that were: {part}")
 
 
 def _line(row: Row) -> str:

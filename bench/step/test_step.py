@@ -8,17 +8,17 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench import rows
-from bench.step.cases import contenders, settings
+from bench.step.cases import contenders, rounds, settings
 from bench.step.conftest import MEASURED
 from bench.step.contenders import OURS, REFERENCE, VANILLA, Contender, Setting
 from bench.step.results import Row, measure
+from bench.step.table import name_of
 from bench.step.worker import Start, Worker
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # What another order of summation moves in two steps, in float32 and in bf16: most where the sign
 # of an image gradient near zero flips, which the auxiliary loss sees.
 TOLERANCE = {"cpu": 2e-3, "cuda": 3e-2}
-ROUNDS = {"cpu": 5, "cuda": 12}
 
 
 def difference(found: Start, expected: Start) -> float:
@@ -76,13 +76,13 @@ def test_step(setting: Setting, crew: Crew, benchmark: BenchmarkFixture) -> None
         if contender.name in starts:
             _compare(contender, table[contender.name], starts)
     ready = {name: workers[name] for name, row in table.items() if row.refused is None}
-    measure(list(table.values()), ready, ROUNDS[DEVICE])
+    measure(list(table.values()), ready, rounds(setting))
     if not MEASURED:
-        rows.begin(f"step_{DEVICE}")
+        rows.begin(name_of(DEVICE))
     MEASURED.extend(table.values())
-    rows.add(f"step_{DEVICE}", [row.as_json() for row in table.values()])
+    rows.add(name_of(DEVICE), [row.as_json() for row in table.values()])
     benchmark.extra_info.update({row.contender: row.seconds for row in table.values()})
-    benchmark.pedantic(ready[OURS].seconds, rounds=3)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(ready[OURS].seconds)  # type: ignore[no-untyped-call]
     assert not [f"{row.contender}: {row.refused}" for row in table.values() if row.refused]
 
 

@@ -102,6 +102,31 @@ struct Bounds {  // `period` values each, repeating along the elements
   int64_t period;
 };
 
+// x [images, height, width, in] and y [images, height, width, out], densely in memory.
+struct WinogradShape {
+  int64_t images, height, width, in, out;
+};
+
+// So many 2x2 tiles of y are taken together: their transforms stay in the second-level cache.
+inline constexpr int64_t kTilesPerBlock = 32;
+// Both channel counts have to be whole numbers of this.
+inline constexpr int64_t kWinogradChannels = 16;
+
+// 3x3 convolution of float in tiles of 2x2 outputs; `scratch` has winograd_scratch(shape) floats.
+struct WinogradKernels {
+  // Tiles [first, first + count) of y, count <= kTilesPerBlock, from the transformed weights u
+  // [16, in, out].
+  void (*forward)(const float* x, const float* u, const WinogradShape& shape, int64_t first,
+                  int64_t count, float* scratch, float* y);
+  // Adds the tiles' part of the gradient of u.
+  void (*weight_grad)(const float* x, const float* grad, const WinogradShape& shape, int64_t first,
+                      int64_t count, float* scratch, float* du);
+};
+
+inline int64_t winograd_scratch(const WinogradShape& shape) {
+  return (shape.in + shape.out) * (1 + 16 * kTilesPerBlock) + 2 * 16 * kScratchPadding;
+}
+
 template <class T>
 struct Kernels {
   using A = Accumulator<T>;
@@ -124,5 +149,6 @@ struct Kernels {
 // The table for the best instruction set of the machine this runs on.
 template <class T>
 const Kernels<T>& kernels();
+const WinogradKernels& winograd_kernels();
 
 }  // namespace entprop

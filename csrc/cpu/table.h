@@ -6,6 +6,7 @@
 #include "norm_moments_loops.h"
 #include "norm_reduce_loops.h"
 #include "perturb_loops.h"
+#include "winograd_loops.h"
 
 namespace ENTPROP_ISA {
 
@@ -15,6 +16,11 @@ const Kernels<T>& table() {
       row_moments<T>,  plane_moments<T>, row_forward<T>,    plane_forward<T>, row_reduce<T>,
       plane_reduce<T>, row_backward<T>,  plane_backward<T>, loss_row<T>,      perturb<T>,
   };
+  return kernels;
+}
+
+const WinogradKernels& winograd_table() {
+  static constexpr WinogradKernels kernels = {winograd_forward, winograd_weight_grad};
   return kernels;
 }
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from entprop_fast.models.fusable import norm_relu
+from entprop_fast.models.fusable import conv, norm_relu
 from entprop_fast.models.init import init_convolutional
 
 Stem = Literal["imagenet", "cifar"]
@@ -34,8 +34,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, in_width, H, W]`` to ``[N, planes, ceil(H / stride), ceil(W / stride)]``."""
         skip = x if self.downsample is None else self.downsample(x)
-        out = norm_relu(self.bn1, self.conv1(x))
-        return norm_relu(self.bn2, self.conv2(out), skip)
+        out = norm_relu(self.bn1, conv(self.conv1, x))
+        return norm_relu(self.bn2, conv(self.conv2, out), skip)
 
 
 class Bottleneck(nn.Module):
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
         """``[N, in_width, H, W]`` to ``[N, 4 * planes, ceil(H / stride), ceil(W / stride)]``."""
         skip = x if self.downsample is None else self.downsample(x)
         out = norm_relu(self.bn1, self.conv1(x))
-        out = norm_relu(self.bn2, self.conv2(out))
+        out = norm_relu(self.bn2, conv(self.conv2, out))
         return norm_relu(self.bn3, self.conv3(out), skip)
 
 

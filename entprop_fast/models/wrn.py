@@ -7,7 +7,7 @@ import re
 
 from torch import Tensor, nn
 
-from entprop_fast.models.fusable import norm_relu
+from entprop_fast.models.fusable import conv, norm_relu
 from entprop_fast.models.init import init_convolutional
 
 _NAME = re.compile(r"wrn(\d+)_(\d+(?:\.\d+)?)")
@@ -34,7 +34,7 @@ class PreActBlock(nn.Module):
         """``[N, in_width, H, W]`` to ``[N, width, ceil(H / stride), ceil(W / stride)]``."""
         activated = norm_relu(self.bn1, x)
         skip = x if self.shortcut is None else self.shortcut(activated)
-        out: Tensor = self.conv2(norm_relu(self.bn2, self.conv1(activated)))
+        out: Tensor = conv(self.conv2, norm_relu(self.bn2, conv(self.conv1, activated)))
         return out + skip
 
 

@@ -1,6 +1,7 @@
 """The custom ops: one schema each, kernels where they were built, plain PyTorch everywhere else."""
 
 from entprop_fast.ops.backend import backends, register_kernels
+from entprop_fast.ops.conv3x3 import conv3x3, conv3x3_pays
 from entprop_fast.ops.dual_batch_norm import dual_batch_norm
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
@@ -14,6 +15,8 @@ __all__ = [
     "LossAndEntropy",
     "LossAndSelection",
     "backends",
+    "conv3x3",
+    "conv3x3_pays",
     "dual_batch_norm",
     "entropy_topk",
     "gather_perturb",

@@ -16,6 +16,8 @@ from entprop_fast.build import build_info
 CHOICES = ("auto", "reference")
 TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy", "select_topk")
 CUDA_OPS = ("gather_perturb", "perturb_")
+# Elsewhere PyTorch's own convolution is the faster one, and nothing sends them there.
+CPU_OPS = ("conv3x3", "conv3x3_backward")
 
 
 def _choice() -> str:
@@ -53,7 +55,7 @@ def backends() -> dict[str, dict[str, str]]:
     triton = "triton" if "cuda" in KERNEL_DEVICES else "reference"
     cuda = "cuda" if "cuda" in built else "reference"
     return {
-        "cpu": dict.fromkeys((*TRITON_OPS, *CUDA_OPS), cpu),
+        "cpu": dict.fromkeys((*TRITON_OPS, *CUDA_OPS, *CPU_OPS), cpu),
         "cuda": dict.fromkeys(TRITON_OPS, triton) | dict.fromkeys(CUDA_OPS, cuda),
     }
 

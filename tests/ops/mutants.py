@@ -107,6 +107,22 @@ MUTANTS = {
         "loss_loops.h", "row.scratch[row.label] = (A)-INFINITY;", "",
         "test_loss_and_entropy", "test_values and float32",
     ),
+    "a transform with a sign turned": Mutant(
+        "winograd_loops.h", "half[2][s] = d2 - d1;", "half[2][s] = d1 - d2;",
+        "test_conv3x3", "test_values",
+    ),
+    "the last tiles of a block left out": Mutant(
+        "winograd_loops.h", "(count + kProductRows - 1) / kProductRows", "count / kProductRows",
+        "test_conv3x3", "test_values",
+    ),
+    "weights of the input's gradient not rotated": Mutant(
+        "conv3x3.cpp", "if (!turned) return;", "return;",
+        "test_conv3x3", "test_values",
+    ),
+    "only the last sum of the weights' gradient": Mutant(
+        "conv3x3.cpp", "to[i] += from[i];", "to[i] = from[i];",
+        "test_conv3x3", "test_values",
+    ),
 }  # fmt: skip
 
 RUNNER = """

@@ -1,0 +1,179 @@
+"""The rows of steps as a page, a picture and the README's section.
+
+Wherever two steps are compared, the layout of both is named: plain training in PyTorch's default
+layout and plain training in channels_last are two different things to be cheaper than.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench import rows
+from bench.step import contenders as c
+from bench.step.results import Verdict, verdicts
+from entprop_fast.run.pictures import save_figure
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYOUT = {one.name: "channels_last" if one.channels_last else "contiguous" for one in c.CONTENDERS}
+HEAD = (
+    "contender | layout | ms | quartiles | images/s | over vanilla, contiguous "
+    "| over vanilla, channels_last | over vanilla on our kernels, channels_last | peak MiB"
+)
+UNITS = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA)
+Group = list[rows.Row]
+
+
+def name_of(device: str) -> str:
+    """Under which the rows of a device are kept."""
+    return f"step_{device}"
+
+
+def picture_of(device: str) -> Path:
+    """Where the picture of a device lies, from the root."""
+    return Path("docs/images") / f"{name_of(device)}.png"
+
+
+def with_layout(contender: str) -> str:
+    """A contender's name, and the layout of its network and images."""
+    return f"{contender.removesuffix(' channels_last')} ({LAYOUT[contender]})"
+
+
+def told(verdict: Verdict) -> str:
+    """What a target's ratio came to, as a clause that names both layouts."""
+    target = verdict.target
+    who = f"{target.arch}, EntProp({target.k:g}, {target.n}) on our kernels (channels_last)"
+    base = with_layout(target.base)
+    if target.quantity == "peak_memory":
+        return f"{who} adds {verdict.ratio:.2f} of the memory of {base}; target {target.at_most:g}"
+    if target.is_speedup:
+        aim = f"target {1 / target.at_most:.2f}"
+        return f"{who} is {1 / verdict.ratio:.2f} times as fast as {base}; {aim}"
+    unit = "times the time" if target.at_most > 2 else "of the time"
+    return f"{who} takes {verdict.ratio:.2f} {unit} of {base}; target at most {target.at_most:.2f}"
+
+
+def groups(measured: list[rows.Row]) -> Iterator[Group]:
+    """The rows of each setting, in their order."""
+    found: dict[tuple[str, float, int], Group] = {}
+    for row in measured:
+        found.setdefault((row["arch"], row["k"], row["n"]), []).append(row)
+    yield from found.values()
+
+
+def section(device: str) -> str:
+    """The docs page's part for a device; draws its picture where rows were committed."""
+    try:
+        measured = rows.read(name_of(device))
+    except FileNotFoundError:
+        return "Not measured yet: `pytest bench/step` writes the rows."
+    draw(ROOT / picture_of(device), measured)
+    parts = [
+        f"![Time of a step on {device}](../images/{picture_of(device).name})",
+        "\n".join(_targets(measured)),
+        *("\n".join(_table(group)) for group in groups(measured)),
+        _method(measured),
+    ]
+    return "\n\n".join(parts)
+
+
+def summary(device: str) -> str:
+    """The README's part: the targets, the layout of everything compared, and where it was run."""
+    measured = rows.read(name_of(device))
+    return "\n\n".join(("\n".join(_targets(measured)), _method(measured)))
+
+
+def _targets(measured: list[rows.Row]) -> list[str]:
+    lines = ["| measured | |", "|---|---|"]
+    for verdict in verdicts(measured):
+        lines.append(f"| {told(verdict)} | {'reached' if verdict.reached else 'missed'} |")
+    return lines
+
+
+def _table(group: Group) -> list[str]:
+    first = group[0]
+    launches = any(row["launches"] is not None for row in group)
+    head = f"{HEAD} | launches" if launches else HEAD
+    size = f"{first['batch']}x3x{first['pixels']}x{first['pixels']}"
+    title = (
+        f"**{first['arch']}, {size}, EntProp({first['k']:g}, {first['n']})**; the paper counts "
+        f"{first['paper_cost']:.2g} plain steps."
+    )
+    lines = [title, "", f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
+    for row in group:
+        cells = _cells(row)
+        if launches:
+            cells.append("" if row["launches"] is None else str(row["launches"]))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _cells(row: rows.Row) -> list[str]:
+    name = row["contender"]
+    names = [name.removesuffix(" channels_last"), LAYOUT[name]]
+    if row["seconds"] is None:
+        return [*names, f"no time: {row['refused']}", *[""] * 6]
+    low, high = (1e3 * seconds for seconds in row["quartiles"])
+    costs = [f"{row['costs'][unit]:.2f}" if unit in row["costs"] else "" for unit in UNITS]
+    return [
+        *names,
+        f"{1e3 * row['seconds']:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        f"{row['batch'] / row['seconds']:.0f}",
+        *costs,
+        f"{row['peak_memory'] / 2**20:.0f}",
+    ]
+
+
+def _method(measured: list[rows.Row]) -> str:
+    first = measured[0]
+    how = (
+        "bfloat16 autocast for every contender"
+        if first["device"] == "cuda"
+        else "float32, one thread, a process for each contender"
+    )
+    return (
+        "Medians of steps taken in turns, ratios of medians; "
+        f"{how}. Vanilla is plain training with PyTorch's own norms, ReLUs and optimiser; a "
+        "contender whose losses are not the reference's gets no time. Made by `pytest bench/step` "
+        f"({first['machine']}; {first['versions']}; {first['git']})."
+    )
+
+
+def draw(path: Path, measured: list[rows.Row]) -> None:
+    """Bars of time in steps of vanilla eager (contiguous), a panel for each network."""
+    by_arch: dict[str, list[Group]] = {}
+    for group in groups(measured):
+        by_arch.setdefault(group[0]["arch"], []).append(group)
+    heights = [sum(len(group) + 1.5 for group in of_arch) for of_arch in by_arch.values()]
+    figure = Figure(figsize=(9, 0.19 * sum(heights) + 1.2 * len(heights)), layout="constrained")
+    panels = figure.subplots(len(by_arch), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (arch, of_arch) in zip(panels, by_arch.items(), strict=True):
+        _draw_panel(axes, of_arch)
+        axes.set_title(f"{arch}, {of_arch[0][0]['device']}", fontsize=10)
+    panels[-1].set_xlabel("time of a step, in steps of vanilla eager (contiguous)")
+    save_figure(figure, path)
+
+
+def _draw_panel(axes: Axes, of_arch: list[Group]) -> None:
+    at, ticks, labels = 0.0, [], []
+    for group in of_arch:
+        setting = f"EntProp({group[0]['k']:g}, {group[0]['n']})"
+        axes.text(0, at, f" {setting}, printed {group[0]['paper_cost']:.2g}", va="center", size=8)
+        at += 1
+        for row in group:
+            cost = row["costs"].get(c.VANILLA)
+            if cost is None:
+                continue
+            ours = row["contender"] in (c.OURS, c.CAPTURED, c.OURS_VANILLA)
+            axes.barh(at, cost, height=0.8, color="C1" if ours else "C0")
+            axes.text(cost, at, f" {cost:.2f}", va="center", size=7)
+            ticks.append(at)
+            labels.append(with_layout(row["contender"]))
+            at += 1
+        at += 0.5
+    axes.set_yticks(ticks, labels, fontsize=7)
+    axes.axvline(1, color="grey", linestyle=":", linewidth=1)
+    axes.set_ylim(at - 0.5, -0.7)  # downwards, in the order of the table
+    axes.margins(x=0.08)

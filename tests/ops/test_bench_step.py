@@ -1,0 +1,144 @@
+"""bench/step without timing anything: what it selects, and what its tables and sentences say."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import report, rows
+from bench.step import cases, table
+from bench.step import contenders as c
+from bench.step.results import TARGETS, Row, Verdict, paper_cost, verdicts
+
+SECONDS = {
+    c.VANILLA: 1.0,
+    c.VANILLA_CHANNELS_LAST: 0.8,
+    c.REFERENCE: 1.4,
+    c.NAIVE: 1.6,
+    c.COMPILED: 1.1,
+    c.OURS_VANILLA: 0.7,
+    c.OURS: 0.85,
+}
+
+
+def measured(device: str = "cpu", **changed: float | None) -> list[rows.Row]:
+    """Every setting of a device with the seconds above, as committed rows have them."""
+    found = []
+    seconds = SECONDS | changed
+    where = {"machine": "a machine", "versions": "its versions", "git": "abc"}
+    for setting in cases.settings(device):
+        for contender in cases.contenders(setting):
+            row = Row(setting, contender.name, peak_memory=100 << 20)
+            row.seconds = seconds.get(contender.name, 2.0)
+            if row.seconds is None:
+                row.refused = "its losses differ"
+            else:
+                row.quartiles = (row.seconds - 0.01, row.seconds + 0.01)
+                row.costs = {unit: row.seconds / SECONDS[unit] for unit in table.UNITS}
+            row.launches = 7 if device == "cuda" else None
+            found.append(row.as_json() | where)
+    return found
+
+
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Rows of both devices in place of the committed ones; pictures go to the folder returned."""
+    kept = {table.name_of(device): measured(device) for device in ("cpu", "cuda")}
+    monkeypatch.setattr(rows, "read", kept.__getitem__)
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_target_is_of_a_setting_and_a_contender_that_are_measured(device: str) -> None:
+    ours = [target for target in TARGETS if target.device == device]
+    assert [verdict.target for verdict in verdicts(measured(device))] == ours
+    assert len(set(cases.settings(device))) == len(cases.settings(device))
+
+
+def test_a_cpu_has_few_rounds_but_where_targets_are() -> None:
+    aimed = {(target.arch, target.k, target.n) for target in TARGETS if target.device == "cpu"}
+    for setting in cases.settings("cpu"):
+        more = cases.rounds(setting) > cases.FEW_ROUNDS
+        assert more == ((setting.arch, setting.k, setting.n) in aimed)
+
+
+def test_capture_runs_on_cuda_alone() -> None:
+    for device in ("cpu", "cuda"):
+        for setting in cases.settings(device):
+            names = [contender.name for contender in cases.contenders(setting)]
+            assert (c.CAPTURED in names) == (device == "cuda")
+            assert names[0] == c.VANILLA
+            assert {c.REFERENCE, c.OURS} <= set(names)
+
+
+def test_whatever_is_compared_has_its_layout_beside_it() -> None:
+    assert table.with_layout(c.VANILLA) == "vanilla eager (contiguous)"
+    assert table.with_layout(c.VANILLA_CHANNELS_LAST) == "vanilla eager (channels_last)"
+    for device in ("cpu", "cuda"):
+        for verdict in verdicts(measured(device)):
+            layout = table.LAYOUT[verdict.target.base]
+            assert table.told(verdict).split(";")[0].endswith(f"({layout})")
+
+
+def test_a_target_is_told_the_way_it_was_set() -> None:
+    def told(base: str, ratio: float, quantity: str = "seconds") -> str:
+        of_base = (t for t in TARGETS if t.base == base and t.quantity == quantity)
+        return table.told(Verdict(next(of_base), ratio))
+
+    assert "is 2.00 times as fast as reference (contiguous); target 1.45" in told(c.REFERENCE, 0.5)
+    assert "takes 0.87 of the time of vanilla eager (contiguous); target at most 0.90" in told(
+        c.VANILLA, 0.87
+    )
+    assert "takes 3.10 times the time of vanilla on our kernels (channels_last)" in told(
+        c.OURS_VANILLA, 3.1
+    )
+    assert "adds 0.98 of the memory of reference (contiguous); target 1" in told(
+        c.REFERENCE, 0.98, "peak_memory"
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_page_and_readme_show_the_rows_and_the_verdicts(committed: Path, device: str) -> None:
+    page = table.section(device)
+    assert (committed / table.picture_of(device)).read_bytes().startswith(b"\x89PNG")
+    for setting in cases.settings(device):
+        assert f"**{setting.arch}, {setting.batch}x3x" in page
+        assert f"the paper counts {paper_cost(setting):.2g} plain steps" in page
+    for line in page.splitlines():
+        if line.startswith("| vanilla eager"):
+            assert line.split("|")[2].strip() in ("contiguous", "channels_last")
+    tables = [line.count("|") for line in page.splitlines() if line.startswith("| vanilla eager")]
+    assert set(tables) == {11 if device == "cuda" else 10}
+    readme = table.summary(device)
+    assert readme.count("| reached |") + readme.count("| missed |") == len(
+        [target for target in TARGETS if target.device == device]
+    )
+    assert all(line in page for line in readme.splitlines())
+
+
+def test_a_refused_contender_has_no_time(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = measured("cpu", **{c.NAIVE: None})
+    monkeypatch.setattr(rows, "read", lambda name: refused)
+    page = table.section("cpu")
+    assert "| naive | contiguous | no time: its losses differ |" in page
+    assert c.NAIVE not in {verdict.target.base for verdict in verdicts(refused)}
+
+
+def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rows, "ROWS", tmp_path)
+    assert table.section("cuda").startswith("Not measured yet")
+
+
+def test_docs_show_the_committed_rows() -> None:
+    sections = report.SECTIONS["docs/step/README.md"]
+    text = (report.ROOT / "docs" / "step" / "README.md").read_text()
+    for name in sections:
+        begin = f"<!-- {name}: written by `python -m bench.report` -->\n"
+        shown = text.partition(begin)[2].partition(f"\n<!-- /{name} -->")[0]
+        try:
+            first = rows.read(name)[0]
+        except FileNotFoundError:
+            assert shown.startswith("Not measured yet")
+        else:
+            assert first["git"] in shown
