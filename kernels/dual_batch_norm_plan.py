@@ -75,6 +75,7 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
         block_c = min(256, tile // block_e, triton.next_power_of_2(channels))
         tiles = [group * triton.cdiv(pixels, block_e) for group in (num_main, num_aux)]
         sums_e = block_e
+    merged = MERGE_SIZE if channels % 16 == 0 else MERGE_SIZE // 4  # again one by one
     blocks = triton.cdiv(channels, block_c)
     chunks = max(1, min(MAX_CHUNKS, MAX_PROGRAMS // blocks))
     tiles_per_chunk = triton.cdiv(sum(tiles), chunks)
@@ -87,7 +88,7 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
             "BLOCK_E": block_e,
             "BLOCK_C": block_c,
             "SUMS_E": sums_e,
-            "MERGE": max(1, min(MAX_CHUNKS, MERGE_SIZE // block_c)),
+            "MERGE": max(1, min(MAX_CHUNKS, merged // block_c)),
         },
         channels_last=channels_last,
     )

@@ -127,7 +127,7 @@ def verdicts(measured: list[rows.Row]) -> list[Verdict]:
             for row in measured
             if (row["device"], row["arch"], row["k"], row["n"])
             == (target.device, target.arch, target.k, target.n)
-            and row["seconds"]
+            and row[target.quantity]
         }
         ours = [here[name] for name in (c.CAPTURED, c.OURS) if name in here]
         if ours and target.base in here:

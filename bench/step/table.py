@@ -4,6 +4,7 @@ Wherever two steps are compared, the layout of both is named: plain training in 
 layout and plain training in channels_last are two different things to be cheaper than.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,15 +115,15 @@ def _cells(row: rows.Row) -> list[str]:
     names = [name.removesuffix(" channels_last"), LAYOUT[name]]
     if row["seconds"] is None:
         return [*names, f"no time: {row['refused']}", *[""] * 6]
-    low, high = (1e3 * seconds for seconds in row["quartiles"])
+    low, high = (1e3 * seconds for seconds in row["quartiles"] or (math.nan, math.nan))
     costs = [f"{row['costs'][unit]:.2f}" if unit in row["costs"] else "" for unit in UNITS]
     return [
         *names,
         f"{1e3 * row['seconds']:.1f}",
-        f"{low:.1f} to {high:.1f}",
+        "" if math.isnan(low) else f"{low:.1f} to {high:.1f}",
         f"{row['batch'] / row['seconds']:.0f}",
         *costs,
-        f"{row['peak_memory'] / 2**20:.0f}",
+        "" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:.0f}",
     ]
 
 

@@ -130,13 +130,13 @@ class _Served:
     def start(self) -> tuple[list[tuple[float, float]], int | None]:
         losses = [self._run() for _ in range(CHECKED_STEPS)]
         found = [(float(main), float(aux)) for main, aux in losses]
-        for _ in range(3 if self._cuda else 0):  # capture and autotuning come after some steps
-            self._run()
-        launches = self._launches() if self._cuda else None
         if self._cuda:
+            # Before the capture: replays use what it took, which no allocation shows again.
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        return found, launches
+        for _ in range(3 if self._cuda else 0):  # capture and autotuning come after some steps
+            self._run()
+        return found, self._launches() if self._cuda else None
 
     def step(self) -> float:
         start = time.perf_counter()
