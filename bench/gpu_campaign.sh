@@ -4,6 +4,8 @@
 #   bash bench/gpu_campaign.sh build                 compile, report, run the tests marked gpu
 #   bash bench/gpu_campaign.sh sanitize              compute-sanitizer: memcheck, racecheck
 #   bash bench/gpu_campaign.sh bench-ops             pytest bench/ops, the CUDA cases
+#   bash bench/gpu_campaign.sh bench-step            pytest bench/step, every setting (ARCH=wrn28_10: its own)
+#   bash bench/gpu_campaign.sh sweep                 the norm under several ways to cut it
 #   bash bench/gpu_campaign.sh profile               GPU time of every kernel; ncu's counters
 #   bash bench/gpu_campaign.sh bench-ops profile     several, one after another
 #
@@ -14,7 +16,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-PARTS=(build sanitize bench-ops profile)
+PARTS=(build sanitize bench-ops bench-step sweep profile)
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-build/gpu_campaign}
 export PYTHONUNBUFFERED=1
@@ -97,15 +99,37 @@ part_sanitize() {
 part_bench-ops() {
   local status=0
   ensure_built || status=1
-  limit 480 "$PYTHON" -m pytest -q -p no:cacheprovider -k cuda bench/ops || status=1
-  cp bench/rows/ops_cuda.jsonl "$OUT/" || status=1
+  limit 90 "$PYTHON" -m bench.ops.precompile || status=1
+  limit 400 "$PYTHON" -m pytest -q -p no:cacheprovider -k cuda bench/ops || status=1
+  keep_rows ops_gpu || status=1
   return "$status"
+}
+
+part_bench-step() {
+  local status=0
+  ensure_built || status=1
+  limit 480 "$PYTHON" -m pytest -q -p no:cacheprovider -k "${ARCH:-cuda}" bench/step || status=1
+  keep_rows step_cuda || status=1
+  return "$status"
+}
+
+part_sweep() {
+  limit 120 "$PYTHON" -m bench.ops.sweep
+  local status=$?
+  keep_rows norm_cuda || status=1
+  return "$status"
+}
+
+# The rows that were measured, also where the limit came first: they are written one by one.
+keep_rows() {
+  cp "build/rows/$1.jsonl" "$OUT/"
 }
 
 part_profile() {
   local status=0
   ensure_built || status=1
-  limit 180 "$PYTHON" -m bench.gpu_profile || status=1
+  limit 120 "$PYTHON" -m bench.step.profile || status=1
+  limit 120 "$PYTHON" -m bench.gpu_profile || status=1
   if ! command -v ncu >/dev/null; then
     echo "no ncu on PATH"
     return "$status"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench import digits, rows
 from bench.corruptions import table as corruptions_table
+from bench.ops import sweep
 from bench.ops import table as ops_table
 from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
@@ -91,7 +92,9 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         digits.NAME: digits_section,
         "kernels": partial(ops_table.summary, ops_table.name_of("cpu")),
+        **{step_table.name_of(d): partial(step_table.summary, d) for d in ("cpu", "cuda")},
     },
+    "docs/kernels/dual_batch_norm_gpu.md": {sweep.NAME: sweep.section},
     "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},
     "docs/kernels/README.md": {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))

@@ -49,7 +49,7 @@ def use(cut: Cut) -> None:
 
     plan.MAX_PROGRAMS, plan.TILE_BYTES = cut.programs, cut.tile_bytes
     for module in (plan, dual_batch_norm, dual_batch_norm_backward):
-        module.NUM_WARPS = cut.warps
+        vars(module)["NUM_WARPS"] = cut.warps
 
 
 def calls(shape: tuple[int, ...]) -> dict[str, Contender]:
@@ -64,23 +64,22 @@ def calls(shape: tuple[int, ...]) -> dict[str, Contender]:
     x, grad = image(), image()
     weight, mean = torch.ones(shape[1], device="cuda"), torch.zeros(shape[1], device="cuda")
     bias, var = torch.zeros_like(weight), torch.ones_like(mean)
-    settings = (shape[0], True, True, 0.1, 0.1, 1e-5, 1e-5, True)
+    run: Callable[..., Any] = dual_batch_norm
+    run_backward: Callable[..., Any] = dual_batch_norm_backward
+    main, trains = (x, None, weight, bias, mean, var), (shape[0], True, True)
 
     def forward() -> Any:
-        return dual_batch_norm(x, None, weight, bias, mean, var, *(None,) * 4, *settings)
+        return run(*main, *[None] * 4, *trains, 0.1, 0.1, 1e-5, 1e-5, True)
 
     def both() -> Any:
         y, *kept = forward()
-        wanted = [True, False, True, True]
-        affine = (weight, bias, None, None)
-        return y, *dual_batch_norm_backward(
-            grad, x, None, *affine, *kept, shape[0], True, True, True, wanted
-        )
+        affine, wanted = (weight, bias, None, None), [True, False, True, True]
+        return y, *run_backward(grad, x, None, *affine, *kept, *trains, True, wanted)
 
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
 
     def native() -> Tensor:
-        return F.relu(F.batch_norm(leaves[0], mean, var, *leaves[1:], training=True))
+        return F.relu(F.batch_norm(leaves[0], mean, var, leaves[1], leaves[2], True))
 
     def native_forward() -> list[Tensor]:
         with torch.no_grad():
@@ -145,9 +144,9 @@ def section() -> str:
     first = found[0]
     lines += [
         "",
-        "Microseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a graph "
-        f"of at least {CALLS} calls over up to {MAX_SETS} sets of inputs; native: `F.relu` of "
-        "`F.batch_norm` in the same graph. Made by `python -m bench.ops.sweep` "
+        "Microseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a "
+        f"graph of at least {CALLS} calls over up to {MAX_SETS} sets of inputs; native: `F.relu` "
+        "of `F.batch_norm` in the same graph. Made by `python -m bench.ops.sweep` "
         f"({first['machine']}; {first['versions']}; {first['git']}).",
     ]
     return "\n".join(lines)

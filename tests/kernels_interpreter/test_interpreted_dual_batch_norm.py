@@ -22,6 +22,7 @@ def test_values(case: str) -> None:
 def test_several_tiles_a_chunk(name: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tiles and few chunks, so that tests of a bearable size run through every loop."""
     monkeypatch.setattr(dual_batch_norm_plan, "TILE_BYTES", 1024)
+    monkeypatch.setattr(dual_batch_norm_plan, "PLANE_TILE_BYTES", 1024)
     monkeypatch.setattr(dual_batch_norm_plan, "MAX_CHUNKS", 5)
     monkeypatch.setattr(dual_batch_norm_plan, "MERGE_SIZE", 32)
     CASES[f"{name}-{layout}"](OP, "cpu")

@@ -141,7 +141,7 @@ def _check_norm(mutated: ModuleType) -> None:
         forward=mutated.dual_batch_norm.dual_batch_norm,
         backward=mutated.dual_batch_norm_backward.dual_batch_norm_backward,
     )
-    small = {"TILE_BYTES": 1024, "MAX_CHUNKS": 5, "MERGE_SIZE": 32}
+    small = {"TILE_BYTES": 1024, "PLANE_TILE_BYTES": 1024, "MAX_CHUNKS": 5, "MERGE_SIZE": 32}
     with pytest.MonkeyPatch.context() as patch:
         for name, size in small.items():
             patch.setattr(mutated.dual_batch_norm_plan, name, size)

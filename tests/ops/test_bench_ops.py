@@ -1,5 +1,6 @@
 """bench/ops without timing anything: what it selects, what it refuses, what its tables say."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from bench import rows
-from bench.ops import contenders, table
+from bench.ops import contenders, sweep, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import Case, cases, devices
 from bench.ops.contenders import Place
@@ -137,6 +138,18 @@ def test_part_of_the_cases_is_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> 
     assert not table.is_whole("cpu")
 
 
+def test_rows_survive_a_run_that_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "PARTS", tmp_path / "parts")
+    path = rows.begin("ops")
+    rows.add("ops", [{"ratio": 1.5}])
+    assert json.loads(path.read_text()) == {"ratio": 1.5} | rows.stamp()
+    rows.add("ops", [{"ratio": 2.5}])
+    assert len(path.read_text().splitlines()) == 2
+    assert rows.begin("ops").read_text() == ""
+
+
 def test_medians_of_what_the_timers_say() -> None:
     told = {"ours": iter([9.0, 1.0, 2.0]), "eager": iter([5.0, 4.0, 8.0]), "timm": iter([3.0] * 3)}
     timers: dict[str, Timer] = {name: partial(next, values) for name, values in told.items()}
@@ -159,5 +172,6 @@ def test_short_calls_are_repeated() -> None:
 
 
 def test_docs_show_the_committed_rows() -> None:
+    assert sweep.section() in (PAGE.parent / "dual_batch_norm_gpu.md").read_text()
     for device in ("cpu", "cuda"):
         assert table.section(table.name_of(device)) in PAGE.read_text()
