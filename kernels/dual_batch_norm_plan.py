@@ -88,7 +88,7 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
             "BLOCK_E": block_e,
             "BLOCK_C": block_c,
             "SUMS_E": sums_e,
-            "MERGE": max(1, min(MAX_CHUNKS, merged // block_c)),
+            "MERGE": max(1, min(triton.next_power_of_2(MAX_CHUNKS), merged // block_c)),
         },
         channels_last=channels_last,
     )

@@ -88,7 +88,7 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     ),
 }
 PLAN = {
-    "group": ("image.to(tl.int64) + tl.where(is_aux, num_main, 0)", "image.to(tl.int64)"),
+    "group": ("group = tl.where(is_aux, num_main, 0)", "group = tl.where(is_aux, 0 * num_main, 0)"),
     "aux parameters": ("tl.load(aux + column", "tl.load(main + column"),
     "tail": ("(start + element < inner)[:, None]", "(start + element < inner - 1)[:, None]"),
     "empty group": ("tl.zeros_like(value)", "value"),
