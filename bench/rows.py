@@ -43,18 +43,23 @@ def write(name: str, rows: Iterable[Row]) -> Path:
     return path
 
 
+def part(name: str) -> Path:
+    """Where the rows called `name` are kept as they are measured."""
+    return PARTS / f"{name}.jsonl"
+
+
 def begin(name: str) -> Path:
     """Empty the part called `name` and return its path."""
     PARTS.mkdir(parents=True, exist_ok=True)
-    path = PARTS / f"{name}.jsonl"
+    path = part(name)
     path.write_text("")
     return path
 
 
 def add(name: str, rows: Iterable[Row]) -> None:
     """Add rows to the part called `name`, with the stamp."""
-    with (PARTS / f"{name}.jsonl").open("a") as part:
-        part.writelines(json.dumps(row | stamp()) + "\n" for row in rows)
+    with part(name).open("a") as file:
+        file.writelines(json.dumps(row | stamp()) + "\n" for row in rows)
 
 
 def read(name: str) -> list[Row]:

@@ -5,22 +5,12 @@ That both make the same images is what tests/data/common_corruptions/test_values
 
 import statistics
 import time
-from collections.abc import Iterator
 
 import pytest
-import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.corruptions.cases import CASES, Call, Size, ours, photographs, theirs
 from bench.corruptions.table import MEASURED, Measured
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -19,4 +19,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if is_whole(device):
             write(f"rows: {rows.write(name_of(device), results)}")
         else:
-            write(f"not every case was measured; those that were: {rows.PARTS}")
+            write(f"not every case was measured; those that were: {rows.part(name_of(device))}")

@@ -162,7 +162,7 @@ def main() -> None:
     for shape in SHAPES:
         rows.add(NAME, measured(shape))
         torch.cuda.empty_cache()
-    print(f"rows: {rows.PARTS / NAME}.jsonl")
+    print(f"rows: {rows.part(NAME)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 What fails is a case whose contenders do not compute the same: it gets no ratio.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -20,15 +20,6 @@ from entprop_fast.ops import backend
 
 BUDGET = {"cpu": 1.0, "cuda": 0.2}  # seconds for a case and state of the cache
 CASES = {f"{device}-{case.name}": (device, case) for device in devices() for case in cases(device)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The CPU's table is for one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -31,8 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if {row.setting for row in MEASURED} == set(settings(device)):
         write(f"rows: {rows.write(name_of(device), as_json)}")
     else:
-        part = rows.PARTS / f"{name_of(device)}.jsonl"
-        write(f"not every setting was measured; those that were: {part}")
+        write(f"not every setting was measured; those that were: {rows.part(name_of(device))}")
 
 
 def _line(row: Row) -> str:
