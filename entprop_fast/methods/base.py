@@ -57,6 +57,11 @@ class Method(abc.ABC):
 
     name: ClassVar[str]
     needs_dual_norms: bool = False
+    # Attributes that a step leaves to the next one; a refused call puts them back.
+    _carried: ClassVar[tuple[str, ...]] = ("rows",)
+    # Numbers among them that decide, beside the batch, which tensors a step reads: a captured step
+    # belongs to their values.
+    _captured_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -204,7 +209,7 @@ class Method(abc.ABC):
             yield
             return
         modules = [m for m in (self.model, self.criterion) if m is not None]
-        undo, rows = snapshot(modules, self.optimizer, self.generator, images.device), self.rows
+        undo = snapshot(modules, self.optimizer, self.generator, images.device, self, self._carried)
         self._new_shape = True
         try:
             for target, reason in self._single_rows(len(images)):
@@ -214,7 +219,6 @@ class Method(abc.ABC):
             yield
         except BaseException:
             undo()
-            self.rows = rows
             raise
         finally:
             self._new_shape = False
@@ -234,9 +238,13 @@ class Method(abc.ABC):
                     f"single value per channel ({error}): use a larger batch or another share"
                 ) from error
 
-    def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:
+    def _along(
+        self, target: Target, batch: int | None = None
+    ) -> contextlib.AbstractContextManager[None]:
         """The route of one pass; without dual norms the model runs as it is."""
-        return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
+        if not self.needs_dual_norms:
+            return contextlib.nullcontext()
+        return route(self.model, target, batch)
 
     def _run_model(self, images: Tensor) -> Any:
         device = images.device.type
