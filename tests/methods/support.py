@@ -117,6 +117,7 @@ def everything(method: Method) -> dict[str, Any]:
         "tracking": [getattr(m, "track_running_stats", None) for m in method.model.modules()],
         "default generator": torch.get_rng_state(),
         "generator": None if drawn is None else drawn.get_state(),
+        "rows": method.rows,
         "method": method.state_dict(),
     }
 

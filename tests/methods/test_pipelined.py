@@ -62,7 +62,8 @@ def check(
 
 
 def prepared(**options: Any) -> Method:
-    return make(NAME, **{"mixup": 0.0, "generator": generator(7)} | options)
+    usual: dict[str, Any] = {"mixup": 0.0, "generator": generator(7)}
+    return make(NAME, **usual | options)
 
 
 def state() -> dict[str, Tensor]:
@@ -100,8 +101,9 @@ def test_by_hand_with_a_criterion(mixup: float) -> None:
 @pytest.mark.parametrize("k", [0.2, 0.6, 1.0])
 @pytest.mark.parametrize("options", [{"mixup": 1.0}, {"aux_weight": 0.3, "alpha": 0.02}], ids=str)
 def test_the_method_equals_the_reference_step(k: float, options: dict[str, Any]) -> None:
-    method, model, source = prepared(k=k, **options), dual_network(), generator(7)
+    method, model = prepared(k=k, **options), dual_network()
     optimizer, waiting = sgd(model), None
+    given: dict[str, Any] = {"k": k, "mixup": 0.0, "generator": generator(7)} | options
     for i, rows in enumerate(SIZES):
         result = method(*batch(rows, seed=i))
         main, aux, waiting = entprop_pipelined_step(
@@ -109,7 +111,7 @@ def test_the_method_equals_the_reference_step(k: float, options: dict[str, Any])
             optimizer,
             *batch(rows, seed=i),
             waiting,
-            **{"k": k, "mixup": 0.0, "generator": source} | options,
+            **given,
         )
         close(result.loss, main, "loss")
         close(result.aux_loss, aux, "aux_loss")
