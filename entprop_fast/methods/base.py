@@ -57,10 +57,9 @@ class Method(abc.ABC):
 
     name: ClassVar[str]
     needs_dual_norms: bool = False
-    # Attributes that a step leaves to the next one; a refused call puts them back.
+    # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
+    # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _carried: ClassVar[tuple[str, ...]] = ("rows",)
-    # Numbers among them that decide, beside the batch, which tensors a step reads: a captured step
-    # belongs to their values.
     _captured_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -108,12 +107,11 @@ class Method(abc.ABC):
         checks.check_optimizer(optimizer, model, criterion)
         device = next((parameter.device for parameter in model.parameters()), None)
         checks.check_generator(generator, device)
-        self.rows = 0
+        self.rows, self._new_shape = 0, False
         self.selected_index: Tensor | None = None
         self.perturbed: Tensor | None = None
         self._classes: int | None = None  # known after the first forward
         self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
-        self._new_shape = False
         self.captures = StepCapture(self)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
@@ -238,13 +236,9 @@ class Method(abc.ABC):
                     f"single value per channel ({error}): use a larger batch or another share"
                 ) from error
 
-    def _along(
-        self, target: Target, batch: int | None = None
-    ) -> contextlib.AbstractContextManager[None]:
+    def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:
         """The route of one pass; without dual norms the model runs as it is."""
-        if not self.needs_dual_norms:
-            return contextlib.nullcontext()
-        return route(self.model, target, batch)
+        return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
 
     def _run_model(self, images: Tensor) -> Any:
         device = images.device.type

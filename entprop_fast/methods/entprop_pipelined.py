@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
+from entprop_fast.layers.routing import route
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.propagation import MainPass
@@ -148,7 +149,7 @@ class EntPropPipelined(HighEntropy):
         """(14): the batch and the waiting rows, and the mean loss of these."""
         x_a, aux_targets = self._waiting_rows()
         rows = torch.cat((x, x_a)).requires_grad_()
-        with self._along(len(x), batch=len(rows)):
+        with route(self.model, len(x), batch=len(rows)):
             logits, aux_logits = self._forward(rows, targets.labels).split((len(x), len(x_a)))
             found = self._evaluate_scored(logits, targets)
             aux_losses = self._evaluate(aux_logits, aux_targets).loss

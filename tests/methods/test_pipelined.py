@@ -1,4 +1,4 @@
-"""Pipelined EntProp: its steps by hand and by the reference, and the rows that wait in between."""
+"""The rows of pipelined EntProp that wait from step to step."""
 
 import copy
 from pathlib import Path
@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.methods import Method
-from entprop_fast.reference import entprop_pipelined_step
-from tests.methods.by_hand_others import OthersByHand
+from entprop_fast import route
 from tests.methods.support import (
     assert_equal,
     batch,
@@ -19,106 +17,10 @@ from tests.methods.support import (
     generator,
     gradients,
     make,
-    parameters,
-    sgd,
     statistics,
 )
-from tests.methods.test_exactness import MEAN, STD, Focal, close, compare, draw
-from tests.methods.test_exactness_of_others import images_of, settings
-
-NAME = "entprop_pipelined"
-SIZES = (12, 12, 7, 12, 12, 14)  # rows: a smaller batch in the middle, a larger one at the end
-OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"k": 0.6},
-    {"k": 1.0},
-    {"aux_weight": 0.3},
-    {"aux_weight": 2.0, "max_grad_norm": 0.05, "label_smoothing": 0.1},
-    {"k": 0.6, "alpha": 0.02, "eps": 0.01},
-    {"k": 0.6, "alpha": 0.3, "eps": 0.5},  # the image range cuts
-    {"alpha": 0.3, "input_range": (-1.0, 2.0)},
-    {"score": "margin", "k": 0.6},
-    {"score": "energy"},
-]
-MIXED: list[dict[str, Any]] = [
-    {},
-    {"k": 0.6, "aux_labels": "mixed", "aux_weight": 0.5},
-    {"k": 0.6, "score": "random"},
-]
-
-
-def check(
-    method: Method, hand: OthersByHand, source: torch.Generator, options: dict[str, Any]
-) -> None:
-    """Steps on batches of several sizes beside the formulas."""
-    s = settings({"k": 0.2} | options)
-    beta = options.get("mixup", 0.0), options.get("cutmix", 0.0)
-    for i, rows in enumerate(SIZES):
-        images, labels = images_of(s, i, rows)
-        draws = draw(source, rows, beta[0], s.score, beta[1])
-        result = method((images - hand.mean) / hand.std, labels)
-        compare(method, hand, result, hand.pipelined(images, labels, s, draws))
-        assert (float(result.aux_loss) > 0) == (i > 0)
-
-
-def prepared(**options: Any) -> Method:
-    usual: dict[str, Any] = {"mixup": 0.0, "generator": generator(7)}
-    return make(NAME, **usual | options)
-
-
-def state() -> dict[str, Tensor]:
-    return dual_network().state_dict()
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_by_hand(options: dict[str, Any]) -> None:
-    check(prepared(**options), OthersByHand(state()), generator(7), options)
-
-
-@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"mixup": 0.2}, {"cutmix": 1.0}], ids=str)
-@pytest.mark.parametrize("options", MIXED, ids=str)
-def test_by_hand_with_mixed_images(mixing: dict[str, float], options: dict[str, Any]) -> None:
-    check(prepared(**mixing, **options), OthersByHand(state()), generator(7), options | mixing)
-
-
-def test_by_hand_with_normalised_images() -> None:
-    options: dict[str, Any] = {"k": 0.6, "alpha": 0.3, "mixup": 1.0}
-    method = prepared(normalization=(MEAN, STD), **options)
-    check(method, OthersByHand(state(), MEAN, STD), generator(7), options)
-
-
-@pytest.mark.parametrize("mixup", [0.0, 1.0])
-def test_by_hand_with_a_criterion(mixup: float) -> None:
-    def focal(log_p: Tensor, labels: Tensor) -> Tensor:
-        true = log_p[range(len(labels)), labels]
-        return -((1 - true.exp()) ** 2) * true
-
-    options: dict[str, Any] = {"k": 0.6, "mixup": mixup, "aux_weight": 0.5}
-    hand = OthersByHand(state(), loss=focal)
-    check(prepared(criterion=Focal(), **options), hand, generator(7), options)
-
-
-@pytest.mark.parametrize("k", [0.2, 0.6, 1.0])
-@pytest.mark.parametrize("options", [{"mixup": 1.0}, {"aux_weight": 0.3, "alpha": 0.02}], ids=str)
-def test_the_method_equals_the_reference_step(k: float, options: dict[str, Any]) -> None:
-    method, model = prepared(k=k, **options), dual_network()
-    optimizer, waiting = sgd(model), None
-    given: dict[str, Any] = {"k": k, "mixup": 0.0, "generator": generator(7)} | options
-    for i, rows in enumerate(SIZES):
-        result = method(*batch(rows, seed=i))
-        main, aux, waiting = entprop_pipelined_step(
-            model,
-            optimizer,
-            *batch(rows, seed=i),
-            waiting,
-            **given,
-        )
-        close(result.loss, main, "loss")
-        close(result.aux_loss, aux, "aux_loss")
-        assert method.perturbed is not None
-        close(method.perturbed, waiting[0], "perturbed")
-    for name, value in (parameters(method.model) | statistics(method.model)).items():
-        close(value, (parameters(model) | statistics(model))[name], name)
+from tests.methods.test_exactness import close
+from tests.methods.test_exactness_of_pipelined import NAME, prepared
 
 
 def test_one_forward_takes_along_what_the_last_step_perturbed() -> None:
@@ -225,9 +127,14 @@ class Fails(Exception):
     """Out of order."""
 
 
-def test_what_waits_survives_a_refusal_however_late() -> None:
-    method = prepared(k=0.5)
-    method(*batch())
+@pytest.mark.parametrize(("name", "options"), [(NAME, {"k": 0.5}), ("free_at", {})])
+def test_what_steps_carry_survives_a_refusal_however_late(
+    name: str, options: dict[str, Any]
+) -> None:
+    method, untouched = make(name, **options), make(name, **options)
+    for one in (method, untouched):
+        torch.manual_seed(3)
+        one(*batch())
 
     def fail(*_: object) -> None:
         raise Fails
@@ -236,14 +143,16 @@ def test_what_waits_survives_a_refusal_however_late() -> None:
     method.optimizer.zero_grad()
     before = everything(method)
     for rows in (5, 14):  # in the memory there is; in new memory
-        with pytest.raises(Fails):  # after the new rows were put into the old ones' place
+        with pytest.raises(Fails):  # after the new values were put into the old ones' place
             method(*batch(rows, seed=1))
         method.optimizer.zero_grad()
         assert_equal(everything(method), before)
     handle.remove()
-    untouched = prepared(k=0.5)
-    untouched(*batch())
-    assert_equal(list(method(*batch(seed=1))), list(untouched(*batch(seed=1))))
+    results = []
+    for one in (method, untouched):
+        torch.manual_seed(4)
+        results.append(list(one(*batch(seed=1))))
+    assert_equal(*results)
 
 
 @pytest.mark.parametrize("size", [5, 8])
@@ -291,6 +200,42 @@ def test_the_one_pass_has_the_layout_of_the_images() -> None:
         images, labels = batch(seed=i)
         method(images.contiguous(memory_format=layout), labels)
     assert notes.seen == [False, False, True, True]  # in the second the waiting rows are not yet
+
+
+class Folded(nn.Module):
+    """A norm that sees the halves of an image as rows of their own, as windows are."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, channels, height, width = x.shape
+        halves = x.view(rows, channels, 2, height // 2, width).transpose(1, 2)
+        y: Tensor = self.norm(halves.reshape(2 * rows, channels, height // 2, width))
+        return y.view_as(halves).transpose(1, 2).reshape_as(x)
+
+
+@pytest.mark.parametrize("frozen", [(), ("bn2",), ("bn2.aux_bn",)], ids=str)
+def test_what_waits_goes_through_the_auxiliary_halves(frozen: tuple[str, ...]) -> None:
+    """Also where a layer's rows are not the batch's, and where one half is in eval mode."""
+    model = dual_network()
+    for name in frozen:
+        half = model.get_submodule(name)
+        half.training = False  # of bn2 the main half alone
+    model.bn1 = Folded(model.get_submodule("bn1"))
+    method = make(NAME, model=model, mixup=0.0, k=0.5)
+    images, labels = batch()
+    method(images, labels)
+    assert method.perturbed is not None and method.selected_index is not None
+    rows, targets = method.perturbed.clone(), labels[method.selected_index]
+    alone = copy.deepcopy(model)
+    with route(alone, "aux"):
+        expected = nn.functional.cross_entropy(alone(rows), targets)
+    close(method(*batch(seed=1)).aux_loss, expected.detach(), "aux_loss")
+    for name, value in statistics(alone).items():
+        if "aux_bn" in name:
+            close(statistics(model)[name], value, name)
 
 
 def test_labels_are_those_of_the_rows() -> None:
