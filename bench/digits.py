@@ -22,6 +22,7 @@ LABELS = {
     "fast_advprop": "Fast AdvProp",
     "advprop": "AdvProp",
     "entprop": OURS,
+    "entprop_pipelined": "EntProp, pipelined",
     "entprop:score=random": "EntProp, random rows",
     "free_at:epochs=15": "free training",
 }

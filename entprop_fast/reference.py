@@ -1,8 +1,8 @@
 """EntProp in plain PyTorch: the oracle of the tests, the baseline of the benches, the fallback.
 
 Every formula of the paper (Enomoto, UAI 2024) and of the methods beside it stands here once, in the
-order in which a step needs it; `entprop_step` puts the paper's together without checks. Numbers in
-brackets are the equations of docs/algorithm.md.
+order in which a step needs it; `entprop_step` puts the paper's together without checks,
+`entprop_pipelined_step` ours. Numbers in brackets are the equations of docs/algorithm.md.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Waiting = tuple[Tensor, Tensor]  # rows for the next pipelined step, images and labels
 SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
 ATTACK_LOSSES = ("ce", "cw", "trades")
 
@@ -208,10 +209,7 @@ def entprop_step(
     optimizer.zero_grad()
 
     # (1) MixUp of the whole batch.
-    lam, y_b, x_m = torch.ones((), dtype=images.dtype, device=images.device), labels, images
-    if mixup:
-        lam, partners = draw_lam(mixup, images, generator), draw_partners(images, generator)
-        x_m, y_b = mix(images, partners, lam), labels[partners]
+    x_m, y_b, lam = _mixed(images, labels, mixup, generator)
 
     # (2) ONE pass through the main norms: the loss and, from the same logits, the entropies.
     x_m = x_m.detach().requires_grad_()
@@ -245,3 +243,57 @@ def entprop_step(
     aux_loss.backward()
     optimizer.step()
     return main_loss.detach(), aux_loss.detach()
+
+
+def entprop_pipelined_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    waiting: Waiting | None,
+    *,
+    k: float = 0.2,
+    alpha: float = 1 / 255,
+    eps: float | None = None,
+    mixup: float = 1.0,
+    aux_weight: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Waiting]:
+    """One step of (14) to (16) on images in [0, 1]: main loss, that of what waited, what waits."""
+    from entprop_fast.layers.routing import route
+
+    optimizer.zero_grad()
+
+    # (1) MixUp of the batch. What waits was mixed a step ago.
+    x_m, y_b, lam = _mixed(images, labels, mixup, generator)
+    x_m = x_m.detach().requires_grad_()
+
+    # (14) ONE pass: the batch through the main norms, what waits through the auxiliary ones.
+    rows = x_m if waiting is None else torch.cat((x_m, waiting[0]))
+    with route(model, len(images)):
+        main, aux = full_precision(model(rows)).tensor_split([len(images)])
+    loss_a, loss_b = (F.cross_entropy(main, y, reduction="none") for y in (labels, y_b))
+    main_loss = mixed_loss(loss_a, loss_b, lam).mean()
+    aux_loss = main_loss.new_zeros(()) if waiting is None else F.cross_entropy(aux, waiting[1])
+
+    # (15) One backward pass and one optimiser step on L_m + aux_weight * L_c.
+    (main_loss + aux_weight * aux_loss).backward()
+    optimizer.step()
+
+    # (16) The rows of highest entropy, one free step along their gradients: they wait.
+    assert x_m.grad is not None
+    selected = select_topk(entropy(main.detach()), num_selected(k, len(images)))
+    x_0, gradient = x_m.detach()[selected], x_m.grad[selected]
+    radius = alpha if eps is None else eps
+    x_a = perturb(x_0, gradient, x_0, alpha=alpha, eps=radius, low=0.0, high=1.0)
+    return main_loss.detach(), aux_loss.detach(), (x_a, labels[selected])
+
+
+def _mixed(
+    images: Tensor, labels: Tensor, mixup: float, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixed images, the partners' labels and lam (1)."""
+    if not mixup:
+        return images, labels, torch.ones((), dtype=images.dtype, device=images.device)
+    lam, partners = draw_lam(mixup, images, generator), draw_partners(images, generator)
+    return mix(images, partners, lam), labels[partners], lam

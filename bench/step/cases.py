@@ -6,6 +6,8 @@ from bench.step.contenders import (
     CONTENDERS,
     OURS,
     OURS_VANILLA,
+    PIPELINED,
+    PIPELINED_REFERENCE,
     REFERENCE,
     VANILLA,
     VANILLA_CHANNELS_LAST,
@@ -67,10 +69,13 @@ def rounds(setting: Setting) -> int:
 def contenders(setting: Setting) -> list[Contender]:
     """Who runs there; the first of them is the one that costs are counted in.
 
-    Capture needs CUDA, and compiling takes a minute, so one setting has it.
+    Capture needs CUDA, and compiling takes a minute, so one setting has it. What is pipelined has
+    one auxiliary pass.
     """
     device = setting.device
     left_out = set() if device == "cuda" else {CAPTURED}
+    if setting.n > 1:
+        left_out |= {PIPELINED, PIPELINED_REFERENCE}
     if (setting.arch, setting.k, setting.n) != (COMPILES[device], *K_AND_N[0]):
         left_out.add(COMPILED)
     return [

@@ -16,6 +16,11 @@ from entprop_fast.run.allocator import keep_freed_memory
 
 ALPHA = 1 / 255
 BRANCH = 0.1
+VANILLA, VANILLA_CHANNELS_LAST = "vanilla eager", "vanilla eager channels_last"
+REFERENCE, NAIVE = "reference", "naive"
+COMPILED = "torch.compile of the reference"
+OURS_VANILLA, OURS, CAPTURED = "vanilla on our kernels", "ours", "ours, captured"
+PIPELINED_REFERENCE, PIPELINED = "reference of EntProp pipelined", "EntProp pipelined"
 # One optimiser step on a batch: the main and the auxiliary loss (0 without one).
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -76,14 +81,14 @@ class Contender:
         ours: on the kernels; the others run PyTorch's own norms, ReLUs and losses alone.
         channels_last: layout of network and images; PyTorch's default is contiguous.
         make: the step for a setting.
-        entprop: trains by EntProp, so that its losses must be the reference's.
+        base: the contender whose losses must be its own.
     """
 
     name: str
     make: Callable[[Setting, nn.Module], Step]
     ours: bool = False
     channels_last: bool = False
-    entprop: bool = True
+    base: str = REFERENCE
 
     def build(self, setting: Setting) -> Callable[[], tuple[Tensor, Tensor]]:
         """The step on its own copy of the setting's network and batch."""
@@ -203,12 +208,31 @@ def naive_step(setting: Setting, network: nn.Module) -> Step:
     return step
 
 
+def pipelined_reference_step(setting: Setting, network: nn.Module) -> Step:
+    """`entprop_fast.reference`'s pipelined step."""
+    dual = convert_dual_norm(network)
+    optimizer, generator = _sgd(dual), setting.generator()
+    waiting: reference.Waiting | None = None
+
+    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal waiting
+        with _autocast(setting):
+            main, aux, waiting = reference.entprop_pipelined_step(
+                dual, optimizer, images, labels, waiting, k=setting.k, generator=generator
+            )
+        return main, aux
+
+    return step
+
+
 def _method(name: str, capture: str = "off") -> Callable[[Setting, nn.Module], Step]:
     def make(setting: Setting, network: nn.Module) -> Step:
         options: dict[str, Any] = {}
-        if name == "entprop":
+        if name != "vanilla":
             network = convert_dual_norm(network)
-            options = {"k": setting.k, "n": setting.n, "alpha": ALPHA}
+            options = {"k": setting.k, "alpha": ALPHA}
+        if name == "entprop":
+            options["n"] = setting.n
         method = create_method(
             name,
             network,
@@ -228,18 +252,22 @@ def _method(name: str, capture: str = "off") -> Callable[[Setting, nn.Module], S
     return make
 
 
-VANILLA, VANILLA_CHANNELS_LAST = "vanilla eager", "vanilla eager channels_last"
-REFERENCE, NAIVE = "reference", "naive"
-COMPILED = "torch.compile of the reference"
-OURS_VANILLA, OURS, CAPTURED = "vanilla on our kernels", "ours", "ours, captured"
 CONTENDERS = (
-    Contender(VANILLA, vanilla, entprop=False),
-    Contender(VANILLA_CHANNELS_LAST, vanilla, channels_last=True, entprop=False),
+    Contender(VANILLA, vanilla, base=VANILLA),
+    Contender(VANILLA_CHANNELS_LAST, vanilla, channels_last=True, base=VANILLA),
     Contender(REFERENCE, reference_step),
     Contender("reference channels_last", reference_step, channels_last=True),
     Contender(NAIVE, naive_step),
     Contender(COMPILED, compiled_step, channels_last=True),
-    Contender(OURS_VANILLA, _method("vanilla"), ours=True, channels_last=True, entprop=False),
+    Contender(OURS_VANILLA, _method("vanilla"), ours=True, channels_last=True, base=VANILLA),
     Contender(OURS, _method("entprop"), ours=True, channels_last=True),
     Contender(CAPTURED, _method("entprop", capture="on"), ours=True, channels_last=True),
+    Contender(PIPELINED_REFERENCE, pipelined_reference_step, base=PIPELINED_REFERENCE),
+    Contender(  # captured where that can be
+        PIPELINED,
+        _method("entprop_pipelined", capture="auto"),
+        ours=True,
+        channels_last=True,
+        base=PIPELINED_REFERENCE,
+    ),
 )

@@ -167,7 +167,7 @@ def _draw_panel(axes: Axes, of_arch: list[Group]) -> None:
             cost = row["costs"].get(c.VANILLA)
             if cost is None:
                 continue
-            ours = row["contender"] in (c.OURS, c.CAPTURED, c.OURS_VANILLA)
+            ours = row["contender"] in (c.OURS, c.CAPTURED, c.OURS_VANILLA, c.PIPELINED)
             axes.barh(at, cost, height=0.8, color="C1" if ours else "C0")
             axes.text(cost, at, f" {cost:.2f}", va="center", size=7)
             ticks.append(at)

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench import rows
 from bench.step.cases import contenders, rounds, settings
 from bench.step.conftest import MEASURED
-from bench.step.contenders import OURS, REFERENCE, VANILLA, Contender, Setting
+from bench.step.contenders import OURS, Contender, Setting
 from bench.step.results import Row, measure
 from bench.step.table import name_of
 from bench.step.worker import Start, Worker
@@ -60,7 +60,7 @@ def crew() -> Iterator[Crew]:
 
 @pytest.mark.parametrize("setting", settings(DEVICE), ids=str)
 def test_step(setting: Setting, crew: Crew, benchmark: BenchmarkFixture) -> None:
-    """Every contender in turns; one whose losses are not the reference's gets no time."""
+    """Every contender in turns; one whose losses are not its reference's gets no time."""
     here = contenders(setting)
     workers = crew.of(here, DEVICE)
     starts: dict[str, Start] = {}
@@ -87,8 +87,7 @@ def test_step(setting: Setting, crew: Crew, benchmark: BenchmarkFixture) -> None
 
 
 def _compare(contender: Contender, row: Row, starts: dict[str, Start]) -> None:
-    base = REFERENCE if contender.entprop else VANILLA
-    start = starts[row.contender]
+    base, start = contender.base, starts[row.contender]
     row.launches = start.launches
     if base not in starts:
         row.refused = f"{base}, which it has to agree with, failed"

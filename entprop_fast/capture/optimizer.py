@@ -22,6 +22,11 @@ def why_not_capturable(optimizer: Optimizer, device: torch.device) -> str | None
     for number, group in enumerate(optimizer.param_groups):
         if group.get("differentiable"):
             return f"optimizer.param_groups[{number}] is differentiable, which is not fused"
+        if group.get("momentum") and group.get("dampening"):
+            return (
+                f"optimizer.param_groups[{number}] has dampening={group['dampening']:g}: with it "
+                "fused SGD needs the first gradients of all parameters in the same step"
+            )
         for parameter in group["params"]:
             if parameter.device != device or not parameter.is_floating_point():
                 return (
@@ -41,13 +46,16 @@ class CapturableForm:
         self.optimizer, self.device = optimizer, device
         self._form = FORMS[type(optimizer)]
         self._rates: list[Tensor] = []
+        self._state: object = None  # that was brought into the form
 
     def restore(self) -> None:
         """Bring every group into the form; copy an lr that is new into the tensor graphs read.
 
-        Cheap where nothing changed. `load_state_dict` replaces flags, lr and step counters, a
-        scheduler may put a float where the tensor was.
+        Cheap where nothing changed. `load_state_dict` replaces flags, lr and state, a scheduler may
+        put a float where the tensor was.
         """
+        loaded = self.optimizer.state is not self._state
+        self._state = self.optimizer.state
         for number, group in enumerate(self.optimizer.param_groups):
             if number == len(self._rates):
                 self._rates.append(self._rate(group["lr"]))
@@ -58,9 +66,10 @@ class CapturableForm:
                 else:
                     rate.fill_(given)
                 group["lr"] = rate
-            if any(group[key] is not value for key, value in self._form.items()):
+            if loaded or any(group[key] is not value for key, value in self._form.items()):
                 group.update(self._form)
                 self._move_counters(group)
+                self._fill_momentum(group)
         # Eager steps are meant to be in this form: no warning about it.
         self.optimizer._warned_capturable_if_run_uncaptured = True
 
@@ -81,6 +90,18 @@ class CapturableForm:
             if "step" in state:
                 count = torch.as_tensor(state["step"], dtype=torch.float32)
                 state["step"] = count.to(self.device)
+
+    def _fill_momentum(self, group: dict[str, Any]) -> None:
+        """Zeros for the velocities that SGD makes in a parameter's first step, to the same effect.
+
+        Its fused form takes them from all parameters or from none, and some may get their first
+        gradient later than others.
+        """
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                state = self.optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def capturable_optimizer(optimizer: Optimizer, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ MAX_GRAPHS = 4  # each keeps a set of gradients and a batch beside the memory th
 SHORT_LIFE = 8  # replays; a graph that lives no longer than this
 SHORT_LIVES = 3  # so many times in a row has cost more than it saved
 
-Key = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]
+Key = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device, tuple[Any, ...]]
 ResultT = TypeVar("ResultT", bound=tuple[Tensor, ...])
 ResultT_co = TypeVar("ResultT_co", bound=tuple[Tensor, ...], covariant=True)
 
@@ -37,6 +37,7 @@ class Steps(Protocol[ResultT_co]):
     generator: torch.Generator | None
     capture: Literal["auto", "on", "off"]
     rows: int
+    _captured_by: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
 
     def _step(self, images: Tensor, labels: Tensor) -> ResultT_co:
         """One optimiser step on an accepted batch: nothing but operations on the device.
@@ -63,7 +64,7 @@ class _Captured(Generic[ResultT]):
 
 
 class _Shape(Generic[ResultT]):
-    """What is known about batches of one shape, layout and dtype."""
+    """What is known about batches of one key: shape, layout, dtype, and what the method adds."""
 
     def __init__(self, images: Tensor, now: int) -> None:
         self.left, self.seen = WARM_UP, now  # eager steps before the capture; last call
@@ -116,7 +117,8 @@ class StepCapture(Generic[ResultT]):
         self._check_frozen()
         if self.why_eager is not None:
             return self._steps._eager_step(images, labels)
-        key = (images.shape, images.stride(), images.dtype, images.device)
+        own = tuple(map(vars(self._steps).get, self._steps._captured_by))
+        key = (images.shape, images.stride(), images.dtype, images.device, own)
         shape = self._shapes.get(key)
         if shape is None or (not shape.captured and self._calls - shape.seen > RETURNS_WITHIN):
             shape = self._shapes[key] = _Shape(images, self._calls)
@@ -235,7 +237,8 @@ class StepCapture(Generic[ResultT]):
         rows = after.pop("rows") - before["rows"]
         attributes = {name: v for name, v in after.items() if v is not before.get(name)}
         if self._frozen is None:
-            self._frozen = Frozen(steps, {"rows", *attributes}, images.device.type)
+            no_options = {"rows", *steps._captured_by, *attributes}
+            self._frozen = Frozen(steps, no_options, images.device.type)
         return _Captured(graph, *static, packed, gradients, attributes, rows)
 
     def _run(

@@ -11,6 +11,7 @@ from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.cutmix import CutMix
 from entprop_fast.methods.entprop import EntProp
+from entprop_fast.methods.entprop_pipelined import EntPropPipelined
 from entprop_fast.methods.fast_advprop import FastAdvProp
 from entprop_fast.methods.free_at import FreeAT
 from entprop_fast.methods.gpaco import GPaCo
@@ -28,6 +29,7 @@ _CLASSES: tuple[type[Method], ...] = (
     FastAdvProp,
     AdvProp,
     FreeAT,
+    EntPropPipelined,
 )
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
 
@@ -37,6 +39,7 @@ __all__ = [
     "CommonOptions",
     "CutMix",
     "EntProp",
+    "EntPropPipelined",
     "FastAdvProp",
     "FreeAT",
     "GPaCo",

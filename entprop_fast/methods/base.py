@@ -57,6 +57,10 @@ class Method(abc.ABC):
 
     name: ClassVar[str]
     needs_dual_norms: bool = False
+    # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
+    # them that decide which tensors a step reads, so that a captured one belongs to their values.
+    _carried: ClassVar[tuple[str, ...]] = ("rows",)
+    _captured_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -103,12 +107,11 @@ class Method(abc.ABC):
         checks.check_optimizer(optimizer, model, criterion)
         device = next((parameter.device for parameter in model.parameters()), None)
         checks.check_generator(generator, device)
-        self.rows = 0
+        self.rows, self._new_shape = 0, False
         self.selected_index: Tensor | None = None
         self.perturbed: Tensor | None = None
         self._classes: int | None = None  # known after the first forward
         self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
-        self._new_shape = False
         self.captures = StepCapture(self)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
@@ -204,7 +207,7 @@ class Method(abc.ABC):
             yield
             return
         modules = [m for m in (self.model, self.criterion) if m is not None]
-        undo, rows = snapshot(modules, self.optimizer, self.generator, images.device), self.rows
+        undo = snapshot(modules, self.optimizer, self.generator, images.device, self, self._carried)
         self._new_shape = True
         try:
             for target, reason in self._single_rows(len(images)):
@@ -214,7 +217,6 @@ class Method(abc.ABC):
             yield
         except BaseException:
             undo()
-            self.rows = rows
             raise
         finally:
             self._new_shape = False

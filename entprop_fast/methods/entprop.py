@@ -1,7 +1,6 @@
 """EntProp (Enomoto, UAI 2024): the equations in brackets are those of docs/algorithm.md."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Literal, Unpack
 
 import torch
@@ -10,16 +9,13 @@ from torch import Tensor, nn
 from entprop_fast import reference
 from entprop_fast.distributed import gather_rows
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.layers.routing import Target
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.equalize import equalized
-from entprop_fast.methods.options import check_choice, check_count, check_flag, check_number
-from entprop_fast.methods.propagation import Propagation
-from entprop_fast.methods.targets import Targets, cutmix, mixup
-from entprop_fast.ops import gather_perturb
+from entprop_fast.methods.high_entropy import HighEntropy
+from entprop_fast.methods.options import check_choice, check_count, check_flag
 
 
-class EntProp(Propagation):
+class EntProp(HighEntropy):
     """MixUp through the main norms; the rows of highest entropy, perturbed, through the auxiliary.
 
     Args:
@@ -76,33 +72,31 @@ class EntProp(Propagation):
     ) -> None:
         check_choice("norms", norms, ("dual", "shared"))
         self.norms, self.needs_dual_norms = norms, norms == "dual"
-        super().__init__(model, optimizer, **options)
-        self.k = check_number("k", k, low=0, open_low=True, high=1)
+        super().__init__(
+            model,
+            optimizer,
+            k=k,
+            eps=eps,
+            alpha=alpha,
+            mixup=mixup,
+            cutmix=cutmix,
+            score=score,
+            aux_labels=aux_labels,
+            aux_weight=aux_weight,
+            **options,
+        )
         self.n = check_count("n", n)
-        self.alpha = check_number("alpha", alpha, low=0)
-        default = self.alpha if n == 1 else (n + 1) * self.alpha
-        self.eps = default if eps is None else check_number("eps", eps, low=0)
-        self.mixup = check_number("mixup", mixup, low=0)
-        self.cutmix = check_number("cutmix", cutmix, low=0)
-        self.aux_weight = check_number("aux_weight", aux_weight, low=0, open_low=True)
+        if eps is None and n > 1:
+            self.eps = (n + 1) * self.alpha
         self.equalize = self._sums = check_flag("equalize", equalize)
-        check_choice("score", score, reference.SCORES)
-        check_choice("aux_labels", aux_labels, ("original", "mixed"))
         check_choice("accumulate", accumulate, ("last", "all"))
         check_choice("aux_stats", aux_stats, ("last", "every"))
         check_choice("selection", selection, ("rank", "global"))
-        self.score, self.aux_labels, self.accumulate = score, aux_labels, accumulate
-        self.aux_stats, self.selection = aux_stats, selection
-
+        self.accumulate, self.aux_stats, self.selection = accumulate, aux_stats, selection
         self._set_attack_loss(attack_loss)
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        if self.cutmix and self.mixup:
-            raise ValueError(
-                f"cutmix={self.cutmix:g} with mixup={self.mixup:g}: a batch is mixed one way; use "
-                "mixup=0 with cutmix, or cutmix=0"
-            )
         if self.norms == "shared" and any(isinstance(m, DualNorm) for m in self.model.modules()):
             raise ValueError(
                 "norms='shared' sends every pass through the only norms of a plain model, and this "
@@ -133,8 +127,7 @@ class EntProp(Propagation):
         return 1 + self.n * reference.num_selected(self.k, batch) / batch
 
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        mixing, beta = (cutmix, self.cutmix) if self.cutmix else (mixup, self.mixup)
-        x, targets = mixing(images, labels, beta, self.generator)
+        x, targets = self._mixed(images, labels)
         m = reference.num_selected(self.k, len(images))
         shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.equalize:
@@ -149,19 +142,7 @@ class EntProp(Propagation):
                 x, gradient = gather_rows(x), gather_rows(gradient)
                 main = main._replace(logits=gather_rows(main.logits))
                 targets = targets.of_all_processes()
-            targets = targets.rows(index)
-            if self.aux_labels == "original":
-                targets = Targets.unmixed(targets.labels)
+            targets = self._aux_targets(targets, index)
             x_a = self._first_step(x, gradient, index)
             aux_loss = self._aux_passes(x, index, x_a, targets, main, self.n)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
-
-    def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
-        """The free step of (5): the rows of `x` at `index`, moved along theirs of `gradient`."""
-        alpha, eps = (self.units.distance(value, x) for value in (self.alpha, self.eps))
-        return gather_perturb(x, gradient, index, alpha, eps, *self.units.bounds(x))
-
-    def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
-        yield from super()._single_rows(batch)
-        if (m := reference.num_selected(self.k, batch)) == 1:
-            yield "aux", f"k={self.k:g} of a batch of B={batch}, m={m},"

@@ -32,6 +32,7 @@ class FreeAT(Method):
     """
 
     name = "free_at"
+    _carried = ("rows", "delta")
 
     def __init__(
         self,
@@ -105,7 +106,6 @@ class FreeAT(Method):
         loss.backward()
         assert x_a.grad is not None
         alpha, eps = (self.units.distance(v, x).view(-1, 1, 1) for v in (self.alpha, self.eps))
-        # Last, so that a batch which is refused on the way has not moved it.
         self._keep(reference.step_offset(delta, x_a.grad, alpha, eps))
         self.perturbed = x_a.detach()
         return StepResult(

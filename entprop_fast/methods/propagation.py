@@ -13,7 +13,7 @@ from entprop_fast.layers.routing import dual_layers, frozen_statistics
 from entprop_fast.methods.base import Method
 from entprop_fast.methods.options import check_choice
 from entprop_fast.methods.targets import Targets
-from entprop_fast.ops import perturb_, select_topk
+from entprop_fast.ops import LossAndEntropy, perturb_, select_topk
 from entprop_fast.ops.loss_and_entropy import SCORES as FUSED_SCORES
 
 Entropies = tuple[Tensor, Tensor]  # means over the selected rows and over the others
@@ -72,15 +72,25 @@ class Propagation(Method):
         x = x.detach().requires_grad_(gradient)
         with self._along("main"):
             logits = self._forward(x, targets.labels)
-            fused = self.score if self.score in FUSED_SCORES else "entropy"
-            losses, entropy, score = self._evaluate(logits, targets, fused)
+            found = self._evaluate_scored(logits, targets)
             # Backward inside the route, so that a checkpointed forward is computed along it again.
-            self._objective(losses, weight).backward()
-        fixed = logits.detach()
+            self._objective(found.loss, weight).backward()
+        return self._left_by(logits, targets, found, x.grad)
+
+    def _evaluate_scored(self, logits: Tensor, targets: Targets) -> LossAndEntropy:
+        """`_evaluate` with the score that selects, where one read of the logits gives both."""
+        fused = self.score if self.score in FUSED_SCORES else "entropy"
+        return self._evaluate(logits, targets, fused)
+
+    def _left_by(
+        self, logits: Tensor, targets: Targets, found: LossAndEntropy, gradient: Tensor | None
+    ) -> MainPass:
+        """What the main pass with these logits leaves."""
+        fixed, score = logits.detach(), found.score
         if self.score not in FUSED_SCORES and self.score != "random":  # that one is drawn later
             score = reference.uncertainty(fixed, targets.labels, self.score)
         correct = (fixed.argmax(dim=1) == targets.labels).sum()
-        return MainPass(losses.detach().mean(), correct, entropy, score, fixed, x.grad)
+        return MainPass(found.loss.detach().mean(), correct, found.entropy, score, fixed, gradient)
 
     def _select(self, main: MainPass, m: int) -> tuple[Tensor, Entropies]:
         """(4): the m rows of highest score, and the mean entropies of the chosen and the others.

@@ -1,9 +1,10 @@
-"""A refused call changes nothing: gradients, buffers and random numbers are put back."""
+"""A refused call changes nothing: gradients, buffers, random numbers and the rest are put back."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -12,19 +13,23 @@ def snapshot(
     optimizer: Optimizer,
     generator: torch.Generator | None,
     device: torch.device,
+    owner: object,
+    carried: Sequence[str],
 ) -> Callable[[], None]:
     """How `modules` and the random generators stand now, as a call that puts them back.
 
     Put back, as often as it is called, are the buffers of `modules`, the gradients of their
     parameters and of those of `optimizer`, `generator` and the default generators of the CPU and of
-    `device`.
+    `device`, and the attributes `carried` of `owner`, tensors or plain values.
     """
-    buffers = [
-        (owner, name, buffer, buffer.clone())
-        for module in modules
-        for owner in module.modules()
-        for name, buffer in owner.named_buffers(recurse=False)
+    held: list[tuple[object, str, Any]] = [
+        (module, name, buffer)
+        for root in modules
+        for module in root.modules()
+        for name, buffer in module.named_buffers(recurse=False)
     ]
+    held += [(owner, name, getattr(owner, name)) for name in carried]
+    values = [value.clone() if isinstance(value, Tensor) else None for _, _, value in held]
     parameters = [p for module in modules for p in module.parameters()]
     parameters += [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [
@@ -37,12 +42,13 @@ def snapshot(
 
     def undo() -> None:
         with torch.no_grad():
-            for owner, name, buffer, value in buffers:
-                buffer.copy_(value)
-                setattr(owner, name, buffer)  # a forward may have put another tensor there
-            for parameter, gradient, before in gradients:
-                if gradient is not None and before is not None:
-                    gradient.copy_(before)  # a backward pass may have added to it
+            for (holder, name, before), value in zip(held, values, strict=True):
+                if value is not None:
+                    before.copy_(value)
+                setattr(holder, name, before)  # the call may have put another one there
+            for parameter, gradient, added_to in gradients:
+                if gradient is not None and added_to is not None:
+                    gradient.copy_(added_to)  # a backward pass may have added to it
                 parameter.grad = gradient
         if generator is not None and own is not None:
             generator.set_state(own)

@@ -90,6 +90,7 @@ def test_corruptions_do_not_depend_on_what_was_drawn_before() -> None:
         ("mixprop", 30),
         ("entprop", 50),
         ("entprop:k=1.0", 30),
+        ("entprop_pipelined", 50),
         ("entprop:k=0.5,n=2", 30),
         ("fast_advprop", 50),
         ("advprop", 9),  # 7 passes: 8.6

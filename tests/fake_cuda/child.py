@@ -47,6 +47,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
     ("entprop", {"criterion": nn.CrossEntropyLoss(reduction="none")}),
     ("entprop", {"amp": "bf16"}),
+    ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed", "max_grad_norm": 1.0}),
+    ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed", "amp": "bf16"}),
+    ("entprop_pipelined", {"criterion": nn.CrossEntropyLoss(reduction="none")}),
     *(("entprop", {"score": s}) for s in ("confidence", "cross_entropy", "margin", "random")),
 ]
 

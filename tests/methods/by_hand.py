@@ -97,13 +97,7 @@ class ByHand:
         self, images: Tensor, labels: Tensor, s: Settings, draws: Draws | None = None
     ) -> Outcome:
         """Images [B, 3, H, W] in image units, before the normalisation."""
-        x, lam, labels_b = images, 1.0, labels
-        if draws is not None:
-            lam, labels_b = draws.lam, labels[draws.partners]
-            x = lam * images + (1 - lam) * images[draws.partners]
-            if draws.box is not None:
-                x = torch.where(torch.tensor(draws.box), images[draws.partners], images)
-                lam = 1 - average([float(inside) for row in draws.box for inside in row])
+        x, lam, labels_b = mixed_by_hand(images, labels, draws)
         self.shared = s.norms == "shared"
         x = x.clone().requires_grad_()
         w = {name: self.state[name].clone().requires_grad_() for name in self.learned}
@@ -234,6 +228,20 @@ def score_by_hand(
         "random": lambda: random,
     }
     return scores[score]()
+
+
+def mixed_by_hand(
+    images: Tensor, labels: Tensor, draws: Draws | None
+) -> tuple[Tensor, float, Tensor]:
+    """Images mixed by MixUp or CutMix, the share of their own label, and the other label."""
+    if draws is None:
+        return images, 1.0, labels
+    lam, partners = draws.lam, images[draws.partners]
+    x = lam * images + (1 - lam) * partners
+    if draws.box is not None:
+        x = torch.where(torch.tensor(draws.box), partners, images)
+        lam = 1 - average([float(inside) for row in draws.box for inside in row])
+    return x, lam, labels[draws.partners]
 
 
 def attack_by_hand(attack_loss: str, log_p: Tensor, labels: Tensor, clean: Tensor) -> Tensor:

@@ -14,15 +14,17 @@ from tests.methods.by_hand import (
     add,
     attack_by_hand,
     average,
+    mixed_by_hand,
     perturb_by_hand,
     score_by_hand,
 )
 
 
 class OthersByHand(ByHand):
-    """AdvProp, Fast AdvProp, MixProp and free training."""
+    """AdvProp, Fast AdvProp, MixProp, free training and pipelined EntProp."""
 
     delta = np.zeros((0, 3, 6, 6))
+    waiting: tuple[Tensor, Tensor, Tensor, float] | None = None  # images, two labels, share
 
     def weights(self) -> dict[str, Tensor]:
         return {name: self.state[name].clone().requires_grad_() for name in self.learned}
@@ -159,4 +161,34 @@ class OthersByHand(ByHand):
             self.delta[:rows] = np.clip(moved, -s.eps, s.eps)
             self.descend(self.gradients(losses.mean(), w), s.max_grad_norm)
             out.perturbed = x_a.detach()
+        return out
+
+    def pipelined(
+        self, images: Tensor, labels: Tensor, s: Settings, draws: Draws | None = None
+    ) -> Outcome:
+        """The batch and what waits in a pass each: the formulas know no split norm."""
+        w = self.weights()
+        x, lam, labels_b = mixed_by_hand(images, labels, draws)
+        x = x.clone().requires_grad_()
+        own, log_p, out, entropies = self.clean_pass(w, x, labels, s)
+        out.selected = self.chosen(log_p, labels, entropies, s, draws.score if draws else [])
+        partners = self.losses(self.log_probabilities(w, x, aux=False, move=False), labels_b, s)
+        losses = lam * own + (1 - lam) * partners
+        out.loss = float(losses.detach().mean())
+        g = torch.autograd.grad(losses.sum(), x, retain_graph=True)[0]
+        total = self.gradients(losses.mean(), w)
+        if self.waiting is not None:
+            x_a, y, y_b, lam_a = self.waiting
+            log_p_a = self.log_probabilities(w, x_a, aux=True, move=True)
+            losses = lam_a * self.losses(log_p_a, y, s) + (1 - lam_a) * self.losses(log_p_a, y_b, s)
+            out.aux_loss = float(losses.detach().mean())
+            total = add(total, self.gradients(s.aux_weight * losses.mean(), w))
+        self.descend(total, s.max_grad_norm)
+        x_0 = x.detach()[out.selected].numpy()
+        out.perturbed = torch.from_numpy(perturb_by_hand(x_0, g[out.selected].numpy(), x_0, s))
+        y, y_b = labels[out.selected], labels_b[out.selected]
+        self.waiting = out.perturbed, y, (y if s.aux_labels == "original" else y_b), lam
+        out.entropy_selected = average([entropies[i] for i in out.selected])
+        others = [h for i, h in enumerate(entropies) if i not in out.selected]
+        out.entropy_unselected = average(others)
         return out

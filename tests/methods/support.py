@@ -18,6 +18,7 @@ ROWS: dict[str, list[int]] = {  # of each forward in a step on 12 rows, with the
     "fast_advprop": [10, 2, 2],
     "advprop": [12] * 7,
     "free_at": [12] * 4,
+    "entprop_pipelined": [12],  # 14 where rows wait
 }
 ONE_NORM = ["vanilla", "mixup", "cutmix", "free_at"]
 WITH_BACKWARD = [name for name in ROWS if name != "free_at"]  # its replays step
@@ -28,6 +29,7 @@ UNMIXED: dict[str, dict[str, Any]] = {
         ("mixup", "mixup"),
         ("mixprop", "mixup"),
         ("cutmix", "cutmix"),
+        ("entprop_pipelined", "mixup"),
     )
 }
 
@@ -116,6 +118,7 @@ def everything(method: Method) -> dict[str, Any]:
         "default generator": torch.get_rng_state(),
         "generator": None if drawn is None else drawn.get_state(),
         "rows": method.rows,
+        "method": method.state_dict(),
     }
 
 

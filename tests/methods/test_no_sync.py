@@ -89,6 +89,8 @@ def test_the_net_holds(kind: str) -> None:
         ("fast_advprop", {}),
         ("fast_advprop", {"k": 0.5, "score": "random"}),
         ("free_at", {}),
+        ("entprop_pipelined", {}),
+        ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed", "score": "random"}),
     ],
     ids=str,
 )

@@ -31,6 +31,8 @@ DRAWING: list[tuple[str, dict[str, Any]]] = [
     ("advprop", {}),
     ("advprop", {"k": 0.5, "score": "random", "n": 1}),
     ("fast_advprop", {"k": 0.5, "score": "random"}),
+    ("entprop_pipelined", {}),
+    ("entprop_pipelined", {"score": "random", "aux_labels": "mixed"}),
 ]
 SILENT: list[tuple[str, dict[str, Any]]] = [
     ("vanilla", {}),

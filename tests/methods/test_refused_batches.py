@@ -156,7 +156,7 @@ def test_a_model_in_eval_mode(name: str) -> None:
     refuse(method, *batch(), match=r"model.*train\(\)")
 
 
-@pytest.mark.parametrize("name", ["entprop", "mixup", "mixprop", "cutmix"])
+@pytest.mark.parametrize("name", ["entprop", "mixup", "mixprop", "cutmix", "entprop_pipelined"])
 def test_one_row_has_no_partner(name: str) -> None:
     option = "cutmix" if name == "cutmix" else "mixup"
     refuse(make(name, generator=generator(5)), *batch(1), match=f"batch of B=1.*{option}=1.*2 rows")
@@ -173,6 +173,7 @@ def test_a_split_that_leaves_no_clean_row(p_adv: float, rows: int) -> None:
     ("name", "options", "rows", "match"),
     [
         ("advprop", {"k": 0.2}, 4, "k=0.2 of a batch of B=4, m=1"),
+        ("entprop_pipelined", {}, 4, "k=0.2 of a batch of B=4, m=1"),
         ("fast_advprop", {"k": 0.2}, 4, "k=0.2 of a batch of B=4, m=1"),
         ("fast_advprop", {}, 4, "p_adv=0.2 of a batch of B=4, m=1"),
         ("fast_advprop", {"p_adv": 0.7}, 4, "p_adv=0.7 leaves of a batch of B=4"),

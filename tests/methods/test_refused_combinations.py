@@ -12,6 +12,7 @@ from tests.methods.support import make
 # (method, options, words of the message)
 COMBINATIONS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("entprop", {"cutmix": 0.5}, ["cutmix=0.5", "mixup=1", "mixup=0"]),
+    ("entprop_pipelined", {"cutmix": 0.5}, ["cutmix=0.5", "mixup=1", "mixup=0"]),
     ("entprop", {"attack_loss": "cw"}, ["'cw'", "n=1", "n=2"]),
     ("entprop", {"attack_loss": "trades"}, ["'trades'", "n=1", "n=2"]),
     (
@@ -75,6 +76,12 @@ OF_OTHERS: list[tuple[str, str, Any, type[Exception], list[str]]] = [
     ("free_at", "replays", 4.0, TypeError, ["4.0", "int"]),
     ("free_at", "eps", -1.0, ValueError, ["-1.0"]),
     ("free_at", "alpha", "1", TypeError, ["'1'"]),
+    ("entprop_pipelined", "k", 1.1, ValueError, ["1.1", "(0, 1]"]),
+    ("entprop_pipelined", "eps", -1.0, ValueError, ["-1.0", "[0, inf)"]),
+    ("entprop_pipelined", "alpha", None, TypeError, ["None"]),
+    ("entprop_pipelined", "aux_weight", 0.0, ValueError, ["0.0", "(0, inf)"]),
+    ("entprop_pipelined", "aux_labels", "hard", ValueError, ["'hard'", "'mixed'"]),
+    ("entprop_pipelined", "score", "entorpy", ValueError, ["'entorpy'", "'gini'"]),
 ]
 
 

@@ -63,6 +63,16 @@ OWN: dict[str, dict[str, Any]] = {
         "attack_loss": "ce",
         "norms": "dual",
     },
+    "entprop_pipelined": {
+        "k": 0.2,
+        "eps": None,
+        "alpha": 1 / 255,
+        "mixup": 1.0,
+        "cutmix": 0.0,
+        "score": "entropy",
+        "aux_labels": "original",
+        "aux_weight": 1.0,
+    },
 }
 
 # (option, value, error, words of the message beside the option's name)

@@ -72,6 +72,17 @@ def test_capture_runs_on_cuda_alone() -> None:
             assert {c.REFERENCE, c.OURS} <= set(names)
 
 
+def test_pipelined_steps_are_held_against_their_own_reference() -> None:
+    by_name = {contender.name: contender for contender in c.CONTENDERS}
+    assert by_name[c.PIPELINED].base == c.PIPELINED_REFERENCE
+    for device in ("cpu", "cuda"):
+        for setting in cases.settings(device):
+            names = {contender.name for contender in cases.contenders(setting)}
+            assert {by_name[name].base for name in names} <= names
+            some = setting.n == 1 and (device == "cuda" or setting.arch == cases.CPU_TARGET_ARCH)
+            assert (c.PIPELINED in names) == some
+
+
 def test_whatever_is_compared_has_its_layout_beside_it() -> None:
     assert table.with_layout(c.VANILLA) == "vanilla eager (contiguous)"
     assert table.with_layout(c.VANILLA_CHANNELS_LAST) == "vanilla eager (channels_last)"

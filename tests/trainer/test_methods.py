@@ -23,7 +23,15 @@ COSTS = {  # in passes over the data: of batches of 20, 4 or a share of 0.2 of t
     "fast_advprop": 1.2,
     "advprop": 7.0,
     "free_at": 4.0,
+    "entprop_pipelined": 1.1,  # the first of two batches takes no rows along
 }
+
+
+def back_to_the_first_epoch(run: Path) -> None:
+    """Leave a run of two as it stood after the first."""
+    (run / "checkpoint.prev.pt").replace(run / "checkpoint.pt")
+    for name in ("summary.json", "model.safetensors"):
+        (run / name).unlink()
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -55,19 +63,31 @@ def test_free_training_resumes_with_its_delta(tiny: Args, tmp_path: Path) -> Non
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train.main(tiny(whole, "--method", "free_at", "--epochs", "2")) == 0
     assert train.main(tiny(parts, "--method", "free_at", "--epochs", "2")) == 0
-    # As it stood after the first epoch.
-    (parts / "checkpoint.prev.pt").replace(parts / "checkpoint.pt")
+    back_to_the_first_epoch(parts)
     delta = torch.load(parts / "checkpoint.pt", weights_only=True)["method"]["delta"]
     assert 0 < delta.abs().max() <= 0.1 + 1e-6
-    for name in ("summary.json", "model.safetensors"):
-        (parts / name).unlink()
     assert train.main(["--resume", "--out", str(parts)]) == 0
     assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_pipelined_training_resumes_with_the_rows_that_wait(tiny: Args, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    flags = ("--method", "entprop_pipelined", "--epochs", "2", "--aux-labels", "mixed")
+    assert train.main(tiny(whole, *flags)) == 0
+    assert train.main(tiny(parts, *flags)) == 0
+    weights = (whole / "model.safetensors").read_bytes()
+    back_to_the_first_epoch(parts)
+    waiting = torch.load(parts / "checkpoint.pt", weights_only=True)["method"]["waiting"]
+    assert len(waiting["images"]) == 4 and waiting["labels"].shape == waiting["labels_b"].shape
+    assert train.main(["--resume", "--out", str(parts)]) == 0
+    assert (parts / "model.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        ("--method entprop_pipelined --n 2", ["entprop_pipelined", "'n'"]),
         ("--method free_at --k 0.2", ["free_at", "'k'"]),
         ("--method entprop --cutmix 1", ["cutmix=1", "mixup=0"]),
         ("--method entprop --attack-loss trades", ["'trades'", "n=2"]),
@@ -105,10 +125,8 @@ def test_gpacos_loss_by_name(method: str, tiny: Args, tmp_path: Path) -> None:
         plain / "model.safetensors"
     ).stat().st_size
     assert all(value.isfinite().all() for value in network.state_dict().values())
-    (out / "checkpoint.prev.pt").replace(out / "checkpoint.pt")
     weights = (out / "model.safetensors").read_bytes()
     assert weights != (plain / "model.safetensors").read_bytes()
-    for name in ("summary.json", "model.safetensors"):
-        (out / name).unlink()
+    back_to_the_first_epoch(out)
     assert train.main(["--resume", "--out", str(out)]) == 0
     assert (out / "model.safetensors").read_bytes() == weights
