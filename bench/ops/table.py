@@ -9,18 +9,26 @@ from bench import rows
 from bench.ops.cases import Case, cases
 from bench.ops.timing import Comparison
 
-Key = tuple[str, str, str, str]
+KEYS = ("op", "layout", "dtype", "cache", "memory")
+Key = tuple[str, ...]
+KEPT = "kept"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One case with its caches warm or cold."""
+    """One case with its caches warm or cold.
+
+    `kept`: the process keeps freed memory, as training runs do and PyTorch by itself does not.
+    """
 
     case: Case
     cache: str
+    kept: bool
     comparison: Comparison
 
 
+# What is measured with freed memory returned and kept; CUDA's allocator always keeps it.
+MEMORY = {"cpu": (False, True), "cuda": (False,)}
 # By device type.
 MEASURED: dict[str, list[Measured]] = defaultdict(list)
 
@@ -41,15 +49,17 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
     """A measurement with everything that a table shows of it."""
     case, comparison = measured.case, measured.comparison
     ratio = comparison.ratio("eager")
+    target = None if measured.kept else case.target  # targets are for PyTorch as it comes
     return {
         "op": case.op,
         "layout": case.layout,
         "dtype": str(case.dtype).removeprefix("torch."),
         "cache": measured.cache,
+        "memory": KEPT if measured.kept else "as it comes",
         "shape": list(case.shape),
         "ratio": ratio,
-        "target": case.target,
-        "verdict": verdict(ratio, case.target),
+        "target": target,
+        "verdict": verdict(ratio, target),
         "best_peer": comparison.best_peer(),
         "best_ratio": comparison.ratio(comparison.best_peer()),
         "seconds": comparison.seconds,
@@ -61,15 +71,16 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
 
 def is_whole(device: str) -> bool:
     """Whether every case was measured; a part does not replace the committed rows."""
-    return {one.case.name for one in MEASURED[device]} == {case.name for case in cases(device)}
+    wanted = {(case.name, kept) for case in cases(device) for kept in MEMORY[device]}
+    return {(one.case.name, one.kept) for one in MEASURED[device]} == wanted
 
 
 def geometric_means(measured: Iterable[rows.Row]) -> dict[Key, tuple[float, float | None]]:
-    """(op, layout, dtype, cache) -> (geometric mean of the ratios over eager, target)."""
+    """`KEYS` -> (geometric mean of the ratios over eager, target)."""
     ratios: dict[Key, list[float]] = defaultdict(list)
     targets: dict[Key, float | None] = {}
     for row in measured:
-        key = (row["op"], row["layout"], row["dtype"], row["cache"])
+        key = tuple(row[name] for name in KEYS)
         ratios[key].append(row["ratio"])
         targets[key] = row["target"]
     return {
@@ -85,10 +96,7 @@ def _cells(row: rows.Row) -> list[str]:
         if name not in ("ours", "eager")
     ]
     return [
-        row["op"],
-        row["layout"],
-        row["dtype"],
-        row["cache"],
+        *(row[name] for name in KEYS),
         "x".join(map(str, row["shape"])),
         f"{row['ratio']:.2f}",
         "" if row["target"] is None else f"{row['target']:g}",
@@ -99,7 +107,7 @@ def _cells(row: rows.Row) -> list[str]:
     ]
 
 
-HEAD = ["op", "layout", "dtype", "cache", "shape", "ratio", "target", "", "ours ms", "of copy"]
+HEAD = [*KEYS, "shape", "ratio", "target", "", "ours ms", "of copy"]
 HEAD += ["over others"]
 
 
@@ -143,7 +151,9 @@ def section(name: str) -> str:
         "Ratios of medians, torch eager over ours, contenders in turns in one process"
         f"{', 1 thread' if name == 'ops_cpu' else ''}; `of copy`: bytes that have to move, over "
         f"the time, as a share of copying ({first['copy_bandwidth'] / 1e9:.1f} GB/s, measured on "
-        "tensors too large for the caches, so more than 100 % where a case fits them). "
+        "tensors too large for the caches, so more than 100 % where a case fits them); `memory`: "
+        "whether the process returns freed memory to the system, as PyTorch does by itself and the "
+        "targets mean, or keeps it, as a training run of ours has it do. "
         f"{first['machine']}; {first['versions']}; {first['git']}."
     )
     return "\n".join([*markdown(table(measured)), "", note])
@@ -154,20 +164,24 @@ def summary(name: str) -> str:
     measured = rows.read(name)
     first = measured[0]
     lines = [
-        "| op | layout | times torch eager | worst shape | target | |",
-        "|---|---|---|---|---|---|",
+        "| op | layout | times torch eager | worst shape | target | | memory kept |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for (op, layout, *rest), (mean, target) in geometric_means(measured).items():
-        ratios = [
-            row["ratio"]
-            for row in measured
-            if [row[key] for key in ("op", "layout", "dtype", "cache")] == [op, layout, *rest]
-        ]
-        cells = [op, layout, f"{mean:.2f}", f"{min(ratios):.2f}", f"{target:g}" if target else ""]
-        lines.append(f"| {' | '.join(cells)} | {verdict(mean, target)} |")
+    means = geometric_means(measured)
+    for key, (mean, target) in means.items():
+        *what, memory = key
+        if memory == KEPT:
+            continue
+        worst = min(row["ratio"] for row in measured if tuple(row[k] for k in KEYS) == key)
+        kept, _ = means[*what, KEPT]
+        aim = f"{target:g}" if target else ""
+        cells = [*what[:2], f"{mean:.2f}", f"{worst:.2f}", aim, verdict(mean, target)]
+        lines.append(f"| {' | '.join(cells)} | {kept:.2f} |")
     note = (
         "Geometric means over the shapes of [the whole table](docs/kernels/README.md): forward and "
-        f"backward, float32, one thread. Made by `pytest bench/ops` ({first['machine']}; "
+        "backward, float32, one thread. Memory kept: both sides without the page faults that "
+        "PyTorch has by itself, as in a training run. Made by `pytest bench/ops` "
+        f"({first['machine']}; "
         f"{first['versions']}; {first['git']})."
     )
     return "\n".join([*lines, "", note])

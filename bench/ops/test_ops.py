@@ -13,27 +13,36 @@ from torch import Tensor
 from bench import rows
 from bench.ops.agreement import disagreement
 from bench.ops.cases import cases, devices
-from bench.ops.table import MEASURED, Measured, name_of, row_of
+from bench.ops.table import MEASURED, MEMORY, Measured, name_of, row_of
 from bench.ops.timers import copy_bandwidth, timers_of
 from bench.ops.timing import compare
 from entprop_fast.ops import backend
+from entprop_fast.run.allocator import keep_freed_memory
 
 BUDGET = {"cpu": 1.0, "cuda": 0.2}  # seconds for a case and state of the cache
-CASES = {f"{device}-{case.name}": (device, case) for device in devices() for case in cases(device)}
+# What keeps memory comes last: nothing gives it back to the process's first state.
+CASES = {
+    f"{device}{'-kept' * kept}-{case.name}": (device, case, kept)
+    for device in devices()
+    for kept in MEMORY[device]
+    for case in cases(device)
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_speed(name: str, benchmark: BenchmarkFixture) -> None:
-    device, case = CASES[name]
+    device, case, kept = CASES[name]
     if device not in backend.KERNEL_DEVICES:
         pytest.skip(f"no kernels for {device}")
+    if kept and not keep_freed_memory():
+        pytest.skip("no glibc, whose allocator this is about")
     torch.manual_seed(0)
     torch._dynamo.reset()  # it gives up on a function after a few shapes
     contenders = case.contenders()
     assert disagreement(contenders, case.dtype) is None
     for cache, timers in timers_of(device, case.contenders).items():
         comparison = compare(timers, budget=BUDGET[device])
-        measured = Measured(case, cache, comparison)
+        measured = Measured(case, cache, kept, comparison)
         if not MEASURED[device]:
             rows.begin(name_of(device))
         MEASURED[device].append(measured)

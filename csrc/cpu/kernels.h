@@ -31,7 +31,7 @@ enum class Score : int { entropy, confidence, cross_entropy, margin };
 // Channels innermost (channels_last, or one pixel): inner = C, side = 1, and the arrays per channel
 // run along inner. Otherwise planes: outer = rows of the group, inner = H*W, and `side` channels
 // that lie side by side in every image, along which the arrays run. `streams`: the whole tensor
-// outgrows the caches, so that memory is best read in its own order.
+// outgrows a cache, so that memory is best read in its own order.
 struct Extent {
   int64_t outer, side, inner, stride;
   bool streams;

@@ -10,13 +10,15 @@ namespace entprop {
 struct View {
   int64_t rows, channels, pixels;
   bool interleaved;  // channels innermost
-  bool streams;      // outgrows the caches
+  bool streams;      // best read in memory's own order
 
   explicit View(const Tensor& x) : rows(x.size(0)), channels(x.size(1)) {
-    constexpr int64_t kCached = 8 << 20;
+    // Rows of a few vectors lose more than they win before they outgrow the third-level cache too.
+    constexpr int64_t kWideRow = 256, kSecondLevel = 1 << 20, kThirdLevel = 8 << 20;
+    const int64_t row = channels * (int64_t)x.element_size();
     pixels = x.numel() / (rows * channels);
     interleaved = is_channels_last(x) || pixels == 1;
-    streams = x.numel() * (int64_t)x.element_size() > kCached;
+    streams = rows * pixels * row > (row < kWideRow ? kThirdLevel : kSecondLevel);
   }
 
   // Bits of the ReLU mask that follow each other; every run starts on a whole byte.

@@ -1,6 +1,7 @@
 """bench/ops without timing anything: what it selects, what it refuses, what its tables say."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -108,10 +109,10 @@ def test_disagreement_is_named() -> None:
     assert told(value) == "ours returns 1 results, eager 2"
 
 
-def measured(ratio: float, target: float | None) -> rows.Row:
+def measured(ratio: float, target: float | None, *, kept: bool = False) -> rows.Row:
     case = Case("norm", "contiguous", (2, 3), torch.float32, target, 800, dict)
     comparison = Comparison({"ours": 1e-6, "eager": ratio * 1e-6, "timm": 3e-6})
-    return table.row_of(table.Measured(case, "warm", comparison), bandwidth=1e9)
+    return table.row_of(table.Measured(case, "warm", kept, comparison), bandwidth=1e9)
 
 
 def test_a_row_says_whether_its_target_was_reached() -> None:
@@ -121,17 +122,32 @@ def test_a_row_says_whether_its_target_was_reached() -> None:
     assert measured(1.2, 1.5)["verdict"] == "missed"
     assert measured(0.9, 0.5)["verdict"] == measured(0.9, None)["verdict"] == "slower than eager"
     assert measured(1.1, None)["verdict"] == "faster"
+    assert measured(1.2, 1.5, kept=True)["verdict"] == "faster"  # not what targets are about
 
 
 def test_table_ends_with_the_geometric_mean() -> None:
     lines = table.table([measured(1.0, 2.5), measured(9.0, 2.5)])
-    assert lines[-1][4:8] == ["geometric mean", "3.00", "2.5", "reached"]
-    assert lines[1][5:] == ["1.00", "2.5", "missed", "0.001", "80%", "3.00 timm"]
+    assert lines[-1][5:9] == ["geometric mean", "3.00", "2.5", "reached"]
+    assert lines[1][6:] == ["1.00", "2.5", "missed", "0.001", "80%", "3.00 timm"]
     assert {len(line) for line in lines} == {len(table.HEAD)}
 
 
+def test_summary_has_the_worst_shape_and_what_kept_memory_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "ROWS", tmp_path)
+    rows.write("ops_cpu", [measured(1.0, 2.5), measured(9.0, 2.5), measured(2.0, 2.5, kept=True)])
+    lines = table.summary("ops_cpu").splitlines()
+    assert lines[2] == "| norm | contiguous | 3.00 | 1.00 | 2.5 | reached | 2.00 |"
+    assert lines[3] == ""
+
+
 def test_part_of_the_cases_is_not_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    every = [table.Measured(case, "warm", Comparison({})) for case in cases("cpu")]
+    every = [
+        table.Measured(case, "warm", kept, Comparison({}))
+        for case in cases("cpu")
+        for kept in (False, True)
+    ]
     monkeypatch.setattr(table, "MEASURED", {"cpu": every})
     assert table.is_whole("cpu")
     every.pop()
@@ -169,6 +185,24 @@ def test_short_calls_are_repeated() -> None:
     before = len(calls)
     assert 0 < timer() < 1e-3
     assert len(calls) - before > 10
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.001, 2), (0.05, 1)])
+def test_a_call_that_fits_the_caches_is_made_once_before_the_clock_starts(
+    seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, made = [0.0], []
+
+    def call() -> list[torch.Tensor]:
+        clock[0] += seconds
+        made.append(clock[0])
+        return []
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    timer = wall_timer(call)
+    made.clear()
+    assert timer() == pytest.approx(seconds)
+    assert len(made) == calls
 
 
 def test_docs_show_the_committed_rows() -> None:
