@@ -18,7 +18,7 @@ from entprop_fast.data.common_corruptions import (
     check_channels,
     check_kind,
 )
-from entprop_fast.evaluation.evaluator import SMALL
+from entprop_fast.evaluation.choose import usual_scale
 from entprop_fast.evaluation.official import MARKER
 from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.evaluation.writing import write_arrays, write_folders
@@ -83,7 +83,7 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
         )
         for kind in kinds:
             check_channels(kind, images.image_shape[0])
-        scale: Scale = flags.scale or _scale_of(images)
+        scale: Scale = flags.scale or usual_scale(images)
         reporter.say(f"{generated_source(scale, seed)}: {images.num_test} test images")
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
         write(
@@ -105,10 +105,6 @@ def _kinds(flags: Any) -> tuple[str, ...]:
         check_kind(kind)
     more = EXTRA_KINDS if flags.extra else ()
     return tuple(dict.fromkeys((*kinds, *more)))
-
-
-def _scale_of(images: data.ImageSet) -> Scale:
-    return "cifar-c" if max(images.image_shape[1:]) <= SMALL else "imagenet-c"
 
 
 def _check_folder(root: Path, *, overwrite: bool) -> None:

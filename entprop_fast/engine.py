@@ -15,7 +15,7 @@ from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.results import Summary, finish
+from entprop_fast.run.results import Summary, finish, open_suite
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import Trainer
@@ -65,6 +65,7 @@ def train(
         keep_freed_memory()
         data_set = images or _load_data(config, reporter)
         trainer = Trainer(config, data_set, reporter, fresh=state is None)
+        open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()

@@ -32,6 +32,8 @@ _Flags = cli.flag_class(
     cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
     cli.optional_flag("data_dir", str, "folder of a data set that is not embedded"),
     cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.optional_flag("dataset", str, "the recipe's when left out"),
+    cli.optional_flag("corruptions", str, "auto when left out, as in the train command"),
     cli.several("archs", str, "architectures that the study score compares, three when left out"),
     cli.optional_flag("workers", int, "processes, one for each core when left out"),
     cli.switch("quick", f"{QUICK_EPOCHS} epochs, where --epochs is not given"),
@@ -72,7 +74,8 @@ def _options(flags: object) -> Options:
         options = replace(options, epochs=QUICK_EPOCHS)
     taken = ("seeds", "train_size", "epochs", "device", "data_dir", "recipe", "archs", "workers")
     chosen = {name: given[name] for name in taken if given[name] is not None}
-    options = replace(options, **chosen)
+    over = {name: given[name] for name in ("dataset", "corruptions") if given[name] is not None}
+    options = replace(options, **chosen, overrides=over)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")
     if options.archs is not None and given["name"] != score.STUDY.name:

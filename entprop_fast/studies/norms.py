@@ -22,7 +22,7 @@ from entprop_fast.studies.differences import (
 from entprop_fast.studies.form import Cell, Options, Row, Study, Table, count_epochs, number
 from entprop_fast.studies.measures import linear_separability, projection
 from entprop_fast.studies.network import features_by_layer, perturbed
-from entprop_fast.studies.runs import Probe, Record, Settings, run_grid
+from entprop_fast.studies.runs import Probe, Record, Settings, run_grid, source_of
 from entprop_fast.studies.sweep import column
 
 VARIANTS: dict[str, Settings] = {
@@ -109,7 +109,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         rows += _drift_rows(kind, dual)
     planes = {name: found[0]["seen"]["plane"] for name, found in records.items()}
     curves = {kind: _mean_curves(dual, kind) for kind in DRIFTS}
-    return Table(rows, {"curves": curves, "planes": planes})
+    return Table(rows, {"curves": curves, "planes": planes}, source_of(records))
 
 
 def _separability(records: Sequence[Record], layer: str) -> list[float]:

@@ -18,7 +18,7 @@ from entprop_fast.studies import measures
 from entprop_fast.studies.differences import against_baseline, counted, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, number
 from entprop_fast.studies.network import features
-from entprop_fast.studies.runs import Probe, run_grid
+from entprop_fast.studies.runs import Probe, run_grid, source_of
 
 SHARE = 0.2  # of the clean images
 SEVERITY = 3
@@ -101,7 +101,8 @@ def _both(group: str, scores: measures.Array, positive: Any) -> dict[str, float]
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """A plainly trained network: the question is about images, not about a method."""
-    records = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)["vanilla"]
+    grid = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)
+    records = grid["vanilla"]
     rows: list[Row] = []
     for name in DETECTORS:
         seen = [record["seen"]["detectors"][name] for record in records]
@@ -110,7 +111,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         by_group = [record["seen"]["distances"][kind] for record in records]
         seen = [{f"{DISTANCE} {group}": one[group] for group in one} for one in by_group]
         rows.append(_row(f"to {kind}", seen, DISTANCE, len(CORRUPTIONS)))
-    return Table(rows)
+    return Table(rows, source=source_of(grid))
 
 
 def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str, comparisons: int) -> Row:
