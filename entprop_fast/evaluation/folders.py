@@ -15,6 +15,7 @@ from entprop_fast.data.image_files import FileList, TransformedFiles
 from entprop_fast.data.prefetch import read_batches
 from entprop_fast.data.transforms import evaluation_transform
 from entprop_fast.evaluation.imagenet_classes import IMAGENET_A, IMAGENET_R
+from entprop_fast.optional import import_torchvision
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 _IMAGENET_CLASSES = 1000
@@ -144,7 +145,6 @@ class _AsItIsOr:
     def __call__(self, image: Any) -> Tensor:
         if image.size != (self.size, self.size):
             return self.resized(image)
-        from torchvision.transforms.v2 import functional
-
-        pixels: Tensor = functional.pil_to_tensor(image)
+        v2 = import_torchvision("transforms.v2", purpose="reading image files")
+        pixels: Tensor = v2.functional.pil_to_tensor(image)
         return pixels

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, make_dataclass
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
     user's error or a failed run is one line on stderr; a fault of ours keeps its traceback.
     """
     try:
-        with StopSignals().installed() as signals:
+        with StopSignals().installed() as signals, _warnings_in_one_line():
             command(signals)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,6 +42,17 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
         print(f"stopped by {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Without the place in the source: who types a command did not write it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def optional_flags(record: type) -> list[Flag]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -45,6 +46,15 @@ def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         hook.remove()
     return read[0].flatten(1), logits
+
+
+def features_of(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`features` of images that come in batches: features, logits and labels of all of them."""
+    found = [(*features(model, images), labels) for images, labels in batches]
+    read, logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return read, logits, labels
 
 
 def features_by_layer(model: nn.Module, images: Tensor) -> dict[str, Tensor]:

@@ -56,9 +56,19 @@ class Norms(Probe):
         """Drifts by kind and layer; separability by layer; the last layer in the plane."""
         trainer = self.trainer
         eps = float(trainer.config.options["eps"])
-        images, labels = trainer.test.images, trainer.test.labels
-        clean = features_by_layer(trainer.model, images)
-        moved = features_by_layer(trainer.model, perturbed(trainer.model, images, labels, eps))
+        parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        for images, labels in trainer.test.batches():
+            moving = perturbed(trainer.model, images, labels, eps)
+            parts.append(
+                (
+                    features_by_layer(trainer.model, images),
+                    features_by_layer(trainer.model, moving),
+                )
+            )
+        clean, moved = (
+            {name: torch.cat([one[name] for one in half]) for name in half[0]}
+            for half in zip(*parts, strict=True)
+        )
         last = list(clean)[-1]
         plane = projection(torch.cat([clean[last][:SHOWN], moved[last][:SHOWN]]))
         return {

@@ -52,18 +52,8 @@ def by_brightness(pixels: Bytes, labels: Bytes) -> tuple[Bytes, Bytes]:
 
 def flags(data_dir: Path, out: Path, *more: str) -> list[str]:
     small = "--recipe cifar10 --method vanilla --arch wrn10_0.5 --batch-size 25 --epochs 12"
-    return [
-        *small.split(),
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-        "--data-dir",
-        str(data_dir),
-        "--out",
-        str(out),
-        *more,
-    ]
+    where = ["--data-dir", str(data_dir), "--out", str(out)]
+    return [*small.split(), *"--threads 1 --device cpu".split(), *where, *more]
 
 
 def summary_of(run: Path) -> dict[str, Any]:
