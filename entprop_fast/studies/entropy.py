@@ -18,7 +18,7 @@ from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, cell, count_epochs, number
-from entprop_fast.studies.network import perturbed
+from entprop_fast.studies.network import perturbed, radius
 from entprop_fast.studies.runs import Probe, run_grid, source_of
 
 KINDS = ("unselected", "selected", "mixed", "perturbed")
@@ -41,7 +41,8 @@ class Entropies(Probe):
         """Measure all kinds."""
         trainer, options = self.trainer, self.trainer.config.options
         generator = torch.Generator(trainer.device).manual_seed(epoch)
-        k, beta, eps = (float(options[name]) for name in ("k", "mixup", "eps"))
+        k, beta = (float(options[name]) for name in ("k", "mixup"))
+        eps = radius(trainer.method)
         found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for images, labels in trainer.loader.epoch(epoch - 1):
             clean = self._entropy(images)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entprop_fast.methods import EntProp, Method
 from entprop_fast.modes import evaluating
+
+
+def radius(method: Method) -> float:
+    """EntProp's resolved one, in image units: its option is None where a recipe leaves it out."""
+    if not isinstance(method, EntProp):
+        raise TypeError(f"{type(method).__name__} is not EntProp")
+    return float(method.eps)
 
 
 def perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:

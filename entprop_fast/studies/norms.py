@@ -21,7 +21,7 @@ from entprop_fast.studies.differences import (
 )
 from entprop_fast.studies.form import Cell, Options, Row, Study, Table, count_epochs, number
 from entprop_fast.studies.measures import linear_separability, projection
-from entprop_fast.studies.network import features_by_layer, perturbed
+from entprop_fast.studies.network import features_by_layer, perturbed, radius
 from entprop_fast.studies.runs import Probe, Record, Settings, run_grid, source_of
 from entprop_fast.studies.sweep import column
 
@@ -55,7 +55,7 @@ class Norms(Probe):
     def seen(self) -> Any:
         """Drifts by kind and layer; separability by layer; the last layer in the plane."""
         trainer = self.trainer
-        eps = float(trainer.config.options["eps"])
+        eps = radius(trainer.method)
         parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         for images, labels in trainer.test.batches():
             moving = perturbed(trainer.model, images, labels, eps)

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from entprop_fast.data.prefetch import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run import recipe
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
@@ -162,12 +163,17 @@ def _config(options: Options, run: Run) -> Config:
     return replace(config, out=str(folder))
 
 
-def _trained(work: list[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
+def _trained(work: Sequence[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
     """Train; yields each run's folder once it is done."""
     with bad_input():
         on_cpu = resolve_device(options.device).type == "cpu"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = options.workers or (cores if on_cpu else 1) or 1
+    readers = workers_of_each(max(1, min(workers, len(work))))
+    work = [
+        (config if config.workers is not None else replace(config, workers=readers), probe)
+        for config, probe in work
+    ]
     if min(workers, len(work)) <= 1:
         yield from (_train(*one) for one in work)
         return
