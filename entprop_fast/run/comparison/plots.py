@@ -27,12 +27,13 @@ def draw_comparison(path: Path, rows: Sequence[MethodRow], *, source: str = "") 
     shown, metric = [row for row in rows if row.scores], compared_metric(rows)
     both = metric == "hscore"
     figure = Figure(figsize=(11 if both else 6, 4.4), layout="constrained")
-    *left, right = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
-    for axes in left:
-        _draw_accuracies(axes, shown)
-    _draw_costs(right, shown, metric)
+    panels = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
+    if both:
+        _draw_accuracies(panels[0], shown)
+    _draw_costs(panels[-1], shown, metric)
     if shown:
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4)
     if source:
         figure.suptitle(f"corruptions: {source}", fontsize=9)
     save_figure(figure, path)
