@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from entprop_fast.data import ImageData, ImageSet
+from entprop_fast.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.data.common_corruptions import Scale
 from entprop_fast.data.datasets import EMBEDDED
 from entprop_fast.evaluation import cache, official, suites
@@ -65,6 +65,10 @@ def choose_suite(
     if choice in ("auto", "official"):
         folder = None if options.official_dir is None else Path(options.official_dir)
         root = official.find(kind, folder) if kind else None
+        if kind is None and choice == "auto" and options.scale is None:
+            # What nobody publishes may have been written here, with strengths of its own.
+            root = official.find_written(data, folder)
+            kind = "imagenet-c" if isinstance(data, ImageFiles) else "cifar10-c"  # the layout
         if root is not None and kind is not None:
             return official.open_suite(
                 kind, root, data, batch_size, extra=options.extra, workers=workers

@@ -30,6 +30,7 @@ OFFICIAL = {
 }
 
 MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
+JPEG_QUALITY = 85  # of the published ImageNet-C, and of folders that `entprop_fast.corrupt` writes
 
 
 def find(name: str, folder: Path | None) -> Path | None:
@@ -37,6 +38,21 @@ def find(name: str, folder: Path | None) -> Path | None:
     if folder is None:
         return None
     return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
+
+
+def find_written(data: ImageSet, folder: Path | None) -> Path | None:
+    """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
+
+    Raises:
+        ValueError: it was written of another data set.
+    """
+    if folder is None:
+        return None
+    root = folder / f"{Path(data.name.rpartition(':')[2]).name}-c"
+    marker = read_marker(root)
+    if marker is not None and marker.get("dataset") != data.name:
+        raise ValueError(f"{root} was made from {marker.get('dataset')!r}, not from {data.name!r}")
+    return None if marker is None else root
 
 
 def open_suite(
@@ -65,6 +81,7 @@ def open_suite(
     """
     title = OFFICIAL[name][0]
     marker = read_marker(root)
+    stored = f", JPEG of quality {JPEG_QUALITY}" if name == "imagenet-c" else ""
     more = EXTRA_KINDS if extra else ()
     kinds = (*COMMON_KINDS, *more)
     if name == "imagenet-c":
@@ -73,7 +90,7 @@ def open_suite(
         images, samples = _arrays(root, kinds, data, batch_size)
     return Suite(
         name=title if marker is None else root.name,
-        source=f"official {title}" if marker is None else _marked(root, marker),
+        source=f"official {title}" if marker is None else _marked(root, marker) + stored,
         kinds=COMMON_KINDS,
         extra=more,
         images=images,

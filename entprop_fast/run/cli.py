@@ -55,13 +55,18 @@ def _warnings_in_one_line() -> Iterator[None]:
         warnings.formatwarning = before
 
 
-def optional_flags(record: type) -> list[Flag]:
-    """A flag for each described field of a dataclass; None means that it was not given."""
+def optional_flags(record: type, *only: str) -> list[Flag]:
+    """A flag for each described field of a dataclass; None means that it was not given.
+
+    Args:
+        record: the dataclass.
+        only: the fields to take, all of them where none is named.
+    """
     types = value_types(record)
     return [
         optional_flag(one.name, types[one.name], one.metadata["help"])
         for one in fields(record)
-        if "help" in one.metadata
+        if "help" in one.metadata and (one.name in only or not only)
     ]
 
 
