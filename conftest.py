@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import random
-from pathlib import Path
+import warnings
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
 
-# Libraries that torchvision keeps alive for its whole life; a Library's ops go when it does.
-_TORCHVISION_LIBRARIES: list[torch.library.Library] = []
-# The two ops whose absence stops `import torchvision`, as its C++ declares them.
-_TORCHVISION_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
+from entprop_fast.optional import load_torchvision
 
 hypothesis.settings.register_profile(
     "entprop_fast", deadline=None, derandomize=True, max_examples=50, print_blob=True
@@ -25,29 +19,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("entprop_fast")
 
 
-def declare_torchvision_ops() -> None:
-    """Make torchvision importable where its compiled ops cannot be loaded.
-
-    PyPI's torchvision is built for CUDA; beside a CPU build of torch its library does not load, and
-    its import then fails on the fakes of ops that nobody declared. Declared without a kernel, they
-    let everything else work; calling one is still an error.
-    """
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        return
-    for library in Path(spec.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(library)
-        except OSError:
-            continue
-    declared = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in _TORCHVISION_SCHEMAS:
-        if not hasattr(torch.ops.torchvision, schema.partition("(")[0]):
-            declared.define(schema)
-    _TORCHVISION_LIBRARIES.append(declared)
-
-
-declare_torchvision_ops()
+with contextlib.suppress(ImportError), warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # tests import it without asking the package
+    load_torchvision(purpose="a test")
 # One thread: results that do not depend on the machine's cores, and no fight between xdist workers.
 torch.set_num_threads(1)
 

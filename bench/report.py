@@ -9,6 +9,7 @@ from bench import digits, rows
 from bench.corruptions import table as corruptions_table
 from bench.ops import sweep
 from bench.ops import table as ops_table
+from bench.recipes import table as recipes_table
 from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import against, method_rows, statement
@@ -96,6 +97,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/kernels/dual_batch_norm_gpu.md": {sweep.NAME: sweep.section},
     "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},
+    "docs/data.md": {recipes_table.PART: recipes_table.section},
     "docs/kernels/README.md": {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
     },

@@ -10,7 +10,7 @@ from entprop_fast import names
 from entprop_fast.methods import METHODS
 from entprop_fast.run import cli, recipe
 from entprop_fast.run.comparison import results, tables, variants
-from entprop_fast.run.comparison.conduct import conduct, document, table_of
+from entprop_fast.run.comparison.conduct import conduct, document, source_of, table_of
 from entprop_fast.run.comparison.plan import resolve_runs
 from entprop_fast.run.comparison.workers import places
 from entprop_fast.run.config import Config, MethodOptions
@@ -83,6 +83,7 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
     document(folder, settings, runs, summaries, table)
     reporter.console.print(*tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(results.statement(table, baseline))
+    reporter.say(f"corruptions behind RA: {source_of(summaries) or 'none'}")
     for row in table:
         for seed, error in row.failures.items():
             reporter.say(f"{row.name}, seed {seed}, failed: {error}")

@@ -18,11 +18,12 @@ from entprop_fast.data.common_corruptions import (
     check_channels,
     check_kind,
 )
-from entprop_fast.evaluation.evaluator import SMALL
+from entprop_fast.evaluation.choose import usual_scale
 from entprop_fast.evaluation.official import MARKER
 from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.evaluation.writing import write_arrays, write_folders
 from entprop_fast.run import cli
+from entprop_fast.run.config import Config
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.signals import StopSignals
@@ -31,16 +32,13 @@ from entprop_fast.run.trainer import resolve_device
 _Flags = cli.flag_class(
     "CorruptFlags",
     cli.optional_flag("dataset", str, "whose test images are corrupted; must be given"),
-    cli.optional_flag("data_dir", str, "folder of its files, where it is not embedded"),
+    *cli.optional_flags(Config, "data_dir", "image_size", "device", "threads"),
     cli.optional_flag("out", str, "folder of the set; must be given"),
     cli.optional_flag("scale", str, "cifar-c or imagenet-c; by the images' size when left out"),
     cli.several("kinds", str, "of corruption; the 15 common ones when left out"),
     cli.switch("extra", "the 4 extra kinds too"),
     cli.optional_flag("seed", int, "of the corruptions (and the digits' split), 0 when left out"),
-    cli.optional_flag("image_size", int, "pixels of images read from files, 224 when left out"),
     cli.optional_flag("batch_size", int, "images at a time, 100 when left out"),
-    cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
-    cli.optional_flag("threads", int, "CPU threads, torch's choice when left out"),
     cli.switch("overwrite", "replace what this command wrote to the folder before"),
 )
 
@@ -83,7 +81,7 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
         )
         for kind in kinds:
             check_channels(kind, images.image_shape[0])
-        scale: Scale = flags.scale or _scale_of(images)
+        scale: Scale = flags.scale or usual_scale(images)
         reporter.say(f"{generated_source(scale, seed)}: {images.num_test} test images")
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
         write(
@@ -105,10 +103,6 @@ def _kinds(flags: Any) -> tuple[str, ...]:
         check_kind(kind)
     more = EXTRA_KINDS if flags.extra else ()
     return tuple(dict.fromkeys((*kinds, *more)))
-
-
-def _scale_of(images: data.ImageSet) -> Scale:
-    return "cifar-c" if max(images.image_shape[1:]) <= SMALL else "imagenet-c"
 
 
 def _check_folder(root: Path, *, overwrite: bool) -> None:

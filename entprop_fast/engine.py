@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from entprop_fast import checkpoint, data
-from entprop_fast.data import ImageSet, UnreadableImage
+from entprop_fast.data import ImageSet
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.results import Summary, finish
+from entprop_fast.run.results import Summary, finish, open_suite
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import Trainer
@@ -65,6 +65,7 @@ def train(
         keep_freed_memory()
         data_set = images or _load_data(config, reporter)
         trainer = Trainer(config, data_set, reporter, fresh=state is None)
+        open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()
@@ -78,7 +79,7 @@ def train(
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
     try:
         return finish(trainer, folder, draw=pictures)
-    except UnreadableImage as error:
+    except OSError as error:  # an image, or a corrupted set, that is there no more
         raise RunFailed(f"{error}; --resume evaluates again") from None
 
 

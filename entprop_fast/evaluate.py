@@ -14,9 +14,9 @@ from entprop_fast import checkpoint, data
 from entprop_fast.evaluation import Evaluation, EvaluationOptions, evaluate_model, report
 from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.folders import NATURAL
-from entprop_fast.evaluation.options import CORRUPTION_CHOICES
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
+from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
@@ -30,9 +30,8 @@ _Flags = cli.flag_class(
     cli.optional_flag(
         "dataset", str, "the run's when left out; its test images are those of the run's seed"
     ),
-    cli.optional_flag("data_dir", str, "folder of the data set's files, where it is not embedded"),
+    *cli.optional_flags(Config, "data_dir", "corruptions", "workers", "device", "threads"),
     cli.optional_flag("norms", str, "main (the default, what is deployed) or aux"),
-    cli.optional_flag("corruptions", str, f"{', '.join(CORRUPTION_CHOICES)}; auto when left out"),
     cli.optional_flag("scale", str, "strengths of generated corruptions: cifar-c or imagenet-c"),
     cli.switch("extra", "the 4 extra kinds of corruption too, which are in no mean"),
     cli.several("also", str, f"further test sets: {', '.join(NATURAL)}"),
@@ -46,8 +45,6 @@ _Flags = cli.flag_class(
     cli.switch("autoattack", "run AutoAttack, if it is installed"),
     cli.optional_flag("seed", int, "of generated corruptions and attacks, 0 when left out"),
     cli.optional_flag("batch_size", int, "images in a forward pass, by their size when left out"),
-    cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
-    cli.optional_flag("threads", int, "CPU threads, torch's choice when left out"),
     cli.optional_flag("out", str, "a .json file for the numbers, or a folder for a whole report"),
 )
 
@@ -179,6 +176,7 @@ def _all(
                 options,
                 name=name,
                 batch_size=flags.batch_size,
+                workers=flags.workers,
                 say=reporter.say,
             )
         )

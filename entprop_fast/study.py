@@ -9,6 +9,7 @@ from pathlib import Path
 
 from entprop_fast import names
 from entprop_fast.run import cli
+from entprop_fast.run.config import Config
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import RunFolder
@@ -29,9 +30,9 @@ _Flags = cli.flag_class(
     cli.optional_flag("seeds", tuple[int, ...], "of the runs, 0 1 2 3 4 when left out"),
     cli.optional_flag("train_size", int, "training images, 200 when left out"),
     cli.optional_flag("epochs", int, "of every run, the recipe's when left out"),
-    cli.optional_flag("device", str, "auto, cpu, cuda or cuda:N"),
-    cli.optional_flag("data_dir", str, "folder of a data set that is not embedded"),
+    *cli.optional_flags(Config, "data_dir", "corruptions", "device"),
     cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.optional_flag("dataset", str, "the recipe's when left out"),
     cli.several("archs", str, "architectures that the study score compares, three when left out"),
     cli.optional_flag("workers", int, "processes, one for each core when left out"),
     cli.switch("quick", f"{QUICK_EPOCHS} epochs, where --epochs is not given"),
@@ -72,7 +73,8 @@ def _options(flags: object) -> Options:
         options = replace(options, epochs=QUICK_EPOCHS)
     taken = ("seeds", "train_size", "epochs", "device", "data_dir", "recipe", "archs", "workers")
     chosen = {name: given[name] for name in taken if given[name] is not None}
-    options = replace(options, **chosen)
+    over = {name: given[name] for name in ("dataset", "corruptions") if given[name] is not None}
+    options = replace(options, **chosen, overrides=over)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")
     if options.archs is not None and given["name"] != score.STUDY.name:

@@ -69,6 +69,7 @@ def _print(summary: Summary, reporter: Reporter) -> None:
     }
     reporter.console.print(scores_table([row]))
     reporter.say("SA, RA and Hscore in percent; cost in passes over the training images")
+    reporter.say(f"corruptions behind RA: {summary.corruption_source or 'none'}")
     reporter.say(f"files in {summary.folder}: {', '.join(sorted(os.listdir(summary.folder)))}")
 
 

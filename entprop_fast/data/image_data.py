@@ -58,8 +58,14 @@ class ImageData:
             )
         return self.train_images, self.train_labels
 
-    def test_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def test_batches(
+        self, batch_size: int, *, workers: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The test set in order: float32 images ``[B, C, H, W]`` in [0, 1], labels; on the CPU.
+
+        Args:
+            batch_size: images in a batch.
+            workers: of `ImageFiles`; nothing is read here, so none is started.
 
         Raises:
             ValueError: ``batch_size`` below 1.

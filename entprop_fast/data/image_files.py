@@ -91,6 +91,11 @@ class ImageFiles:
         return len(self.test)
 
     @property
+    def test_labels(self) -> Tensor:
+        """Of the test images, int64 ``[N]``."""
+        return self.test.labels
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of every image after the transforms."""
         return 3, self.image_size, self.image_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,14 +132,16 @@ def read_batches(
         UnreadableImage: (while iterating) the data set raised, or gave what is no image.
     """
     device = torch.device("cpu") if device is None else device
+    num_workers = min(_processes(workers), len(batches))
     loader = DataLoader(
         _Reader(dataset, key),
         batch_size=None,  # a reader's item is a whole batch
         sampler=batches,
-        num_workers=min(_processes(workers), len(batches)),
+        num_workers=num_workers,
         collate_fn=_as_it_is,
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
+        multiprocessing_context=_start_method() if num_workers else None,
         generator=torch.Generator(),  # the default one is the run's
     )
     copied = _copied_ahead if device.type == "cuda" else _copied
@@ -260,6 +263,19 @@ def _leave_signals(worker: int) -> None:
     """Ctrl-C reaches every process; the run decides when to stop, and ends its workers then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _start_method() -> str | None:
+    """Forked where that is usual: a spawned one imports torch anew, for seconds, in every epoch.
+
+    The default of a process that was spawned itself, as a comparison's are, is to spawn.
+    """
+    return "fork" if sys.platform == "linux" else None
+
+
+def workers_of_each(runs: int) -> int:
+    """Processes that read for each of `runs` side by side, so that together they are one a core."""
+    return max(1, min(_cores() // runs, MOST_WORKERS))
 
 
 def _processes(workers: int | None) -> int:

@@ -38,7 +38,7 @@ def cached_suite(
     if isinstance(data, ImageFiles):
         raise ValueError(
             f"cache_dir: {data.name} is read from files; write its corruptions once with "
-            "python -m entprop_fast.corrupt"
+            "python -m entprop_fast.corrupt, as <data set>-c in the folder where official sets are"
         )
     kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
     digest = _digest(data, batch_size)

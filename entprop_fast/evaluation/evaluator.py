@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.data import SEVERITIES, ImageData, ImageSet, channels_last
-from entprop_fast.data.common_corruptions import Scale
-from entprop_fast.evaluation import attacks, cache, folders, intervals, official, suites
+from entprop_fast.data import SEVERITIES, ImageSet, channels_last
+from entprop_fast.evaluation import attacks, folders, intervals
+from entprop_fast.evaluation.choose import choose_suite, usual_batch_size
 from entprop_fast.evaluation.corruption_error import corruption_errors
 from entprop_fast.evaluation.options import EvaluationOptions
 from entprop_fast.evaluation.results import Evaluation, Row
@@ -21,11 +21,6 @@ from entprop_fast.evaluation.tally import Tally
 from entprop_fast.layers import route
 from entprop_fast.metrics import hscore
 from entprop_fast.modes import evaluating
-
-SMALL = 64  # pixels up to which CIFAR-C's strengths are the ones to use
-
-_DIGITS = "digits"
-_BATCH, _LARGE_BATCH = 500, 100  # images in a forward pass, as after a training run
 
 
 class Evaluator:
@@ -36,26 +31,34 @@ class Evaluator:
         model: nn.Module,
         data: ImageSet,
         options: EvaluationOptions,
+        *,
         batch_size: int | None,
-        say: Callable[[str], None] | None = None,
+        workers: int | None,
+        say: Callable[[str], None] | None,
     ) -> None:
         self.model, self.data, self.options = model, data, options
         self.say = say or _silent
-        small = max(data.image_shape[1:]) <= SMALL
-        usual = _BATCH if small and isinstance(data, ImageData) else _LARGE_BATCH
-        self.batch_size = usual if batch_size is None else batch_size
+        self.workers = workers
+        self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
         if not data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
         parameter = next(model.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
-        self.scale: Scale = options.scale or ("cifar-c" if small else "imagenet-c")
         self.folder = None if options.official_dir is None else Path(options.official_dir)
 
     def run(self, name: str) -> Evaluation:
         """Measure everything; the result calls the network `name`."""
-        suite = self._suite()  # missing and broken files are found before anything is computed
+        # Missing and broken files are found before anything is computed.
+        suite = choose_suite(
+            self.data,
+            self.options,
+            self.device,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            say=self.say,
+        )
         natural = [self._natural(one) for one in self.options.also]
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
@@ -75,64 +78,21 @@ class Evaluator:
             **found,
         )
 
-    def _suite(self) -> Suite | None:
-        choice, kind = self.options.corruptions, self.data.official_corruptions
-        if choice == "auto" and self.data.name == _DIGITS:
-            choice = "digits"
-        if choice == "none":
-            return None
-        if choice == "digits":
-            return suites.digits_suite(self.data, self.batch_size, self.device)
-        if choice in ("auto", "official"):
-            root = official.find(kind, self.folder) if kind else None
-            if root is not None and kind is not None:
-                return official.open_suite(
-                    kind, root, self.data, self.batch_size, extra=self.options.extra
-                )
-            self._not_found(choice)
-        if self.options.cache_dir is not None:
-            return cache.cached_suite(
-                self.data,
-                self.scale,
-                self.batch_size,
-                self.device,
-                Path(self.options.cache_dir),
-                seed=self.options.seed,
-                extra=self.options.extra,
-                say=self.say,
-            )
-        return suites.generated_suite(
-            self.data,
-            self.scale,
-            self.batch_size,
-            self.device,
-            seed=self.options.seed,
-            extra=self.options.extra,
-        )
-
-    def _not_found(self, choice: str) -> None:
-        kind = self.data.official_corruptions
-        if kind is None:
-            if choice == "official":
-                raise ValueError(
-                    f"corruptions = official: there is no such set of {self.data.name}"
-                )
-            return
-        title, usual = official.OFFICIAL[kind]
-        where = self.folder or "no folder (official_dir is not set)"
-        missing = f"{title} was looked for as {', '.join(usual)} in {where} and is not there"
-        if choice == "official":
-            raise FileNotFoundError(missing)
-        self.say(f"{missing}: its corruptions are generated")
-
     def _natural(self, name: str) -> folders.NaturalSet:
         assert self.folder is not None
         size = self.data.image_shape[1]
-        return folders.open_natural(name, self.folder, self.data.class_names, size, self.batch_size)
+        return folders.open_natural(
+            name,
+            self.folder,
+            self.data.class_names,
+            size,
+            self.batch_size,
+            workers=self.workers,
+        )
 
     def _batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         first = 0
-        for images, labels in self.data.test_batches(self.batch_size):
+        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
             yield first, channels_last(images.to(self.device)), labels.to(self.device)
             first += len(labels)
 

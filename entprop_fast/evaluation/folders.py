@@ -15,6 +15,7 @@ from entprop_fast.data.image_files import FileList, TransformedFiles
 from entprop_fast.data.prefetch import read_batches
 from entprop_fast.data.transforms import evaluation_transform
 from entprop_fast.evaluation.imagenet_classes import IMAGENET_A, IMAGENET_R
+from entprop_fast.optional import import_torchvision
 
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 _IMAGENET_CLASSES = 1000
@@ -49,7 +50,13 @@ class NaturalSet:
 
 
 def open_natural(
-    name: str, folder: Path, class_names: Sequence[str], size: int, batch_size: int
+    name: str,
+    folder: Path,
+    class_names: Sequence[str],
+    size: int,
+    batch_size: int,
+    *,
+    workers: int | None = None,
 ) -> NaturalSet:
     """ImageNet-A, ImageNet-R or Stylized-ImageNet, from folders named by WordNet identifiers.
 
@@ -62,6 +69,7 @@ def open_natural(
         class_names: of the network's outputs.
         size: pixels of the images that the network takes.
         batch_size: images in a batch.
+        workers: processes that read, see `entprop_fast.data.PrefetchLoader`.
 
     Raises:
         FileNotFoundError: it is not there; the message says which folders were looked for.
@@ -80,7 +88,9 @@ def open_natural(
         foreign = sorted(set(present.tolist()) - set(classes.tolist()))
         if foreign:
             raise ValueError(f"{root / class_names[foreign[0]]} is no class of {title}")
-    return NaturalSet(title, len(files), classes, lambda: image_batches(files, size, batch_size))
+    return NaturalSet(
+        title, len(files), classes, lambda: image_batches(files, size, batch_size, workers)
+    )
 
 
 def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
@@ -107,7 +117,9 @@ def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
     return FileList(root, files, labels)
 
 
-def image_batches(files: FileList, size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def image_batches(
+    files: FileList, size: int, batch_size: int, workers: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Images float32 ``[B, 3, size, size]`` in [0, 1] and labels, in order.
 
     An image of ``size`` pixels is taken as it is; others are resized and cropped as clean ones.
@@ -117,7 +129,8 @@ def image_batches(files: FileList, size: int, batch_size: int) -> Iterator[tuple
     """
     rows = torch.arange(len(files)).split(batch_size)
     dataset = TransformedFiles(files, _AsItIsOr(size))
-    workers = 0 if len(rows) == 1 else None  # a single batch is read sooner than they start
+    if len(rows) == 1:
+        workers = 0  # a single batch is read sooner than they start
     for images, labels in read_batches(dataset, rows, workers=workers, what=f"{files.root} image"):
         yield to_float(images), labels
 
@@ -132,7 +145,6 @@ class _AsItIsOr:
     def __call__(self, image: Any) -> Tensor:
         if image.size != (self.size, self.size):
             return self.resized(image)
-        from torchvision.transforms.v2 import functional
-
-        pixels: Tensor = functional.pil_to_tensor(image)
+        v2 = import_torchvision("transforms.v2", purpose="reading image files")
+        pixels: Tensor = v2.functional.pil_to_tensor(image)
         return pixels

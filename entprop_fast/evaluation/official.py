@@ -20,7 +20,7 @@ from entprop_fast.data import SEVERITIES, ImageSet
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, SCALES
 from entprop_fast.evaluation.folders import class_folders, image_batches
-from entprop_fast.evaluation.suites import Sample, Suite, generated_source
+from entprop_fast.evaluation.suites import Sample, Samples, Suite, generated_source
 
 # Data set's own word for its published set -> title, and the folder's usual names.
 OFFICIAL = {
@@ -30,6 +30,7 @@ OFFICIAL = {
 }
 
 MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
+JPEG_QUALITY = 85  # of the published ImageNet-C, and of folders that `entprop_fast.corrupt` writes
 
 
 def find(name: str, folder: Path | None) -> Path | None:
@@ -39,8 +40,29 @@ def find(name: str, folder: Path | None) -> Path | None:
     return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
 
 
+def find_written(data: ImageSet, folder: Path | None) -> Path | None:
+    """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
+
+    Raises:
+        ValueError: it was written of another data set.
+    """
+    if folder is None:
+        return None
+    root = folder / f"{Path(data.name.rpartition(':')[2]).name}-c"
+    marker = read_marker(root)
+    if marker is not None and marker.get("dataset") != data.name:
+        raise ValueError(f"{root} was made from {marker.get('dataset')!r}, not from {data.name!r}")
+    return None if marker is None else root
+
+
 def open_suite(
-    name: str, root: Path, data: ImageSet, batch_size: int, *, extra: bool = False
+    name: str,
+    root: Path,
+    data: ImageSet,
+    batch_size: int,
+    *,
+    extra: bool = False,
+    workers: int | None = None,
 ) -> Suite:
     """The set in ``root`` as a suite, checked as far as can be without reading every image.
 
@@ -50,6 +72,7 @@ def open_suite(
         data: the clean test set that it is made from.
         batch_size: images in a batch.
         extra: with the 4 extra kinds too.
+        workers: processes that read image files, see `entprop_fast.data.PrefetchLoader`.
 
     Raises:
         ValueError: a file has another format, type, shape or number of images, a folder another
@@ -58,13 +81,16 @@ def open_suite(
     """
     title = OFFICIAL[name][0]
     marker = read_marker(root)
+    stored = f", JPEG of quality {JPEG_QUALITY}" if name == "imagenet-c" else ""
     more = EXTRA_KINDS if extra else ()
     kinds = (*COMMON_KINDS, *more)
-    open_files = _folders if name == "imagenet-c" else _arrays
-    images, samples = open_files(root, kinds, data, batch_size)
+    if name == "imagenet-c":
+        images, samples = _folders(root, kinds, data, batch_size, workers)
+    else:
+        images, samples = _arrays(root, kinds, data, batch_size)
     return Suite(
         name=title if marker is None else root.name,
-        source=f"official {title}" if marker is None else _marked(root, marker),
+        source=f"official {title}" if marker is None else _marked(root, marker) + stored,
         kinds=COMMON_KINDS,
         extra=more,
         images=images,
@@ -100,16 +126,24 @@ def _marked(root: Path, marker: dict[str, Any]) -> str:
     return generated_source(marker["scale"], marker["seed"])
 
 
-def _arrays(root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int) -> tuple[int, Any]:
+def _arrays(
+    root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int
+) -> tuple[int, Samples]:
     count = data.num_test
     channels, height, width = data.image_shape
     shape = (len(SEVERITIES) * count, height, width, channels)
     labels = _labels(root / "labels.npy", count, data.num_classes)
+    differing = (labels != data.test_labels.cpu()).nonzero()
+    if len(differing):
+        raise ValueError(
+            f"{root / 'labels.npy'}: the labels are not those of {data.name}'s test images "
+            f"{int(differing[0])} ...: the set was made from others"
+        )
     files = {kind: open_array(root / f"{kind}.npy", shape) for kind in kinds}
 
-    def samples() -> Iterator[Sample]:
+    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
         for kind, array in files.items():
-            for severity in SEVERITIES:
+            for severity in severities:
                 for first in range(0, count, batch_size):
                     last = min(first + batch_size, count)
                     start = (severity - 1) * count
@@ -159,7 +193,9 @@ def _labels(path: Path, count: int, num_classes: int) -> Tensor:
     return labels[0].clone()
 
 
-def _folders(root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int) -> tuple[int, Any]:
+def _folders(
+    root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int, workers: int | None
+) -> tuple[int, Samples]:
     lists = {}
     for kind in kinds:
         # As its archives unpack: either side by side, or each within its own category's folder.
@@ -176,10 +212,12 @@ def _folders(root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int) 
             )
     size = data.image_shape[1]
 
-    def samples() -> Iterator[Sample]:
+    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
         for (kind, severity), files in lists.items():
+            if severity not in severities:
+                continue
             start = 0
-            for images, labels in image_batches(files, size, batch_size):
+            for images, labels in image_batches(files, size, batch_size, workers):
                 yield Sample(kind, severity, start, images, labels)
                 start += len(labels)
 

@@ -23,7 +23,9 @@ class EvaluationOptions:
         norms: ``main``, what is deployed, or ``aux``, of a model with dual norms.
         corruptions: ``official``: the published files of the data set, in `official_dir`;
             ``generated``: the 15 kinds made here; ``digits``: the ten kinds for digits; ``none``;
-            ``auto``: digits for digits, else official where they are, else generated.
+            ``auto``: digits for digits, else official where they are, or, where nobody publishes
+            any, what `entprop_fast.corrupt` wrote as ``<data set>-c`` (unless `scale` is given);
+            else generated.
         scale: of generated ones, ``cifar-c`` or ``imagenet-c``; None: by the images' size.
         extra: the 4 further kinds too, which are in no mean.
         also: further sets in `official_dir`: ``imagenet-a``, ``imagenet-r``, ``stylized``.

@@ -22,6 +22,7 @@ def evaluate_model(
     name: str = "model",
     normalization: tuple[Sequence[float], Sequence[float]] | None = None,
     batch_size: int | None = None,
+    workers: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """SA, RA, Hscore and more of any network: the metrics of the paper's tables, with intervals.
@@ -39,6 +40,7 @@ def evaluate_model(
             takes images in [0, 1].
         batch_size: images in a forward pass; None: 500, or 100 above 64 pixels
             and from files.
+        workers: processes that read image files; 0: this one; None: one a core, at most 8.
         say: told what is being measured.
 
     Returns:
@@ -50,7 +52,14 @@ def evaluate_model(
     """
     images: ImageSet = _as_image_set(*data) if isinstance(data, tuple) else data
     network = model if normalization is None else _Normalized(model, normalization)
-    evaluator = Evaluator(network, images, options or EvaluationOptions(), batch_size, say)
+    evaluator = Evaluator(
+        network,
+        images,
+        options or EvaluationOptions(),
+        batch_size=batch_size,
+        workers=workers,
+        say=say,
+    )
     return evaluator.run(name)
 
 

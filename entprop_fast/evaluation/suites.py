@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,13 @@ class Sample(NamedTuple):
     labels: Tensor
 
 
+class Samples(Protocol):
+    """A suite's images."""
+
+    def __call__(self, severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
+        """Those of some severities."""
+
+
 @dataclass(frozen=True)
 class Suite:
     """Corrupted versions of a test set.
@@ -44,7 +51,7 @@ class Suite:
         kinds: those that RA is the mean of.
         extra: further ones, in no mean.
         images: how many each kind and severity has.
-        samples: gives them all, in any order.
+        samples: gives those of some severities, all by default, in any order.
         official: published files, not images made here.
         aligned: each kind and severity has the clean test images, in their order.
     """
@@ -54,19 +61,21 @@ class Suite:
     kinds: tuple[str, ...]
     extra: tuple[str, ...]
     images: int
-    samples: Callable[[], Iterator[Sample]]
+    samples: Samples
     official: bool = False
     aligned: bool = True
 
 
-def digits_suite(data: ImageSet, batch_size: int, device: torch.device) -> Suite:
+def digits_suite(
+    data: ImageSet, batch_size: int, device: torch.device, *, workers: int | None = None
+) -> Suite:
     """The ten kinds of `entprop_fast.data.corrupt`, made for 8x8 digits."""
 
-    def samples() -> Iterator[Sample]:
+    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
         first = 0
-        for images, labels in _on(data, batch_size, device):
+        for images, labels in _on(data, batch_size, device, workers):
             for kind in CORRUPTIONS:
-                for severity in SEVERITIES:
+                for severity in severities:
                     made = corrupt(images, kind, severity, first=first)
                     yield Sample(kind, severity, first, made, labels)
             first += len(labels)
@@ -89,17 +98,18 @@ def generated_suite(
     *,
     seed: int = 0,
     extra: bool = False,
+    workers: int | None = None,
 ) -> Suite:
     """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
     more = EXTRA_KINDS if extra else ()
     for kind in (*COMMON_KINDS, *more):
         check_channels(kind, data.image_shape[0])
 
-    def samples() -> Iterator[Sample]:
+    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
         first = 0
-        for images, labels in _on(data, batch_size, device):
+        for images, labels in _on(data, batch_size, device, workers):
             for kind in (*COMMON_KINDS, *more):
-                for severity in SEVERITIES:
+                for severity in severities:
                     made = common_corruption(
                         images, kind, severity, scale=scale, seed=seed, first=first
                     )
@@ -122,6 +132,8 @@ def generated_source(scale: str, seed: int) -> str:
     return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
 
 
-def _on(data: ImageSet, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in data.test_batches(batch_size):
+def _on(
+    data: ImageSet, batch_size: int, device: torch.device, workers: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in data.test_batches(batch_size, workers=workers):
         yield images.to(device), labels.to(device)

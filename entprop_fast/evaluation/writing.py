@@ -14,11 +14,9 @@ from torch import Tensor
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
 from entprop_fast.data.common_corruptions import Scale, common_corruption, to_bytes
-from entprop_fast.evaluation.official import MARKER
+from entprop_fast.evaluation.official import JPEG_QUALITY, MARKER
 from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.optional import needs
-
-_JPEG_QUALITY = 85  # of the published ImageNet-C
 
 
 def write_arrays(
@@ -115,7 +113,7 @@ def write_folders(
                 for i, pixels in enumerate(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy()):
                     path = root / kind / str(severity) / places[first + i]
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(path, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+                    Image.fromarray(pixels).save(path, "JPEG", quality=JPEG_QUALITY, optimize=True)
     _mark(root, about, complete=True)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, make_dataclass
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
     user's error or a failed run is one line on stderr; a fault of ours keeps its traceback.
     """
     try:
-        with StopSignals().installed() as signals:
+        with StopSignals().installed() as signals, _warnings_in_one_line():
             command(signals)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -43,13 +44,29 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
     return 0
 
 
-def optional_flags(record: type) -> list[Flag]:
-    """A flag for each described field of a dataclass; None means that it was not given."""
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Without the place in the source: who types a command did not write it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def optional_flags(record: type, *only: str) -> list[Flag]:
+    """A flag for each described field of a dataclass; None means that it was not given.
+
+    Args:
+        record: the dataclass.
+        only: the fields to take, all of them where none is named.
+    """
     types = value_types(record)
     return [
         optional_flag(one.name, types[one.name], one.metadata["help"])
         for one in fields(record)
-        if "help" in one.metadata
+        if "help" in one.metadata and (one.name in only or not only)
     ]
 
 

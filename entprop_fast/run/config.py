@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from entprop_fast import names
 from entprop_fast.data import AUGMENTS, LOADERS
+from entprop_fast.evaluation.options import CORRUPTION_CHOICES
 from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
 
@@ -24,6 +25,8 @@ CAPTURE_MODES = ("auto", "on", "off")
 MACHINE_SETTINGS = frozenset(
     {"device", "threads", "out", "data_dir", "capture", "loader", "workers"}
 )
+# What the scores of a run depend on, not its network: a finished one can be evaluated again.
+SCORE_SETTINGS = frozenset({"corruptions"})
 
 
 def _setting(text: str, **default: Any) -> Any:
@@ -70,6 +73,11 @@ class Config:
     schedule: str = _setting("onecycle, cosine, step or constant", default="constant")
     warmup: float = _setting("share of the run that onecycle rises for", default=0.1)
     decay_every: int = _setting("epochs between two drops of step", default=30)
+    corruptions: str = _setting(
+        "of the test images behind RA: official (in --data-dir), generated, digits or none; "
+        "auto: digits for digits, else official where they are, else generated",
+        default="auto",
+    )
     seed: int = _setting("of the weights, the split, the order and every draw", default=0)
     train_size: int | None = _setting("training images, all when left out", default=None)
     device: str = _setting("auto, cpu, cuda or cuda:N", default="auto")
@@ -139,7 +147,7 @@ def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
         for name in sorted(now.keys() | then.keys())
-        if name not in MACHINE_SETTINGS and now.get(name) != then.get(name)
+        if name not in MACHINE_SETTINGS | SCORE_SETTINGS and now.get(name) != then.get(name)
     ]
 
 
@@ -203,6 +211,7 @@ def _check(config: Config) -> None:
         "augment": AUGMENTS,
         "loader": LOADERS,
         "normalize": NORMALIZATIONS,
+        "corruptions": CORRUPTION_CHOICES,
     }
     for name, known in choices.items():
         if getattr(config, name) not in known:

@@ -48,9 +48,7 @@ class TestSet:
     @cached_property
     def labels(self) -> Tensor:
         """Of all of them, int64 ``[N]``."""
-        data = self.data
-        labels = data.test_labels if isinstance(data, ImageData) else data.test.labels
-        return labels.to(self.device)
+        return self.data.test_labels.to(self.device)
 
     def batches(self) -> Iterator[Batch]:
         """All of them in order, float images in channels_last and labels."""

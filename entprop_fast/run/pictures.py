@@ -40,14 +40,6 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     save_figure(figure, path)
 
 
-def draw_corruptions(path: Path, accuracies: Mapping[str, Sequence[float]]) -> None:
-    """Heat map of accuracy (percent), kind of corruption by severity 1 to 5."""
-    values = np.array(list(accuracies.values()))  # [kinds, severities]
-    severities = [str(i + 1) for i in range(values.shape[1])]
-    title = f"accuracy (%), RA {values.mean():.1f}"
-    draw_heat_map(path, accuracies, severities, title=title, xlabel="severity")
-
-
 def draw_heat_map(
     path: Path,
     percent: Mapping[str, Sequence[float]],

@@ -8,12 +8,14 @@ from rich.table import Table
 
 from entprop_fast.data import SEVERITIES
 
+NOTHING = "–"  # where there is no number
+
 
 def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
-    """A table with a column for each key; floats with one decimal, or two for `cost`."""
+    """A column for each key; floats with one decimal, or two for `cost`; None is a dash."""
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, justify="right" if isinstance(rows[0][name], float) else "left")
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table
@@ -33,6 +35,8 @@ def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
 
 
 def _cell(name: str, value: object) -> str:
+    if value is None:
+        return NOTHING
     if not isinstance(value, float):
         return str(value)
     return f"{value:.2f}" if name.startswith("cost") else f"{value:.1f}"

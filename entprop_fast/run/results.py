@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from entprop_fast import metrics, reference
+from entprop_fast import reference
+from entprop_fast.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.evaluation.choose import choose_suite
+from entprop_fast.evaluation.pictures import draw_heat_map_of
+from entprop_fast.evaluation.suites import Suite
 from entprop_fast.methods import create_method
 from entprop_fast.run import pictures, run_folder
 from entprop_fast.run.deploy import plain_copy, save_deployable
@@ -21,22 +24,24 @@ EXAMPLES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Accuracies in percent; `corruptions` holds severities 1 to 5 of each kind."""
+class Summary:
+    """What ``summary.json`` holds.
 
-    sa: float
-    ra: float
-    hscore: float
-    corruptions: dict[str, list[float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary(Scores):
-    """What ``summary.json`` holds; `cost` is in passes over the training images.
-
-    `captured`: steps ran as a CUDA graph.
+    Attributes:
+        sa: accuracy on clean test images, in percent.
+        ra: plain mean over kinds and severities of corruption; None where none were tested.
+        hscore: harmonic mean of the two; None likewise.
+        corruptions: kind to accuracies of severities 1 to 5, in percent.
+        corruption_source: where the corrupted images come from, empty where there are none.
+        cost: passes over the training images.
+        captured: steps ran as a CUDA graph.
     """
 
+    sa: float
+    ra: float | None
+    hscore: float | None
+    corruptions: dict[str, list[float]]
+    corruption_source: str
     method: str
     arch: str
     dataset: str
@@ -52,62 +57,49 @@ class Summary(Scores):
     folder: str
 
 
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int) -> Scores:
-    """SA, RA and Hscore of a network through the norms it is routed to, the main ones by default.
+def open_suite(trainer: Trainer) -> Suite | None:
+    """The corrupted images that the run will be scored on, or None; official ones are checked.
 
-    Args:
-        model: on the images' device.
-        images: clean test images ``[N, C, H, W]`` in [0, 1].
-        labels: int64 ``[N]``.
-        batch_size: images in a forward pass; changes nothing but speed and memory.
+    Raises:
+        ValueError, FileNotFoundError: as `entprop_fast.evaluation.choose.choose_suite`.
     """
-    sa = metrics.accuracy(model, images, labels, batch_size)
-    robust = metrics.robust_accuracy(model, images, labels, batch_size=batch_size)
-    return _scores(sa, robust)
-
-
-def evaluate_batches(
-    model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
-) -> Scores:
-    """`evaluate` for images that are read in batches; `batches()` gives them anew, twice.
-
-    Args:
-        model: on the images' device.
-        batches: clean test images ``[B, C, H, W]`` in [0, 1] and labels int64 ``[B]``.
-    """
-    return _scores(
-        metrics.accuracy_over(model, batches()), metrics.robust_accuracy_over(model, batches())
-    )
-
-
-def _scores(sa: float, robust: Mapping[str, Sequence[float]]) -> Scores:
-    values = [value for severities in robust.values() for value in severities]
-    ra = sum(values) / len(values)
-    return Scores(
-        sa=100 * sa,
-        ra=100 * ra,
-        hscore=100 * metrics.hscore(sa, ra),
-        corruptions={
-            kind: [100 * one for one in severities] for kind, severities in robust.items()
-        },
+    return choose_suite(
+        trainer.images,
+        _evaluation(trainer),
+        trainer.device,
+        workers=trainer.config.workers,
+        say=trainer.reporter.say,
     )
 
 
 def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary:
-    """Evaluate a trained run and write the rest of its folder."""
+    """Evaluate a trained run, as the evaluate command would, and write the rest of its folder."""
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
-    scores = evaluate_batches(deployed, trainer.test.batches)
+    scores = evaluate_model(
+        deployed,
+        images,
+        _evaluation(trainer),
+        name=config.method,
+        workers=config.workers,
+        say=trainer.reporter.say,
+    )
+    (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
     if draw:
         pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
-        pictures.draw_corruptions(folder / run_folder.CORRUPTIONS, scores.corruptions)
+        if scores.corruptions:
+            draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
         _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
     size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
     summary = Summary(
-        **asdict(scores),
+        sa=scores.sa,
+        ra=scores.ra,
+        hscore=scores.hscore,
+        corruptions=scores.corruptions,
+        corruption_source=scores.corruption_source,
         method=config.method,
         arch=config.arch,
         dataset=images.name,
@@ -124,6 +116,11 @@ def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary
     )
     write_json(folder / run_folder.SUMMARY, asdict(summary))
     return summary
+
+
+def _evaluation(trainer: Trainer) -> EvaluationOptions:
+    config = trainer.config
+    return EvaluationOptions(corruptions=config.corruptions, official_dir=config.data_dir)
 
 
 def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:

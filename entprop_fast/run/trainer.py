@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from entprop_fast import checkpoint, metrics
-from entprop_fast.data import ImageData, ImageSet, UnreadableImage
+from entprop_fast.data import ImageSet, UnreadableImage
+from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
 from entprop_fast.run import criteria, recipe, signatures
 from entprop_fast.run.config import Config
@@ -31,8 +32,6 @@ from entprop_fast.run.run_folder import Row, RunFolder
 from entprop_fast.run.signals import StopSignals
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
-EVALUATION_BATCH = 500
-FILES_BATCH = 100  # images of 224 pixels take 49 times the memory of CIFAR's
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
 
@@ -71,7 +70,7 @@ class Trainer:
         self.test = TestSet(
             images,
             self.device,
-            batch_size=EVALUATION_BATCH if isinstance(images, ImageData) else FILES_BATCH,
+            batch_size=usual_batch_size(images),
             workers=config.workers,
         )
         self.method_options = criteria.keywords(config.options, self.spec.num_classes, self.device)
@@ -252,8 +251,8 @@ class Trainer:
 
     def _row(self) -> Row:
         seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
-        train_accuracy = 100 * metrics.accuracy_over(self.model, seen)
-        sa = 100 * metrics.accuracy_over(self.model, self.test.batches())
+        train_accuracy = 100 * metrics.accuracy(self.model, seen)
+        sa = 100 * metrics.accuracy(self.model, self.test.batches())
         return {
             "epoch": self.epoch + 1,
             "step": self.step,

@@ -17,7 +17,7 @@ from entprop_fast.run.trainer import Trainer
 from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.measures import gini
-from entprop_fast.studies.runs import Probe, Settings, run_grid
+from entprop_fast.studies.runs import Probe, Settings, run_grid, source_of
 
 BASELINE = "random"
 # Hooks on the optimiser, which count, cannot be replayed.
@@ -87,7 +87,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         name: np.mean([sorted(one, reverse=True) for one in found], axis=0).tolist()
         for name, found in counts.items()
     }
-    return Table(rows, {"curves": curves})
+    return Table(rows, {"curves": curves}, source_of(records))
 
 
 def _top_share(counts: Sequence[int]) -> float:

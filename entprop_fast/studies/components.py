@@ -10,7 +10,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import against_baseline, baseline_of
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.runs import Settings, run_grid
-from entprop_fast.studies.sweep import draw_scores, score_rows
+from entprop_fast.studies.sweep import draw_scores, score_table
 
 BASELINE = "vanilla"
 # Without the free step the selected rows go through the auxiliary norms as they are.
@@ -25,7 +25,7 @@ VARIANTS: dict[str, Settings] = {
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """Every combination."""
-    return Table(score_rows(run_grid(options, VARIANTS, reporter), BASELINE))
+    return score_table(run_grid(options, VARIANTS, reporter), BASELINE)
 
 
 def sentence(rows: Sequence[Row]) -> str:

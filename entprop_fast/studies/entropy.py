@@ -18,8 +18,8 @@ from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, cell, count_epochs, number
-from entprop_fast.studies.network import perturbed
-from entprop_fast.studies.runs import Probe, run_grid
+from entprop_fast.studies.network import perturbed, radius
+from entprop_fast.studies.runs import Probe, run_grid, source_of
 
 KINDS = ("unselected", "selected", "mixed", "perturbed")
 BASELINE = "unselected"
@@ -41,7 +41,8 @@ class Entropies(Probe):
         """Measure all kinds."""
         trainer, options = self.trainer, self.trainer.config.options
         generator = torch.Generator(trainer.device).manual_seed(epoch)
-        k, beta, eps = (float(options[name]) for name in ("k", "mixup", "eps"))
+        k, beta = (float(options[name]) for name in ("k", "mixup"))
+        eps = radius(trainer.method)
         found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for images, labels in trainer.loader.epoch(epoch - 1):
             clean = self._entropy(images)
@@ -66,7 +67,8 @@ class Entropies(Probe):
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """EntProp as the recipe has it."""
-    records = run_grid(options, {"entprop": {"method": "entprop"}}, reporter, Entropies)["entprop"]
+    grid = run_grid(options, {"entprop": {"method": "entprop"}}, reporter, Entropies)
+    records = grid["entprop"]
     curves = {kind: [record["seen"][kind] for record in records] for kind in KINDS}
     means = {kind: [statistics.fmean(curve) for curve in curves[kind]] for kind in KINDS}
     average = {
@@ -80,7 +82,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         row["whole run"] = statistics.fmean(means[kind])
         lead = paired(means[kind], means[BASELINE], comparisons=len(KINDS) - 1).cells()
         rows.append(row | (NO_CELLS if kind == BASELINE else lead))
-    return Table(rows, {"curves": average})
+    return Table(rows, {"curves": average}, source_of(grid))
 
 
 def sentence(rows: Sequence[Row]) -> str:

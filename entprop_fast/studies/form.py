@@ -59,6 +59,7 @@ class Table(NamedTuple):
 
     rows: list[Row]
     points: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to the default)
+    source: str = ""  # of the corrupted images behind RA
 
 
 class Result(NamedTuple):
@@ -67,6 +68,7 @@ class Result(NamedTuple):
     rows: list[Row]
     figure: Figure
     sentence: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Study:
         table = self.measure(options, reporter or Reporter.quiet())
         figure = Figure(figsize=(9, 4), layout="constrained")
         self.draw(figure, table)
-        return Result(table.rows, figure, self.sentence(table.rows))
+        return Result(table.rows, figure, self.sentence(table.rows), table.source)
 
 
 def write(result: Result, study: Study, options: Options) -> None:
@@ -107,6 +109,8 @@ def write(result: Result, study: Study, options: Options) -> None:
         "seeds": list(options.seeds),
         "train_size": options.train_size,
         "epochs": options.epochs,
+        **options.overrides,
+        "corruption_source": result.source,
     }
     record = {
         "study": study.name,
@@ -117,8 +121,9 @@ def write(result: Result, study: Study, options: Options) -> None:
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / TABLE_JSON, text.encode())
-    page = f"# {study.name}\n\n{study.help}\n\n{markdown(result.rows)}\n\n{result.sentence}\n"
-    write_atomically(options.out / TABLE_MARKDOWN, page.encode())
+    parts = (f"# {study.name}", study.help, markdown(result.rows), result.sentence)
+    page = "\n\n".join((*parts, f"Corruptions: {result.source}."))
+    write_atomically(options.out / TABLE_MARKDOWN, f"{page}\n".encode())
     buffer = io.BytesIO()
     result.figure.savefig(buffer, format="png", dpi=110)
     write_atomically(options.out / PICTURE, buffer.getvalue())

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entprop_fast.methods import EntProp, Method
 from entprop_fast.modes import evaluating
+
+
+def radius(method: Method) -> float:
+    """EntProp's resolved one, in image units: its option is None where a recipe leaves it out."""
+    if not isinstance(method, EntProp):
+        raise TypeError(f"{type(method).__name__} is not EntProp")
+    return float(method.eps)
 
 
 def perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
@@ -45,6 +54,15 @@ def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         hook.remove()
     return read[0].flatten(1), logits
+
+
+def features_of(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`features` of images that come in batches: features, logits and labels of all of them."""
+    found = [(*features(model, images), labels) for images, labels in batches]
+    read, logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return read, logits, labels
 
 
 def features_by_layer(model: nn.Module, images: Tensor) -> dict[str, Tensor]:

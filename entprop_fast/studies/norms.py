@@ -21,8 +21,8 @@ from entprop_fast.studies.differences import (
 )
 from entprop_fast.studies.form import Cell, Options, Row, Study, Table, count_epochs, number
 from entprop_fast.studies.measures import linear_separability, projection
-from entprop_fast.studies.network import features_by_layer, perturbed
-from entprop_fast.studies.runs import Probe, Record, Settings, run_grid
+from entprop_fast.studies.network import features_by_layer, perturbed, radius
+from entprop_fast.studies.runs import Probe, Record, Settings, run_grid, source_of
 from entprop_fast.studies.sweep import column
 
 VARIANTS: dict[str, Settings] = {
@@ -55,10 +55,20 @@ class Norms(Probe):
     def seen(self) -> Any:
         """Drifts by kind and layer; separability by layer; the last layer in the plane."""
         trainer = self.trainer
-        eps = float(trainer.config.options["eps"])
-        images, labels = trainer.test.images, trainer.test.labels
-        clean = features_by_layer(trainer.model, images)
-        moved = features_by_layer(trainer.model, perturbed(trainer.model, images, labels, eps))
+        eps = radius(trainer.method)
+        parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        for images, labels in trainer.test.batches():
+            moving = perturbed(trainer.model, images, labels, eps)
+            parts.append(
+                (
+                    features_by_layer(trainer.model, images),
+                    features_by_layer(trainer.model, moving),
+                )
+            )
+        clean, moved = (
+            {name: torch.cat([one[name] for one in half]) for name in half[0]}
+            for half in zip(*parts, strict=True)
+        )
         last = list(clean)[-1]
         plane = projection(torch.cat([clean[last][:SHOWN], moved[last][:SHOWN]]))
         return {
@@ -109,7 +119,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         rows += _drift_rows(kind, dual)
     planes = {name: found[0]["seen"]["plane"] for name, found in records.items()}
     curves = {kind: _mean_curves(dual, kind) for kind in DRIFTS}
-    return Table(rows, {"curves": curves, "planes": planes})
+    return Table(rows, {"curves": curves, "planes": planes}, source_of(records))
 
 
 def _separability(records: Sequence[Record], layer: str) -> list[float]:

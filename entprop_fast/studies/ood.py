@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from entprop_fast import reference
-from entprop_fast.data import CORRUPTIONS, corrupt
+from entprop_fast.data import channels_last
 from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.results import open_suite
 from entprop_fast.studies import measures
 from entprop_fast.studies.differences import against_baseline, counted, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, number
-from entprop_fast.studies.network import features
-from entprop_fast.studies.runs import Probe, run_grid
+from entprop_fast.studies.network import features, features_of
+from entprop_fast.studies.runs import Probe, run_grid, source_of
 
 SHARE = 0.2  # of the clean images
 SEVERITY = 3
@@ -44,13 +46,12 @@ class Detectors(Probe):
     def seen(self) -> Any:
         """AUROC and FPR95 by detector; distances of both groups by corruption."""
         trainer = self.trainer
-        model, images = trainer.model, trainer.test.images
-        shifted = {
-            kind: features(model, corrupt(images[1::2], kind, SEVERITY)) for kind in CORRUPTIONS
-        }
-        train_images, train_labels = trainer.loader.first(trainer.loader.size)
-        train, _ = features(model, train_images)
-        clean, logits = features(model, images[::2])
+        model, loader = trainer.model, trainer.loader
+        shifted = self._shifted()
+        train, _, train_labels = features_of(
+            model, loader.first_batches(loader.size, trainer.test.batch_size)
+        )
+        clean, logits = (one[::2] for one in features_of(model, trainer.test.batches())[:2])
         found = torch.cat([clean, *(one for one, _ in shifted.values())])
         all_logits = torch.cat([logits, *(one for _, one in shifted.values())])
         to_train = measures.distance_to_set(clean, train)
@@ -91,6 +92,22 @@ class Detectors(Probe):
         }
         return {"detectors": detected, "distances": distances}
 
+    def _shifted(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Features and logits of the odd test images under every kind of corruption behind RA."""
+        trainer = self.trainer
+        suite = open_suite(trainer)
+        assert suite is not None  # a study refuses to go without
+        batches: dict[str, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in suite.kinds}
+        for kind, _, first, images, labels in suite.samples((SEVERITY,)):
+            if kind in batches and len(labels) + first % 2 > 1:
+                odd = images[1 - first % 2 :: 2].to(trainer.device)
+                batches[kind].append(features(trainer.model, channels_last(odd)))
+        found = {}
+        for kind, parts in batches.items():
+            read, logits = zip(*parts, strict=True)
+            found[kind] = torch.cat(read), torch.cat(logits)
+        return found
+
 
 def _both(group: str, scores: measures.Array, positive: Any) -> dict[str, float]:
     return {
@@ -101,16 +118,18 @@ def _both(group: str, scores: measures.Array, positive: Any) -> dict[str, float]
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """A plainly trained network: the question is about images, not about a method."""
-    records = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)["vanilla"]
+    grid = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)
+    records = grid["vanilla"]
     rows: list[Row] = []
     for name in DETECTORS:
         seen = [record["seen"]["detectors"][name] for record in records]
         rows.append(_row(name, seen, "AUROC", len(DETECTORS)))
-    for kind in CORRUPTIONS:
+    kinds = list(records[0]["seen"]["distances"])
+    for kind in kinds:
         by_group = [record["seen"]["distances"][kind] for record in records]
         seen = [{f"{DISTANCE} {group}": one[group] for group in one} for one in by_group]
-        rows.append(_row(f"to {kind}", seen, DISTANCE, len(CORRUPTIONS)))
-    return Table(rows)
+        rows.append(_row(f"to {kind}", seen, DISTANCE, len(kinds)))
+    return Table(rows, source=source_of(grid))
 
 
 def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str, comparisons: int) -> Row:

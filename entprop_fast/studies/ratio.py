@@ -10,7 +10,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import against_baseline, baseline_of
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.runs import run_grid
-from entprop_fast.studies.sweep import draw_scores, score_rows
+from entprop_fast.studies.sweep import draw_scores, score_table
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 BASELINE = "k=0.2"
@@ -19,7 +19,7 @@ BASELINE = "k=0.2"
 def measure(options: Options, reporter: Reporter) -> Table:
     """EntProp with n = 1 at every share."""
     variants = {f"k={k:g}": {"k": k, "n": 1} for k in SHARES}
-    return Table(score_rows(run_grid(options, variants, reporter), BASELINE))
+    return score_table(run_grid(options, variants, reporter), BASELINE)
 
 
 def sentence(rows: Sequence[Row]) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 
 from rich.console import Console
 
+from entprop_fast.data.prefetch import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run import recipe
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
-from entprop_fast.run.errors import RunFailed, bad_input
+from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import write_json
 from entprop_fast.run.trainer import Trainer, resolve_device
@@ -96,11 +97,17 @@ def run_grid(
     return {name: [next(records) for _ in options.seeds] for name in variants}
 
 
+def source_of(records: Mapping[str, Sequence[Record]]) -> str:
+    """Where the corrupted images of a grid's runs come from; they agree."""
+    return str(next(iter(records.values()))[0]["corruption_source"])
+
+
 def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[Record]:
     """The records of `runs`, in their order; those that the folder holds are not trained again.
 
     Raises:
-        UsageError: settings or data that cannot be used.
+        UsageError: settings or data that cannot be used, or runs of the folder that were scored on
+            other corrupted images than the rest.
         RunFailed: a loss became NaN or infinite, or a process was killed.
     """
     with bad_input():
@@ -119,7 +126,20 @@ def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[R
             f"{done}/{len(missing)}  {called[folder] or record['method']}, seed {record['seed']}: "
             f"Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
         )
-    return [_read(config.folder) for config in configs]
+    records = {config.folder: _read(config.folder) for config in configs}
+    _check_sources(records)
+    return [records[config.folder] for config in configs]
+
+
+def _check_sources(records: Mapping[Path, Record]) -> None:
+    """Refuse a table of runs that were scored on different corrupted images."""
+    of_source = {record["corruption_source"]: folder for folder, record in records.items()}
+    if len(of_source) > 1:
+        seen = "; ".join(f"{folder}: {source}" for source, folder in of_source.items())
+        raise UsageError(
+            f"one table needs one set of corrupted images, not several ({seen}): name one with "
+            "--corruptions, or remove the runs that saw the others"
+        )
 
 
 def _config(options: Options, run: Run) -> Config:
@@ -134,6 +154,8 @@ def _config(options: Options, run: Run) -> Config:
         "threads": 1,
     }
     config = recipe.resolve(options.recipe, **given)
+    if config.corruptions == "none":
+        raise ValueError("corruptions = none: a study compares Hscores, which need some")
     decides = {k: v for k, v in asdict(config).items() if k not in MACHINE_SETTINGS}
     decides["probe"] = repr(run.probe)  # a class, or a partial of one and its arguments
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
@@ -141,12 +163,17 @@ def _config(options: Options, run: Run) -> Config:
     return replace(config, out=str(folder))
 
 
-def _trained(work: list[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
+def _trained(work: Sequence[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
     """Train; yields each run's folder once it is done."""
     with bad_input():
         on_cpu = resolve_device(options.device).type == "cpu"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = options.workers or (cores if on_cpu else 1) or 1
+    readers = workers_of_each(max(1, min(workers, len(work))))
+    work = [
+        (config if config.workers is not None else replace(config, workers=readers), probe)
+        for config, probe in work
+    ]
     if min(workers, len(work)) <= 1:
         yield from (_train(*one) for one in work)
         return

@@ -18,7 +18,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import against_baseline
 from entprop_fast.studies.form import Options, Row, Study, Table, number
 from entprop_fast.studies.measures import jaccard
-from entprop_fast.studies.runs import Probe, Record, run_grid
+from entprop_fast.studies.runs import Probe, Record, run_grid, source_of
 from entprop_fast.studies.sweep import error_bars, score_rows
 
 ARCHS = ("wrn10_0.5", "wrn16_0.5", "wrn10_1")  # the second is deeper, the third wider
@@ -78,7 +78,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         for row in score_rows(found, BASELINE, comparisons=comparisons):
             overlap = _overlap(found[BASELINE], str(row["variant"]))
             rows.append({"arch": arch, **row, "overlap": overlap})
-    return Table(rows)
+    return Table(rows, source=source_of(records))
 
 
 def _overlap(records: Sequence[Record], score: str) -> float:

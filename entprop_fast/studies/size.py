@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from entprop_fast.data import load
 from entprop_fast.run import recipe
-from entprop_fast.run.errors import UsageError
+from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import against_baseline
 from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
-from entprop_fast.studies.runs import Settings, run_grid
+from entprop_fast.studies.runs import Settings, run_grid, source_of
 from entprop_fast.studies.sweep import column, error_bars, score_rows
 
 METHODS = ("vanilla", "mixup", "mixprop", "fast_advprop", "advprop", "entprop", "free_at")
@@ -25,10 +25,11 @@ MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 def measure(options: Options, reporter: Reporter) -> Table:
     """Every method at every size."""
     sizes = _sizes(options)
-    config = recipe.resolve(options.recipe, epochs=options.epochs)
+    config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
     batch = config.batch_size
     # Free training's replays are passes too: it gets the epochs that plain training's cost.
-    replays = int(recipe.resolve(options.recipe, method="free_at").options["replays"])
+    free = recipe.resolve(options.recipe, method="free_at", **options.overrides)
+    replays = int(free.options["replays"])
     epochs = {"free_at": max(1, round(config.epochs / replays))}
     variants: dict[str, Settings] = {
         f"{method}/{size}": {
@@ -48,12 +49,13 @@ def measure(options: Options, reporter: Reporter) -> Table:
         for row in score_rows(found, BASELINE, comparisons=comparisons):
             gap = statistics.fmean(column(found[str(row["variant"])], "gap"))
             rows.append({"images": size, **row, "gap": gap})
-    return Table(rows)
+    return Table(rows, source=source_of(records))
 
 
 def _sizes(options: Options) -> list[int]:
-    config = recipe.resolve(options.recipe)
-    there = load(config.dataset, data_dir=options.data_dir).num_train
+    with bad_input():
+        config = recipe.resolve(options.recipe, **options.overrides)
+        there = load(config.dataset, data_dir=options.data_dir).num_train
     middle = options.train_size or there // 2
     sizes = [round(multiple * middle) for multiple in MULTIPLES]
     if sizes[-1] > there:

@@ -11,7 +11,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import against_baseline, baseline_of
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.runs import run_grid
-from entprop_fast.studies.sweep import draw_scores, score_rows
+from entprop_fast.studies.sweep import draw_scores, score_table
 
 COUNTS = (1, 2, 3, 4, 5)
 SHARE = 0.6
@@ -23,12 +23,14 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
     A step as long as the radius would find nothing more to do after the first.
     """
-    eps = recipe.resolve(options.recipe, method="entprop").options.get("eps", 1 / 255)
+    eps = recipe.resolve(options.recipe, method="entprop", **options.overrides).options.get(
+        "eps", 1 / 255
+    )
     variants = {
         f"n={n}": {"method": "entprop", "k": SHARE, "n": n, "eps": eps, "alpha": float(eps) / n}
         for n in COUNTS
     }
-    return Table(score_rows(run_grid(options, variants, reporter), BASELINE))
+    return score_table(run_grid(options, variants, reporter), BASELINE)
 
 
 def sentence(rows: Sequence[Row]) -> str:

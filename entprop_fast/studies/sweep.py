@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from entprop_fast.studies.differences import NO_CELLS, paired
-from entprop_fast.studies.form import Row, number
-from entprop_fast.studies.runs import Record
+from entprop_fast.studies.form import Row, Table, number
+from entprop_fast.studies.runs import Record, source_of
 
 _MARKERS = "osD"  # of the first ten rows, the second, ...
 
@@ -43,6 +43,11 @@ def score_rows(
             }
         )
     return rows
+
+
+def score_table(records: Mapping[str, Sequence[Record]], baseline: str) -> Table:
+    """`score_rows` as a whole table."""
+    return Table(score_rows(records, baseline), source=source_of(records))
 
 
 def column(records: Sequence[Record], name: str) -> list[float]:

@@ -19,7 +19,7 @@ from entprop_fast.run.trainer import Trainer, resolve_amp
 from entprop_fast.studies.differences import against_baseline, baseline_of
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.runs import MakeProbe, Probe, Settings, run_grid
-from entprop_fast.studies.sweep import draw_scores, score_rows
+from entprop_fast.studies.sweep import draw_scores, score_table
 
 # Rows and their gradients [m, C, H, W], the radius, and the source of random numbers.
 Transform = Callable[[Tensor, Tensor, float, torch.Generator | None], Tensor]
@@ -157,7 +157,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
     for name in TRANSFORMS:
         label = f"MixUp, {name}"
         variants[label], probes[label] = base, functools.partial(Replaced, rows=name)
-    return Table(score_rows(run_grid(options, variants, reporter, probes), BASELINE))
+    return score_table(run_grid(options, variants, reporter, probes), BASELINE)
 
 
 def sentence(rows: Sequence[Row]) -> str:

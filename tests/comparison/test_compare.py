@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ import pytest
 from entprop_fast import train
 from entprop_fast.checkpoint import read
 from entprop_fast.compare import main
+from entprop_fast.run.comparison import conduct, workers
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
 from entprop_fast.run.recipe import resolve
+from entprop_fast.run.signals import StopSignals
 
 from .conftest import SMALL
+
+Done = Callable[[int, Outcome], None]
 
 ROWS = ("vanilla", "entprop:score=random")
 AGAIN = ["--methods", *ROWS, "--seeds", "0", "1", *SMALL]
@@ -88,6 +93,48 @@ def test_other_settings_do_not_mix_with_the_folders(
     assert main([*AGAIN, "--lr", "0.05", "--out", str(finished)]) == 2
     assert "lr is 0.05, was 0.1" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs one after the other, without the seconds that processes need to start."""
+
+    def run_here(jobs: Sequence[Job], devices: Sequence[str], done: Done) -> None:
+        for index, job in enumerate(jobs):
+            done(index, workers._outcome(job, StopSignals()))
+
+    monkeypatch.setattr(conduct, "run_all", run_here)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_runs_of_one_table_are_scored_on_the_same_images(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    older = out / "vanilla-0/summary.json"
+    other, kept = (out / f"entprop-score=random-{seed}" / "summary.json" for seed in (0, 1))
+    before = json.loads(older.read_text())
+    source = before.pop("corruption_source")
+    older.write_text(json.dumps(before | {"ra": 1.0}))  # as a version before this one scored it
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"corruption_source": "official"}))
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    assert main([*AGAIN, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 finished runs were scored on others: evaluated again" in printed
+    assert f"corruptions behind RA: {source}" in printed
+    assert times[kept] == kept.stat().st_mtime_ns
+    assert table(out)["corruption_source"] == source
+    assert f"Corruptions: {source}." in (out / "compare.md").read_text()
+    for ours, theirs in zip(table(out)["methods"], table(finished)["methods"], strict=True):
+        assert ours["scores"] == theirs["scores"]
+    for name in ("vanilla-0/model.safetensors", "vanilla-0/metrics.jsonl"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    assert main([*AGAIN, "--corruptions", "none", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 finished runs were scored on others" in printed and "RA –  Hscore –" in printed
+    assert "Highest mean SA" in table(out)["statement"]
+    assert [run["hscore"] for row in table(out)["methods"] for run in row["runs"]] == [None] * 4
 
 
 def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from entprop_fast.data.loader import channels_last
 from entprop_fast.engine import rehearse
+from entprop_fast.evaluation import evaluate_model
 from entprop_fast.methods import METHODS
-from entprop_fast.run import results
 from entprop_fast.run.comparison.plan import Run, passes, resolve_runs
 from entprop_fast.run.comparison.variants import parse, parse_all
 from entprop_fast.run.comparison.workers import places
@@ -76,9 +76,7 @@ def test_corruptions_do_not_depend_on_what_was_drawn_before() -> None:
     scores = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        scores.append(
-            results.evaluate(trainer.model, images, trainer.test.labels[:100], batch_size=50)
-        )
+        scores.append(evaluate_model(trainer.model, (images, trainer.test.labels[:100])))
     assert scores[0] == scores[1]
 
 

@@ -10,16 +10,19 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from entprop_fast.run.comparison.conduct import source_of
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import METRICS, MethodRow, method_rows, statement
 from entprop_fast.run.comparison.statistics import Spread
 from entprop_fast.run.comparison.tables import (
-    NOTHING,
     cells,
     json_row,
+    legend,
     markdown_table,
     terminal_tables,
 )
+from entprop_fast.run.errors import UsageError
+from entprop_fast.run.report import NOTHING
 
 BASE = (70.0, 71.5, 69.2)
 GAINS = {"far": (10.0, 10.4, 9.7), "near": (0.4, -0.9, 0.6), "worse": (-8.0, -8.3, -7.9)}
@@ -101,6 +104,44 @@ def test_the_picture_follows_the_rows(tmp_path: Path) -> None:
         pictures.append(np.asarray(imread(tmp_path / f"{name}.png")))
     assert np.array_equal(pictures[0], pictures[2])
     assert not np.array_equal(pictures[0], pictures[1])
+
+
+def without_corruptions() -> list[MethodRow]:
+    found = {
+        name: {seed: run | {"ra": None, "hscore": None} for seed, run in runs.items()}
+        for name, runs in summaries().items()
+    }
+    return method_rows(found, "base")
+
+
+def test_without_corruptions_the_rows_are_compared_by_sa(tmp_path: Path) -> None:
+    found = without_corruptions()
+    assert set(found[1].scores) == {"sa"} == set(found[1].differences)
+    line = cells(found, "base")[1]
+    assert (line["SA"], line["RA"], line["Hscore"]) == ("90.3 ± 1.5", NOTHING, NOTHING)
+    assert line["SA − base's"] == "+10.0"
+    said = statement(found, "base")
+    assert "Highest mean SA: far, 90.3 %" in said and "higher: far (+10.0)" in said
+    assert "seeds with a higher SA" in legend("base", metric="sa", source="")
+    assert legend("base", metric="sa", source="").endswith("Corruptions: none.")
+    terminal_tables(found, "base")
+    json.dumps([json_row(row) for row in found], allow_nan=False)
+    widths = []
+    for name, shown in {"sa": found, "all": rows()}.items():
+        draw_comparison(tmp_path / f"{name}.png", shown, source="generated")
+        widths.append(np.asarray(imread(tmp_path / f"{name}.png")).shape[1])
+    assert widths[0] < widths[1]
+
+
+def test_one_table_has_one_source_of_corrupted_images() -> None:
+    found: dict[tuple[str, int], dict[str, str]] = {
+        ("vanilla", 0): {"corruption_source": "generated (CIFAR-C's strengths, seed 0)"},
+        ("vanilla", 1): {"corruption_source": "generated (CIFAR-C's strengths, seed 0)"},
+    }
+    assert source_of(found) == "generated (CIFAR-C's strengths, seed 0)"
+    found["entprop", 1] = {"corruption_source": "official CIFAR-10-C"}
+    with pytest.raises(UsageError, match="entprop, seed 1: official CIFAR-10-C"):
+        source_of(found)
 
 
 @pytest.mark.filterwarnings("error")

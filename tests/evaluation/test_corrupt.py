@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,24 @@ def test_written_folders_have_no_mce(tmp_path: Path) -> None:
     found = evaluate_model(Brightness(4), data, EvaluationOptions(official_dir=tmp_path))
     assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 0")
     assert found.ra is not None and found.mce is None and not found.ce
+
+
+def test_evaluate_finds_a_written_set_that_nobody_publishes(tmp_path: Path) -> None:
+    data = replace(tiny_imagenet(tmp_path), name="folder:birds", official_corruptions=None)
+    root, options = tmp_path / "birds-c", EvaluationOptions(official_dir=tmp_path)
+    cpu = torch.device("cpu")
+    write_folders(data, root, COMMON_KINDS, scale="imagenet-c", seed=4, device=cpu)
+    found = evaluate_model(Brightness(4), data, options)
+    assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 4")
+    assert found.corruption_source.endswith("), JPEG of quality 85")
+    # Not where images are to be made here, nor in place of an official set.
+    for asked in (replace(options, corruptions="generated"), replace(options, scale="cifar-c")):
+        made = evaluate_model(Brightness(4), data, asked)
+        assert made.corruption_source.startswith("generated (CIFAR-C's strengths, seed 0")
+    with pytest.raises(ValueError, match="there is no such set of folder:birds"):
+        evaluate_model(Brightness(4), data, replace(options, corruptions="official"))
+    with pytest.raises(ValueError, match=r"birds-c was made from 'folder:birds', not from"):
+        evaluate_model(Brightness(4), replace(data, name="folder:other/birds"), options)
 
 
 def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ HOSTILE = {
     "few labels": r"labels\.npy holds uint8 \(20,\); 100 whole numbers wanted",
     "label range": r"labels\.npy holds labels outside 0 \.\.\. 3",
     "labels differ": r"labels\.npy: the labels differ between severities",
-    "other order": "are not those of tiny's test images 0",
+    "other order": r"labels\.npy: the labels are not those of tiny's test images \d",
     "marker": "is not what entprop_fast.corrupt writes",
     "unfinished": "is a part of a set",
 }

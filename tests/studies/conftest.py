@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from entprop_fast import metrics
+from entprop_fast.evaluation import suites
 from entprop_fast.studies import Options
+
+KINDS = ("gaussian", "blur")
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +27,8 @@ def shared(tiny: Options, trained: Path) -> Options:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
-    """One seed, one step of 64 images an epoch, in this process, one severity."""
-    monkeypatch.setattr(metrics, "SEVERITIES", (3,))  # of 5: most of the time is evaluation
+    """One seed, one step of 64 images an epoch, in this process, two corruptions."""
+    monkeypatch.setattr(suites, "CORRUPTIONS", KINDS)  # of 10: most of the time is evaluation
     return Options(
         out=tmp_path / "study", seeds=(0,), train_size=64, epochs=2, device="cpu", workers=1
     )

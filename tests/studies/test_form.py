@@ -19,6 +19,8 @@ from entprop_fast.studies import Options
 from entprop_fast.studies.form import cell, markdown, number
 from entprop_fast.studies.runs import RECORD, Probe, Run, run_all
 
+from .conftest import KINDS
+
 PNG = b"\x89PNG\r\n"
 
 
@@ -97,7 +99,7 @@ def test_the_command_writes_and_prints(
     table = json.loads((out / "table.json").read_text())
     page = (out / "table.md").read_text()
     assert table["sentence"] in page and table["sentence"] in printed
-    assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 15
+    assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 5 + len(KINDS)
     assert [line for line in page.splitlines() if line.startswith("| k-NN ")]
     assert (out / "picture.png").read_bytes().startswith(PNG)
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from entprop_fast.data import CORRUPTIONS
 from entprop_fast.layers import DualBatchNorm2d, convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.studies import STUDIES, Options
@@ -14,6 +13,8 @@ from entprop_fast.studies.differences import Difference
 from entprop_fast.studies.form import Row, number
 from entprop_fast.studies.network import features, features_by_layer, perturbed
 from entprop_fast.studies.norms import drift
+
+from .conftest import KINDS
 
 
 def dual_norm(channels: int) -> DualBatchNorm2d:
@@ -132,9 +133,9 @@ def test_the_study_of_ood_runs(shared: Options) -> None:
     result = STUDIES["ood"].run(shared)
     assert result.sentence == STUDIES["ood"].sentence(result.rows)
     found = {str(row["variant"]): row for row in result.rows}
-    assert len(found) == 5 + len(CORRUPTIONS)
+    assert len(found) == 5 + len(KINDS)
     assert found["nearer to shifted"]["AUROC shifted"] is None
-    for kind in CORRUPTIONS:
+    for kind in KINDS:
         row = found[f"to {kind}"]
         assert row["AUROC high"] is None
         assert all(0 < number(row, f"distance {group}") < 10 for group in ("high", "random"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from entprop_fast.run import pictures
+from entprop_fast.run import pictures, results
 from entprop_fast.train import main
 
 Args = Callable[..., list[str]]
@@ -35,5 +35,6 @@ def finished(tiny: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw nothing: half of a tiny run's time, spent where nothing of it is tested."""
-    for name in ("draw_curves", "draw_corruptions", "draw_examples"):
+    monkeypatch.setattr(results, "draw_heat_map_of", lambda *args: None)
+    for name in ("draw_curves", "draw_examples"):
         monkeypatch.setattr(pictures, name, lambda *args: None)

@@ -52,7 +52,8 @@ def test_the_heat_map_grows_with_the_kinds(tmp_path: Path) -> None:
     heights = []
     for kinds in (1, 10):
         accuracies = {f"kind {i}": [90.0, 80.0, 70.0, 60.0, 5.0] for i in range(kinds)}
-        pictures.draw_corruptions(tmp_path / "map.png", accuracies)
+        severities = ["1", "2", "3", "4", "5"]
+        pictures.draw_heat_map(tmp_path / "map.png", accuracies, severities, title="accuracy")
         heights.append(pixels(tmp_path / "map.png").shape[0])
     assert heights[0] < heights[1]
 

@@ -125,7 +125,7 @@ def test_stopped_in_the_final_evaluation(finished: Path, tiny: Args, tmp_path: P
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            results, "evaluate_batches", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+            results, "evaluate_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
         )
         assert train.main(tiny(out)) == 143
     assert not (out / "summary.json").exists()

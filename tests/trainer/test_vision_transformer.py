@@ -10,6 +10,7 @@ import torch
 
 from entprop_fast import metrics, train
 from entprop_fast.data import load
+from entprop_fast.evaluation import suites
 from entprop_fast.layers import DualLayerNorm
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 
@@ -21,7 +22,7 @@ ARCH = "timm:vit_tiny_patch16_224,img_size=8,patch_size=4"
 def test_vit_tiny_trains_an_epoch_on_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "SEVERITIES", (3,))  # of 5: most of the time is evaluation
+    monkeypatch.setattr(suites, "CORRUPTIONS", ("blur",))  # most of the time is evaluation
     out = tmp_path / "vit"
     arguments = ["--arch", ARCH, "--method", "entprop", "--epochs", "1", "--train-size", "128"]
     optimizer = ["--optimizer", "adamw", "--lr", "1e-3"]
@@ -36,5 +37,5 @@ def test_vit_tiny_trains_an_epoch_on_digits(
     assert isinstance(spec, NetworkSpec) and spec.arch == ARCH
     assert not any(isinstance(module, DualLayerNorm) for module in plain.modules())
     images = load("digits", seed=0)
-    sa = metrics.accuracy(plain, images.test_images, images.test_labels, 500)
+    sa = metrics.accuracy(plain, [(images.test_images, images.test_labels)])
     assert summary["sa"] == pytest.approx(100 * sa)

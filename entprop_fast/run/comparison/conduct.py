@@ -31,6 +31,9 @@ def conduct(
 ) -> tuple[Summaries, Failures]:
     """Do every run whose folder does not hold its summary yet; all of them to `overwrite`.
 
+    Finished runs that were scored on other corrupted images than the rest will be are evaluated
+    again, so that no table mixes two sources.
+
     Args:
         runs: from `resolve_runs`.
         devices: of the processes that do them, from `places`.
@@ -47,6 +50,8 @@ def conduct(
     """
     found = {} if overwrite else {run.key: plan.finished_summary(run) for run in runs}
     summaries = {key: summary for key, summary in found.items() if summary is not None}
+    if stale := _other_images(runs, summaries, reporter):
+        summaries = {key: one for key, one in summaries.items() if key not in stale}
     pending = [run for run in runs if run.key not in summaries]
     representative = {run.variant: run.config for run in reversed(pending)}
     costs = {name: _passes(name, config) for name, config in representative.items()}
@@ -78,6 +83,37 @@ def conduct(
     return summaries, failures
 
 
+def _other_images(runs: Sequence[Run], summaries: Summaries, reporter: Reporter) -> set[Key]:
+    """The finished runs whose corrupted images are not those that a run would see now.
+
+    Where nothing is left to do and all agree, no data set is opened for that.
+    """
+    sources = {summary["corruption_source"] for summary in summaries.values()}
+    if len(summaries) == len(runs) and len(sources) == 1 and None not in sources:
+        return set()
+    source = plan.corruption_source(runs[0].config)
+    reporter.say(f"corruptions: {source or 'none'}")
+    stale = {key for key, one in summaries.items() if one["corruption_source"] != source}
+    if stale:
+        reporter.say(f"{len(stale)} finished runs were scored on others: evaluated again")
+    return stale
+
+
+def source_of(summaries: Summaries) -> str:
+    """Where the corrupted images of all these runs come from; empty for none.
+
+    Raises:
+        UsageError: they do not agree.
+    """
+    of_source: dict[str, Key] = {}
+    for key, summary in summaries.items():
+        of_source.setdefault(summary["corruption_source"], key)
+    if len(of_source) > 1:
+        seen = "; ".join(f"{v}, seed {s}: {one or 'none'}" for one, (v, s) in of_source.items())
+        raise UsageError(f"one table needs one set of corrupted images, not several ({seen})")
+    return next(iter(of_source), "")
+
+
 def table_of(
     runs: Sequence[Run], summaries: Summaries, failures: Failures, baseline: str
 ) -> list[MethodRow]:
@@ -99,7 +135,7 @@ def document(
 ) -> None:
     """Write ``compare.json``, ``compare.md`` and, once a run has finished, ``compare.png``."""
     baseline = settings["baseline"]
-    said = results.statement(table, baseline)
+    said, source = results.statement(table, baseline), source_of(summaries)
     configs = {run.variant: run.config for run in runs}
     methods = [
         tables.json_row(row)
@@ -112,15 +148,20 @@ def document(
         for row in table
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / JSON, {**settings, "methods": methods, "statement": said})
-    picture = f"![SA against RA, Hscore against cost]({PICTURE})" if summaries else ""
+    write_json(
+        folder / JSON,
+        {**settings, "corruption_source": source, "methods": methods, "statement": said},
+    )
+    picture = f"![scores and their cost]({PICTURE})" if summaries else ""
     heading = f"# {settings['dataset']}, {settings['arch']}: equal {settings['budget']}"
     written = tables.markdown_table(table, baseline)
-    parts = (heading, picture, written, said, tables.legend(baseline))
+    metric = results.compared_metric(table)
+    legend = tables.legend(baseline, metric=metric, source=source)
+    parts = (heading, picture, written, said, legend)
     text = "\n\n".join(part for part in parts if part)
     write_atomically(folder / MARKDOWN, f"{text}\n".encode())
     if summaries:
-        draw_comparison(folder / PICTURE, table)
+        draw_comparison(folder / PICTURE, table, source=source)
 
 
 def _passes(variant: str, config: Config) -> float:
@@ -141,7 +182,9 @@ def _check_folder(pending: Sequence[Run]) -> None:
 def _said(outcome: Outcome) -> str:
     if outcome.summary is None:
         return f"failed: {outcome.error}"
-    scores = (f"{name} {outcome.summary[key]:.1f}" for key, name in tables.HEADINGS.items())
+    scores = (
+        f"{name} {tables.percent(outcome.summary[key])}" for key, name in results.HEADINGS.items()
+    )
     return f"{'  '.join(scores)}  {outcome.summary['seconds']:.1f} s"
 
 

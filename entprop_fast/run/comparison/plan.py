@@ -20,6 +20,7 @@ from entprop_fast.run import recipe, run_folder
 from entprop_fast.run.comparison.variants import Variant, options_of
 from entprop_fast.run.config import OPTION_NAMES, Config, Value, differences
 from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.results import open_suite
 from entprop_fast.run.trainer import Trainer
 
 BUDGETS = ("epochs", "passes")
@@ -132,8 +133,23 @@ def passes(config: Config) -> float:
     return cost
 
 
+def corruption_source(config: Config) -> str:
+    """Where the corrupted images that the run is scored on would come from; empty for none.
+
+    Raises:
+        UsageError: data, or an official set, that is missing or broken.
+    """
+    trainer = rehearse(config, step=False)
+    with bad_input():
+        suite = open_suite(trainer)
+    return "" if suite is None else suite.source
+
+
 def finished_summary(run: Run) -> dict[str, Any] | None:
     """What the run's folder says it scored; None where it is not finished.
+
+    Its ``corruption_source`` is None where the folder does not say, as older ones do not, and where
+    it was scored with another choice of ``corruptions`` than the run's.
 
     Raises:
         UsageError: the folder holds a run of other settings.
@@ -148,7 +164,10 @@ def finished_summary(run: Run) -> dict[str, Any] | None:
             f"{folder} holds a run of other settings ({'; '.join(different)}): name another --out, "
             "or replace all runs with --overwrite"
         )
-    return read_summary(folder)
+    summary = read_summary(folder)
+    if summary is not None and saved.corruptions != run.config.corruptions:
+        summary["corruption_source"] = None
+    return summary
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
@@ -157,8 +176,9 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
         summary = json.loads((folder / run_folder.SUMMARY).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    usable = isinstance(summary, dict) and all(name in summary for name in _NEEDED)
-    return summary if usable else None
+    if not isinstance(summary, dict) or not all(name in summary for name in _NEEDED):
+        return None
+    return {"corruption_source": None} | summary
 
 
 def _config(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from entprop_fast.run.comparison.results import MethodRow
+from entprop_fast.run.comparison.results import HEADINGS, MethodRow, compared_metric
 from entprop_fast.run.pictures import save_figure
 
 MARGIN = 2.0  # percent of accuracy around the points
@@ -19,15 +19,23 @@ COST_MARGIN = 1.2  # times the cost, to both sides of the points
 _MARKERS = "osD^vP*X<>"
 
 
-def draw_comparison(path: Path, rows: Sequence[MethodRow]) -> None:
-    """SA against RA over contours of equal Hscore, and Hscore against cost; bars: deviations."""
-    shown = [row for row in rows if row.scores]
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _draw_accuracies(left, shown)
-    _draw_costs(right, shown)
+def draw_comparison(path: Path, rows: Sequence[MethodRow], *, source: str = "") -> None:
+    """SA against RA over contours of equal Hscore, and Hscore against cost; bars: deviations.
+
+    Where no corruption was tested, SA against cost alone. `source` says where those come from.
+    """
+    shown, metric = [row for row in rows if row.scores], compared_metric(rows)
+    both = metric == "hscore"
+    figure = Figure(figsize=(11 if both else 6, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
+    if both:
+        _draw_accuracies(panels[0], shown)
+    _draw_costs(panels[-1], shown, metric)
     if shown:
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4)
+    if source:
+        figure.suptitle(f"corruptions: {source}", fontsize=9)
     save_figure(figure, path)
 
 
@@ -51,15 +59,16 @@ def _draw_contours(axes: Axes) -> None:
     axes.set(xlim=spans[0], ylim=spans[1])
 
 
-def _draw_costs(axes: Axes, rows: Sequence[MethodRow]) -> None:
-    axes.set(xlabel="passes over the training images", ylabel="Hscore (%)", xscale="log")
+def _draw_costs(axes: Axes, rows: Sequence[MethodRow], metric: str) -> None:
+    ylabel = f"{HEADINGS[metric]} (%)"
+    axes.set(xlabel="passes over the training images", ylabel=ylabel, xscale="log")
     if costs := [row.cost.mean for row in rows if row.cost is not None]:
         # Rows of equal cost, as of equal passes, would leave a logarithmic axis no room.
         axes.set_xlim(min(costs) / COST_MARGIN, max(costs) * COST_MARGIN)
     for index, row in enumerate(rows):
         assert row.cost is not None  # it has scores
-        hscore = row.scores["hscore"]
-        _point(axes, index, row.name, row.cost.mean, hscore.mean, None, hscore.deviation)
+        score = row.scores[metric]
+        _point(axes, index, row.name, row.cost.mean, score.mean, None, score.deviation)
     # 60, 100, 200 where the axis spans less than two decades, never 6 x 10^1.
     for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         set_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))

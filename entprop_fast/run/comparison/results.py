@@ -15,7 +15,8 @@ from entprop_fast.run.comparison.statistics import (
     spread,
 )
 
-METRICS = ("sa", "ra", "hscore")
+HEADINGS = {"sa": "SA", "ra": "RA", "hscore": "Hscore"}
+METRICS = tuple(HEADINGS)
 
 Scores = Mapping[str, Any]  # what a run's summary.json holds
 
@@ -27,7 +28,8 @@ class MethodRow:
     Attributes:
         name: the method, with its options.
         seeds: of the runs that finished.
-        scores: SA, RA and Hscore in percent; empty when no run finished.
+        scores: SA, RA and Hscore in percent; empty when no run finished, only SA where no
+            corruption was tested.
         differences: to the baseline, by metric; empty for the baseline itself.
         cost: passes over the training images, mean of the runs.
         seconds: of a run, training and evaluation.
@@ -63,9 +65,11 @@ def method_rows(
         MethodRow(
             name=name,
             seeds=tuple(sorted(runs)),
-            scores={metric: spread(list(_values(runs, metric).values())) for metric in METRICS}
-            if runs
-            else {},
+            scores={
+                metric: spread(list(known.values()))
+                for metric in METRICS
+                if (known := _values(runs, metric))
+            },
             differences=differences[name],
             cost=spread(list(_values(runs, "cost").values())) if runs else None,
             seconds=spread(list(_values(runs, "seconds").values())) if runs else None,
@@ -75,13 +79,20 @@ def method_rows(
     ]
 
 
+def compared_metric(rows: Sequence[MethodRow]) -> str:
+    """By which the rows are compared: Hscore, or SA where no corruption was tested."""
+    scored = [row for row in rows if row.scores]
+    return "sa" if scored and not any("hscore" in row.scores for row in scored) else "hscore"
+
+
 def statement(rows: Sequence[MethodRow], baseline: str) -> str:
-    """What the Hscores of the table support, in a few sentences."""
+    """What the Hscores of the table support (SAs without corruptions), in a few sentences."""
     scored = [row for row in rows if row.scores]
     if not scored:
         return "No run finished."
-    best = max(scored, key=lambda row: row.scores["hscore"].mean)
-    said = [f"Highest mean Hscore: {best.name}, {best.scores['hscore'].mean:.1f} %."]
+    metric = compared_metric(rows)
+    best = max(scored, key=lambda row: row.scores[metric].mean)
+    said = [f"Highest mean {HEADINGS[metric]}: {best.name}, {best.scores[metric].mean:.1f} %."]
     said += against(rows, baseline)
     if failed := sum(len(row.failures) for row in rows):
         said.append(f"Runs that failed and are left out: {failed}.")
@@ -90,8 +101,8 @@ def statement(rows: Sequence[MethodRow], baseline: str) -> str:
 
 def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
     """Which rows are higher than the baseline, which lower and which neither: a sentence or two."""
-    said = []
-    compared = {row.name: row.differences["hscore"] for row in rows if row.differences}
+    said, metric = [], compared_metric(rows)
+    compared = {row.name: row.differences[metric] for row in rows if metric in row.differences}
     if tested := {name: one for name, one in compared.items() if one.corrected_p is not None}:
         groups: dict[str, list[str]] = {"higher": [], "lower": [], "no clear difference": []}
         for name, one in tested.items():
@@ -108,4 +119,6 @@ def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
 
 
 def _values(runs: Mapping[int, Scores], name: str) -> dict[int, float]:
-    return {seed: float(summary[name]) for seed, summary in runs.items()}
+    return {
+        seed: float(summary[name]) for seed, summary in runs.items() if summary[name] is not None
+    }

@@ -8,21 +8,20 @@ from typing import Any
 
 from rich.table import Table
 
-from entprop_fast.run.comparison.results import MethodRow
+from entprop_fast.run.comparison.results import HEADINGS, MethodRow, compared_metric
 from entprop_fast.run.comparison.statistics import CONFIDENCE, Difference, Spread
+from entprop_fast.run.report import NOTHING
 
-NOTHING = "–"
-
-HEADINGS = {"sa": "SA", "ra": "RA", "hscore": "Hscore"}
 _OWN_COLUMNS = ("method", *HEADINGS.values(), "passes", "seconds", "seeds")
 
 
 def cells(rows: Sequence[MethodRow], baseline: str) -> list[dict[str, str]]:
     """The table's cells by heading, row for row; scores in percent."""
-    over, interval = f"Hscore − {baseline}'s", f"{100 * CONFIDENCE:.0f} % interval"
+    metric = compared_metric(rows)
+    over, interval = f"{HEADINGS[metric]} − {baseline}'s", f"{100 * CONFIDENCE:.0f} % interval"
     found = []
     for row in rows:
-        gain = row.differences.get("hscore")
+        gain = row.differences.get(metric)
         found.append(
             {
                 "method": row.name,
@@ -59,16 +58,32 @@ def markdown_table(rows: Sequence[MethodRow], baseline: str, *, without: Sequenc
     return "\n".join(f"| {' | '.join(line)} |" for line in written)
 
 
-def legend(baseline: str, *, seconds: bool = True) -> str:
-    """How the columns are to be read, that of `seconds` only where it is shown."""
+def legend(
+    baseline: str, *, seconds: bool = True, metric: str = "hscore", source: str | None = None
+) -> str:
+    """How the columns are to be read.
+
+    Args:
+        baseline: its row.
+        seconds: whether they are shown.
+        metric: that of the differences.
+        source: where the corrupted images come from, empty where there are none; None: not said.
+    """
     said = (
         "Mean ± standard deviation over seeds, in percent; SA: accuracy on clean test images, RA: "
         "mean over the corruptions and severities, Hscore: their harmonic mean. Differences to "
         f"{baseline} are paired by seed, with Student's interval; p: paired t-test, Holm-corrected "
-        "over the rows; ahead: seeds with a higher Hscore. Passes over the training images count "
-        "every row that went through the network."
+        f"over the rows; ahead: seeds with a higher {HEADINGS[metric]}. Passes over the training "
+        "images count every row that went through the network."
     )
-    return f"{said} Seconds are a run's, with runs side by side." if seconds else said
+    if seconds:
+        said += " Seconds are a run's, with runs side by side."
+    return said if source is None else f"{said} Corruptions: {source or 'none'}."
+
+
+def percent(value: float | None) -> str:
+    """With one decimal; a dash where there is none."""
+    return NOTHING if value is None else f"{value:.1f}"
 
 
 def json_row(row: MethodRow) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from entprop_fast.data.prefetch import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import RunFailed, Stopped, UsageError, one_line
@@ -78,8 +79,9 @@ def run_all(
     left = iter(enumerate(jobs))
     workers: list[_Worker] = []
     try:
-        for device in devices[: len(jobs)]:
-            workers.append(_Worker(device))
+        side_by_side = devices[: len(jobs)]
+        for device in side_by_side:
+            workers.append(_Worker(device, readers=workers_of_each(len(side_by_side))))
             workers[-1].take(left)
         while busy := [worker for worker in workers if worker.index is not None]:
             # A process that died makes its end of the pipe readable, too.
@@ -103,10 +105,15 @@ def _cores() -> int:
 
 
 class _Worker:
-    """A process that does one job after the other on one device."""
+    """A process that does one job after the other on one device.
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    Args:
+        device: its.
+        readers: processes that read a run's images, where the job does not say.
+    """
+
+    def __init__(self, device: str, *, readers: int) -> None:
+        self.device, self.readers = device, readers
         self.index: int | None = None  # of the job at hand
         self._start()
 
@@ -119,7 +126,10 @@ class _Worker:
         if not self.process.is_alive():
             self._start()
         self.index, job = following
-        self.pipe.send(replace(job, config=replace(job.config, device=self.device)))
+        config = replace(job.config, device=self.device)
+        if config.workers is None:
+            config = replace(config, workers=self.readers)
+        self.pipe.send(replace(job, config=config))
 
     def result(self) -> tuple[int, Outcome]:
         """Of the job at hand, whose end the pipe has announced."""
@@ -143,8 +153,8 @@ class _Worker:
     def _start(self) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
         self.process: SpawnProcess = _CONTEXT.Process(
-            target=_work, args=(theirs,), daemon=True, name=f"run on {self.device}"
-        )
+            target=_work, args=(theirs,), name=f"run on {self.device}"
+        )  # no daemon: those may not start the processes that read image files
         # Ctrl-C in a terminal reaches a whole process group; only the parent is to hear it.
         resource_tracker.ensure_running()  # its start unblocks the signal
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

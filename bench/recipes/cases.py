@@ -1,0 +1,103 @@
+"""What is timed: a recipe's own step on random images of its shape, as the train command's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from entprop_fast.data import ImageData, load
+from entprop_fast.data.datasets import EMBEDDED, TENSORS
+from entprop_fast.data.image_files import IMAGE_SIZE
+from entprop_fast.data.official import SOURCES
+from entprop_fast.run import recipe
+from entprop_fast.run.allocator import keep_freed_memory
+from entprop_fast.run.config import Config
+from entprop_fast.run.progress import Reporter
+from entprop_fast.run.trainer import Trainer
+
+CIFAR_SIZE = 32
+MOST_ON_A_CPU = 64  # images of 224 pixels in a step: ImageNet's 256 take a minute for four
+# Steps in a row behind one time: on CUDA the host runs ahead of the device, as it does in training.
+STEPS = {"cpu": 1, "cuda": 20}
+ROUNDS = 3
+WARM_UP = {"cpu": 1, "cuda": 2}  # rounds; on CUDA with the capture
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe on a device.
+
+    Attributes:
+        name: of the recipe.
+        device: ``cpu`` or ``cuda``.
+        config: its settings, but for the batch size, which may be smaller.
+        pixels: height and width of its images.
+        train_images: of the official data set (docs/data.md says where the numbers are from).
+        recipe_batch: images a step that the recipe says.
+    """
+
+    name: str
+    device: str
+    config: Config
+    pixels: int
+    train_images: int
+    classes: int
+    recipe_batch: int
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.config.batch_size}x{self.pixels}x{self.pixels}"
+
+    def images(self) -> ImageData:
+        """A batch of random images in place of the data set; digits are there."""
+        if self.name == EMBEDDED:
+            return load("digits")
+        generator = torch.Generator().manual_seed(0)
+        count, pixels = self.config.batch_size, self.pixels
+        images = torch.randint(
+            256, (count, 3, pixels, pixels), generator=generator, dtype=torch.uint8
+        )
+        labels = torch.randint(self.classes, (count,), generator=generator)
+        return ImageData(self.name, images, labels, images[:1], labels[:1], self.classes)
+
+    def hours(self, images_per_second: float) -> float:
+        """Of all the recipe's epochs at that speed: an extrapolation, without any evaluation."""
+        return self.config.epochs * self.train_images / images_per_second / 3600
+
+
+def case_of(name: str, device: str) -> Case:
+    """A recipe with its own network, image size, AMP, method and, where it fits, batch."""
+    config = recipe.resolve(name, device=device)
+    batch = config.batch_size
+    if name == EMBEDDED:
+        digits = load("digits")
+        pixels, train_images, classes = 8, digits.num_train, digits.num_classes
+    else:
+        counts = SOURCES[name].counts
+        assert counts is not None
+        train_images, _, classes = counts
+        pixels = CIFAR_SIZE if name in TENSORS else config.image_size or IMAGE_SIZE
+    if device == "cpu" and pixels == IMAGE_SIZE:
+        config = replace(config, batch_size=min(batch, MOST_ON_A_CPU))
+    if name not in (EMBEDDED, *TENSORS):
+        # Its images come cropped out of the processes that read them: they do not wait for that
+        # here. Nor does a step depend on the values of the weights.
+        config = replace(config, augment="none")
+    return Case(name, device, config, pixels, train_images, classes, batch)
+
+
+def stepper(case: Case) -> Callable[[], None]:
+    """Takes `STEPS` steps of the run that the train command would start, and waits for them."""
+    keep_freed_memory()
+    trainer = Trainer(case.config, case.images(), Reporter.quiet(), fresh=False)
+    batch = next(trainer.loader.epoch(0))
+    steps = STEPS[case.device]
+
+    def call() -> None:
+        for _ in range(steps):
+            trainer.method(*batch)
+        if case.device == "cuda":
+            torch.cuda.synchronize()
+
+    return call

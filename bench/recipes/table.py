@@ -1,0 +1,88 @@
+"""Rows of the recipes, and their table in docs/data.md."""
+
+from __future__ import annotations
+
+from bench import rows
+from bench.recipes.cases import ROUNDS, STEPS, Case
+from bench.rows import Row
+from entprop_fast.run.recipe import recipe_names
+
+DEVICES = ("cpu", "cuda")
+PART = "recipes"  # of the page
+MEASURED: list[Row] = []
+HEAD = (
+    "recipe | network | images, pixels | images a step | images/s | epochs x training images "
+    "| hours, extrapolated"
+)
+
+
+def name_of(device: str) -> str:
+    """Under which the rows of a device are kept."""
+    return f"recipes_{device}"
+
+
+def row_of(case: Case, seconds: float) -> Row:
+    """A case whose step took so long."""
+    config = case.config
+    images_per_second = config.batch_size / seconds
+    return {
+        "recipe": case.name,
+        "device": case.device,
+        "arch": config.arch,
+        "method": config.method,
+        "amp": "bf16" if case.device == "cuda" else "none",  # what auto is there
+        "pixels": case.pixels,
+        "classes": case.classes,
+        "batch": config.batch_size,
+        "recipe_batch": case.recipe_batch,
+        "epochs": config.epochs,
+        "train_images": case.train_images,
+        "seconds": seconds,
+        "images_per_second": images_per_second,
+        "hours": case.hours(images_per_second),
+    }
+
+
+def is_whole() -> bool:
+    """Whether every recipe was measured; a part does not replace the committed rows."""
+    return {row["recipe"] for row in MEASURED} == set(recipe_names())
+
+
+def lines_of(found: list[Row]) -> list[str]:
+    """The table in Markdown."""
+    lines = [f"| {HEAD} |", f"|{'---|' * (HEAD.count('|') + 1)}"]
+    for row in found:
+        own = row["batch"] == row["recipe_batch"]
+        speed, hours = row["images_per_second"], row["hours"]
+        cells = (
+            f"`{row['recipe']}`",
+            row["arch"],
+            row["pixels"],
+            f"{row['batch']}" if own else f"{row['batch']} (the recipe's: {row['recipe_batch']})",
+            f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}",
+            f"{row['epochs']} x {row['train_images']:,}",
+            f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.1g}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def section() -> str:
+    """The part of docs/data.md, from the committed rows of every device that has some."""
+    parts = []
+    for device in DEVICES:
+        try:
+            found = rows.read(name_of(device))
+        except FileNotFoundError:
+            continue
+        first = found[0]
+        in_a_row = "" if STEPS[device] == 1 else f" of {STEPS[device]} in a row"
+        parts += [
+            "\n".join(lines_of(found)),
+            f"Measured: a step of the recipe's method ({first['method']}, amp {first['amp']}) on "
+            f"random images, median of {ROUNDS} rounds{in_a_row}. Extrapolated: epochs x training "
+            "images over images/s, which is training alone, as if images were read as fast as they "
+            "are used; evaluations, reading and another batch size change it. Made by "
+            f"`pytest bench/recipes` ({first['machine']}; {first['versions']}; {first['git']}).",
+        ]
+    return "\n\n".join(parts)

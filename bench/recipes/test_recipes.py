@@ -1,0 +1,20 @@
+"""`pytest bench/recipes`: images a second of every shipped recipe, and the hours that they mean."""
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.recipes.cases import ROUNDS, STEPS, WARM_UP, Case, case_of, stepper
+from bench.recipes.table import MEASURED, row_of
+from entprop_fast.run.recipe import recipe_names
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize("case", [case_of(name, DEVICE) for name in recipe_names()], ids=str)
+def test_step(case: Case, benchmark: BenchmarkFixture) -> None:
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        stepper(case), rounds=ROUNDS, warmup_rounds=WARM_UP[DEVICE]
+    )
+    assert benchmark.stats is not None  # not with --benchmark-disable
+    MEASURED.append(row_of(case, benchmark.stats.stats.median / STEPS[DEVICE]))
