@@ -42,9 +42,19 @@ class Plan(NamedTuple):
     channels_last: bool
 
 
+# As triton.cdiv and triton.next_power_of_2, which look for constexprs in 3 us each; a plan is made
+# at every call.
+def _cdiv(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _power_of_2(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
 def _block_of_channels(channels: int) -> int:
     if channels <= 32:
-        return triton.next_power_of_2(channels)
+        return _power_of_2(channels)
     # 64 unless 32 wastes fewer masked lanes: 160 channels are 5 x 32, 640 are 10 x 64.
     return 64 if -channels % 64 <= -channels % 32 else 32
 
@@ -66,20 +76,20 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
         if tensors > 2:
             tile //= 2
         block_c = _block_of_channels(channels)
-        block_e = min(256, tile // block_c, triton.next_power_of_2(images * pixels))
-        tiles = [triton.cdiv(group * pixels, block_e) for group in (num_main, num_aux)]
+        block_e = min(256, tile // block_c, _power_of_2(images * pixels))
+        tiles = [_cdiv(group * pixels, block_e) for group in (num_main, num_aux)]
         # What one 16-byte load of every thread covers: its sums stay within the thread.
         sums_e = min(block_e, NUM_WARPS * 32 * 16 // x.element_size() // block_c)
     else:
-        block_e = min(1024, triton.next_power_of_2(pixels))
-        block_c = min(256, tile // block_e, triton.next_power_of_2(channels))
-        tiles = [group * triton.cdiv(pixels, block_e) for group in (num_main, num_aux)]
+        block_e = min(1024, _power_of_2(pixels))
+        block_c = min(256, tile // block_e, _power_of_2(channels))
+        tiles = [group * _cdiv(pixels, block_e) for group in (num_main, num_aux)]
         sums_e = block_e
     merged = MERGE_SIZE if channels % 16 == 0 else MERGE_SIZE // 4  # again one by one
-    blocks = triton.cdiv(channels, block_c)
+    blocks = _cdiv(channels, block_c)
     chunks = max(1, min(MAX_CHUNKS, MAX_PROGRAMS // blocks))
-    tiles_per_chunk = triton.cdiv(sum(tiles), chunks)
-    chunks_main, chunks_aux = (triton.cdiv(group, tiles_per_chunk) for group in tiles)
+    tiles_per_chunk = _cdiv(sum(tiles), chunks)
+    chunks_main, chunks_aux = (_cdiv(group, tiles_per_chunk) for group in tiles)
     return Plan(
         grid=(blocks, chunks_main + chunks_aux),
         sizes=(num_main, num_aux, channels, pixels, chunks_main, chunks_aux, tiles_per_chunk),
@@ -88,7 +98,7 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
             "BLOCK_E": block_e,
             "BLOCK_C": block_c,
             "SUMS_E": sums_e,
-            "MERGE": max(1, min(triton.next_power_of_2(MAX_CHUNKS), merged // block_c)),
+            "MERGE": max(1, min(_power_of_2(MAX_CHUNKS), merged // block_c)),
         },
         channels_last=channels_last,
     )
