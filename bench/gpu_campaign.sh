@@ -5,6 +5,7 @@
 #   bash bench/gpu_campaign.sh sanitize              compute-sanitizer: memcheck, racecheck
 #   bash bench/gpu_campaign.sh bench-ops             pytest bench/ops, the CUDA cases
 #   bash bench/gpu_campaign.sh bench-step            pytest bench/step, every setting (ARCH=wrn28_10: its own)
+#   bash bench/gpu_campaign.sh bench-recipes         pytest bench/recipes: hours of every shipped recipe
 #   bash bench/gpu_campaign.sh sweep                 the norm under several ways to cut it
 #   bash bench/gpu_campaign.sh profile               GPU time of every kernel; ncu's counters
 #   bash bench/gpu_campaign.sh bench-ops profile     several, one after another
@@ -12,11 +13,11 @@
 # Each part writes its log, and what it measured, under $OUT (build/gpu_campaign where that is unset)
 # as it goes: a part that dies leaves what it had, and the next one starts all the same. The exit
 # status is 0 if every part passed, 3 without a CUDA device. A fresh machine is bare: every part builds
-# the extension if it is not there. Nothing is installed; no setting of the GPU is touched.
+# the extension if it is not there, which takes 100 s: `python -m bench.prebuild` makes it elsewhere. Nothing is installed; no setting of the GPU is touched.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-PARTS=(build sanitize bench-ops bench-step sweep profile)
+PARTS=(build sanitize bench-ops bench-step bench-recipes sweep profile)
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-build/gpu_campaign}
 export PYTHONUNBUFFERED=1
@@ -110,6 +111,15 @@ part_bench-step() {
   ensure_built || status=1
   limit 480 "$PYTHON" -m pytest -q -p no:cacheprovider -k "${ARCH:-cuda}" bench/step || status=1
   keep_rows step_cuda || status=1
+  return "$status"
+}
+
+# Needs tyro and what it needs, which such a machine lacks: wheels on PYTHONPATH.
+part_bench-recipes() {
+  local status=0
+  ensure_built || status=1
+  limit 240 "$PYTHON" -m pytest -q -p no:cacheprovider bench/recipes || status=1
+  cp bench/rows/recipes_cuda.jsonl "$OUT/" || status=1
   return "$status"
 }
 

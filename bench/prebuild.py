@@ -1,0 +1,68 @@
+"""``python -m bench.prebuild PATH_TO_PYTHON``: the extension for a lent GPU machine, built here.
+
+A build there takes 100 of the 900 seconds that it is lent for. The module is for another Python
+than this one, and for a torch with CUDA that is not installed here: its stable ABI is the same, and
+of ``libtorch_cuda`` only the name is linked. Carry the file whose name is printed.
+"""
+
+import argparse
+import json
+import subprocess
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+from csrc import build
+from csrc.toolchain import Toolchain, find_cuda, find_toolchain
+
+ASK = "import json, sysconfig as s; print(json.dumps([s.get_path('include'), "
+ASK += "s.get_config_var('EXT_SUFFIX')]))"
+
+
+def main() -> None:
+    """Compile and link; nothing is loaded, since nothing here could."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("python", help="an interpreter of that machine's version, with its headers")
+    parser.add_argument("--torch", default="2.11.0", help="release there (default: %(default)s)")
+    parser.add_argument("--cuda", default="13.0", help="its CUDA (default: %(default)s)")
+    arguments = parser.parse_args()
+    asked = subprocess.run([arguments.python, "-c", ASK], check=True, capture_output=True)
+    include, suffix = json.loads(asked.stdout)
+
+    here = find_toolchain("cpu")
+    cuda = find_cuda(arguments.torch, arguments.cuda, here.cxx)
+    toolchain = replace(here, torch_version=arguments.torch, cuda=cuda, why_no_cuda=None)
+    folder = build.ROOT / "build" / f"prebuilt{suffix}"
+    folder.mkdir(parents=True, exist_ok=True)
+    module = build.ROOT / "entprop_fast" / f"_C{suffix}"
+    build.run_steps(*steps(toolchain, include, folder, module), folder)
+    print(module.relative_to(build.ROOT))
+
+
+def steps(
+    toolchain: Toolchain, include: str, folder: Path, module: Path
+) -> tuple[list[build.Step], build.Step]:
+    """What `csrc.build` would run, with the headers of the other Python and a stand-in library."""
+    (folder / "build_config.h").write_text(build.build_config(toolchain))
+    stand_in = folder / "libtorch_cuda.so"
+    shared = [*toolchain.cxx, "-shared", "-x", "c++", "/dev/null"]
+    soname = f"-Wl,-soname,{stand_in.name}"
+    subprocess.run([*shared, soname, "-o", str(stand_in)], check=True)
+    compiles = []
+    for source in build.sources(toolchain):
+        output = folder / f"{source.parent.name}_{source.name}.o"
+        command = build.compile_command(source, output, toolchain)
+        own = sysconfig.get_path("include")
+        command = [include if word == own else word for word in command]
+        compiles.append(build.Step(command, [source], output))
+    objects = [step.output for step in compiles]
+    link = build.link_command(objects, module, toolchain)
+    *link, last = link
+    assert last == "-ltorch_cuda"
+    # Nothing in the stand-in is used, and the linker would leave its name out.
+    link += [f"-L{folder}", "-Xlinker", "--no-as-needed", last]
+    return compiles, build.Step(link, objects, module)
+
+
+if __name__ == "__main__":
+    main()

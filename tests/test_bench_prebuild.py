@@ -1,0 +1,40 @@
+"""bench/prebuild.py without nvcc: whose headers a module is compiled with, what it is linked to."""
+
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from bench import prebuild
+from csrc import build
+from csrc.toolchain import Cuda, Toolchain, Unavailable, find_cxx
+
+
+def test_a_module_for_another_python_needs_libtorch_cuda(tmp_path: Path) -> None:
+    try:
+        cxx = find_cxx()
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    cuda = Cuda(("nvcc",), "13.0", ("-gencode=arch=compute_90,code=sm_90",))
+    toolchain = Toolchain(cxx, tmp_path / "torch", "2.11.0", cuda, None)
+    module = tmp_path / "_C.cpython-399.so"
+    compiles, link = prebuild.steps(toolchain, "/other/include", tmp_path, module)
+
+    assert [step.inputs[0] for step in compiles] == build.sources(toolchain)
+    (bindings,) = (step for step in compiles if step.inputs[0].name == "bindings.cpp")
+    assert "/other/include" in bindings.command
+    assert all(sysconfig.get_path("include") not in step.command for step in compiles)
+    assert '"2.11.0"' in (tmp_path / "build_config.h").read_text()
+
+    # The last words of the link, with which a program that uses nothing of it needs it.
+    start = link.command.index("-Xlinker")
+    words = [word.removeprefix("-Xlinker") for word in link.command[start:]]
+    words = [f"-Wl,{word}" if word == "--no-as-needed" else word for word in words if word]
+    program = tmp_path / "program.so"
+    source = ["-x", "c++", "/dev/null", "-x", "none"]
+    subprocess.run(
+        [*cxx, "-shared", *source, f"-L{tmp_path}", *words, "-o", str(program)], check=True
+    )
+    assert b"libtorch_cuda.so" in program.read_bytes()
+    assert link.output == module
