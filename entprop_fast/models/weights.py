@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from entprop_fast.models import external, resnet
 
 PRETRAINED = "pretrained"
+RANDOM = "random"
 DEFAULT_TAG = "IMAGENET1K_V1"  # torchvision's name of the weights of the original training
 
 State = dict[str, Tensor]
@@ -34,7 +35,8 @@ def load_weights(
         model: what ``arch`` names.
         source: a ``.safetensors`` file, a file of ``torch.save`` (tensors alone are read from it,
             no pickled code is run), or ``pretrained``: the published weights of ``arch``;
-            ``pretrained:TAG`` takes others than torchvision's ``IMAGENET1K_V1``.
+            ``pretrained:TAG`` takes others than torchvision's ``IMAGENET1K_V1``. ``random`` leaves
+            the network as it is.
         arch: as `entprop_fast.models.create` takes it.
         num_classes: of ``model``.
         in_channels: of ``model``.
@@ -48,6 +50,8 @@ def load_weights(
             more than tensors, or they are of another network.
         ImportError: the library behind ``arch`` is not installed.
     """
+    if source == RANDOM:
+        return []
     name, _, tag = source.partition(":")
     state = _published(arch, tag, in_channels) if name == PRETRAINED else read_weights(Path(source))
     return _take(model, _without_prefix(state), source, num_classes)
@@ -60,7 +64,9 @@ def read_weights(path: Path) -> State:
         ValueError: there is no such file, it is damaged, or it holds no state dict of tensors.
     """
     if not path.is_file():
-        raise ValueError(f"weights {str(path)!r}: there is no such file, nor is it 'pretrained'")
+        raise ValueError(
+            f"weights {str(path)!r}: there is no such file, nor is it {PRETRAINED!r} or {RANDOM!r}"
+        )
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

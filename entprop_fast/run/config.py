@@ -51,7 +51,8 @@ class Config:
         "height and width of images read from files, 224 when left out", default=None
     )
     weights: str | None = _setting(
-        "to start from: a file, or pretrained (the published ones of the network)", default=None
+        "to start from: a file, pretrained (the published ones of the network) or random",
+        default=None,
     )
     normalize: str = _setting(
         "what the network does with images in [0, 1] first: none, imagenet or half", default="none"

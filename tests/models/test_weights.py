@@ -49,6 +49,14 @@ def test_every_tensor_comes_from_the_file(name: str, tmp_path: Path) -> None:
         assert torch.equal(value, source[key]), key
 
 
+def test_random_leaves_the_network_as_it_is() -> None:
+    target = network(5, 1)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    assert into(target, "random", 5) == []
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
 def test_a_classifier_for_other_classes_stays_fresh(tmp_path: Path) -> None:
     source, target = network(7, 0).state_dict(), network(5, 1)
     fresh = {key: value.clone() for key, value in target.get_submodule("fc").state_dict().items()}
@@ -89,7 +97,7 @@ def test_unusable_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     torch.save([1, 2], "list.pt")
     torch.save({"epoch": 3}, "other.pt")
     for name, reason in {
-        "none.pt": "there is no such file, nor is it 'pretrained'",
+        "none.pt": "there is no such file, nor is it 'pretrained' or 'random'",
         "runs.pt": "no pickled code is run",
         "cut-whole.pt": "cannot be read|are damaged",
         "cut-whole.safetensors": "cannot be read",
