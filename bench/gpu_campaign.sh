@@ -13,7 +13,8 @@
 # Each part writes its log, and what it measured, under $OUT (build/gpu_campaign where that is unset)
 # as it goes: a part that dies leaves what it had, and the next one starts all the same. The exit
 # status is 0 if every part passed, 3 without a CUDA device. A fresh machine is bare: every part builds
-# the extension if it is not there, which takes 100 s: `python -m bench.prebuild` makes it elsewhere. Nothing is installed; no setting of the GPU is touched.
+# the extension if it is not there, which takes 100 s: `python -m bench.prebuild` makes it elsewhere.
+# Nothing is installed; no setting of the GPU is touched.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 

@@ -33,7 +33,6 @@ def main() -> None:
     cuda = find_cuda(arguments.torch, arguments.cuda, here.cxx)
     toolchain = replace(here, torch_version=arguments.torch, cuda=cuda, why_no_cuda=None)
     folder = build.ROOT / "build" / f"prebuilt{suffix}"
-    folder.mkdir(parents=True, exist_ok=True)
     module = build.ROOT / "entprop_fast" / f"_C{suffix}"
     build.run_steps(*steps(toolchain, include, folder, module), folder)
     print(module.relative_to(build.ROOT))
@@ -43,25 +42,21 @@ def steps(
     toolchain: Toolchain, include: str, folder: Path, module: Path
 ) -> tuple[list[build.Step], build.Step]:
     """What `csrc.build` would run, with the headers of the other Python and a stand-in library."""
-    (folder / "build_config.h").write_text(build.build_config(toolchain))
+    compiles, link = build.build_steps(toolchain, folder, module)
     stand_in = folder / "libtorch_cuda.so"
     shared = [*toolchain.cxx, "-shared", "-x", "c++", "/dev/null"]
     soname = f"-Wl,-soname,{stand_in.name}"
     subprocess.run([*shared, soname, "-o", str(stand_in)], check=True)
-    compiles = []
-    for source in build.sources(toolchain):
-        output = folder / f"{source.parent.name}_{source.name}.o"
-        command = build.compile_command(source, output, toolchain)
-        own = sysconfig.get_path("include")
-        command = [include if word == own else word for word in command]
-        compiles.append(build.Step(command, [source], output))
-    objects = [step.output for step in compiles]
-    link = build.link_command(objects, module, toolchain)
-    *link, last = link
+    own = sysconfig.get_path("include")
+    compiles = [
+        replace(step, command=[include if word == own else word for word in step.command])
+        for step in compiles
+    ]
+    *command, last = link.command
     assert last == "-ltorch_cuda"
     # Nothing in the stand-in is used, and the linker would leave its name out.
-    link += [f"-L{folder}", "-Xlinker", "--no-as-needed", last]
-    return compiles, build.Step(link, objects, module)
+    command += [f"-L{folder}", "-Xlinker", "--no-as-needed", last]
+    return compiles, replace(link, command=command)
 
 
 if __name__ == "__main__":

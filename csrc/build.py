@@ -163,15 +163,8 @@ class BuildExtension(build_ext):
         toolchain = ext.toolchain
         # Kept between builds, unlike setuptools' temporary folder: only what changed is compiled.
         folder = ROOT / "build" / f"{sys.implementation.cache_tag}-torch{toolchain.torch_version}"
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_if_changed(folder / "build_config.h", build_config(toolchain))
-        compiles = []
-        for source in sources(toolchain):
-            output = folder / f"{source.parent.name}_{source.name}.o"
-            compiles.append(Step(compile_command(source, output, toolchain), [source], output))
         module = folder / "_C.so"
-        objects = [step.output for step in compiles]
-        link = Step(link_command(objects, module, toolchain), objects, module)
+        compiles, link = build_steps(toolchain, folder, module)
         try:
             run_steps(compiles, link, folder)
         except subprocess.CalledProcessError as error:
@@ -182,6 +175,18 @@ class BuildExtension(build_ext):
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(module, target)
+
+
+def build_steps(toolchain: Toolchain, folder: Path, module: Path) -> tuple[list[Step], Step]:
+    """Compilations into `folder`, where ``build_config.h`` is left, and the link of `module`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_if_changed(folder / "build_config.h", build_config(toolchain))
+    compiles = []
+    for source in sources(toolchain):
+        output = folder / f"{source.parent.name}_{source.name}.o"
+        compiles.append(Step(compile_command(source, output, toolchain), [source], output))
+    objects = [step.output for step in compiles]
+    return compiles, Step(link_command(objects, module, toolchain), objects, module)
 
 
 def run_steps(compiles: list[Step], link: Step, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
@@ -285,6 +286,19 @@ class Method(abc.ABC):
         fixed = logits.detach()
         entropy = reference.entropy(fixed)
         return LossAndEntropy(losses, entropy, reference.uncertainty(fixed, labels, score))
+
+    def _learn_alone(self, logits: Tensor, targets: Targets) -> StepResult:
+        """The only pass of a step that selects nothing: its backward, and what it reports."""
+        losses, entropy, _ = self._evaluate(logits, targets)
+        loss = losses.mean()
+        loss.backward()
+        return StepResult(
+            loss=loss.detach(),
+            aux_loss=torch.zeros_like(loss),
+            correct=(logits.detach().argmax(dim=1) == targets.labels).sum(),
+            entropy_selected=torch.full_like(loss, math.nan),
+            entropy_unselected=entropy.mean(),
+        )
 
     def _one_label_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.criterion is None:

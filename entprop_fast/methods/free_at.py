@@ -1,6 +1,5 @@
 """Free adversarial training (Shafahi et al., *Adversarial Training for Free!*, NeurIPS 2019)."""
 
-import math
 from typing import Any, NoReturn, Unpack
 
 import torch
@@ -101,20 +100,12 @@ class FreeAT(Method):
         low, high = (bound.view(-1, 1, 1) for bound in self.units.bounds(x))
         x_a = reference.displace(x, delta, low, high).requires_grad_()
         logits = self._forward(x_a, labels)
-        losses, entropy, _ = self._evaluate(logits, Targets.unmixed(labels))
-        loss = losses.mean()
-        loss.backward()
+        result = self._learn_alone(logits, Targets.unmixed(labels))
         assert x_a.grad is not None
         alpha, eps = (self.units.distance(v, x).view(-1, 1, 1) for v in (self.alpha, self.eps))
         self._keep(reference.step_offset(delta, x_a.grad, alpha, eps))
         self.perturbed = x_a.detach()
-        return StepResult(
-            loss=loss.detach(),
-            aux_loss=torch.zeros_like(loss),
-            correct=(logits.detach().argmax(dim=1) == labels).sum(),
-            entropy_selected=torch.full_like(loss, math.nan),
-            entropy_unselected=entropy.mean(),
-        )
+        return result
 
     def _delta_for(self, images: Tensor) -> Tensor:
         """`delta` of the batch's rows; 0 for those that no batch has had."""

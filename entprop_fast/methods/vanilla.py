@@ -1,8 +1,5 @@
 """Plain training: one pass, one norm; what methods that mix the whole batch are made from."""
 
-import math
-
-import torch
 from torch import Tensor
 
 from entprop_fast.methods.base import Method, StepResult
@@ -27,13 +24,4 @@ class Vanilla(Method):
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
         mixed, targets = self._mixed(images, labels)
         logits = self._forward(mixed, labels)
-        losses, entropy, _ = self._evaluate(logits, targets)
-        loss = losses.mean()
-        loss.backward()
-        return StepResult(
-            loss=loss.detach(),
-            aux_loss=torch.zeros_like(loss),
-            correct=(logits.detach().argmax(dim=1) == labels).sum(),
-            entropy_selected=torch.full_like(loss, math.nan),
-            entropy_unselected=entropy.mean(),
-        )
+        return self._learn_alone(logits, targets)
