@@ -12,6 +12,7 @@ from .dual_batch_norm_plan import (
     chunk_of,
     covers_input,
     covers_parameters,
+    dense,
     in_layout_of,
     load_channel,
     make_plan,
@@ -150,7 +151,8 @@ def dual_batch_norm(
     """`relu?(norm(x) + residual?)`, rows `[0, num_main)` by main's parameters, the rest by aux's.
 
     Args:
-        x: `[N, C, ...]`, contiguous or channels_last, float32, bfloat16 or float16.
+        x: `[N, C, ...]`, float32, bfloat16 or float16; copied first unless contiguous or
+            channels_last.
         residual: like `x`; one in another layout is copied first.
         weight, bias, aux_weight, aux_bias: `[C]`, or None for 1 and 0.
         running_mean, running_var, aux_running_mean, aux_running_var: `[C]`; moved in place by the
@@ -159,9 +161,11 @@ def dual_batch_norm(
         training, aux_training: whether each group is normalised by the batch's statistics.
 
     Returns:
-        y like `x`; mean and rstd `[2, C]` float32, row 0 main, row 1 auxiliary, zeros for an empty
-        group; an empty mask: the backward recomputes it. Two launches, one where nothing trains.
+        y like `x`, strides included; mean and rstd `[2, C]` float32, row 0 main, row 1 auxiliary,
+        zeros for an empty group; an empty mask: the backward recomputes it. Two launches, one where
+        nothing trains.
     """
+    given, x = x, dense(x)
     plan = make_plan(x, num_main)
     channels = x.shape[1]
     y = torch.empty_like(x)
@@ -203,4 +207,4 @@ def dual_batch_norm(
             **plan.constants,
             num_warps=NUM_WARPS,
         )
-    return y, mean, rstd, mask
+    return y if x is given else torch.empty_like(given).copy_(y), mean, rstd, mask

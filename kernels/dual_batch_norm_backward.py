@@ -12,6 +12,7 @@ from .dual_batch_norm_plan import (
     chunk_of,
     covers_input,
     covers_parameters,
+    dense,
     in_layout_of,
     load_channel,
     make_plan,
@@ -223,6 +224,7 @@ def dual_batch_norm_backward(
         launches; one for an elementwise result (frozen statistics, or dresidual alone).
     """
     reads_residual = relu and residual is not None
+    given, x = x, dense(x)
     plan = make_plan(x, num_main, tensors=3 if reads_residual else 2)
     grad = in_layout_of(x, grad, plan)
     residual = in_layout_of(x, residual, plan) if reads_residual else None
@@ -250,4 +252,6 @@ def dual_batch_norm_backward(
                 int(training), int(aux_training), RELU=relu, **plan.constants,
                 num_warps=NUM_WARPS,
             )  # fmt: skip
+    if x is not given:
+        images = [torch.empty_like(given).copy_(t) if t.numel() else t for t in images]
     return images[0], images[1], sums[0], sums[1]

@@ -105,20 +105,15 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
 
 
 def covers_input(x: Tensor, *like_x: Tensor | None) -> bool:
-    """Whether the kernels take `x`: dtype, a dense layout, sizes; and tensors beside it like it."""
-    if x.dtype not in KERNEL_DTYPES or x.dim() < 2 or x.numel() == 0:
+    """Whether the kernels take `x`, of any layout: dtype, sizes; and tensors beside it like it."""
+    shape, count = x.shape, x.numel()
+    if x.dtype not in KERNEL_DTYPES or len(shape) < 2 or count == 0:
         return False
     for t in like_x:
-        if t is not None and not (
-            t.dtype == x.dtype and t.shape == x.shape and t.device == x.device
-        ):
+        if t is not None and not (t.dtype == x.dtype and t.shape == shape and t.device == x.device):
             return False
-    dense = x.is_contiguous() or (
-        x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    )
-    channels, image = x.shape[1], x[0].numel()
-    fits = image < MAX_COUNT and x.numel() // channels < MAX_COUNT and channels < MAX_CHANNELS
-    return dense and fits
+    channels = shape[1]
+    return max(count // shape[0], count // channels) < MAX_COUNT and channels < MAX_CHANNELS
 
 
 def covers_parameters(x: Tensor, *parameters: Tensor | None) -> bool:
@@ -127,6 +122,13 @@ def covers_parameters(x: Tensor, *parameters: Tensor | None) -> bool:
         p is None or (p.dtype in KERNEL_DTYPES and p.is_contiguous() and p.device == x.device)
         for p in parameters
     )
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` itself where it is contiguous or channels_last, as the kernels need it, else a copy."""
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.contiguous()
 
 
 def in_layout_of(x: Tensor, other: Tensor, plan: Plan) -> Tensor:

@@ -9,7 +9,7 @@ from torch.autograd import Function
 
 from entprop_fast.ops import dual_batch_norm_reference as reference
 from entprop_fast.ops.backend import uses_kernels
-from entprop_fast.ops.library import define
+from entprop_fast.ops.library import call, define
 
 SCHEMA = (
     "dual_batch_norm(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, "
@@ -64,7 +64,7 @@ class _DualBatchNorm(Function):
         aux_weight, aux_bias = arguments[6:8]
         num_main, training, aux_training = arguments[10:13]
         relu: bool = arguments[17]
-        y, mean, rstd, mask = OP(*arguments)
+        y, mean, rstd, mask = call(OP, x, *arguments)
         # With a mask the backward has no use for the residual: do not keep it alive.
         kept = residual if relu and mask.numel() == 0 else None
         ctx.save_for_backward(x, kept, weight, bias, aux_weight, aux_bias, mean, rstd, mask)
@@ -91,7 +91,7 @@ def _backward(
     grad: Tensor, saved: tuple[Tensor, ...], settings: tuple[int, bool, bool, bool], need: Needed
 ) -> tuple[Tensor | None, ...]:
     wanted = [need[0], need[1], need[2] or need[4], need[3] or need[5]]
-    dx, dresidual, dweight, dbias = BACKWARD(grad, *saved, *settings, wanted)
+    dx, dresidual, dweight, dbias = call(BACKWARD, grad, grad, *saved, *settings, wanted)
     x, _, weight, bias, aux_weight, aux_bias = saved[:6]
     has_main, has_aux = settings[0] > 0, settings[0] < x.shape[0]
     return (

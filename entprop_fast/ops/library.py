@@ -4,10 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
 
 NAMESPACE = "entprop_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+# Kernels that are launched from Python, by op and device type; whoever registers one adds it here.
+LAUNCHERS: dict[tuple[OpOverload, str], Callable[..., Any]] = {}
 
 
 def define(
@@ -37,3 +40,25 @@ def define(
         packet = getattr(getattr(torch.ops, NAMESPACE), base)
         overloads.append(getattr(packet, overload or "default"))
     return overloads[0], overloads[1]
+
+
+def call(op: OpOverload, x: Tensor, *arguments: Any) -> Any:
+    """`op(*arguments)`, straight to its launcher where nobody would see the op on the way there.
+
+    From Python to Python the dispatcher converts every argument twice: more time than the launches
+    that follow take.
+
+    Args:
+        op: as `define` returned it.
+        x: the argument that decides: a plain tensor on a device that has a launcher.
+        *arguments: all of the op's, by position.
+    """
+    launcher = None if torch.compiler.is_compiling() else LAUNCHERS.get((op, x.device.type))
+    if (
+        launcher is None
+        or type(x) is not Tensor
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+    ):
+        return op(*arguments)
+    return launcher(*arguments)

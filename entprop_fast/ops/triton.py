@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
-from entprop_fast.ops.library import LIBRARY, NAMESPACE
+from entprop_fast.ops.library import LAUNCHERS, LIBRARY, NAMESPACE
 
 
 @cache
@@ -50,11 +51,18 @@ _LOOKS_AT: dict[str, Callable[..., tuple[Any, ...]]] = {
 def register() -> None:
     """Register the four ops for CUDA; once."""
     for name, looks_at in _LOOKS_AT.items():
-        LIBRARY.impl(name, _launcher(name, looks_at), "CUDA")
+        launcher = _launcher(name, looks_at)
+        LIBRARY.impl(name, launcher, "CUDA")
+        LAUNCHERS[_overload(name), "cuda"] = launcher
+
+
+def _overload(name: str) -> OpOverload:
+    overload: OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return overload
 
 
 def _launcher(name: str, looks_at: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
-    reference = getattr(getattr(torch.ops, NAMESPACE), f"{name}_reference").default
+    reference = _overload(f"{name}_reference")
 
     def launch(*arguments: Any) -> Any:
         kernel = _kernel(name)
