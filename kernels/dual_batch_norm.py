@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device import on_device_of
+from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
     NUM_WARPS,
     UNSPECIALIZED,
@@ -179,32 +179,15 @@ def dual_batch_norm(
     with on_device_of(x):
         if (training and num_main > 0) or (aux_training and num_main < x.shape[0]):
             partial = mean.new_empty((3, plan.grid[1], channels))
-            statistics[plan.grid](
-                x, partial, *plan.sizes, *modes, **plan.constants, num_warps=NUM_WARPS
-            )
-        _normalize[plan.grid](
-            x,
-            residual,
-            weight,
-            bias,
-            running_mean,
-            running_var,
-            aux_weight,
-            aux_bias,
-            aux_running_mean,
-            aux_running_var,
-            partial,
-            y,
-            mean,
-            rstd,
-            *plan.sizes,
-            *modes,
-            momentum,
-            aux_momentum,
-            eps,
-            aux_eps,
-            RELU=relu,
-            **plan.constants,
-            num_warps=NUM_WARPS,
-        )
+            launch(
+                statistics, plan.grid, (x, partial), (*plan.sizes, *modes), plan.specialized,
+                plan.constants, NUM_WARPS,
+            )  # fmt: skip
+        tensors = (
+            x, residual, weight, bias, running_mean, running_var, aux_weight, aux_bias,
+            aux_running_mean, aux_running_var, partial, y, mean, rstd,
+        )  # fmt: skip
+        numbers = (*plan.sizes, *modes, *map(float, (momentum, aux_momentum, eps, aux_eps)))
+        constants = {"RELU": bool(relu), **plan.constants}
+        launch(_normalize, plan.grid, tensors, numbers, plan.specialized, constants, NUM_WARPS)
     return y if x is given else torch.empty_like(given).copy_(y), mean, rstd, mask

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device import on_device_of
+from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
     NUM_WARPS,
     UNSPECIALIZED,
@@ -239,18 +239,19 @@ def dual_batch_norm_backward(
     with on_device_of(x):
         if wanted[2] or wanted[3] or (wanted[0] and trains):
             partial = mean.new_empty((2, plan.grid[1], x.shape[1]))
-            _reduce[plan.grid](
-                grad, x, residual, *affine, dresidual, partial, *plan.sizes, RELU=relu,
-                **plan.constants, num_warps=NUM_WARPS,
+            launch(
+                _reduce, plan.grid, (grad, x, residual, *affine, dresidual, partial), plan.sizes,
+                plan.specialized, {"RELU": bool(relu), **plan.constants}, NUM_WARPS,
             )  # fmt: skip
             if dresidual is not None:
                 # It is the masked gradient: the second launch reads it instead of three tensors.
                 grad, residual, relu, dresidual = dresidual, None, False, None
         if any(out is not None for out in (dx, dresidual, dweight, dbias)):
-            _apply[plan.grid](
-                grad, x, residual, *affine, partial, dx, dresidual, dweight, dbias, *plan.sizes,
-                int(training), int(aux_training), RELU=relu, **plan.constants,
-                num_warps=NUM_WARPS,
+            launch(
+                _apply, plan.grid,
+                (grad, x, residual, *affine, partial, dx, dresidual, dweight, dbias),
+                (*plan.sizes, int(training), int(aux_training)), plan.specialized,
+                {"RELU": bool(relu), **plan.constants}, NUM_WARPS,
             )  # fmt: skip
     if x is not given:
         images = [torch.empty_like(given).copy_(t) if t.numel() else t for t in images]

@@ -38,6 +38,7 @@ class Plan(NamedTuple):
 
     grid: tuple[int, int]  # channel blocks, chunks of both groups
     sizes: tuple[int, int, int, int, int, int, int]  # in the order of the kernels' arguments
+    specialized: tuple[int, int]  # those of the sizes by which Triton tells kernels apart
     constants: dict[str, int]
     channels_last: bool
 
@@ -93,6 +94,7 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
     return Plan(
         grid=(blocks, chunks_main + chunks_aux),
         sizes=(num_main, num_aux, channels, pixels, chunks_main, chunks_aux, tiles_per_chunk),
+        specialized=(channels, pixels),
         constants={
             "CHANNELS_LAST": channels_last,
             "BLOCK_E": block_e,

@@ -30,7 +30,7 @@ class Compiled(NamedTuple):
         return len(re.findall(rf"\b{re.escape(instruction)}\b", self.sass))
 
 
-class _AbsentGpu:
+class AbsentGpu:
     """A driver that only knows which GPU it stands for."""
 
     def __init__(self, capability: int) -> None:
@@ -83,7 +83,7 @@ def compile_launches(
         kernel = run(self, *arguments, grid=grid, **options)
         kernels.append(_inspect(self.__name__, kernel.asm["cubin"]))
 
-    triton.runtime.driver.set_active(_AbsentGpu(capability))
+    triton.runtime.driver.set_active(AbsentGpu(capability))
     with monkeypatch.context() as patch:
         patch.setattr(JITFunction, "run", compile_only)
         launch()
