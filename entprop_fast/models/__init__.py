@@ -9,6 +9,7 @@ from torch import nn
 
 from entprop_fast.models import external, resnet, wrn
 from entprop_fast.models.resnet import ResNet, Stem
+from entprop_fast.models.strided import subsample_few_channels
 from entprop_fast.models.wrn import WideResNet
 from entprop_fast.names import unknown
 
@@ -60,7 +61,7 @@ def create(
         raise ValueError(
             f"stem = {stem!r} is for {', '.join(resnet.LAYOUTS)}; {name!r} has only its own stem"
         )
-    return build(num_classes=num_classes, in_channels=in_channels)
+    return subsample_few_channels(build(num_classes=num_classes, in_channels=in_channels))
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:

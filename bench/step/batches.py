@@ -1,0 +1,106 @@
+"""`python -m bench.step.batches [ARCH ...]`: the captured step at many sizes of batch, on a GPU.
+
+A graph saves the host's time, so small batches gain the most, and from some size on none.
+"""
+
+import sys
+from dataclasses import replace
+
+import torch
+
+from bench import rows
+from bench.step.cases import ON_CUDA, settings
+from bench.step.contenders import (
+    CAPTURED,
+    CONTENDERS,
+    OURS,
+    REFERENCE,
+    VANILLA,
+    VANILLA_CHANNELS_LAST,
+    Setting,
+)
+from bench.step.turns import Crew, take_turns
+
+NAME = "batches_cuda"
+BATCHES = (32, 64, 128, 256, 512, 1024)
+ARCHITECTURES = ("resnet18", "wrn28_10")
+WHO = (VANILLA, VANILLA_CHANNELS_LAST, REFERENCE, OURS, CAPTURED)
+ROUNDS = 7
+HEAD = (
+    "network | images a step | captured, ms | of vanilla eager (contiguous) "
+    "| of vanilla eager (channels_last) | of ours, not captured | of reference (contiguous) "
+    "| images/s | peak MiB"
+)
+BASES = (VANILLA, VANILLA_CHANNELS_LAST, OURS, REFERENCE)
+
+
+def cases(arch: str, device: str = "cuda") -> list[Setting]:
+    """EntProp(0.2, 1) of a network with every size of batch."""
+    usual = next(setting for setting in settings("cuda") if setting.arch == arch)
+    return [replace(usual, batch=batch, device=device) for batch in BATCHES]
+
+
+def section() -> str:
+    """The docs' table."""
+    try:
+        found = rows.read(NAME)
+    except FileNotFoundError:
+        return "Not measured yet: `python -m bench.step.batches` writes the rows."
+    lines = [f"| {HEAD} |", "|" + "---|" * (HEAD.count("|") + 1)]
+    by_case: dict[tuple[str, int], dict[str, rows.Row]] = {}
+    for row in found:
+        by_case.setdefault((row["arch"], row["batch"]), {})[row["contender"]] = row
+    for (arch, batch), here in by_case.items():
+        captured = here[CAPTURED]
+        if captured["seconds"] is None:
+            cells = [arch, str(batch), f"no time: {captured['refused']}", *[""] * 6]
+        else:
+            seconds = {name: row["seconds"] for name, row in here.items()}
+            cells = [
+                arch,
+                str(batch),
+                f"{1e3 * seconds[CAPTURED]:.1f}",
+                *(f"{seconds[CAPTURED] / s:.2f}" if (s := seconds[b]) else "" for b in BASES),
+                f"{batch / seconds[CAPTURED]:.0f}",
+                f"{captured['peak_memory'] / 2**20:.0f}",
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
+    first = found[0]
+    lines += [
+        "",
+        f"EntProp(0.2, 1), bfloat16 autocast; medians of {ROUNDS} turns, ratios of medians; below "
+        "1 the captured step takes less time. Made by `python -m bench.step.batches` "
+        f"({first['machine']}; {first['versions']}; {first['git']}).",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure the networks named, both by default; rows are written as they come."""
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    architectures = sys.argv[1:] or ARCHITECTURES
+    if unknown := set(architectures) - set(ON_CUDA):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: expected some of {', '.join(ON_CUDA)}")
+    contenders = [one for one in CONTENDERS if one.name in WHO]
+    rows.begin(NAME)
+    crew = Crew()
+    try:
+        for arch in architectures:
+            for setting in cases(arch):
+                found = take_turns(setting, contenders, crew.of(contenders, "cuda"), ROUNDS)
+                rows.add(NAME, [row.as_json() for row in found])
+                told = (
+                    f"{row.contender} {1e3 * row.seconds:.1f} ms"
+                    if row.seconds
+                    else f"{row.contender}: {row.refused}"
+                    for row in found
+                )
+                print(setting, *told, sep="; ", flush=True)
+    finally:
+        crew.dismiss()
+    print(f"rows: {rows.part(NAME)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""1x1 convolutions with a stride on few channels: oneDNN writes beyond their weight gradient."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# oneDNN's block of channels (AVX-512). With fewer in channels_last its workspace is too small:
+# https://github.com/uxlfoundation/oneDNN/issues/6035, seen here with torch 2.13 as crashes.
+_BLOCK = 16
+
+
+class SubsampledConv2d(nn.Conv2d):
+    """A 1x1 convolution that leaves out pixels first, on a CPU, and then has no stride."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.Conv2d`, with the same values and gradients."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        # Slicing would give a contiguous gradient; this keeps channels_last both ways.
+        pixels = F.avg_pool2d(x, 1, (self.stride[0], self.stride[1]))
+        return F.conv2d(pixels, self.weight, self.bias)
+
+
+def subsample_few_channels(model: nn.Module) -> nn.Module:
+    """Make every such convolution of a network a `SubsampledConv2d`, with its own parameters."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if _is_one(child):
+                setattr(parent, name, _subsampled(child))
+    return model
+
+
+def _is_one(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.padding == (0, 0)
+        and module.groups == 1
+        and module.in_channels < _BLOCK
+    )
+
+
+def _subsampled(conv: nn.Module) -> SubsampledConv2d:
+    assert isinstance(conv, nn.Conv2d)
+    new = SubsampledConv2d(
+        conv.in_channels,
+        conv.out_channels,
+        1,
+        (conv.stride[0], conv.stride[1]),
+        bias=conv.bias is not None,
+        device="meta",
+    )
+    new.weight, new.bias = conv.weight, conv.bias
+    return new.train(conv.training)
