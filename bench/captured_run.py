@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from bench import rows
 from entprop_fast import data
-from entprop_fast.data import ImageSet
+from entprop_fast.data import ImageData
 from entprop_fast.engine import train
 from entprop_fast.run.config import Config
 from entprop_fast.run.progress import Reporter
@@ -29,7 +29,7 @@ RUNS = {"captured": "on", "eager": "off", "eager again": "off"}
 SHOWN = (1, 2, 3, 5, 10, 20, 30)  # epochs of the table
 
 
-def images_at(pixels: int) -> ImageSet:
+def images_at(pixels: int) -> ImageData:
     """The digits, enlarged."""
     digits = data.load("digits")
 
@@ -45,7 +45,7 @@ def images_at(pixels: int) -> ImageSet:
     )
 
 
-def run(name: str, config: Config, images: ImageSet) -> rows.Row:
+def run(name: str, config: Config, images: ImageData) -> rows.Row:
     """Train one run in a folder that is thrown away; a row with its curve."""
     trainers: list[Trainer] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,8 @@
 #   bash bench/gpu_campaign.sh sanitize              compute-sanitizer: memcheck, racecheck
 #   bash bench/gpu_campaign.sh bench-ops             pytest bench/ops, the CUDA cases
 #   bash bench/gpu_campaign.sh bench-step            pytest bench/step, every setting (ARCH=wrn28_10: its own)
+#   bash bench/gpu_campaign.sh bench-batches         the captured step at 32 to 1024 images (ARCH=resnet18: its own)
+#   bash bench/gpu_campaign.sh train                 a run on WRN-28-10, captured and eager, curve beside curve
 #   bash bench/gpu_campaign.sh bench-recipes         pytest bench/recipes: hours of every shipped recipe
 #   bash bench/gpu_campaign.sh sweep                 the norm under several ways to cut it
 #   bash bench/gpu_campaign.sh profile               GPU time of every kernel; ncu's counters
@@ -18,7 +20,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-PARTS=(build sanitize bench-ops bench-step bench-recipes sweep profile)
+PARTS=(build sanitize bench-ops bench-step bench-batches train bench-recipes sweep profile)
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-build/gpu_campaign}
 export PYTHONUNBUFFERED=1
@@ -112,6 +114,24 @@ part_bench-step() {
   ensure_built || status=1
   limit 480 "$PYTHON" -m pytest -q -p no:cacheprovider -k "${ARCH:-cuda}" bench/step || status=1
   keep_rows step_cuda || status=1
+  return "$status"
+}
+
+part_bench-batches() {
+  local status=0
+  ensure_built || status=1
+  # shellcheck disable=SC2086  # no word means every network
+  limit 480 "$PYTHON" -m bench.step.batches ${ARCH:-} || status=1
+  keep_rows batches_cuda || status=1
+  return "$status"
+}
+
+# Like bench-recipes it needs tomli_w, which such a machine lacks: a wheel on PYTHONPATH.
+part_train() {
+  local status=0
+  ensure_built || status=1
+  limit 240 "$PYTHON" -m bench.captured_run || status=1
+  keep_rows captured_run_cuda || status=1
   return "$status"
 }
 

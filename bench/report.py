@@ -5,11 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bench import digits, rows
+from bench import captured_run, digits, rows
 from bench.corruptions import table as corruptions_table
 from bench.ops import sweep
 from bench.ops import table as ops_table
 from bench.recipes import table as recipes_table
+from bench.step import batches
 from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import against, method_rows, statement
@@ -102,8 +103,9 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
     },
     "docs/step/README.md": {
-        step_table.name_of(device): partial(step_table.section, device)
-        for device in ("cpu", "cuda")
+        **{step_table.name_of(d): partial(step_table.section, d) for d in ("cpu", "cuda")},
+        batches.NAME: batches.section,
+        captured_run.NAME: captured_run.section,
     },
 }
 
