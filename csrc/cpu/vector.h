@@ -81,7 +81,7 @@ struct Simd {
     } else {
       Halves h;
       __builtin_memcpy(&h, p, sizeof h);
-      return (V)(__builtin_convertvector(h, Words) << 16);
+      return widened(h);
     }
   }
 
@@ -89,21 +89,24 @@ struct Simd {
     if constexpr (sizeof(T) == sizeof(A)) {
       __builtin_memcpy(p, &v, sizeof v);
     } else {
-      const Words bits = (Words)v;
-      const Words even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-      const Words quiet_nan = Words{} + 0x7fc0;
-      const Words rounded = v == v ? even : quiet_nan;
-      const Halves h = __builtin_convertvector(rounded, Halves);
+      const Halves h = narrowed(v);
       __builtin_memcpy(p, &h, sizeof h);
     }
   }
 
-  // The first n < lanes elements; the other lanes hold `fill`. Never reads past them.
+  // The first n < lanes elements; the other lanes hold `fill`. Never reads past them. With AVX-512
+  // by intrinsics: of a loop GCC 12 makes masked vextract, which may not touch the next page.
   static ENTPROP_INLINE V load_some(const T* p, int64_t n, V fill) {
 #if defined(__AVX512F__)
+    const uint32_t exist = (1u << n) - 1;
     if constexpr (sizeof(T) == 4)
-      return (V)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)((1u << n) - 1), p);
-#elif defined(__AVX2__)
+      return (V)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)exist, p);
+    else if constexpr (sizeof(T) == 8)
+      return (V)_mm512_mask_loadu_pd((__m512d)fill, (__mmask8)exist, p);
+    else
+      return first(n) ? widened((Halves)_mm256_maskz_loadu_epi16((__mmask16)exist, p)) : fill;
+#else
+#if defined(__AVX2__)
     if constexpr (sizeof(T) == 4)
       return first(n) ? (V)_mm256_maskload_ps(p, (__m256i)first(n)) : fill;
 #endif
@@ -111,19 +114,38 @@ struct Simd {
     for (int i = 0; i < lanes; ++i)
       if (i < n) buffer[i] = p[i];
     return first(n) ? load(buffer) : fill;
+#endif
   }
 
   static ENTPROP_INLINE void store_some(T* p, int64_t n, V v) {
 #if defined(__AVX512F__)
+    const uint32_t exist = (1u << n) - 1;
     if constexpr (sizeof(T) == 4)
-      return _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-#elif defined(__AVX2__)
+      _mm512_mask_storeu_ps(p, (__mmask16)exist, (__m512)v);
+    else if constexpr (sizeof(T) == 8)
+      _mm512_mask_storeu_pd(p, (__mmask8)exist, (__m512d)v);
+    else
+      _mm256_mask_storeu_epi16(p, (__mmask16)exist, (__m256i)narrowed(v));
+#else
+#if defined(__AVX2__)
     if constexpr (sizeof(T) == 4) return _mm256_maskstore_ps(p, (__m256i)first(n), (__m256)v);
 #endif
     T buffer[lanes];
     store(buffer, v);
     for (int i = 0; i < lanes; ++i)
       if (i < n) p[i] = buffer[i];
+#endif
+  }
+
+  // bfloat16 to float and back, to the nearest even.
+  static ENTPROP_INLINE V widened(Halves h) { return (V)(__builtin_convertvector(h, Words) << 16); }
+
+  static ENTPROP_INLINE Halves narrowed(V v) {
+    const Words bits = (Words)v;
+    const Words even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Words quiet_nan = Words{} + 0x7fc0;
+    const Words rounded = v == v ? even : quiet_nan;
+    return __builtin_convertvector(rounded, Halves);
   }
 
   // Lanes below n.
