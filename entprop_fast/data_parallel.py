@@ -86,12 +86,14 @@ class Replicas:
             RuntimeError: the processes have gradients of different parameters.
         """
         _check(self._wrapper)
+        # A forward through the wrapper whose backward never came left its hooks waiting for one.
+        self._wrapper.reducer._reset_state()
         if not self._wrapper.require_backward_grad_sync:
             yield
             return
         if self._wrapper.broadcast_buffers:
             self._broadcast(self._buffers())
-        with self._wrapper.no_sync():  # also stops the hooks of a compiled autograd
+        with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
             yield
         self._check_alike()
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
@@ -130,10 +132,11 @@ class Replicas:
             found = zip(self._parameters, counts.tolist(), strict=True)
             apart = [name for name, count in found if 0 < count < self._world]
             if apart:
+                shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
                 raise RuntimeError(
-                    f"{len(apart)} parameters ({', '.join(apart[:3])}, ...) have a gradient in "
-                    "some processes and none in others: give all the same method, options and "
-                    "state, and a model whose forward reaches the same parameters everywhere"
+                    f"{len(apart)} parameters ({shown}) have a gradient in some processes and none "
+                    "in others: give all the same method, options and state, and a model whose "
+                    "forward reaches the same parameters everywhere"
                 )
         self._reached = reached
 
