@@ -16,13 +16,18 @@ Work = Callable[[int], dict[str, Any]]  # of a rank: what it found, tensors and 
 
 def in_two_processes(work: Work, folder: Path) -> list[dict[str, Any]]:
     """What each rank found, rank by rank; `work` is a function of a module."""
-    # Imported once, for all processes of all modules; the first DDP would import the compiler.
-    get_context("forkserver").set_forkserver_preload(["entprop_fast", "torch._dynamo"])
-    start_processes(_run, (work, str(folder)), nprocs=WORLD, start_method="forkserver")
+    start(_grouped, work, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
-def _run(rank: int, work: Work, folder: str) -> None:
+def start(function: Callable[..., None], *args: object) -> None:
+    """Run ``function(rank, *args)`` in as many processes, which know nothing of each other."""
+    # Imported once, for all processes of all modules; the first DDP would import the compiler.
+    get_context("forkserver").set_forkserver_preload(["entprop_fast", "torch._dynamo"])
+    start_processes(function, args, nprocs=WORLD, start_method="forkserver")
+
+
+def _grouped(rank: int, work: Work, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD

@@ -128,7 +128,8 @@ class Method(abc.ABC):
 
         Raises:
             TypeError, ValueError: the batch cannot be used; nothing has changed.
-            RuntimeError: ``capture="on"`` and the step cannot be captured; it was not taken.
+            RuntimeError: ``capture="on"`` and the step cannot be captured, or processes whose
+                gradients are of different parameters; it was not taken.
         """
         self._check_call(images, labels)
         return self.captures(images, labels)
