@@ -37,10 +37,10 @@ def _grouped(rank: int, work: Work, folder: str) -> None:
 
 
 @contextmanager
-def group_of_one() -> Iterator[None]:
+def group_of_one(backend: str = "gloo") -> Iterator[None]:
     """A process group that holds this process alone."""
     store = distributed.HashStore()  # type: ignore[attr-defined]  # public all the same
-    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
         yield
     finally:
