@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast import Method, create_method
@@ -130,47 +130,6 @@ def after_a_forward_without_backward(rank: int) -> dict[str, Any]:
     return {"parameters": parameters(method.model)}
 
 
-class Branching(nn.Module):
-    """Reaches its head's bias in some processes only."""
-
-    def __init__(self, body: nn.Module, *, bias: bool) -> None:
-        super().__init__()
-        self.body, self.bias = body, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.bias:
-            self.body.get_submodule("head").bias.requires_grad_(False)
-        y: Tensor = self.body(x)
-        self.body.get_submodule("head").bias.requires_grad_(True)
-        return y
-
-
-def disagreeing(rank: int) -> dict[str, Any]:
-    """From the first step on; and from a later one, where one rank alone does something else."""
-    method = method_of(("vanilla", {}), rank, model=Branching(plain_network(), bias=rank == 0))
-    with pytest.raises(RuntimeError) as at_once:
-        method(*own_batch(rank))
-    method = method_of(("vanilla", {}), rank, model=plain_network())
-    method(*own_batch(rank))
-    replicas = method._exchange.__self__  # type: ignore[attr-defined]
-    later = ""
-    if rank == 1:
-        method.model.get_parameter("conv1.weight").grad = None
-        with pytest.raises(RuntimeError) as error:
-            replicas._check_alike()
-        later = str(error.value)
-    else:
-        replicas._check_alike()
-    return {"at once": str(at_once.value), "later": later}
-
-
-def refused_group(rank: int) -> str:
-    groups = [distributed.new_group([one]) for one in range(WORLD)]
-    with pytest.raises(ValueError) as error:
-        method_of(("vanilla", {}), rank, process_group=groups[rank])
-    return str(error.value)
-
-
 def run_rank(rank: int) -> dict[str, Any]:
     once = AS_ONE | {"fast_advprop": TOGETHER["fast_advprop"]}
     found: dict[str, Any] = {f"one {key}": one_step(case, rank) for key, case in once.items()}
@@ -182,8 +141,6 @@ def run_rank(rank: int) -> dict[str, Any]:
     found["broadcast"] = moved_statistics(rank)
     found["own statistics"] = moved_statistics(rank, broadcast_buffers=False)
     found["after a forward"] = after_a_forward_without_backward(rank)
-    found["disagreeing"] = disagreeing(rank)
-    found["group"] = refused_group(rank)
     return found
 
 
@@ -301,14 +258,3 @@ def test_statistics_start_from_those_of_rank_0_or_stay_at_home(ranks: list[dict[
 
 def test_a_forward_through_the_wrapper_leaves_the_step_alone(ranks: list[dict[str, Any]]) -> None:
     assert_equal(ranks[0]["after a forward"], ranks[1]["after a forward"])
-
-
-def test_ranks_that_reach_other_parameters_are_told(ranks: list[dict[str, Any]]) -> None:
-    for found in ranks:
-        assert "1 parameters (model.body.head.bias) have" in found["disagreeing"]["at once"]
-    later = [found["disagreeing"]["later"] for found in ranks]
-    assert not later[0] and "(model.conv1.weight)" in later[1]
-
-
-def test_a_group_of_some_processes_is_refused(ranks: list[dict[str, Any]]) -> None:
-    assert all("holds 1 of 2 processes" in found["group"] for found in ranks)

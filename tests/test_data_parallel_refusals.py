@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel.distributed import _MixedPrecision
@@ -23,7 +23,7 @@ from tests.methods.support import (
     plain_network,
     sgd,
 )
-from tests.processes import group_of_one
+from tests.processes import WORLD, group_of_one, in_two_processes
 
 Wrapped = DistributedDataParallel
 
@@ -143,3 +143,67 @@ def test_the_compiled_network_is_wrapped_last() -> None:
         assert_equal(list(one(*batch())), list(other(*batch())))
     for name, parameter in plain.named_parameters():
         torch.testing.assert_close(network.get_parameter(name), parameter, rtol=0, atol=1e-12)
+
+
+class Branching(nn.Module):
+    """Reaches its head's bias in some processes only."""
+
+    def __init__(self, body: nn.Module, *, bias: bool) -> None:
+        super().__init__()
+        self.body, self.bias = body, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.bias:
+            self.body.get_submodule("head").bias.requires_grad_(False)
+        y: Tensor = self.body(x)
+        self.body.get_submodule("head").bias.requires_grad_(True)
+        return y
+
+
+def disagreeing(rank: int) -> dict[str, Any]:
+    """From the first step on; and from a later one, where one rank alone does something else."""
+    model = Wrapped(Branching(plain_network(), bias=rank == 0))
+    with pytest.raises(RuntimeError) as at_once:
+        create_method("vanilla", model, sgd(model))(*batch())
+    model = Wrapped(plain_network())
+    method = create_method("vanilla", model, sgd(model))
+    method(*batch())
+    replicas = method._exchange.__self__  # type: ignore[attr-defined]
+    later = ""
+    if rank == 1:
+        method.model.get_parameter("conv1.weight").grad = None
+        with pytest.raises(RuntimeError) as error:
+            replicas._check_alike()
+        later = str(error.value)
+    else:
+        replicas._check_alike()
+    return {"at once": str(at_once.value), "later": later}
+
+
+def refused_group(rank: int) -> str:
+    groups = [distributed.new_group([one]) for one in range(WORLD)]
+    model = Wrapped(plain_network(), process_group=groups[rank])
+    with pytest.raises(ValueError) as error:
+        create_method("vanilla", model, sgd(model))
+    return str(error.value)
+
+
+def run_rank(rank: int) -> dict[str, Any]:
+    return {"disagreeing": disagreeing(rank), "group": refused_group(rank)}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes was told, rank by rank."""
+    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
+
+
+def test_ranks_that_reach_other_parameters_are_told(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        assert "1 parameters (model.body.head.bias) have" in found["disagreeing"]["at once"]
+    later = [found["disagreeing"]["later"] for found in ranks]
+    assert not later[0] and "(model.conv1.weight)" in later[1]
+
+
+def test_a_group_of_some_processes_is_refused(ranks: list[dict[str, Any]]) -> None:
+    assert all("holds 1 of 2 processes" in found["group"] for found in ranks)

@@ -29,7 +29,7 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def network() -> nn.Module:
-    return dual_network(dtype=torch.float32).to(CUDA, memory_format=torch.channels_last)
+    return dual_network(dtype=torch.float32).to(CUDA)
 
 
 def on_device(seed: int) -> tuple[Tensor, Tensor]:
