@@ -61,6 +61,9 @@ class Replicas:
                 f"model: the process group of its DistributedDataParallel holds {members} of "
                 f"{everyone} processes: expected all, which exchange rows, too"
             )
+        # To the end of what the wrapper frees: the reducer, if it held the group last, would end it
+        # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
+        wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world = wrapper, members
         self._roots = [("model", wrapper.module)]
         if criterion is not None:

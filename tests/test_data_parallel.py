@@ -1,10 +1,12 @@
 """DistributedDataParallel over two processes, against one with all rows, or one after the other."""
 
+import faulthandler
+import sys
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast import Method, create_method
@@ -25,7 +27,7 @@ from tests.methods.support import (
     sgd,
     statistics,
 )
-from tests.processes import WORLD, in_two_processes
+from tests.processes import WORLD, group_of_one, in_two_processes, start
 
 ROWS = 6
 Case = tuple[str, dict[str, Any]]
@@ -128,6 +130,20 @@ def after_a_forward_without_backward(rank: int) -> dict[str, Any]:
     model.train()
     method(*own_batch(rank))
     return {"parameters": parameters(method.model)}
+
+
+def end_at_once(rank: int) -> None:
+    """The end of a script, again and again, as if nobody else had time to ask for the GIL."""
+    faulthandler.dump_traceback_later(30, exit=True)
+    sys.setswitchinterval(1000)
+    for _ in range(50):
+        with group_of_one():
+            model = DistributedDataParallel(plain_network())
+            create_method("vanilla", model, sgd(model))
+            exchanged = torch.ones(1)
+            distributed.all_reduce(exchanged)
+        del model
+    faulthandler.cancel_dump_traceback_later()
 
 
 def run_rank(rank: int) -> dict[str, Any]:
@@ -258,3 +274,8 @@ def test_statistics_start_from_those_of_rank_0_or_stay_at_home(ranks: list[dict[
 
 def test_a_forward_through_the_wrapper_leaves_the_step_alone(ranks: list[dict[str, Any]]) -> None:
     assert_equal(ranks[0]["after a forward"], ranks[1]["after a forward"])
+
+
+def test_the_end_of_a_script_does_not_hang() -> None:
+    """torch's reducer would free the process group with the GIL held, for which gloo may wait."""
+    start(end_at_once)
