@@ -4,22 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
+from torch import Tensor
 
 from entprop_fast.distributed import gather_rows, own_share, shuffle_rows, world_size
-from tests.methods.support import assert_equal, batch, dual_network, generator, make
+from tests.methods.support import assert_equal, batch, dual_network, frozen_network, generator, make
+from tests.processes import WORLD, in_two_processes
 
-WORLD, ROWS = 2, 6
+ROWS = 6
 MIXED: dict[str, Any] = {"k": 1.0, "aux_labels": "mixed"}
-
-
-def frozen_network() -> nn.Module:
-    """Norms in eval mode: what a row gives does not depend on the rows beside it."""
-    model = dual_network()
-    for name in ("bn1", "bn2"):
-        model.get_submodule(name).eval()
-    return model
 
 
 def step(images: Tensor, labels: Tensor, **options: Any) -> dict[str, Any]:
@@ -43,13 +35,9 @@ def fast_advprop(images: Tensor, labels: Tensor, source: torch.Generator) -> dic
     return {"perturbed": method.perturbed, "last": inputs[-1]}
 
 
-def run_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
-    )
+def run_rank(rank: int) -> dict[str, Any]:
     images, labels = (t[rank * ROWS :][:ROWS] for t in batch(WORLD * ROWS))
-    found = {
+    return {
         "world": world_size(),
         "gathered": gather_rows(labels),
         "share": own_share(torch.arange(7)),
@@ -59,16 +47,12 @@ def run_rank(rank: int, folder: str) -> None:
         "fast_advprop": fast_advprop(images, labels, generator(rank)),
         "own rows": step(images, labels, k=0.5, mixup=0.0, selection="rank"),
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found, rank by rank."""
-    folder = tmp_path_factory.mktemp("ranks")
-    spawn(run_rank, (str(folder),), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
 
 
 def close(actual: object, expected: object) -> None:

@@ -60,7 +60,7 @@ def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: 
     Args:
         name: one of `METHODS`.
         model: the network, in training mode; converted by `convert_dual_norm` where the method
-            `needs_dual_norms`.
+            `needs_dual_norms`; for several processes in a `DistributedDataParallel`.
         optimizer: holds every trainable parameter of `model`.
         **options: the method's own keywords and those of `Method`; see `method_options`.
 

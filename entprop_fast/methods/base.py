@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from entprop_fast import reference
 from entprop_fast.capture import StepCapture
+from entprop_fast.data_parallel import unwrap
 from entprop_fast.layers.routing import Target, route
 from entprop_fast.methods import checks
 from entprop_fast.methods.contract import CommonOptions, StepResult
@@ -28,7 +29,8 @@ class Method(abc.ABC):
     """One way to train: calling it with a batch runs one optimiser step.
 
     Args:
-        model: the network, in training mode.
+        model: the network, in training mode, or a `DistributedDataParallel` of it, over whose
+            processes each step averages the gradients once (docs/distributed.md).
         optimizer: holds every trainable parameter of `model` (and of `criterion`).
         input_range: lowest and highest value of an image before normalisation.
         normalization: (mean, std), each a float or one per channel, when the images arrive as
@@ -84,7 +86,8 @@ class Method(abc.ABC):
             check_instance("criterion", criterion, nn.Module)
         if generator is not None:
             check_instance("generator", generator, torch.Generator)
-        self.model, self.optimizer = model, optimizer
+        self.model, self._exchange = unwrap(model, criterion)
+        self.optimizer = optimizer
         self.units = ImageUnits(input_range, normalization)
         self.input_range, self.normalization = self.units.input_range, normalization
         checks.check_amp(amp)
@@ -102,10 +105,10 @@ class Method(abc.ABC):
                 f"label_smoothing={label_smoothing!r} belongs to the built-in cross-entropy: "
                 "leave it 0 with a criterion"
             )
-        checks.check_training(model)
+        checks.check_training(self.model)
         if self.needs_dual_norms:
-            checks.check_dual(self.name, model)
-        checks.check_optimizer(optimizer, model, criterion)
+            checks.check_dual(self.name, self.model)
+        checks.check_optimizer(optimizer, self.model, criterion)
         device = next((parameter.device for parameter in model.parameters()), None)
         checks.check_generator(generator, device)
         self.rows, self._new_shape = 0, False
@@ -125,7 +128,8 @@ class Method(abc.ABC):
 
         Raises:
             TypeError, ValueError: the batch cannot be used; nothing has changed.
-            RuntimeError: ``capture="on"`` and the step cannot be captured; it was not taken.
+            RuntimeError: ``capture="on"`` and the step cannot be captured, or processes whose
+                gradients are of different parameters; it was not taken.
         """
         self._check_call(images, labels)
         return self.captures(images, labels)
@@ -136,8 +140,9 @@ class Method(abc.ABC):
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
         """One whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        self.optimizer.zero_grad(set_to_none=True)
-        result = self._passes(images, labels)
+        with self._exchange():
+            self.optimizer.zero_grad(set_to_none=True)
+            result = self._passes(images, labels)
         if self.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
@@ -151,7 +156,7 @@ class Method(abc.ABC):
         and stepping are the caller's. Arguments and errors are those of calling the method.
         """
         self._check_call(images, labels)
-        with self._refusing(images):
+        with self._refusing(images), self._exchange():
             return self._passes(images, labels)
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from entprop_fast.methods.image_units import Channels
 class StepResult(NamedTuple):
     """What one step reports: detached 0-dim tensors on the device, that no later step overwrites.
 
+    Of several processes each has the values of its own rows; with ``selection="global"`` the
+    entropies are those of all rows.
+
     Attributes:
         loss: mean loss of the main pass.
         aux_loss: unweighted mean loss of the last auxiliary pass; 0 without one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
     """
     try:
         with StopSignals().installed() as signals, _warnings_in_one_line():
+            _check_single_process()
             command(signals)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -42,6 +44,23 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
         print(f"stopped by {stopped}", file=sys.stderr)
         return 128 + stopped.signum
     return 0
+
+
+def _check_single_process() -> None:
+    """This process is not one of several that torchrun started with the same arguments.
+
+    Raises:
+        UsageError: it is one; all of them would write to the same folder.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size.isdecimal() and int(size) > 1:
+        raise UsageError(
+            f"WORLD_SIZE={size}: this command is one process, and torchrun starts {size}, which "
+            "would all do the same work in the same folder; start it without torchrun (compare "
+            "trains as many runs at a time as there are GPUs), or, to train one network on "
+            "several GPUs, write the few lines of docs/distributed.md: create_method takes a "
+            "DistributedDataParallel"
+        )
 
 
 @contextlib.contextmanager

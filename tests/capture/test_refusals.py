@@ -1,7 +1,6 @@
 """What cannot be captured: one warning that names it and eager steps, or an error with "on"."""
 
 import copy
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed as dist
 from torch import nn
 from torch.nn.modules import module as torch_module
+from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast import Method
 from tests.capture import support
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import Twins, make, sgd
 from tests.methods.support import batch, dual_network, everything
+from tests.processes import group_of_one
 
 
 class OwnSGD(torch.optim.SGD):
@@ -225,10 +225,8 @@ def test_a_step_that_waits_for_the_device_with_on(recorder: RecordingGraphs) -> 
 
 @pytest.fixture
 def process_group() -> Iterator[None]:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29519")
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+    with group_of_one():
+        yield
 
 
 @pytest.mark.usefixtures("process_group")
@@ -238,3 +236,14 @@ def test_a_process_group(recorder: RecordingGraphs, options: dict[str, Any]) -> 
     with _one_warning("a process group is initialised"):
         _steps(method)
     assert recorder.log == []
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_model_in_distributed_data_parallel(recorder: RecordingGraphs) -> None:
+    model = DistributedDataParallel(dual_network(dtype=torch.float32))
+    method = make(model=model)
+    with _one_warning("a process group is initialised"):
+        _steps(method)
+    assert recorder.log == []
+    with pytest.raises(ValueError, match="capture='on': a process group is initialised"):
+        make(model=model, capture="on")

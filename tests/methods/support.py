@@ -63,6 +63,14 @@ def dual_network(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Seq
     return model
 
 
+def frozen_network() -> nn.Sequential:
+    """Norms in eval mode: what a row gives does not depend on the rows beside it."""
+    model = dual_network()
+    for name in ("bn1", "bn2"):
+        model.get_submodule(name).eval()
+    return model
+
+
 def sgd(model: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from entprop_fast import checkpoint, data, evaluate, train
+from entprop_fast import checkpoint, compare, data, evaluate, study, train
 from entprop_fast.data import ImageData
 from entprop_fast.engine import train as train_run
 from entprop_fast.methods import StepResult
@@ -75,6 +75,31 @@ def test_refused(
     assert CASES[flags] in error
     assert error.startswith("error: ") and error.count("\n") == 1
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(train, ()), (compare, ()), (study, ("score",)), (evaluate, ("run",))],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_one_of_several_processes(
+    command: Any,
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As torchrun starts them: before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: WORLD_SIZE=2: ") and error.count("\n") == 1
+    assert "without torchrun" in error and "docs/distributed.md" in error
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun --nproc-per-node 1
+    assert command.main(("--no-such-flag",)) == 2
+    assert "WORLD_SIZE" not in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written(tiny: Args, tmp_path: Path) -> None:

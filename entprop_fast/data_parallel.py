@@ -1,0 +1,175 @@
+"""Copies of a network in several processes, kept alike by one exchange a step."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+Exchange = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+def unwrap(model: nn.Module, criterion: nn.Module | None) -> tuple[nn.Module, Exchange]:
+    """The network that the passes of a step run, and the context that all of them belong in.
+
+    Args:
+        model: a `DistributedDataParallel`, or a network that this process alone keeps.
+        criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
+            buffers become those of rank 0, and its gradients are averaged with the network's.
+
+    Raises:
+        ValueError: a wrapper inside of `model`, around `criterion`, or with settings that a step
+            would pass over.
+    """
+    network = model.module if isinstance(model, DistributedDataParallel) else model
+    assert isinstance(network, nn.Module)
+    for name, root in (("model", network), ("criterion", criterion)):
+        if root is not None and any(isinstance(m, DistributedDataParallel) for m in root.modules()):
+            raise ValueError(
+                f"{name} holds a DistributedDataParallel: wrap the whole network once, outermost, "
+                "as in DistributedDataParallel(torch.compile(network)), and pass a criterion as it "
+                "is; its gradients are averaged with the network's"
+            )
+    if isinstance(model, DistributedDataParallel):
+        return network, Replicas(model, criterion).exchange
+    return network, contextlib.nullcontext
+
+
+class Replicas:
+    """One process's copy of a network and its criterion.
+
+    DDP averages in every backward pass whose forward went through it, and expects that pass to
+    reach every parameter. A step has several backward passes, each of which leaves some norms out:
+    they run past the wrapper, and what they added up is averaged once.
+
+    Args:
+        wrapper: gives the process group, what is exchanged, and `no_sync`.
+        criterion: see `unwrap`.
+
+    Raises:
+        ValueError: the wrapper has settings that a step would pass over.
+    """
+
+    def __init__(self, wrapper: DistributedDataParallel, criterion: nn.Module | None) -> None:
+        _check(wrapper)
+        members, everyone = dist.get_world_size(wrapper.process_group), dist.get_world_size()
+        if members != everyone:
+            raise ValueError(
+                f"model: the process group of its DistributedDataParallel holds {members} of "
+                f"{everyone} processes: expected all, which exchange rows, too"
+            )
+        # To the end of what the wrapper frees: the reducer, if it held the group last, would end it
+        # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
+        wrapper.process_group = wrapper.__dict__.pop("process_group")
+        self._wrapper, self._world = wrapper, members
+        self._roots = [("model", wrapper.module)]
+        if criterion is not None:
+            self._roots.append(("criterion", criterion))
+            self._broadcast([*criterion.parameters(), *criterion.buffers()])
+        self._parameters = {
+            f"{owner}.{name}": parameter
+            for owner, root in self._roots
+            for name, parameter in root.named_parameters()
+            if owner == "criterion" or name not in wrapper.parameters_to_ignore
+        }
+        self._reached: list[bool] = []  # which had a gradient after the last step
+        self._mask = torch.empty(0)  # the same on the device
+
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[None]:
+        """All passes of a step: buffers before, the mean of all processes' gradients after them.
+
+        Inside the wrapper's own ``no_sync()`` nothing is exchanged.
+
+        Raises:
+            ValueError: something that a step would pass over was set up since; nothing has changed.
+            RuntimeError: the processes have gradients of different parameters.
+        """
+        _check(self._wrapper)
+        # A forward through the wrapper whose backward never came left its hooks waiting for one.
+        self._wrapper.reducer._reset_state()
+        if not self._wrapper.require_backward_grad_sync:
+            yield
+            return
+        if self._wrapper.broadcast_buffers:
+            self._broadcast(self._buffers())
+        with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
+            yield
+        self._check_alike()
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        _in_one(gradients, self._average)
+
+    def _buffers(self) -> list[Tensor]:
+        return [
+            buffer
+            for owner, root in self._roots
+            for name, buffer in root.named_buffers()
+            if owner == "criterion" or name not in self._wrapper.parameters_to_ignore
+        ]
+
+    def _broadcast(self, tensors: Iterable[Tensor]) -> None:
+        group = self._wrapper.process_group
+        _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
+
+    def _average(self, flat: Tensor) -> None:
+        flat.div_(self._world)  # first, as DDP does: a sum may be out of range
+        dist.all_reduce(flat, group=self._wrapper.process_group)
+
+    def _check_alike(self) -> None:
+        """Who has gradients of which parameters; a wrong sum, or no end, where that differs.
+
+        All take part every time, but only who has others than before waits for the answer: where
+        two differ, one of them does.
+        """
+        reached = [parameter.grad is not None for parameter in self._parameters.values()]
+        changed = reached != self._reached
+        if changed:
+            device = next(iter(self._parameters.values())).device
+            self._mask = torch.tensor(reached, dtype=torch.int32, device=device)
+        counts = self._mask.clone()
+        dist.all_reduce(counts, group=self._wrapper.process_group)
+        if changed:
+            found = zip(self._parameters, counts.tolist(), strict=True)
+            apart = [name for name, count in found if 0 < count < self._world]
+            if apart:
+                shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
+                raise RuntimeError(
+                    f"{len(apart)} parameters ({shown}) have a gradient in some processes and none "
+                    "in others: give all the same method, options and state, and a model whose "
+                    "forward reaches the same parameters everywhere"
+                )
+        self._reached = reached
+
+
+def _check(wrapper: DistributedDataParallel) -> None:
+    """Nothing is set up that belongs to the wrapper's own forward and backward.
+
+    Raises:
+        ValueError: names it and what to do instead.
+    """
+    for there, what, instead in (
+        (wrapper.mixed_precision, "mixed_precision", "leave it out and use amp='bf16'"),
+        (wrapper._comm_hooks, "a communication hook", "leave it out"),
+        (wrapper._delay_all_reduce_params, "delay_all_reduce_named_params", "leave it out"),
+        (wrapper._join_config.enable, "join()", "give every process as many batches"),
+    ):
+        if there:
+            raise ValueError(
+                f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
+                f"the wrapper; a step runs the network inside and averages once: {instead}"
+            )
+
+
+def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -> None:
+    """Run an in-place `collective` once for all tensors of a dtype and device, flat in a row."""
+    alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        alike[tensor.dtype, tensor.device].append(tensor.detach())
+    for some in alike.values():
+        flat = torch.cat([tensor.reshape(-1) for tensor in some])
+        collective(flat)
+        parts = flat.split([tensor.numel() for tensor in some])
+        torch._foreach_copy_(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])
