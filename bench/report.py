@@ -94,6 +94,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         digits.NAME: digits_section,
         "kernels": partial(ops_table.summary, ops_table.name_of("cpu")),
         **{step_table.name_of(d): partial(step_table.summary, d) for d in ("cpu", "cuda")},
+        step_table.CAPTURED: step_table.captured,
     },
     "docs/kernels/dual_batch_norm_gpu.md": {sweep.NAME: sweep.section},
     "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},
@@ -102,8 +103,8 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
     },
     "docs/step/README.md": {
-        step_table.name_of(device): partial(step_table.section, device)
-        for device in ("cpu", "cuda")
+        **{step_table.name_of(d): partial(step_table.section, d) for d in ("cpu", "cuda")},
+        step_table.CAPTURED: step_table.captured,
     },
 }
 
