@@ -14,8 +14,9 @@ from torch import Tensor
 from entprop_fast.data.filters import pixel_grid, warp
 from entprop_fast.methods import EntProp, StepResult
 from entprop_fast.run.config import Value
+from entprop_fast.run.device import resolve_amp
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.trainer import Trainer, resolve_amp
+from entprop_fast.run.trainer import Trainer
 from entprop_fast.studies.differences import against_baseline, baseline_of
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.runs import MakeProbe, Probe, Settings, run_grid
