@@ -40,6 +40,11 @@ def find(name: str, folder: Path | None) -> Path | None:
     return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
 
 
+def written_name(data: ImageSet) -> str:
+    """The folder in which a set that `entprop_fast.corrupt` wrote of this one is looked for."""
+    return f"{Path(data.name.rpartition(':')[2]).name}-c"
+
+
 def find_written(data: ImageSet, folder: Path | None) -> Path | None:
     """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
 
@@ -48,7 +53,7 @@ def find_written(data: ImageSet, folder: Path | None) -> Path | None:
     """
     if folder is None:
         return None
-    root = folder / f"{Path(data.name.rpartition(':')[2]).name}-c"
+    root = folder / written_name(data)
     marker = read_marker(root)
     if marker is not None and marker.get("dataset") != data.name:
         raise ValueError(f"{root} was made from {marker.get('dataset')!r}, not from {data.name!r}")
