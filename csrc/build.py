@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
@@ -174,7 +175,18 @@ class BuildExtension(build_ext):
             ) from error
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(module, target)
+        self.copy_file(str(module), str(target))
+
+    def copy_file(self, infile: str, outfile: str, **settings: Any) -> Any:
+        """Copy a file as setuptools does, but whole or not at all.
+
+        A process that imports the module while it is written, or has mapped the one that is written
+        over, dies of SIGBUS or SIGSEGV.
+        """
+        fresh = f"{outfile}.new"
+        result = super().copy_file(infile, fresh, **settings)
+        os.replace(fresh, outfile)
+        return result
 
 
 def build_steps(toolchain: Toolchain, folder: Path, module: Path) -> tuple[list[Step], Step]:

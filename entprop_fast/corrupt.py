@@ -24,10 +24,10 @@ from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.evaluation.writing import write_arrays, write_folders
 from entprop_fast.run import cli
 from entprop_fast.run.config import Config
+from entprop_fast.run.device import resolve_device
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.signals import StopSignals
-from entprop_fast.run.trainer import resolve_device
 
 _Flags = cli.flag_class(
     "CorruptFlags",

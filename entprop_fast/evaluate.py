@@ -18,11 +18,11 @@ from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
+from entprop_fast.run.device import resolve_device
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table
 from entprop_fast.run.signals import StopSignals
-from entprop_fast.run.trainer import resolve_device
 
 _Flags = cli.flag_class(
     "EvaluateFlags",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from setuptools import Distribution
 
 from csrc import build, toolchain
 
@@ -97,6 +98,25 @@ def test_build_loads_is_incremental_and_fails_in_plain_sight(tree: Path) -> None
     assert "ENTPROP_BUILD=off installs entprop-fast without compiled kernels" in broken.stderr
     assert compiled.stat().st_mtime_ns == before
     (tree / "csrc" / "cpu" / "broken.cpp").unlink()
+
+
+def test_a_module_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, installed = tmp_path / "_C.so", tmp_path / "package" / "_C.so"
+    installed.parent.mkdir()
+    module.write_bytes(b"new")
+    installed.write_bytes(b"old")
+    replace, replaced = os.replace, []
+
+    def watched(source: str, target: str) -> None:
+        assert Path(source).read_bytes() == b"new"
+        assert installed.read_bytes() == b"old"
+        replaced.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    build.BuildExtension(Distribution()).copy_file(str(module), str(installed))
+    assert replaced == [str(installed)]
+    assert list(installed.parent.iterdir()) == [installed] and installed.read_bytes() == b"new"
 
 
 def test_steps_run_without_ninja(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_speed(name: str, benchmark: BenchmarkFixture) -> None:
     torch._dynamo.reset()  # it gives up on a function after a few shapes
     contenders = case.contenders()
     assert disagreement(contenders, case.dtype) is None
-    for cache, timers in timers_of(device, case.contenders).items():
+    for cache, timers in timers_of(device, contenders, case.contenders).items():
         comparison = compare(timers, budget=KEPT_BUDGET if kept else BUDGET[device])
         measured = Measured(case, cache, kept, comparison)
         if not MEASURED[device]:

@@ -10,12 +10,18 @@ from bench.ops.timing import Contender, Timer, compare, wall_timer
 
 
 def timers_of(
-    device: str, build: Callable[[], dict[str, Contender]]
+    device: str, first: dict[str, Contender], build: Callable[[], dict[str, Contender]]
 ) -> dict[str, dict[str, Timer]]:
-    """State of the caches to a timer for each contender that `build` makes."""
+    """State of the caches to a timer for each contender.
+
+    Args:
+        device: of their tensors.
+        first: the contenders over one set of inputs.
+        build: makes them over a fresh one.
+    """
     if device == "cuda":
-        return cuda_timers(build)
-    return {"warm": {name: wall_timer(call) for name, call in build().items()}}
+        return cuda_timers(first, build)
+    return {"warm": {name: wall_timer(call) for name, call in first.items()}}
 
 
 @cache
@@ -27,5 +33,5 @@ def copy_bandwidth(device: str) -> float:
         source, target = torch.ones(elements, device=device), torch.empty(elements, device=device)
         return {"ours": lambda: [target.copy_(source)]}
 
-    comparison = compare(timers_of(device, build)["warm"], budget=0.5)
+    comparison = compare(timers_of(device, build(), build)["warm"], budget=0.5)
     return 8 * elements / comparison.seconds["ours"]

@@ -22,6 +22,7 @@ HEAD = (
     "contender | layout | ms | quartiles | images/s | over vanilla, contiguous "
     "| over vanilla, channels_last | over vanilla on our kernels, channels_last | peak MiB"
 )
+CAPTURED = "captured_cuda"  # rows of the captured step alone, later than those beside baselines
 UNITS = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA)
 Group = list[rows.Row]
 
@@ -85,6 +86,21 @@ def summary(device: str) -> str:
     return "\n\n".join(("\n".join(_targets(measured)), _method(measured)))
 
 
+def captured() -> str:
+    """What a step takes as a CUDA graph, for README and docs page."""
+    measured = rows.read(CAPTURED)
+    first = measured[0]
+    times = ", ".join(f"{row['arch']} {1e3 * row['seconds']:.1f} ms" for row in measured)
+    return (
+        f"Captured, alone, {_size(first)}, EntProp({first['k']:g}, {first['n']}): {times} "
+        f"(`bench/rows/{CAPTURED}.jsonl`; {first['machine']}; {first['versions']}; {first['git']})."
+    )
+
+
+def _size(row: rows.Row) -> str:
+    return f"{row['batch']}x3x{row['pixels']}x{row['pixels']}"
+
+
 def _targets(measured: list[rows.Row]) -> list[str]:
     lines = ["| measured | |", "|---|---|"]
     for verdict in verdicts(measured):
@@ -96,10 +112,9 @@ def _table(group: Group) -> list[str]:
     first = group[0]
     launches = any(row["launches"] is not None for row in group)
     head = f"{HEAD} | launches" if launches else HEAD
-    size = f"{first['batch']}x3x{first['pixels']}x{first['pixels']}"
     title = (
-        f"**{first['arch']}, {size}, EntProp({first['k']:g}, {first['n']})**; the paper counts "
-        f"{first['paper_cost']:.2g} plain steps."
+        f"**{first['arch']}, {_size(first)}, EntProp({first['k']:g}, {first['n']})**; the paper "
+        f"counts {first['paper_cost']:.2g} plain steps."
     )
     lines = [title, "", f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
     for row in group:

@@ -3,6 +3,8 @@
 // every parameter for all.
 #pragma once
 
+#include <type_traits>
+
 #include "norm_small_planes.h"
 
 namespace ENTPROP_ISA {
@@ -151,13 +153,27 @@ void backward_all_planes(const NormBackward<T>& job) {
   });
 }
 
+// The function that `of` names for a mode, or for a sign, which it is given as a constant.
+template <class F>
+auto* by_mode(Mode mode, F of) {
+  auto* found = of(std::integral_constant<Mode, Mode::plain>());
+  if (mode == Mode::relu) found = of(std::integral_constant<Mode, Mode::relu>());
+  if (mode == Mode::add) found = of(std::integral_constant<Mode, Mode::add>());
+  if (mode == Mode::add_relu) found = of(std::integral_constant<Mode, Mode::add_relu>());
+  return found;
+}
+
+template <class F>
+auto* by_sign(Sign sign, F of) {
+  auto* found = of(std::integral_constant<Sign, Sign::none>());
+  if (sign == Sign::recompute) found = of(std::integral_constant<Sign, Sign::recompute>());
+  if (sign == Sign::mask) found = of(std::integral_constant<Sign, Sign::mask>());
+  return found;
+}
+
 template <class T>
 void row_forward(const NormForward<T>& job) {
-  auto* forward = forward_all_rows<T, Mode::plain>;
-  if (job.mode == Mode::relu) forward = forward_all_rows<T, Mode::relu>;
-  if (job.mode == Mode::add) forward = forward_all_rows<T, Mode::add>;
-  if (job.mode == Mode::add_relu) forward = forward_all_rows<T, Mode::add_relu>;
-  forward(job);
+  by_mode(job.mode, [](auto mode) { return forward_all_rows<T, mode()>; })(job);
 }
 
 template <class T>
@@ -169,19 +185,12 @@ void plane_forward(const NormForward<T>& job) {
     rows.extent = as_rows(job.extent);
     return row_forward(rows);
   }
-  auto* forward = forward_all_planes<T, Mode::plain>;
-  if (job.mode == Mode::relu) forward = forward_all_planes<T, Mode::relu>;
-  if (job.mode == Mode::add) forward = forward_all_planes<T, Mode::add>;
-  if (job.mode == Mode::add_relu) forward = forward_all_planes<T, Mode::add_relu>;
-  forward(job);
+  by_mode(job.mode, [](auto mode) { return forward_all_planes<T, mode()>; })(job);
 }
 
 template <class T>
 void row_backward(const NormBackward<T>& job) {
-  auto* backward = backward_all_rows<T, Sign::none>;
-  if (job.sign == Sign::recompute) backward = backward_all_rows<T, Sign::recompute>;
-  if (job.sign == Sign::mask) backward = backward_all_rows<T, Sign::mask>;
-  backward(job);
+  by_sign(job.sign, [](auto sign) { return backward_all_rows<T, sign()>; })(job);
 }
 
 template <class T>
@@ -196,10 +205,7 @@ void plane_backward(const NormBackward<T>& job) {
     rows.extent = as_rows(job.extent);
     return row_backward(rows);
   }
-  auto* backward = backward_all_planes<T, Sign::none>;
-  if (job.sign == Sign::recompute) backward = backward_all_planes<T, Sign::recompute>;
-  if (job.sign == Sign::mask) backward = backward_all_planes<T, Sign::mask>;
-  backward(job);
+  by_sign(job.sign, [](auto sign) { return backward_all_planes<T, sign()>; })(job);
 }
 
 }  // namespace ENTPROP_ISA

@@ -98,18 +98,13 @@ void reduce_all_planes(const NormBackward<T>& job, double* sum_g, double* sum_gx
 template <class T>
 void row_reduce(const NormBackward<T>& job, Accumulator<T>* scratch, double* sum_g,
                 double* sum_gx) {
-  auto* reduce = reduce_all_rows<T, Sign::none>;
-  if (job.sign == Sign::recompute) reduce = reduce_all_rows<T, Sign::recompute>;
-  if (job.sign == Sign::mask) reduce = reduce_all_rows<T, Sign::mask>;
-  reduce(job, scratch, sum_g, sum_gx);
+  by_sign(job.sign, [](auto sign) { return reduce_all_rows<T, sign()>; })(job, scratch, sum_g,
+                                                                          sum_gx);
 }
 
 template <class T>
 void plane_reduce(const NormBackward<T>& job, double* sum_g, double* sum_gx) {
-  auto* reduce = reduce_all_planes<T, Sign::none>;
-  if (job.sign == Sign::recompute) reduce = reduce_all_planes<T, Sign::recompute>;
-  if (job.sign == Sign::mask) reduce = reduce_all_planes<T, Sign::mask>;
-  reduce(job, sum_g, sum_gx);
+  by_sign(job.sign, [](auto sign) { return reduce_all_planes<T, sign()>; })(job, sum_g, sum_gx);
 }
 
 }  // namespace ENTPROP_ISA

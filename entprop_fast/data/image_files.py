@@ -47,6 +47,11 @@ class FileList:
         """Of the file with this number."""
         return self.root / os.fsdecode(self._files[index])
 
+    def names(self) -> list[tuple[int, str]]:
+        """Of each file its label, and its name without folders and suffix."""
+        stems = (os.path.splitext(os.path.basename(os.fsdecode(file)))[0] for file in self._files)
+        return list(zip(self.labels.tolist(), stems, strict=True))
+
     def kept(self, rows: Sequence[int]) -> FileList:
         """Those with these numbers, in that order."""
         files = [os.fsdecode(self._files[row]) for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import torch
 
-from entprop_fast.data import ImageFiles, ImageSet
+from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
 from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale, to_bytes
-from entprop_fast.evaluation.official import open_suite, read_marker
+from entprop_fast.evaluation.official import open_suite, read_marker, written_name
 from entprop_fast.evaluation.suites import Suite
 from entprop_fast.evaluation.writing import write_arrays
 
@@ -37,8 +38,11 @@ def cached_suite(
     """
     if isinstance(data, ImageFiles):
         raise ValueError(
-            f"cache_dir: {data.name} is read from files; write its corruptions once with "
-            "python -m entprop_fast.corrupt, as <data set>-c in the folder where official sets are"
+            f"cache_dir: {data.name} is read from files, and its corrupted images would take "
+            f"{_gigabytes(data, extra):.1f} GB in a cache. Write them once, as JPEG: python -m "
+            f"entprop_fast.corrupt --dataset {data.name} --data-dir DIR --out "
+            f"DIR/{written_name(data)} --scale {scale}; evaluate --data-dir DIR then finds them, "
+            "without --cache, --scale and --corruptions generated"
         )
     kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
     digest = _digest(data, batch_size)
@@ -58,6 +62,11 @@ def cached_suite(
         )
     suite = open_suite(_ARRAYS, root, data, batch_size, extra=extra)
     return replace(suite, name=f"{data.name}, common corruptions")
+
+
+def _gigabytes(data: ImageSet, extra: bool) -> float:
+    copies = len(SEVERITIES) * (len(COMMON_KINDS) + (len(EXTRA_KINDS) if extra else 0))
+    return copies * data.num_test * math.prod(data.image_shape) / 1e9
 
 
 def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> bool:

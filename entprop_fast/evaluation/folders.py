@@ -117,6 +117,21 @@ def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
     return FileList(root, files, labels)
 
 
+def in_order(files: FileList, names: Sequence[tuple[int, str]]) -> FileList | None:
+    """The files in the order of these labels and names; None where they have others.
+
+    Args:
+        files: of corrupted images.
+        names: of the clean ones, see `FileList.names`.
+    """
+    found = files.names()
+    rows = {name: row for row, name in enumerate(found)}
+    # A name that a class has twice does not tell which image it is.
+    if not len(rows) == len(found) == len(names) or rows.keys() != set(names):
+        return None
+    return files if found == names else files.kept([rows[name] for name in names])
+
+
 def image_batches(
     files: FileList, size: int, batch_size: int, workers: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast.data import SEVERITIES, ImageSet
+from entprop_fast.data import SEVERITIES, FileList, ImageFiles, ImageSet
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, SCALES
-from entprop_fast.evaluation.folders import class_folders, image_batches
+from entprop_fast.evaluation.folders import class_folders, image_batches, in_order
 from entprop_fast.evaluation.suites import Sample, Samples, Suite, generated_source
 
 # Data set's own word for its published set -> title, and the folder's usual names.
@@ -40,6 +40,11 @@ def find(name: str, folder: Path | None) -> Path | None:
     return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
 
 
+def written_name(data: ImageSet) -> str:
+    """The folder in which a set that `entprop_fast.corrupt` wrote of this one is looked for."""
+    return f"{Path(data.name.rpartition(':')[2]).name}-c"
+
+
 def find_written(data: ImageSet, folder: Path | None) -> Path | None:
     """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
 
@@ -48,7 +53,7 @@ def find_written(data: ImageSet, folder: Path | None) -> Path | None:
     """
     if folder is None:
         return None
-    root = folder / f"{Path(data.name.rpartition(':')[2]).name}-c"
+    root = folder / written_name(data)
     marker = read_marker(root)
     if marker is not None and marker.get("dataset") != data.name:
         raise ValueError(f"{root} was made from {marker.get('dataset')!r}, not from {data.name!r}")
@@ -85,9 +90,9 @@ def open_suite(
     more = EXTRA_KINDS if extra else ()
     kinds = (*COMMON_KINDS, *more)
     if name == "imagenet-c":
-        images, samples = _folders(root, kinds, data, batch_size, workers)
+        images, samples, aligned = _folders(root, kinds, data, batch_size, workers)
     else:
-        images, samples = _arrays(root, kinds, data, batch_size)
+        (images, samples), aligned = _arrays(root, kinds, data, batch_size), True
     return Suite(
         name=title if marker is None else root.name,
         source=f"official {title}" if marker is None else _marked(root, marker) + stored,
@@ -96,7 +101,7 @@ def open_suite(
         images=images,
         samples=samples,
         official=marker is None,
-        aligned=name != "imagenet-c",
+        aligned=aligned,
     )
 
 
@@ -195,8 +200,9 @@ def _labels(path: Path, count: int, num_classes: int) -> Tensor:
 
 def _folders(
     root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int, workers: int | None
-) -> tuple[int, Samples]:
-    lists = {}
+) -> tuple[int, Samples, bool]:
+    """Its images, in the clean ones' order where every kind and severity has their names."""
+    lists: dict[tuple[str, int], FileList] = {}
     for kind in kinds:
         # As its archives unpack: either side by side, or each within its own category's folder.
         places = [root / kind, *sorted(root.glob(f"*/{kind}"))]
@@ -210,10 +216,15 @@ def _folders(
                 f"{files.root} holds {len(files)} images, {first.root} {len(first)}, or of other "
                 f"classes: every kind and severity is made from the same images"
             )
+    names = data.test.names() if isinstance(data, ImageFiles) else []
+    found = {place: in_order(files, names) for place, files in lists.items()}
+    ordered = {place: files for place, files in found.items() if files is not None}
+    aligned = len(ordered) == len(lists)
+    taken = ordered if aligned else lists
     size = data.image_shape[1]
 
     def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
-        for (kind, severity), files in lists.items():
+        for (kind, severity), files in taken.items():
             if severity not in severities:
                 continue
             start = 0
@@ -221,4 +232,4 @@ def _folders(
                 yield Sample(kind, severity, start, images, labels)
                 start += len(labels)
 
-    return len(first), samples
+    return len(first), samples, aligned

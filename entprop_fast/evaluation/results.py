@@ -46,8 +46,8 @@ class Evaluation:
         sa: accuracy on clean images.
         ra: plain mean over kinds and severities; None where no corruption was tested.
         hscore: harmonic mean of the two.
-        hscore_interval: 95 %, percentile bootstrap over images; None where the corrupted images
-            are not known to be the clean ones in their order.
+        hscore_interval: 95 %, percentile bootstrap over images; None where it is not known which
+            corrupted images are of which clean one.
         corruptions: kind to accuracies of severities 1 to 5.
         extra: likewise, the kinds that are in no mean.
         corruption_source: where these images come from.

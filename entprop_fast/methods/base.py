@@ -8,19 +8,17 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from entprop_fast import reference
 from entprop_fast.capture import StepCapture
 from entprop_fast.data_parallel import unwrap
 from entprop_fast.layers.routing import Target, route
-from entprop_fast.methods import checks
+from entprop_fast.methods import checks, losses
 from entprop_fast.methods.contract import CommonOptions, StepResult
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
 from entprop_fast.methods.targets import Targets
 from entprop_fast.methods.transaction import snapshot
-from entprop_fast.ops import LossAndEntropy, loss_and_entropy
+from entprop_fast.ops import LossAndEntropy
 
 __all__ = ["CommonOptions", "Method", "StepResult"]
 
@@ -86,6 +84,7 @@ class Method(abc.ABC):
             check_instance("criterion", criterion, nn.Module)
         if generator is not None:
             check_instance("generator", generator, torch.Generator)
+        self.label_smoothing = losses.check_loss(criterion, label_smoothing)
         self.model, self._exchange = unwrap(model, criterion)
         self.optimizer = optimizer
         self.units = ImageUnits(input_range, normalization)
@@ -94,17 +93,11 @@ class Method(abc.ABC):
         self.amp = amp
         self.generator, self.check, self.criterion = generator, check, criterion
         self.capture: Literal["auto", "on", "off"] = capture
-        self.label_smoothing = check_number("label_smoothing", label_smoothing, low=0, high=1)
         self.max_grad_norm = max_grad_norm
         check_choice("check", check, (None, True, False))
         check_choice("capture", capture, ("auto", "on", "off"))
         if max_grad_norm is not None:
             check_number("max_grad_norm", max_grad_norm, low=0, open_low=True)
-        if criterion is not None and self.label_smoothing:
-            raise ValueError(
-                f"label_smoothing={label_smoothing!r} belongs to the built-in cross-entropy: "
-                "leave it 0 with a criterion"
-            )
         checks.check_training(self.model)
         if self.needs_dual_norms:
             checks.check_dual(self.name, self.model)
@@ -280,22 +273,18 @@ class Method(abc.ABC):
 
     def _evaluate(self, logits: Tensor, targets: Targets, score: str = "entropy") -> LossAndEntropy:
         """Per-sample loss (2), which alone carries a gradient, entropy and score, each [B]."""
-        labels, labels_b, lam = targets
-        if self.criterion is None and (lam is None or lam.ndim == 0):
-            partners = None if lam is None else labels_b
-            return loss_and_entropy(logits, labels, partners, lam, self.label_smoothing, score)
-        logits = reference.full_precision(logits)
-        losses = self._one_label_losses(logits, labels)
-        if lam is not None:
-            losses = reference.mixed_loss(losses, self._one_label_losses(logits, labels_b), lam)
-        fixed = logits.detach()
-        entropy = reference.entropy(fixed)
-        return LossAndEntropy(losses, entropy, reference.uncertainty(fixed, labels, score))
+        return losses.evaluate(
+            logits,
+            targets,
+            score,
+            criterion=self.criterion,
+            label_smoothing=self.label_smoothing,
+        )
 
     def _learn_alone(self, logits: Tensor, targets: Targets) -> StepResult:
         """The only pass of a step that selects nothing: its backward, and what it reports."""
-        losses, entropy, _ = self._evaluate(logits, targets)
-        loss = losses.mean()
+        of_rows, entropy, _ = self._evaluate(logits, targets)
+        loss = of_rows.mean()
         loss.backward()
         return StepResult(
             loss=loss.detach(),
@@ -304,16 +293,3 @@ class Method(abc.ABC):
             entropy_selected=torch.full_like(loss, math.nan),
             entropy_unselected=entropy.mean(),
         )
-
-    def _one_label_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.criterion is None:
-            return F.cross_entropy(
-                logits, labels, reduction="none", label_smoothing=self.label_smoothing
-            )
-        losses: Tensor = self.criterion(logits, labels)
-        if losses.shape != labels.shape:
-            raise ValueError(
-                f"criterion gave a loss of shape {tuple(losses.shape)}: expected one per sample, "
-                f"{tuple(labels.shape)} (reduction='none')"
-            )
-        return losses

@@ -57,9 +57,7 @@ def mixup(
     """
     if beta == 0:
         return images.detach(), Targets.unmixed(labels)
-    _check_partners("mixup", beta, images)
-    lam = reference.draw_lam(beta, images, generator)
-    partners = reference.draw_partners(images, generator)
+    lam, partners = _draw("mixup", beta, images, generator)
     return reference.mix(images.detach(), partners, lam), Targets(labels, labels[partners], lam)
 
 
@@ -82,16 +80,18 @@ def cutmix(
     """
     if beta == 0:
         return images.detach(), Targets.unmixed(labels)
-    _check_partners("cutmix", beta, images)
-    lam = reference.draw_lam(beta, images, generator)
-    partners = reference.draw_partners(images, generator)
+    lam, partners = _draw("cutmix", beta, images, generator)
     box = reference.draw_box(lam, images, generator)
     mixed, share = reference.paste(images.detach(), partners, box)
     return mixed, Targets(labels, labels[partners], share)
 
 
-def _check_partners(name: str, beta: float, images: Tensor) -> None:
+def _draw(
+    name: str, beta: float, images: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """lam and the permutation of a batch that the option `name` mixes."""
     if len(images) < 2:
         raise ValueError(
             f"a batch of B={len(images)}: {name}={beta:g} needs at least 2 rows to mix"
         )
+    return reference.draw_lam(beta, images, generator), reference.draw_partners(images, generator)

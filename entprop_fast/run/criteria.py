@@ -37,3 +37,8 @@ def keywords(options: Mapping[str, Any], num_classes: int, device: torch.device)
     criterion = create_criterion(str(options["criterion"]), num_classes)
     given = {name: value for name, value in options.items() if name != "criterion"}
     return given | {"criterion": criterion if criterion is None else criterion.to(device)}
+
+
+def learned(model: nn.Module, criterion: nn.Module | None) -> list[nn.Parameter]:
+    """What the optimizer of a run holds: the parameters of the network and of its loss."""
+    return [p for module in (model, criterion) if module is not None for p in module.parameters()]

@@ -15,7 +15,7 @@ from entprop_fast.evaluation.choose import choose_suite
 from entprop_fast.evaluation.pictures import draw_heat_map_of
 from entprop_fast.evaluation.suites import Suite
 from entprop_fast.methods import create_method
-from entprop_fast.run import pictures, run_folder
+from entprop_fast.run import criteria, pictures, run_folder
 from entprop_fast.run.deploy import plain_copy, save_deployable
 from entprop_fast.run.run_folder import RunFolder, write_json
 from entprop_fast.run.trainer import Trainer
@@ -136,11 +136,10 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     options = trainer.method_options | unmixed
     if (criterion := trainer.method.criterion) is not None:
         options["criterion"] = criterion = copy.deepcopy(criterion)
-    learned = () if criterion is None else criterion.parameters()
     method = create_method(
         config.method,
         model,
-        torch.optim.SGD([*model.parameters(), *learned], lr=0.0),
+        torch.optim.SGD(criteria.learned(model, criterion), lr=0.0),
         generator=torch.Generator(trainer.device).manual_seed(config.seed),
         capture="off",
         **options,

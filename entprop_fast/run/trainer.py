@@ -18,6 +18,7 @@ from entprop_fast.methods import create_method
 from entprop_fast.run import criteria, recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
+from entprop_fast.run.device import resolve_amp, resolve_device
 from entprop_fast.run.errors import RunFailed, Stopped, bad_input
 from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
@@ -74,11 +75,9 @@ class Trainer:
             workers=config.workers,
         )
         self.method_options = criteria.keywords(config.options, self.spec.num_classes, self.device)
-        criterion = self.method_options["criterion"]
-        learned = () if criterion is None else criterion.parameters()
         self.optimizer = create_optimizer(
             config.optimizer,
-            [*self.model.parameters(), *learned],
+            criteria.learned(self.model, self.method_options["criterion"]),
             lr=config.lr,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
@@ -275,30 +274,6 @@ class Trainer:
             broken = next(name for name, value in state.items() if not value.isfinite().all())
             raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
         checkpoint.save(folder.path, self.state_dict())
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        ValueError: torch does not know it, or this machine does not have it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def resolve_amp(amp: str, device: torch.device) -> str | None:
-    """The method's `amp` for the setting: ``auto`` is bf16 on CUDA, none elsewhere."""
-    if amp == "auto":
-        return "bf16" if device.type == "cuda" else None
-    return None if amp == "none" else amp
 
 
 def _last_good(folder: RunFolder) -> str:

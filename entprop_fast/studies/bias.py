@@ -18,6 +18,7 @@ from entprop_fast.studies.differences import NO_CELLS, against_baseline, baselin
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.measures import gini
 from entprop_fast.studies.runs import Probe, Settings, run_grid, source_of
+from entprop_fast.studies.sweep import draw_curves
 
 BASELINE = "random"
 # Hooks on the optimiser, which count, cannot be replayed.
@@ -113,11 +114,8 @@ def sentence(rows: Sequence[Row]) -> str:
 def draw(figure: Figure, table: Table) -> None:
     """Selections of the images, the most selected first."""
     axes = figure.subplots()
-    for name, curve in table.points["curves"].items():
-        axes.plot(range(1, len(curve) + 1), curve, label=name)
+    draw_curves(axes, table.points["curves"])
     axes.set(xlabel="images, most selected first", ylabel="selections, mean over seeds")
-    axes.grid(alpha=0.3)
-    axes.legend()
 
 
 STUDY = Study("bias", "Does the selection always pick the same images?", measure, sentence, draw)

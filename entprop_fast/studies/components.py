@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies.differences import against_baseline, baseline_of
-from entprop_fast.studies.form import Options, Row, Study, Table, cell
+from entprop_fast.studies.form import Options, Row, Study, Table
 from entprop_fast.studies.runs import Settings, run_grid
-from entprop_fast.studies.sweep import draw_scores, score_table
+from entprop_fast.studies.sweep import draw_scores, hscores_in_words, score_table
 
 BASELINE = "vanilla"
 # Without the free step the selected rows go through the auxiliary norms as they are.
@@ -30,10 +29,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 def sentence(rows: Sequence[Row]) -> str:
     """Hscore of each combination against plain training."""
-    return (
-        f"Hscore against {BASELINE} ({cell(baseline_of(rows)['Hscore'])}; 95 % interval): "
-        f"{against_baseline(rows)}."
-    )
+    return f"{hscores_in_words(rows, BASELINE)}."
 
 
 def draw(figure: Figure, table: Table) -> None:

@@ -20,6 +20,7 @@ from entprop_fast.studies.differences import NO_CELLS, against_baseline, baselin
 from entprop_fast.studies.form import Options, Row, Study, Table, cell, count_epochs, number
 from entprop_fast.studies.network import perturbed, radius
 from entprop_fast.studies.runs import Probe, run_grid, source_of
+from entprop_fast.studies.sweep import draw_curves
 
 KINDS = ("unselected", "selected", "mixed", "perturbed")
 BASELINE = "unselected"
@@ -99,12 +100,9 @@ def sentence(rows: Sequence[Row]) -> str:
 def draw(figure: Figure, table: Table) -> None:
     """Entropy over the epochs, by kind."""
     axes = figure.subplots()
-    for kind, curve in table.points["curves"].items():
-        axes.plot(range(1, len(curve) + 1), curve, label=kind)
+    draw_curves(axes, table.points["curves"])
     axes.set_ylabel("entropy (nats), mean over seeds")
     count_epochs(axes)
-    axes.grid(alpha=0.3)
-    axes.legend()
 
 
 STUDY = Study(

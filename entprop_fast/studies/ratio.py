@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies.differences import against_baseline, baseline_of
-from entprop_fast.studies.form import Options, Row, Study, Table, cell
+from entprop_fast.studies.form import Options, Row, Study, Table
 from entprop_fast.studies.runs import run_grid
-from entprop_fast.studies.sweep import draw_scores, score_table
+from entprop_fast.studies.sweep import costs_in_words, draw_scores, hscores_in_words, score_table
 
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 BASELINE = "k=0.2"
@@ -24,11 +23,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 def sentence(rows: Sequence[Row]) -> str:
     """Hscore against k = 0.2, and what the ends of the sweep cost."""
-    return (
-        f"Hscore against {BASELINE} ({cell(baseline_of(rows)['Hscore'])}; 95 % interval): "
-        f"{against_baseline(rows)}; from {rows[0]['variant']} to {rows[-1]['variant']} the cost "
-        f"goes from {cell(rows[0]['passes'])} to {cell(rows[-1]['passes'])} passes over the data."
-    )
+    return f"{hscores_in_words(rows, BASELINE)}; {costs_in_words(rows)}."
 
 
 def draw(figure: Figure, table: Table) -> None:

@@ -20,10 +20,11 @@ from entprop_fast.data.prefetch import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run import recipe
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
+from entprop_fast.run.device import resolve_device
 from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import write_json
-from entprop_fast.run.trainer import Trainer, resolve_device
+from entprop_fast.run.trainer import Trainer
 from entprop_fast.studies.form import Options
 
 Record = dict[str, Any]  # summary.json, the last epoch's gap, and what the probe saw

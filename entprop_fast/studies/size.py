@@ -9,6 +9,7 @@ from itertools import groupby
 from matplotlib.figure import Figure
 
 from entprop_fast.data import load
+from entprop_fast.methods import METHODS
 from entprop_fast.run import recipe
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
@@ -17,8 +18,8 @@ from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.studies.runs import Settings, run_grid, source_of
 from entprop_fast.studies.sweep import column, error_bars, score_rows
 
-METHODS = ("vanilla", "mixup", "mixprop", "fast_advprop", "advprop", "entprop", "free_at")
 BASELINE = "vanilla"
+COMPARED = (BASELINE, *(method for method in METHODS if method != BASELINE))
 MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 
 
@@ -39,13 +40,13 @@ def measure(options: Options, reporter: Reporter) -> Table:
             "epochs": epochs.get(method, config.epochs),
         }
         for size in sizes
-        for method in METHODS
+        for method in COMPARED
     }
     records = run_grid(options, variants, reporter)
     rows: list[Row] = []
     for size in sizes:
-        found = {method: records[f"{method}/{size}"] for method in METHODS}
-        comparisons = len(sizes) * (len(METHODS) - 1)
+        found = {method: records[f"{method}/{size}"] for method in COMPARED}
+        comparisons = len(sizes) * (len(COMPARED) - 1)
         for row in score_rows(found, BASELINE, comparisons=comparisons):
             gap = statistics.fmean(column(found[str(row["variant"])], "gap"))
             rows.append({"images": size, **row, "gap": gap})
@@ -79,10 +80,10 @@ def sentence(rows: Sequence[Row]) -> str:
 def draw(figure: Figure, table: Table) -> None:
     """Hscore and train-test gap by size, a line for each method."""
     left, right = figure.subplots(1, 2)
-    for index, method in enumerate(METHODS):
+    for index, method in enumerate(COMPARED):
         rows = [row for row in table.rows if row["variant"] == method]
         # Side by side on the logarithmic axis, so that no bar hides another.
-        shift = 1.02 ** (index - (len(METHODS) - 1) / 2)
+        shift = 1.02 ** (index - (len(COMPARED) - 1) / 2)
         sizes = [shift * number(row, "images") for row in rows]
         hscores = [number(row, "Hscore") for row in rows]
         left.errorbar(sizes, hscores, yerr=error_bars(rows), fmt="o-", capsize=4, label=method)
@@ -95,7 +96,7 @@ def draw(figure: Figure, table: Table) -> None:
         axes.set_xticks(images, [f"{size:g}" for size in images])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(METHODS))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5)
 
 
 STUDY = Study(

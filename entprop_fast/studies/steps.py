@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 
 from entprop_fast.run import recipe
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies.differences import against_baseline, baseline_of
-from entprop_fast.studies.form import Options, Row, Study, Table, cell
+from entprop_fast.studies.form import Options, Row, Study, Table
 from entprop_fast.studies.runs import run_grid
-from entprop_fast.studies.sweep import draw_scores, score_table
+from entprop_fast.studies.sweep import costs_in_words, draw_scores, hscores_in_words, score_table
 
 COUNTS = (1, 2, 3, 4, 5)
 SHARE = 0.6
@@ -35,12 +34,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 def sentence(rows: Sequence[Row]) -> str:
     """Hscore against one pass, and what the ends of the sweep cost."""
-    return (
-        f"At k={SHARE:g}, Hscore against {BASELINE} ({cell(baseline_of(rows)['Hscore'])}; 95 % "
-        f"interval): {against_baseline(rows)}; from {rows[0]['variant']} to {rows[-1]['variant']} "
-        f"the cost goes from {cell(rows[0]['passes'])} to {cell(rows[-1]['passes'])} passes over "
-        "the data."
-    )
+    return f"At k={SHARE:g}, {hscores_in_words(rows, BASELINE)}; {costs_in_words(rows)}."
 
 
 def draw(figure: Figure, table: Table) -> None:

@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from entprop_fast.studies.differences import NO_CELLS, paired
-from entprop_fast.studies.form import Row, Table, number
+from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
+from entprop_fast.studies.form import Row, Table, cell, number
 from entprop_fast.studies.runs import Record, source_of
 
 _MARKERS = "osD"  # of the first ten rows, the second, ...
@@ -60,6 +61,23 @@ def deviation(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def hscores_in_words(rows: Sequence[Row], baseline: str) -> str:
+    """Hscore of the variants against the baseline's, without a full stop."""
+    return (
+        f"Hscore against {baseline} ({cell(baseline_of(rows)['Hscore'])}; 95 % interval): "
+        f"{against_baseline(rows)}"
+    )
+
+
+def costs_in_words(rows: Sequence[Row]) -> str:
+    """What the ends of a sweep cost."""
+    first, last = rows[0], rows[-1]
+    return (
+        f"from {first['variant']} to {last['variant']} the cost goes from "
+        f"{cell(first['passes'])} to {cell(last['passes'])} passes over the data"
+    )
+
+
 def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
     """Hscore of the variants in their order, and against what they cost, in the same colours."""
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
@@ -76,6 +94,14 @@ def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
     right.set(xlabel="passes over the training images")
     for axes in (left, right):
         axes.grid(alpha=0.3)
+
+
+def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
+    """A line for each, over 1, 2, ..."""
+    for name, curve in curves.items():
+        axes.plot(range(1, len(curve) + 1), curve, label=name)
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def error_bars(rows: Sequence[Row], name: str = "deviation") -> Any:

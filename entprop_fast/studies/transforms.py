@@ -14,12 +14,12 @@ from torch import Tensor
 from entprop_fast.data.filters import pixel_grid, warp
 from entprop_fast.methods import EntProp, StepResult
 from entprop_fast.run.config import Value
+from entprop_fast.run.device import resolve_amp
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.trainer import Trainer, resolve_amp
-from entprop_fast.studies.differences import against_baseline, baseline_of
-from entprop_fast.studies.form import Options, Row, Study, Table, cell
+from entprop_fast.run.trainer import Trainer
+from entprop_fast.studies.form import Options, Row, Study, Table
 from entprop_fast.studies.runs import MakeProbe, Probe, Settings, run_grid
-from entprop_fast.studies.sweep import draw_scores, score_table
+from entprop_fast.studies.sweep import draw_scores, hscores_in_words, score_table
 
 # Rows and their gradients [m, C, H, W], the radius, and the source of random numbers.
 Transform = Callable[[Tensor, Tensor, float, torch.Generator | None], Tensor]
@@ -162,10 +162,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 def sentence(rows: Sequence[Row]) -> str:
     """Hscore of each replacement against EntProp as it is."""
-    return (
-        f"Hscore against {BASELINE} ({cell(baseline_of(rows)['Hscore'])}; 95 % interval): "
-        f"{against_baseline(rows)}."
-    )
+    return f"{hscores_in_words(rows, BASELINE)}."
 
 
 def draw(figure: Figure, table: Table) -> None:

@@ -82,6 +82,11 @@ def write_classes(
             picture.save(root / wnid / f"{i}.JPEG", quality=95)
 
 
+def black(path: Path) -> None:
+    """In place of one of these images: its brightness is the first class's."""
+    Image.new("RGB", (SIDE, SIDE)).save(path)
+
+
 def tiny_imagenet(folder: Path) -> ImageFiles:
     """Image files of four of ImageNet's classes."""
     write_classes(folder / "val")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,12 @@ def test_a_cache_that_was_not_finished_is_written_again(tmp_path: Path) -> None:
 
 def test_image_files_are_not_cached(tmp_path: Path) -> None:
     options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path / "cache")
-    with pytest.raises(ValueError, match="cache_dir: imagenet is read from files"):
-        evaluate_model(Brightness(4), tiny_imagenet(tmp_path), options)
+    data = tiny_imagenet(tmp_path)
+    # As many as CUB has: 75 x 5,794 x 3 x 224 x 224 bytes
+    large = replace(data, image_size=224, test=data.test.kept([0] * 5794))
+    advice = r"imagenet is read from files.* 65\.4 GB .* --out DIR/imagenet-c --scale imagenet-c;"
+    with pytest.raises(ValueError, match=f"cache_dir: {advice}"):
+        evaluate_model(Brightness(4), large, options)
 
 
 def test_networks_that_saw_different_images_are_not_compared_silently() -> None:

@@ -1,6 +1,7 @@
 """Run in a process of its own: every case's step on fake tensors of a device that is not there.
 
-``python -m tests.fake_cuda.child LIBRARY`` prints a JSON object, case to None or what went wrong.
+``python -m tests.fake_cuda.child LIBRARY`` prints a JSON object, case to None or what went wrong;
+stderr gets the case that runs, for when the process does not get to its end.
 LIBRARY is no_cuda.cpp, compiled; it has to be loaded before torch.
 """
 
@@ -243,6 +244,7 @@ def main() -> None:
     _prepare()
     found: dict[str, str | None] = {}
     for case, run in CASES.items():
+        print(case, file=sys.stderr, flush=True)
         RECORDING.clear()
         try:
             run()

@@ -6,6 +6,7 @@ there before torch is.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.fake_cuda.child import CASES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+TAIL = 8000  # characters
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +41,32 @@ def no_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.fixture(scope="module")
-def outcomes(no_cuda: Path) -> dict[str, str | None]:
-    """Each case's error, or None."""
+def child(*arguments: str) -> str:
+    """What a Python process of this tree printed; how it ended, and where, if it failed."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.fake_cuda.child", str(no_cuda)],
+        [sys.executable, "-X", "faulthandler", *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        errors="backslashreplace",  # of what a dying process wrote
         timeout=600,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    found: dict[str, str | None] = json.loads(ran.stdout.splitlines()[-1])
+    code = ran.returncode
+    ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    assert code == 0, (
+        f"{' '.join(arguments)}: {ended}\n"
+        f"stderr ends with:\n{ran.stderr[-TAIL:]}\nstdout ends with:\n{ran.stdout[-TAIL:]}"
+    )
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def outcomes(no_cuda: Path) -> dict[str, str | None]:
+    """Each case's error, or None."""
+    printed = child("-m", "tests.fake_cuda.child", str(no_cuda))
+    found: dict[str, str | None] = json.loads(printed.splitlines()[-1])
     return found
 
 
@@ -63,3 +77,19 @@ def test_step(case: str, outcomes: dict[str, str | None]) -> None:
 
 def test_every_method_is_covered() -> None:
     assert METHODS.keys() <= {case.split()[0] for case in CASES}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import os; os.abort()", ("killed by SIGABRT", "Fatal Python error", "<string>")),
+        ("import os; os.kill(os.getpid(), 9)", ("killed by SIGKILL",)),
+        ("import nowhere", ("exit status 1", "No module named 'nowhere'")),
+    ],
+)
+def test_a_child_that_fails_says_how(code: str, expected: tuple[str, ...]) -> None:
+    code = f"print('prin' + 'ted', flush=True); {code}"
+    with pytest.raises(AssertionError) as failed:
+        child("-c", code)
+    for part in ("printed", *expected):
+        assert part in str(failed.value)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench import rows
-from bench.ops import contenders, sweep, table
+from bench.ops import contenders, graphs, sweep, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import Case, cases, devices
 from bench.ops.contenders import Place
@@ -209,3 +209,28 @@ def test_docs_show_the_committed_rows() -> None:
     assert sweep.section() in (PAGE.parent / "dual_batch_norm_gpu.md").read_text()
     for device in ("cpu", "cuda"):
         assert table.section(table.name_of(device)) in PAGE.read_text()
+
+
+@pytest.mark.parametrize(
+    ("bytes_of_a_set", "built", "cold"), [(1 << 30, 1, 1), (100, 2, 3), (1, 1, None)]
+)
+def test_sets_of_inputs_on_cuda(
+    bytes_of_a_set: int, built: int, cold: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first set is the one whose results were compared; others are made until they suffice."""
+    made: list[dict[str, Contender]] = []
+
+    def build() -> dict[str, Contender]:
+        made.append({"ours": lambda: []})
+        return made[-1]
+
+    def timer(calls: list[Contender], *, keep: bool) -> Timer:
+        return lambda: len(set(map(id, calls))) if len(calls) >= graphs.CALLS else 0
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: bytes_of_a_set * len(made))
+    monkeypatch.setattr(graphs, "sets_past_cache", lambda size: -(-300 // size))
+    monkeypatch.setattr(graphs, "graph_timer", timer)
+    timers = graphs.cuda_timers({"ours": lambda: []}, build)
+    assert len(made) == built and timers["warm"]["ours"]() == 1
+    assert timers.keys() == {"warm", "cold"} if cold else timers.keys() == {"warm"}
+    assert not cold or timers["cold"]["ours"]() == cold

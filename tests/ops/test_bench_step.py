@@ -153,3 +153,13 @@ def test_docs_show_the_committed_rows() -> None:
             assert shown.startswith("Not measured yet")
         else:
             assert first["git"] in shown
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/step/README.md"])
+def test_pages_show_the_captured_rows(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = report.SECTIONS[page][table.CAPTURED]
+    shown = section()
+    assert shown in (report.ROOT / page).read_text()
+    kept = rows.read(table.CAPTURED)
+    monkeypatch.setattr(rows, "read", lambda name: [row | {"seconds": 1.0} for row in kept])
+    assert section() != shown

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import torch
 
+from entprop_fast.methods import METHODS
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies import STUDIES, Options, bias, entropy, norms, ood, score
 from entprop_fast.studies.differences import Difference, paired
@@ -65,6 +67,15 @@ def test_the_sentence_of_size(offset: float, word: str) -> None:
     few, many = STUDIES["size"].sentence(rows).split("; with ")
     assert f"with 100 images {word}: entprop" in few and "vanilla 12.0, entprop 4.50" in few
     assert "200 images no clear difference: entprop +0.0" in many and word not in many
+
+
+def test_size_compares_every_method_with_plain_training(shared: Options) -> None:
+    rows = STUDIES["size"].run(shared).rows
+    assert len({row["images"] for row in rows}) == 3
+    for images, of_size in groupby(rows, key=lambda row: row["images"]):
+        found = list(of_size)
+        assert found[0]["variant"] == "vanilla" and found[0]["difference"] is None, images
+        assert {row["variant"] for row in found} == METHODS.keys() and len(found) == len(METHODS)
 
 
 @pytest.mark.parametrize("name", ["entropy", "bias", "size"])

@@ -1,0 +1,29 @@
+"""Where a run computes, and in which precision: the settings that the machine decides."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: torch does not know it, or this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def resolve_amp(amp: str, device: torch.device) -> str | None:
+    """The method's `amp` for the setting: ``auto`` is bf16 on CUDA, none elsewhere."""
+    if amp == "auto":
+        return "bf16" if device.type == "cuda" else None
+    return None if amp == "none" else amp
