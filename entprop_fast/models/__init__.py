@@ -13,7 +13,14 @@ from entprop_fast.models.strided import subsample_few_channels
 from entprop_fast.models.wrn import WideResNet
 from entprop_fast.names import unknown
 
-__all__ = ["ResNet", "Stem", "WideResNet", "available", "create"]
+__all__ = [
+    "ResNet",
+    "Stem",
+    "WideResNet",
+    "available",
+    "create",
+    "subsample_few_channels",
+]
 
 _STEMS = ("imagenet", "cifar")
 _EXTERNAL = {"timm": external.create_timm, "torchvision": external.create_torchvision}

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import models
-from entprop_fast.models.strided import SubsampledConv2d, subsample_few_channels
+from entprop_fast.models import subsample_few_channels
+from entprop_fast.models.strided import SubsampledConv2d
 
 CONVOLUTIONS = (torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
 
