@@ -25,8 +25,8 @@ class SubsampledConv2d(nn.Conv2d):
 def subsample_few_channels(model: nn.Module) -> nn.Module:
     """Make every such convolution of `model` a `SubsampledConv2d`, in place, and return `model`.
 
-    Networks from `entprop_fast.models.create` are so already. Values, parameters and state dict keys
-    stay; subclasses of `nn.Conv2d` are left alone.
+    Networks from `entprop_fast.models.create` are so already. Values, parameters and state dict
+    keys stay; subclasses of `nn.Conv2d` are left alone.
     """
     for parent in list(model.modules()):
         for name, child in parent.named_children():
