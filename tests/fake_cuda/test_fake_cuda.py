@@ -5,22 +5,16 @@ there before torch is.
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from csrc.toolchain import Unavailable, find_toolchain
 from entprop_fast.methods import METHODS
+from tests.children import printed, run_python, shared_library, toolchain_for
 from tests.fake_cuda.child import CASES
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-TAIL = 8000  # characters
 
 
 @pytest.fixture(scope="module")
@@ -28,38 +22,17 @@ def no_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """no_cuda.cpp, compiled."""
     if torch.version.cuda is not None or torch.version.hip is not None:
         pytest.skip("this torch is built for GPUs and has hooks of its own")
-    try:
-        toolchain = find_toolchain("cpu")
-    except Unavailable as missing:
-        pytest.skip(f"no_cuda.cpp cannot be compiled: {missing}")
-    library = tmp_path_factory.mktemp("fake_cuda") / "no_cuda.so"
-    torch_root = toolchain.torch_root
-    flags = ["-std=c++20", "-O0", "-fPIC", "-shared", "-isystem", str(torch_root / "include")]
-    libraries = [f"-L{torch_root / 'lib'}", f"-Wl,-rpath,{torch_root / 'lib'}"]
-    command = [*toolchain.cxx, *flags, str(HERE / "no_cuda.cpp"), "-o", str(library)]
-    subprocess.run([*command, *libraries, "-ltorch_cpu", "-lc10"], check=True)
-    return library
+    source = HERE / "no_cuda.cpp"
+    compiler = toolchain_for(source)
+    torch_lib = compiler.torch_root / "lib"
+    flags = ["-isystem", str(compiler.torch_root / "include"), f"-L{torch_lib}"]
+    flags += [f"-Wl,-rpath,{torch_lib}", "-ltorch_cpu", "-lc10"]
+    return shared_library(source, tmp_path_factory.mktemp("fake_cuda"), compiler, *flags)
 
 
 def child(*arguments: str) -> str:
-    """What a Python process of this tree printed; how it ended, and where, if it failed."""
-    ran = subprocess.run(
-        [sys.executable, "-X", "faulthandler", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        errors="backslashreplace",  # of what a dying process wrote
-        timeout=600,
-        check=False,
-    )
-    code = ran.returncode
-    ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    assert code == 0, (
-        f"{' '.join(arguments)}: {ended}\n"
-        f"stderr ends with:\n{ran.stderr[-TAIL:]}\nstdout ends with:\n{ran.stdout[-TAIL:]}"
-    )
-    return ran.stdout
+    """What a process printed that has one thread."""
+    return printed(run_python(*arguments, OMP_NUM_THREADS="1"))
 
 
 @pytest.fixture(scope="module")

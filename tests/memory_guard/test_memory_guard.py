@@ -3,17 +3,14 @@
 In processes of their own, since what allocates memory has to be there before torch is.
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from csrc.toolchain import Unavailable, find_toolchain
+from tests.children import Ran, printed, run_python, shared_library, toolchain_for
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 OPS = ("conv3x3", "dual_batch_norm", "loss_and_entropy", "perturb", "select_topk")
 KERNELS = [f"tests/ops/test_{op}.py" for op in OPS]
 # Every kernel, dtype and layout on odd sizes; training networks by name, in PyTorch's convolutions.
@@ -36,37 +33,22 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """guard.cpp, compiled."""
     if sys.platform != "linux":
         pytest.skip("LD_PRELOAD and glibc's allocator are Linux's")
-    try:
-        toolchain = find_toolchain("cpu")
-    except Unavailable as missing:
-        pytest.skip(f"guard.cpp cannot be compiled: {missing}")
-    library = tmp_path_factory.mktemp("memory_guard") / "guard.so"
-    flags = ["-std=c++20", "-O1", "-fPIC", "-shared", str(HERE / "guard.cpp"), "-ldl"]
-    subprocess.run([*toolchain.cxx, *flags, "-o", str(library)], check=True)
-    return library
+    source = HERE / "guard.cpp"
+    folder = tmp_path_factory.mktemp("memory_guard")
+    return shared_library(source, folder, toolchain_for(source), "-ldl")
 
 
-def run(guard: Path, side: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(guard: Path, side: str, *arguments: str) -> Ran:
     """Python under the guard."""
     environment = {"LD_PRELOAD": str(guard), "ENTPROP_GUARD": side, "OMP_NUM_THREADS": "2"}
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_python(*arguments, **environment)
 
 
 @pytest.mark.parametrize("side", ["after", "before"])
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_beyond_a_tensor_is_touched(name: str, side: str, guard: Path) -> None:
     plain = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist")
-    ran = run(guard, side, "-m", "pytest", *plain, *RUNS[name])
-    assert ran.returncode == 0, f"exit code {ran.returncode}\n{ran.stdout[-3000:]}{ran.stderr}"
-    assert " passed" in ran.stdout
+    assert " passed" in printed(run(guard, side, "-m", "pytest", *plain, *RUNS[name]))
 
 
 @pytest.mark.parametrize(("side", "offset"), [("after", 192), ("before", -1)])

@@ -1,0 +1,56 @@
+"""Python in a process of its own, and shared libraries that have to be there before torch is."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csrc.toolchain import Toolchain, Unavailable, find_toolchain
+
+ROOT = Path(__file__).parents[1]
+TAIL = 8000  # characters
+Ran = subprocess.CompletedProcess[str]
+
+
+def toolchain_for(source: Path) -> Toolchain:
+    """What compiles `source`; the test is skipped where nothing does."""
+    try:
+        return find_toolchain("cpu")
+    except Unavailable as missing:
+        pytest.skip(f"{source.name} cannot be compiled: {missing}")
+
+
+def shared_library(source: Path, folder: Path, compiler: Toolchain, *flags: str) -> Path:
+    """`source`, compiled into `folder`; `flags` come after it."""
+    library = folder / f"{source.stem}.so"
+    plain = ["-std=c++20", "-O1", "-fPIC", "-shared"]
+    subprocess.run([*compiler.cxx, *plain, str(source), "-o", str(library), *flags], check=True)
+    return library
+
+
+def run_python(*arguments: str, **environment: str) -> Ran:
+    """Run Python in this tree, with these variables beside those that are set."""
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",  # of what a dying process wrote
+        timeout=600,
+        check=False,
+    )
+
+
+def printed(ran: Ran) -> str:
+    """What a process printed; how it ended, and where, if it failed."""
+    code = ran.returncode
+    ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    assert code == 0, (
+        f"{' '.join(ran.args)}: {ended}\n"
+        f"stderr ends with:\n{ran.stderr[-TAIL:]}\nstdout ends with:\n{ran.stdout[-TAIL:]}"
+    )
+    return ran.stdout
