@@ -69,12 +69,7 @@ class Replicas:
         if criterion is not None:
             self._roots.append(("criterion", criterion))
             self._broadcast([*criterion.parameters(), *criterion.buffers()])
-        self._parameters = {
-            f"{owner}.{name}": parameter
-            for owner, root in self._roots
-            for name, parameter in root.named_parameters()
-            if owner == "criterion" or name not in wrapper.parameters_to_ignore
-        }
+        self._parameters = self._exchanged(nn.Module.named_parameters)
         self._reached: list[bool] = []  # which had a gradient after the last step
         self._mask = torch.empty(0)  # the same on the device
 
@@ -95,20 +90,23 @@ class Replicas:
             yield
             return
         if self._wrapper.broadcast_buffers:
-            self._broadcast(self._buffers())
+            self._broadcast(self._exchanged(nn.Module.named_buffers).values())
         with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
             yield
         self._check_alike()
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         _in_one(gradients, self._average)
 
-    def _buffers(self) -> list[Tensor]:
-        return [
-            buffer
+    def _exchanged(
+        self, named: Callable[[nn.Module], Iterable[tuple[str, Tensor]]]
+    ) -> dict[str, Tensor]:
+        """Tensors of network and criterion by name, but what the wrapper was told to ignore."""
+        return {
+            f"{owner}.{name}": tensor
             for owner, root in self._roots
-            for name, buffer in root.named_buffers()
+            for name, tensor in named(root)
             if owner == "criterion" or name not in self._wrapper.parameters_to_ignore
-        ]
+        }
 
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         group = self._wrapper.process_group

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,7 +37,7 @@ def subsample_few_channels(model: nn.Module) -> nn.Module:
     return model
 
 
-def _is_one(module: nn.Module) -> bool:
+def _is_one(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return (
         type(module) is nn.Conv2d
         and module.kernel_size == (1, 1)
@@ -46,8 +48,7 @@ def _is_one(module: nn.Module) -> bool:
     )
 
 
-def _subsampled(conv: nn.Module) -> SubsampledConv2d:
-    assert isinstance(conv, nn.Conv2d)
+def _subsampled(conv: nn.Conv2d) -> SubsampledConv2d:
     new = SubsampledConv2d(
         conv.in_channels,
         conv.out_channels,
