@@ -11,11 +11,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
+from bench.cuda import require_cuda
 from entprop_fast import data
 from entprop_fast.data import ImageData
 from entprop_fast.engine import train
@@ -102,16 +102,14 @@ def section() -> str:
         f"the two eager runs: {largest_difference(again, eager, 'loss'):.4f}. Of SA: "
         f"{largest_difference(captured, eager, 'sa'):.1f} and "
         f"{largest_difference(again, eager, 'sa'):.1f}. Training after the first epoch: {times}. "
-        f"Made by `python -m bench.captured_run` ({first['machine']}; {first['versions']}; "
-        f"{first['git']}).",
+        f"Made by `python -m bench.captured_run` ({rows.origin(first)}).",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Train the three runs; each row is written as it comes."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    require_cuda()
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     config = resolve("digits", arch="wrn28_10", epochs=epochs, corruptions="none", device="cuda")
     images = images_at(32)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench.cuda import require_cuda
 from entprop_fast.ops import (
     dual_batch_norm,
     gather_perturb,
@@ -67,8 +68,7 @@ def calls() -> dict[str, Call]:
 
 def main() -> None:
     """Print a table of kernels for each call, or run each call once."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    require_cuda()
     for name, call in calls().items():
         for _ in range(3):
             call()

@@ -47,7 +47,7 @@ def digits_section() -> str:
             ),
             f"{first['train_size']} training images, {_epochs(runs)}, {len(table[0].seeds)} seeds. "
             f"{legend(digits.BASELINE, seconds=False)} Made by `python -m bench.digits` "
-            f"({first['machine']}; {first['versions']}; {first['git']}).",
+            f"({rows.origin(first)}).",
             f"![Digits: accuracy under each corruption]({IMAGES}/digits_corruptions.png)",
         )
     )

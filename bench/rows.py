@@ -69,3 +69,8 @@ def read(name: str) -> list[Row]:
         FileNotFoundError: there are none; nothing was measured under that name.
     """
     return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def origin(row: Row) -> str:
+    """Where and with what a row was measured, as the tables say it."""
+    return f"{row['machine']}; {row['versions']}; {row['git']}"

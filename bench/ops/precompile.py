@@ -10,6 +10,7 @@ from multiprocessing import get_context
 
 import torch
 
+from bench.cuda import require_cuda
 from bench.ops.cases import cases
 
 
@@ -24,8 +25,7 @@ def compile_case(number: int) -> None:
 
 def main() -> None:
     """Compile all of them."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    require_cuda()
     processes = min(12, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         list(pool.map(compile_case, range(len(list(cases("cuda"))))))

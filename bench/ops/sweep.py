@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import rows
+from bench.cuda import require_cuda
 from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
 from bench.ops.timing import Contender, compare
 
@@ -147,15 +148,14 @@ def section() -> str:
         "Microseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a "
         f"graph of at least {CALLS} calls over up to {MAX_SETS} sets of inputs; native: `F.relu` "
         "of `F.batch_norm` in the same graph. Made by `python -m bench.ops.sweep` "
-        f"({first['machine']}; {first['versions']}; {first['git']}).",
+        f"({rows.origin(first)}).",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Compile on all cores, then measure."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    require_cuda()
     with ProcessPoolExecutor(len(CUTS), mp_context=get_context("spawn")) as pool:
         list(pool.map(compile_cut, CUTS))
     rows.begin(NAME)

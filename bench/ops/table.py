@@ -154,7 +154,7 @@ def section(name: str) -> str:
         "tensors too large for the caches, so more than 100 % where a case fits them); `memory`: "
         "whether the process returns freed memory to the system, as PyTorch does by itself and the "
         "targets mean, or keeps it, as a training run of ours has it do. "
-        f"{first['machine']}; {first['versions']}; {first['git']}."
+        f"{rows.origin(first)}."
     )
     return "\n".join([*markdown(table(measured)), "", note])
 
@@ -181,7 +181,6 @@ def summary(name: str) -> str:
         "Geometric means over the shapes of [the whole table](docs/kernels/README.md): forward and "
         "backward, float32, one thread. Memory kept: both sides without the page faults that "
         "PyTorch has by itself, as in a training run. Made by `pytest bench/ops` "
-        f"({first['machine']}; "
-        f"{first['versions']}; {first['git']})."
+        f"({rows.origin(first)})."
     )
     return "\n".join([*lines, "", note])

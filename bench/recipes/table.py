@@ -83,6 +83,6 @@ def section() -> str:
             f"random images, median of {ROUNDS} rounds{in_a_row}. Extrapolated: epochs x training "
             "images over images/s, which is training alone, as if images were read as fast as they "
             "are used; evaluations, reading and another batch size change it. Made by "
-            f"`pytest bench/recipes` ({first['machine']}; {first['versions']}; {first['git']}).",
+            f"`pytest bench/recipes` ({rows.origin(first)}).",
         ]
     return "\n\n".join(parts)

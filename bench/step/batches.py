@@ -6,9 +6,8 @@ A graph saves the host's time, so small batches gain the most, and from some siz
 import sys
 from dataclasses import replace
 
-import torch
-
 from bench import rows
+from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA, settings
 from bench.step.contenders import (
     CAPTURED,
@@ -70,15 +69,14 @@ def section() -> str:
         "",
         f"EntProp(0.2, 1), bfloat16 autocast; medians of {ROUNDS} turns, ratios of medians; below "
         "1 the captured step takes less time. Made by `python -m bench.step.batches` "
-        f"({first['machine']}; {first['versions']}; {first['git']}).",
+        f"({rows.origin(first)}).",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure the networks named, both by default; rows are written as they come."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    require_cuda()
     architectures = sys.argv[1:] or ARCHITECTURES
     if unknown := set(architectures) - set(ON_CUDA):
         raise SystemExit(f"{', '.join(sorted(unknown))}: expected some of {', '.join(ON_CUDA)}")

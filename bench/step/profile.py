@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 import torch
 from torch._C._autograd import DeviceType
 
+from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA
 from bench.step.contenders import CAPTURED, CONTENDERS, VANILLA_CHANNELS_LAST, Setting
 
@@ -67,8 +68,7 @@ def profile(arch: str, name: str) -> None:
 
 def main() -> None:
     """Profile the networks named on the command line."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+    require_cuda()
     # Ours first: the other patches the ops away, for good.
     for name in (CAPTURED, VANILLA_CHANNELS_LAST):
         for arch in sys.argv[1:] or ["wrn28_10", "resnet18"]:

@@ -93,7 +93,7 @@ def captured() -> str:
     times = ", ".join(f"{row['arch']} {1e3 * row['seconds']:.1f} ms" for row in measured)
     return (
         f"Captured, alone, {_size(first)}, EntProp({first['k']:g}, {first['n']}): {times} "
-        f"(`bench/rows/{CAPTURED}.jsonl`; {first['machine']}; {first['versions']}; {first['git']})."
+        f"(`bench/rows/{CAPTURED}.jsonl`; {rows.origin(first)})."
     )
 
 
@@ -153,7 +153,7 @@ def _method(measured: list[rows.Row]) -> str:
         "Medians of steps taken in turns, ratios of medians; "
         f"{how}. Vanilla is plain training with PyTorch's own norms, ReLUs and optimiser; a "
         "contender whose losses are not the reference's gets no time. Made by `pytest bench/step` "
-        f"({first['machine']}; {first['versions']}; {first['git']})."
+        f"({rows.origin(first)})."
     )
 
 
