@@ -68,10 +68,10 @@ def train(
         reporter.say(reason)
     folder.claim()
     if state is not None:
-        checkpoint.set_corrupt_aside(folder.path)
         with bad_input():
+            checkpoint.set_corrupt_aside(folder.path)
             trainer.load_state_dict(state)
-        folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+            folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
     if watch is not None:
         watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)
