@@ -9,7 +9,7 @@ from torch import Tensor
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # How a compiled kernel takes its arguments is Triton's own affair: only where it was tried.
-_REMEMBERS = triton.__version__.startswith("3.6.")
+_REMEMBERS = triton.__version__.startswith(("3.6.", "3.7.", "3.8.", "3.9."))
 _COMPILED: dict[tuple[Any, ...], Any] = {}
 
 
