@@ -97,4 +97,5 @@ def exporting() -> bool:
 
     `torch.export`, `torch.onnx.export` and `torch.jit.trace` get PyTorch's own ops.
     """
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_exporting()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from entprop_fast import convert_dual_norm, evaluate
 from entprop_fast.data import SEVERITIES, to_float
@@ -154,6 +155,30 @@ def test_bad_data_is_named() -> None:
         evaluate_model(Brightness(2), (torch.rand(3, 8, 8), torch.zeros(3).long()))
     with pytest.raises(ValueError, match="batch_size = 0"):
         evaluate_model(Brightness(4), tiny_cifar(), batch_size=0)
+    for labels in (torch.tensor([0, -100, 1]), torch.zeros(3), torch.zeros(3, 2).long()):
+        with pytest.raises(ValueError, match=r"labels are torch\.\w+ .*; int64 \[N\] of 0 or more"):
+            evaluate_model(Brightness(2), (torch.rand(3, 3, 8, 8), labels))
+
+
+@pytest.mark.parametrize("how", ["data set", "loader", "arrays", "images alone"])
+def test_what_is_no_data_is_named(how: str) -> None:
+    images, labels = torch.rand(3, 3, 8, 8), torch.arange(3)
+    dataset = TensorDataset(images, labels)
+    data: dict[str, object] = {
+        "data set": dataset,
+        "loader": DataLoader(dataset),
+        "arrays": (images.numpy(), labels.numpy()),
+        "images alone": images,
+    }
+    with pytest.raises(TypeError, match=r"data is a .*two tensors, \(images \[N, C, H, W\]"):
+        evaluate_model(Brightness(3), data[how])  # type: ignore[arg-type]
+
+
+def test_labels_that_no_logit_is_of() -> None:
+    data = (torch.rand(3, 3, 8, 8), torch.arange(3))
+    with pytest.raises(ValueError, match="gives 2 logits, and the labels of images are of 3"):
+        evaluate_model(Brightness(2), data)
+    assert evaluate_model(Brightness(4), data, EvaluationOptions(corruptions="none")).sa >= 0
 
 
 # The command.

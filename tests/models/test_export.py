@@ -12,16 +12,6 @@ from torch import Tensor, nn
 from entprop_fast import convert_dual_norm, models, strip_auxiliary
 
 
-def network(*, dual: bool) -> nn.Module:
-    """In channels_last and wide enough for conv3x3, with statistics that are not the first ones."""
-    torch.manual_seed(0)
-    model = convert_dual_norm(models.create("wrn10_1", num_classes=5))
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with torch.no_grad():
-        model(images(8))
-    return (model if dual else strip_auxiliary(model)).eval()
-
-
 def images(rows: int) -> Tensor:
     batch = torch.rand(rows, 3, 16, 16, generator=torch.Generator().manual_seed(rows))
     return batch.to(memory_format=torch.channels_last)
@@ -29,7 +19,13 @@ def images(rows: int) -> Tensor:
 
 @pytest.fixture(params=[True, False], ids=["dual", "stripped"])
 def model(request: pytest.FixtureRequest) -> nn.Module:
-    return network(dual=request.param)
+    """In channels_last and wide enough for conv3x3, with statistics that are not the first ones."""
+    torch.manual_seed(0)
+    model = convert_dual_norm(models.create("wrn10_1", num_classes=5))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.no_grad():
+        model(images(8))
+    return (model if request.param else strip_auxiliary(model)).eval()
 
 
 def test_an_exported_program_takes_any_batch(model: nn.Module) -> None:
