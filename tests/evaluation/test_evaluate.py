@@ -103,6 +103,29 @@ def test_a_cache_that_was_not_finished_is_written_again(tmp_path: Path) -> None:
     assert evaluate_model(model, data, options) == plain
 
 
+def test_a_kind_that_grey_images_cannot_have_is_refused_before_any_is_written(
+    tmp_path: Path,
+) -> None:
+    grey = (torch.rand(3, 1, 8, 8), torch.arange(3))
+    for cache in (None, tmp_path / "cache"):
+        options = EvaluationOptions(corruptions="generated", extra=True, cache_dir=cache)
+        with pytest.raises(ValueError, match="1 channels; the extra kind saturate wants 3"):
+            evaluate_model(Brightness(3), grey, options)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("unused", [{"extra": True}, {"scale": "cifar-c"}, {"cache_dir": "c"}])
+@pytest.mark.parametrize("corruptions", ["auto", "digits", "none"])
+def test_an_option_of_other_corruptions_is_refused(
+    unused: dict[str, object], corruptions: str
+) -> None:
+    data = replace(tiny_cifar(count=4), name="digits")
+    options = EvaluationOptions(corruptions=corruptions, **unused)  # type: ignore[arg-type]
+    (name,) = unused
+    with pytest.raises(ValueError, match=f"{name} = .*corruptions = {corruptions} takes"):
+        evaluate_model(Brightness(4), data, options)
+
+
 def test_image_files_are_not_cached(tmp_path: Path) -> None:
     options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path / "cache")
     data = tiny_imagenet(tmp_path)

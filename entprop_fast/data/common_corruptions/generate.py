@@ -112,7 +112,8 @@ def check_channels(kind: str, channels: int) -> None:
     wanted = (3,) if kind == "saturate" else (1, 3)
     if channels not in wanted:
         names = " or ".join(map(str, wanted))
-        raise ValueError(f"images have {channels} channels; {kind} wants {names}")
+        what = "the extra kind saturate" if kind == "saturate" else kind
+        raise ValueError(f"images have {channels} channels; {what} wants {names}")
 
 
 def to_bytes(images: Tensor) -> Tensor:
