@@ -112,8 +112,7 @@ def check_channels(kind: str, channels: int) -> None:
     wanted = (3,) if kind == "saturate" else (1, 3)
     if channels not in wanted:
         names = " or ".join(map(str, wanted))
-        what = "the extra kind saturate" if kind == "saturate" else kind
-        raise ValueError(f"images have {channels} channels; {what} wants {names}")
+        raise ValueError(f"images have {channels} channels; {kind} wants {names}")
 
 
 def to_bytes(images: Tensor) -> Tensor:
