@@ -7,6 +7,7 @@ can never disagree. ``torch.load`` alone does not notice a flipped bit in a tens
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -40,12 +41,17 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         OSError: the folder cannot be written, or the disk is full; ``path`` is then unchanged.
     """
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        for data in parts:
-            file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            for data in parts:
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()  # a part of a file, on what may be a full disk
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
 
 
 def save(folder: Path, state: State) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from entprop_fast import data, names
 from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
@@ -24,7 +22,7 @@ from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.evaluation.writing import write_arrays, write_folders
 from entprop_fast.run import cli
 from entprop_fast.run.config import Config
-from entprop_fast.run.device import resolve_device
+from entprop_fast.run.device import resolve_device, set_threads
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.signals import StopSignals
@@ -66,8 +64,7 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
             raise names.unknown("scale", flags.scale, SCALES)
         if flags.batch_size is not None and flags.batch_size < 1:
             raise ValueError(f"batch_size = {flags.batch_size} must be at least 1")
-        if flags.threads is not None:
-            torch.set_num_threads(flags.threads)
+        set_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
         _check_folder(root, overwrite=flags.overwrite)
         seed = flags.seed or 0

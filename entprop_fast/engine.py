@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from entprop_fast import checkpoint, data
 from entprop_fast.data import ImageSet
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
+from entprop_fast.run.device import set_threads
 from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import Summary, finish, open_suite
@@ -60,8 +59,7 @@ def train(
         folder.check_free()
     state = _saved_state(folder, config, reporter) if resume else None
     with bad_input():
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+        set_threads(config.threads)
         keep_freed_memory()
         data_set = images or _load_data(config, reporter)
         trainer = Trainer(config, data_set, reporter, fresh=state is None)
@@ -70,10 +68,10 @@ def train(
         reporter.say(reason)
     folder.claim()
     if state is not None:
-        checkpoint.set_corrupt_aside(folder.path)
         with bad_input():
+            checkpoint.set_corrupt_aside(folder.path)
             trainer.load_state_dict(state)
-        folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+            folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
     if watch is not None:
         watch(trainer)
     trainer.fit(folder, signals or StopSignals(), fresh=state is None)

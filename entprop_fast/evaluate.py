@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
-from entprop_fast.run.device import resolve_device
-from entprop_fast.run.errors import bad_input
+from entprop_fast.run.device import resolve_device, set_threads
+from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table
+from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 
 _Flags = cli.flag_class(
@@ -110,11 +112,11 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
         out = None if flags.out is None else Path(flags.out)
         if out is not None and out.suffix == ".json" and not out.parent.is_dir():
             raise ValueError(f"--out {out}: there is no folder {out.parent}")
-        if flags.threads is not None:
-            torch.set_num_threads(flags.threads)
+        set_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
         options = _options(flags)
-        evaluations = _all(flags, options, device, reporter)
+        with _writable(out):
+            evaluations = _all(flags, options, device, reporter)
     if len(evaluations) == 1 and evaluations[0].corruptions:
         one = evaluations[0]
         kinds = one.corruptions | one.extra
@@ -129,6 +131,26 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
             else:
                 report.write(out, evaluations)
                 reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
+
+
+@contextlib.contextmanager
+def _writable(out: Path | None) -> Iterator[None]:
+    """Make sure beforehand that the results can be written; leave no folder where there are none.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if out is None:
+        yield
+        return
+    if out.suffix == ".json" and out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file, or a folder without .json")
+    folder = RunFolder(out.parent if out.suffix == ".json" else out)
+    folder.claim()
+    try:
+        yield
+    finally:
+        folder.release()
 
 
 def _options(flags: Any) -> EvaluationOptions:

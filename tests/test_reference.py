@@ -47,7 +47,7 @@ def test_mixed_loss_weighs_the_own_label_with_lam() -> None:
     assert loss.tolist() == [0.25 * 1 + 0.75 * 5, 0.25 * 2 + 0.75 * 7]
 
 
-@pytest.mark.parametrize("beta", [0.2, 1.0, 3.0])
+@pytest.mark.parametrize("beta", [1e-300, 1e-3, 0.015, 0.2, 1.0, 3.0])
 def test_lam_is_beta_distributed_and_not_folded(beta: float) -> None:
     source, images = torch.Generator().manual_seed(0), torch.empty(1, dtype=torch.float64)
     lam = np.array([reference.draw_lam(beta, images, source).item() for _ in range(4000)])

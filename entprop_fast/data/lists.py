@@ -95,6 +95,6 @@ def _text(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"{path.parent} lacks {path.name}")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no list of images: {error}") from error

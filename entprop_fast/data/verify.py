@@ -35,15 +35,19 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
         files: are opened, every one.
         say: is told before it takes long.
     """
-    kept = _cache_folder() / f"{_digest(files)}.json"
-    with contextlib.suppress(OSError, ValueError):  # no verdict yet, or a damaged one
-        found: dict[str, str] = json.loads(kept.read_text())
-        return {int(number): reason for number, reason in found.items()}
+    name = f"{_digest(files)}.json"
+    # No verdict yet, a damaged one, or a user without a home.
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        found: dict[str, str] = json.loads((_cache_folder() / name).read_text())
+        # A file may have been mended since with its size and time kept (chmod, rsync): look again.
+        return {int(one): reason for one in found if (reason := _reason(files.path(int(one))))}
     if say is not None and len(files) >= TOLD_FROM:
         say(f"opening each of {len(files):,} images in {files.root} once, to see that all can be")
     reasons = in_threads(lambda number: _reason(files.path(number)), len(files))
     verdict = {number: reason for number, reason in enumerate(reasons) if reason}
-    with contextlib.suppress(OSError):  # a home that cannot be written: decoded again next time
+    # No home, or one that cannot be written: decoded again next time.
+    with contextlib.suppress(OSError, RuntimeError):
+        kept = _cache_folder() / name
         kept.parent.mkdir(parents=True, exist_ok=True)
         own = kept.with_suffix(f".{os.getpid()}")
         own.write_text(json.dumps(verdict))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,19 +56,18 @@ def write_arrays(
             say(f"{kind}: {root / kind}.npy")
         part = root / f"{kind}.npy.part"
         shape = (len(SEVERITIES) * count, height, width, channels)
-        array = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            part, mode="w+", dtype=np.uint8, shape=shape
-        )
-        for first, images, _ in _batches(data, batch_size, device):
-            for severity in SEVERITIES:
-                made = common_corruption(
-                    images, kind, severity, scale=scale, seed=seed, first=first
-                )
-                start = (severity - 1) * count + first
-                rows = to_bytes(made).permute(0, 2, 3, 1).cpu().numpy()
-                array[start : start + len(rows)] = rows
-        array.flush()
-        del array
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        # Not mapped: a full disk would be a signal that ends the process, not an error.
+        with part.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+            begin, size = file.tell(), height * width * channels
+            for first, images, _ in _batches(data, batch_size, device):
+                for severity in SEVERITIES:
+                    made = common_corruption(
+                        images, kind, severity, scale=scale, seed=seed, first=first
+                    )
+                    file.seek(begin + ((severity - 1) * count + first) * size)
+                    file.write(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy().tobytes())
         part.replace(root / f"{kind}.npy")
     _mark(root, about, complete=True)
 
@@ -88,8 +88,12 @@ def write_folders(
     Arguments are `write_arrays`'; the images are as the evaluation's transform cuts them.
 
     Raises:
-        ValueError: two test images of a class have the same name but for the suffix.
+        ValueError: two test images of a class have the same name but for the suffix, or a class is
+            called as no folder can be.
     """
+    for name in data.class_names:
+        if name in ("", ".", "..") or "/" in name or os.sep in name:
+            raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
     with needs("PIL", extra="vision", purpose="writing image files"):
         from PIL import Image
     names = [data.test.path(i).stem for i in range(data.num_test)]

@@ -61,10 +61,10 @@ def batch_norm(
 
 
 def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-    """The sum and ReLU after a norm that is not fused; overwrites `y`."""
+    """The sum and ReLU after a norm that is not fused; `y`, which a hook may keep, stays."""
     if residual is not None:
-        y += residual
-    return F.relu(y, inplace=True) if relu else y
+        y = y + residual
+    return F.relu(y) if relu else y
 
 
 def has_hooks(module: nn.Module) -> bool:

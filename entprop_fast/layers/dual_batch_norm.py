@@ -113,6 +113,7 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         aux = None if num_main is None or (num_main == rows and not only_aux) else self.aux_bn
         by_itself = (
             exporting()
+            or (rows == 0 and only_aux)  # of nothing, the op cannot tell whose it is
             or (aux is not None and has_hooks(aux))
             or any(half is not None and averages_cumulatively(half, x) for half in (main, aux))
         )

@@ -13,6 +13,11 @@ from entprop_fast.layers.dual_norm import DualNorm, checkpoint_hook
 
 Target = int | Literal["main", "aux"]
 
+# Modules whose inference may take a norm's weights past its forward, and what keeps them from it.
+_FUSING: dict[type[nn.Module], tuple[str, object]] = {
+    nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
+    nn.TransformerEncoder: ("use_nested_tensor", False),
+}
 # Batch norms without an auxiliary half that a route to the auxiliary ones holds now.
 _held: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
@@ -48,9 +53,12 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
         raise TypeError(f"batch={batch!r}: expected the batch size, an int, or None")
     if batch is not None and batch < 1:
         raise ValueError(f"batch={batch}: expected the batch size, at least 1")
-    layers, plain = _norms(model)
+    layers, plain, fusing = _norms(model)
     before = [(layer.num_main, layer.route_batch) for layer in layers]
-    with _plain_norms(plain, held=num_main == 0):
+    with (
+        _plain_norms(plain, held=num_main == 0),
+        contextlib.nullcontext() if num_main is None else _unfused(fusing),
+    ):
         try:
             for layer in layers:
                 layer.set_route(num_main, batch)
@@ -78,18 +86,22 @@ def lost_routing(module: nn.Module) -> bool:
     )
 
 
-def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm]]:
-    """The dual layers of `model`, and its batch norms that belong to none of them.
+def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.Module]]:
+    """The dual layers of `model`, its batch norms that belong to none of them, what may fuse norms.
 
     One walk over the modules: a step enters several routes.
     """
     layers: list[DualNorm] = []
     others: list[_BatchNorm] = []
+    fusing: list[nn.Module] = []
+    kinds = tuple(_FUSING)
     for module in model.modules():
         if isinstance(module, DualNorm):
             layers.append(module)
         elif isinstance(module, _BatchNorm):
             others.append(module)
+        elif isinstance(module, kinds):
+            fusing.append(module)
     if any(map(lost_routing, others)):
         lost = [name for name, module in model.named_modules() if lost_routing(module)]
         raise ValueError(
@@ -102,7 +114,7 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm]]:
             "make the optimizer after that"
         )
     halves = {id(layer.aux) for layer in layers}
-    return layers, [norm for norm in others if id(norm) not in halves]
+    return layers, [norm for norm in others if id(norm) not in halves], fusing
 
 
 @contextlib.contextmanager
@@ -121,6 +133,25 @@ def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for norm in tracking:
             norm.track_running_stats = True
+
+
+@contextlib.contextmanager
+def _unfused(modules: list[nn.Module]) -> Iterator[None]:
+    """Let PyTorch's transformer layers call their norms, which fused inference does not."""
+    settings = [
+        (module, *setting)
+        for module in modules
+        for kind, setting in _FUSING.items()
+        if isinstance(module, kind)
+    ]
+    before = [getattr(module, name) for module, name, _ in settings]
+    try:
+        for module, name, value in settings:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), value in zip(settings, before, strict=True):
+            setattr(module, name, value)
 
 
 @contextlib.contextmanager

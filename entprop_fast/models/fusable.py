@@ -21,7 +21,7 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
     A function rather than a module, so that the networks' ``state_dict`` keys stay torchvision's.
 
     Args:
-        norm: a batch norm over ``x``. Its output must be a new tensor (it may be overwritten).
+        norm: a batch norm over ``x``, or what somebody has put in its place.
         x: activations, ``[N, C, H, W]``.
         residual: same shape as ``x``, or None for no sum.
     """

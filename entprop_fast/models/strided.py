@@ -30,10 +30,10 @@ def subsample_few_channels(model: nn.Module) -> nn.Module:
     Networks from `entprop_fast.models.create` are so already. Values, parameters and state dict
     keys stay; subclasses of `nn.Conv2d` are left alone.
     """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if _is_one(child):
-                setattr(parent, name, _subsampled(child))
+    for module in model.modules():
+        if _is_one(module):
+            # In place, so that hooks and references to the module stay.
+            module.__class__ = SubsampledConv2d
     return model
 
 
@@ -46,16 +46,3 @@ def _is_one(module: nn.Module) -> TypeGuard[nn.Conv2d]:
         and module.groups == 1
         and module.in_channels < _BLOCK
     )
-
-
-def _subsampled(conv: nn.Conv2d) -> SubsampledConv2d:
-    new = SubsampledConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        1,
-        (conv.stride[0], conv.stride[1]),
-        bias=conv.bias is not None,
-        device="meta",
-    )
-    new.weight, new.bias = conv.weight, conv.bias
-    return new.train(conv.training)

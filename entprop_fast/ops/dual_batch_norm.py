@@ -1,6 +1,6 @@
 """Batch norm with main and auxiliary statistics, residual add and ReLU in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -119,11 +119,14 @@ def _differentiable_backward(
         with torch.no_grad():
             positive = reference.positive(x, residual, parameters, mean, rstd, mask, num_main)
         grad = grad * positive
-    # Aliases, so that a tensor passed in two places has its two gradients apart.
-    inputs = [None if t is None else t.view_as(t) for t in (x, weight, bias, aux_weight, aux_bias)]
-    y = reference.normalise(inputs, mean, rstd, num_main, training, eps)
+    # Aliases, so that a tensor passed in two places has its two gradients apart. Not `view_as`: it
+    # changes the batch's stride of a single row, from which PyTorch's backward mistakes the layout.
+    inputs = [None if t is None else t[:] for t in (x, weight, bias, aux_weight, aux_bias)]
     asked = [t for t, needed in zip(inputs, (need[0], *need[2:]), strict=True) if needed]
-    found = iter(torch.autograd.grad(y, asked, grad, create_graph=True, allow_unused=True))
+    found: Iterator[Tensor | None] = iter(())
+    if asked:  # with a frozen norm the residual alone may be
+        y = reference.normalise(inputs, mean, rstd, num_main, training, eps)
+        found = iter(torch.autograd.grad(y, asked, grad, create_graph=True, allow_unused=True))
     gradients = [next(found) if needed else None for needed in (need[0], *need[2:])]
     return gradients[0], grad if need[1] else None, *gradients[1:]
 

@@ -31,6 +31,7 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
     user's error or a failed run is one line on stderr; a fault of ours keeps its traceback.
     """
     try:
+        _print_what_can_be()
         with StopSignals().installed() as signals, _warnings_in_one_line():
             _check_single_process()
             command(signals)
@@ -61,6 +62,12 @@ def _check_single_process() -> None:
             "several GPUs, write the few lines of docs/distributed.md: create_method takes a "
             "DistributedDataParallel"
         )
+
+
+def _print_what_can_be() -> None:
+    """A character that stdout's encoding lacks, in a file's name or a table, ends no run."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,19 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def set_threads(threads: int | None) -> None:
+    """How many CPU threads torch uses from here on; None: as many as it chose.
+
+    Raises:
+        ValueError: below 1.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
+
+
 def resolve_amp(amp: str, device: torch.device) -> str | None:
     """The method's `amp` for the setting: ``auto`` is bf16 on CUDA, none elsewhere."""
     if amp == "auto":

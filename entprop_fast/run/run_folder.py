@@ -41,9 +41,12 @@ class RunFolder:
         """Refuse a folder that holds a run.
 
         Raises:
-            UsageError: it does; the message names the flags that allow it.
+            UsageError: it does; the message names the flags that allow it. Or it cannot be read.
         """
-        held = [name for name in _FILES if (self.path / name).exists()]
+        try:
+            held = [name for name in _FILES if (self.path / name).exists()]
+        except OSError as error:
+            raise UsageError(f"run folder {self.path} cannot be read: {one_line(error)}") from error
         if held:
             raise UsageError(
                 f"{self.path} already holds a run ({held[0]}): continue it with --resume, "
@@ -56,8 +59,8 @@ class RunFolder:
         Raises:
             UsageError: it cannot.
         """
-        missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
         try:
+            missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
             with tempfile.TemporaryFile(dir=self.path) as probe:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast import checkpoint, metrics
-from entprop_fast.data import ImageSet, UnreadableImage
+from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
 from entprop_fast.run import criteria, recipe, signatures
@@ -127,17 +127,17 @@ class Trainer:
     def fit(self, folder: RunFolder, signals: StopSignals, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
         steps = self.config.epochs * len(self.loader)
-        if fresh:
-            with signals.held():
-                self._first_step(folder)
-        with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
-            while self.epoch < self.config.epochs:
+        try:
+            if fresh:
                 with signals.held():
-                    try:
+                    self._first_step(folder)
+            with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
+                while self.epoch < self.config.epochs:
+                    with signals.held():
                         self._run_epoch(folder, signals)
-                    except (RunFailed, UnreadableImage) as error:
-                        raise RunFailed(f"{error}; {_last_good(folder)}") from None
-                signals.raise_pending()
+                    signals.raise_pending()
+        except (RunFailed, OSError) as error:  # an image that cannot be read, a full disk
+            raise RunFailed(f"{error}; {_last_good(folder)}") from None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, and its record so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -227,6 +228,31 @@ def test_a_file_is_opened_again_only_after_a_change(
     (path / "test" / "class 0" / "100.jpg").write_bytes(b"now it is text")
     with pytest.raises(ValueError, match="1 of 6 test images"):
         load(f"folder:{path}")
+
+
+def test_a_mended_file_is_read_though_its_size_and_time_are_the_same(tmp_path: Path) -> None:
+    """As after chmod, or after rsync from where it is whole."""
+    path = layouts.folder(tmp_path)
+    victim = next((path / "train" / "class 0").iterdir())
+    content, status = victim.read_bytes(), victim.stat()
+    times = status.st_atime_ns, status.st_mtime_ns
+    victim.write_bytes(bytes(len(content)))
+    os.utime(victim, ns=times)
+    with pytest.warns(UserWarning, match="1 of 12 training images cannot be read"):
+        load(f"folder:{path}", image_size=SIZE)
+    victim.write_bytes(content)
+    os.utime(victim, ns=times)
+    assert load(f"folder:{path}", image_size=SIZE).num_train == CLASSES * TRAIN
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    path = layouts.folder(tmp_path)
+    assert load(f"folder:{path}", image_size=SIZE).num_train == CLASSES * TRAIN
 
 
 def test_a_file_that_breaks_later_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,16 @@ def test_folder_paths(sets: Path, tmp_path: Path) -> None:
         find_splits(f"folder:{sets}/lists", sets)
     with pytest.raises(FileNotFoundError, match=r"neither train/ nor train\.txt"):
         find_splits(f"folder:{tmp_path}", None)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(sets: Path) -> None:
+    before = find_splits("folder:lists", sets)
+    lists = [sets / "lists" / name for name in ("train.txt", "val.txt", "classes.txt")]
+    contents = {path: path.read_bytes() for path in lists if path.exists()}
+    try:
+        for path, content in contents.items():
+            path.write_bytes(codecs.BOM_UTF8 + content)
+        assert find_splits("folder:lists", sets) == before
+    finally:
+        for path, content in contents.items():
+            path.write_bytes(content)

@@ -131,3 +131,34 @@ def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
     assert corrupt.main([*arguments.split(), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("name", ["../../../../x", "n/a", "..", ""])
+def test_a_class_that_no_folder_can_be_called_is_refused(name: str, tmp_path: Path) -> None:
+    """It would lie outside of the set, or where evaluate looks for no class."""
+    data = tiny_imagenet(tmp_path / "clean")
+    data = replace(data, class_names=(name, *data.class_names[1:]))
+    out = tmp_path / "a" / "b"
+    with pytest.raises(ValueError, match=f"class '{name}' cannot be the name of a folder"):
+        write_folders(
+            data, out, ["contrast"], scale="imagenet-c", seed=0, device=torch.device("cpu")
+        )
+    assert not out.exists()
+
+
+def test_arrays_are_written_without_a_map_of_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk a write to one is a signal that ends the process, no error."""
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "memmap", None)
+        write_arrays(
+            tiny_cifar(count=10),
+            tmp_path,
+            ["contrast"],
+            scale="cifar-c",
+            seed=0,
+            device=torch.device("cpu"),
+            batch_size=4,
+        )
+    assert np.load(tmp_path / "contrast.npy", mmap_mode="r").shape == (50, 8, 8, 3)

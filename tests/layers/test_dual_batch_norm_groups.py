@@ -125,8 +125,12 @@ def test_an_empty_batch_reaches_the_routed_half_alone(target: Target, used: str)
     norm = dual()
     before = oracle.snapshot(norm)
     with route(norm, target):
-        assert norm(images(0)).shape == (0, C, 2, 3)
+        y = norm(images(0))
+    assert y.shape == (0, C, 2, 3)
     assert oracle.moved(norm, before) <= entries(norm, used)
+    y.sum().backward()
+    with_gradient = {n for n, p in norm.named_parameters() if p.grad is not None}
+    assert with_gradient == entries(norm, used) - {n for n, _ in norm.named_buffers()}
 
 
 def test_pure_routes_are_the_halves_themselves() -> None:

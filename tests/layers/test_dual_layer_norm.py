@@ -115,3 +115,31 @@ def test_timm_s_layer_norms(cls: type[nn.LayerNorm]) -> None:
     plain.load_state_dict(dual.aux_ln.state_dict())
     assert torch.equal(y[3:], plain(x)[3:])
     assert type(strip_auxiliary(dual)) is cls
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("target", ["aux", 2], ids=str)
+def test_the_fused_inference_of_transformers_takes_no_other_half(
+    target: Target, padded: bool
+) -> None:
+    """Without gradients PyTorch's layer reads its norms' weights past their forward."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    plain = nn.TransformerEncoder(layer, 2).eval()
+    aux = copy.deepcopy(plain)
+    for norm in (m for m in aux.modules() if isinstance(m, nn.LayerNorm)):
+        oracle.randomize(norm)
+    dual = convert_dual_norm(copy.deepcopy(plain))
+    for name, norm in aux.named_modules():
+        if isinstance(norm, nn.LayerNorm):
+            dual.get_submodule(f"{name}.aux_ln").load_state_dict(norm.state_dict())
+    x = torch.randn(3, 5, 16)
+    mask = torch.arange(5) >= torch.tensor([5, 3, 4])[:, None] if padded else None
+    with torch.no_grad():
+        with route(dual, target):
+            y = dual(x, src_key_padding_mask=mask)
+        main, expected = (net(x, src_key_padding_mask=mask) for net in (plain, aux))
+        assert torch.equal(dual(x, src_key_padding_mask=mask), main)  # fused again
+    here = target if isinstance(target, int) else 0
+    valid = torch.ones(3, 5, dtype=torch.bool) if mask is None else ~mask
+    expected = torch.cat((main[:here], expected[here:]))
+    torch.testing.assert_close(y[valid], expected[valid])

@@ -87,11 +87,21 @@ def test_as_close_to_float64_as_torch(
 
 def test_a_hook_sees_the_norm_alone() -> None:
     norm, seen = layer(torch.float32), []
-    norm.register_forward_hook(lambda _, __, y: seen.append(y.clone()))
+    norm.register_forward_hook(lambda _, __, y: seen.append(y))
     x, residual, _ = images(torch.float32, torch.contiguous_format)
     y = norm_relu(norm, x, residual)
     assert torch.equal(y, F.relu(seen[0] + residual))
     assert seen[0].amin() < 0
+
+
+def test_a_full_backward_hook_sees_the_gradient_before_sum_and_relu() -> None:
+    """Its output is a view that autograd lets nobody write to."""
+    norm, seen = layer(torch.float32), []
+    norm.register_full_backward_hook(lambda _, __, grads: seen.append(grads[0]))
+    x, residual, grad = images(torch.float32, torch.contiguous_format)
+    y = norm_relu(norm, x.requires_grad_(), residual)
+    y.backward(grad)
+    assert torch.equal(seen[0], grad * (y > 0))
 
 
 def test_a_hook_of_the_auxiliary_half_runs() -> None:
@@ -100,6 +110,15 @@ def test_a_hook_of_the_auxiliary_half_runs() -> None:
     with route(norm, 4):
         norm(images(torch.float32, torch.contiguous_format)[0])
     assert calls == [1]
+
+
+def test_what_a_hook_of_the_auxiliary_half_kept_stays() -> None:
+    norm, seen = layer(torch.float32), []
+    norm.aux_bn.register_forward_hook(lambda _, __, y: seen.append(y))
+    x, residual, _ = images(torch.float32, torch.contiguous_format)
+    with route(norm, "aux"):
+        y = norm(x, residual, relu=True)
+    assert torch.equal(y, F.relu(seen[0] + residual))
 
 
 def test_a_plain_norm_is_fused_too() -> None:

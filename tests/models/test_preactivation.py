@@ -46,6 +46,7 @@ def test_norm_relu_adds_before_the_relu_and_leaves_its_inputs_alone() -> None:
         norm_relu(norm, x, residual), (batch_norm(x, norm) + residual).clamp(min=0)
     )
     torch.testing.assert_close(norm_relu(norm, x), batch_norm(x, norm).clamp(min=0))
+    assert torch.equal(norm_relu(nn.Identity(), x, residual), (x + residual).clamp(min=0))
     assert torch.equal(x, kept[0]) and torch.equal(residual, kept[1])
 
 

@@ -88,3 +88,12 @@ def test_parameters_keys_and_mode_stay() -> None:
     assert list(after) == list(before) and all(after[k] is before[k] for k in before)
     changed = [name for name, m in model.named_modules() if type(m) is SubsampledConv2d]
     assert changed == ["0", "1.0"] and not any(m.training for m in model.modules())
+
+
+def test_hooks_and_references_stay() -> None:
+    inner, seen = nn.Conv2d(3, 4, 1, 2), []
+    inner.register_forward_hook(lambda _, __, y: seen.append(y))
+    model = subsample_few_channels(nn.Sequential(inner))
+    assert list(model.children()) == [inner] and type(inner) is SubsampledConv2d
+    y = model(torch.rand(2, 3, 4, 4))
+    assert len(seen) == 1 and seen[0] is y

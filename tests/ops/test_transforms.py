@@ -128,6 +128,29 @@ def test_one_weight_in_both_groups(backend: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("grad_layout", ["contiguous", "channels_last"])
+def test_differentiable_gradient_of_one_row(backend: str, layout: str, grad_layout: str) -> None:
+    """With a graph of its own it is the gradient without, in whichever layout it arrives."""
+    x = LAYOUTS[layout](torch.randn(1, 5, 2, 3, dtype=torch.float64)).requires_grad_()
+    grad = LAYOUTS[grad_layout](torch.randn(1, 5, 2, 3, dtype=torch.float64))
+    y = dual_batch_norm(x, weight=torch.rand(5, dtype=torch.float64) + 0.5)
+    (plain,) = torch.autograd.grad(y, x, grad, retain_graph=True)
+    (differentiable,) = torch.autograd.grad(y, x, grad, create_graph=True)
+    torch.testing.assert_close(differentiable, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_differentiable_gradient_of_the_residual_alone(backend: str) -> None:
+    """As behind a frozen norm on frozen layers."""
+    x, residual = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    residual.requires_grad_()
+    y = dual_batch_norm(x, residual, relu=True)
+    (gradient,) = torch.autograd.grad(y.square().sum(), residual, create_graph=True)
+    torch.testing.assert_close(gradient, 2 * y)
+    (second,) = torch.autograd.grad(gradient.sum(), residual)
+    torch.testing.assert_close(second, 2 * (y > 0).double())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_compile_dual_batch_norm(backend: str, layout: str) -> None:
     x = LAYOUTS[layout](torch.randn(6, 8, 4, 4))
     arguments = norm_arguments(x, residual=True)

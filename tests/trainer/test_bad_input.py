@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from entprop_fast import checkpoint, compare, data, evaluate, study, train
+from entprop_fast import checkpoint, compare, corrupt, data, evaluate, study, train
 from entprop_fast.data import ImageData
 from entprop_fast.engine import train as train_run
 from entprop_fast.methods import StepResult
@@ -108,6 +108,22 @@ def test_a_folder_that_cannot_be_written(tiny: Args, tmp_path: Path) -> None:
     for out in (file, file / "run"):
         assert train.main(tiny(out)) == 2
     assert file.read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [(train, ()), (compare, ("--methods", "vanilla")), (study, ("score",))],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_folder_that_the_system_refuses(
+    command: Any, arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it does for one within a folder of somebody else's, but for root."""
+    out = tmp_path / ("long" * 80)
+    assert command.main([*arguments, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert str(out) in error and "File name too long" in error
 
 
 def test_a_run_is_not_written_over(
@@ -240,3 +256,36 @@ def test_evaluate_refuses(
         assert evaluate.main(arguments.split()) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["summary.json/report", "metrics.jsonl", "config.toml/x.json", ""])
+def test_evaluate_refuses_before_it_works(
+    name: str,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(evaluate, "evaluate_model", None)
+    out = finished / name if name else tmp_path / "folder.json"
+    if not name:
+        out.mkdir()
+    before = sorted(finished.iterdir())
+    assert evaluate.main([str(finished), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert str(out.parent) in error
+    assert sorted(finished.iterdir()) == before
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_no_threads(
+    threads: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "set"
+    commands = {evaluate: [str(finished)], corrupt: ["--dataset", "digits", "--out", str(out)]}
+    for command, arguments in commands.items():
+        assert command.main([*arguments, "--threads", threads]) == 2
+        error = capsys.readouterr().err
+        assert error == f"error: threads must be at least 1, got {threads}\n"
+    assert not out.exists()

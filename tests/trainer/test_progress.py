@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
+from entprop_fast.run import cli
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.signals import StopSignals
 
 ROW = {"epoch": 2, "loss": 0.5, "aux_loss": 0.25, "sa": 90.0, "gap": 4.0, "images_per_second": 99.0}
 
@@ -36,3 +39,20 @@ def test_a_bar_on_a_terminal_and_plain_lines_elsewhere(terminal: bool) -> None:
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(Reporter.quiet())
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "a ? ?"), ("utf-8", "a \u2013 ?")])
+def test_a_character_that_stdout_lacks_ends_no_command(
+    encoding: str, printed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dash of a table, and a file's name that is not UTF-8."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+
+    def command(signals: StopSignals) -> None:
+        print("a \u2013 \udcff")
+        Reporter().say("a \u2013 \udcff")
+
+    assert cli.run_command(command) == 0
+    stdout.seek(0)
+    assert stdout.read() == f"{printed}\n" * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -200,3 +201,33 @@ def test_rows_after_the_checkpoint_are_not_doubled(
     shutil.move(out / "checkpoint.prev.pt", out / "checkpoint.pt")
     assert train.main(tiny(out, "--resume")) == 0
     assert rows(out) == rows(finished)
+
+
+@pytest.mark.parametrize("writes", [0, 6], ids=["at the start", "later"])
+def test_a_full_disk_ends_a_run_in_one_line(
+    writes: int,
+    tiny: Args,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Settings and metrics are written first, then a checkpoint an epoch."""
+    out, sync, left = tmp_path / "run", os.fsync, iter(range(writes))
+
+    def full(descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        assert train.main(tiny(out)) == 1
+    file, kept = (
+        (f"{out}/checkpoint.pt.new", f"the last good checkpoint is {out}/checkpoint.pt")
+        if writes
+        else (f"{out}/config.toml", "no checkpoint was saved yet")
+    )
+    error = capsys.readouterr().err
+    assert error == f"failed: [Errno 28] No space left on device: '{file}'; {kept}\n"
+    assert not list(out.glob("*.part"))
+    assert train.main(tiny(out, "--resume")) == 0

@@ -155,9 +155,9 @@ def finished_summary(run: Run) -> dict[str, Any] | None:
         UsageError: the folder holds a run of other settings.
     """
     folder = Path(run.config.folder)
-    if not (folder / run_folder.CONFIG).is_file():
-        return None
     with bad_input():
+        if not (folder / run_folder.CONFIG).is_file():
+            return None
         saved = recipe.resolve(folder / run_folder.CONFIG)
     if different := differences(run.config, asdict(saved)):
         raise UsageError(
