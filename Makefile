@@ -54,7 +54,7 @@ test-interpreter: setup
 test-aot: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_aot
 
-# The README's digits table: 8 rows, 5 seeds; resumes what was interrupted.
+# The README's digits table: 9 rows, 5 seeds; resumes what was interrupted.
 compare: setup
 	$(BIN)/python -m bench.digits $(COMPARE_ARGS)
 	$(BIN)/python -m bench.report

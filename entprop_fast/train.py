@@ -21,7 +21,7 @@ _Flags = cli.flag_class(
     cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
     *cli.optional_flags(Config),
     *cli.optional_flags(MethodOptions),
-    cli.switch("resume", "continue the run in the run folder, with its own settings"),
+    cli.switch("resume", "continue the run in the run folder, with its own settings, or start it"),
     cli.switch("overwrite", "replace the run in the run folder"),
 )
 

@@ -14,7 +14,7 @@ import torch
 from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
 from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale, to_bytes
 from entprop_fast.evaluation.official import open_suite, read_marker, written_name
-from entprop_fast.evaluation.suites import Suite
+from entprop_fast.evaluation.suites import Suite, generated_kinds
 from entprop_fast.evaluation.writing import write_arrays
 
 _ARRAYS = "cifar10-c"  # the layout
@@ -34,7 +34,8 @@ def cached_suite(
     """The generated suite, read from ``folder`` and written there first if it is not complete.
 
     Raises:
-        ValueError: images that are read from files: their 75 copies belong in a set of their own.
+        ValueError: images that are read from files: their 75 copies belong in a set of their own;
+            images of other channels than a kind is for.
     """
     if isinstance(data, ImageFiles):
         raise ValueError(
@@ -44,7 +45,7 @@ def cached_suite(
             f"DIR/{written_name(data)} --scale {scale}; evaluate --data-dir DIR then finds them, "
             "without --cache, --scale and --corruptions generated"
         )
-    kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
+    kinds = generated_kinds(data, extra)
     digest = _digest(data, batch_size)
     root = folder / f"{data.name}-{scale}-seed{seed}-{digest[:12]}"
     marker = read_marker(root)

@@ -52,12 +52,15 @@ def choose_suite(
 
     Raises:
         FileNotFoundError: the official set was asked for and is not there, or a part of it.
-        ValueError: there is no such set, it is broken, or the images have the wrong channels.
+        ValueError: there is no such set, it is broken, the images have the wrong channels, or an
+            option is of other corruptions.
     """
     batch_size = usual_batch_size(data) if batch_size is None else batch_size
     choice, kind = options.corruptions, data.official_corruptions
     if choice == "auto" and data.name == EMBEDDED:
         choice = "digits"
+    if choice in ("digits", "none"):
+        _refuse_unused(choice, options)
     if choice == "none":
         return None
     if choice == "digits":
@@ -99,6 +102,15 @@ def choose_suite(
 
 def _is_small(data: ImageSet) -> bool:
     return max(data.image_shape[1:]) <= SMALL
+
+
+def _refuse_unused(choice: str, options: EvaluationOptions) -> None:
+    for name in ("scale", "extra", "cache_dir"):
+        if value := getattr(options, name):
+            raise ValueError(
+                f"{name} = {value} is of the common corruptions, and corruptions = "
+                f"{options.corruptions} takes {choice} here; generated takes the common ones"
+            )
 
 
 def _not_found(

@@ -101,7 +101,13 @@ class Evaluator:
         self.say("clean images")
         tally, labels = Tally(self.data.num_test, self.device), []
         for first, images, wanted in self._batches():
-            tally.add(first, self.model(images), wanted)
+            logits = self.model(images)
+            if logits.shape[1] < self.data.num_classes:  # some answers could never be right
+                raise ValueError(
+                    f"the network gives {logits.shape[1]} logits, and the labels of "
+                    f"{self.data.name} are of {self.data.num_classes} classes"
+                )
+            tally.add(first, logits, wanted)
             labels.append(wanted)
         return tally, torch.cat(labels)
 

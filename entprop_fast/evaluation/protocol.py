@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.data import ImageData, ImageSet
+from entprop_fast.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.data.augment import Normalize
 from entprop_fast.evaluation.evaluator import Evaluator
 from entprop_fast.evaluation.options import EvaluationOptions
@@ -47,10 +47,12 @@ def evaluate_model(
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
 
     Raises:
-        ValueError: no images, a batch size below 1, or a set that is not what it should be.
+        TypeError: `data` is none of these (a torch data set, a loader, NumPy arrays).
+        ValueError: no images, a batch size below 1, fewer logits than classes, or a set that is
+            not what it should be.
         FileNotFoundError: a set that was asked for is not there.
     """
-    images: ImageSet = _as_image_set(*data) if isinstance(data, tuple) else data
+    images = _as_image_set(data)
     network = model if normalization is None else _Normalized(model, normalization)
     evaluator = Evaluator(
         network,
@@ -80,11 +82,27 @@ class _Normalized(nn.Module):
         return logits
 
 
-def _as_image_set(images: Tensor, labels: Tensor) -> ImageData:
+def _as_image_set(data: object) -> ImageSet:
+    if isinstance(data, ImageData | ImageFiles):
+        return data
+    match data:
+        case (Tensor() as images, Tensor() as labels):
+            return _of_tensors(images, labels)
+    inside = f" of {', '.join(type(one).__name__ for one in data)}" if type(data) is tuple else ""
+    raise TypeError(
+        f"data is a {type(data).__name__}{inside}: two tensors, (images [N, C, H, W], labels [N]), "
+        "or what entprop_fast.data.load gives wanted"
+    )
+
+
+def _of_tensors(images: Tensor, labels: Tensor) -> ImageData:
     if images.ndim != 4 or not len(images):
         raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted")
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < 0:
+        given = f"{labels.dtype} {tuple(labels.shape)}, the lowest {labels.min().item():g}"
+        raise ValueError(f"labels are {given}; int64 [N] of 0 or more wanted")
     classes = int(labels.max()) + 1
     images, labels = images.cpu(), labels.cpu()
     return ImageData("images", images[:0], labels[:0], images, labels, classes)

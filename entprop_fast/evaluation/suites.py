@@ -101,9 +101,7 @@ def generated_suite(
     workers: int | None = None,
 ) -> Suite:
     """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
-    more = EXTRA_KINDS if extra else ()
-    for kind in (*COMMON_KINDS, *more):
-        check_channels(kind, data.image_shape[0])
+    more = generated_kinds(data, extra)[len(COMMON_KINDS) :]
 
     def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
         first = 0
@@ -124,6 +122,18 @@ def generated_suite(
         images=data.num_test,
         samples=samples,
     )
+
+
+def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
+    """The 15 common kinds, and the 4 extra ones if wanted.
+
+    Raises:
+        ValueError: one of them is not for images of so many channels.
+    """
+    kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
+    for kind in kinds:
+        check_channels(kind, data.image_shape[0])
+    return kinds
 
 
 def generated_source(scale: str, seed: int) -> str:

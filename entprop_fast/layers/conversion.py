@@ -61,8 +61,9 @@ def convert_dual_norm(model: ModelT) -> ModelT:
 def strip_auxiliary(model: ModelT) -> ModelT:
     """Drop the auxiliary halves: the plain network, for deployment (docs/algorithm.md, (7)).
 
-    Works in place and returns `model`, whose outputs along the main norms stay bit for bit what
-    they were. A plain network comes back as it is.
+    Works in place and returns `model`, whose outputs along the main norms stay what they were, but
+    for the rounding of PyTorch's own norms, which take over (with ``ENTPROP_BACKEND=reference`` to
+    the bit). A plain network comes back as it is.
     """
     for module in list(model.modules()):
         if isinstance(module, DualNorm):

@@ -14,6 +14,7 @@ from entprop_fast.layers.batch_norm_op import (
     has_hooks,
 )
 from entprop_fast.layers.dual_norm import DualNorm, make_auxiliary
+from entprop_fast.ops.backend import exporting
 
 
 class _DualBatchNorm(DualNorm):
@@ -111,7 +112,7 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         main = None if only_aux else self
         aux = None if num_main is None or (num_main == rows and not only_aux) else self.aux_bn
         by_itself = (
-            torch.compiler.is_exporting()  # an exported program holds PyTorch's own ops
+            exporting()
             or (rows == 0 and only_aux)  # of nothing, the op cannot tell whose it is
             or (aux is not None and has_hooks(aux))
             or any(half is not None and averages_cumulatively(half, x) for half in (main, aux))

@@ -146,7 +146,8 @@ class Method(abc.ABC):
         """Everything but the optimiser's step: add this batch's gradients to `.grad`.
 
         For gradient accumulation and training loops of others; clearing the gradients, clipping
-        and stepping are the caller's. Arguments and errors are those of calling the method.
+        and stepping are the caller's. Each batch adds the gradient of its mean loss: divide the sum
+        over several by their number. Arguments and errors are those of calling the method.
         """
         self._check_call(images, labels)
         with self._refusing(images), self._exchange():

@@ -6,6 +6,10 @@ from torch import Tensor, nn
 from entprop_fast.layers.routing import dual_layers
 from entprop_fast.methods.image_units import ImageUnits
 
+_FLOAT16 = (
+    "float16 needs loss scaling, which synchronises every step, and an input gradient that "
+    "underflows to 0 has sign 0 and perturbs nothing"
+)
 RANGE_TOLERANCE = 1e-5  # image units: rounding of a normalisation, not a wrong range
 
 
@@ -16,10 +20,7 @@ def check_amp(amp: object) -> None:
         ValueError: anything else; for float16 the message says why.
     """
     if amp in ("fp16", "float16", "half", torch.float16):
-        raise ValueError(
-            f"amp={amp!r}: float16 needs loss scaling, which synchronises every step, and an input "
-            "gradient that underflows to 0 has sign 0 and perturbs nothing; use amp='bf16' or None"
-        )
+        raise ValueError(f"amp={amp!r}: {_FLOAT16}; use amp='bf16' or None")
     if amp is not None and amp != "bf16":
         raise ValueError(f"amp={amp!r}: expected 'bf16' or None")
 
@@ -66,7 +67,8 @@ def check_optimizer(
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise ValueError(
             f"optimizer lacks {len(missing)} trainable parameters ({shown}): make it after "
-            "convert_dual_norm(model), from model.parameters()"
+            "convert_dual_norm(model), from model.parameters(), or freeze what is not to learn "
+            "(requires_grad_(False))"
         )
 
 
@@ -103,7 +105,11 @@ def check_batch(
     if parameter is not None:
         if images.device != parameter.device:
             raise ValueError(f"images are on {images.device}, the model is on {parameter.device}")
-        autocast = autocast or torch.is_autocast_enabled(images.device.type)
+        kind = images.device.type
+        if not autocast and torch.is_autocast_enabled(kind):
+            if torch.get_autocast_dtype(kind) == torch.float16:
+                raise ValueError(f"autocast to float16 around the call: {_FLOAT16}; use bfloat16")
+            autocast = True
         if images.dtype != parameter.dtype and not autocast:
             raise ValueError(
                 f"images of dtype {images.dtype}: expected the model's, {parameter.dtype}"

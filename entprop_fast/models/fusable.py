@@ -12,6 +12,7 @@ from entprop_fast.layers.batch_norm_op import (
     has_hooks,
 )
 from entprop_fast.ops import conv3x3, conv3x3_pays
+from entprop_fast.ops.backend import exporting
 
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -25,7 +26,8 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
         residual: same shape as ``x``, or None for no sum.
     """
     if not has_hooks(norm):  # a hook is shown the norm's own output
-        if type(norm) is nn.BatchNorm2d and not averages_cumulatively(norm, x):
+        by_itself = exporting() or averages_cumulatively(norm, x)
+        if type(norm) is nn.BatchNorm2d and not by_itself:
             return batch_norm(x, norm, residual=residual, relu=True)
         if type(norm) is DualBatchNorm2d:
             y: Tensor = norm(x, residual, relu=True)

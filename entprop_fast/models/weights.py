@@ -140,7 +140,9 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
             else:
                 wrong.append(f"{key} is {_shape(state[key])}, here {_shape(value)}")
     if wrong:
-        raise ValueError(f"weights {source!r} are of another network: {_some(wrong)}")
+        raise ValueError(
+            f"weights {source!r} are of another network: {_some(wrong)}{_of_the_stem(own, state)}"
+        )
     taken = {
         key: value
         for key, value in state.items()
@@ -151,6 +153,14 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
     if unused := [key for key in state if key not in own]:
         notes.append(f"not used of {source}: {_some(unused)}")
     return notes
+
+
+def _of_the_stem(own: State, state: State) -> str:
+    """Why a ResNet for small images does not take published weights."""
+    sizes = [list(one["conv1.weight"].shape[2:]) for one in (own, state) if "conv1.weight" in one]
+    if sizes != [[3, 3], [7, 7]] or "layer4.0.conv1.weight" not in own:
+        return ""
+    return "; a ResNet has CIFAR's 3x3 stem for images of up to 64 pixels, the 7x7 one for larger"
 
 
 def _classifier(model: nn.Module, num_classes: int) -> str | None:

@@ -90,3 +90,12 @@ def uses_kernels(x: Tensor) -> bool:
     return not (
         torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def exporting() -> bool:
+    """Whether PyTorch is recording a program that has to run without this package.
+
+    `torch.export`, `torch.onnx.export` and `torch.jit.trace` get PyTorch's own ops.
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_exporting()

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from entprop_fast.ops.backend import uses_kernels
+from entprop_fast.ops.backend import exporting, uses_kernels
 from entprop_fast.ops.layout import is_channels_last
 from entprop_fast.ops.library import define
 
@@ -97,6 +97,9 @@ _TILES_A_CHANNEL = 3
 
 def conv3x3_pays(x: Tensor, weight: Tensor) -> bool:
     """Whether `conv3x3` has a kernel for these on this device, and one faster than PyTorch's."""
+    # A compiler fuses its own convolutions with what follows them.
+    if torch.compiler.is_compiling() or exporting():
+        return False
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return False
     if x.dim() != 4 or x.shape[1] != weight.shape[1]:
@@ -109,7 +112,6 @@ def conv3x3_pays(x: Tensor, weight: Tensor) -> bool:
     return (
         tiles >= _TILES_A_CHANNEL * most
         and is_channels_last(x)
-        and not torch.compiler.is_compiling()  # whose convolutions fuse with what follows them
         and not torch.is_autocast_enabled("cpu")
         and uses_kernels(x)
     )

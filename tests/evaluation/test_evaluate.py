@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from entprop_fast import convert_dual_norm, evaluate
 from entprop_fast.data import SEVERITIES, to_float
@@ -102,6 +103,29 @@ def test_a_cache_that_was_not_finished_is_written_again(tmp_path: Path) -> None:
     assert evaluate_model(model, data, options) == plain
 
 
+def test_a_kind_that_grey_images_cannot_have_is_refused_before_any_is_written(
+    tmp_path: Path,
+) -> None:
+    grey = (torch.rand(3, 1, 8, 8), torch.arange(3))
+    for cache in (None, tmp_path / "cache"):
+        options = EvaluationOptions(corruptions="generated", extra=True, cache_dir=cache)
+        with pytest.raises(ValueError, match="1 channels; saturate wants 3"):
+            evaluate_model(Brightness(3), grey, options)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("unused", [{"extra": True}, {"scale": "cifar-c"}, {"cache_dir": "c"}])
+@pytest.mark.parametrize("corruptions", ["auto", "digits", "none"])
+def test_an_option_of_other_corruptions_is_refused(
+    unused: dict[str, object], corruptions: str
+) -> None:
+    data = replace(tiny_cifar(count=4), name="digits")
+    options = EvaluationOptions(corruptions=corruptions, **unused)  # type: ignore[arg-type]
+    (name,) = unused
+    with pytest.raises(ValueError, match=f"{name} = .*corruptions = {corruptions} takes"):
+        evaluate_model(Brightness(4), data, options)
+
+
 def test_image_files_are_not_cached(tmp_path: Path) -> None:
     options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path / "cache")
     data = tiny_imagenet(tmp_path)
@@ -154,6 +178,30 @@ def test_bad_data_is_named() -> None:
         evaluate_model(Brightness(2), (torch.rand(3, 8, 8), torch.zeros(3).long()))
     with pytest.raises(ValueError, match="batch_size = 0"):
         evaluate_model(Brightness(4), tiny_cifar(), batch_size=0)
+    for labels in (torch.tensor([0, -100, 1]), torch.zeros(3), torch.zeros(3, 2).long()):
+        with pytest.raises(ValueError, match=r"labels are torch\.\w+ .*; int64 \[N\] of 0 or more"):
+            evaluate_model(Brightness(2), (torch.rand(3, 3, 8, 8), labels))
+
+
+@pytest.mark.parametrize("how", ["data set", "loader", "arrays", "images alone"])
+def test_what_is_no_data_is_named(how: str) -> None:
+    images, labels = torch.rand(3, 3, 8, 8), torch.arange(3)
+    dataset = TensorDataset(images, labels)
+    data: dict[str, object] = {
+        "data set": dataset,
+        "loader": DataLoader(dataset),
+        "arrays": (images.numpy(), labels.numpy()),
+        "images alone": images,
+    }
+    with pytest.raises(TypeError, match=r"data is a .*two tensors, \(images \[N, C, H, W\]"):
+        evaluate_model(Brightness(3), data[how])  # type: ignore[arg-type]
+
+
+def test_labels_that_no_logit_is_of() -> None:
+    data = (torch.rand(3, 3, 8, 8), torch.arange(3))
+    with pytest.raises(ValueError, match="gives 2 logits, and the labels of images are of 3"):
+        evaluate_model(Brightness(2), data)
+    assert evaluate_model(Brightness(4), data, EvaluationOptions(corruptions="none")).sa >= 0
 
 
 # The command.

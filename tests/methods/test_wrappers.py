@@ -101,6 +101,15 @@ def test_without_amp_the_callers_autocast_holds() -> None:
     assert watch.seen == [torch.bfloat16] * 2
 
 
+def test_the_callers_autocast_to_float16_is_refused() -> None:
+    method, taken = make(model=dual_network(dtype=torch.float32)), batch(dtype=torch.float32)
+    with torch.autocast("cpu", torch.float16):
+        for call in (method, method.backward):
+            with pytest.raises(ValueError, match=r"autocast to float16 .*loss scaling.*bfloat16"):
+                call(*taken)
+        make(model=dual_network(dtype=torch.float32), amp="bf16")(*taken)  # its own goes before it
+
+
 class Checkpointed(nn.Module):
     """Computes the activations of its body again in the backward pass."""
 

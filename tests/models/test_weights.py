@@ -118,6 +118,10 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"another network: conv1.weight is \[16, 3, 3, 3\], here"):
         into(target, tmp_path / "w.pt", 5)
     assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+    small = models.create("resnet18", num_classes=5, stem="cifar")
+    torch.save(models.create("resnet18", num_classes=5).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"here \[64, 3, 3, 3\]; .* 3x3 stem .* up to 64 pixels"):
+        into(small, tmp_path / "w.pt", 5)
     torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"layer1\.0.* is missing, .* and \d+ more"):
         into(target, tmp_path / "w.pt", 5)
