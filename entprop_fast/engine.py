@@ -67,18 +67,21 @@ def train(
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()
-    if state is not None:
-        with bad_input():
-            checkpoint.set_corrupt_aside(folder.path)
-            trainer.load_state_dict(state)
-            folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
-    if watch is not None:
-        watch(trainer)
-    trainer.fit(folder, signals or StopSignals(), fresh=state is None)
     try:
-        return finish(trainer, folder, draw=pictures)
-    except OSError as error:  # an image, or a corrupted set, that is there no more
-        raise RunFailed(f"{error}; --resume evaluates again") from None
+        if state is not None:
+            with bad_input():
+                checkpoint.set_corrupt_aside(folder.path)
+                trainer.load_state_dict(state)
+                folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+        if watch is not None:
+            watch(trainer)
+        trainer.fit(folder, signals or StopSignals(), fresh=state is None)
+        try:
+            return finish(trainer, folder, draw=pictures)
+        except OSError as error:  # an image, or a corrupted set, that is there no more
+            raise RunFailed(f"{error}; --resume evaluates again") from None
+    finally:
+        folder.release()
 
 
 def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:

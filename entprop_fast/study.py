@@ -56,10 +56,9 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
     reporter.say(f"{study.name}: {study.help}")
     try:
         result = study.run(options, reporter)
-    except BaseException:
-        folder.release()  # if nothing was trained
-        raise
-    write(result, study, options)
+        write(result, study, options)
+    finally:
+        folder.release()
     reporter.say(markdown(result.rows))
     reporter.say(result.sentence)
     reporter.say(f"table.md, table.json and picture.png in {options.out}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-import tempfile
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from entprop_fast import checkpoint
 from entprop_fast.checkpoint import write_atomically
@@ -20,6 +21,7 @@ SUMMARY = "summary.json"
 CURVES = "curves.png"
 CORRUPTIONS = "corruptions.png"
 EXAMPLES = "examples.png"
+LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
 
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
 _FILES = (CONFIG, METRICS, *_CHECKPOINTS, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES)
@@ -33,6 +35,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._made: list[Path] = []
+        self._lock: IO[bytes] | None = None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -54,17 +57,24 @@ class RunFolder:
             )
 
     def claim(self) -> None:
-        """Make the folder and make sure that it can be written.
+        """Make the folder, make sure that it can be written, and keep other processes out of it.
 
         Raises:
-            UsageError: it cannot.
+            UsageError: it cannot, or another process writes to it.
         """
         try:
             missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
-            with tempfile.TemporaryFile(dir=self.path) as probe:
-                probe.write(b"\0")
+            lock = (self.path / LOCK).open("wb", buffering=0)
+            if not _is_held(lock):
+                lock.close()
+                raise UsageError(
+                    f"another process writes to the run folder {self.path}: wait for its end, or "
+                    "name another folder with --out"
+                )
+            self._lock = lock
+            lock.write(b"\0")
         except OSError as error:
             self.release()
             raise UsageError(
@@ -72,7 +82,11 @@ class RunFolder:
             ) from error
 
     def release(self) -> None:
-        """Remove the folders that `claim` made, as long as nothing was put in them."""
+        """Let others in; remove the folders that `claim` made, if nothing was put in them."""
+        if self._lock is not None:
+            (self.path / LOCK).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
         for made in self._made:
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
@@ -95,6 +109,21 @@ class RunFolder:
         """Add an epoch's row to the metrics file."""
         with (self.path / METRICS).open("a") as file:
             file.write(f"{json.dumps(_plain(row), allow_nan=False)}\n")
+
+
+def _is_held(lock: IO[bytes]) -> bool:
+    """Take the lock for this process, if no other one has it.
+
+    A lock of `fcntl`, not of `flock`: processes that were forked to read images have none, and so
+    a killed run can be resumed before they have noticed.
+    """
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # either, says POSIX
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return os.fstat(lock.fileno()).st_nlink > 0  # else its owner was just about to end
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

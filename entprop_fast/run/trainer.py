@@ -187,12 +187,8 @@ class Trainer:
     def _first_step(self, folder: RunFolder) -> None:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
         started = time.monotonic()
-        try:
-            with bad_input():
-                self._train_batch(*next(self.loader.epoch(0)))
-        except BaseException:
-            folder.release()
-            raise
+        with bad_input():
+            self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started
         folder.begin(recipe.to_toml(self.config), fresh=True)
 
