@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.device import resolve_device, set_threads
-from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.errors import UsageError, bad_input, one_line
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table
 from entprop_fast.run.run_folder import RunFolder
@@ -114,6 +115,7 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
             raise ValueError(f"--out {out}: there is no folder {out.parent}")
         set_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
+        _check_used(flags)
         options = _options(flags)
         with _writable(out):
             evaluations = _all(flags, options, device, reporter)
@@ -143,14 +145,31 @@ def _writable(out: Path | None) -> Iterator[None]:
     if out is None:
         yield
         return
-    if out.suffix == ".json" and out.is_dir():
-        raise UsageError(f"--out {out} is a folder: name a file, or a folder without .json")
-    folder = RunFolder(out.parent if out.suffix == ".json" else out)
+    if out.suffix == ".json":  # others may be writing theirs into the same folder
+        if out.is_dir():
+            raise UsageError(f"--out {out} is a folder: name a file, or a folder without .json")
+        try:
+            tempfile.TemporaryFile(dir=out.parent).close()
+        except OSError as error:
+            raise UsageError(f"--out {out} cannot be written: {one_line(error)}") from error
+        yield
+        return
+    folder = RunFolder(out)
     folder.claim()
     try:
         yield
     finally:
         folder.release()
+
+
+def _check_used(flags: Any) -> None:
+    """Refuse what would do nothing."""
+    if flags.workers is not None and flags.workers < 0:
+        raise ValueError(f"workers = {flags.workers} must be at least 0")
+    if flags.alpha is not None and not flags.pgd:
+        raise ValueError("--alpha is the step of PGD: give --pgd STEPS with it")
+    if flags.eps is not None and not (flags.pgd or flags.autoattack):
+        raise ValueError("--eps is the radius of attacks: give --pgd STEPS or --autoattack with it")
 
 
 def _options(flags: Any) -> EvaluationOptions:

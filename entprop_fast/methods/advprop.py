@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from entprop_fast import reference
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods.base import CommonOptions, StepResult
-from entprop_fast.methods.options import check_choice, check_count, check_flag, check_number
+from entprop_fast.methods.options import check_choice, check_count, check_flag
 from entprop_fast.methods.propagation import Propagation, unselected
 from entprop_fast.methods.selection import check_selection, num_attacked
 from entprop_fast.methods.targets import Targets
@@ -58,7 +58,8 @@ class AdvProp(Propagation):
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.n = check_count("n", n)
-        self.eps, self.alpha = check_number("eps", eps, low=0), check_number("alpha", alpha, low=0)
+        self.eps = self.units.check_distance("eps", eps)
+        self.alpha = self.units.check_distance("alpha", alpha)
         self.random_start = check_flag("random_start", random_start)
         check_choice("attack_mode", attack_mode, ("train", "eval"))
         self.attack_mode = attack_mode

@@ -1,5 +1,7 @@
 """What a method refuses: models and optimizers it cannot train, batches it cannot use."""
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -53,8 +55,15 @@ def check_optimizer(
     """`optimizer` holds every trainable parameter of `model` and `criterion`.
 
     Raises:
-        ValueError: it lacks some, as when it was made before the conversion.
+        ValueError: it lacks some, as when it was made before the conversion; or it evaluates the
+            loss by itself.
     """
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"optimizer is a {type(optimizer).__name__}, whose step needs a closure: a method's "
+            "gradients come from passes of its own; SGD, AdamW and the like take one step of them"
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     modules = {"model": model} | ({} if criterion is None else {"criterion": criterion})
     missing = [

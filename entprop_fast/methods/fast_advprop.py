@@ -57,7 +57,8 @@ class FastAdvProp(Propagation):
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.p_adv = check_number("p_adv", p_adv, low=0, open_low=True, high=1, open_high=True)
-        self.eps, self.alpha = check_number("eps", eps, low=0), check_number("alpha", alpha, low=0)
+        self.eps = self.units.check_distance("eps", eps)
+        self.alpha = self.units.check_distance("alpha", alpha)
         self.k, self.score = check_selection(k, score)
         if k is not None and self.p_adv != P_ADV:
             raise ValueError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
-from entprop_fast.methods.options import check_count, check_number
+from entprop_fast.methods.options import check_count
 from entprop_fast.methods.targets import Targets
 
 
@@ -45,8 +45,8 @@ class FreeAT(Method):
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.replays = check_count("replays", replays)
-        self.eps = check_number("eps", eps, low=0)
-        self.alpha = self.eps if alpha is None else check_number("alpha", alpha, low=0)
+        self.eps = self.units.check_distance("eps", eps)
+        self.alpha = self.eps if alpha is None else self.units.check_distance("alpha", alpha)
         self.delta: Tensor | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:

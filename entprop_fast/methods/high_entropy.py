@@ -38,8 +38,8 @@ class HighEntropy(Propagation):
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.k = check_number("k", k, low=0, open_low=True, high=1)
-        self.alpha = check_number("alpha", alpha, low=0)
-        self.eps = self.alpha if eps is None else check_number("eps", eps, low=0)
+        self.alpha = self.units.check_distance("alpha", alpha)
+        self.eps = self.alpha if eps is None else self.units.check_distance("eps", eps)
         self.mixup = check_number("mixup", mixup, low=0)
         self.cutmix = check_number("cutmix", cutmix, low=0)
         self.aux_weight = check_number("aux_weight", aux_weight, low=0, open_low=True)

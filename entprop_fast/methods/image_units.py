@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entprop_fast.methods.options import check_number
+
 Channels = float | Sequence[float]
 
 
@@ -43,6 +45,22 @@ class ImageUnits:
         self.input_range = (ends[0], ends[1])
         self._mean, self._std = mean, std
         self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def check_distance(self, name: str, value: object) -> float:
+        """A distance in image units, 0 or more; catches the paper's "alpha = 1", which is 1/255.
+
+        Raises:
+            TypeError: not a number.
+            ValueError: negative, or as large as the range of the images.
+        """
+        width = self.input_range[1] - self.input_range[0]
+        distance = check_number(name, value, low=0)
+        if distance >= width:
+            raise ValueError(
+                f"{name}={value!r}: expected image units, below {width:g}, the width of "
+                f"input_range; one grey level of 255 is {width / 255:.3g}"
+            )
+        return distance
 
     def distance(self, value: float, like: Tensor) -> Tensor:
         """A distance in image units, as [C] in the units and dtype of `like`, [B, C, H, W]."""

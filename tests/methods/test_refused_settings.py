@@ -90,10 +90,12 @@ NUMBERS: list[tuple[str, Any, type[Exception], list[str]]] = [
     ("n", True, TypeError, ["True", "int"]),
     ("eps", -1 / 255, ValueError, ["-0.0039", "[0, inf)"]),
     ("eps", math.inf, ValueError, ["inf"]),
+    ("eps", 8, ValueError, ["8", "below 1", "0.00392"]),
     ("eps", "4/255", TypeError, ["'4/255'"]),
     ("alpha", -1e-9, ValueError, ["-1e-09", "[0, inf)"]),
     ("alpha", math.nan, ValueError, ["nan"]),
     ("alpha", None, TypeError, ["None"]),
+    ("alpha", 1, ValueError, ["1", "below 1", "0.00392"]),
     ("mixup", -1.0, ValueError, ["-1.0", "[0, inf)"]),
     ("mixup", math.nan, ValueError, ["nan"]),
     ("mixup", True, TypeError, ["True"]),
@@ -223,6 +225,17 @@ def test_an_optimizer_made_before_the_conversion_says_so() -> None:
     early = torch.optim.SGD([p for n, p in model.named_parameters() if "aux" not in n], lr=0.1)
     with pytest.raises(ValueError, match=r"optimizer.* 4 .*bn1\.aux_bn\.weight.*convert_dual_norm"):
         create_method("entprop", model, early)
+
+
+def test_an_optimizer_that_evaluates_the_loss_by_itself() -> None:
+    model = dual_network()
+    with pytest.raises(ValueError, match=r"optimizer is a LBFGS.*closure"):
+        create_method("entprop", model, torch.optim.LBFGS(model.parameters()))
+
+
+def test_grey_levels_are_image_units_where_images_are_bytes() -> None:
+    method = make("entprop", alpha=1, eps=8, input_range=(0, 255))
+    assert (method.alpha, method.eps) == (1, 8)
 
 
 def test_frozen_parameters_need_no_optimizer() -> None:
