@@ -148,10 +148,7 @@ def perturb(
     ``clip(x_0 + clip(x_a - x_0 + alpha * sign(g), -eps, eps), low, high)``, with alpha, eps, low
     and high in the units of the images, scalars or broadcast over [B, C, H, W].
     """
-    offset = x_a - x_0 + alpha * gradient.sign()
-    radius = torch.as_tensor(eps, dtype=offset.dtype, device=offset.device)
-    lowest, highest = (torch.as_tensor(b, dtype=x_0.dtype, device=x_0.device) for b in (low, high))
-    return (x_0 + offset.clamp(-radius, radius)).clamp(lowest, highest)
+    return displace(x_0, step_offset(x_a - x_0, gradient, alpha, eps), low, high)
 
 
 def draw_start(
