@@ -111,8 +111,6 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
         if not flags.checkpoints:
             raise ValueError("CHECKPOINT is missing: a run folder, say")
         out = None if flags.out is None else Path(flags.out)
-        if out is not None and out.suffix == ".json" and not out.parent.is_dir():
-            raise ValueError(f"--out {out}: there is no folder {out.parent}")
         set_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
         _check_used(flags)
@@ -146,6 +144,8 @@ def _writable(out: Path | None) -> Iterator[None]:
         yield
         return
     if out.suffix == ".json":  # others may be writing theirs into the same folder
+        if not out.parent.is_dir():
+            raise UsageError(f"--out {out}: there is no folder {out.parent}")
         if out.is_dir():
             raise UsageError(f"--out {out} is a folder: name a file, or a folder without .json")
         try:
@@ -164,8 +164,6 @@ def _writable(out: Path | None) -> Iterator[None]:
 
 def _check_used(flags: Any) -> None:
     """Refuse what would do nothing."""
-    if flags.workers is not None and flags.workers < 0:
-        raise ValueError(f"workers = {flags.workers} must be at least 0")
     if flags.alpha is not None and not flags.pgd:
         raise ValueError("--alpha is the step of PGD: give --pgd STEPS with it")
     if flags.eps is not None and not (flags.pgd or flags.autoattack):

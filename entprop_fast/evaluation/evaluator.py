@@ -42,6 +42,8 @@ class Evaluator:
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
+        if workers is not None and workers < 0:
+            raise ValueError(f"workers = {workers} must be at least 0")
         if not data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
         parameter = next(model.parameters(), None)

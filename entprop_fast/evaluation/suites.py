@@ -101,12 +101,12 @@ def generated_suite(
     workers: int | None = None,
 ) -> Suite:
     """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
-    more = generated_kinds(data, extra)[len(COMMON_KINDS) :]
+    kinds = generated_kinds(data, extra)
 
     def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
         first = 0
         for images, labels in _on(data, batch_size, device, workers):
-            for kind in (*COMMON_KINDS, *more):
+            for kind in kinds:
                 for severity in severities:
                     made = common_corruption(
                         images, kind, severity, scale=scale, seed=seed, first=first
@@ -118,7 +118,7 @@ def generated_suite(
         name=f"{data.name}, common corruptions",
         source=generated_source(scale, seed),
         kinds=COMMON_KINDS,
-        extra=more,
+        extra=kinds[len(COMMON_KINDS) :],
         images=data.num_test,
         samples=samples,
     )

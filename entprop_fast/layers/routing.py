@@ -139,19 +139,18 @@ def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
 def _unfused(modules: list[nn.Module]) -> Iterator[None]:
     """Let PyTorch's transformer layers call their norms, which fused inference does not."""
     settings = [
-        (module, *setting)
+        (module, name, value, getattr(module, name))
         for module in modules
-        for kind, setting in _FUSING.items()
+        for kind, (name, value) in _FUSING.items()
         if isinstance(module, kind)
     ]
-    before = [getattr(module, name) for module, name, _ in settings]
     try:
-        for module, name, value in settings:
+        for module, name, value, _ in settings:
             setattr(module, name, value)
         yield
     finally:
-        for (module, name, _), value in zip(settings, before, strict=True):
-            setattr(module, name, value)
+        for module, name, _, before in settings:
+            setattr(module, name, before)
 
 
 @contextlib.contextmanager

@@ -26,8 +26,7 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
         residual: same shape as ``x``, or None for no sum.
     """
     if not has_hooks(norm):  # a hook is shown the norm's own output
-        by_itself = exporting() or averages_cumulatively(norm, x)
-        if type(norm) is nn.BatchNorm2d and not by_itself:
+        if type(norm) is nn.BatchNorm2d and not (exporting() or averages_cumulatively(norm, x)):
             return batch_norm(x, norm, residual=residual, relu=True)
         if type(norm) is DualBatchNorm2d:
             y: Tensor = norm(x, residual, relu=True)

@@ -67,7 +67,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
             lock = (self.path / LOCK).open("wb", buffering=0)
-            if not _is_held(lock):
+            if not _take(lock):
                 lock.close()
                 raise UsageError(
                     f"another process writes to the run folder {self.path}: wait for its end, or "
@@ -111,7 +111,7 @@ class RunFolder:
             file.write(f"{json.dumps(_plain(row), allow_nan=False)}\n")
 
 
-def _is_held(lock: IO[bytes]) -> bool:
+def _take(lock: IO[bytes]) -> bool:
     """Take the lock for this process, if no other one has it.
 
     A lock of `fcntl`, not of `flock`: processes that were forked to read images have none, and so
