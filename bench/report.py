@@ -95,7 +95,7 @@ SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
         digits.NAME: digits_section,
         "kernels": partial(ops_table.summary, ops_table.name_of("cpu")),
         **{step_table.name_of(d): partial(step_table.summary, d) for d in ("cpu", "cuda")},
-        step_table.CAPTURED: step_table.captured,
+        step_table.CAPTURED: partial(step_table.captured, "docs/step/"),
     },
     "docs/kernels/dual_batch_norm_gpu.md": {sweep.NAME: sweep.section},
     "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},

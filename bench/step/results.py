@@ -107,21 +107,24 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a target's ratio came to."""
+    """What a target's ratio came to; None where no row says."""
 
     target: Target
-    ratio: float
+    ratio: float | None
+    ours: str = c.OURS  # the contender behind it
 
-    @property
-    def reached(self) -> bool:
-        """Whether the target is met."""
-        return self.ratio <= self.target.at_most
+    def __str__(self) -> str:
+        if self.ratio is None:
+            return "unmeasured"
+        return "reached" if self.ratio <= self.target.at_most else "missed"
 
 
-def verdicts(measured: list[rows.Row]) -> list[Verdict]:
-    """The targets whose setting was measured, from rows as JSON; ours is captured where it was."""
+def verdicts(device: str, measured: list[rows.Row]) -> list[Verdict]:
+    """Every target of a device, from rows as JSON; ours is captured where it was."""
     found = []
     for target in TARGETS:
+        if target.device != device:
+            continue
         here = {
             row["contender"]: row[target.quantity]
             for row in measured
@@ -129,7 +132,8 @@ def verdicts(measured: list[rows.Row]) -> list[Verdict]:
             == (target.device, target.arch, target.k, target.n)
             and row[target.quantity]
         }
-        ours = [here[name] for name in (c.CAPTURED, c.OURS) if name in here]
-        if ours and target.base in here:
-            found.append(Verdict(target, ours[0] / here[target.base]))
+        ours = next((name for name in (c.CAPTURED, c.OURS) if name in here), c.OURS)
+        known = ours in here and target.base in here
+        ratio = here[ours] / here[target.base] if known else None
+        found.append(Verdict(target, ratio, ours))
     return found

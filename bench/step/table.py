@@ -5,6 +5,7 @@ layout and plain training in channels_last are two different things to be cheape
 """
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ HEAD = (
     "| over vanilla, channels_last | over vanilla on our kernels, channels_last | peak MiB"
 )
 CAPTURED = "captured_cuda"  # rows of the captured step alone, later than those beside baselines
+PROFILE = ROOT / "docs" / "step" / "profile_h100.txt"
 UNITS = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA)
 Group = list[rows.Row]
 
@@ -43,17 +45,28 @@ def with_layout(contender: str) -> str:
 
 
 def told(verdict: Verdict) -> str:
-    """What a target's ratio came to, as a clause that names both layouts."""
-    target = verdict.target
-    who = f"{target.arch}, EntProp({target.k:g}, {target.n}) on our kernels (channels_last)"
-    base = with_layout(target.base)
+    """A target and what its ratio came to, as a clause that names layouts, and what is captured.
+
+    A contender beside a captured step is itself not captured, and the clause says so.
+    """
+    target, ratio = verdict.target, verdict.ratio
+    captured = verdict.ours == c.CAPTURED
+    who = f"{target.arch}, EntProp({target.k:g}, {target.n}) on our kernels"
+    who += f"{', captured' if captured else ''} (channels_last)"
+    base = f"{with_layout(target.base)}{', not captured' if captured else ''}"
+    aim = f"{1 / target.at_most if target.is_speedup else target.at_most:.2f}"
+    if not target.is_speedup:
+        aim = f"at most {aim}"
+    if ratio is None:
+        what = "memory" if target.quantity == "peak_memory" else "time"
+        unit = "times as fast" if target.is_speedup else f"of the {what}"
+        return f"{who} against {base}; target {aim} {unit}"
     if target.quantity == "peak_memory":
-        return f"{who} adds {verdict.ratio:.2f} of the memory of {base}; target {target.at_most:g}"
+        return f"{who} adds {ratio:.2f} of the memory of {base}; target {aim}"
     if target.is_speedup:
-        aim = f"target {1 / target.at_most:.2f}"
-        return f"{who} is {1 / verdict.ratio:.2f} times as fast as {base}; {aim}"
+        return f"{who} is {1 / ratio:.2f} times as fast as {base}; target {aim}"
     unit = "times the time" if target.at_most > 2 else "of the time"
-    return f"{who} takes {verdict.ratio:.2f} {unit} of {base}; target at most {target.at_most:.2f}"
+    return f"{who} takes {ratio:.2f} {unit} of {base}; target {aim}"
 
 
 def groups(measured: list[rows.Row]) -> Iterator[Group]:
@@ -73,7 +86,7 @@ def section(device: str) -> str:
     draw(ROOT / picture_of(device), measured)
     parts = [
         f"![Time of a step on {device}](../images/{picture_of(device).name})",
-        "\n".join(_targets(measured)),
+        "\n".join(_targets(device, measured)),
         *("\n".join(_table(group)) for group in groups(measured)),
         _method(measured),
     ]
@@ -82,30 +95,55 @@ def section(device: str) -> str:
 
 def summary(device: str) -> str:
     """The README's part: the targets, the layout of everything compared, and where it was run."""
-    measured = rows.read(name_of(device))
-    return "\n\n".join(("\n".join(_targets(measured)), _method(measured)))
+    return summary_of(device, rows.read(name_of(device)))
 
 
-def captured() -> str:
-    """What a step takes as a CUDA graph, for README and docs page."""
+def summary_of(device: str, measured: list[rows.Row]) -> str:
+    """The same, of these rows."""
+    return "\n\n".join(("\n".join(_targets(device, measured)), _method(measured)))
+
+
+def captured(folder: str = "") -> str:
+    """What a step takes as a CUDA graph, beside plain training's kernels, for README and docs.
+
+    Args:
+        folder: leads from the page to docs/step.
+    """
     measured = rows.read(CAPTURED)
+    plain = plain_kernels(PROFILE.read_text())
     first = measured[0]
-    times = ", ".join(f"{row['arch']} {1e3 * row['seconds']:.1f} ms" for row in measured)
-    return (
-        f"Captured, alone, {_size(first)}, EntProp({first['k']:g}, {first['n']}): {times} "
-        f"(`bench/rows/{CAPTURED}.jsonl`; {rows.origin(first)})."
+    lines = [
+        "| network | EntProp, captured | plain training: its kernels alone | ratio | plain "
+        "training, captured |",
+        "|---|---|---|---|---|",
+    ]
+    for row in measured:
+        seconds, kernels = row["seconds"], plain[row["arch"]]
+        cells = [row["arch"], f"{1e3 * seconds:.1f} ms", f"{1e3 * kernels:.1f} ms"]
+        lines.append(f"| {' | '.join(cells)} | {seconds / kernels:.2f} | unmeasured |")
+    note = (
+        f"{_size(first)}, EntProp({first['k']:g}, {first['n']}), bfloat16, channels_last. Plain "
+        "training was never captured; its kernels alone, from "
+        f"[the profile]({folder}{PROFILE.name}) of the same day, are what a capture of it would "
+        f"run, so that the ratio is an estimate. `bench/rows/{CAPTURED}.jsonl`, by hand from a "
+        f"session's log: no command writes it yet ({rows.origin(first)})."
     )
+    return "\n".join([*lines, "", note])
+
+
+def plain_kernels(profile: str) -> dict[str, float]:
+    """Seconds of a plain step's kernels by network, from the profile's text."""
+    found = re.findall(rf"(\w+), {c.VANILLA_CHANNELS_LAST}: \d+ us a step, (\d+) us", profile)
+    return {arch: 1e-6 * int(microseconds) for arch, microseconds in found}
 
 
 def _size(row: rows.Row) -> str:
     return f"{row['batch']}x3x{row['pixels']}x{row['pixels']}"
 
 
-def _targets(measured: list[rows.Row]) -> list[str]:
-    lines = ["| measured | |", "|---|---|"]
-    for verdict in verdicts(measured):
-        lines.append(f"| {told(verdict)} | {'reached' if verdict.reached else 'missed'} |")
-    return lines
+def _targets(device: str, measured: list[rows.Row]) -> list[str]:
+    found = verdicts(device, measured)
+    return ["| measured | |", "|---|---|", *(f"| {told(one)} | {one} |" for one in found)]
 
 
 def _table(group: Group) -> list[str]:

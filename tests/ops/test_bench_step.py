@@ -52,7 +52,9 @@ def committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_target_is_of_a_setting_and_a_contender_that_are_measured(device: str) -> None:
     ours = [target for target in TARGETS if target.device == device]
-    assert [verdict.target for verdict in verdicts(measured(device))] == ours
+    found = verdicts(device, measured(device))
+    assert [verdict.target for verdict in found] == ours
+    assert all(verdict.ratio for verdict in found)
     assert len(set(cases.settings(device))) == len(cases.settings(device))
 
 
@@ -87,9 +89,28 @@ def test_whatever_is_compared_has_its_layout_beside_it() -> None:
     assert table.with_layout(c.VANILLA) == "vanilla eager (contiguous)"
     assert table.with_layout(c.VANILLA_CHANNELS_LAST) == "vanilla eager (channels_last)"
     for device in ("cpu", "cuda"):
-        for verdict in verdicts(measured(device)):
-            layout = table.LAYOUT[verdict.target.base]
-            assert table.told(verdict).split(";")[0].endswith(f"({layout})")
+        for verdict in verdicts(device, measured(device)):
+            base = table.with_layout(verdict.target.base)
+            captured = ", not captured" if verdict.ours == c.CAPTURED else ""
+            assert table.told(verdict).split(";")[0].endswith(f"{base}{captured}")
+
+
+def test_a_captured_step_names_what_was_not_captured_beside_it() -> None:
+    """Issue 16, claims: captured EntProp is never held against plain steps without a word."""
+    times = [v for v in verdicts("cuda", measured("cuda")) if v.target.quantity == "seconds"]
+    assert times
+    for verdict in times:
+        told = table.told(verdict)
+        assert "on our kernels, captured (" in told and "), not captured; target" in told
+
+
+def test_a_target_without_rows_is_printed_as_unmeasured() -> None:
+    only = [row for row in measured("cuda") if row["k"] == 0.2 and row["arch"] == "resnet18"]
+    shown = table.summary_of("cuda", only)
+    targets = [target for target in TARGETS if target.device == "cuda"]
+    here = [t for t in targets if (t.arch, t.k) == ("resnet18", 0.2)]
+    assert shown.count("| unmeasured |") == len(targets) - len(here) > 0
+    assert shown.count("| reached |") + shown.count("| missed |") == len(here) > 0
 
 
 def test_a_target_is_told_the_way_it_was_set() -> None:
@@ -97,14 +118,16 @@ def test_a_target_is_told_the_way_it_was_set() -> None:
         of_base = (t for t in TARGETS if t.base == base and t.quantity == quantity)
         return table.told(Verdict(next(of_base), ratio))
 
-    assert "is 2.00 times as fast as reference (contiguous); target 1.45" in told(c.REFERENCE, 0.5)
+    assert "is 2.00 times as fast as reference (contiguous); target 1.45 times" in told(
+        c.REFERENCE, 0.5
+    )
     assert "takes 0.87 of the time of vanilla eager (contiguous); target at most 0.90" in told(
         c.VANILLA, 0.87
     )
     assert "takes 3.10 times the time of vanilla on our kernels (channels_last)" in told(
         c.OURS_VANILLA, 3.1
     )
-    assert "adds 0.98 of the memory of reference (contiguous); target 1" in told(
+    assert "adds 0.98 of the memory of reference (contiguous); target at most 1.00" in told(
         c.REFERENCE, 0.98, "peak_memory"
     )
 
@@ -133,7 +156,8 @@ def test_a_refused_contender_has_no_time(committed: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rows, "read", lambda name: refused)
     page = table.section("cpu")
     assert "| naive | contiguous | no time: its losses differ |" in page
-    assert c.NAIVE not in {verdict.target.base for verdict in verdicts(refused)}
+    of_naive = [v for v in verdicts("cpu", refused) if v.target.base == c.NAIVE]
+    assert of_naive and {str(verdict) for verdict in of_naive} == {"unmeasured"}
 
 
 def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
