@@ -25,9 +25,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         write(_line(row))
     as_json = [row.as_json() for row in MEASURED]
     write("\nvanilla: time in steps of vanilla eager (contiguous, PyTorch's defaults)")
-    for verdict in verdicts(as_json):
-        write(f"{told(verdict)}: {'reached' if verdict.reached else 'missed'}")
     device = MEASURED[0].setting.device
+    for verdict in verdicts(device, as_json):
+        write(f"{told(verdict)}: {verdict}")
     if {row.setting for row in MEASURED} == set(settings(device)):
         write(f"rows: {rows.write(name_of(device), as_json)}")
     else:

@@ -118,9 +118,7 @@ def test_a_target_is_told_the_way_it_was_set() -> None:
         of_base = (t for t in TARGETS if t.base == base and t.quantity == quantity)
         return table.told(Verdict(next(of_base), ratio))
 
-    assert "is 2.00 times as fast as reference (contiguous); target 1.45 times" in told(
-        c.REFERENCE, 0.5
-    )
+    assert "is 2.00 times as fast as reference (contiguous); target 1.45" in told(c.REFERENCE, 0.5)
     assert "takes 0.87 of the time of vanilla eager (contiguous); target at most 0.90" in told(
         c.VANILLA, 0.87
     )
