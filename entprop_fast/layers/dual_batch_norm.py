@@ -33,8 +33,12 @@ class _AuxBatchNorm(Routed, _BatchNorm):
     def reset_running_stats(self) -> None:
         """Reset the running statistics, but for a route that leaves this half out."""
         if not self.resting:
-            self.__dict__.pop("unestimated", None)
             super().reset_running_stats()
+
+    def reset_parameters(self) -> None:
+        """Reset everything, as for a fresh norm."""
+        super().reset_parameters()
+        self.__dict__.pop("unestimated", None)
 
     def warn_unestimated(self) -> None:
         """Warn where running statistics that nothing has moved since a reset are used."""
@@ -109,7 +113,8 @@ class _DualBatchNorm(DualNorm):
 
 def _check_estimated(half: nn.Module) -> None:
     # A half made by an earlier version of this package is torch's own norm.
-    if not half.training and getattr(half, "unestimated", False):
+    reset = not half.training and getattr(half, "unestimated", False)
+    if reset and not torch.compiler.is_compiling():
         half.warn_unestimated()  # type: ignore[operator]
 
 
@@ -161,15 +166,17 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         )
         self.aux_bn = make_auxiliary(self, AuxBatchNorm2d)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
-        """``relu?(norm(x) + residual?)`` along the current route, in one pass over the bytes.
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False
+    ) -> Tensor:
+        """``relu?(norm(input) + residual?)`` along the current route, in one pass over the bytes.
 
         Args:
-            x: ``[N, C, H, W]``.
-            residual: shape and dtype of `x`.
+            input: ``[N, C, H, W]``.
+            residual: shape and dtype of `input`.
             relu: apply ReLU last.
         """
-        return self._forward(x, residual=residual, relu=relu)
+        return self._forward(input, residual=residual, relu=relu)
 
     def normalise(
         self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False

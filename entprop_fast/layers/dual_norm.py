@@ -51,8 +51,9 @@ class DualNorm(Routed):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Be a leaf of what torch.fx traces, as torch's own norms are: its graphs route too."""
-            if args and isinstance(args[0], Proxy):
-                return _as_leaf(self, args[0].tracer, args, kwargs)
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            if isinstance(x, Proxy):
+                return _as_leaf(self, x.tracer, args, kwargs)
             return super().__call__(*args, **kwargs)
 
     def __prepare_scriptable__(self) -> Self:
@@ -62,9 +63,9 @@ class DualNorm(Routed):
             "entprop_fast.strip_auxiliary(copy.deepcopy(model)), or use torch.jit.trace"
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x`, of any shape the plain norm takes, along the current route."""
-        return self._forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`, of any shape the plain norm takes, along the current route."""
+        return self._forward(input)
 
     def _forward(self, x: Tensor, **after: Any) -> Tensor:
         """`forward`, with what a subclass's `normalise` takes besides."""

@@ -82,6 +82,9 @@ class _Held(_BatchNorm):
         with frozen_statistics([self]):
             return super().forward(*args, **kwargs)
 
+    def reset_running_stats(self) -> None:
+        """Leave them, as the forwards of this route do: torch's ``update_bn`` would not return."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         with _as_released(self):
             return copy.deepcopy(self, memo)

@@ -11,8 +11,9 @@ _BASES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 # Other classes go by their names, such as RmsNorm2d, FilterResponseNormTlu2d, T5LayerNorm, MyBN:
 # "Norm" as a word of its own (and not NormedLinear, Normalize), or what norms are abbreviated to.
 _NAME = re.compile(
-    r"(?<!Weight)(?<!Spectral)Norm(?![a-z])"
+    r"(?<!Weight)(?<!Spectral)Norm(?![a-z]|Free)"
     r"|(Layer|Batch|Group|Instance)Normalization"
+    r"|([Ll]ayer|[Bb]atch|[Gg]roup|RMS|[Rr]ms)_?norm|Renorm"
     r"|(^|[a-z0-9_])(BN|LN|GN|ABN|FRN|GRN)(\d+d)?$"
     r"|(^|[a-z0-9_])(Abn|Grn|Frn)(\d+d)?$"
     r"|_norm$|^norm$"

@@ -94,13 +94,23 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.
     others: list[_BatchNorm] = []
     fusing: list[nn.Module] = []
     kinds = tuple(_FUSING)
-    for module in model.modules():
+    # By hand: Module.modules() makes the names of all, too, and an auxiliary half routes nothing.
+    seen: set[nn.Module] = set()
+    coming: list[nn.Module | None] = [model]
+    while coming:
+        module = coming.pop()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        children = module._modules
         if isinstance(module, DualNorm):
             layers.append(module)
+            children = {k: child for k, child in children.items() if k != module.aux_name}
         elif isinstance(module, _BatchNorm):
             others.append(module)
         elif isinstance(module, kinds):
             fusing.append(module)
+        coming.extend(reversed(children.values()))
     if any(map(lost_routing, others)):
         lost = [name for name, module in model.named_modules() if lost_routing(module)]
         raise ValueError(
@@ -112,8 +122,10 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.
             "model has no dual norm layer: call entprop_fast.convert_dual_norm(model) first, and "
             "make the optimizer after that"
         )
-    halves = {id(layer.aux) for layer in layers}
-    return layers, [norm for norm in others if id(norm) not in halves], fusing
+    if others:  # a half may have a second place in the model
+        halves = {id(layer.aux) for layer in layers}
+        others = [norm for norm in others if id(norm) not in halves]
+    return layers, others, fusing
 
 
 @contextlib.contextmanager

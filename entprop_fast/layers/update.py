@@ -40,7 +40,9 @@ def update_bn(
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     if not norms:
         return
-    images = _images(loader, next(chain(model.parameters(), model.buffers())).device, device)
+    if device is None:
+        device = next((t.device for t in chain(model.parameters(), model.buffers())), None)
+    images = _images(loader, device)
     first = next(images, None)
     if first is None:
         raise ValueError("loader is empty: expected at least one batch to estimate from")
@@ -54,9 +56,7 @@ def update_bn(
                 model(batch)
 
 
-def _images(
-    loader: Iterable[object], own: torch.device, device: int | str | torch.device | None
-) -> Iterator[Tensor]:
+def _images(loader: Iterable[object], device: int | str | torch.device | None) -> Iterator[Tensor]:
     for batch in loader:
         images = batch[0] if isinstance(batch, list | tuple) and batch else batch
         if not isinstance(images, Tensor):
@@ -64,7 +64,7 @@ def _images(
                 f"loader gave a {type(batch).__name__}: expected a tensor of images, or a tuple or "
                 "list that begins with one"
             )
-        yield images.to(own if device is None else device)
+        yield images if device is None else images.to(device)
 
 
 @contextlib.contextmanager
@@ -79,6 +79,8 @@ def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
             norm.momentum = None
         model.train()
         yield
+        for norm in norms:  # nothing is left reset
+            norm.__dict__.pop("unestimated", None)
     except BaseException:
         for buffer, value in before:
             buffer.copy_(value)
