@@ -62,8 +62,8 @@ def convert_dual_norm(model: ModelT) -> ModelT:
         if isinstance(module, parametrize.ParametrizationList):
             inside.update(map(id, module.modules()))
         dual_class = _dual_class(module, conversions)
-        why = dual_class and _why_not(module, dual_class)
-        if isinstance(dual_class, type) and not why:
+        why = "" if dual_class is None else _why_not(module, dual_class)
+        if dual_class is not None and not why:
             halves = module._modules.get(dual_class.aux_name)
             if isinstance(halves, nn.ModuleList) and len(halves) > 1:
                 joined.add(name, module)
@@ -72,7 +72,7 @@ def convert_dual_norm(model: ModelT) -> ModelT:
         if isinstance(module, DualNorm):
             inside.update(map(id, module.aux.modules()))
         elif looks_like_norm(module):
-            leftovers.add(name, module, why or "")
+            leftovers.add(name, module, why)
     if not any(isinstance(module, DualNorm) for module in model.modules()):
         known = ", ".join(sorted({cls.__name__ for cls in conversions}))
         found = f"; it has {leftovers}" if leftovers else ""
@@ -135,8 +135,8 @@ def _dual_class(
     return conversions.get(cls)
 
 
-def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str | None:
-    """What keeps a `norm` of a known class from being converted."""
+def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str:
+    """What keeps a `norm` of a known class from being converted; empty where nothing does."""
     if "forward" in vars(norm):
         return "with a forward of its own"
     if name := recomputed_by_others(norm):
@@ -145,7 +145,7 @@ def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str | None:
     first = next(iter(halves.children()), None) if isinstance(halves, nn.ModuleList) else halves
     if halves is not None and not isinstance(first, dual_class.norm_class):
         return f"with a child {dual_class.aux_name} of its own"
-    return None
+    return ""
 
 
 def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:

@@ -69,12 +69,12 @@ class _DualBatchNorm(DualNorm):
     """The part that 2-d and synchronised batch norms share."""
 
     aux_name = "aux_bn"
-    aux_bn: _AuxBatchNorm
+    aux_bn: _BatchNorm
 
     def set_route(self, num_main: int | None, batch: int | None, inside: bool) -> None:
         """Choose the route of the coming forwards, and which half's statistics may be reset."""
         super().set_route(num_main, batch, inside)
-        self._modules["aux_bn"].__dict__["resting"] = inside and num_main is None  # type: ignore[union-attr]
+        self._modules["aux_bn"].__dict__["resting"] = inside and num_main is None
 
     def forward_main(self, x: Tensor) -> Tensor:
         if averages_cumulatively(self, x):
@@ -102,7 +102,7 @@ class _DualBatchNorm(DualNorm):
         if "aux_bn" in self._modules:  # not yet while the base class is being built
             self.aux_bn.reset_running_stats()
             if not self.inside:
-                self.aux_bn.unestimated = True
+                self.aux_bn.__dict__["unestimated"] = True
 
     def reset_parameters(self) -> None:
         """Reset the running statistics and the affine parameters of both halves."""

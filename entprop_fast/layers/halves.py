@@ -1,7 +1,7 @@
 """Auxiliary halves: a second norm as the first one stands, sharing nothing with it."""
 
 import copy
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
@@ -9,6 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 HalfT = TypeVar("HalfT", bound=nn.Module)
+TensorT = TypeVar("TensorT", bound=Tensor)
 # The clone of each tensor that a half was made from: what two norms share, their halves share.
 Ties = dict[int, Tensor]
 
@@ -107,10 +108,10 @@ def _computed(hook: prune.BasePruningMethod | WeightNorm | SpectralNorm) -> str:
     return name
 
 
-def _clone(tensor: Tensor, ties: Ties) -> Tensor:
+def _clone(tensor: TensorT, ties: Ties) -> TensorT:
     if id(tensor) not in ties:
         clone = tensor.detach().clone()
         if isinstance(tensor, nn.Parameter):
             clone = nn.Parameter(clone, tensor.requires_grad)
         ties[id(tensor)] = clone
-    return ties[id(tensor)]
+    return cast(TensorT, ties[id(tensor)])

@@ -54,7 +54,7 @@ def plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
     pending = _Checkpoints()
     try:
         for norm in norms:
-            norm.__class__ = _held(_released(type(norm))) if held else _released(type(norm))
+            norm.__class__ = _class(_released(type(norm)), held)
             _checkpoints[norm] = pending
         yield
     finally:
@@ -97,7 +97,11 @@ class _Held(_BatchNorm):
 
 
 @functools.cache
-def _held(cls: type[_BatchNorm]) -> type[_BatchNorm]:
+def _class(cls: Any, held: bool) -> Any:
+    """`cls` itself, or the class that holds the statistics of a `cls`."""
+    if not held:
+        return cls
+
     def body(namespace: dict[str, Any]) -> None:
         namespace.update(released=cls, __module__=cls.__module__, __qualname__=cls.__qualname__)
 

@@ -159,9 +159,9 @@ def _check(
     ):
         if count == 0:
             continue
-        if added < 0 or (added == 0 and batch_statistics):  # as F.batch_norm
-            valid = "positive in training" if batch_statistics else "0 or more"
-            raise ValueError(f"{prefix}eps={added}: expected it to be {valid}")
+        if added < 0 or (added == 0 and batch_statistics):  # in its words, too
+            valid = "positive during training" if batch_statistics else "non-negative"
+            raise ValueError(f"batch_norm {prefix}eps must be {valid}, but got {added}")
         if batch_statistics and count * x.shape[2:].numel() == 1:
             size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
             raise ValueError(
