@@ -8,6 +8,7 @@ from entprop_fast.layers import (
     convert_dual_norm,
     route,
     strip_auxiliary,
+    update_bn,
 )
 from entprop_fast.methods import Method, StepResult, create_method
 
@@ -27,4 +28,5 @@ __all__ = [
     "evaluate_model",
     "route",
     "strip_auxiliary",
+    "update_bn",
 ]

@@ -4,6 +4,7 @@ from entprop_fast.layers.conversion import convert_dual_norm, strip_auxiliary
 from entprop_fast.layers.dual_batch_norm import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.dual_layer_norm import DualLayerNorm
 from entprop_fast.layers.routing import route
+from entprop_fast.layers.update import update_bn
 
 __all__ = [
     "DualBatchNorm2d",
@@ -12,4 +13,5 @@ __all__ = [
     "convert_dual_norm",
     "route",
     "strip_auxiliary",
+    "update_bn",
 ]

@@ -5,11 +5,20 @@ import warnings
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 
 from entprop_fast.layers.dual_batch_norm import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.dual_layer_norm import DualLayerNorm
-from entprop_fast.layers.dual_norm import TRANSIENT, DualNorm, make_auxiliary
+from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.halves import (
+    Ties,
+    base_class,
+    known_ties,
+    make_auxiliary,
+    rebase,
+    recomputed_by_others,
+)
+from entprop_fast.layers.leftovers import Leftovers, looks_like_norm
 from entprop_fast.layers.routing import lost_routing
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -20,9 +29,12 @@ def convert_dual_norm(model: ModelT) -> ModelT:
 
     Works in place and returns `model`. Converted are `nn.BatchNorm2d`, `nn.SyncBatchNorm` (process
     group kept), `nn.LayerNorm`, and timm's `BatchNormAct2d` (activation and drop kept),
-    `LayerNorm` and `LayerNorm2d`. Modules, their parameters, buffers, hooks and attributes keep
-    their identity; calling it again changes nothing. Make the optimizer afterwards, so that it
-    holds the auxiliary parameters.
+    `LayerNorm`, `LayerNorm2d` and `SplitBatchNorm2d` (its first auxiliary norm becomes the half).
+    Modules, their parameters, buffers, hooks and attributes keep their identity; calling it again
+    changes nothing. Make the optimizer afterwards, so that it holds the auxiliary parameters.
+
+    A norm that torch's pruning, weight or spectral norm or a parametrisation works on gets a half
+    that a copy of it works on. Norms that share a parameter get halves that share theirs.
 
     Args:
         model: any network; a bare norm is converted itself.
@@ -31,28 +43,47 @@ def convert_dual_norm(model: ModelT) -> ModelT:
         `model`, a plain checkpoint of which still loads (it fills both halves).
 
     Raises:
-        ValueError: `model` has no norm that can be converted.
+        ValueError: `model` has no norm that can be converted; names what it has.
 
     Warns:
-        UserWarning: names the norms left alone: 1-d and 3-d batch norms, and norms whose forward
-            may differ from what their base class does.
+        UserWarning: names the norms left alone, each class once with its count: those of other
+            classes, by torch's base classes or by name (`FrozenBatchNorm2d`, `RmsNorm`, ...), and
+            norms whose forward or tensors somebody has replaced. Every route shares them.
     """
-    conversions = _conversions()
-    left_alone = []
+    conversions, leftovers, joined = _conversions(), Leftovers(), Leftovers()
+    ties: Ties = {}
+    for module in model.modules():
+        if isinstance(module, DualNorm):
+            ties.update(known_ties(module, module.aux))
+    inside: set[int] = set()  # of an auxiliary half or a parametrisation: no norms of the model's
     for name, module in list(model.named_modules()):
-        if isinstance(module, DualNorm) or _is_half(model, name):
+        if id(module) in inside:
             continue
-        dual_class = conversions.get(type(module))
-        if dual_class and "forward" not in vars(module):  # where somebody has put their own
-            _convert(module, dual_class)
-        elif isinstance(module, _BatchNorm | nn.LayerNorm):
-            left_alone.append(f"{name or 'model'} ({type(module).__name__})")
+        if isinstance(module, parametrize.ParametrizationList):
+            inside.update(map(id, module.modules()))
+        dual_class = _dual_class(module, conversions)
+        why = "" if dual_class is None else _why_not(module, dual_class)
+        if dual_class is not None and not why:
+            halves = module._modules.get(dual_class.aux_name)
+            if isinstance(halves, nn.ModuleList) and len(halves) > 1:
+                joined.add(name, module)
+            inside.update(map(id, halves.modules() if halves else ()))
+            _convert(module, dual_class, ties)
+        if isinstance(module, DualNorm):
+            inside.update(map(id, module.aux.modules()))
+        elif looks_like_norm(module):
+            leftovers.add(name, module, why)
     if not any(isinstance(module, DualNorm) for module in model.modules()):
         known = ", ".join(sorted({cls.__name__ for cls in conversions}))
-        found = f"; it has {', '.join(left_alone)}" if left_alone else ""
+        found = f"; it has {leftovers}" if leftovers else ""
         raise ValueError(f"model has no norm layer that can be made dual ({known}){found}")
-    if left_alone:
-        warnings.warn(f"left without an auxiliary half: {', '.join(left_alone)}", stacklevel=2)
+    warned = []
+    if leftovers:
+        warned.append(f"left without an auxiliary half, so that all routes share it: {leftovers}")
+    if joined:
+        warned.append(f"auxiliary norms after the first were dropped: {joined}")
+    if warned:
+        warnings.warn("; ".join(warned), stacklevel=2)
     if not any(map(_is_ours, model._load_state_dict_pre_hooks.values())):
         model.register_load_state_dict_pre_hook(_report_partial)  # type: ignore[no-untyped-call]
     return model
@@ -68,9 +99,9 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     for module in list(model.modules()):
         if isinstance(module, DualNorm):
             delattr(module, module.aux_name)
-            for name in TRANSIENT:
+            for name in module.transient:
                 module.__dict__.pop(name, None)
-            module.__class__ = module.plain_class  # type: ignore[assignment]
+            rebase(module, module.plain_class)
         elif lost_routing(module):
             del module.aux_bn
         hooks = module._load_state_dict_pre_hooks
@@ -93,19 +124,41 @@ def _conversions() -> dict[type[nn.Module], type[DualNorm]]:
     return {cls.plain_class: cls for cls in classes}
 
 
-def _convert(norm: nn.Module, dual_class: type[DualNorm]) -> None:
-    aux_name = dual_class.aux_name
-    if aux_name not in norm._modules:  # torch's convert_sync_batchnorm leaves it there
-        norm.add_module(aux_name, make_auxiliary(norm, dual_class.norm_class))
-    # Changing the class in place keeps every reference to the module, its hooks and attributes.
-    norm.__class__ = dual_class
+def _dual_class(
+    module: nn.Module, conversions: dict[type[nn.Module], type[DualNorm]]
+) -> type[DualNorm] | None:
+    cls = base_class(module)
+    if cls not in conversions and "timm.layers" in sys.modules:
+        from entprop_fast.layers.timm_norms import plain_class_of_split
+
+        cls = plain_class_of_split(module) or cls
+    return conversions.get(cls)
 
 
-def _is_half(model: nn.Module, name: str) -> bool:
-    """Whether the module `name` is the auxiliary half of its parent."""
-    parent, _, child = name.rpartition(".")
-    owner = model.get_submodule(parent)
-    return isinstance(owner, DualNorm) and bool(name) and child == owner.aux_name
+def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str:
+    """What keeps a `norm` of a known class from being converted; empty where nothing does."""
+    if "forward" in vars(norm):
+        return "with a forward of its own"
+    if name := recomputed_by_others(norm):
+        return f"whose {name} something else computes"
+    halves = norm._modules.get(dual_class.aux_name)
+    first = next(iter(halves.children()), None) if isinstance(halves, nn.ModuleList) else halves
+    if halves is not None and not isinstance(first, dual_class.norm_class):
+        return f"with a child {dual_class.aux_name} of its own"
+    return ""
+
+
+def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:
+    half = norm._modules.get(dual_class.aux_name)
+    if isinstance(half, nn.ModuleList):  # timm's split norm
+        half = half[0]
+        norm.__dict__.pop("num_splits", None)
+    if half is None:
+        half = make_auxiliary(norm, dual_class.half_class, ties)
+    else:  # torch's convert_sync_batchnorm leaves it there, as another class
+        rebase(half, dual_class.half_class)
+    norm._modules[dual_class.aux_name] = half
+    rebase(norm, dual_class)
 
 
 def _is_ours(hook: Any) -> bool:

@@ -1,5 +1,6 @@
 """Batch norms with a main and an auxiliary half (the paper's MBN and ABN)."""
 
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +14,55 @@ from entprop_fast.layers.batch_norm_op import (
     finish,
     has_hooks,
 )
-from entprop_fast.layers.dual_norm import DualNorm, make_auxiliary
+from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.halves import Routed, make_auxiliary
 from entprop_fast.ops.backend import exporting
+
+
+class _AuxBatchNorm(Routed, _BatchNorm):
+    """A batch norm whose running statistics stay while its owner is routed past it.
+
+    ``torch.optim.swa_utils.update_bn`` resets every batch norm that it finds in a model and then
+    runs the model along one route: without this, the other halves would be left reset.
+    """
+
+    transient = ("resting",)
+    resting = False  # inside a route that leaves this half out
+    unestimated = False  # reset outside of any route, which runs through the main half alone
+
+    def reset_running_stats(self) -> None:
+        """Reset the running statistics, but for a route that leaves this half out."""
+        if not self.resting:
+            super().reset_running_stats()
+
+    def reset_parameters(self) -> None:
+        """Reset everything, as for a fresh norm."""
+        super().reset_parameters()
+        self.__dict__.pop("unestimated", None)
+
+    def warn_unestimated(self) -> None:
+        """Warn where running statistics that nothing has moved since a reset are used."""
+        counter = self.num_batches_tracked
+        if counter is not None and not counter.any():
+            warnings.warn(
+                "aux_bn: the running statistics were reset with the main ones and have seen no "
+                "batch since; entprop_fast.update_bn(loader, model) estimates both, and torch's "
+                "update_bn inside route(model, 'aux') these alone",
+                stacklevel=2,
+            )
+        del self.unestimated
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.__dict__.pop("unestimated", None)
+        super()._load_from_state_dict(*args)
+
+
+class AuxBatchNorm2d(_AuxBatchNorm, nn.BatchNorm2d):
+    """The auxiliary half of a `DualBatchNorm2d`."""
+
+
+class AuxSyncBatchNorm(_AuxBatchNorm, nn.SyncBatchNorm):
+    """The auxiliary half of a `DualSyncBatchNorm`."""
 
 
 class _DualBatchNorm(DualNorm):
@@ -23,27 +71,51 @@ class _DualBatchNorm(DualNorm):
     aux_name = "aux_bn"
     aux_bn: _BatchNorm
 
+    def set_route(self, num_main: int | None, batch: int | None, inside: bool) -> None:
+        """Choose the route of the coming forwards, and which half's statistics may be reset."""
+        super().set_route(num_main, batch, inside)
+        self._modules["aux_bn"].__dict__["resting"] = inside and num_main is None
+
     def forward_main(self, x: Tensor) -> Tensor:
         if averages_cumulatively(self, x):
             return cumulative_batch_norm(self, x)  # type: ignore[arg-type]
         return super().forward_main(x)
 
     def forward_aux(self, x: Tensor) -> Tensor:
-        if averages_cumulatively(self.aux_bn, x):
+        if averages_cumulatively(self.aux_bn, x) and not has_hooks(self.aux_bn):
             return cumulative_batch_norm(self.aux_bn, x)
         return super().forward_aux(x)
 
+    def normalise(self, x: Tensor, num_main: int | None) -> Tensor:
+        if num_main is not None:
+            _check_estimated(self.aux_bn)
+        return super().normalise(x, num_main)
+
     def reset_running_stats(self) -> None:
-        """Reset the running statistics of both halves."""
-        super().reset_running_stats()  # type: ignore[misc]
+        """Reset the running statistics of both halves, inside a route of the routed ones alone.
+
+        Whatever then runs without a route estimates the main ones: `entprop_fast.update_bn`
+        estimates both, torch's inside ``route(model, "aux")`` the auxiliary ones.
+        """
+        if not (self.inside and self.num_main == 0):
+            super().reset_running_stats()  # type: ignore[misc]
         if "aux_bn" in self._modules:  # not yet while the base class is being built
             self.aux_bn.reset_running_stats()
+            if not self.inside:
+                self.aux_bn.__dict__["unestimated"] = True
 
     def reset_parameters(self) -> None:
         """Reset the running statistics and the affine parameters of both halves."""
         super().reset_parameters()  # type: ignore[misc]
         if "aux_bn" in self._modules:
             self.aux_bn.reset_parameters()
+
+
+def _check_estimated(half: nn.Module) -> None:
+    # A half made by an earlier version of this package is torch's own norm.
+    reset = not half.training and getattr(half, "unestimated", False)
+    if reset and not torch.compiler.is_compiling():
+        half.warn_unestimated()  # type: ignore[operator]
 
 
 class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
@@ -69,6 +141,7 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
 
     plain_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
     norm_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+    half_class: ClassVar[type[nn.Module]] = AuxBatchNorm2d
 
     def __init__(
         self,
@@ -91,17 +164,19 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
             dtype=dtype,
             **kwargs,
         )
-        self.aux_bn = make_auxiliary(self, nn.BatchNorm2d)
+        self.aux_bn = make_auxiliary(self, AuxBatchNorm2d)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
-        """``relu?(norm(x) + residual?)`` along the current route, in one pass over the bytes.
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False
+    ) -> Tensor:
+        """``relu?(norm(input) + residual?)`` along the current route, in one pass over the bytes.
 
         Args:
-            x: ``[N, C, H, W]``.
-            residual: shape and dtype of `x`.
+            input: ``[N, C, H, W]``.
+            residual: shape and dtype of `input`.
             relu: apply ReLU last.
         """
-        return self._forward(x, residual=residual, relu=relu)
+        return self._forward(input, residual=residual, relu=relu)
 
     def normalise(
         self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False
@@ -111,6 +186,8 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         only_aux = num_main == 0
         main = None if only_aux else self
         aux = None if num_main is None or (num_main == rows and not only_aux) else self.aux_bn
+        if aux is not None:
+            _check_estimated(aux)
         by_itself = (
             exporting()
             or (rows == 0 and only_aux)  # of nothing, the op cannot tell whose it is
@@ -131,3 +208,4 @@ class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
 
     plain_class = nn.SyncBatchNorm
     norm_class = nn.SyncBatchNorm
+    half_class = AuxSyncBatchNorm

@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from entprop_fast.layers.dual_norm import DualNorm, make_auxiliary
+from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.halves import make_auxiliary
 
 
 class DualLayerNorm(DualNorm, nn.LayerNorm):
@@ -22,6 +23,7 @@ class DualLayerNorm(DualNorm, nn.LayerNorm):
     aux_name = "aux_ln"
     plain_class: ClassVar[type[nn.Module]] = nn.LayerNorm
     norm_class: ClassVar[type[nn.Module]] = nn.LayerNorm
+    half_class: ClassVar[type[nn.Module]] = nn.LayerNorm
     aux_ln: nn.LayerNorm
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

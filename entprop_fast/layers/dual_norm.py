@@ -3,19 +3,19 @@
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.fx import Proxy
 
-HalfT = TypeVar("HalfT", bound=nn.Module)
+from entprop_fast.layers.halves import Routed
+
 Route = tuple[int | None, int | None]  # num_main, route_batch
-# What belongs to a routed layer alone, and neither to its copies nor to what it is stripped to.
-TRANSIENT = ("num_main", "route_batch", "_routed", "_pending")
 
 
-class DualNorm(nn.Module):
+class DualNorm(Routed):
     """Mixin in front of a norm class: gives it an auxiliary half and a route.
 
     The norm itself is the main half (its parameters keep their names), the child named by
@@ -23,11 +23,15 @@ class DualNorm(nn.Module):
     the main half, the rest by the auxiliary one; ``num_main = None`` means all rows are main.
     """
 
+    # Nor does what it is stripped to keep these.
+    transient = ("num_main", "route_batch", "inside", "_routed", "_pending")
     aux_name: ClassVar[str]
     plain_class: ClassVar[type[nn.Module]]  # what the layer is made from and stripped to
-    norm_class: ClassVar[type[nn.Module]]  # each half alone, without an activation
+    norm_class: ClassVar[type[nn.Module]]  # the main half alone, without an activation
+    half_class: ClassVar[type[nn.Module]]  # the auxiliary half, a `norm_class`
     num_main: int | None = None
     route_batch: int | None = None  # rows of the batch, where the first dimension is another
+    inside: bool = False  # a route, "main" included
     _routed: bool = False  # whether it ever was
     _pending: "weakref.WeakKeyDictionary[Callable[..., Any], set[Route]] | None" = None
 
@@ -38,14 +42,30 @@ class DualNorm(nn.Module):
         assert isinstance(half, nn.Module)
         return half
 
-    def set_route(self, num_main: int | None, batch: int | None) -> None:
+    def set_route(self, num_main: int | None, batch: int | None, inside: bool) -> None:
         """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""
         # Past nn.Module.__setattr__: a step routes every layer several times.
-        self.__dict__.update(num_main=num_main, route_batch=batch, _routed=True)
+        self.__dict__.update(num_main=num_main, route_batch=batch, inside=inside, _routed=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x`, of any shape the plain norm takes, along the current route."""
-        return self._forward(x)
+    if not TYPE_CHECKING:  # nn.Module's own annotation says more
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Be a leaf of what torch.fx traces, as torch's own norms are: its graphs route too."""
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            if isinstance(x, Proxy):
+                return _as_leaf(self, x.tracer, args, kwargs)
+            return super().__call__(*args, **kwargs)
+
+    def __prepare_scriptable__(self) -> Self:
+        """Refuse torch.jit.script, which asks every module first."""
+        raise RuntimeError(
+            f"torch.jit.script cannot compile the routes of a {type(self).__name__}: script "
+            "entprop_fast.strip_auxiliary(copy.deepcopy(model)), or use torch.jit.trace"
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input`, of any shape the plain norm takes, along the current route."""
+        return self._forward(input)
 
     def _forward(self, x: Tensor, **after: Any) -> Tensor:
         """`forward`, with what a subclass's `normalise` takes besides."""
@@ -132,16 +152,26 @@ class DualNorm(nn.Module):
         if missing := own.keys() & missing_keys:  # by the root: a damaged dual checkpoint
             state_dict.update({key: own[key] for key in missing})
         elif not any(key.startswith(aux_prefix) for key in state_dict):
-            for name in (*self._parameters, *self._buffers):
-                if isinstance(value := state_dict.get(prefix + name), Tensor):
-                    state_dict[aux_prefix + name] = value.clone()
+            for key in own:  # also what a hook or a parametrisation computes the tensors from
+                if isinstance(value := state_dict.get(prefix + key[len(aux_prefix) :]), Tensor):
+                    state_dict[key] = value.clone()
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, *args
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles leave the route behind: it belongs to the original."""
-        return {key: value for key, value in self.__dict__.items() if key not in TRANSIENT}
+
+def _as_leaf(
+    module: nn.Module, tracer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Proxy:
+    def record(*args: Any, **kwargs: Any) -> Proxy:
+        proxy: Proxy = tracer.create_proxy(
+            "call_module", tracer.path_of_module(module), args, kwargs
+        )
+        return proxy
+
+    # A tracer asks whether the class is torch's; by its own way in, it still notes where this is.
+    proxy: Proxy = tracer.call_module(module, record, args, kwargs)
+    return proxy
 
 
 def checkpoint_hook() -> Callable[..., Any] | None:
@@ -171,20 +201,3 @@ def _scratch_buffers(norm: nn.Module) -> Iterator[None]:
         yield
     finally:
         norm._buffers.update(buffers)
-
-
-def make_auxiliary(norm: nn.Module, cls: type[HalfT]) -> HalfT:
-    """A `cls` with the settings of `norm` and clones of its parameters and buffers, no hooks."""
-    aux = cls.__new__(cls)
-    nn.Module.__init__(aux)
-    own = set(aux.__dict__)  # hooks and registries, never shared with norm
-    aux.__dict__.update({key: value for key, value in norm.__dict__.items() if key not in own})
-    aux.training = norm.training
-    for name, parameter in norm._parameters.items():
-        clone = None
-        if parameter is not None:
-            clone = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-        aux.register_parameter(name, clone)
-    for name, buffer in norm._buffers.items():
-        aux.register_buffer(name, None if buffer is None else buffer.detach().clone())
-    return aux

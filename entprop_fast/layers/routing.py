@@ -1,15 +1,16 @@
 """Which rows of a batch a dual norm gives to its main and which to its auxiliary half."""
 
 import contextlib
-import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeGuard
+from collections.abc import Iterator
+from typing import Literal, TypeGuard
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from entprop_fast.layers.dual_norm import DualNorm, checkpoint_hook
+from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.held import frozen_statistics, plain_norms
+
+__all__ = ["Target", "dual_layers", "frozen_statistics", "lost_routing", "route"]
 
 Target = int | Literal["main", "aux"]
 
@@ -18,8 +19,6 @@ _FUSING: dict[type[nn.Module], tuple[str, object]] = {
     nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
     nn.TransformerEncoder: ("use_nested_tensor", False),
 }
-# Batch norms without an auxiliary half that a route to the auxiliary ones holds now.
-_held: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -54,18 +53,18 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
     if batch is not None and batch < 1:
         raise ValueError(f"batch={batch}: expected the batch size, at least 1")
     layers, plain, fusing = _norms(model)
-    before = [(layer.num_main, layer.route_batch) for layer in layers]
+    before = [(layer.num_main, layer.route_batch, layer.inside) for layer in layers]
     with (
-        _plain_norms(plain, held=num_main == 0),
+        plain_norms(plain, held=num_main == 0),
         contextlib.nullcontext() if num_main is None else _unfused(fusing),
     ):
         try:
             for layer in layers:
-                layer.set_route(num_main, batch)
+                layer.set_route(num_main, batch, True)
             yield
         finally:
-            for layer, (old_num_main, old_batch) in zip(layers, before, strict=True):
-                layer.set_route(old_num_main, old_batch)
+            for layer, old in zip(layers, before, strict=True):
+                layer.set_route(*old)
 
 
 def dual_layers(model: nn.Module) -> list[DualNorm]:
@@ -95,13 +94,23 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.
     others: list[_BatchNorm] = []
     fusing: list[nn.Module] = []
     kinds = tuple(_FUSING)
-    for module in model.modules():
+    # By hand: Module.modules() makes the names of all, too, and an auxiliary half routes nothing.
+    seen: set[nn.Module] = set()
+    coming: list[nn.Module | None] = [model]
+    while coming:
+        module = coming.pop()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        children = module._modules
         if isinstance(module, DualNorm):
             layers.append(module)
+            children = {k: child for k, child in children.items() if k != module.aux_name}
         elif isinstance(module, _BatchNorm):
             others.append(module)
         elif isinstance(module, kinds):
             fusing.append(module)
+        coming.extend(reversed(children.values()))
     if any(map(lost_routing, others)):
         lost = [name for name, module in model.named_modules() if lost_routing(module)]
         raise ValueError(
@@ -113,26 +122,10 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.
             "model has no dual norm layer: call entprop_fast.convert_dual_norm(model) first, and "
             "make the optimizer after that"
         )
-    halves = {id(layer.aux) for layer in layers}
-    return layers, [norm for norm in others if id(norm) not in halves], fusing
-
-
-@contextlib.contextmanager
-def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
-    """Let training-mode batch norms use batch statistics without moving their running ones.
-
-    A backward pass in which `torch.utils.checkpoint` computes them again belongs inside, too: it
-    has to find them as the forward did.
-    """
-    tracking = [m for m in norms if isinstance(m, _BatchNorm) and m.track_running_stats]
-    # An eval-mode norm reads its running statistics whatever this flag says.
-    for norm in tracking:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+    if others:  # a half may have a second place in the model
+        halves = {id(layer.aux) for layer in layers}
+        others = [norm for norm in others if id(norm) not in halves]
+    return layers, others, fusing
 
 
 @contextlib.contextmanager
@@ -151,51 +144,6 @@ def _unfused(modules: list[nn.Module]) -> Iterator[None]:
     finally:
         for module, name, _, before in settings:
             setattr(module, name, before)
-
-
-@contextlib.contextmanager
-def _plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
-    """Hold the running statistics of norms that know no routes, or let them move again."""
-    before = [norm for norm in norms if norm in _held]
-    if held:
-        _held.update(norms)
-    else:
-        _held.difference_update(norms)
-    try:
-        with _freezing_held() if held and norms else contextlib.nullcontext():
-            yield
-    finally:
-        _held.difference_update(norms)
-        _held.update(before)
-
-
-@contextlib.contextmanager
-def _freezing_held() -> Iterator[None]:
-    """Freeze what is held while it runs, and no longer: a copy made in between is whole."""
-    running: list[contextlib.ExitStack] = []
-    checkpoints: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-
-    def enter(norm: nn.Module, _: object) -> None:
-        if norm in _held:
-            running.append(contextlib.ExitStack())
-            running[-1].enter_context(frozen_statistics([norm]))
-            if norm.training and (hook := checkpoint_hook()):
-                checkpoints[hook] = type(norm).__name__
-
-    def leave(norm: nn.Module, *_: object) -> None:
-        if norm in _held:
-            running.pop().close()
-
-    with (
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
-    ):
-        yield
-    if checkpoints:  # their backward is yet to come
-        raise RuntimeError(
-            f"route: {', '.join(sorted(set(checkpoints.values())))} has no auxiliary half and "
-            "torch.utils.checkpoint would compute it again after the route: run backward inside it"
-        )
 
 
 def _num_main(target: object) -> int | None:

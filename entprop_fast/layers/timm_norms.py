@@ -1,6 +1,12 @@
 """Dual forms of timm's own norms. Imported only where a model brought timm along."""
 
-from timm.layers import BatchNormAct2d, LayerNorm, LayerNorm2d, SyncBatchNormAct
+from timm.layers import (
+    BatchNormAct2d,
+    LayerNorm,
+    LayerNorm2d,
+    SplitBatchNorm2d,
+    SyncBatchNormAct,
+)
 from torch import Tensor, nn
 
 from entprop_fast.layers.batch_norm_op import has_hooks
@@ -41,11 +47,21 @@ class DualTimmLayerNorm(DualLayerNorm, LayerNorm):
     """timm's `LayerNorm`."""
 
     plain_class = LayerNorm
-    norm_class = LayerNorm
+    norm_class = half_class = LayerNorm
 
 
 class DualTimmLayerNorm2d(DualLayerNorm, LayerNorm2d):
     """timm's `LayerNorm2d`, over the channels of ``[N, C, H, W]``."""
 
     plain_class = LayerNorm2d
-    norm_class = LayerNorm2d
+    norm_class = half_class = LayerNorm2d
+
+
+def plain_class_of_split(module: nn.Module) -> type[nn.BatchNorm2d] | None:
+    """What timm's ``convert_splitbn_model`` made `module` from, None if it is none of it.
+
+    Only with the activation of a `BatchNormAct2d` as a child does it apply one.
+    """
+    if type(module) is not SplitBatchNorm2d:
+        return None
+    return BatchNormAct2d if {"drop", "act"} <= module._modules.keys() else nn.BatchNorm2d

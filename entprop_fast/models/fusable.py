@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from entprop_fast.layers import DualBatchNorm2d
 from entprop_fast.layers.batch_norm_op import (
@@ -25,7 +26,8 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
         x: activations, ``[N, C, H, W]``.
         residual: same shape as ``x``, or None for no sum.
     """
-    if not has_hooks(norm):  # a hook is shown the norm's own output
+    # A hook is shown the norm's own output; in a graph of torch.fx modules stay what they are.
+    if not (has_hooks(norm) or isinstance(x, Proxy)):
         if type(norm) is nn.BatchNorm2d and not (exporting() or averages_cumulatively(norm, x)):
             return batch_norm(x, norm, residual=residual, relu=True)
         if type(norm) is DualBatchNorm2d:
@@ -48,7 +50,7 @@ def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
         and layer.groups == 1
         and layer.bias is None
         and layer.padding_mode == "zeros"
-        and not has_hooks(layer)
+        and not (has_hooks(layer) or isinstance(x, Proxy))
         and conv3x3_pays(x, layer.weight)
     ):
         return conv3x3(x, layer.weight)

@@ -138,6 +138,7 @@ def _check(
     num_main: int,
     training: bool,
     aux_training: bool,
+    eps: tuple[float, float],
 ) -> None:
     if x.dim() < 2 or not x.is_floating_point():
         raise ValueError(f"x: expected floating [N, C, ...], got {x.dtype} {tuple(x.shape)}")
@@ -152,12 +153,15 @@ def _check(
     for name, value in per_channel.items():
         if value is not None and value.shape != (channels,):
             raise ValueError(f"{name}: expected shape ({channels},), got {tuple(value.shape)}")
-    for prefix, count, batch_statistics in (
-        ("", num_main, training),
-        ("aux_", rows - num_main, aux_training),
+    for prefix, count, batch_statistics, added in (
+        ("", num_main, training, eps[0]),
+        ("aux_", rows - num_main, aux_training, eps[1]),
     ):
         if count == 0:
             continue
+        if added < 0 or (added == 0 and batch_statistics):  # in its words, too
+            valid = "positive during training" if batch_statistics else "non-negative"
+            raise ValueError(f"batch_norm {prefix}eps must be {valid}, but got {added}")
         if batch_statistics and count * x.shape[2:].numel() == 1:
             size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
             raise ValueError(
@@ -214,14 +218,14 @@ def dual_batch_norm(
 
     Raises:
         ValueError: `num_main` outside `[0, N]`, a shape that does not fit, a training group with
-            one value a channel, or a frozen group without running statistics.
+            one value a channel or an eps of 0, or a frozen group without running statistics.
     """
     if num_main is None:
         num_main = x.shape[0]
     main = (weight, bias, running_mean, running_var)
     aux = (aux_weight, aux_bias, aux_running_mean, aux_running_var)
     per_channel = dict(zip(PER_CHANNEL, (*main, *aux), strict=True))
-    _check(x, residual, per_channel, num_main, training, aux_training)
+    _check(x, residual, per_channel, num_main, training, aux_training, (eps, aux_eps))
     compute = _APPLY if uses_kernels(x) else reference.dual_batch_norm
     return compute(
         x,

@@ -157,9 +157,14 @@ def test_what_it_does_not_know_is_left_alone_and_named_in_one_warning() -> None:
         convert_dual_norm(model)
     assert len(caught) == 1
     message = str(caught[0].message)
-    for name in ("1 (OwnBatchNorm)", "2 (BatchNorm1d)", "3 (BatchNorm3d)", "4 (BatchNorm2d)"):
+    for name in (
+        "1 OwnBatchNorm (1)",
+        "1 BatchNorm1d (2)",
+        "1 BatchNorm3d (3)",
+        "1 BatchNorm2d with a forward of its own (4)",
+    ):
         assert name in message
-    assert "0 (" not in message
+    assert "(0)" not in message
     assert caught[0].filename == __file__
     assert [type(m) for m in list(model)[1:4]] == [OwnBatchNorm, nn.BatchNorm1d, nn.BatchNorm3d]
     assert not isinstance(patched, DualNorm)
@@ -169,8 +174,11 @@ def test_what_it_does_not_know_is_left_alone_and_named_in_one_warning() -> None:
     ("model", "found"),
     [
         (nn.Conv2d(3, 3, 1), ""),
-        (nn.Sequential(OwnBatchNorm(3), nn.BatchNorm1d(3)), "0 (OwnBatchNorm), 1 (BatchNorm1d)"),
-        (nn.BatchNorm1d(3), "model (BatchNorm1d)"),
+        (
+            nn.Sequential(OwnBatchNorm(3), nn.BatchNorm1d(3)),
+            "1 OwnBatchNorm (0), 1 BatchNorm1d (1)",
+        ),
+        (nn.BatchNorm1d(3), "1 BatchNorm1d (model)"),
     ],
     ids=["none", "unknown", "bare"],
 )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, vmap
 
-from entprop_fast import DualBatchNorm2d
+from entprop_fast import DualBatchNorm2d, route
+from entprop_fast.layers.routing import Target
 from tests.layers.oracle import randomize
 
 C = 5
@@ -135,6 +136,41 @@ def test_errors(shape: tuple[int, ...]) -> None:
             norm(torch.zeros(shape))
         messages.append(str(raised.value))
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-3, -float("inf"), float("nan"), 1])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_eps_is_refused_where_torch_refuses_it(eps: float, training: bool) -> None:
+    """FOUND C15: torch 2.13 takes 0 in eval mode alone, and nothing below it."""
+    found = []
+    for norm in both(eps=eps):
+        try:
+            found.append(norm.train(training)(images()))
+        except ValueError as error:
+            found.append(error)
+    if isinstance(found[1], ValueError):
+        assert str(found[0]) == str(found[1])
+    elif eps <= 0 and training:
+        pytest.skip("this version of torch takes it")
+    else:
+        torch.testing.assert_close(*found, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("target", ["main", "aux", 3])
+def test_eps_of_each_half_is_checked(target: Target) -> None:
+    """FOUND C15: on every route, with the kernels (tests/ops) as without."""
+    norm = DualBatchNorm2d(C)
+    (norm if target == "main" else norm.aux_bn).eps = 0.0
+    with route(norm, target), pytest.raises(ValueError, match="eps must be positive"):
+        norm(images())
+    with route(norm, "aux" if target == "main" else "main"):
+        assert norm(images()).isfinite().all()
+
+
+def test_the_input_has_torch_s_name() -> None:
+    """FOUND C15: a neighbour, `nn.BatchNorm2d` takes ``input=`` as well."""
+    dual, plain = both()
+    assert torch.equal(dual(input=images()), plain(input=images()))
 
 
 def test_constructor_takes_the_same_arguments_in_the_same_order() -> None:

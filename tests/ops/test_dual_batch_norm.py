@@ -293,6 +293,8 @@ def test_unused_residual_is_not_kept_for_backward(backend: str) -> None:
         ({"aux_weight": torch.zeros(5)}, "aux_weight: expected shape"),
         ({"training": False}, "running_mean, running_var: needed with training=False"),
         ({"x": torch.zeros(4, 6, 1, 1), "num_main": 1}, "more than 1 value per channel"),
+        pytest.param({"eps": 0.0}, "eps must be positive", id="FOUND C15"),
+        pytest.param({"aux_eps": -1e-3, "aux_training": False}, "aux_eps", id="FOUND C15, eval"),
     ],
 )
 def test_bad_arguments(change: dict[str, object], message: str) -> None:

@@ -1,0 +1,126 @@
+"""Batch norms that know no routes: a route to the auxiliary norms holds their statistics still."""
+
+import contextlib
+import copy
+import copyreg
+import functools
+import types
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Self
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from entprop_fast.layers.dual_norm import checkpoint_hook
+
+# The checkpoints in which a held norm ran, of the innermost route that holds it.
+_Checkpoints = weakref.WeakKeyDictionary[Any, None]
+_checkpoints: "weakref.WeakKeyDictionary[nn.Module, _Checkpoints]" = weakref.WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Let training-mode batch norms use batch statistics without moving their running ones.
+
+    A backward pass in which `torch.utils.checkpoint` computes them again belongs inside, too: it
+    has to find them as the forward did.
+    """
+    tracking = [m for m in norms if isinstance(m, _BatchNorm) and m.track_running_stats]
+    # An eval-mode norm reads its running statistics whatever this flag says.
+    for norm in tracking:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
+
+
+@contextlib.contextmanager
+def plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
+    """Hold the running statistics of norms that know no routes, or let them move again.
+
+    Only while the norm runs, and by its class, as dual norms route: hooks of the process would meet
+    other models in other threads, a flag would be copied along with the norm.
+
+    Raises:
+        RuntimeError: at the end, where a checkpoint is yet to compute one of them again.
+    """
+    if not norms:
+        yield
+        return
+    before = [(type(norm), _checkpoints.get(norm)) for norm in norms]
+    pending = _Checkpoints()
+    try:
+        for norm in norms:
+            norm.__class__ = _class(_released(type(norm)), held)
+            _checkpoints[norm] = pending
+        yield
+    finally:
+        for norm, (cls, outer) in zip(norms, before, strict=True):
+            norm.__class__ = cls
+            _checkpoints.pop(norm, None)
+            if outer is not None:
+                _checkpoints[norm] = outer
+    if pending:  # their backward is yet to come
+        names = sorted({_released(cls).__name__ for cls, _ in before})
+        raise RuntimeError(
+            f"route: {', '.join(names)} has no auxiliary half and torch.utils.checkpoint would "
+            "compute it again after the route: run backward inside it"
+        )
+
+
+class _Held(_BatchNorm):
+    """Goes in front of a batch norm's class."""
+
+    released: ClassVar[type[_BatchNorm]]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.training and (hook := checkpoint_hook()):
+            _checkpoints.setdefault(self, _Checkpoints())[hook] = None
+        with frozen_statistics([self]):
+            return super().forward(*args, **kwargs)
+
+    def reset_running_stats(self) -> None:
+        """Leave them, as the forwards of this route do: torch's ``update_bn`` would not return."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        with _as_released(self):
+            return copy.deepcopy(self, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        with _as_released(self):
+            make, *rest = self.__reduce_ex__(protocol)
+        # The only callable of which pickle demands that the class still be the module's own.
+        return (_new if make is copyreg.__newobj__ else make, *rest)  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _class(cls: Any, held: bool) -> Any:
+    """`cls` itself, or the class that holds the statistics of a `cls`."""
+    if not held:
+        return cls
+
+    def body(namespace: dict[str, Any]) -> None:
+        namespace.update(released=cls, __module__=cls.__module__, __qualname__=cls.__qualname__)
+
+    return types.new_class(cls.__name__, (_Held, cls), exec_body=body)
+
+
+def _released(cls: type[_BatchNorm]) -> type[_BatchNorm]:
+    return cls.released if issubclass(cls, _Held) else cls
+
+
+def _new(cls: type[_BatchNorm]) -> _BatchNorm:
+    return cls.__new__(cls)
+
+
+@contextlib.contextmanager
+def _as_released(norm: _Held) -> Iterator[None]:
+    held = type(norm)
+    norm.__class__ = held.released  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        norm.__class__ = held

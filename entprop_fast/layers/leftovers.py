@@ -1,0 +1,71 @@
+"""Norms that a conversion leaves as they are: what counts as one, and how they are named."""
+
+import re
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+# Batch and instance norms of every kind; also those without parameters.
+_BASES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+# Other classes go by their names, such as RmsNorm2d, FilterResponseNormTlu2d, T5LayerNorm, MyBN:
+# "Norm" as a word of its own (and not NormedLinear, Normalize), or what norms are abbreviated to.
+_NAME = re.compile(
+    r"(?<!Weight)(?<!Spectral)Norm(?![a-z]|Free)"
+    r"|(Layer|Batch|Group|Instance)Normalization"
+    r"|([Ll]ayer|[Bb]atch|[Gg]roup|RMS|[Rr]ms)_?norm|Renorm"
+    r"|(^|[a-z0-9_])(BN|LN|GN|ABN|FRN|GRN)(\d+d)?$"
+    r"|(^|[a-z0-9_])(Abn|Grn|Frn)(\d+d)?$"
+    r"|_norm$|^norm$"
+)
+_WHOLE = re.compile(r"Norm(\d+d)?$")  # nothing after it: no head, block or loss
+# "Norm" in the names of these is what they do to weights.
+_WEIGHTED = (nn.Linear, nn.Bilinear, nn.Embedding, nn.RNNBase, _ConvNd)
+
+
+def looks_like_norm(module: nn.Module) -> bool:
+    """Whether `module` is a norm, by its base class or by its name and what it holds.
+
+    By name alone, it has to hold tensors itself, one of them a value a channel: two halves of what
+    has none, as of `nn.LocalResponseNorm`, would not differ, and what wraps a norm as its child is
+    none.
+    """
+    if isinstance(module, _BASES):
+        return True
+    name = type(module).__name__
+    if isinstance(module, _WEIGHTED) or not _NAME.search(name):
+        return False
+    tensors = [
+        t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None
+    ]
+    return any(_is_vector(tensor) or _WHOLE.search(name) for tensor in tensors)
+
+
+class Leftovers:
+    """The norms left without an auxiliary half, by their class and why."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[type[nn.Module], str], list[str]] = {}
+
+    def add(self, name: str, module: nn.Module, why: str = "") -> None:
+        """Note the module `name` of the model, and why where its class does not say it."""
+        self._names.setdefault((type(module), why), []).append(name or "model")
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __str__(self) -> str:
+        """Each class once, with its count and where its first one is."""
+        plain = [cls.__name__ for cls, _ in self._names]
+        parts = []
+        for (cls, why), names in self._names.items():
+            shown = cls.__name__
+            if plain.count(shown) > 1 and not why:  # of two libraries
+                shown = f"{cls.__module__}.{shown}"
+            where = f"the first is {names[0]}" if len(names) > 1 else names[0]
+            parts.append(f"{len(names)} {shown}{why and ' '}{why} ({where})")
+        return ", ".join(parts)
+
+
+def _is_vector(tensor: Tensor) -> bool:
+    return sum(size > 1 for size in tensor.shape) <= 1
