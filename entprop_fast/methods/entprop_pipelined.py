@@ -148,15 +148,17 @@ class EntPropPipelined(HighEntropy):
     def _one_pass(self, x: Tensor, targets: Targets) -> tuple[MainPass, Tensor]:
         """(14): the batch and the waiting rows, and the mean loss of these."""
         x_a, aux_targets = self._waiting_rows()
-        rows = torch.cat((x, x_a)).requires_grad_()
+        x = x.detach().requires_grad_()
+        rows = torch.cat((x, x_a))
         with route(self.model, len(x), batch=len(rows)):
-            logits, aux_logits = self._forward(rows, targets.labels).split((len(x), len(x_a)))
+            logits, aux_logits = self._forward(rows, targets.labels, own=True).split(
+                (len(x), len(x_a))
+            )
             found = self._evaluate_scored(logits, targets)
             aux_losses = self._evaluate(aux_logits, aux_targets).loss
             loss = self._objective(found.loss, 1) + self._objective(aux_losses, self.aux_weight)
             loss.backward()
-        assert rows.grad is not None
-        main = self._left_by(logits, targets, found, rows.grad[: len(x)])
+        main = self._left_by(logits, targets, found, x.grad)
         return main, aux_losses.detach().mean()
 
     def _waiting_rows(self) -> tuple[Tensor, Targets]:
