@@ -1,6 +1,7 @@
 """Copies and pickles of a method, which go on as the original would."""
 
-from typing import Any, NoReturn
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,29 @@ from torch import Tensor, nn
 from entprop_fast.capture import StepCapture
 from entprop_fast.data_parallel import Alone, Replicas
 from entprop_fast.methods.watch import Watch
+
+
+class _Source(NamedTuple):
+    """A generator on its way to another process, where torch's own pickle of one does not arrive.
+
+    That shares the memory of its state, which is gone by the time the process asks for it.
+    """
+
+    generator: torch.Generator
+
+
+def _by_value(source: _Source) -> tuple[Any, ...]:
+    generator = source.generator
+    return _from_value, (generator.device, generator.get_state().tolist())
+
+
+def _from_value(device: torch.device, state: list[int]) -> _Source:
+    generator = torch.Generator(device)
+    generator.set_state(torch.tensor(state, dtype=torch.uint8))
+    return _Source(generator)
+
+
+ForkingPickler.register(_Source, _by_value)
 
 
 class Copied:
@@ -20,6 +44,7 @@ class Copied:
     model: nn.Module
     criterion: nn.Module | None
     optimizer: torch.optim.Optimizer
+    generator: torch.Generator | None
     captures: StepCapture[Any]
     _replicas: Alone | Replicas
     _watch: Watch
@@ -32,14 +57,16 @@ class Copied:
                 "method.state_dict(), and make another method"
             )
         state = {k: v for k, v in vars(self).items() if k not in ("captures", "_watch")}
-        return state | {"gradients": self._gradients()}
+        source = None if self.generator is None else _Source(self.generator)
+        return state | {"generator": source, "gradients": self._gradients()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        gradients: list[tuple[Tensor, Tensor]] = state.pop("gradients")
+        source: _Source | None = state["generator"]
+        vars(self).update(state, generator=None if source is None else source.generator)
         # Copies of parameters come without theirs, and an accumulation may be under way.
-        gradients: list[tuple[Tensor, Tensor]] = state["gradients"]
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        vars(self).update({k: v for k, v in state.items() if k != "gradients"})
         self.captures = StepCapture(self)  # type: ignore[arg-type]  # a `Method`
         self._watch = Watch(self.model, self.criterion, self.optimizer)
 
