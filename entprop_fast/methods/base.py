@@ -256,6 +256,10 @@ class Method(Copied, abc.ABC):
             self._notice_changes()  # another head has other classes
             checks.check_labels(labels, self._classes)
 
+    def _check_classes(self, labels: Tensor, classes: int) -> None:
+        """Whatever label the step reads is among the classes that the model turned out to have."""
+        checks.check_labels(labels, classes)
+
     @contextlib.contextmanager
     def _refusing(self, images: Tensor) -> Iterator[None]:
         """Whatever is refused at the first batch of a shape, nothing has changed."""
@@ -330,7 +334,7 @@ class Method(Copied, abc.ABC):
         logits = checks.check_logits(output, len(images))
         if logits.shape[1] != self._classes:
             if self._checks_values(images):
-                checks.check_labels(labels, logits.shape[1])
+                self._check_classes(labels, logits.shape[1])
             self._classes = logits.shape[1]
         self.rows += len(images)
         return logits

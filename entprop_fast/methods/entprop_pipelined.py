@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.layers.routing import route
+from entprop_fast.methods import checks
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.propagation import MainPass
@@ -131,6 +132,18 @@ class EntPropPipelined(HighEntropy):
                 f"{here}, in one pass with the {self.waiting} rows that wait, {there}; set the "
                 "method's waiting = 0 to drop those"
             )
+
+    def _check_classes(self, labels: Tensor, classes: int) -> None:
+        super()._check_classes(labels, classes)
+        if self.waiting:
+            _, waiting = self._waiting_rows()
+            try:
+                checks.check_labels(torch.cat((waiting.labels, waiting.labels_b)), classes)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; of the {self.waiting} rows that wait, from another head: set the "
+                    "method's waiting = 0 to drop those"
+                ) from None
 
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
         x, targets = self._mixed(images, labels)
