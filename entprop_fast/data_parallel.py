@@ -1,6 +1,7 @@
 """Copies of a network in several processes, kept alike by one exchange a step."""
 
 import contextlib
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,16 +10,56 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-Exchange = Callable[[], contextlib.AbstractContextManager[None]]
+from entprop_fast.agreement import Agreement, Disagreement
+from entprop_fast.distributed import world_size
+
+_GRADIENTS = "the mean of the gradients"
 
 
-def unwrap(model: nn.Module, criterion: nn.Module | None) -> tuple[nn.Module, Exchange]:
-    """The network that the passes of a step run, and the context that all of them belong in.
+class Alone:
+    """A network that this process alone keeps.
+
+    Attributes:
+        averages: whether a step averages its gradients over the processes.
+    """
+
+    averages = False
+
+    def __init__(self, agreement: Agreement) -> None:
+        self._agreement = agreement
+
+    @contextlib.contextmanager
+    def exchange(self, alike: object = ()) -> Iterator[None]:
+        """All passes of a step, for which `alike` is the same in all processes."""
+        self._agreement.agree("a step", alike)
+        yield
+
+    def check_unchanged(self) -> None:
+        """A network whose modules are others than before may go on."""
+
+    def warn(self, stacklevel: int) -> None:
+        """Say that nobody keeps the networks of several processes alike."""
+        if (processes := world_size()) > 1:
+            warnings.warn(
+                f"model is not wrapped and the process group has {processes} processes: each "
+                "trains a network of its own, and they drift apart. Pass "
+                "DistributedDataParallel(model), or average the gradients yourself between "
+                "method.backward(images, labels) and the optimizer's step",
+                RuntimeWarning,
+                stacklevel=stacklevel + 1,
+            )
+
+
+def unwrap(
+    model: nn.Module, criterion: nn.Module | None, agreement: Agreement
+) -> "tuple[nn.Module, Alone | Replicas]":
+    """The network that the passes of a step run, and what surrounds all of them.
 
     Args:
         model: a `DistributedDataParallel`, or a network that this process alone keeps.
         criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
             buffers become those of rank 0, and its gradients are averaged with the network's.
+        agreement: of the method.
 
     Raises:
         ValueError: a wrapper inside of `model`, around `criterion`, or with settings that a step
@@ -34,8 +75,8 @@ def unwrap(model: nn.Module, criterion: nn.Module | None) -> tuple[nn.Module, Ex
                 "is; its gradients are averaged with the network's"
             )
     if isinstance(model, DistributedDataParallel):
-        return network, Replicas(model, criterion).exchange
-    return network, contextlib.nullcontext
+        return network, Replicas(model, criterion, agreement)
+    return network, Alone(agreement)
 
 
 class Replicas:
@@ -48,12 +89,18 @@ class Replicas:
     Args:
         wrapper: gives the process group, what is exchanged, and `no_sync`.
         criterion: see `unwrap`.
+        agreement: of the method.
 
     Raises:
         ValueError: the wrapper has settings that a step would pass over.
     """
 
-    def __init__(self, wrapper: DistributedDataParallel, criterion: nn.Module | None) -> None:
+    def __init__(
+        self,
+        wrapper: DistributedDataParallel,
+        criterion: nn.Module | None,
+        agreement: Agreement,
+    ) -> None:
         _check(wrapper)
         members, everyone = dist.get_world_size(wrapper.process_group), dist.get_world_size()
         if members != everyone:
@@ -64,29 +111,54 @@ class Replicas:
         # To the end of what the wrapper frees: the reducer, if it held the group last, would end it
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
-        self._wrapper, self._world = wrapper, members
+        self._wrapper, self._world, self._agreement = wrapper, members, agreement
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
-            self._broadcast([*criterion.parameters(), *criterion.buffers()])
+            learned = [*criterion.parameters(), *criterion.buffers()]
+            shapes = [(tuple(tensor.shape), tensor.dtype) for tensor in learned]
+            with agreement.call(1):
+                agreement.agree("the criterion's parameters", shapes)
+            self._broadcast(learned)
         self._parameters = self._exchanged(nn.Module.named_parameters)
-        self._reached: list[bool] = []  # which had a gradient after the last step
-        self._mask = torch.empty(0)  # the same on the device
 
-    @contextlib.contextmanager
-    def exchange(self) -> Iterator[None]:
-        """All passes of a step: buffers before, the mean of all processes' gradients after them.
+    @property
+    def averages(self) -> bool:
+        """Whether a step averages its gradients: not inside of the wrapper's ``no_sync()``."""
+        return bool(self._wrapper.require_backward_grad_sync)
 
-        Inside the wrapper's own ``no_sync()`` nothing is exchanged.
+    def check_unchanged(self) -> None:
+        """Refuse a network whose parameters are no longer those that the wrapper holds.
 
         Raises:
-            ValueError: something that a step would pass over was set up since; nothing has changed.
+            ValueError: some were replaced.
+        """
+        now = self._exchanged(nn.Module.named_parameters)
+        held = self._parameters
+        new = [n for n in {**now, **held} if now.get(n) is not held.get(n)]
+        if new:
+            raise ValueError(
+                f"{new[0]} was replaced since the model's DistributedDataParallel was made, which "
+                "would not average its gradient: wrap the model and make the method again"
+            )
+
+    @contextlib.contextmanager
+    def exchange(self, alike: object = ()) -> Iterator[None]:
+        """All passes of a step: buffers before, the mean of all processes' gradients after them.
+
+        All processes have to be `alike`. Inside the wrapper's own ``no_sync()`` nothing is
+        exchanged.
+
+        Raises:
+            ValueError: something that a step would pass over was set up since, or another process
+                refused its batch; nothing has changed.
             RuntimeError: the processes have gradients of different parameters.
         """
         _check(self._wrapper)
         # A forward through the wrapper whose backward never came left its hooks waiting for one.
         self._wrapper.reducer._reset_state()
-        if not self._wrapper.require_backward_grad_sync:
+        self._agreement.agree("a step", alike)
+        if not self.averages:
             yield
             return
         if self._wrapper.broadcast_buffers:
@@ -117,29 +189,21 @@ class Replicas:
         dist.all_reduce(flat, group=self._wrapper.process_group)
 
     def _check_alike(self) -> None:
-        """Who has gradients of which parameters; a wrong sum, or no end, where that differs.
-
-        All take part every time, but only who has others than before waits for the answer: where
-        two differ, one of them does.
-        """
-        reached = [parameter.grad is not None for parameter in self._parameters.values()]
-        changed = reached != self._reached
-        if changed:
-            device = next(iter(self._parameters.values())).device
-            self._mask = torch.tensor(reached, dtype=torch.int32, device=device)
-        counts = self._mask.clone()
-        dist.all_reduce(counts, group=self._wrapper.process_group)
-        if changed:
-            found = zip(self._parameters, counts.tolist(), strict=True)
-            apart = [name for name, count in found if 0 < count < self._world]
-            if apart:
-                shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
-                raise RuntimeError(
-                    f"{len(apart)} parameters ({shown}) have a gradient in some processes and none "
-                    "in others: give all the same method, options and state, and a model whose "
-                    "forward reaches the same parameters everywhere"
-                )
-        self._reached = reached
+        """Who has gradients of which parameters; a wrong sum, or no end, where that differs."""
+        reached = bytes(parameter.grad is not None for parameter in self._parameters.values())
+        try:
+            self._agreement.agree(_GRADIENTS, reached)
+        except Disagreement as error:
+            if set(error.what) != {_GRADIENTS}:
+                raise
+            found = zip(self._parameters, zip(*error.of_ranks, strict=True), strict=True)
+            apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]
+            shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
+            raise RuntimeError(
+                f"{len(apart)} parameters ({shown}) have a gradient in some processes and none "
+                "in others: give all the same method, options and state, and a model whose "
+                "forward reaches the same parameters everywhere"
+            ) from None
 
 
 def _check(wrapper: DistributedDataParallel) -> None:

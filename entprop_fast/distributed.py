@@ -1,5 +1,7 @@
 """Rows of all processes together; with a single process, those of this one."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -10,28 +12,52 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes in the order of their ranks: [B, ...] -> [world * B, ...].
+def gather_rows(rows: Tensor, held: Sequence[int] | None = None) -> Tensor:
+    """The rows of all processes in the order of their ranks: [B, ...] -> [sum of held, ...].
 
-    Every process must hold the same number of rows.
+    Args:
+        rows: [B, ...], of the same dtype and shape but for B everywhere.
+        held: how many each process has; None where all have as many.
     """
-    if world_size() == 1:
-        return rows
-    out = rows.new_empty((world_size() * len(rows), *rows.shape[1:]))
-    dist.all_gather_into_tensor(out, rows.contiguous())
-    return out
-
-
-def own_share(ranking: Tensor) -> Tensor:
-    """This process's part of a ranking that all share: every world-th entry from its rank on."""
     world = world_size()
-    return ranking if world == 1 else ranking[dist.get_rank() :: world]
+    if world == 1:
+        return rows
+    if held is None or len(set(held)) == 1:
+        return _gather(rows)
+    padded = rows.new_zeros((max(held), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = _gather(padded).split(max(held))
+    return torch.cat([part[:count] for part, count in zip(parts, held, strict=True)])
+
+
+def own_share(ranking: Tensor, dealt: Sequence[int] | None = None) -> Tensor:
+    """This process's part of a ranking that all share, dealt out one entry at a time.
+
+    Args:
+        ranking: [sum of dealt].
+        dealt: how many each process gets; who has its number is passed over. None: every world-th
+            entry from its rank on.
+    """
+    world = world_size()
+    if world == 1:
+        return ranking
+    rank = dist.get_rank()
+    if dealt is None or len(set(dealt)) == 1:
+        return ranking[rank::world]
+    places = [
+        sum(min(count, turn) for count in dealt) + sum(count > turn for count in dealt[:rank])
+        for turn in range(dealt[rank])
+    ]
+    return ranking[torch.tensor(places, device=ranking.device)]
 
 
 def shuffle_rows(
-    images: Tensor, labels: Tensor, generator: torch.Generator | None
+    images: Tensor,
+    labels: Tensor,
+    generator: torch.Generator | None,
+    held: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The rows of all processes dealt out anew, as many to each; a single process keeps its own.
+    """The rows of all processes dealt out anew, as many as each had; a single one keeps its own.
 
     Every process draws a permutation, so that their generators stay in step, and the first one's
     counts.
@@ -40,11 +66,21 @@ def shuffle_rows(
         images: [B, ...].
         labels: [B].
         generator: on the images' device.
+        held: how many rows each process has; None where all have as many.
     """
     world = world_size()
     if world == 1:
         return images, labels
-    order = torch.randperm(world * len(images), generator=generator, device=images.device)
+    rows = world * len(images) if held is None else sum(held)
+    order = torch.randperm(rows, generator=generator, device=images.device)
     dist.broadcast(order, src=0)
-    own = own_share(order)
-    return gather_rows(images)[own], gather_rows(labels)[own]
+    own = own_share(order, held)
+    return gather_rows(images, held)[own], gather_rows(labels, held)[own]
+
+
+def _gather(rows: Tensor) -> Tensor:
+    out = rows.new_empty((world_size() * len(rows), *rows.shape[1:]))
+    # Its name of old until torch 2.12.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(out, rows.contiguous())
+    return out

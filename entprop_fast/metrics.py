@@ -22,7 +22,8 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
 
     Args:
         model: from images to logits ``[B, classes]``.
-        batches: images ``[B, C, H, W]`` and labels int64 ``[B]``, on the model's device.
+        batches: images ``[B, C, H, W]`` and labels int64 ``[B]``, on the model's device. They stay
+            as they are, also where the model writes into its input.
 
     Raises:
         ValueError: there is no image.
@@ -32,7 +33,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
     with evaluating(model), torch.no_grad():
         for images, labels in batches:
             seen += len(labels)
-            correct += (model(images).argmax(dim=1) == labels).sum()
+            correct += (model(images.clone()).argmax(dim=1) == labels).sum()
     if not seen:
         raise ValueError("batches hold no image; at least one is needed")
     return int(correct) / seen

@@ -69,3 +69,19 @@ def test_training_flags_come_back_after_an_error(model: Brightness) -> None:
 def test_no_batches_are_refused(model: Brightness) -> None:
     with pytest.raises(ValueError, match="batches hold no image"):
         accuracy(model, [])
+
+
+class InPlace(Brightness):
+    """It normalises its own input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.25).mul_(2))
+
+
+def test_images_stay_as_they_are_where_a_model_writes_into_them() -> None:
+    """FOUND W9: a test set that is corrupted a little more at every evaluation."""
+    images, labels = torch.rand(8, 1, 4, 4), torch.tensor([0, 1] * 4)
+    given = images.clone()
+    first = accuracy(InPlace(), [(given, labels)])
+    assert torch.equal(given, images)
+    assert accuracy(InPlace(), [(given, labels)]) == first

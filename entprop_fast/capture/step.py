@@ -79,9 +79,6 @@ class StepCapture(Generic[ResultT]):
     Args:
         steps: the method; its `capture` says "auto", "on" or "off".
 
-    Raises:
-        ValueError: `capture` is "on" and model or optimizer cannot be captured.
-
     Attributes:
         replays: steps that were replayed so far.
         why_eager: why no step will be captured any more, or None.
@@ -97,8 +94,15 @@ class StepCapture(Generic[ResultT]):
         self._told_full = False
         self.replays = 0
         self.why_eager: str | None = None
-        if steps.capture == "on":  # refused here where that is known already
-            parameter = next(steps.model.parameters(), None)
+
+    def check(self) -> None:
+        """Refuse what no step could be captured with, where that is known before the first.
+
+        Raises:
+            ValueError: `capture` is "on" and model or optimizer cannot be captured.
+        """
+        if self._steps.capture == "on":
+            parameter = next(self._steps.model.parameters(), None)
             device = torch.device("cpu") if parameter is None else parameter.device
             if reason := self._why_not(device):
                 raise ValueError(f"capture='on': {reason}")

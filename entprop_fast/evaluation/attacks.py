@@ -67,8 +67,8 @@ def pgd(
     attacked = attacked.contiguous(memory_format=torch.channels_last)
     with evaluating(model), torch.enable_grad():
         for _ in range(steps):
-            x = attacked.detach().clone().requires_grad_()
-            loss = F.cross_entropy(model(x).float(), labels, reduction="sum")
+            x = attacked.detach().requires_grad_()
+            loss = F.cross_entropy(model(x.clone()).float(), labels, reduction="sum")
             (grad,) = torch.autograd.grad(loss, x)
             with torch.no_grad():
                 grad = grad.contiguous(memory_format=torch.channels_last)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from entprop_fast.data_parallel import Alone
 from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.cutmix import CutMix
@@ -74,7 +75,10 @@ def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: 
     for option in options:
         if option not in method_options(name):
             raise TypeError(f"method {name!r}: {unknown('option', option, method_options(name))}")
-    return METHODS[name](model, optimizer, **options)
+    method = METHODS[name](model, optimizer, **options)
+    if isinstance(method._replicas, Alone):
+        method._replicas.warn(stacklevel=2)
+    return method
 
 
 def method_options(name: str) -> dict[str, Any]:

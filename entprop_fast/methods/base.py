@@ -9,22 +9,29 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from entprop_fast.agreement import Agreement
 from entprop_fast.capture import StepCapture
 from entprop_fast.data_parallel import unwrap
 from entprop_fast.layers.routing import Target, route
 from entprop_fast.methods import checks, losses
 from entprop_fast.methods.contract import CommonOptions, StepResult
+from entprop_fast.methods.copies import Copied
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
 from entprop_fast.methods.targets import Targets
 from entprop_fast.methods.transaction import snapshot
+from entprop_fast.methods.watch import Watch
 from entprop_fast.ops import LossAndEntropy
 
 __all__ = ["CommonOptions", "Method", "StepResult"]
 
 
-class Method(abc.ABC):
+class Method(Copied, abc.ABC):
     """One way to train: calling it with a batch runs one optimiser step.
+
+    ``copy.deepcopy`` and ``pickle`` of a method, alone or together with its model and optimizer,
+    give one that goes on as the original would and captures anew. Each pass runs on memory of its
+    own, so that a model may write into its input.
 
     Args:
         model: the network, in training mode, or a `DistributedDataParallel` of it, over whose
@@ -62,6 +69,7 @@ class Method(abc.ABC):
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _carried: ClassVar[tuple[str, ...]] = ("rows",)
     _captured_by: ClassVar[tuple[str, ...]] = ()
+    _agreed: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
 
     def __init__(
         self,
@@ -85,7 +93,8 @@ class Method(abc.ABC):
         if generator is not None:
             check_instance("generator", generator, torch.Generator)
         self.label_smoothing = losses.check_loss(criterion, label_smoothing)
-        self.model, self._exchange = unwrap(model, criterion)
+        self._agreement = Agreement()
+        self.model, self._replicas = unwrap(model, criterion, self._agreement)
         self.optimizer = optimizer
         self.units = ImageUnits(input_range, normalization)
         self.input_range, self.normalization = self.units.input_range, normalization
@@ -109,7 +118,9 @@ class Method(abc.ABC):
         self.perturbed: Tensor | None = None
         self._classes: int | None = None  # known after the first forward
         self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
+        self._watch = Watch(self.model, criterion, optimizer)
         self.captures = StepCapture(self)
+        self.captures.check()
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -124,10 +135,11 @@ class Method(abc.ABC):
             RuntimeError: ``capture="on"`` and the step cannot be captured, or processes whose
                 gradients are of different parameters; it was not taken.
         """
-        self._check_call(images, labels)
-        return self.captures(images, labels)
+        with self._agreement.call(self._agreements()):
+            return self.captures(*self._accepted(images, labels))
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
+        self._notice_changes()
         with self._refusing(images):
             return self._step(images, labels)
 
@@ -139,7 +151,8 @@ class Method(abc.ABC):
         if self.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        self.optimizer.step()
+        with checks.closures_refused(self.optimizer):
+            self.optimizer.step()
         return result
 
     def backward(self, images: Tensor, labels: Tensor) -> StepResult:
@@ -149,9 +162,11 @@ class Method(abc.ABC):
         and stepping are the caller's. Each batch adds the gradient of its mean loss: divide the sum
         over several by their number. Arguments and errors are those of calling the method.
         """
-        self._check_call(images, labels)
-        with self._refusing(images), self._exchange():
-            return self._passes(images, labels)
+        with self._agreement.call(self._agreements()):
+            images, labels = self._accepted(images, labels)
+            self._notice_changes()
+            with self._refusing(images), self._exchange():
+                return self._passes(images, labels)
 
     def state_dict(self) -> dict[str, Any]:
         """All state beside model and optimizer that a resumed run needs."""
@@ -191,14 +206,59 @@ class Method(abc.ABC):
         if batch == 1:
             yield "main", "a batch of B=1"
 
+    @property
+    def _exchanges_rows(self) -> bool:
+        """Whether a step's passes exchange rows with other processes, once."""
+        return False
+
+    def _agreements(self) -> int:
+        """How often all processes agree in a call: at its start, on rows, on gradients."""
+        rows, gradients = self._exchanges_rows, self._replicas.averages
+        return 1 + rows + gradients if rows or gradients else 0
+
+    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+        return self._replicas.exchange([getattr(self, name) for name in self._agreed])
+
+    def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch that was checked; what autograd could not keep, in memory of its own."""
+        self._check_call(images, labels)
+        images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
+        return images, labels
+
+    def _notice_changes(self) -> None:
+        """After another head, say: what was learned about the model before no longer counts.
+
+        Raises:
+            ValueError: the model or the optimizer can no longer be trained.
+        """
+        roots = self.model, self.criterion, self.optimizer
+        replaced = self._watch.replaced(*roots)
+        if not replaced and not self._watch.asks_otherwise():
+            return
+        if replaced:
+            self._replicas.check_unchanged()
+            if self.needs_dual_norms:
+                checks.check_dual(self.name, self.model)
+        checks.check_optimizer(self.optimizer, self.model, self.criterion)
+        self._watch = Watch(*roots)
+        if replaced:
+            self._classes = None
+            self._seen.clear()
+
     def _check_call(self, images: Tensor, labels: Tensor) -> None:
         """Refuse what can be seen without running the model."""
+        checks.check_gradients()
         checks.check_training(self.model)
         checks.check_batch(images, labels, self.model, self.units, autocast=self.amp is not None)
         checks.check_generator(self.generator, images.device)
         if self._checks_values(images):
             checks.check_values(images, self.units)
+            self._notice_changes()  # another head has other classes
             checks.check_labels(labels, self._classes)
+
+    def _check_classes(self, labels: Tensor, classes: int) -> None:
+        """Whatever label the step reads is among the classes that the model turned out to have."""
+        checks.check_labels(labels, classes)
 
     @contextlib.contextmanager
     def _refusing(self, images: Tensor) -> Iterator[None]:
@@ -240,11 +300,12 @@ class Method(abc.ABC):
         """The route of one pass; without dual norms the model runs as it is."""
         return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
 
-    def _run_model(self, images: Tensor) -> Any:
+    def _run_model(self, images: Tensor, *, own: bool = False) -> Any:
+        """What the model makes of images, which stay as they are unless they are its `own`."""
         device = images.device.type
         autocast = torch.autocast(device, torch.bfloat16) if self.amp else contextlib.nullcontext()
         with autocast:
-            return self.model(images)
+            return self.model(images if own else images.clone())
 
     @contextlib.contextmanager
     def _blaming(self, images: Tensor) -> Iterator[None]:
@@ -260,14 +321,20 @@ class Method(abc.ABC):
                 f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"
             ) from error
 
-    def _forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Logits [B, classes], along the current route, for images of a batch."""
+    def _forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:
+        """Logits [B, classes], along the current route, for images of a batch.
+
+        Args:
+            images: stay as they are, unless they are the pass's `own`, which nothing reads later.
+            labels: have to be among the classes.
+            own: the model may write into `images`.
+        """
         with self._blaming(images):
-            output = self._run_model(images)
+            output = self._run_model(images, own=own)
         logits = checks.check_logits(output, len(images))
-        if self._classes is None:
+        if logits.shape[1] != self._classes:
             if self._checks_values(images):
-                checks.check_labels(labels, logits.shape[1])
+                self._check_classes(labels, logits.shape[1])
             self._classes = logits.shape[1]
         self.rows += len(images)
         return logits

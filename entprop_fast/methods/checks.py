@@ -1,6 +1,8 @@
 """What a method refuses: models and optimizers it cannot train, batches it cannot use."""
 
+import contextlib
 import inspect
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +61,9 @@ def check_optimizer(
             loss by itself.
     """
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ValueError(
-            f"optimizer is a {type(optimizer).__name__}, whose step needs a closure: a method's "
-            "gradients come from passes of its own; SGD, AdamW and the like take one step of them"
-        )
+    demanded = closure is not None and closure.default is inspect.Parameter.empty
+    if demanded or hasattr(optimizer, "second_step"):  # SAM and its kin, which take two
+        raise _needs_closure(optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     modules = {"model": model} | ({} if criterion is None else {"criterion": criterion})
     missing = [
@@ -78,6 +78,42 @@ def check_optimizer(
             f"optimizer lacks {len(missing)} trainable parameters ({shown}): make it after "
             "convert_dual_norm(model), from model.parameters(), or freeze what is not to learn "
             "(requires_grad_(False))"
+        )
+
+
+@contextlib.contextmanager
+def closures_refused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Say what to do about an optimizer whose step, called inside, misses its closure.
+
+    Raises:
+        ValueError: it does.
+    """
+    try:
+        yield
+    except (AssertionError, TypeError) as error:
+        if "closure" not in str(error) and "'NoneType' object is not callable" not in str(error):
+            raise
+        raise _needs_closure(optimizer) from error
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> ValueError:
+    return ValueError(
+        f"optimizer is a {type(optimizer).__name__}, whose step needs a closure or is two steps: "
+        "make the method with SGD, AdamW or the like (of SAM: its base_optimizer), and take that "
+        "optimizer's steps yourself around method.backward(images, labels), which takes none"
+    )
+
+
+def check_gradients() -> None:
+    """Gradients are recorded.
+
+    Raises:
+        ValueError: `torch.no_grad` or `torch.inference_mode` holds.
+    """
+    if not torch.is_grad_enabled():
+        raise ValueError(
+            "called under torch.no_grad() or torch.inference_mode(), where nothing can be learned: "
+            "call the method outside of it"
         )
 
 
@@ -128,9 +164,15 @@ def check_batch(
             f"normalization has {units.channels} channels, the images have {images.shape[1]}"
         )
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        way_out = ""
+        if labels.ndim == 2 and labels.shape[1] > 1:  # as timm's Mixup and torchvision's give
+            way_out = (
+                "; not soft ones: let the method mix (its mixup= or cutmix=, label_smoothing=) in "
+                "place of the loader, and give one-hot labels as labels.argmax(1)"
+            )
         raise ValueError(
             f"labels of dtype {labels.dtype} and shape {tuple(labels.shape)}: expected int64, "
-            f"({images.shape[0]},)"
+            f"({images.shape[0]},){way_out}"
         )
     if labels.device != images.device:
         raise ValueError(f"labels are on {labels.device}, the images on {images.device}")
@@ -146,9 +188,16 @@ def check_values(images: Tensor, units: ImageUnits) -> None:
     smallest = units.to_image_units(images.detach().amin(dim=(0, 2, 3))).min().item()
     largest = units.to_image_units(images.detach().amax(dim=(0, 2, 3))).max().item()
     if not (low - RANGE_TOLERANCE <= smallest and largest <= high + RANGE_TOLERANCE):
+        way_out = "pass normalization=(mean, std) if normalised"
+        if units.normalization is not None:
+            way_out = (
+                "normalization is given; what is drawn or erased after it, as by pixel "
+                "RandomErasing, leaves the range: erase before normalising (mode 'const'), clamp "
+                "the images, or pass check=False"
+            )
         raise ValueError(
             f"images hold values in [{smallest:g}, {largest:g}], in image units: expected them in "
-            f"input_range=({low:g}, {high:g}); pass normalization=(mean, std) if normalised"
+            f"input_range=({low:g}, {high:g}); {way_out}"
         )
 
 
@@ -165,16 +214,41 @@ def check_labels(labels: Tensor, classes: int | None) -> None:
         raise ValueError(f"labels hold {wrong}: expected labels {valid}")
 
 
-def check_logits(logits: object, batch: int) -> Tensor:
-    """`logits`, which are [batch, classes].
+def check_logits(output: object, batch: int) -> Tensor:
+    """The logits [batch, classes] that a model returned, as they are or as `.logits`.
 
     Raises:
-        ValueError: the model returned something else.
+        ValueError: the model returned something else, or auxiliary classifiers beside them.
     """
+    logits = output
+    if not isinstance(output, Tensor):
+        logits = output.get("logits") if isinstance(output, Mapping) else None
+        logits = getattr(output, "logits", logits)
+        for name, value in _fields(output):
+            if name.startswith("aux") and value is not None:
+                raise ValueError(
+                    f"model returned a {type(output).__name__} with {name}, which no method learns "
+                    "from: switch the auxiliary classifiers off (torchvision: model.aux_logits = "
+                    "False), or wrap the model in a module that returns the logits"
+                )
     if not isinstance(logits, Tensor):
-        raise ValueError(f"model returned a {type(logits).__name__}: expected logits [B, classes]")
+        raise ValueError(
+            f"model returned a {type(output).__name__}: expected logits [B, classes], or an output "
+            "with .logits; wrap the model in a module that returns them"
+        )
     if logits.ndim != 2 or logits.shape[0] != batch:
         raise ValueError(
             f"model returned shape {tuple(logits.shape)}: expected logits [{batch}, classes]"
         )
+    if not logits.is_floating_point():
+        raise ValueError(f"model returned {logits.dtype}: expected floating-point logits")
     return logits
+
+
+def _fields(output: object) -> list[tuple[str, object]]:
+    """The named values of a model's output: a mapping's, a named tuple's, or attributes."""
+    if isinstance(output, Mapping):
+        return [(str(name), value) for name, value in output.items()]
+    if isinstance(output, tuple):
+        return list(zip(getattr(output, "_fields", ()), output, strict=False))
+    return list(getattr(output, "__dict__", {}).items())

@@ -13,6 +13,8 @@ from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.options import check_choice, check_count, check_flag
+from entprop_fast.methods.propagation import Everywhere, MainPass
+from entprop_fast.methods.targets import Targets
 
 
 class EntProp(HighEntropy):
@@ -136,13 +138,23 @@ class EntProp(HighEntropy):
         with shares:
             main = self._main_pass(x, targets, gradient=True)
             assert main.gradient is not None
-            index, entropies = self._select(main, m)
-            gradient = main.gradient
+            gradient, everywhere = main.gradient, None
             if self.selection == "global":
-                x, gradient = gather_rows(x), gather_rows(gradient)
-                main = main._replace(logits=gather_rows(main.logits))
-                targets = targets.of_all_processes()
+                everywhere = self._rows_everywhere(x, main, targets, m)
+            index, entropies = self._select(main, m, everywhere)
+            if everywhere is not None:
+                held = everywhere.held
+                x, gradient = gather_rows(x, held), gather_rows(gradient, held)
+                main = main._replace(logits=gather_rows(main.logits, held))
+                targets = targets.of_all_processes(held)
             targets = self._aux_targets(targets, index)
             x_a = self._first_step(x, gradient, index)
             aux_loss = self._aux_passes(x, index, x_a, targets, main, self.n)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
+
+    def _rows_everywhere(self, x: Tensor, main: MainPass, targets: Targets, m: int) -> Everywhere:
+        """How many rows each process has and how many it perturbs; all else has to be alike."""
+        tensors = (x, main.logits, main.score)
+        same = [(t.dtype, tuple(t.shape[1:])) for t in tensors], targets.lam is None
+        found = self._agreement.agree("selection='global'", same, (len(x), m))
+        return Everywhere([rows for rows, _ in found], [chosen for _, chosen in found])

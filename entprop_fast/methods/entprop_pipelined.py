@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.layers.routing import route
+from entprop_fast.methods import checks
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.propagation import MainPass
@@ -132,6 +133,18 @@ class EntPropPipelined(HighEntropy):
                 "method's waiting = 0 to drop those"
             )
 
+    def _check_classes(self, labels: Tensor, classes: int) -> None:
+        super()._check_classes(labels, classes)
+        if self.waiting:
+            _, waiting = self._waiting_rows()
+            try:
+                checks.check_labels(torch.cat((waiting.labels, waiting.labels_b)), classes)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; of the {self.waiting} rows that wait, from another head: set the "
+                    "method's waiting = 0 to drop those"
+                ) from None
+
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
         x, targets = self._mixed(images, labels)
         if self.waiting:
@@ -148,15 +161,17 @@ class EntPropPipelined(HighEntropy):
     def _one_pass(self, x: Tensor, targets: Targets) -> tuple[MainPass, Tensor]:
         """(14): the batch and the waiting rows, and the mean loss of these."""
         x_a, aux_targets = self._waiting_rows()
-        rows = torch.cat((x, x_a)).requires_grad_()
+        x = x.detach().requires_grad_()
+        rows = torch.cat((x, x_a))
         with route(self.model, len(x), batch=len(rows)):
-            logits, aux_logits = self._forward(rows, targets.labels).split((len(x), len(x_a)))
+            logits, aux_logits = self._forward(rows, targets.labels, own=True).split(
+                (len(x), len(x_a))
+            )
             found = self._evaluate_scored(logits, targets)
             aux_losses = self._evaluate(aux_logits, aux_targets).loss
             loss = self._objective(found.loss, 1) + self._objective(aux_losses, self.aux_weight)
             loss.backward()
-        assert rows.grad is not None
-        main = self._left_by(logits, targets, found, rows.grad[: len(x)])
+        main = self._left_by(logits, targets, found, x.grad)
         return main, aux_losses.detach().mean()
 
     def _waiting_rows(self) -> tuple[Tensor, Targets]:

@@ -74,6 +74,10 @@ class FastAdvProp(Propagation):
         """Main rows once and attacked rows twice: about ``1 + p_adv``, or ``1 + 2 * k``."""
         return (self.main_rows(batch) + 2 * self._attacked(batch)) / batch
 
+    @property
+    def _exchanges_rows(self) -> bool:
+        return True
+
     def _attacked(self, batch: int) -> int:
         return reference.num_selected(self.p_adv if self.k is None else self.k, batch)
 
@@ -99,7 +103,9 @@ class FastAdvProp(Propagation):
 
     def _last_rows(self, x_a: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         """Shuffled over the processes: a batch's own statistics would tell its rows apart."""
-        x_a, labels = shuffle_rows(x_a, targets.labels, self.generator)
+        same = x_a.dtype, tuple(x_a.shape[1:])
+        held = [rows for (rows,) in self._agreement.agree("the shuffle", same, (len(x_a),))]
+        x_a, labels = shuffle_rows(x_a, targets.labels, self.generator, held)
         return x_a, Targets.unmixed(labels)
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:

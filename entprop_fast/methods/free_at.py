@@ -32,6 +32,7 @@ class FreeAT(Method):
 
     name = "free_at"
     _carried = ("rows", "delta")
+    _agreed = ("replays",)
 
     def __init__(
         self,

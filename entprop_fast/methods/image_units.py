@@ -42,9 +42,13 @@ class ImageUnits:
         if not all(s > 0 for s in std):
             raise ValueError(f"normalization: std={std!r}, expected positive numbers")
         self.channels = max(len(mean), len(std))  # 1: the same for every channel
-        self.input_range = (ends[0], ends[1])
+        self.input_range, self.normalization = (ends[0], ends[1]), normalization
         self._mean, self._std = mean, std
         self._cache: dict[tuple[object, ...], Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without tensors: a copy may be loaded onto another device."""
+        return self.__dict__ | {"_cache": {}}
 
     def check_distance(self, name: str, value: object) -> float:
         """A distance in image units, 0 or more; catches the paper's "alpha = 1", which is 1/255.

@@ -67,7 +67,8 @@ def _of_one_label(
 ) -> Tensor:
     if criterion is None:
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
-    losses: Tensor = criterion(logits, labels)
+    # Copies: one that shifts logits in place (a margin) must not shift the scores, nor the next.
+    losses: Tensor = criterion(logits.clone(), labels.clone())
     if losses.shape != labels.shape:
         raise ValueError(
             f"criterion gave a loss of shape {tuple(losses.shape)}: expected one per sample, "

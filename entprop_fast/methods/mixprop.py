@@ -42,5 +42,5 @@ class MixProp(Propagation):
         mixed, targets = mixup(images, labels, self.mixup, self.generator)
         main = self._main_pass(images, Targets.unmixed(labels), weight=0.5)
         with self._along("aux"):
-            aux_loss = self._learn(mixed, targets, 0.5)
+            aux_loss = self._learn(mixed, targets, 0.5, own=targets.lam is not None)
         return StepResult(main.loss, aux_loss, main.correct, *unselected(main))

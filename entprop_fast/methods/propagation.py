@@ -39,6 +39,18 @@ class MainPass(NamedTuple):
     gradient: Tensor | None
 
 
+class Everywhere(NamedTuple):
+    """What each process holds, by rank, where rows are chosen among those of all.
+
+    Attributes:
+        held: rows of its batch.
+        dealt: how many of the chosen ones it perturbs.
+    """
+
+    held: list[int]
+    dealt: list[int]
+
+
 class Propagation(Method):
     """A main pass, then passes of perturbed rows through the auxiliary norms.
 
@@ -92,20 +104,32 @@ class Propagation(Method):
         correct = (fixed.argmax(dim=1) == targets.labels).sum()
         return MainPass(found.loss.detach().mean(), correct, found.entropy, score, fixed, gradient)
 
-    def _select(self, main: MainPass, m: int) -> tuple[Tensor, Entropies]:
+    @property
+    def _exchanges_rows(self) -> bool:
+        return self.selection == "global"
+
+    def _select(
+        self, main: MainPass, m: int, everywhere: Everywhere | None = None
+    ) -> tuple[Tensor, Entropies]:
         """(4): the m rows of highest score, and the mean entropies of the chosen and the others.
 
-        With ``selection="global"`` the rows are those of all processes, in the order of the ranks.
+        Args:
+            main: the main pass.
+            m: how many.
+            everywhere: with it the rows are those of all processes, in the order of the ranks, and
+                this one's share of the chosen comes back.
         """
         entropy, score = main.entropy, main.score
         if self.score == "random":
             score = reference.random_score(entropy, self.generator)
-        rows = len(score)
-        if self.selection == "global":
-            entropy, score = gather_rows(entropy), gather_rows(score)
-        ranking = select_topk(score, m * (len(score) // rows))
+        if everywhere is None:
+            index = ranking = select_topk(score, m)
+        else:
+            held, dealt = everywhere
+            entropy, score = gather_rows(entropy, held), gather_rows(score, held)
+            ranking = select_topk(score, sum(dealt))
+            index = own_share(ranking, dealt)
         chosen = torch.zeros_like(entropy).index_fill_(0, ranking, 1.0)
-        index = own_share(ranking) if self.selection == "global" else ranking
         self.selected_index = index
         return index, (_mean(entropy, chosen), _mean(entropy, 1 - chosen))
 
@@ -153,9 +177,9 @@ class Propagation(Method):
         with self._along("aux"):
             return self._learn(x_a, targets, self.aux_weight)
 
-    def _learn(self, x: Tensor, targets: Targets, weight: float) -> Tensor:
+    def _learn(self, x: Tensor, targets: Targets, weight: float, *, own: bool = False) -> Tensor:
         """A pass along the current route that the weights learn from; its mean loss."""
-        losses = self._evaluate(self._forward(x, targets.labels), targets).loss
+        losses = self._evaluate(self._forward(x, targets.labels, own=own), targets).loss
         self._objective(losses, weight).backward()
         return losses.detach().mean()
 

@@ -32,10 +32,12 @@ class Targets(NamedTuple):
         lam = self.lam if self.lam is None or self.lam.ndim == 0 else self.lam[index]
         return Targets(self.labels[index], self.labels_b[index], lam)
 
-    def of_all_processes(self) -> "Targets":
-        """The rows of every process; each keeps the lam that it was mixed with."""
-        lam = self.lam if self.lam is None else gather_rows(self.lam.expand(len(self.labels)))
-        return Targets(gather_rows(self.labels), gather_rows(self.labels_b), lam)
+    def of_all_processes(self, held: list[int]) -> "Targets":
+        """The rows of every process, so many each; each keeps the lam that it was mixed with."""
+        lam = self.lam
+        if lam is not None:
+            lam = gather_rows(lam.expand(len(self.labels)), held)
+        return Targets(gather_rows(self.labels, held), gather_rows(self.labels_b, held), lam)
 
 
 def mixup(

@@ -23,5 +23,5 @@ class Vanilla(Method):
 
     def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
         mixed, targets = self._mixed(images, labels)
-        logits = self._forward(mixed, labels)
+        logits = self._forward(mixed, labels, own=targets.lam is not None)
         return self._learn_alone(logits, targets)

@@ -164,7 +164,7 @@ def _entropy(model: nn.Module, images: Tensor) -> list[float]:
     """Entropy (nats) of the deployed network's prediction for each image."""
     model.eval()
     with torch.no_grad():
-        entropy: list[float] = reference.entropy(model(images).float()).tolist()
+        entropy: list[float] = reference.entropy(model(images.clone()).float()).tolist()
     return entropy
 
 

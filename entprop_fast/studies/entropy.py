@@ -59,7 +59,7 @@ class Entropies(Probe):
 
     def _entropy(self, images: Tensor) -> Tensor:
         with evaluating(self.trainer.model), torch.no_grad():
-            return reference.entropy(self.trainer.model(images))
+            return reference.entropy(self.trainer.model(images.clone()))
 
     def seen(self) -> Any:
         """A value for each epoch, by kind."""

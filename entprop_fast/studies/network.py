@@ -31,8 +31,8 @@ def perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> T
         eps: in image units.
     """
     with evaluating(model):
-        x = images.detach().clone().requires_grad_()
-        loss = F.cross_entropy(model(x), labels, reduction="sum")
+        x = images.detach().requires_grad_()
+        loss = F.cross_entropy(model(x.clone()), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
     return (images + eps * gradient.sign()).clamp(0, 1)
 
@@ -50,7 +50,7 @@ def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     hook = linear[-1].register_forward_pre_hook(lambda module, args: read.append(args[0]))
     try:
         with evaluating(model), torch.no_grad():
-            logits: Tensor = model(images)
+            logits: Tensor = model(images.clone())
     finally:
         hook.remove()
     return read[0].flatten(1), logits
@@ -79,5 +79,5 @@ def features_by_layer(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     with contextlib.ExitStack() as hooks, evaluating(model), torch.no_grad():
         for name, child in model.named_children():
             hooks.callback(child.register_forward_hook(keep(name)).remove)
-        model(images)
+        model(images.clone())
     return found

@@ -52,6 +52,24 @@ def test_pgd_is_the_few_lines() -> None:
     assert (made - x).abs().max() <= 0.05 + 1e-12
 
 
+def test_pgd_of_a_model_that_normalises_its_input_in_place() -> None:
+    """FOUND W9, a neighbour: neither refused nor changed by what the model writes."""
+
+    class Normalised(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.in_place, self.linear = in_place, nn.Linear(48, 5).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.linear((x.sub_(0.5) if self.in_place else x - 0.5).flatten(1))
+            return y
+
+    x, labels = torch.rand(6, 3, 4, 4, dtype=torch.float64), torch.arange(6) % 5
+    one, other = (pgd(Normalised(way), x, labels, steps=3) for way in (True, False))
+    assert torch.equal(one, other)
+
+
 def test_pgd_does_not_depend_on_the_batch_and_restores_the_model() -> None:
     model, x, labels = (
         small_network().double(),

@@ -1,0 +1,173 @@
+"""FOUND W9: a model, or a criterion, may write into what it is given; nothing else notices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import create_method
+from entprop_fast.methods import METHODS
+from tests.methods.support import (
+    UNMIXED,
+    assert_equal,
+    batch,
+    dual_network,
+    generator,
+    gradients,
+    make,
+    parameters,
+    statistics,
+)
+
+MEAN = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64).view(3, 1, 1)
+STD = torch.tensor([0.2, 0.25, 0.3], dtype=torch.float64).view(3, 1, 1)
+
+
+def normalise(x: Tensor) -> Tensor:
+    return x.sub_(MEAN).div_(STD)
+
+
+def one_channel(x: Tensor) -> Tensor:
+    x[:, 1] *= 2
+    return x
+
+
+def past_autograd(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        x -= MEAN
+    return x
+
+
+def past_the_version_counter(x: Tensor) -> Tensor:
+    x.data.sub_(MEAN)
+    return x
+
+
+def now_and_then(x: Tensor) -> Tensor:
+    return x.sub_(MEAN) if len(x) < 12 else x - MEAN
+
+
+Change = Callable[[Tensor], Tensor]
+WRITING: dict[str, tuple[Change, Change]] = {  # into its input, and an equal that does not
+    "normalise": (normalise, lambda x: (x - MEAN) / STD),
+    "one channel": (one_channel, lambda x: torch.stack((x[:, 0], 2 * x[:, 1], x[:, 2]), dim=1)),
+    "relu": (lambda x: nn.functional.relu(x, inplace=True), nn.functional.relu),
+    "past autograd": (past_autograd, lambda x: x - MEAN),
+    "past the version counter": (past_the_version_counter, lambda x: x - MEAN),
+    "now and then": (now_and_then, lambda x: x - MEAN),
+}
+
+
+class First(nn.Module):
+    """A change of the images in front of a network."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.change, self.body = change, dual_network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(self.change(x))
+        return y
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in METHODS},
+    **{f"{name}, unmixed": (name, options) for name, options in UNMIXED.items()},
+    "steps": ("entprop", {"k": 0.6, "n": 3}),
+    "accumulating": ("entprop", {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True}),
+    "trades": ("entprop", {"k": 0.6, "n": 2, "attack_loss": "trades", "score": "margin"}),
+    "pasted": ("entprop", {"mixup": 0.0, "cutmix": 1.0}),
+    "attacked in eval mode": ("advprop", {"k": 0.5, "attack_mode": "eval"}),
+    "chosen": ("fast_advprop", {"k": 0.5}),
+}
+
+
+@pytest.mark.parametrize("what", WRITING)
+@pytest.mark.parametrize("case", CASES)
+def test_it_equals_a_model_that_does_not_write(case: str, what: str) -> None:
+    """FOUND W9: every pass of every method, and the images of the caller stay as they are."""
+    name, options = CASES[case]
+    one, other = (
+        make(name, model=First(change), generator=generator(5), **options)
+        for change in WRITING[what]
+    )
+    for step in range(2):
+        images, labels = batch(seed=step)
+        given = images.clone(), labels.clone()
+        found, expected = one(*given), other(images, labels)
+        assert_equal(list(given), [images, labels])
+        close(list(found), list(expected))
+    for read in (parameters, statistics, gradients):
+        close(read(one.model), read(other.model))
+    for attribute in ("selected_index", "perturbed"):
+        close(getattr(one, attribute), getattr(other, attribute))
+
+
+def close(actual: object, expected: object) -> None:
+    if expected is None:
+        assert actual is None
+        return
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("rows", [1, 4])  # B = 1; m = 1
+def test_the_trial_of_a_single_row_leaves_the_images(rows: int) -> None:
+    images, labels = batch(rows)
+    before = images.clone()
+    make(model=First(normalise), mixup=0.0)(images, labels)
+    assert_equal(images, before)
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_what_is_mixed_is_not_copied_once_more(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass owns it, and nothing reads it later."""
+    copied: list[int] = []
+    clone = Tensor.clone
+
+    def counting(self: Tensor, **options: Any) -> Tensor:
+        copied.append(self.ndim)
+        return clone(self, **options)
+
+    method = make(name)
+    method(*batch())
+    monkeypatch.setattr(Tensor, "clone", counting)
+    method(*batch(seed=1))
+    assert 4 not in copied
+
+
+class Margin(nn.Module):
+    """Shifts the true class's logit in place, and counts on labels that are its own."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.in_place = in_place
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        rows = torch.arange(len(labels))
+        target = labels.clone()
+        if self.in_place:
+            logits[rows, target] -= 0.5
+            labels.fill_(0)
+        else:
+            logits = logits - 0.5 * nn.functional.one_hot(labels, logits.shape[1])
+        return nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_criterion_that_writes_into_its_arguments(name: str) -> None:
+    """FOUND W9, a neighbour: scores, predictions and the partners' loss read the same logits."""
+    methods = []
+    for in_place in (True, False):
+        model, criterion = dual_network(), Margin(in_place=in_place)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        options: dict[str, Any] = {"criterion": criterion, "generator": generator(5)}
+        methods.append(create_method(name, model, optimizer, **options))
+    one, other = methods
+    for step in range(2):
+        images, labels = batch(seed=step)
+        given = labels.clone()
+        close(list(one(images, given)), list(other(images, labels)))
+        assert_equal(given, labels)
+    close(parameters(one.model), parameters(other.model))
