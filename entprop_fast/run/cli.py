@@ -122,6 +122,11 @@ def positional(name: str, help_text: str) -> Flag:
     return name, Annotated[str, *marks]
 
 
+def optional_positional(name: str, help_text: str) -> Flag:
+    """A string without a flag that may be left out, empty then; after those that must be given."""
+    return (*positional(name, help_text), "")
+
+
 def positionals(name: str, help_text: str) -> Flag:
     """One string or more without a flag, none of them optional; put it first."""
     marks = (tyro.conf.Positional, tyro.conf.arg(name=name, help=help_text, metavar=name.upper()))

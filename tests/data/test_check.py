@@ -44,8 +44,8 @@ def test_all_sets_of_a_folder(
     assert titles == ["cifar10", "cifar100", "cub", "pets", "cars", "imagenet"]
     assert "500 images, 100 classes, 5 of each" in out
     assert out.count("12 images, 3 classes, 4 of each") == 4
-    assert "width:      24 to 54 pixels" in out
-    assert "modes:      RGB 9, L 5, CMYK 4" in out  # by layouts.MODES over both splits
+    assert "width     24 to 54 pixels" in out
+    assert "modes     RGB 9, L 5, CMYK 4" in out  # by layouts.MODES over both splits
     only = reported(tmp_path, 0, capsys, "--dataset", "cars")
     assert only in out and "cub" not in only
 
@@ -58,8 +58,11 @@ def test_unreadable_files_are_all_named(
     (tmp_path / "images" / "Abyssinian_3.jpg").write_bytes(b"")
     (tmp_path / "images" / "Abyssinian_100.jpg").write_bytes(b"text")
     out = reported(tmp_path, 1, capsys)
-    assert "training image images/Abyssinian_3.jpg cannot be read: it has zero bytes" in out
-    assert "test image images/Abyssinian_100.jpg cannot be read: it is no image" in out
+    assert (
+        "training images that cannot be read: 1, it has zero bytes (images/Abyssinian_3.jpg)" in out
+    )
+    assert "test images that cannot be read: 1, it is no image" in out
+    assert "(images/Abyssinian_100.jpg)" in out
 
 
 def test_archives_are_summed(
@@ -71,7 +74,7 @@ def test_archives_are_summed(
     published = OfficialFile(archive.name, 12, hashlib.md5(b"as published").hexdigest())
     cub = replace(SOURCES["cub"], counts=(12, 6, 3), files=(published,))
     monkeypatch.setitem(SOURCES, "cub", cub)
-    assert "CUB_200_2011.tgz: as published" in reported(tmp_path, 0, capsys)
+    assert "CUB_200_2011.tgz  as published" in reported(tmp_path, 0, capsys)
     archive.write_bytes(b"As published")
     assert f"{archive} is not the published" in reported(tmp_path, 1, capsys)
 
@@ -83,7 +86,7 @@ def test_other_counts_than_the_official_ones(tmp_path: Path, capsys: Capture) ->
 
 
 def test_a_plain_folder_is_no_imagenet(tmp_path: Path, capsys: Capture) -> None:
-    assert reported(layouts.folder(tmp_path), 0, capsys).startswith("folder, in ")
+    assert reported(layouts.folder(tmp_path), 0, capsys).startswith(f"folder:{tmp_path}\n")
 
 
 def test_a_damaged_list_is_a_problem(tmp_path: Path, capsys: Capture) -> None:
