@@ -14,15 +14,9 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 def without_split(path: Path) -> str:
     """What to do with a folder that has neither ``train/`` nor ``train.txt``; empty: no idea."""
+    if renamed := renames(path):
+        return renamed
     folders = class_folders_in(path, LeftOut(), path.name)
-    renamed = [
-        f"{name}/ to {usual}/"
-        for usual, others in (("train", _TRAIN), ("test", _TEST))
-        for name in folders
-        if name.casefold() in (usual, *others)
-    ]
-    if renamed:
-        return f"rename {', '.join(renamed)}"
     for name in folders:
         if any((path / name / one).exists() for one in ("train", "train.txt")):
             return f"{name}/ in it has: folder:{path / name}"
@@ -38,6 +32,18 @@ def without_split(path: Path) -> str:
     if archives := [one.name for one in path.iterdir() if one.suffix.lower() in _ARCHIVES]:
         return f"unpack {_some(sorted(archives))}"
     return ""
+
+
+def renames(path: Path) -> str:
+    """Which folders are called otherwise than ``train`` and ``test``; empty: none."""
+    folders = class_folders_in(path, LeftOut(), path.name)
+    renamed = [
+        f"{name}/ to {usual}/"
+        for usual, others in (("train", _TRAIN), ("test", _TEST))
+        for name in folders
+        if name != usual and name.casefold() in (usual, *others)
+    ]
+    return f"rename {', '.join(renamed)}" if renamed else ""
 
 
 def without_test(path: Path) -> str:

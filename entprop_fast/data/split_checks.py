@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entprop_fast.data import lists
+from entprop_fast.data.layout_hints import renames
 from entprop_fast.data.lists import Splits
 from entprop_fast.data.members import inside
 from entprop_fast.data.same_files import TEST, TRAINING, Line, ListedFiles
@@ -100,7 +101,8 @@ def _labels(source: Path, splits: Splits, *, test_only: bool) -> Iterator[str]:
         yield f"{source} has {classes} classes, at least 2 are needed{_within(splits)}"
     for what, listed in ((TRAINING, splits.train), (TEST, splits.test)):
         if not listed and not (test_only and what == TRAINING):
-            yield f"{source} lists no {what} images"
+            hint = renames(source) if what == TRAINING and source.is_dir() else ""
+            yield f"{source} lists no {what} images{hint and ': '}{hint}"
         strange = [
             f"{file} has label {label}" for file, label in listed if not 0 <= label < classes
         ]
