@@ -104,6 +104,16 @@ def optional_flag(name: str, value_type: type, help_text: str) -> Flag:
     return name, Annotated[value_type | None, *settings], None
 
 
+def recipe_flag() -> Flag:
+    """``--recipe``, as every command that trains has it."""
+    return optional_flag(
+        "recipe",
+        str,
+        "a recipe, or a path to a .toml; when left out the data set's own, folder for images of "
+        "your own, finetune for those with --weights, digits without --dataset",
+    )
+
+
 def several(name: str, value_type: type, help_text: str) -> Flag:
     """A flag with one value or more, None when it is not given."""
     settings = tyro.conf.arg(help=help_text, help_behavior_hint="")

@@ -282,7 +282,7 @@ def test_a_class_without_test_images_is_said(tmp_path: Path) -> None:
     _, said = loaded(path)
     assert said == [f"data set 'folder:{path}': no test image of 1 of 3 classes: class 2"]
     (path / "test" / "class 1").rename(path / "test" / "Class 1")
-    with pytest.raises(ValueError, match="'Class 1', which no training .* nearest: 'class"):
+    with pytest.raises(ValueError, match=r"'Class 1', which no training .* nearest: 'class"):
         loaded(path)
 
 
