@@ -8,7 +8,7 @@ from pathlib import Path
 
 from entprop_fast import names
 from entprop_fast.methods import METHODS
-from entprop_fast.run import cli, recipe
+from entprop_fast.run import announce, cli, usual
 from entprop_fast.run.comparison import results, tables, variants
 from entprop_fast.run.comparison.conduct import conduct, document, source_of, table_of
 from entprop_fast.run.comparison.plan import resolve_runs
@@ -32,7 +32,7 @@ _Flags = cli.flag_class(
     cli.optional_flag("baseline", str, "the row that others are compared with, the first one"),
     cli.optional_flag("jobs", int, "runs at a time, one a core or GPU when left out"),
     cli.optional_flag("out", str, "folder, runs/compare-<dataset>-<arch> when left out"),
-    cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.recipe_flag(),
     *(flag for flag in cli.optional_flags(Config) if flag[0] not in _OWN_FLAGS),
     *cli.optional_flags(MethodOptions),
     cli.switch("overwrite", "run everything anew, in place of what the folder holds"),
@@ -55,7 +55,6 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
     flags = vars(
         cli.parse(_Flags, args, prog="entprop_fast.compare", description=_DESCRIPTION)
     ).copy()
-    source = flags.pop("recipe") or recipe.DEFAULT_RECIPE
     seeds, budget = flags.pop("seeds") or _SEEDS, flags.pop("budget") or "epochs"
     jobs, overwrite, out = flags.pop("jobs"), flags.pop("overwrite"), flags.pop("out")
     with bad_input():
@@ -65,10 +64,16 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
             raise names.unknown("baseline", baseline, [row.name for row in rows])
         if flags["threads"] is None:
             flags["threads"] = 1
+        source, flags = usual.follow_data(flags.pop("recipe"), flags)
         runs = resolve_runs(source, rows, seeds, flags, out=out, budget=budget)
         first = runs[0].config
         devices = places(first.device, jobs, first.threads or 1)
     reporter = Reporter()
+    reporter.say(announce.settings(source, first))
+    for run in runs[: len(rows)]:
+        reporter.say(f"{run.variant}: {announce.method(run.config)}")
+    for line in announce.warnings(run.config for run in runs):
+        reporter.say(line)
     summaries, failures = conduct(runs, devices, reporter, overwrite=overwrite)
     table = table_of(runs, summaries, failures, baseline)
     settings = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from entprop_fast import names
-from entprop_fast.run import cli
+from entprop_fast.run import announce, cli, recipe, usual
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
@@ -31,7 +31,7 @@ _Flags = cli.flag_class(
     cli.optional_flag("train_size", int, "training images, 200 when left out"),
     cli.optional_flag("epochs", int, "of every run, the recipe's when left out"),
     *cli.optional_flags(Config, "data_dir", "corruptions", "device"),
-    cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.recipe_flag(),
     cli.optional_flag("dataset", str, "the recipe's when left out"),
     cli.several("archs", str, "architectures that the study score compares, three when left out"),
     cli.optional_flag("workers", int, "processes, one for each core when left out"),
@@ -49,11 +49,14 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
     with bad_input():
         if flags.name not in STUDIES:
             raise names.unknown("study", flags.name, STUDIES)
-    study, options = STUDIES[flags.name], _options(flags)
+        study, options = STUDIES[flags.name], _options(flags)
+        lines = _announced(options)
     folder = RunFolder(options.out)
     folder.claim()
     reporter = Reporter()
     reporter.say(f"{study.name}: {study.help}")
+    for line in lines:
+        reporter.say(line)
     try:
         result = study.run(options, reporter)
         write(result, study, options)
@@ -64,16 +67,24 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
     reporter.say(f"table.md, table.json and picture.png in {options.out}")
 
 
+def _announced(options: Options) -> list[str]:
+    """The first lines: of the settings that the study varies."""
+    config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
+    return announce.announce(options.recipe, config)
+
+
 def _options(flags: object) -> Options:
     given = vars(flags).copy()
     out, quick = given["out"] or f"runs/study-{given['name']}", given["quick"]
     options = Options(out=Path(out))
     if quick:
         options = replace(options, epochs=QUICK_EPOCHS)
-    taken = ("seeds", "train_size", "epochs", "device", "data_dir", "recipe", "archs", "workers")
+    taken = ("seeds", "train_size", "epochs", "device", "data_dir", "archs", "workers")
     chosen = {name: given[name] for name in taken if given[name] is not None}
     over = {name: given[name] for name in ("dataset", "corruptions") if given[name] is not None}
-    options = replace(options, **chosen, overrides=over)
+    source, followed = usual.follow_data(given["recipe"], over | {"data_dir": given["data_dir"]})
+    over = {name: value for name, value in followed.items() if name != "data_dir"}
+    options = replace(options, **chosen, recipe=str(source), overrides=over)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")
     if options.archs is not None and given["name"] != score.STUDY.name:

@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from entprop_fast.engine import train
-from entprop_fast.run import cli, recipe, run_folder
+from entprop_fast.run import announce, cli, recipe, run_folder, usual
 from entprop_fast.run.config import Config, MethodOptions
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
@@ -18,7 +19,7 @@ from entprop_fast.run.signals import StopSignals
 
 _Flags = cli.flag_class(
     "TrainFlags",
-    cli.optional_flag("recipe", str, "digits (the default), another recipe, or a path to a .toml"),
+    cli.recipe_flag(),
     *cli.optional_flags(Config),
     *cli.optional_flags(MethodOptions),
     cli.switch("resume", "continue the run in the run folder, with its own settings, or start it"),
@@ -43,18 +44,24 @@ def _train(args: Sequence[str] | None, signals: StopSignals) -> None:
     resume, overwrite = flags.pop("resume"), flags.pop("overwrite")
     chosen = flags.pop("recipe")
     with bad_input():
-        config = recipe.resolve(chosen or _default_recipe(flags["out"], resume), **flags)
+        source, settings = _followed(chosen, flags, resume)
+        config = recipe.resolve(source, **settings)
     reporter = Reporter()
     reporter.say(f"{config.method} of {config.arch} on {config.dataset}, into {config.folder}")
+    for line in announce.announce(source, config):
+        reporter.say(line)
     summary = train(config, resume=resume, overwrite=overwrite, reporter=reporter, signals=signals)
     _print(summary, reporter)
 
 
-def _default_recipe(out: str | None, resume: bool) -> str | Path:
-    """A run that is continued brings its own settings."""
-    if resume and out is not None and (Path(out) / run_folder.CONFIG).is_file():
-        return Path(out) / run_folder.CONFIG
-    return recipe.DEFAULT_RECIPE
+def _followed(
+    chosen: str | None, flags: dict[str, Any], resume: bool
+) -> tuple[str | Path, dict[str, Any]]:
+    """The recipe and the settings over it; a run that is continued brings its own."""
+    out = flags["out"]
+    if resume and not chosen and out is not None and (Path(out) / run_folder.CONFIG).is_file():
+        return Path(out) / run_folder.CONFIG, flags
+    return usual.follow_data(chosen, flags)
 
 
 def _print(summary: Summary, reporter: Reporter) -> None:

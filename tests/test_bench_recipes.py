@@ -11,7 +11,7 @@ import torch
 from bench import report, rows
 from bench.recipes import cases, table
 from bench.recipes.cases import Case, case_of, stepper
-from entprop_fast.run.recipe import recipe_names, resolve
+from entprop_fast.run.recipe import data_set_recipes, resolve
 from entprop_fast.run.trainer import Trainer
 
 WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
@@ -19,7 +19,7 @@ WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_recipe_is_measured_as_it_is_shipped(device: str) -> None:
-    for name in recipe_names():
+    for name in data_set_recipes():
         case, own = case_of(name, device), resolve(name)
         same = ("arch", "method", "options", "epochs", "amp", "normalize", "image_size")
         for setting in same:

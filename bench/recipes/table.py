@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench import rows
 from bench.recipes.cases import ROUNDS, STEPS, Case
 from bench.rows import Row
-from entprop_fast.run.recipe import recipe_names
+from entprop_fast.run.recipe import data_set_recipes
 
 DEVICES = ("cpu", "cuda")
 PART = "recipes"  # of the page
@@ -45,7 +45,7 @@ def row_of(case: Case, seconds: float) -> Row:
 
 def is_whole() -> bool:
     """Whether every recipe was measured; a part does not replace the committed rows."""
-    return {row["recipe"] for row in MEASURED} == set(recipe_names())
+    return {row["recipe"] for row in MEASURED} == set(data_set_recipes())
 
 
 def lines_of(found: list[Row]) -> list[str]:

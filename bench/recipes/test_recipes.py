@@ -6,12 +6,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.recipes.cases import ROUNDS, STEPS, WARM_UP, Case, case_of, stepper
 from bench.recipes.table import MEASURED, row_of
-from entprop_fast.run.recipe import recipe_names
+from entprop_fast.run.recipe import data_set_recipes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("case", [case_of(name, DEVICE) for name in recipe_names()], ids=str)
+@pytest.mark.parametrize("case", [case_of(name, DEVICE) for name in data_set_recipes()], ids=str)
 def test_step(case: Case, benchmark: BenchmarkFixture) -> None:
     benchmark.pedantic(  # type: ignore[no-untyped-call]
         stepper(case), rounds=ROUNDS, warmup_rounds=WARM_UP[DEVICE]

@@ -1,32 +1,47 @@
-"""``python -m entprop_fast.data check DIR``: what is there, and what would stop a run."""
+"""``python -m entprop_fast.data check DATASET``: what is there, and what would spoil a run."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
 
 from entprop_fast import names
-from entprop_fast.data.check import KNOWN, Report, check
+from entprop_fast.data.check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.run import cli
+from entprop_fast.run.config import Config
 from entprop_fast.run.errors import RunFailed, bad_input
+from entprop_fast.run.progress import Reporter
 from entprop_fast.run.signals import StopSignals
 
 COMMANDS = ("check",)
 SHOWN = 20  # problems of a data set that are printed; it counts the others
+USAGE = "python -m entprop_fast.data check folder:birds, cub --data-dir DIR, or DIR: all within"
+
+_SECONDS = 10  # between two lines in a log
 
 _Flags = cli.flag_class(
     "DataFlags",
-    cli.positional("command", "check: read everything and report it"),
-    cli.positional("folder", "the folder that --data-dir would name"),
-    cli.optional_flag("dataset", str, f"one of {', '.join(KNOWN)}; all that are found otherwise"),
+    cli.optional_positional("command", "check: read everything and report it"),
+    cli.optional_positional(
+        "target", "a data set as train --dataset takes it, or a folder of some, all of which count"
+    ),
+    cli.optional_flag("dataset", str, f"of a folder: one of {', '.join(KNOWN)}; or the data set"),
+    *cli.optional_flags(Config, "data_dir"),
 )
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code.
 
-    0 if all is well, 1 if a run would stop or leave something out, 2 for bad usage.
+    0 if all is well, 1 if a run would stop, leave something out or end in a wrong accuracy, 2 for
+    bad usage.
     """
     return cli.run_command(lambda signals: _main(args, signals))
 
@@ -36,25 +51,75 @@ def _main(args: Sequence[str] | None, signals: StopSignals) -> None:
         _Flags,
         args,
         prog="entprop_fast.data",
-        description="Look at data sets before training: counts, classes, sizes, unreadable files.",
+        description="Look at data sets before training: counts, classes, sizes, unreadable files, "
+        "images that are there twice.",
     )
+    reporter = Reporter()
     with bad_input():
+        if not flags.command:
+            raise ValueError(f"no command: {USAGE}")
         if flags.command not in COMMANDS:
             raise names.unknown("command", flags.command, COMMANDS)
-        reports = check(Path(flags.folder), flags.dataset)
+        reports = _reports(flags, _Watched(reporter))
     for report in reports:
-        print(_text(report))
+        reporter.say(report.title)
+        _print(report, reporter)
     if wrong := sum(len(report.problems) for report in reports):
         raise RunFailed(f"{wrong} {'problem' if wrong == 1 else 'problems'}; see above")
 
 
-def _text(report: Report) -> str:
-    lines = [f"{report.name}, in {report.where}"]
-    lines += [f"  {what + ':':<11} {text}" for what, text in report.facts]
-    lines += [f"  problem:    {text}" for text in report.problems[:SHOWN]]
+def _reports(flags: Any, watch: _Watched) -> list[Report]:
+    data_dir = None if flags.data_dir is None else Path(flags.data_dir)
+    target = flags.target or flags.dataset
+    if not target and data_dir is None:
+        raise ValueError(f"no data set: {USAGE}")
+    if target and is_data_set(target):
+        if flags.target and flags.dataset:
+            raise ValueError(f"{flags.target} is a data set: --dataset {flags.dataset} is a second")
+        if data_dir is not None and not data_dir.is_dir():
+            raise FileNotFoundError(f"--data-dir {data_dir}: there is no such folder")
+        return [check_one(target, data_dir, watch)]
+    if flags.target and data_dir is not None:
+        raise names.unknown("dataset", flags.target, KNOWN)
+    return check(data_dir or Path(flags.target), flags.dataset, watch)
+
+
+class _Watched:
+    """Shows how much is read: a bar on a terminal, a line now and then in a log."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def __call__(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+        """Pass the items on."""
+        console, told = self.reporter.console, time.monotonic()
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"reading {total:,} {what}", total=total)
+            for number, item in enumerate(items, start=1):
+                bar.advance(task)
+                if not console.is_terminal and time.monotonic() - told > _SECONDS:
+                    told = time.monotonic()
+                    self.reporter.say(f"{number:,} of {total:,} {what} read")
+                yield item
+
+
+def _print(report: Report, reporter: Reporter) -> None:
+    """A table where there is a window to fold long names in, else a line for each row."""
+    rows = [*report.facts, *(("note", text) for text in report.notes)]
+    rows += [("problem", text) for text in report.problems[:SHOWN]]
     if len(report.problems) > SHOWN:
-        lines.append(f"  and {len(report.problems) - SHOWN} problems more")
-    return "\n".join(lines)
+        rows.append(("", f"and {len(report.problems) - SHOWN:,} problems more"))
+    if reporter.console.is_terminal:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column()
+        table.add_column(overflow="fold")
+        for what, text in rows:
+            table.add_row(f"  {escape(what)}", escape(text))
+        reporter.console.print(table, highlight=False)
+        return
+    wide = max(len(what) for what, _ in rows)
+    for what, text in rows:
+        reporter.say(f"  {what:<{wide}}  {text}")
 
 
 if __name__ == "__main__":

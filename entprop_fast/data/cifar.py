@@ -17,7 +17,8 @@ from entprop_fast.data.members import read_archive, read_folder
 from entprop_fast.data.official import SOURCES, check_archive, missing
 from entprop_fast.data.subset import stratified_subset
 
-PIXELS = 3 * 32 * 32
+SIDE = 32  # pixels
+PIXELS = 3 * SIDE * SIDE
 
 Bytes = NDArray[np.uint8]
 Split = tuple[Bytes, Bytes]  # images [N, 3, 32, 32], labels [N]

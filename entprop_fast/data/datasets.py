@@ -15,8 +15,10 @@ from entprop_fast.data.cifar import load_cifar
 from entprop_fast.data.digits import load_digits
 from entprop_fast.data.image_data import ImageData
 from entprop_fast.data.image_files import IMAGE_SIZE, FileList, ImageFiles
-from entprop_fast.data.lists import Listed, Splits, check_splits
+from entprop_fast.data.layout_hints import without_split
+from entprop_fast.data.lists import Listed, Splits
 from entprop_fast.data.official import SOURCES, missing
+from entprop_fast.data.split_checks import check_splits, empty_classes
 from entprop_fast.data.subset import stratified_subset
 from entprop_fast.data.verify import summary, unreadable
 from entprop_fast.names import unknown
@@ -117,6 +119,8 @@ def load(
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size = {image_size} must be at least 1")
     splits = find_splits(name, folder, test_only=test_only)
+    for note in splits.notes:
+        _tell(f"data set {name!r}: {note}", say)
     _compare_counts(name, splits, say)
     if train_size is not None:
         splits = _fewer(name, splits, train_size, seed)
@@ -130,19 +134,30 @@ def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) ->
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
+    source, found = locate_splits(name, data_dir)
+    return check_splits(source, found, test_only=test_only)
+
+
+def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
+    """The lists of a data set of files as they are, and where they come from.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or its lists cannot be read.
+    """
     if name.startswith(FOLDER):
         path = _folder_path(name, data_dir)
-        found = folders.folder(path)
+        found = folders.folder(path) if path.is_dir() else None
         if found is None:
+            hint = without_split(path) if path.is_dir() else "there is no such folder"
             raise FileNotFoundError(
-                f"data set {name!r}: {path} has neither train/ nor train.txt; docs/data.md shows "
-                "both forms"
+                f"data set {name!r}: {path} has neither train/ nor train.txt; "
+                f"{hint or 'docs/data.md shows both forms'}"
             )
-        return check_splits(path, found, test_only=test_only)
+        return path, found
     found = None if data_dir is None else FILES[name](data_dir)
     if found is None:
         raise missing(name, data_dir)
-    return check_splits(found.root, found, test_only=test_only)
+    return found.root, found
 
 
 def _folder_path(name: str, data_dir: Path | None) -> Path:
@@ -157,6 +172,8 @@ def _folder_path(name: str, data_dir: Path | None) -> Path:
 def _fewer(name: str, splits: Splits, train_size: int, seed: int) -> Splits:
     labels = np.array([label for _, label in splits.train])
     kept = stratified_subset(name, labels, train_size, seed)
+    if empty := empty_classes(labels[kept], splits.class_names):
+        raise ValueError(f"data set {name!r}: train_size = {train_size} leaves {empty}")
     return replace(splits, train=[splits.train[row] for row in kept])
 
 
@@ -185,6 +202,8 @@ def _without_unreadable(data: ImageFiles, say: Say | None) -> ImageFiles:
     kept = [row for row in range(data.num_train) if row not in skipped]
     if not kept:
         raise ValueError(f"data set {data.name!r}: no training image can be read")
+    if empty := empty_classes(data.train.labels[kept].numpy(), data.class_names):
+        raise ValueError(f"data set {data.name!r}, unreadable files left out: {empty}")
     return replace(data, train=data.train.kept(kept), skipped=tuple(skipped.values()))
 
 

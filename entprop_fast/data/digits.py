@@ -9,6 +9,8 @@ from entprop_fast.data.image_data import ImageData
 from entprop_fast.data.subset import check_train_size, stratified_order
 from entprop_fast.optional import needs
 
+SIDE = 8  # pixels
+
 _TEST_IMAGES = 500
 
 

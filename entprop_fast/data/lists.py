@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entprop_fast.data.members import inside
-
 Listed = list[tuple[str, int]]  # file within the root, label
+
+CLASS_DEPTH = 3  # parts of a path: split, class, file
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set's own files say is in it; nothing of the images has been read yet."""
+    """What a data set's own files say is in it; nothing of the images has been read yet.
+
+    Attributes:
+        root: the folder that files are named from.
+        train: training images.
+        test: test images.
+        class_names: of each label.
+        left_out: what lies among them and is not taken, a text for each kind.
+        notes: what one would want to know before training, left out files among it.
+    """
 
     root: Path
     train: Listed
     test: Listed
     class_names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not empty, stripped, and their numbers from 1.
+
+    Raises:
+        ValueError: there is no such file, or it is no UTF-8 text.
+    """
+    for number, line in enumerate(_text(path).splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]:
@@ -32,15 +54,17 @@ def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]
     Raises:
         ValueError: (while iterating) a line has fewer; the message names it.
     """
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        found = (
-            line.strip().split(None, count - 1) if last else line.strip().rsplit(None, count - 1)
-        )
-        if len(found) < count:
-            raise ValueError(f"{path}, line {number}: {line.strip()!r} has no {count} fields")
-        yield found
+    for number, line in lines(path):
+        if not line.startswith("#"):
+            yield split_line(path, number, line, count, last=last)
+
+
+def split_line(path: Path, number: int, line: str, count: int, *, last: bool = False) -> list[str]:
+    """The fields of one line, see `fields`."""
+    found = line.split(None, count - 1) if last else line.rsplit(None, count - 1)
+    if len(found) < count:
+        raise ValueError(f"{path}, line {number}: {line!r} has no {count} fields")
+    return found
 
 
 def number(path: Path, text: str) -> int:
@@ -51,44 +75,10 @@ def number(path: Path, text: str) -> int:
         raise ValueError(f"{path}: {text!r} is no whole number") from None
 
 
-def check_splits(source: Path, splits: Splits, *, test_only: bool = False) -> Splits:
-    """The same, once it is known to be usable.
-
-    Raises:
-        ValueError: no test images, or no training images unless ``test_only``; fewer than two
-            classes; a label that is none of them; a file that lies outside of the root or is
-            listed twice.
-    """
-    classes = len(splits.class_names)
-    if classes < 2:
-        raise ValueError(f"{source} has {classes} classes, at least 2 are needed")
-    for what, listed in (("training", splits.train), ("test", splits.test)):
-        if not listed and not (test_only and what == "training"):
-            raise ValueError(f"{source} lists no {what} images")
-        for file, label in listed:
-            if not 0 <= label < classes:
-                raise ValueError(
-                    f"{source}: {what} image {file} has label {label}, the {classes} classes are "
-                    f"0 to {classes - 1}"
-                )
-            if not inside(file):
-                raise ValueError(f"{source}: {what} image {file!r} lies outside of {splits.root}")
-    _check_once(source, (file for file, _ in [*splits.train, *splits.test]))
-    return splits
-
-
 def first_folder(data_dir: Path, names: Sequence[str], holds: str) -> Path | None:
     """The first of ``data_dir/name`` (``.``: itself) that holds that file or folder."""
     folders = (data_dir / name for name in names)
     return next((folder for folder in folders if (folder / holds).exists()), None)
-
-
-def _check_once(source: Path, files: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for file in files:
-        if file in seen:
-            raise ValueError(f"{source} lists {file} twice")
-        seen.add(file)
 
 
 def _text(path: Path) -> str:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.image_files import FileList, TransformedFiles
+from entprop_fast.data.leftovers import LeftOut, class_folders_in, is_image
 from entprop_fast.data.prefetch import read_batches
 from entprop_fast.data.transforms import evaluation_transform
 from entprop_fast.evaluation.imagenet_classes import IMAGENET_A, IMAGENET_R
 from entprop_fast.optional import import_torchvision
 
-_SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
 _IMAGENET_CLASSES = 1000
 
 # Title, the folder's usual names, and the classes among ImageNet's 1000 (None: all of them).
@@ -104,14 +104,16 @@ def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
         raise FileNotFoundError(f"{root}: there is no such folder")
     numbers = {name: number for number, name in enumerate(class_names)}
     files, labels = [], []
-    for folder in sorted(one for one in root.iterdir() if one.is_dir()):
-        if folder.name not in numbers:
+    for folder in class_folders_in(root, LeftOut(), root.name):
+        if folder not in numbers:
             known = ", ".join(class_names[:3])
-            raise ValueError(f"{folder} is none of the {len(numbers)} classes ({known}, ...)")
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in _SUFFIXES:
-                files.append(f"{folder.name}/{path.name}")
-                labels.append(numbers[folder.name])
+            raise ValueError(
+                f"{root / folder} is none of the {len(numbers)} classes ({known}, ...)"
+            )
+        for path in sorted((root / folder).iterdir()):
+            if is_image(path.name):
+                files.append(f"{folder}/{path.name}")
+                labels.append(numbers[folder])
     if not files:
         raise ValueError(f"{root} holds no image in a class folder")
     return FileList(root, files, labels)

@@ -11,7 +11,7 @@ from entprop_fast.data_parallel import Alone
 from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.cutmix import CutMix
-from entprop_fast.methods.entprop import EntProp
+from entprop_fast.methods.entprop import EntProp, default_eps
 from entprop_fast.methods.entprop_pipelined import EntPropPipelined
 from entprop_fast.methods.fast_advprop import FastAdvProp
 from entprop_fast.methods.free_at import FreeAT
@@ -50,6 +50,7 @@ __all__ = [
     "StepResult",
     "Vanilla",
     "create_method",
+    "default_eps",
     "method_options",
     "needs_dual_norms",
 ]

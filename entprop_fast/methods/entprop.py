@@ -17,6 +17,11 @@ from entprop_fast.methods.propagation import Everywhere, MainPass
 from entprop_fast.methods.targets import Targets
 
 
+def default_eps(n: int, alpha: float) -> float:
+    """The radius of `n` auxiliary passes that step by `alpha` (UAI 2024, section 5.1)."""
+    return alpha if n == 1 else (n + 1) * alpha
+
+
 class EntProp(HighEntropy):
     """MixUp through the main norms; the rows of highest entropy, perturbed, through the auxiliary.
 
@@ -88,8 +93,8 @@ class EntProp(HighEntropy):
             **options,
         )
         self.n = check_count("n", n)
-        if eps is None and n > 1:
-            self.eps = (n + 1) * self.alpha
+        if eps is None:
+            self.eps = default_eps(n, self.alpha)
         self.equalize = self._sums = check_flag("equalize", equalize)
         check_choice("accumulate", accumulate, ("last", "all"))
         check_choice("aux_stats", aux_stats, ("last", "every"))

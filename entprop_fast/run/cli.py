@@ -104,6 +104,16 @@ def optional_flag(name: str, value_type: type, help_text: str) -> Flag:
     return name, Annotated[value_type | None, *settings], None
 
 
+def recipe_flag() -> Flag:
+    """``--recipe``, as every command that trains has it."""
+    return optional_flag(
+        "recipe",
+        str,
+        "a recipe, or a path to a .toml; when left out the data set's own, folder for images of "
+        "your own, finetune for those with --weights, digits without --dataset",
+    )
+
+
 def several(name: str, value_type: type, help_text: str) -> Flag:
     """A flag with one value or more, None when it is not given."""
     settings = tyro.conf.arg(help=help_text, help_behavior_hint="")
@@ -120,6 +130,11 @@ def positional(name: str, help_text: str) -> Flag:
     """A string that must be given, without a flag; put it first."""
     marks = (tyro.conf.Positional, tyro.conf.arg(help=help_text, metavar=name.upper()))
     return name, Annotated[str, *marks]
+
+
+def optional_positional(name: str, help_text: str) -> Flag:
+    """A string without a flag that may be left out, empty then; after those that must be given."""
+    return (*positional(name, help_text), "")
 
 
 def positionals(name: str, help_text: str) -> Flag:

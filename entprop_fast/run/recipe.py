@@ -61,7 +61,8 @@ def resolve(recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | None) -> C
     if method not in METHODS:
         raise names.unknown("method", method, METHODS)
     if missing := [name for name in _REQUIRED if name not in settings]:
-        raise ValueError(f"recipe {str(recipe)!r} lacks {', '.join(missing)}")
+        hint = "; --dataset folder:PATH names images of your own" if "dataset" in missing else ""
+        raise ValueError(f"recipe {str(recipe)!r} lacks {', '.join(missing)}{hint}")
     options = tables.get(method, {}) | {name: given[name] for name in given if name in OPTION_NAMES}
     return Config(**typed(settings, Config), options=_complete(method, options))
 
@@ -72,6 +73,11 @@ def recipe_names() -> list[str]:
     return sorted(
         one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml")
     )
+
+
+def data_set_recipes() -> list[str]:
+    """The built-in recipes of a data set; the others are for images of one's own."""
+    return [name for name in recipe_names() if "dataset" in read_recipe(name)]
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from entprop_fast import checkpoint, metrics
 from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
-from entprop_fast.run import criteria, recipe, signatures
+from entprop_fast.run import announce, criteria, recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.device import resolve_amp, resolve_device
@@ -188,8 +188,14 @@ class Trainer:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
         started = time.monotonic()
         with bad_input():
-            self._train_batch(*next(self.loader.epoch(0)))
+            batch = next(self.loader.epoch(0))
+            read = time.monotonic()
+            self._train_batch(*batch)
         self.train_seconds = time.monotonic() - started
+        # A GPU has only been given its first step, and captures the second.
+        steps = self.config.epochs * len(self.loader) if self.device.type == "cpu" else 0
+        if text := announce.estimate(steps, time.monotonic() - read):
+            self.reporter.say(text)
         folder.begin(recipe.to_toml(self.config), fresh=True)
 
     def _run_epoch(self, folder: RunFolder, signals: StopSignals) -> None:

@@ -95,13 +95,15 @@ def test_a_test_class_that_training_lacks(sets: Path) -> None:
         strange.rmdir()
 
 
-def test_a_folder_that_is_no_class(sets: Path) -> None:
-    stray = sets / "classes" / "train" / ".cache"
+def test_a_folder_without_an_image_is_no_class(sets: Path) -> None:
+    stray = sets / "classes" / "train" / "cat"
     stray.mkdir()
+    (stray / "1.heic").touch()
     try:
-        with pytest.raises(ValueError, match=r"no valid file for the classes \.cache"):
+        with pytest.raises(ValueError, match=r"cat is a class folder without .*1 x \.heic"):
             find_splits("folder:classes", sets)
     finally:
+        (stray / "1.heic").unlink()
         stray.rmdir()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from entprop_fast.methods import METHODS, method_options
 from entprop_fast.run.config import OPTION_NAMES, differences, number
-from entprop_fast.run.recipe import recipe_names, resolve, to_toml
+from entprop_fast.run.recipe import data_set_recipes, recipe_names, resolve, to_toml
 
 # Options that the trainer sets itself, from its own settings or from the data.
 SET_BY_THE_TRAINER = {"amp", "capture", "generator"}
@@ -42,7 +42,8 @@ def test_every_option_of_a_method_has_a_flag(method: str) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_runs_config_file_is_a_recipe_of_the_same_run(name: str, tmp_path: Path) -> None:
-    config = resolve(name, seed=3, eps="4/255", train_size=50, out="somewhere")
+    over = {} if name in data_set_recipes() else {"dataset": "folder:birds"}
+    config = resolve(name, seed=3, eps="4/255", train_size=50, out="somewhere", **over)
     path = tmp_path / "config.toml"
     path.write_text(to_toml(config))
     assert resolve(path) == config
