@@ -14,7 +14,7 @@ from bench.step import batches
 from bench.step import table as step_table
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import against, method_rows, statement
-from entprop_fast.run.comparison.statistics import CONFIDENCE, paired
+from entprop_fast.run.comparison.statistics import CONFIDENCE, UNCLEAR, corrected, paired
 from entprop_fast.run.comparison.tables import legend, markdown_table
 from entprop_fast.run.pictures import draw_heat_map
 
@@ -69,7 +69,8 @@ def _random_sentence(runs: Runs) -> str:
     )
     gain = paired(by_entropy, at_random)
     assert gain is not None and gain.low is not None and gain.high is not None
-    verdict = "no clear difference" if gain.low <= 0 <= gain.high else "a clear difference"
+    clear = corrected({"": gain})[""].significant
+    verdict = "a clear difference" if clear else UNCLEAR
     return (
         f"Against choosing the rows at random, choosing them by entropy scores {gain.mean:+.1f} "
         f"({100 * CONFIDENCE:.0f} % interval {gain.low:+.1f} to {gain.high:+.1f}) here: {verdict}."

@@ -16,6 +16,7 @@ from entprop_fast import checkpoint, data
 from entprop_fast.evaluation import Evaluation, EvaluationOptions, evaluate_model, report
 from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.folders import NATURAL
+from entprop_fast.evaluation.terminal import terminal_tables
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
@@ -121,7 +122,7 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
         one = evaluations[0]
         kinds = one.corruptions | one.extra
         reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
-    reporter.console.print(*report.terminal_tables(evaluations), sep="\n")
+    reporter.console.print(*terminal_tables(evaluations), sep="\n")
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
         reporter.say(NO_DEFENCE)
     if out is not None:

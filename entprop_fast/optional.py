@@ -36,8 +36,10 @@ def needs(module: str, *, extra: str, purpose: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
+        # Left to itself, pip takes the newest torchvision, and the torch that it was built for.
+        pinned = f" torch=={torch.__version__}" if extra == "vision" else ""
         raise ImportError(
-            f"{purpose} needs {module}: pip install 'entprop_fast[{extra}]'"
+            f"{purpose} needs {module}: pip install 'entprop_fast[{extra}]'{pinned}"
         ) from error
 
 

@@ -1,15 +1,21 @@
 """The package as others get it: wheel, source archive, and what the build does where parts miss."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from entprop_fast.optional import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("entprop_fast", "kernels", "csrc", "tests", "bench", "docs")
@@ -150,3 +156,57 @@ def test_explicit_request_that_cannot_be_met_is_refused(
     assert message in run.stderr
     assert "Traceback" not in run.stderr
     assert not list(tmp_path.glob("*.whl"))
+
+
+TOOLS = {"clang-format", "hypothesis", "mypy", "ninja", "pdoc", "pytest", "ruff", "setuptools"}
+PIN_TORCH = {"timm", "torchaudio", "torchvision"}  # each release is for one release of torch
+
+
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return found
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    """The packages that requirements name; this one's extras are those extras' packages."""
+    found: set[str] = set()
+    for line in requirements:
+        name, extras = re.match(r"([\w.-]+)(?:\[(.*?)\])?", line).groups()  # type: ignore[union-attr]
+        for extra in extras.split(",") if extras else ():
+            found |= names_of(project()["optional-dependencies"][extra])
+        if name != project()["name"]:
+            found.add(name.lower().replace("_", "-"))
+    return found
+
+
+def test_extras_are_for_users() -> None:
+    """FOUND N3: no linter, no test runner; what pins a torch is in `vision` alone."""
+    extras = project()["optional-dependencies"]
+    assert set(extras) == {"train", "vision", "all"}
+    for extra in extras:
+        assert not {one for one in names_of(extras[extra]) if one.startswith(tuple(TOOLS))}
+    pinning = {extra for extra in extras if names_of(extras[extra]) & PIN_TORCH}
+    assert pinning == {"vision"}
+    (torch_range,) = (one for one in project()["dependencies"] if one.startswith("torch"))
+    assert re.fullmatch(r"torch>=[\d.]+", torch_range)
+
+
+def test_the_development_set_up_pins_all_that_the_package_needs() -> None:
+    """FOUND N3: so that `make` installs the package with --no-deps, and pip pulls nothing."""
+    lines = (ROOT / "requirements-dev.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    extras = project()["optional-dependencies"].values()
+    needed = names_of([*project()["dependencies"], *(one for extra in extras for one in extra)])
+    assert needed - {"triton"} <= {name.lower().replace("_", "-") for name in pinned}
+    assert next(iter(pinned)) == "torch"  # before any range can ask for another
+
+
+def test_what_is_missing_for_images_is_installed_beside_this_torch() -> None:
+    """FOUND N3: the message's command keeps the torch that is there."""
+    with (
+        pytest.raises(ImportError, match=re.escape(f"[vision]' torch=={torch.__version__}")),
+        needs("timm", extra="vision", purpose="a test"),
+    ):
+        raise ModuleNotFoundError(name="timm")
+    with pytest.raises(ImportError, match=r"\[train\]'$"), needs("x", extra="train", purpose="y"):
+        raise ModuleNotFoundError(name="x")

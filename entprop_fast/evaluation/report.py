@@ -1,12 +1,10 @@
-"""Evaluations side by side: Markdown, terminal tables and JSON."""
+"""Evaluations side by side: their tables, as Markdown and JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES
@@ -18,7 +16,7 @@ from entprop_fast.run.run_folder import write_json
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 HEAT_MAP, RADAR = "corruptions.png", "radar.png"
 
-_NOTHING = "–"
+NOTHING = "–"
 
 
 def scores(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
@@ -34,7 +32,7 @@ def scores(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
             "ECE": _number(one.rows[0].ece),
             "ECE, corrupted": _number(one.corruption_ece),
             "mCE": _number(one.mce),
-            "corruptions": one.corruption_source or _NOTHING,
+            "corruptions": one.corruption_source or NOTHING,
         }
         for one in evaluations
     ]
@@ -90,19 +88,6 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """For a rich console: the tests with their sources, then the scores."""
-    lines = [
-        {name: cell for name, cell in line.items() if name not in ("by", "images", "norms")}
-        for line in tests(evaluations)
-    ]
-    means = [
-        {name: cell for name, cell in line.items() if name != "corruptions" and cell != _NOTHING}
-        for line in scores(evaluations)
-    ]
-    return [_table(lines), _table(means)]
-
-
 def write(folder: Path, evaluations: Sequence[Evaluation]) -> None:
     """JSON, Markdown and pictures into a folder, made if need be."""
     from entprop_fast.evaluation.pictures import draw_heat_map_of, draw_radar
@@ -145,24 +130,14 @@ def _legend(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.1f}"
+    return NOTHING if value is None else f"{value:.1f}"
 
 
 def _bounds(bounds: tuple[float, float] | None) -> str:
-    return _NOTHING if bounds is None else f"{bounds[0]:.1f} – {bounds[1]:.1f}"
+    return NOTHING if bounds is None else f"{bounds[0]:.1f} – {bounds[1]:.1f}"
 
 
 def _markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
     header = list(lines[0])
     written = [header, ["---"] * len(header), *(list(line.values()) for line in lines)]
     return "\n".join(f"| {' | '.join(line)} |" for line in written)
-
-
-def _table(lines: Sequence[Mapping[str, str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    header = list(dict.fromkeys(name for line in lines for name in line))
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for line in lines:
-        table.add_row(*(line.get(name, _NOTHING) for name in header))
-    return table

@@ -14,7 +14,14 @@ from torch import Tensor
 from entprop_fast.data import DeviceLoader
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.trainer import Trainer
-from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
+from entprop_fast.studies.differences import (
+    HOW,
+    NO_CELLS,
+    against_baseline,
+    baseline_of,
+    corrected,
+    paired,
+)
 from entprop_fast.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.studies.measures import gini
 from entprop_fast.studies.runs import Probe, Settings, run_grid, source_of
@@ -72,7 +79,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
     ginis = {name: [gini(one) for one in found] for name, found in counts.items()}
     rows: list[Row] = []
     for name, found in counts.items():
-        lead = paired(ginis[name], ginis[BASELINE], comparisons=len(VARIANTS) - 1).cells()
+        lead = paired(ginis[name], ginis[BASELINE])
         rows.append(
             {
                 "variant": name,
@@ -88,7 +95,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
         name: np.mean([sorted(one, reverse=True) for one in found], axis=0).tolist()
         for name, found in counts.items()
     }
-    return Table(rows, {"curves": curves}, source_of(records))
+    return Table(corrected(rows), {"curves": curves}, source_of(records))
 
 
 def _top_share(counts: Sequence[int]) -> float:
@@ -106,7 +113,7 @@ def sentence(rows: Sequence[Row]) -> str:
     )
     return (
         f"Inequality of the selection (Gini) against {BASELINE} selection "
-        f"({cell(baseline_of(rows)['Gini'])}; 95 % interval): "
+        f"({cell(baseline_of(rows)['Gini'])}; {HOW}): "
         f"{against_baseline(rows, digits=2)}; the most selected tenth of the images gets {shares}."
     )
 

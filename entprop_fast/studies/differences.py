@@ -1,85 +1,67 @@
-"""Differences between paired runs, and the words that they support."""
+"""A study's rows beside their baseline: the cells of a paired difference, and words from the cells.
+
+The statistic is the comparison's, `entprop_fast.run.comparison.statistics`.
+"""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from scipy import special
-
+from entprop_fast.run.comparison.statistics import CONFIDENCE, SIGNIFICANCE, UNCLEAR, holm
+from entprop_fast.run.comparison.statistics import paired as _paired
+from entprop_fast.run.comparison.statistics import verdict as _verdict
 from entprop_fast.studies.form import Cell, Row, number
 
-CONFIDENCE = 0.95
+HOW = f"{100 * CONFIDENCE:.0f} % interval, clear where Holm-corrected p < {SIGNIFICANCE:g}"
+
+NO_CELLS: dict[str, Cell] = dict.fromkeys(("difference", "low", "high", "p", "pairs"))
 
 
-class Difference(NamedTuple):
-    """A mean difference and its confidence interval; a single pair has none."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        if self.low is None or self.high is None:
-            return False
-        return self.low > 0 or self.high < 0
-
-    def cells(self) -> dict[str, Cell]:
-        """Its three columns."""
-        return {"difference": self.mean, "low": self.low, "high": self.high}
-
-
-NO_CELLS: dict[str, Cell] = {"difference": None, "low": None, "high": None}
-
-
-def paired(values: Sequence[float], others: Sequence[float], *, comparisons: int = 1) -> Difference:
-    """``values - others``, pair by pair (seed by seed), with Student's t interval.
-
-    Args:
-        values: one of each pair.
-        others: the other.
-        comparisons: intervals of the same table; together they hold with `CONFIDENCE`
-            (Bonferroni).
+def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, Cell]:
+    """The cells of ``values - others``, seed by seed; `corrected` then takes its p.
 
     Raises:
-        ValueError: lengths that differ, or no pair.
+        ValueError: lengths that differ, or no pair of finite values.
     """
-    differences = [a - b for a, b in zip(values, others, strict=True)]
-    mean = statistics.fmean(differences)
-    pairs = len(differences)
-    if pairs == 1:
-        return Difference(mean, None, None)
-    quantile = float(special.stdtrit(pairs - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons)))
-    half = quantile * statistics.stdev(differences) / math.sqrt(pairs)
-    return Difference(mean, mean - half, mean + half)
+    found = _paired(values, others)
+    if found is None:
+        raise ValueError(f"no pair of finite values in {list(values)} and {list(others)}")
+    return {
+        "difference": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
+        "pairs": found.count,
+    }
 
 
-def difference_in(row: Row) -> Difference:
-    """The difference that a row holds."""
-    bounds = [row[name] for name in ("low", "high")]
-    low, high = (None if value is None else float(value) for value in bounds)
-    return Difference(number(row, "difference"), low, high)
+def corrected(rows: Sequence[Row]) -> list[Row]:
+    """The rows with Holm's correction over all of them; those without a p do not count."""
+    after = holm([None if row["p"] is None else number(row, "p") for row in rows])
+    return [row | {"p": p} for row, p in zip(rows, after, strict=True)]
 
 
-def in_words(difference: Difference, digits: int = 1) -> str:
-    """``+3.1 (1.2 to 5.0)``; the caller says that brackets hold the interval."""
-    value = _signed(difference.mean, digits)
-    if difference.low is None or difference.high is None:
-        return f"{value} (a single seed has no interval)"
-    low, high = _signed(difference.low, digits), _signed(difference.high, digits)
+def in_words(row: Row, digits: int = 1) -> str:
+    """``+3.1 (+1.2 to +5.0)``; the caller says that brackets hold the interval."""
+    value = _signed(number(row, "difference"), digits)
+    if row["low"] is None or row["high"] is None:
+        pairs = row["pairs"]
+        why = "a single seed has" if pairs == 1 else f"{pairs} equal differences have"
+        return f"{value} ({why} no interval)"
+    low, high = (_signed(number(row, name), digits) for name in ("low", "high"))
     return f"{value} ({low} to {high})"
 
 
-def verdict(difference: Difference, digits: int = 1) -> str:
+def word(row: Row) -> str:
+    """``higher``, ``lower`` or ``no clear difference``."""
+    p = None if row["p"] is None else number(row, "p")
+    return _verdict(number(row, "difference"), p)
+
+
+def verdict(row: Row, digits: int = 1) -> str:
     """``higher, +3.1 (...)``, ``lower, ...`` or ``no clear difference, ...``."""
-    word = "no clear difference"
-    if difference.clear:
-        word = "higher" if difference.mean > 0 else "lower"
-    return f"{word}, {in_words(difference, digits)}"
+    return f"{word(row)}, {in_words(row, digits)}"
 
 
 def against_baseline(rows: Sequence[Row], digits: int = 1) -> str:
@@ -89,13 +71,10 @@ def against_baseline(rows: Sequence[Row], digits: int = 1) -> str:
         rows: with ``variant`` and a difference; the baseline is the row without one.
         digits: behind the point.
     """
-    groups: dict[str, list[str]] = {"higher": [], "lower": [], "no clear difference": []}
+    groups: dict[str, list[str]] = {"higher": [], "lower": [], UNCLEAR: []}
     for row in rows:
-        if row["difference"] is None:
-            continue
-        difference = difference_in(row)
-        name = verdict(difference).partition(",")[0]
-        groups[name].append(f"{row['variant']} {in_words(difference, digits)}")
+        if row["difference"] is not None:
+            groups[word(row)].append(f"{row['variant']} {in_words(row, digits)}")
     return "; ".join(f"{name}: {', '.join(found)}" for name, found in groups.items() if found)
 
 
@@ -108,14 +87,15 @@ def counted(rows: Sequence[Row], up: str, down: str, what: str) -> str:
         down: the word for below.
         what: the rows are.
     """
-    differences = [difference_in(row) for row in rows]
-    above = sum(one.clear and one.mean > 0 for one in differences)
-    below = sum(one.clear and one.mean < 0 for one in differences)
-    unclear = len(rows) - above - below
-    parts = [(above, up), (below, down), (unclear, "no clear difference")]
-    words = ", ".join(f"{word} in {count} of {len(rows)} {what}" for count, word in parts if count)
-    mean = statistics.fmean(one.mean for one in differences)
-    return f"{words} (mean over {what} {_signed(mean, 2)})"
+    words = {"higher": up, "lower": down, UNCLEAR: UNCLEAR}
+    verdicts = [word(row) for row in rows]
+    said = ", ".join(
+        f"{name} in {count} of {len(rows)} {what}"
+        for one, name in words.items()
+        if (count := verdicts.count(one))
+    )
+    mean = statistics.fmean(number(row, "difference") for row in rows)
+    return f"{said} (mean over {what} {_signed(mean, 2)})"
 
 
 def baseline_of(rows: Sequence[Row]) -> Row:

@@ -16,7 +16,14 @@ from entprop_fast.methods.targets import mixup
 from entprop_fast.modes import evaluating
 from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
+from entprop_fast.studies.differences import (
+    HOW,
+    NO_CELLS,
+    against_baseline,
+    baseline_of,
+    corrected,
+    paired,
+)
 from entprop_fast.studies.form import Options, Row, Study, Table, cell, count_epochs, number
 from entprop_fast.studies.network import perturbed, radius
 from entprop_fast.studies.runs import Probe, run_grid, source_of
@@ -81,9 +88,9 @@ def measure(options: Options, reporter: Reporter) -> Table:
         for share in SHARES:
             row[f"at {share:.0%}"] = average[kind][math.ceil(share * len(average[kind])) - 1]
         row["whole run"] = statistics.fmean(means[kind])
-        lead = paired(means[kind], means[BASELINE], comparisons=len(KINDS) - 1).cells()
+        lead = paired(means[kind], means[BASELINE])
         rows.append(row | (NO_CELLS if kind == BASELINE else lead))
-    return Table(rows, {"curves": average}, source_of(grid))
+    return Table(corrected(rows), {"curves": average}, source_of(grid))
 
 
 def sentence(rows: Sequence[Row]) -> str:
@@ -91,7 +98,7 @@ def sentence(rows: Sequence[Row]) -> str:
     order = sorted(rows, key=lambda row: number(row, "whole run"))
     return (
         f"Mean entropy over the run, in nats, against {BASELINE} rows "
-        f"({cell(baseline_of(rows)['whole run'])}; 95 % interval): "
+        f"({cell(baseline_of(rows)['whole run'])}; {HOW}): "
         f"{against_baseline(rows, digits=3)}; from lowest to highest: "
         f"{', '.join(str(row['variant']) for row in order)}."
     )

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import (
+    HOW,
+    corrected,
     counted,
-    difference_in,
     paired,
     verdict,
 )
@@ -110,13 +111,20 @@ def measure(options: Options, reporter: Reporter) -> Table:
     records = run_grid(options, VARIANTS, reporter, Norms)
     dual, shared = records["dual"], records["shared"]
     hscores = (column(dual, "hscore"), column(shared, "hscore"))
-    rows = [_row("Hscore", "all", hscores, "shared norms", 1)]
+    rows = [_row("Hscore", "all", hscores, "shared norms")]
     layers = list(dual[0]["seen"]["separability"])
-    for name in layers:
-        values = (_separability(dual, name), _separability(shared, name))
-        rows.append(_row("separability", name, values, "shared norms", len(layers)))
+    separability = [
+        _row(
+            "separability",
+            name,
+            (_separability(dual, name), _separability(shared, name)),
+            "shared norms",
+        )
+        for name in layers
+    ]
+    rows = corrected(rows) + corrected(separability)
     for kind in DRIFTS:
-        rows += _drift_rows(kind, dual)
+        rows += corrected(_drift_rows(kind, dual))
     planes = {name: found[0]["seen"]["plane"] for name, found in records.items()}
     curves = {kind: _mean_curves(dual, kind) for kind in DRIFTS}
     return Table(rows, {"curves": curves, "planes": planes}, source_of(records))
@@ -133,7 +141,7 @@ def _drift_rows(kind: str, records: Sequence[Record]) -> list[Row]:
         curves = [record["seen"]["drifts"][kind][name] for record in records]
         early = [curve[math.ceil(EARLY * len(curve)) - 1] for curve in curves]
         late = [curve[-1] for curve in curves]
-        rows.append(_row(kind, name, (late, early), f"after {EARLY:.0%} of the run", len(layers)))
+        rows.append(_row(kind, name, (late, early), f"after {EARLY:.0%} of the run"))
     return rows
 
 
@@ -142,7 +150,6 @@ def _row(
     layer: str,
     pairs: tuple[Sequence[float], Sequence[float]],
     against: str,
-    comparisons: int,
 ) -> Row:
     values, others = pairs
     cells: dict[str, Cell] = {
@@ -152,7 +159,7 @@ def _row(
         "against": against,
         "its value": statistics.fmean(others),
     }
-    return cells | paired(values, others, comparisons=comparisons).cells()
+    return cells | paired(values, others)
 
 
 def _mean_curves(records: Sequence[Record], kind: str) -> Mapping[str, list[float]]:
@@ -166,8 +173,8 @@ def _mean_curves(records: Sequence[Record], kind: str) -> Mapping[str, list[floa
 
 def sentence(rows: Sequence[Row]) -> str:
     """Dual against shared norms, and where the halves part."""
-    hscore = difference_in(next(row for row in rows if row["measure"] == "Hscore"))
-    parts = [f"With dual norms, against one shared set (95 % interval), Hscore: {verdict(hscore)}"]
+    hscore = next(row for row in rows if row["measure"] == "Hscore")
+    parts = [f"With dual norms, against one shared set ({HOW}), Hscore: {verdict(hscore)}"]
     separability = [row for row in rows if row["measure"] == "separability"]
     if separability:
         parts.append(

@@ -17,7 +17,7 @@ from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import open_suite
 from entprop_fast.studies import measures
-from entprop_fast.studies.differences import against_baseline, counted, paired
+from entprop_fast.studies.differences import HOW, against_baseline, corrected, counted, paired
 from entprop_fast.studies.form import Options, Row, Study, Table, number
 from entprop_fast.studies.network import features, features_of
 from entprop_fast.studies.runs import Probe, run_grid, source_of
@@ -120,25 +120,24 @@ def measure(options: Options, reporter: Reporter) -> Table:
     """A plainly trained network: the question is about images, not about a method."""
     grid = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)
     records = grid["vanilla"]
-    rows: list[Row] = []
+    detectors, distances = [], []
     for name in DETECTORS:
         seen = [record["seen"]["detectors"][name] for record in records]
-        rows.append(_row(name, seen, "AUROC", len(DETECTORS)))
-    kinds = list(records[0]["seen"]["distances"])
-    for kind in kinds:
+        detectors.append(_row(name, seen, "AUROC"))
+    for kind in records[0]["seen"]["distances"]:
         by_group = [record["seen"]["distances"][kind] for record in records]
         seen = [{f"{DISTANCE} {group}": one[group] for group in one} for one in by_group]
-        rows.append(_row(f"to {kind}", seen, DISTANCE, len(kinds)))
-    return Table(rows, source=source_of(grid))
+        distances.append(_row(f"to {kind}", seen, DISTANCE))
+    return Table(corrected(detectors) + corrected(distances), source=source_of(grid))
 
 
-def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str, comparisons: int) -> Row:
+def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str) -> Row:
     """A mean in each column that there is one for, and high entropy minus random by `compared`."""
     row: Row = {"variant": name}
     for key in COLUMNS:
         row[key] = statistics.fmean(one[key] for one in seen) if key in seen[0] else None
     high, chance = ([one[f"{compared} {group}"] for one in seen] for group in ("high", "random"))
-    return row | paired(high, chance, comparisons=comparisons).cells()
+    return row | paired(high, chance)
 
 
 def sentence(rows: Sequence[Row]) -> str:
@@ -153,7 +152,8 @@ def sentence(rows: Sequence[Row]) -> str:
     quality = ", ".join(f"{row['variant']} {number(row, 'AUROC shifted'):.0f}" for row in known)
     return (
         f"AUROC (%) with which a detector of shifted images singles out the {SHARE:.0%} of the "
-        "clean images with the highest entropy, against as many random ones (95 % interval): "
+        "clean images with the highest entropy, against as many random ones "
+        f"({HOW}): "
         f"{against_baseline(detectors)}; the same detectors' AUROC for images that are shifted: "
         f"{quality} (max-softmax and energy read the logits that the entropy is of); distance to a "
         "corrupted set in feature space, over that to the training images, of the images with high "

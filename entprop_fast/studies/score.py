@@ -15,7 +15,7 @@ from entprop_fast.methods.targets import mixup
 from entprop_fast.modes import evaluating
 from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies.differences import against_baseline
+from entprop_fast.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.studies.form import Options, Row, Study, Table, number
 from entprop_fast.studies.measures import jaccard
 from entprop_fast.studies.runs import Probe, Record, run_grid, source_of
@@ -74,11 +74,10 @@ def measure(options: Options, reporter: Reporter) -> Table:
     rows: list[Row] = []
     for arch in archs:
         found = {score: records[f"{arch}/{score}"] for score in SCORES}
-        comparisons = len(archs) * (len(SCORES) - 1)
-        for row in score_rows(found, BASELINE, comparisons=comparisons):
+        for row in score_rows(found, BASELINE):
             overlap = _overlap(found[BASELINE], str(row["variant"]))
             rows.append({"arch": arch, **row, "overlap": overlap})
-    return Table(rows, source=source_of(records))
+    return Table(corrected(rows), source=source_of(records))
 
 
 def _overlap(records: Sequence[Record], score: str) -> float:
@@ -97,7 +96,7 @@ def sentence(rows: Sequence[Row]) -> str:
             f"on {arch} {against_baseline(found)} (the sets that they select share "
             f"{min(overlaps):.2f} to {max(overlaps):.2f} with entropy's, random's {chance:.2f})"
         )
-    return f"Hscore against selection by entropy (95 % interval): {'; '.join(parts)}."
+    return f"Hscore against selection by entropy ({HOW}): {'; '.join(parts)}."
 
 
 def draw(figure: Figure, table: Table) -> None:

@@ -13,7 +13,7 @@ from entprop_fast.methods import METHODS
 from entprop_fast.run import recipe
 from entprop_fast.run.errors import UsageError, bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.studies.differences import against_baseline
+from entprop_fast.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.studies.runs import Settings, run_grid, source_of
 from entprop_fast.studies.sweep import column, error_bars, score_rows
@@ -46,11 +46,10 @@ def measure(options: Options, reporter: Reporter) -> Table:
     rows: list[Row] = []
     for size in sizes:
         found = {method: records[f"{method}/{size}"] for method in COMPARED}
-        comparisons = len(sizes) * (len(COMPARED) - 1)
-        for row in score_rows(found, BASELINE, comparisons=comparisons):
+        for row in score_rows(found, BASELINE):
             gap = statistics.fmean(column(found[str(row["variant"])], "gap"))
             rows.append({"images": size, **row, "gap": gap})
-    return Table(rows, source=source_of(records))
+    return Table(corrected(rows), source=source_of(records))
 
 
 def _sizes(options: Options) -> list[int]:
@@ -74,7 +73,7 @@ def sentence(rows: Sequence[Row]) -> str:
         found = list(group)
         gaps = ", ".join(f"{row['variant']} {cell(row['gap'])}" for row in found)
         parts.append(f"with {size} images {against_baseline(found)} (train-test gap: {gaps})")
-    return f"Hscore against {BASELINE} (95 % interval): {'; '.join(parts)}."
+    return f"Hscore against {BASELINE} ({HOW}): {'; '.join(parts)}."
 
 
 def draw(figure: Figure, table: Table) -> None:

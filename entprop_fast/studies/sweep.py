@@ -9,29 +9,34 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from entprop_fast.studies.differences import NO_CELLS, against_baseline, baseline_of, paired
+from entprop_fast.studies.differences import (
+    HOW,
+    NO_CELLS,
+    against_baseline,
+    baseline_of,
+    corrected,
+    paired,
+)
 from entprop_fast.studies.form import Row, Table, cell, number
 from entprop_fast.studies.runs import Record, source_of
 
 _MARKERS = "osD"  # of the first ten rows, the second, ...
 
 
-def score_rows(
-    records: Mapping[str, Sequence[Record]], baseline: str, *, comparisons: int | None = None
-) -> list[Row]:
+def score_rows(records: Mapping[str, Sequence[Record]], baseline: str) -> list[Row]:
     """A row for each variant: its scores, passes over the data, and its lead over the baseline.
+
+    p is not corrected yet, because the table may have further rows.
 
     Args:
         records: of each variant, in the order of the seeds.
         baseline: the variant that the others are compared with, seed by seed.
-        comparisons: intervals of the whole table, where these rows are a part of it.
     """
-    others = comparisons or max(1, len(records) - 1)
     reference = column(records[baseline], "hscore")
     rows: list[Row] = []
     for name, found in records.items():
         hscores = column(found, "hscore")
-        lead = paired(hscores, reference, comparisons=others).cells()
+        lead = paired(hscores, reference)
         rows.append(
             {
                 "variant": name,
@@ -47,8 +52,8 @@ def score_rows(
 
 
 def score_table(records: Mapping[str, Sequence[Record]], baseline: str) -> Table:
-    """`score_rows` as a whole table."""
-    return Table(score_rows(records, baseline), source=source_of(records))
+    """`score_rows` as a whole table, with Holm's correction over it."""
+    return Table(corrected(score_rows(records, baseline)), source=source_of(records))
 
 
 def column(records: Sequence[Record], name: str) -> list[float]:
@@ -64,7 +69,7 @@ def deviation(values: Sequence[float]) -> float | None:
 def hscores_in_words(rows: Sequence[Row], baseline: str) -> str:
     """Hscore of the variants against the baseline's, without a full stop."""
     return (
-        f"Hscore against {baseline} ({cell(baseline_of(rows)['Hscore'])}; 95 % interval): "
+        f"Hscore against {baseline} ({cell(baseline_of(rows)['Hscore'])}; {HOW}): "
         f"{against_baseline(rows)}"
     )
 

@@ -70,3 +70,21 @@ def test_spread() -> None:
     one, three = spread([5.0]), spread([1.0, 2.0, 6.0])
     assert (one.mean, one.deviation, one.count) == (5.0, None, 1)
     assert (three.mean, three.deviation) == pytest.approx((3.0, 7**0.5))
+
+
+def test_equal_gains_of_two_seeds_are_no_claim() -> None:
+    """FOUND W12: whatever rounding leaves of their deviation, and whatever the scale."""
+    for scale in (1e-6, 1.0, 1e6):
+        found = paired([71.3 * scale, 60.2 * scale], [70.3 * scale, 59.2 * scale])
+        assert found is not None and found.count == 2
+        assert found.p is None and found.low is None
+        assert corrected({"a": found})["a"].verdict == "no clear difference"
+
+
+def test_what_is_not_finite_has_no_partner() -> None:
+    """FOUND W12: NaN, infinite and missing seeds are left out, and counted."""
+    nan, inf = float("nan"), float("inf")
+    found = paired({0: 5.0, 1: nan, 2: 7.5, 3: 8.0}, {0: 4.0, 1: 4.0, 2: inf, 3: 5.0, 4: 1.0})
+    assert found is not None
+    assert (found.mean, found.count, found.left_out) == (2.0, 2, 3)
+    assert paired({0: nan}, {0: 1.0}) is None

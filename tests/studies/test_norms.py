@@ -9,12 +9,11 @@ from torch import nn
 from entprop_fast.layers import DualBatchNorm2d, convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.studies import STUDIES, Options
-from entprop_fast.studies.differences import Difference
 from entprop_fast.studies.form import Row, number
 from entprop_fast.studies.network import features, features_by_layer, perturbed
 from entprop_fast.studies.norms import drift
 
-from .conftest import KINDS
+from .conftest import KINDS, lead
 
 
 def dual_norm(channels: int) -> DualBatchNorm2d:
@@ -77,7 +76,7 @@ def row(measure: str, layer: str, value: float, mean: float, half: float) -> Row
         "against": "after 10% of the run",
         "its value": value - mean,
     }
-    return cells | Difference(mean, mean - half, mean + half).cells()
+    return cells | lead(mean, mean - half, mean + half)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +101,11 @@ def test_the_sentence_of_norms(sign: float, word: str, count: str) -> None:
 
 @pytest.mark.parametrize(("sign", "word"), [(1, "higher"), (-1, "lower")])
 def test_the_sentence_of_ood(sign: float, word: str) -> None:
-    lead = Difference(sign * 20.0, sign * 20.0 - 5, sign * 20.0 + 5).cells()
-    none = Difference(2.0, -1.0, 5.0).cells()
-    nearer = Difference(sign * -0.5, sign * -0.5 - 0.2, sign * -0.5 + 0.2).cells()
+    clear = lead(sign * 20.0, sign * 20.0 - 5, sign * 20.0 + 5)
+    none = lead(2.0, -1.0, 5.0)
+    nearer = lead(sign * -0.5, sign * -0.5 - 0.2, sign * -0.5 + 0.2)
     rows: list[Row] = [
-        {"variant": "k-NN", "AUROC shifted": 81.25, "distance high": None, **lead},
+        {"variant": "k-NN", "AUROC shifted": 81.25, "distance high": None, **clear},
         {"variant": "nearer to shifted", "AUROC shifted": None, "distance high": None, **none},
         {"variant": "to blur", "AUROC shifted": None, "distance high": 0.75, **nearer},
         {"variant": "to shift", "AUROC shifted": None, "distance high": 0.75, **none},

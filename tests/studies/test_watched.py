@@ -11,20 +11,19 @@ import torch
 from entprop_fast.methods import METHODS
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies import STUDIES, Options, bias, entropy, norms, ood, score
-from entprop_fast.studies.differences import Difference, paired
+from entprop_fast.studies.differences import NO_CELLS, paired
 from entprop_fast.studies.form import Row
 from entprop_fast.studies.runs import Probe, Run, run_all
 
-NONE: Row = {"difference": None, "low": None, "high": None}
+from .conftest import lead
 
 
 def entropies(selected: float, interval: tuple[float, float]) -> list[Row]:
     def row(kind: str, value: float, low: float, high: float) -> Row:
-        lead = Difference(value - 0.1, low, high).cells()
-        return {"variant": kind, "whole run": value, **lead}
+        return {"variant": kind, "whole run": value, **lead(value - 0.1, low, high)}
 
     return [
-        {"variant": "unselected", "whole run": 0.1, **NONE},
+        {"variant": "unselected", "whole run": 0.1, **NO_CELLS},
         row("selected", selected, *interval),
         row("perturbed", 0.6, 0.4, 0.6),
     ]
@@ -42,14 +41,14 @@ def test_the_sentence_of_entropy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ginis", "word"), [((0.5, 0.6), "higher"), ((0.1, 0.2), "lower"), ((0.2, 0.5), "no clear")]
+    ("ginis", "word"), [((0.5, 0.61), "higher"), ((0.1, 0.19), "lower"), ((0.2, 0.5), "no clear")]
 )
 def test_the_sentence_of_bias(ginis: tuple[float, float], word: str) -> None:
-    lead = paired([*ginis, sum(ginis) / 2], [0.3, 0.4, 0.35])
+    cells = paired([*ginis, sum(ginis) / 2], [0.3, 0.4, 0.35])
     shares: Row = {"top tenth (%)": 31.25, "never (%)": 2.5}
     rows: list[Row] = [
-        {"variant": "random", "Gini": 0.35, **shares, **NONE},
-        {"variant": "entropy", "Gini": sum(ginis) / 2, **shares, **lead.cells()},
+        {"variant": "random", "Gini": 0.35, **shares, **NO_CELLS},
+        {"variant": "entropy", "Gini": sum(ginis) / 2, **shares, **cells},
     ]
     sentence = STUDIES["bias"].sentence(rows)
     assert f"{word}" in sentence and "entropy 31.2 % (never selected: 2.50 %)" in sentence
@@ -60,9 +59,9 @@ def test_the_sentence_of_bias(ginis: tuple[float, float], word: str) -> None:
 @pytest.mark.parametrize(("offset", "word"), [(5.0, "higher"), (-5.0, "lower")])
 def test_the_sentence_of_size(offset: float, word: str) -> None:
     rows: list[Row] = []
-    for size, lead in ((100, offset), (200, 0.0)):
-        clear = Difference(lead, lead - 1, lead + 1).cells()
-        rows.append({"images": size, "variant": "vanilla", "gap": 12.0, **NONE})
+    for size, mean in ((100, offset), (200, 0.0)):
+        clear = lead(mean, mean - 1, mean + 1)
+        rows.append({"images": size, "variant": "vanilla", "gap": 12.0, **NO_CELLS})
         rows.append({"images": size, "variant": "entprop", "gap": 4.5, **clear})
     few, many = STUDIES["size"].sentence(rows).split("; with ")
     assert f"with 100 images {word}: entprop" in few and "vanilla 12.0, entprop 4.50" in few

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from entprop_fast.run.comparison.statistics import (
     SIGNIFICANCE,
+    UNCLEAR,
     Difference,
     Spread,
     corrected,
@@ -104,21 +106,25 @@ def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
     said, metric = [], compared_metric(rows)
     compared = {row.name: row.differences[metric] for row in rows if metric in row.differences}
     if tested := {name: one for name, one in compared.items() if one.corrected_p is not None}:
-        groups: dict[str, list[str]] = {"higher": [], "lower": [], "no clear difference": []}
+        groups: dict[str, list[str]] = {"higher": [], "lower": [], UNCLEAR: []}
         for name, one in tested.items():
-            clear = "higher" if one.mean > 0 else "lower"
-            group = clear if one.significant else "no clear difference"
-            groups[group].append(f"{name} ({one.mean:+.1f})")
+            groups[one.verdict].append(f"{name} ({one.mean:+.1f})")
         listed = "; ".join(f"{word}: {', '.join(who)}" for word, who in groups.items() if who)
         said.append(
             f"Against {baseline} (paired t-test, Holm-corrected p < {SIGNIFICANCE:g}), {listed}."
         )
     if untested := [name for name in compared if name not in tested]:
         said.append(f"Too few seeds, or no spread, for a test: {', '.join(untested)}.")
+    if partial := [f"{name} ({one.left_out})" for name, one in compared.items() if one.left_out]:
+        said.append(f"Seeds without a partner, left out of the differences: {', '.join(partial)}.")
     return said
 
 
 def _values(runs: Mapping[int, Scores], name: str) -> dict[int, float]:
+    """Those that are numbers: a JSON null, or a NaN, is none."""
+    values = {seed: summary[name] for seed, summary in runs.items()}
     return {
-        seed: float(summary[name]) for seed, summary in runs.items() if summary[name] is not None
+        seed: float(value)
+        for seed, value in values.items()
+        if value is not None and math.isfinite(value)
     }

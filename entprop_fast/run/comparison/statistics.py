@@ -1,22 +1,24 @@
-"""Means, paired differences and their uncertainty; all tests are paired by seed.
+"""Paired differences and their uncertainty: the one statistic of comparisons, studies and bench.
 
-Every figure is None where the data do not give it: a deviation of one value, a test of differences
-that do not vary.
+Every figure is None where the data do not give it: a deviation of one value, a test of one pair or
+of differences that are all equal. Two seeds with the same gain are no evidence that a third would
+have it, however small their deviation.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scipy import special
+from scipy import stats
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+UNCLEAR = "no clear difference"
 
-_ROUNDING = 1e-9  # percent: a smaller deviation is that of floats that should be equal
+_ROUNDING = 1e-12  # of the largest value: a smaller deviation is that of floats that are equal
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Difference:
         corrected_p: p after Holm's correction over the rows compared.
         wins: pairs in which the row is ahead of the baseline.
         count: pairs.
+        left_out: values of either side without a finite partner.
     """
 
     mean: float
@@ -50,11 +53,24 @@ class Difference:
     wins: int
     count: int
     corrected_p: float | None = None
+    left_out: int = 0
 
     @property
     def significant(self) -> bool:
         """Whether the corrected p is below `SIGNIFICANCE`."""
-        return self.corrected_p is not None and self.corrected_p < SIGNIFICANCE
+        return self.verdict != UNCLEAR
+
+    @property
+    def verdict(self) -> str:
+        """See `verdict`."""
+        return verdict(self.mean, self.corrected_p)
+
+
+def verdict(mean: float, corrected_p: float | None) -> str:
+    """``higher``, ``lower``, or `UNCLEAR`, also where there is no p."""
+    if corrected_p is None or not corrected_p < SIGNIFICANCE:
+        return UNCLEAR
+    return "higher" if mean > 0 else "lower"
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -63,33 +79,70 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), deviation, len(values))
 
 
-def paired(row: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """The differences ``row - baseline`` of the seeds that both have; None without any."""
-    differences = [value - baseline[seed] for seed, value in row.items() if seed in baseline]
-    if not differences:
+def paired(
+    row: Mapping[int, float] | Sequence[float], baseline: Mapping[int, float] | Sequence[float]
+) -> Difference | None:
+    """The differences ``row - baseline`` of the pairs that both have; None without any.
+
+    Args:
+        row: by seed, or a value of each pair in order. A value that is NaN or infinite has no pair.
+        baseline: likewise.
+
+    Raises:
+        ValueError: two sequences of different lengths.
+    """
+    if not isinstance(row, Mapping) and not isinstance(baseline, Mapping):
+        if len(row) != len(baseline):
+            raise ValueError(f"row has {len(row)} values, baseline {len(baseline)}: pairs wanted")
+    ours, theirs = _by_pair(row), _by_pair(baseline)
+    pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
+    if not pairs:
         return None
-    found, count = spread(differences), len(differences)
-    low = high = p = None
-    if found.deviation is not None and found.deviation > _ROUNDING:
-        error = found.deviation / math.sqrt(count)
-        half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
-        low, high = found.mean - half, found.mean + half
-        p = 2 * float(special.stdtr(count - 1, -abs(found.mean) / error))
-    wins = sum(one > 0 for one in differences)
-    return Difference(found.mean, found.deviation, low, high, p, wins, count)
+    differences = [one - other for one, other in pairs]
+    found, low, high, p = spread(differences), None, None, None
+    largest = max(abs(value) for pair in pairs for value in pair)
+    if found.deviation is not None and found.deviation > _ROUNDING * largest:
+        test = stats.ttest_1samp(differences, 0.0)
+        interval = test.confidence_interval(CONFIDENCE)
+        low, high, p = float(interval.low), float(interval.high), float(test.pvalue)
+    return Difference(
+        mean=found.mean,
+        deviation=found.deviation,
+        low=low,
+        high=high,
+        p=p,
+        wins=sum(one > 0 for one in differences),
+        count=len(pairs),
+        left_out=len({*_keys(row), *_keys(baseline)}) - len(pairs),
+    )
 
 
 def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
     """The same with Holm's correction over those that have a p."""
-    tested = {name: one.p for name, one in differences.items() if one.p is not None}
-    after = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {name: replace(one, corrected_p=after.get(name)) for name, one in differences.items()}
+    after = holm([one.p for one in differences.values()])
+    return {
+        name: replace(one, corrected_p=p)
+        for (name, one), p in zip(differences.items(), after, strict=True)
+    }
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the i-th smallest of m times m - i + 1, never falling, to 1."""
-    after, highest = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction: the i-th smallest of m times m - i + 1, never falling, to 1.
+
+    None stays None and does not count.
+    """
+    tested = sorted((p, index) for index, p in enumerate(ps) if p is not None)
+    after: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for rank, (p, index) in enumerate(tested):
+        highest = max(highest, min(1.0, (len(tested) - rank) * p))
         after[index] = highest
     return after
+
+
+def _keys(values: Mapping[int, float] | Sequence[float]) -> Iterable[int]:
+    return values if isinstance(values, Mapping) else range(len(values))
+
+
+def _by_pair(values: Mapping[int, float] | Sequence[float]) -> dict[int, float]:
+    return {key: values[key] for key in _keys(values) if math.isfinite(values[key])}
