@@ -9,6 +9,7 @@
 #include <string>
 
 #include "build_config.h"  // written by csrc/build.py
+#include "cpu/kernels.h"
 
 namespace {
 
@@ -25,6 +26,7 @@ pybind11::dict build_info() {
   pybind11::dict info;
   info["backends"] = ENTPROP_BACKENDS;
   info["instruction_sets"] = ENTPROP_INSTRUCTION_SETS;
+  info["instruction_set"] = entprop::instruction_set();
   info["compiler"] = compiler();
   info["flags"] = ENTPROP_FLAGS;
   info["torch_version"] = ENTPROP_TORCH_VERSION;

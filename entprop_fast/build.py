@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -26,6 +27,8 @@ class BuildInfo:
         damaged: there is one, and it does not load.
         backends: compiled parts, of ``"cpu"`` (C++) and ``"cuda"`` (CUDA C++).
         instruction_sets: what CPU kernels have beside portable code, of ``"avx2"``, ``"avx512"``.
+        instruction_set: which of them and ``"portable"`` the CPU kernels use: the best that this
+            processor has, or ``ENTPROP_CPU_KERNELS``.
         compiler: the C++ compiler and its version.
         flags: the flags shared by all C++ files.
         torch_version: the torch whose headers were used.
@@ -39,6 +42,7 @@ class BuildInfo:
     damaged: bool = False
     backends: tuple[str, ...] = ()
     instruction_sets: tuple[str, ...] = ()
+    instruction_set: str = ""
     compiler: str = ""
     flags: str = ""
     torch_version: str = ""
@@ -50,7 +54,10 @@ class BuildInfo:
 def build_info() -> BuildInfo:
     """What this installation was compiled with; where nothing was, ``reason`` says why.
 
-    Never raises: an extension module that does not load is reported, and its ops fall back.
+    An extension module that does not load is reported, and its ops fall back.
+
+    Raises:
+        ValueError: ``ENTPROP_CPU_KERNELS`` names an instruction set that is not to be had here.
     """
     return _load()[1]
 
@@ -72,10 +79,17 @@ def _load() -> tuple[ModuleType | None, BuildInfo]:
         reason = f"entprop_fast._C does not load ({error}); build it again"
         return None, BuildInfo(reason=reason, damaged=True)
     built: dict[str, str] = module.build_info()
+    wanted = os.environ.get("ENTPROP_CPU_KERNELS")
+    if wanted and wanted != built.get("instruction_set"):
+        names = ", ".join(("portable", *built["instruction_sets"].split()))
+        raise ValueError(
+            f"ENTPROP_CPU_KERNELS={wanted!r}: expected one of {names} that this processor has"
+        )
     info = BuildInfo(
         extension=module.__file__,
         backends=tuple(built["backends"].split()),
         instruction_sets=tuple(built["instruction_sets"].split()),
+        instruction_set=built.get("instruction_set", ""),
         compiler=built["compiler"],
         flags=built["flags"],
         torch_version=built["torch_version"],

@@ -114,6 +114,7 @@ def _build_lines(info: BuildInfo) -> dict[str, str]:
         "extension": info.extension,
         "backends": ", ".join(info.backends) or "none compiled",
         "instruction sets": ", ".join(("portable", *info.instruction_sets)),
+        "instruction set in use": info.instruction_set,
         "compiler": f"{info.compiler} ({info.flags})",
         "torch": f"built with {info.torch_version}, loads in {info.torch_target} and later",
         "cuda": f"{info.cuda_version} ({', '.join(info.cuda_archs)})"

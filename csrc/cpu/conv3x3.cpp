@@ -1,6 +1,6 @@
 // The ops conv3x3 and conv3x3_backward: stride 1, padding 1, channels_last.
 
-#include "tensor.h"
+#include "check.h"
 
 namespace entprop {
 namespace {
@@ -145,15 +145,24 @@ Tensor weight_grad(const Tensor& grad, const Tensor& x, const Tensor& weight) {
   return dw;
 }
 
+void check(const Tensor& x, const Tensor& weight) {
+  require_floating("x", x, "[N, C, H, W]", x.dim() == 4 && x.size(2) > 0 && x.size(3) > 0);
+  const bool fits = weight.dim() == 4 && weight.size(1) == x.size(1) && weight.size(2) == 3 &&
+                    weight.size(3) == 3 && weight.scalar_type() == x.scalar_type();
+  if (!fits)
+    refuse("weight: expected ", named(x.scalar_type()), " [K, ", std::to_string(x.size(1)),
+           ", 3, 3], got ", described(weight));
+  require_device("weight", weight, x);
+}
+
 bool covered(const Tensor& x, const Tensor& weight) {
-  return x.scalar_type() == ScalarType::Float && weight.scalar_type() == ScalarType::Float &&
-         x.numel() > 0 && is_channels_last(x) && weight.dim() == 4 && weight.size(2) == 3 &&
-         weight.size(3) == 3 && weight.size(1) == x.size(1) && is_dense(weight) &&
-         x.size(1) % kWinogradChannels == 0 && weight.size(0) % kWinogradChannels == 0 &&
-         weight.size(0) > 0;
+  return x.scalar_type() == ScalarType::Float && x.numel() > 0 && is_channels_last(x) &&
+         is_dense(weight) && x.size(1) % kWinogradChannels == 0 &&
+         weight.size(0) % kWinogradChannels == 0 && weight.size(0) > 0;
 }
 
 Tensor conv3x3(const Tensor& x, const Tensor& weight) {
+  check(x, weight);
   if (!covered(x, weight))
     return std::get<0>(call_reference<Tensor>("entprop_fast::conv3x3_reference", "", x, weight));
   return convolved(x, Weights(weight, false));
@@ -161,13 +170,16 @@ Tensor conv3x3(const Tensor& x, const Tensor& weight) {
 
 std::tuple<Tensor, Tensor> conv3x3_backward(const Tensor& grad, const Tensor& x,
                                             const Tensor& weight, bool want_x, bool want_weight) {
-  if (!covered(x, weight) || grad.scalar_type() != ScalarType::Float)
+  check(x, weight);
+  const std::array<int64_t, 4> sizes{x.size(0), weight.size(0), x.size(2), x.size(3)};
+  require("grad", grad, Sizes(sizes.data(), sizes.size()), x.scalar_type(), x);
+  if (!covered(x, weight))
     return call_reference<Tensor, Tensor>("entprop_fast::conv3x3_backward_reference", "", grad, x,
                                           weight, want_x, want_weight);
   Tensor incoming = grad;
   if (!is_channels_last(grad)) {
-    const int64_t c = weight.size(0), h = x.size(2), w = x.size(3);
-    const std::array<int64_t, 4> sizes{x.size(0), c, h, w}, strides{h * w * c, 1, w * c, c};
+    const auto [n, c, h, w] = sizes;
+    const std::array<int64_t, 4> strides{h * w * c, 1, w * c, c};
     incoming = fresh(x, sizes.data(), strides.data(), 4, ScalarType::Float);
     torch::stable::copy_(incoming, grad);
   }

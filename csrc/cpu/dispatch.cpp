@@ -1,4 +1,8 @@
-// Chooses the table of loops for the machine this runs on.
+// Chooses the table of loops: ENTPROP_CPU_KERNELS=portable, avx2 or avx512, by default the best
+// that the machine this runs on has. entprop_fast/build.py refuses a choice that is not to be had.
+
+#include <cstdlib>
+#include <string>
 
 #include "kernels.h"
 
@@ -24,21 +28,37 @@ namespace {
 
 enum class Isa { portable, avx2, avx512 };
 
-Isa best() {
+bool has(Isa isa) {
+  switch (isa) {
 #ifdef ENTPROP_HAVE_AVX512
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-    return Isa::avx512;
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #endif
 #ifdef ENTPROP_HAVE_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+    case Isa::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
+    default:
+      return isa == Isa::portable;
+  }
+}
+
+constexpr const char* kNames[] = {"portable", "avx2", "avx512"};
+
+Isa chosen() {
+  const char* given = std::getenv("ENTPROP_CPU_KERNELS");
+  const std::string wanted = given ? given : "";
+  for (const Isa isa : {Isa::avx512, Isa::avx2, Isa::portable})
+    if (has(isa) && (wanted.empty() || wanted == kNames[(int)isa])) return isa;
   return Isa::portable;
 }
 
-const Isa kIsa = best();
+const Isa kIsa = chosen();
 
 }  // namespace
+
+const char* instruction_set() { return kNames[(int)kIsa]; }
 
 template <class T>
 const Kernels<T>& kernels() {

@@ -152,10 +152,49 @@ Outputs run(const Tensor& x, const OptionalTensor& residual, const std::array<No
   return {y, mean, rstd, mask};
 }
 
-bool covers(const Norm& norm, const Tensor& x) {
-  return is_covered_parameter(norm.weight, x) && is_covered_parameter(norm.bias, x) &&
-         is_covered_parameter(norm.running_mean, x) && is_covered_parameter(norm.running_var, x) &&
-         (norm.training || (norm.running_mean && norm.running_var));
+constexpr std::array<std::array<const char*, 4>, 2> kNames{
+    {{"weight", "bias", "running_mean", "running_var"},
+     {"aux_weight", "aux_bias", "aux_running_mean", "aux_running_var"}}};
+
+// What a group with rows asks for beyond shapes and dtypes.
+void check_group(const Norm& norm, const Tensor& x, const Group& group) {
+  const char* prefix = group.which ? "aux_" : "";
+  if (norm.training && group.rows * x.numel() == x.size(0) * x.size(1)) {
+    std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+    sizes[0] = group.rows;  // in the words of F.batch_norm
+    refuse("Expected more than 1 value per channel when training, got input size torch.Size(",
+           listed(Sizes(sizes.data(), sizes.size())), ")");
+  }
+  if (!norm.training && !(norm.running_mean && norm.running_var))
+    refuse(prefix, "running_mean, ", prefix, "running_var: needed with ", prefix, "training=False");
+  if (norm.eps < 0 || (norm.training && norm.eps == 0))
+    refuse(prefix, "eps=", std::to_string(norm.eps), ": expected ",
+           norm.training ? "above 0 in training" : "0 or more");
+}
+
+void check(const Tensor& x, const OptionalTensor& residual, const std::array<Norm, 2>& norms,
+           int64_t num_main) {
+  check_images(x, residual, num_main);
+  for (size_t which = 0; which < 2; ++which) {
+    check_parameter(kNames[which][0], norms[which].weight, x);
+    check_parameter(kNames[which][1], norms[which].bias, x);
+    check_parameter(kNames[which][2], norms[which].running_mean, x);
+    check_parameter(kNames[which][3], norms[which].running_var, x);
+  }
+  std::vector<Named> moved, read{{"x", &x}, {"residual", residual ? &*residual : nullptr}};
+  const auto add = [](std::vector<Named>& to, const char* name, const OptionalTensor& t) {
+    if (t) to.push_back({name, &*t});
+  };
+  for (const Group& group : groups(num_main, x.size(0))) {
+    const Norm& norm = norms[group.which];
+    check_group(norm, x, group);
+    const auto& names = kNames[group.which];
+    add(read, names[0], norm.weight);
+    add(read, names[1], norm.bias);
+    add(norm.training ? moved : read, names[2], norm.running_mean);
+    add(norm.training ? moved : read, names[3], norm.running_var);
+  }
+  require_apart(moved, read);
 }
 
 Outputs dual_batch_norm(const Tensor& x, const OptionalTensor& residual,
@@ -170,10 +209,8 @@ Outputs dual_batch_norm(const Tensor& x, const OptionalTensor& residual,
       Norm{weight, bias, running_mean, running_var, training, momentum, eps},
       Norm{aux_weight, aux_bias, aux_running_mean, aux_running_var, aux_training, aux_momentum,
            aux_eps}};
-  bool covered = are_covered(x, residual, num_main);
-  for (const Group& group : groups(num_main, x.size(0)))
-    covered = covered && covers(norms[group.which], x);
-  if (!covered)
+  check(x, residual, norms, num_main);
+  if (!is_covered(x))
     return call_reference<Tensor, Tensor, Tensor, Tensor>(
         "entprop_fast::dual_batch_norm_reference", "", x, residual, weight, bias, running_mean,
         running_var, aux_weight, aux_bias, aux_running_mean, aux_running_var, num_main, training,

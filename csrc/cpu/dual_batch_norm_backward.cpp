@@ -141,6 +141,32 @@ Outputs run(const Tensor& grad, const Tensor& x,
   return {dx, dresidual, dweight, dbias};
 }
 
+void check(const Tensor& grad, const Tensor& x, const OptionalTensor& residual,
+           const std::array<const OptionalTensor*, 4>& parameters, const Tensor& mean,
+           const Tensor& rstd, const Tensor& mask, int64_t num_main, size_t wanted) {
+  check_images(x, residual, num_main);
+  require_like("grad", grad, x);
+  constexpr std::array<const char*, 4> kNames{"weight", "bias", "aux_weight", "aux_bias"};
+  for (size_t i = 0; i < 4; ++i) check_parameter(kNames[i], *parameters[i], x);
+  const bool wide = x.scalar_type() == ScalarType::Double;
+  const std::array<int64_t, 2> sizes{2, x.size(1)};
+  for (const Named& statistic : {Named{"mean", &mean}, Named{"rstd", &rstd}})
+    require(statistic.name, *statistic.tensor, Sizes(sizes.data(), 2),
+            wide ? ScalarType::Double : ScalarType::Float, x);
+  require_device("mask", mask, x);
+  std::array<int64_t, 2> runs{0, 0};
+  if (x.numel() > 0) {
+    const View view(x);
+    runs = {view.mask_runs(), view.mask_bytes()};
+  }
+  const bool fits =
+      mask.numel() == 0 || (mask.dim() == 2 && mask.size(0) == runs[0] && mask.size(1) == runs[1]);
+  if (mask.scalar_type() != ScalarType::Byte || !fits)
+    refuse("mask: expected torch.uint8 [0] or ", listed(Sizes(runs.data(), 2)), ", got ",
+           described(mask));
+  if (wanted != 4) refuse("wanted: expected four of True and False, got ", std::to_string(wanted));
+}
+
 Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
                                  const OptionalTensor& residual, const OptionalTensor& weight,
                                  const OptionalTensor& bias, const OptionalTensor& aux_weight,
@@ -148,13 +174,11 @@ Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
                                  const Tensor& rstd, const Tensor& mask, int64_t num_main,
                                  bool training, bool aux_training, bool relu,
                                  const std::vector<bool> wanted) {
-  const bool covered = are_covered(x, residual, num_main) &&
-                       grad.scalar_type() == x.scalar_type() && is_covered_parameter(weight, x) &&
-                       is_covered_parameter(bias, x) && is_covered_parameter(aux_weight, x) &&
-                       is_covered_parameter(aux_bias, x) && mean.is_contiguous() &&
-                       rstd.is_contiguous() &&
-                       // The sign of norm(x) + residual is recomputed by the reference only.
-                       !(relu && residual && mask.numel() == 0);
+  check(grad, x, residual, {&weight, &bias, &aux_weight, &aux_bias}, mean, rstd, mask, num_main,
+        wanted.size());
+  // The sign of norm(x) + residual is recomputed by the reference only.
+  const bool covered = is_covered(x) && mean.is_contiguous() && rstd.is_contiguous() &&
+                       mask.is_contiguous() && !(relu && residual && mask.numel() == 0);
   if (!covered) {
     const std::array<bool, 4> flags{wanted[0], wanted[1], wanted[2], wanted[3]};
     return call_reference<Tensor, Tensor, Tensor, Tensor>(

@@ -146,7 +146,8 @@ struct Kernels {
                   const Bounds<A>& bounds);
 };
 
-// The table for the best instruction set of the machine this runs on.
+// The table of the chosen instruction set: portable, avx2 or avx512.
+const char* instruction_set();
 template <class T>
 const Kernels<T>& kernels();
 const WinogradKernels& winograd_kernels();

@@ -1,8 +1,6 @@
 // The op loss_and_entropy.
 
-#include <string>
-
-#include "tensor.h"
+#include "check.h"
 
 namespace entprop {
 namespace {
@@ -46,13 +44,27 @@ Outputs run(const Tensor& logits, const Tensor& labels, const Tensor& labels_b, 
   return {loss, entropy, score, dlogits};
 }
 
+void check(const Tensor& logits, const Tensor& labels, const Tensor& labels_b, const Tensor& lam,
+           double label_smoothing, const std::string& score, bool known) {
+  const bool fits = logits.dim() == 2 && logits.size(1) > 0;
+  require_floating("logits", logits, "[B, K]", fits);
+  require_index("labels", labels, logits.size(0), logits);
+  require_index("labels_b", labels_b, logits.size(0), logits);
+  if (lam.dim() != 0 || !is_floating(lam))
+    refuse("lam: expected a 0-dim tensor of a floating dtype, got ", described(lam));
+  require_device("lam", lam, logits);
+  if (!(label_smoothing >= 0 && label_smoothing <= 1))
+    refuse("label_smoothing=", std::to_string(label_smoothing), ": expected 0 to 1");
+  if (!known)
+    refuse("score='", score, "': expected one of entropy, confidence, cross_entropy, margin");
+}
+
 Outputs loss_and_entropy(const Tensor& logits, const Tensor& labels, const Tensor& labels_b,
                          const Tensor& lam, double label_smoothing, std::string score) {
   const std::optional<Score> kind = parse(score);
-  const bool covered = kind && has_kernel_dtype(logits) && has_kernel_dtype(lam) &&
-                       logits.dim() == 2 && logits.numel() > 0 && logits.stride(1) == 1 &&
-                       labels.scalar_type() == ScalarType::Long &&
-                       labels_b.scalar_type() == ScalarType::Long;
+  check(logits, labels, labels_b, lam, label_smoothing, score, kind.has_value());
+  const bool covered = has_kernel_dtype(logits) && has_kernel_dtype(lam) && logits.numel() > 0 &&
+                       logits.stride(1) == 1;
   if (!covered)
     return call_reference<Tensor, Tensor, Tensor, Tensor>(
         "entprop_fast::loss_and_entropy_reference", "", logits, labels, labels_b, lam,

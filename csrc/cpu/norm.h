@@ -2,7 +2,7 @@
 // the groups into spans of memory, and the coefficients per channel.
 #pragma once
 
-#include "tensor.h"
+#include "check.h"
 
 namespace entprop {
 
@@ -117,20 +117,28 @@ struct Coefficients {
   }
 };
 
-// A [C] parameter or running statistic the kernels take: of x's dtype, or float32 beside bf16.
-// Any other mixture is left to PyTorch's own rules.
-inline bool is_covered_parameter(const OptionalTensor& p, const Tensor& x) {
-  if (!p) return true;
-  const bool dtype =
-      p->scalar_type() == x.scalar_type() ||
-      (p->scalar_type() == ScalarType::Float && x.scalar_type() == ScalarType::BFloat16);
-  return dtype && p->dim() == 1 && p->size(0) == x.size(1);
+inline void check_images(const Tensor& x, const OptionalTensor& residual, int64_t num_main) {
+  require_floating("x", x, "[N, C, ...]", x.dim() >= 2);
+  if (num_main < 0 || num_main > x.size(0))
+    refuse("num_main=", std::to_string(num_main), ": expected 0 to ", std::to_string(x.size(0)),
+           ", the rows of x");
+  if (residual) require_like("residual", *residual, x);
 }
 
-inline bool are_covered(const Tensor& x, const OptionalTensor& residual, int64_t num_main) {
-  return has_kernel_dtype(x) && x.dim() >= 2 && x.numel() > 0 && is_dense(x) && num_main >= 0 &&
-         num_main <= x.size(0) &&
-         (!residual || (residual->scalar_type() == x.scalar_type() && same_shape(*residual, x)));
+// A [C] parameter or running statistic: of x's dtype, or float32 beside half precision.
+inline void check_parameter(const char* name, const OptionalTensor& p, const Tensor& x) {
+  if (!p) return;
+  const ScalarType dtype = p->scalar_type(), own = x.scalar_type();
+  const bool fits = dtype == own || (dtype == ScalarType::Float &&
+                                     (own == ScalarType::BFloat16 || own == ScalarType::Half));
+  if (!fits || p->dim() != 1 || p->size(0) != x.size(1))
+    refuse(name, ": expected shape [", std::to_string(x.size(1)), "] in the dtype of x, ",
+           named(own), ", or in float32 beside half precision, got ", described(*p));
+  require_device(name, *p, x);
+}
+
+inline bool is_covered(const Tensor& x) {
+  return has_kernel_dtype(x) && x.numel() > 0 && is_dense(x);
 }
 
 }  // namespace entprop

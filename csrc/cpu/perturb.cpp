@@ -1,10 +1,8 @@
 // The ops gather_perturb, gather_perturb.out and perturb_.
 
 #include <cmath>
-#include <stdexcept>
-#include <string>
 
-#include "tensor.h"
+#include "perturb_check.h"
 
 namespace entprop {
 namespace {
@@ -32,28 +30,35 @@ struct Pattern {
   }
 };
 
-constexpr int64_t kRepeats = 64;
-
-// Whether the kernels cover the inputs; if not, nothing has been written.
-template <class T>
-bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, const Tensor& x,
-                 const Tensor& index, std::array<const Tensor*, 4> bounds) {
-  using A = Accumulator<T>;
-  const int64_t rows = index.numel(), channels = x.size(1);
-  const int64_t per_row = x.numel() / x.size(0);
-  const bool interleaved = !x.is_contiguous();
-  const Pattern<A> pattern(bounds, interleaved ? kRepeats : 1);
-  if (!pattern.finite) return false;
+// The rows of x that the index names, from 0 on.
+std::vector<int64_t> chosen_rows(const Tensor& index, int64_t available) {
   const int64_t* given = data<int64_t>(index);
-  const int64_t index_stride = index.stride(0), available = x.size(0);
+  const int64_t rows = index.numel(), stride = index.stride(0);
   std::vector<int64_t> chosen(rows);
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = given[r * index_stride];
+    const int64_t row = given[r * stride];
     if (row < -available || row >= available)  // an IndexError in Python
-      throw std::out_of_range("index " + std::to_string(row) + " is out of bounds for " +
-                              std::to_string(available) + " rows of x");
+      throw std::out_of_range(joined("index ", std::to_string(row), " is out of bounds for ",
+                                     std::to_string(available), " rows of x"));
     chosen[r] = row < 0 ? row + available : row;
   }
+  return chosen;
+}
+
+constexpr int64_t kRepeats = 64;
+
+// Whether the kernels take these bounds; if not, nothing has been written.
+template <class T>
+bool try_perturb(const Tensor& out, bool onward, const Step& step,
+                 const std::vector<int64_t>& chosen) {
+  using A = Accumulator<T>;
+  const Tensor& x = step.x;
+  const int64_t rows = (int64_t)chosen.size(), channels = x.size(1);
+  const int64_t per_row = x.numel() / x.size(0);
+  const bool interleaved = !x.is_contiguous();
+  const Pattern<A> pattern({&step.alpha, &step.eps, &step.lo, &step.hi},
+                           interleaved ? kRepeats : 1);
+  if (!pattern.finite) return false;
 
   // One task is a plane of one image, or the whole image where the channels interleave.
   const int64_t planes = interleaved ? 1 : channels, plane = per_row / planes;
@@ -63,59 +68,60 @@ bool try_perturb(const Tensor& out, const Tensor* x_adv, const Tensor& grad, con
               for (int64_t task = begin; task < end; ++task) {
                 const int64_t row = task / planes, channel = task % planes;
                 const int64_t from = chosen[row] * per_row + channel * plane;
-                const int64_t to = row * per_row + channel * plane;
-                const T* g = data<T>(grad) + (x_adv ? to : from);
+                T* to = data<T>(out) + row * per_row + channel * plane;
+                const T* g = data<T>(step.grad) + (onward ? to - data<T>(out) : from);
                 loops.perturb(
-                    data<T>(out) + to, x_adv ? data<T>(*x_adv) + to : nullptr, g, data<T>(x) + from,
-                    plane,
+                    to, onward ? to : nullptr, g, data<T>(x) + from, plane,
                     interleaved ? pattern.from(0, channels * kRepeats) : pattern.from(channel, 1));
               }
             });
   return true;
 }
 
-bool covered(const Tensor& x, std::initializer_list<const Tensor*> like,
-             std::array<const Tensor*, 4> bounds) {
-  if (!has_kernel_dtype(x) || x.dim() < 2 || x.numel() == 0 || !is_dense(x)) return false;
-  for (const Tensor* t : like)
-    if (t->scalar_type() != x.scalar_type() || !same_layout(*t, x)) return false;
-  for (const Tensor* b : bounds)
-    if (b->scalar_type() != x.scalar_type() || b->dim() != 1 || b->numel() != x.size(1))
-      return false;
-  return true;
+// Whether the kernels cover the arguments; if not, nothing has been written.
+bool run(const Tensor& out, bool onward, const Step& step) {
+  const Tensor& x = step.x;
+  const std::vector<int64_t> chosen = chosen_rows(step.index, x.size(0));
+  if (!has_kernel_dtype(x) || x.numel() == 0 || !is_dense(x) || !same_layout(step.grad, x) ||
+      !same_layout(out, x))
+    return false;
+  return with_dtype(
+      x, [&](auto type) { return try_perturb<decltype(type)>(out, onward, step, chosen); });
 }
 
-bool run(const Tensor& out, const Tensor* x_adv, const Tensor& grad, const Tensor& x,
-         const Tensor& index, std::array<const Tensor*, 4> bounds) {
-  return with_dtype(x, [&](auto type) {
-    return try_perturb<decltype(type)>(out, x_adv, grad, x, index, bounds);
-  });
+void gather(const Step& s, const Tensor& out) {
+  if (!run(out, false, s))
+    call_reference("entprop_fast::gather_perturb_reference", "out", s.x, s.grad, s.index, s.alpha,
+                   s.eps, s.lo, s.hi, out);
 }
 
 void gather_perturb_out(const Tensor& x, const Tensor& grad, const Tensor& index,
                         const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi,
                         Tensor out) {
-  const std::array<const Tensor*, 4> bounds{&alpha, &eps, &lo, &hi};
-  if (covered(x, {&grad, &out}, bounds) && run(out, nullptr, grad, x, index, bounds)) return;
-  call_reference("entprop_fast::gather_perturb_reference", "out", x, grad, index, alpha, eps, lo,
-                 hi, out);
+  const Step step{grad, x, index, alpha, eps, lo, hi};
+  step.check_gather_out(out);
+  gather(step, out);
 }
 
 Tensor gather_perturb(const Tensor& x, const Tensor& grad, const Tensor& index, const Tensor& alpha,
                       const Tensor& eps, const Tensor& lo, const Tensor& hi) {
+  const Step step{grad, x, index, alpha, eps, lo, hi};
+  step.check_gather();
   std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   sizes[0] = index.numel();
   Tensor out = is_channels_last(x) ? fresh(x, sizes.data(), x.strides().data(), 4, x.scalar_type())
                                    : fresh(x, sizes, x.scalar_type());
-  gather_perturb_out(x, grad, index, alpha, eps, lo, hi, out);
+  gather(step, out);
   return out;
 }
 
 void perturb_(Tensor x_adv, const Tensor& grad, const Tensor& x, const Tensor& index,
               const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi) {
-  const std::array<const Tensor*, 4> bounds{&alpha, &eps, &lo, &hi};
-  if (covered(x, {&grad, &x_adv}, bounds) && run(x_adv, &x_adv, grad, x, index, bounds)) return;
-  call_reference("entprop_fast::perturb__reference", "", x_adv, grad, x, index, alpha, eps, lo, hi);
+  const Step step{grad, x, index, alpha, eps, lo, hi};
+  step.check_perturb(x_adv);
+  if (!run(x_adv, true, step))
+    call_reference("entprop_fast::perturb__reference", "", x_adv, grad, x, index, alpha, eps, lo,
+                   hi);
 }
 
 }  // namespace

@@ -2,14 +2,18 @@
 
 #include <numeric>
 
-#include "tensor.h"
+#include "check.h"
 
 namespace entprop {
 namespace {
 
 Tensor select_topk(const Tensor& score, int64_t k) {
+  require_floating("score", score, "[B]", score.dim() == 1);
   const int64_t rows = score.numel();
-  if (!has_kernel_dtype(score) || score.dim() != 1 || k < 0 || k > rows)
+  if (k < 0 || k > rows)
+    refuse("k=", std::to_string(k), ": expected 0 to ", std::to_string(rows),
+           ", the length of score");
+  if (!has_kernel_dtype(score))
     return std::get<0>(call_reference<Tensor>("entprop_fast::select_topk_reference", "", score, k));
   Tensor index = fresh(score, {k}, ScalarType::Long);
   const std::vector<double> key = values<double>(score);

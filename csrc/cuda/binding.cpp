@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "../cpu/tensor.h"
+#include "../cpu/perturb_check.h"
 #include "perturb.h"
 
 namespace entprop {
@@ -24,33 +24,22 @@ std::optional<cuda::Type> kernel_type(const Tensor& x) {
   }
 }
 
-bool on_device_of(const Tensor& x, const Tensor& t) {
-  return t.is_cuda() && t.get_device_index() == x.get_device_index();
-}
-
-bool covered(const Tensor& x, const Tensor& index, std::initializer_list<const Tensor*> like,
-             std::initializer_list<const Tensor*> bounds) {
-  if (!kernel_type(x) || x.dim() < 2 || x.numel() == 0 || !is_dense(x)) return false;
+bool covered(const Step& s, const Tensor& out) {
+  const Tensor& x = s.x;
+  if (!kernel_type(x) || x.numel() == 0 || !is_dense(x)) return false;
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   const int64_t per_row = x.numel() / x.size(0);
-  if (per_row > kMax || index.numel() > kMax / (per_row / cuda::kThreads + 1)) return false;
-  if (index.scalar_type() != ScalarType::Long || !on_device_of(x, index)) return false;
-  for (const Tensor* t : like)
-    if (t->scalar_type() != x.scalar_type() || !same_layout(*t, x) || !on_device_of(x, *t))
-      return false;
-  for (const Tensor* b : bounds)
-    if (b->scalar_type() != x.scalar_type() || b->numel() != x.size(1) || !b->is_contiguous() ||
-        !on_device_of(x, *b))
-      return false;
-  return true;
+  if (per_row > kMax || s.index.numel() > kMax / (per_row / cuda::kThreads + 1)) return false;
+  for (const Tensor* bound : {&s.alpha, &s.eps, &s.lo, &s.hi})
+    if (!bound->is_contiguous()) return false;
+  return x.is_cuda() && same_layout(s.grad, x) && same_layout(out, x);
 }
 
 using Kernel = cudaError_t (*)(cuda::Type, void*, const void*, const void*, cuda::Rows,
                                cuda::Bounds, cuda::Images, cudaStream_t);
 
-void launch(Kernel kernel, const Tensor& out, const Tensor& grad, const Tensor& x,
-            const Tensor& index, const Tensor& alpha, const Tensor& eps, const Tensor& lo,
-            const Tensor& hi) {
+void launch(Kernel kernel, const Step& step, const Tensor& out) {
+  const auto& [grad, x, index, alpha, eps, lo, hi] = step;
   if (index.numel() == 0) return;
   const auto device = x.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
@@ -68,32 +57,42 @@ void launch(Kernel kernel, const Tensor& out, const Tensor& grad, const Tensor& 
                   static_cast<int>(error));
 }
 
+void gather(const Step& s, const Tensor& out) {
+  if (covered(s, out))
+    launch(cuda::gather_perturb, s, out);
+  else
+    call_reference("entprop_fast::gather_perturb_reference", "out", s.x, s.grad, s.index, s.alpha,
+                   s.eps, s.lo, s.hi, out);
+}
+
 void gather_perturb_out(const Tensor& x, const Tensor& grad, const Tensor& index,
                         const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi,
                         Tensor out) {
-  if (covered(x, index, {&grad, &out}, {&alpha, &eps, &lo, &hi}))
-    launch(cuda::gather_perturb, out, grad, x, index, alpha, eps, lo, hi);
-  else
-    call_reference("entprop_fast::gather_perturb_reference", "out", x, grad, index, alpha, eps, lo,
-                   hi, out);
+  const Step step{grad, x, index, alpha, eps, lo, hi};
+  step.check_gather_out(out);
+  gather(step, out);
 }
 
 Tensor gather_perturb(const Tensor& x, const Tensor& grad, const Tensor& index, const Tensor& alpha,
                       const Tensor& eps, const Tensor& lo, const Tensor& hi) {
+  const Step step{grad, x, index, alpha, eps, lo, hi};
+  step.check_gather();
   std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
   sizes[0] = index.numel();
   const auto format = is_channels_last(x) ? torch::headeronly::MemoryFormat::ChannelsLast
                                           : torch::headeronly::MemoryFormat::Contiguous;
   Tensor out =
       torch::stable::empty(sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt, format);
-  gather_perturb_out(x, grad, index, alpha, eps, lo, hi, out);
+  gather(step, out);
   return out;
 }
 
 void perturb_(Tensor x_adv, const Tensor& grad, const Tensor& x, const Tensor& index,
               const Tensor& alpha, const Tensor& eps, const Tensor& lo, const Tensor& hi) {
-  if (covered(x, index, {&grad, &x_adv}, {&alpha, &eps, &lo, &hi}))
-    launch(cuda::perturb, x_adv, grad, x, index, alpha, eps, lo, hi);
+  const Step step{grad, x, index, alpha, eps, lo, hi};
+  step.check_perturb(x_adv);
+  if (covered(step, x_adv))
+    launch(cuda::perturb, step, x_adv);
   else
     call_reference("entprop_fast::perturb__reference", "", x_adv, grad, x, index, alpha, eps, lo,
                    hi);

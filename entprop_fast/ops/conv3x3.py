@@ -9,6 +9,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from entprop_fast.ops.backend import exporting, uses_kernels
+from entprop_fast.ops.checks import require, require_device, require_floating
 from entprop_fast.ops.layout import is_channels_last
 from entprop_fast.ops.library import define
 
@@ -18,6 +19,26 @@ BACKWARD_SCHEMA = (
     "-> (Tensor dx, Tensor dweight)"
 )
 GEOMETRY = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # of aten.convolution_backward
+
+
+def check(x: Tensor, weight: Tensor) -> None:
+    """Refuse arguments of the op that do not fit."""
+    pixels = x.shape[2:].numel()
+    require_floating("x", x, "[N, C, H, W]", x.dim() == 4 and pixels > 0)
+    if weight.shape[1:] != (x.shape[1], 3, 3) or weight.dtype != x.dtype:
+        raise ValueError(
+            f"weight: expected {x.dtype} [K, {x.shape[1]}, 3, 3], "
+            f"got {weight.dtype} {list(weight.shape)}"
+        )
+    require_device("weight", weight, x)
+
+
+def check_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, want_x: bool, want_weight: bool
+) -> None:
+    """Refuse arguments of the backward that do not fit."""
+    check(x, weight)
+    require("grad", grad, (x.shape[0], weight.shape[0], *x.shape[2:]), x.dtype, x)
 
 
 def reference(x: Tensor, weight: Tensor) -> Tensor:
@@ -51,8 +72,10 @@ def _fake_backward(
     return reference_backward(grad, x, weight, want_x, want_weight)
 
 
-OP, REFERENCE_OP = define(SCHEMA, reference, _fake)
-BACKWARD, REFERENCE_BACKWARD = define(BACKWARD_SCHEMA, reference_backward, _fake_backward)
+OP, REFERENCE_OP = define(SCHEMA, check, reference, _fake)
+BACKWARD, REFERENCE_BACKWARD = define(
+    BACKWARD_SCHEMA, check_backward, reference_backward, _fake_backward
+)
 
 
 class _Conv3x3(Function):
@@ -131,13 +154,9 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
         [N, K, H, W], channels_last where `x` is.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape, dtype or device that does not fit.
     """
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(f"x: expected floating [N, C, H, W], got {x.dtype} {tuple(x.shape)}")
-    if weight.shape[1:] != (x.shape[1], 3, 3) or weight.dtype != x.dtype:
-        raise ValueError(
-            f"weight: expected {x.dtype} [K, {x.shape[1]}, 3, 3], "
-            f"got {weight.dtype} {tuple(weight.shape)}"
-        )
-    return _APPLY(x, weight) if uses_kernels(x) else reference(x, weight)
+    if uses_kernels(x):
+        return _APPLY(x, weight)
+    check(x, weight)
+    return reference(x, weight)

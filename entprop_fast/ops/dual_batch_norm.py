@@ -9,6 +9,7 @@ from torch.autograd import Function
 
 from entprop_fast.ops import dual_batch_norm_reference as reference
 from entprop_fast.ops.backend import uses_kernels
+from entprop_fast.ops.dual_batch_norm_checks import check, check_backward
 from entprop_fast.ops.library import call, define
 
 SCHEMA = (
@@ -25,11 +26,6 @@ BACKWARD_SCHEMA = (
     "-> (Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
 )
 
-PER_CHANNEL = tuple(
-    prefix + name
-    for prefix in ("", "aux_")
-    for name in ("weight", "bias", "running_mean", "running_var")
-)
 # Gradients asked for: x, residual, weight, bias, aux_weight, aux_bias.
 Needed: TypeAlias = tuple[bool, bool, bool, bool, bool, bool]
 
@@ -53,8 +49,10 @@ def _fake_backward(
     return images[0], images[1], parameters[0], parameters[1]
 
 
-OP, REFERENCE_OP = define(SCHEMA, reference.forward, _fake)
-BACKWARD, REFERENCE_BACKWARD = define(BACKWARD_SCHEMA, reference.backward, _fake_backward)
+OP, REFERENCE_OP = define(SCHEMA, check, reference.forward, _fake)
+BACKWARD, REFERENCE_BACKWARD = define(
+    BACKWARD_SCHEMA, check_backward, reference.backward, _fake_backward
+)
 
 
 class _DualBatchNorm(Function):
@@ -131,51 +129,6 @@ def _differentiable_backward(
     return gradients[0], grad if need[1] else None, *gradients[1:]
 
 
-def _check(
-    x: Tensor,
-    residual: Tensor | None,
-    per_channel: dict[str, Tensor | None],
-    num_main: int,
-    training: bool,
-    aux_training: bool,
-    eps: tuple[float, float],
-) -> None:
-    if x.dim() < 2 or not x.is_floating_point():
-        raise ValueError(f"x: expected floating [N, C, ...], got {x.dtype} {tuple(x.shape)}")
-    rows, channels = x.shape[:2]
-    if not 0 <= num_main <= rows:
-        raise ValueError(f"num_main={num_main}: expected 0 to {rows}, the rows of x")
-    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
-        raise ValueError(
-            f"residual: expected {x.dtype} {tuple(x.shape)} like x, "
-            f"got {residual.dtype} {tuple(residual.shape)}"
-        )
-    for name, value in per_channel.items():
-        if value is not None and value.shape != (channels,):
-            raise ValueError(f"{name}: expected shape ({channels},), got {tuple(value.shape)}")
-    for prefix, count, batch_statistics, added in (
-        ("", num_main, training, eps[0]),
-        ("aux_", rows - num_main, aux_training, eps[1]),
-    ):
-        if count == 0:
-            continue
-        if added < 0 or (added == 0 and batch_statistics):  # in its words, too
-            valid = "positive during training" if batch_statistics else "non-negative"
-            raise ValueError(f"batch_norm {prefix}eps must be {valid}, but got {added}")
-        if batch_statistics and count * x.shape[2:].numel() == 1:
-            size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
-            raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {size}"
-            )
-        if not batch_statistics and (
-            per_channel[f"{prefix}running_mean"] is None
-            or per_channel[f"{prefix}running_var"] is None
-        ):
-            raise ValueError(
-                f"{prefix}running_mean, {prefix}running_var: needed with {prefix}training=False"
-            )
-
-
 def dual_batch_norm(
     x: Tensor,
     residual: Tensor | None = None,
@@ -207,7 +160,8 @@ def dual_batch_norm(
         residual: added after the norm, shape and dtype of `x`, or None.
         weight, bias, aux_weight, aux_bias: [C] or None.
         running_mean, running_var, aux_running_mean, aux_running_var: [C] or None; moved in place
-            (the variance unbiased) when the group trains, used as they are when it does not.
+            (the variance unbiased) when the group trains, used as they are when it does not. One
+            that moves shares no memory with another argument that is read or moved.
         num_main: rows of the main group, or None for all of them.
         training, aux_training: batch statistics (True) or running ones, for each group.
         momentum, aux_momentum, eps, aux_eps: as in `F.batch_norm`, for each group.
@@ -217,21 +171,23 @@ def dual_batch_norm(
         y, shaped like `x`.
 
     Raises:
-        ValueError: `num_main` outside `[0, N]`, a shape that does not fit, a training group with
-            one value a channel or an eps of 0, or a frozen group without running statistics.
+        ValueError: `num_main` outside `[0, N]`, a shape, dtype or device that does not fit, a
+            training group with one value a channel, a frozen group without running statistics, an
+            eps that `F.batch_norm` refuses, or statistics that share memory.
     """
     if num_main is None:
         num_main = x.shape[0]
-    main = (weight, bias, running_mean, running_var)
-    aux = (aux_weight, aux_bias, aux_running_mean, aux_running_var)
-    per_channel = dict(zip(PER_CHANNEL, (*main, *aux), strict=True))
-    _check(x, residual, per_channel, num_main, training, aux_training, (eps, aux_eps))
-    compute = _APPLY if uses_kernels(x) else reference.dual_batch_norm
-    return compute(
+    arguments = (
         x,
         residual,
-        *main,
-        *aux,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        aux_weight,
+        aux_bias,
+        aux_running_mean,
+        aux_running_var,
         num_main,
         training,
         aux_training,
@@ -241,3 +197,7 @@ def dual_batch_norm(
         aux_eps,
         relu,
     )
+    if uses_kernels(x):
+        return _APPLY(*arguments)
+    check(*arguments)
+    return reference.dual_batch_norm(*arguments)

@@ -1,5 +1,6 @@
 """How an op is defined: one schema in Python, the reference behind it, kernels on top."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +10,40 @@ from torch._ops import OpOverload
 
 NAMESPACE = "entprop_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
+# What each op requires of its arguments, by name.
+CHECKS: dict[str, Callable[..., None]] = {}
 # Kernels that are launched from Python, by op and device type; whoever registers one adds it here.
 LAUNCHERS: dict[tuple[OpOverload, str], Callable[..., Any]] = {}
 
 
+def checked(check: Callable[..., None], function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, its arguments checked first."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        check(*arguments, **keywords)
+        return function(*arguments, **keywords)
+
+    return call
+
+
 def define(
-    schema: str, reference: Callable[..., Any], fake: Callable[..., Any]
+    schema: str,
+    check: Callable[..., None],
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
 ) -> tuple[OpOverload, OpOverload]:
     """Define an op twice: under its own name, and as `NAME_reference`.
 
     A backend registers its kernel for its device under the first name. The second never has a
     kernel: a C++ kernel handed an input it does not cover calls it through the dispatcher.
 
+    Whatever implements the op checks its arguments, so that anyone may call it: here the reference
+    and the fake, by `check`; a kernel does so itself.
+
     Args:
         schema: `name(arguments) -> results`, or `name.overload(...)`.
+        check: raises ValueError for arguments that do not fit; takes the op's.
         reference: the op in plain PyTorch, for every device, dtype and layout.
         fake: the same shapes, dtypes and strides without values.
 
@@ -33,6 +54,8 @@ def define(
     name, _, overload = qualified.partition(".")
     suffix = f".{overload}" if overload else ""
     overloads: list[OpOverload] = []
+    CHECKS[qualified] = check
+    reference, fake = checked(check, reference), checked(check, fake)
     for base in (name, f"{name}_reference"):
         LIBRARY.define(f"{base}{suffix}({arguments}")
         LIBRARY.impl(f"{base}{suffix}", reference, "CompositeExplicitAutograd")

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from entprop_fast.ops.backend import uses_kernels
+from entprop_fast.ops.checks import FLOATING, require_device, require_floating, require_index
 from entprop_fast.ops.library import define
 
 SCHEMA = (
@@ -18,6 +19,29 @@ SCHEMA = (
 SCORES = ("entropy", "confidence", "cross_entropy", "margin")
 
 
+def check(
+    logits: Tensor,
+    labels: Tensor,
+    labels_b: Tensor,
+    lam: Tensor,
+    label_smoothing: float,
+    score: str,
+) -> None:
+    """Refuse arguments of the op that do not fit."""
+    shape = logits.shape
+    require_floating("logits", logits, "[B, K]", len(shape) == 2 and shape[1] > 0)
+    require_index("labels", labels, shape[0], logits)
+    require_index("labels_b", labels_b, shape[0], logits)
+    if lam.dim() != 0 or lam.dtype not in FLOATING:
+        got = f"{lam.dtype} {list(lam.shape)}"
+        raise ValueError(f"lam: expected a 0-dim tensor of a floating dtype, got {got}")
+    require_device("lam", lam, logits)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing}: expected 0 to 1")
+    if score not in SCORES:
+        raise ValueError(f"score={score!r}: expected one of {', '.join(SCORES)}")
+
+
 class LossAndEntropy(NamedTuple):
     """Per-sample results [B], float32 (float64 for float64 logits)."""
 
@@ -26,10 +50,10 @@ class LossAndEntropy(NamedTuple):
     score: Tensor
 
 
-def _label_column(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def _label_column(labels: Tensor, classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Labels as a safe gather index [B, 1], and NaN where one was out of range, else 0."""
     outside = (labels < 0) | (labels >= classes)
-    poison = torch.zeros_like(labels, dtype=torch.float64).masked_fill(outside, torch.nan)
+    poison = torch.zeros_like(labels, dtype=dtype).masked_fill(outside, torch.nan)
     return labels.clamp(0, classes - 1).unsqueeze(1), poison.unsqueeze(1)
 
 
@@ -57,19 +81,19 @@ def reference(
     z = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     log_p = z.log_softmax(1)
     p = log_p.exp()
-    column_a, poison_a = _label_column(labels, classes)
-    column_b, poison_b = _label_column(labels_b, classes)
+    column_a, poison_a = _label_column(labels, classes, z.dtype)
+    column_b, poison_b = _label_column(labels_b, classes, z.dtype)
     lam = lam.to(z.dtype)
     target = torch.full_like(z, label_smoothing / classes)
     keep = (1 - label_smoothing) * torch.ones_like(column_a, dtype=z.dtype)
     target = target.scatter_add(1, column_a, keep * lam).scatter_add(1, column_b, keep * (1 - lam))
-    target = target + (poison_a + poison_b).to(z.dtype)
+    target = target + (poison_a + poison_b)
     # 0 * -inf: a class that is not in the target costs nothing, however unlikely.
     loss = -(target * log_p).masked_fill(target == 0, 0).sum(1)
     entropy = -(p * log_p).masked_fill(p == 0, 0).sum(1)
     uncertainty = _score(score, log_p, p, entropy, column_a)
     if score in ("cross_entropy", "margin"):
-        uncertainty = uncertainty + poison_a.squeeze(1).to(z.dtype)
+        uncertainty = uncertainty + poison_a.squeeze(1)
     return loss, entropy, uncertainty, (p - target).to(logits.dtype)
 
 
@@ -92,7 +116,7 @@ def reference_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (*per_sample, dlogits.contiguous())  # type: ignore[return-value]
 
 
-OP, REFERENCE_OP = define(SCHEMA, reference_op, _fake)
+OP, REFERENCE_OP = define(SCHEMA, check, reference_op, _fake)
 
 
 class _LossAndEntropy(Function):
@@ -125,24 +149,6 @@ class _LossAndEntropy(Function):
 _APPLY: Callable[..., tuple[Tensor, Tensor, Tensor]] = _LossAndEntropy.apply
 
 
-def _check(
-    logits: Tensor, labels: Tensor, labels_b: Tensor | None, lam: Tensor | None, score: str
-) -> None:
-    shape = logits.shape
-    if len(shape) != 2 or not logits.is_floating_point() or shape[1] == 0:
-        raise ValueError(f"logits: expected floating [B, K], got {logits.dtype} {tuple(shape)}")
-    rows = shape[:1]
-    for name, value in (("labels", labels), ("labels_b", labels_b)):
-        if value is not None and (value.dtype != torch.int64 or value.shape != rows):
-            raise ValueError(
-                f"{name}: expected int64 [{shape[0]}], got {value.dtype} {tuple(value.shape)}"
-            )
-    if lam is not None and lam.dim() != 0:
-        raise ValueError(f"lam: expected a 0-dim tensor, got shape {tuple(lam.shape)}")
-    if score not in SCORES:
-        raise ValueError(f"score={score!r}: expected one of {', '.join(SCORES)}")
-
-
 def loss_and_entropy(
     logits: Tensor,
     labels: Tensor,
@@ -161,18 +167,19 @@ def loss_and_entropy(
         labels: int64 [B] in `[0, K)`. A label outside makes its row's loss and gradient NaN.
         labels_b: the MixUp partner's labels, or None for the plain loss.
         lam: 0-dim tensor on the logits' device, or None for 1.
-        label_smoothing: as in `F.cross_entropy`.
+        label_smoothing: as in `F.cross_entropy`, 0 to 1.
         score: "entropy", "confidence" (-max p), "cross_entropy" (to `labels`, unsmoothed) or
             "margin" (largest wrong probability minus the true one); higher is selected first.
 
     Raises:
-        ValueError: a shape, dtype or score that does not fit.
+        ValueError: a shape, dtype, device, smoothing or score that does not fit.
     """
-    _check(logits, labels, labels_b, lam, score)
     if lam is None:
         lam = logits.new_ones((), dtype=torch.float32)
     if uses_kernels(logits):
         return LossAndEntropy(*_APPLY(logits, labels, labels_b, lam, label_smoothing, score))
     partner = labels if labels_b is None else labels_b
-    loss, entropy, uncertainty, _ = reference(logits, labels, partner, lam, label_smoothing, score)
+    arguments = (logits, labels, partner, lam, label_smoothing, score)
+    check(*arguments)
+    loss, entropy, uncertainty, _ = reference(*arguments)
     return LossAndEntropy(loss, entropy.detach(), uncertainty.detach())

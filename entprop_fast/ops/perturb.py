@@ -1,9 +1,13 @@
 """The adversarial step: sign of the gradient, radius around the start, image range."""
 
+from math import nan
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from entprop_fast.ops.backend import uses_kernels
+from entprop_fast.ops.checks import require, require_apart, require_floating, require_index
 from entprop_fast.ops.layout import memory_format
 from entprop_fast.ops.library import define
 
@@ -30,6 +34,59 @@ def _empty_rows(x: Tensor, rows: int) -> Tensor:
     )
 
 
+def _check(
+    x: Tensor, index: Tensor, alpha: Tensor, eps: Tensor, lo: Tensor, hi: Tensor
+) -> tuple[tuple[str, Tensor], ...]:
+    """Check what all of the ops take; the tensors by name."""
+    require_floating("x", x, "[N, C, ...]", x.dim() >= 2)
+    require_index("index", index, None, x)
+    bounds = (("alpha", alpha), ("eps", eps), ("lo", lo), ("hi", hi))
+    for name, value in bounds:
+        require(name, value, x.shape[1:2], x.dtype, x)
+    if x.shape[0] == 0 < index.shape[0]:
+        raise IndexError(f"index: expected int64 [0], x has no rows, got {list(index.shape)}")
+    return (("x", x), ("index", index), *bounds)
+
+
+def check_gather(x: Tensor, grad: Tensor, index: Tensor, *bounds: Tensor) -> None:
+    """Refuse arguments of `gather_perturb` that do not fit."""
+    _check(x, index, *bounds)
+    require("grad", grad, x.shape, x.dtype, x)
+
+
+def check_gather_out(x: Tensor, grad: Tensor, index: Tensor, *bounds: Tensor, out: Tensor) -> None:
+    """Refuse arguments of `gather_perturb.out` that do not fit."""
+    others = _check(x, index, *bounds)
+    require("grad", grad, x.shape, x.dtype, x)
+    require("out", out, (index.shape[0], *x.shape[1:]), x.dtype, x)
+    require_apart([("out", out)], [*others, ("grad", grad)])
+
+
+def check_perturb(x_adv: Tensor, grad: Tensor, x: Tensor, index: Tensor, *bounds: Tensor) -> None:
+    """Refuse arguments of `perturb_` that do not fit."""
+    others = _check(x, index, *bounds)
+    shape = (index.shape[0], *x.shape[1:])
+    require("x_adv", x_adv, shape, x.dtype, x)
+    require("grad", grad, shape, x.dtype, x)
+    require_apart([("x_adv", x_adv)], [*others, ("grad", grad)])
+
+
+def _rows(index: Tensor, available: int) -> tuple[Tensor, Tensor | None]:
+    """The index, and on a device that would fault which of its rows, made 0, are outside of x.
+
+    The CPU's own indexing raises for them. Elsewhere nothing waits for the values: those rows
+    become NaN.
+    """
+    if index.device.type in ("cpu", "meta"):
+        return index, None
+    outside = (index < -available) | (index >= available)
+    return index.masked_fill(outside, 0), outside
+
+
+def _blank(images: Tensor, rows: Tensor | None) -> Tensor:
+    return images if rows is None else images.masked_fill(_channels(rows, images)[:, None], nan)
+
+
 def gather_reference(
     x: Tensor, grad: Tensor, index: Tensor, alpha: Tensor, eps: Tensor, lo: Tensor, hi: Tensor
 ) -> Tensor:
@@ -51,8 +108,9 @@ def gather_out_reference(
     out: Tensor,
 ) -> None:
     """The op `gather_perturb.out` in plain PyTorch."""
-    step = _channels(alpha, x) * grad[index].sign()
-    out.copy_(_clipped(x[index], step, eps, lo, hi))
+    rows, outside = _rows(index, x.shape[0])
+    step = _channels(alpha, x) * grad[rows].sign()
+    out.copy_(_blank(_clipped(x[rows], step, eps, lo, hi), outside))
 
 
 def perturb_reference(
@@ -66,9 +124,10 @@ def perturb_reference(
     hi: Tensor,
 ) -> None:
     """The op `perturb_` in plain PyTorch."""
-    start = x[index]
+    rows, outside = _rows(index, x.shape[0])
+    start = x[rows]
     moved = x_adv - start + _channels(alpha, x) * grad.sign()
-    x_adv.copy_(_clipped(start, moved, eps, lo, hi))
+    x_adv.copy_(_blank(_clipped(start, moved, eps, lo, hi), outside))
 
 
 def _fake_gather(x: Tensor, grad: Tensor, index: Tensor, *bounds: Tensor) -> Tensor:
@@ -79,33 +138,13 @@ def _fake_in_place(*arguments: Tensor, out: Tensor | None = None) -> None:
     return None
 
 
-GATHER, REFERENCE_GATHER = define(GATHER_SCHEMA, gather_reference, _fake_gather)
-GATHER_OUT, REFERENCE_GATHER_OUT = define(GATHER_OUT_SCHEMA, gather_out_reference, _fake_in_place)
-PERTURB, REFERENCE_PERTURB = define(PERTURB_SCHEMA, perturb_reference, _fake_in_place)
-
-
-def _check(
-    x: Tensor, index: Tensor, bounds: dict[str, Tensor], images: dict[str, tuple[Tensor, int]]
-) -> None:
-    """`images` holds each image tensor beside the rows it should have."""
-    shape, dtype = x.shape, x.dtype
-    if len(shape) < 2 or not dtype.is_floating_point:
-        raise ValueError(f"x: expected floating [N, C, ...], got {dtype} {tuple(shape)}")
-    if index.dtype != torch.int64 or index.dim() != 1:
-        raise ValueError(f"index: expected int64 [m], got {index.dtype} {tuple(index.shape)}")
-    channels, image = shape[1:2], shape[1:]
-    for name, value in bounds.items():
-        if value.shape != channels or value.dtype != dtype:
-            raise ValueError(
-                f"{name}: expected {dtype} [{shape[1]}], a value a channel of x, got "
-                f"{value.dtype} {tuple(value.shape)}"
-            )
-    for name, (value, rows) in images.items():
-        found = value.shape
-        if found[1:] != image or found[0] != rows or value.dtype != dtype:
-            raise ValueError(
-                f"{name}: expected {dtype} {(rows, *image)}, got {value.dtype} {tuple(found)}"
-            )
+GATHER, REFERENCE_GATHER = define(GATHER_SCHEMA, check_gather, gather_reference, _fake_gather)
+GATHER_OUT, REFERENCE_GATHER_OUT = define(
+    GATHER_OUT_SCHEMA, check_gather_out, gather_out_reference, _fake_in_place
+)
+PERTURB, REFERENCE_PERTURB = define(
+    PERTURB_SCHEMA, check_perturb, perturb_reference, _fake_in_place
+)
 
 
 def gather_perturb(
@@ -130,26 +169,25 @@ def gather_perturb(
         alpha, eps: [C] in `x`'s dtype: step and radius in the units of `x` (1/255 for images in
             [0, 1]; divided by the channel's std where the images are normalised).
         lo, hi: [C] in `x`'s dtype: the image range.
-        out: [m, C, ...] written and returned, or None for a fresh tensor.
+        out: [m, C, ...] written and returned, or None for a fresh tensor; memory of its own.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
-        IndexError: a row outside `x`, on the CPU (a RuntimeError that quotes it where the C++
-            kernels hand an input to plain PyTorch). On CUDA nothing waits for the values: the
-            kernels make such a row NaN.
+        ValueError: a shape, dtype or device that does not fit; `out` shares memory with an input.
+        IndexError: a row outside `x`, on the CPU. On other devices nothing waits for the values:
+            such a row becomes NaN.
     """
-    bounds = {"alpha": alpha, "eps": eps, "lo": lo, "hi": hi}
-    images = {"grad": (grad, x.shape[0])}
-    if out is not None:
-        images["out"] = (out, index.shape[0])
-    _check(x, index, bounds, images)
+    arguments = (x, grad, index, alpha, eps, lo, hi)
     with torch.no_grad():
         if out is None:
-            gather = GATHER if uses_kernels(x) else gather_reference
-            fresh: Tensor = gather(x, grad, index, alpha, eps, lo, hi)
-            return fresh
-        gather_out = GATHER_OUT if uses_kernels(x) else gather_out_reference
-        gather_out(x, grad, index, alpha, eps, lo, hi, out=out)
+            if uses_kernels(x):
+                return cast(Tensor, GATHER(*arguments))
+            check_gather(*arguments)
+            return gather_reference(*arguments)
+        if uses_kernels(x):
+            GATHER_OUT(*arguments, out=out)
+        else:
+            check_gather_out(*arguments, out=out)
+            gather_out_reference(*arguments, out=out)
         return out
 
 
@@ -169,7 +207,7 @@ def perturb_(
     where it lies. Carries no gradient.
 
     Args:
-        x_adv: [m, C, ...], changed in place.
+        x_adv: [m, C, ...], changed in place; memory of its own.
         grad: like `x_adv`, the loss's gradient in it.
         x: [N, C, ...], the images the attack started from.
         index: int64 [m], the row of `x` each row of `x_adv` started from, as in `x[index]`.
@@ -179,13 +217,14 @@ def perturb_(
         `x_adv`.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape, dtype or device that does not fit; `x_adv` shares memory with another.
         IndexError: a row outside `x`, as in `gather_perturb`.
     """
-    bounds = {"alpha": alpha, "eps": eps, "lo": lo, "hi": hi}
-    rows = index.shape[0]
-    _check(x, index, bounds, {"x_adv": (x_adv, rows), "grad": (grad, rows)})
+    arguments = (x_adv, grad, x, index, alpha, eps, lo, hi)
     with torch.no_grad():
-        perturb = PERTURB if uses_kernels(x_adv) else perturb_reference
-        perturb(x_adv, grad, x, index, alpha, eps, lo, hi)
+        if uses_kernels(x_adv):
+            PERTURB(*arguments)
+        else:
+            check_perturb(*arguments)
+            perturb_reference(*arguments)
     return x_adv

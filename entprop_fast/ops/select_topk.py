@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 from entprop_fast.ops.backend import uses_kernels
+from entprop_fast.ops.checks import require_floating
 from entprop_fast.ops.library import define
 from entprop_fast.ops.loss_and_entropy import loss_and_entropy
 
 SCHEMA = "select_topk(Tensor score, int k) -> Tensor"
+
+
+def check(score: Tensor, k: int) -> None:
+    """Refuse arguments of the op that do not fit."""
+    require_floating("score", score, "[B]", score.dim() == 1)
+    if not 0 <= k <= score.shape[0]:
+        raise ValueError(f"k={k}: expected 0 to {score.shape[0]}, the length of score")
 
 
 def reference(score: Tensor, k: int) -> Tensor:
@@ -21,7 +29,7 @@ def _fake(score: Tensor, k: int) -> Tensor:
     return score.new_empty(k, dtype=torch.int64)
 
 
-OP, REFERENCE_OP = define(SCHEMA, reference, _fake)
+OP, REFERENCE_OP = define(SCHEMA, check, reference, _fake)
 
 
 def select_topk(score: Tensor, k: int) -> Tensor:
@@ -39,13 +47,12 @@ def select_topk(score: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: `score` not one-dimensional and floating, or `k` outside `[0, B]`.
     """
-    if score.dim() != 1 or not score.is_floating_point():
-        raise ValueError(f"score: expected floating [B], got {score.dtype} {tuple(score.shape)}")
-    if not 0 <= k <= score.shape[0]:
-        raise ValueError(f"k={k}: expected 0 to {score.shape[0]}, the length of score")
     if score.requires_grad:
         score = score.detach()
-    return cast(Tensor, OP(score, k)) if uses_kernels(score) else reference(score, k)
+    if uses_kernels(score):
+        return cast(Tensor, OP(score, k))
+    check(score, k)
+    return reference(score, k)
 
 
 class LossAndSelection(NamedTuple):

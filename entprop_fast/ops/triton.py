@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from entprop_fast.ops.library import LAUNCHERS, LIBRARY, NAMESPACE
+from entprop_fast.ops.library import CHECKS, LAUNCHERS, LIBRARY, NAMESPACE, checked
 
 
 @cache
@@ -28,7 +28,7 @@ def _norm_inputs(x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Any, .
 def _norm_backward_inputs(
     grad: Tensor, x: Tensor, residual: Tensor | None, *rest: Any
 ) -> tuple[Any, ...]:
-    return grad, x, residual, *rest[:4]
+    return grad, x, residual, *rest[:6]
 
 
 def _loss_inputs(*arguments: Any) -> tuple[Any, ...]:
@@ -52,8 +52,10 @@ def register() -> None:
     """Register the four ops for CUDA; once."""
     for name, looks_at in _LOOKS_AT.items():
         launcher = _launcher(name, looks_at)
-        LIBRARY.impl(name, launcher, "CUDA")
-        LAUNCHERS[_overload(name), "cuda"] = launcher
+        safe = checked(CHECKS[name], launcher)
+        LIBRARY.impl(name, safe, "CUDA")
+        # A backward's own caller is autograd, which hands it what the forward checked and made.
+        LAUNCHERS[_overload(name), "cuda"] = launcher if name.endswith("_backward") else safe
 
 
 def _overload(name: str) -> OpOverload:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from entprop_fast.ops import dual_batch_norm
 from tests.ops.checks import LAYOUTS, assert_no_worse
+from tests.ops.conftest import needs_extension
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 SHAPES = ((4, 1, 3, 3), (4, 3, 1, 1), (6, 7, 5, 3), (3, 33, 7, 7), (8, 16, 4, 4), (2, 40, 17, 17))
@@ -282,6 +283,16 @@ def test_unused_residual_is_not_kept_for_backward(backend: str) -> None:
     y = dual_batch_norm(x, residual, num_main=2, relu=True)
     kept = [t for t in y.grad_fn.saved_tensors if t is not None]  # type: ignore[union-attr]
     assert all(t.data_ptr() != residual.data_ptr() for t in kept)
+
+
+@needs_extension
+def test_error_of_the_reference_reaches_the_caller() -> None:
+    """Where the kernels cover nothing (float16) the error passes through C++."""
+    # torch.stable's C interface hands on what an op raised.
+    tells = torch.__version__ >= torch.torch_version.TorchVersion("2.13")
+    mixed = {"weight": torch.ones(6).half(), "running_mean": torch.zeros(6)}
+    with pytest.raises(RuntimeError, match="expect parameter" if tells else "stderr"):
+        dual_batch_norm(torch.randn(4, 6, 3, 3).half(), running_var=torch.ones(6), **mixed)
 
 
 @pytest.mark.parametrize(
