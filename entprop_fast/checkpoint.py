@@ -7,7 +7,6 @@ can never disagree. ``torch.load`` alone does not notice a flipped bit in a tens
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -19,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from entprop_fast.files import write_atomically as write_atomically
 
 CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint.prev.pt"
@@ -32,26 +33,6 @@ _TRAILER = len(_MARK) + 64 + 1
 
 class CorruptCheckpoint(ValueError):
     """A checkpoint file whose bytes are not those that were written."""
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Write the parts to ``path`` so that a reader sees the old file or the whole new one.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full; ``path`` is then unchanged.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            for data in parts:
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()  # a part of a file, on what may be a full disk
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
 
 
 def save(folder: Path, state: State) -> None:
