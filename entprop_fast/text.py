@@ -41,5 +41,5 @@ def _controls(one: str) -> bool:
 
 
 def _utf8(text: str) -> str:
-    """What a file's name holds that is not UTF-8, as an escape: no file could be written with it."""
+    """What is not UTF-8, in a file's name, as an escape: text could not be written with it."""
     return text.encode(errors="backslashreplace").decode()

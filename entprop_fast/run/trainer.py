@@ -15,11 +15,12 @@ from entprop_fast import checkpoint, metrics
 from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
+from entprop_fast.metrics import NaNLogits
 from entprop_fast.run import criteria, recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.device import resolve_amp, resolve_device
-from entprop_fast.run.errors import RunFailed, Stopped, bad_input
+from entprop_fast.run.errors import RunFailed, Stopped, bad_input, machine_failed
 from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
 from entprop_fast.run.optim import (
@@ -136,8 +137,12 @@ class Trainer:
                     with signals.held():
                         self._run_epoch(folder, signals)
                     signals.raise_pending()
-        except (RunFailed, OSError) as error:  # an image that cannot be read, a full disk
+        except (RunFailed, NaNLogits, OSError) as error:  # an image is gone, a disk full
             raise RunFailed(f"{error}; {_last_good(folder)}") from None
+        except (RuntimeError, MemoryError) as error:
+            if (reason := machine_failed(error)) is None:
+                raise
+            raise RunFailed(f"{reason}; {_last_good(folder)}") from None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, and its record so far."""
@@ -225,6 +230,7 @@ class Trainer:
         )
 
     def _end_epoch(self, folder: RunFolder) -> None:
+        self._check_finite()
         row = self._row()
         self.rows.append(row)
         row["signatures"] = signatures.detect(
@@ -264,12 +270,15 @@ class Trainer:
     def _save(self, folder: RunFolder) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
+        self._check_finite()
+        checkpoint.save(folder.path, self.state_dict())
+
+    def _check_finite(self) -> None:
         state = self.model.state_dict()
         finite = [value.isfinite().all() for value in state.values()]
         if not bool(torch.stack(finite).all()):
             broken = next(name for name, value in state.items() if not value.isfinite().all())
             raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
-        checkpoint.save(folder.path, self.state_dict())
 
 
 def _last_good(folder: RunFolder) -> str:
