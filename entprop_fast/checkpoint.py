@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +64,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> State:
     payload = io.BytesIO(_whole_payload(path))
     try:
         state = torch.load(payload, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # bytes that were made to be read lead the reader anywhere
         raise CorruptCheckpoint(f"{path} cannot be read: {_first_line(error)}") from error
     if not isinstance(state, dict):
         raise CorruptCheckpoint(f"{path} holds a {type(state).__name__}, not a checkpoint")

@@ -100,7 +100,8 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
         quiet = Reporter.quiet()
         trainer = Trainer(config, images or _load_data(config, quiet), quiet)
         if step:
-            trainer.method(*next(trainer.loader.epoch(0)))
+            with trainer.fitting():
+                trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 
 

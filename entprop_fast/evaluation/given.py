@@ -207,7 +207,10 @@ def _of_rows(
     size = 100 if batch_size is None else batch_size
     if size < 1:
         raise ValueError(f"batch_size = {size} must be at least 1")
-    rows = torch.arange(len(dataset)).split(size)  # type: ignore[arg-type]
+    count = len(dataset)  # type: ignore[arg-type]
+    if not count:
+        raise ValueError("data holds no test image; at least one is needed")
+    rows = torch.arange(count).split(size)
     return lambda: read_batches(dataset, rows, workers=workers or 0, what="image")
 
 

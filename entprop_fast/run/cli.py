@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from entprop_fast import names
-from entprop_fast.run.config import number, value_types
+from entprop_fast.run.config import number, unfit, value_types
 from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed
 from entprop_fast.run.signals import StopSignals
 
@@ -23,6 +23,7 @@ Flag = tuple[str, Any] | tuple[str, Any, Any]  # name, annotation, default
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+_TOO_MUCH = 2**32
 _NAME_INDENT, _HELP_INDENT = 5, 9  # in tyro's boxes
 
 
@@ -146,12 +147,16 @@ def parse(flags: type[Any], args: Sequence[str] | None, *, prog: str, descriptio
     Raises:
         UsageError: an unknown flag, with the nearest ones, or a value that is not of its type.
     """
+    given = sys.argv[1:] if args is None else list(args)
+    for word in given:
+        if reason := unfit(word):
+            raise UsageError(f"the argument {word!r} {reason}")
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
             parsed, unread = tyro.cli(
                 flags,
-                args=args,
+                args=given,
                 prog=f"python -m {prog}",
                 description=description,
                 config=(tyro.conf.DisallowNone,),
@@ -161,10 +166,20 @@ def parse(flags: type[Any], args: Sequence[str] | None, *, prog: str, descriptio
         if not stop.code:
             raise
         raise UsageError(_message(messages.getvalue(), _usage(flags, prog))) from None
+    _check_sizes(parsed)
     if unread:
         known = [f"--{one.name.replace('_', '-')}" for one in fields(flags)]
         raise UsageError(str(names.unknown("argument", unread[0], known)))
     return parsed
+
+
+def _check_sizes(parsed: Any) -> None:
+    """Numbers that no setting has would end as an overflow somewhere."""
+    for name, value in vars(parsed).items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and abs(one) >= _TOO_MUCH:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} must be below {_TOO_MUCH}, got {one}")
 
 
 _NUMBER = tyro.constructors.PrimitiveConstructorSpec(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +22,7 @@ from entprop_fast.run import criteria, recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.device import resolve_amp, resolve_device
-from entprop_fast.run.errors import RunFailed, Stopped, bad_input, machine_failed
+from entprop_fast.run.errors import RunFailed, Stopped, bad_input, machine_failed, one_line
 from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
 from entprop_fast.run.optim import (
@@ -144,6 +146,27 @@ class Trainer:
                 raise
             raise RunFailed(f"{reason}; {_last_good(folder)}") from None
 
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Around a run's first step: what torch refuses there is settings that do not fit.
+
+        Raises:
+            RunFailed: the machine lacks memory.
+            ValueError: anything else that the network or its data made fail.
+        """
+        try:
+            yield
+        except RunFailed:
+            raise
+        except (RuntimeError, MemoryError, AssertionError, IndexError) as error:
+            if (reason := machine_failed(error)) is not None:
+                raise RunFailed(reason) from error
+            shape = list(self.images.image_shape)
+            raise ValueError(
+                f"arch {self.config.arch!r} cannot be trained on images {shape} with these "
+                f"settings: {one_line(error)}"
+            ) from error
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, and its record so far."""
         return {
@@ -175,8 +198,8 @@ class Trainer:
             self.meter.load_state_dict(state["meter"])
             self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
             self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the checkpoint is another version's: {error}") from error
+        except Exception as error:  # anybody may have written it
+            raise ValueError(f"the checkpoint is another version's: {error!r}") from error
 
     def _load_random(self, state: dict[str, Any]) -> None:
         if state["device"] == self.device.type:
@@ -192,7 +215,7 @@ class Trainer:
     def _first_step(self, folder: RunFolder) -> None:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
         started = time.monotonic()
-        with bad_input():
+        with bad_input(), self.fitting():
             self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started
         folder.begin(recipe.to_toml(self.config), fresh=True)
