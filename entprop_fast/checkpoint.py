@@ -7,11 +7,9 @@ can never disagree. ``torch.load`` alone does not notice a flipped bit in a tens
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
-import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from entprop_fast.files import write_atomically as write_atomically
 
 CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint.prev.pt"
@@ -32,26 +32,6 @@ _TRAILER = len(_MARK) + 64 + 1
 
 class CorruptCheckpoint(ValueError):
     """A checkpoint file whose bytes are not those that were written."""
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Write the parts to ``path`` so that a reader sees the old file or the whole new one.
-
-    Raises:
-        OSError: the folder cannot be written, or the disk is full; ``path`` is then unchanged.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            for data in parts:
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()  # a part of a file, on what may be a full disk
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
 
 
 def save(folder: Path, state: State) -> None:
@@ -84,7 +64,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> State:
     payload = io.BytesIO(_whole_payload(path))
     try:
         state = torch.load(payload, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # bytes that were made to be read lead the reader anywhere
         raise CorruptCheckpoint(f"{path} cannot be read: {_first_line(error)}") from error
     if not isinstance(state, dict):
         raise CorruptCheckpoint(f"{path} holds a {type(state).__name__}, not a checkpoint")

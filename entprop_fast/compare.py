@@ -85,7 +85,10 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
         "seeds": list(seeds),
     }
     folder = Path(first.folder).parent
-    document(folder, settings, runs, summaries, table)
+    try:
+        document(folder, settings, runs, summaries, table)
+    except OSError as error:  # a full disk, after all the work
+        raise RunFailed(f"{error}; the runs are kept: the same command writes the table") from None
     reporter.console.print(*tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(results.statement(table, baseline))
     reporter.say(f"corruptions behind RA: {source_of(summaries) or 'none'}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from entprop_fast import checkpoint, data
 from entprop_fast.data import ImageSet
+from entprop_fast.metrics import NaNLogits
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
@@ -78,7 +79,7 @@ def train(
         trainer.fit(folder, signals or StopSignals(), fresh=state is None)
         try:
             return finish(trainer, folder, draw=pictures)
-        except OSError as error:  # an image, or a corrupted set, that is there no more
+        except (OSError, NaNLogits) as error:  # a corrupted set, say, that is there no more
             raise RunFailed(f"{error}; --resume evaluates again") from None
     finally:
         folder.release()
@@ -99,7 +100,8 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
         quiet = Reporter.quiet()
         trainer = Trainer(config, images or _load_data(config, quiet), quiet)
         if step:
-            trainer.method(*next(trainer.loader.epoch(0)))
+            with trainer.fitting():
+                trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 
 

@@ -22,7 +22,7 @@ from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.device import resolve_device, set_threads
-from entprop_fast.run.errors import UsageError, bad_input, one_line
+from entprop_fast.run.errors import RunFailed, UsageError, bad_input, one_line
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table
 from entprop_fast.run.run_folder import RunFolder
@@ -96,12 +96,14 @@ def load_network(
 
 def _from_state(path: Path, state: dict[str, Any]) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
-        spec = NetworkSpec(**state["network"])
+        spec = NetworkSpec.of(state["network"])
         method, options = state["config"]["method"], state["config"]["options"]
         model = spec.build_for(method, options)
         model.load_state_dict(state["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} is another version's checkpoint: {error}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # anybody may have written it
+        raise ValueError(f"{path} is another version's checkpoint: {error!r}") from error
     return model, spec, needs_dual_norms(method, options)
 
 
@@ -126,12 +128,14 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
         reporter.say(NO_DEFENCE)
     if out is not None:
-        with bad_input():
+        try:
             if out.suffix == ".json":
                 run_folder.write_json(out, report.as_document(evaluations))
             else:
                 report.write(out, evaluations)
                 reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
+        except OSError as error:  # a full disk, after all the work
+            raise RunFailed(f"{error}; the numbers are those above") from None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from entprop_fast import names
 from entprop_fast.run import announce, cli, recipe, usual
 from entprop_fast.run.config import Config
-from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
@@ -59,7 +59,12 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
         reporter.say(line)
     try:
         result = study.run(options, reporter)
-        write(result, study, options)
+        try:
+            write(result, study, options)
+        except OSError as error:  # a full disk, after all the work
+            raise RunFailed(
+                f"{error}; the runs are kept: the same command writes it"
+            ) from None
     finally:
         folder.release()
     reporter.say(markdown(result.rows))

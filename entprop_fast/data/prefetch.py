@@ -22,7 +22,8 @@ from entprop_fast.data.loader import Batch, Loader, to_device
 
 T = TypeVar("T")
 
-MOST_WORKERS = 8
+MOST_WORKERS = 8  # where nobody names a number
+MOST_PROCESSES = 512  # that somebody may name: a machine that cannot start them stands still
 
 _TRANSFORMS = 2  # the stream of the data set's own draws, beside those of `loader`
 
@@ -280,8 +281,8 @@ def workers_of_each(runs: int) -> int:
 
 def _processes(workers: int | None) -> int:
     """That many, or by default one a core within reason."""
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers = {workers} must be 0 or more")
+    if workers is not None and not 0 <= workers <= MOST_PROCESSES:
+        raise ValueError(f"workers = {workers} must be 0 ... {MOST_PROCESSES}")
     return min(_cores(), MOST_WORKERS) if workers is None else workers
 
 

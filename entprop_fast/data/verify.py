@@ -14,10 +14,11 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from entprop_fast.data.image_files import FileList
 from entprop_fast.data.read_image import read_image
+from entprop_fast.files import create
 
 T = TypeVar("T")
 
@@ -39,9 +40,9 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
     name = f"{_digest(files)}.json"
     # No verdict yet, a damaged one, or a user without a home.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
-        found: dict[str, str] = json.loads((_cache_folder() / name).read_text())
+        found = _numbers(json.loads((_cache_folder() / name).read_text()), len(files))
         # A file may have been mended since with its size and time kept (chmod, rsync): look again.
-        return {int(one): reason for one in found if (reason := _reason(files.path(int(one))))}
+        return {one: reason for one in found if (reason := _reason(files.path(one)))}
     if say is not None and len(files) >= TOLD_FROM:
         say(f"opening each of {len(files):,} images in {files.root} once, to see that all can be")
     reasons = in_threads(lambda number: _reason(files.path(number)), len(files))
@@ -51,9 +52,24 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
         kept = _cache_folder() / name
         kept.parent.mkdir(parents=True, exist_ok=True)
         own = kept.with_suffix(f".{os.getpid()}")
-        own.write_text(json.dumps(verdict))
+        with create(own) as file:
+            file.write(json.dumps(verdict).encode())
         own.replace(kept)
     return verdict
+
+
+def _numbers(verdict: Any, count: int) -> list[int]:
+    """Of the files that a kept verdict names.
+
+    Raises:
+        ValueError: it is no verdict on so many files.
+    """
+    if not isinstance(verdict, dict) or not all(str(one).isdecimal() for one in verdict):
+        raise ValueError("no verdict")
+    numbers = [int(one) for one in verdict]
+    if any(one >= count for one in numbers):
+        raise ValueError("a verdict on other files")
+    return numbers
 
 
 def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:

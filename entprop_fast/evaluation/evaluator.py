@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast.data import SEVERITIES, ImageSet, channels_last
+from entprop_fast.data.prefetch import MOST_PROCESSES
 from entprop_fast.evaluation import attacks, folders, intervals
 from entprop_fast.evaluation.choose import choose_suite, usual_batch_size
 from entprop_fast.evaluation.corruption_error import corruption_errors
+from entprop_fast.evaluation.network import Scored
 from entprop_fast.evaluation.options import EvaluationOptions
 from entprop_fast.evaluation.results import Evaluation, Row
 from entprop_fast.evaluation.suites import Suite
@@ -28,7 +30,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Scored,
         data: ImageSet,
         options: EvaluationOptions,
         *,
@@ -42,12 +44,11 @@ class Evaluator:
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
-        if workers is not None and workers < 0:
-            raise ValueError(f"workers = {workers} must be at least 0")
+        if workers is not None and not 0 <= workers <= MOST_PROCESSES:
+            raise ValueError(f"workers = {workers} must be 0 ... {MOST_PROCESSES}")
         if not data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
-        parameter = next(model.parameters(), None)
-        self.device = torch.device("cpu") if parameter is None else parameter.device
+        self.device = model.device
         self.folder = None if options.official_dir is None else Path(options.official_dir)
 
     def run(self, name: str) -> Evaluation:
@@ -111,6 +112,7 @@ class Evaluator:
                 )
             tally.add(first, logits, wanted)
             labels.append(wanted)
+        tally.check("clean test images")
         return tally, torch.cat(labels)
 
     @torch.no_grad()
@@ -131,6 +133,9 @@ class Evaluator:
                 )
             logits = self.model(channels_last(images.to(self.device)))
             tallies[kind][severity - 1].add(first, logits, wanted)
+        for kind, severities in tallies.items():
+            for severity, tally in enumerate(severities, start=1):
+                tally.check(f"images of {kind}, severity {severity}")
         shares = {
             kind: [tally.correct / tally.total for tally in severities]
             for kind, severities in tallies.items()
@@ -218,6 +223,7 @@ class Evaluator:
     def _row(
         self, test: str, source: str, tally: Tally, *, note: str = "", calibrated: bool = True
     ) -> Row:
+        tally.check(f"images of {test}")
         low, high = intervals.wilson(tally.correct, tally.total)
         return Row(
             test=test,

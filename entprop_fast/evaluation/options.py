@@ -68,8 +68,10 @@ class EvaluationOptions:
         if self.pgd < 0:
             raise ValueError(f"pgd = {self.pgd} must be a number of steps, 0 for none")
         for name, value in (("eps", self.eps), ("alpha", self.alpha)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} = {value} must be positive, in image units (8/255, say)")
+            if not 0 < value <= 1:
+                raise ValueError(
+                    f"{name} = {value} must be above 0 and at most 1, in image units (8/255, say)"
+                )
         if self.also and self.official_dir is None:
             raise ValueError(f"also = {', '.join(self.also)} needs official_dir, where they are")
         if self.autoattack:

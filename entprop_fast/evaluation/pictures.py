@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from entprop_fast.data import SEVERITIES
 from entprop_fast.evaluation.results import Evaluation
 from entprop_fast.run.pictures import draw_heat_map, save_figure
+from entprop_fast.text import picture
 
 
 def draw_heat_map_of(path: Path, evaluations: Sequence[Evaluation]) -> None:
@@ -41,7 +42,7 @@ def draw_radar(path: Path, evaluations: Sequence[Evaluation]) -> None:
     axes: Any = figure.add_subplot(projection="polar")
     for one in evaluations:
         values = [_means(one)[kind] for kind in shared]
-        (line,) = axes.plot([*angles, angles[0]], [*values, values[0]], label=_label(one))
+        (line,) = axes.plot([*angles, angles[0]], [*values, values[0]], label=picture(_label(one)))
         axes.fill(angles, values, color=line.get_color(), alpha=0.08)
     axes.set_xticks(
         angles, [evaluations[0].label_of(kind).replace("_", "\n") for kind in shared], fontsize=8
@@ -49,7 +50,8 @@ def draw_radar(path: Path, evaluations: Sequence[Evaluation]) -> None:
     axes.tick_params(axis="x", pad=10)
     axes.set_rlabel_position(180 / len(shared))  # between two kinds
     axes.set_ylim(0, 100)
-    axes.set_title(f"{evaluations[0].dataset}: accuracy (%)\n{_sources(evaluations)}", fontsize=9)
+    title = f"{evaluations[0].dataset}: accuracy (%)\n{_sources(evaluations)}"
+    axes.set_title(picture(title), fontsize=9)
     if len(evaluations) > 1:
         axes.legend(loc="lower right", fontsize=8)
     save_figure(figure, path)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from entprop_fast.data import ImageData, ImageFiles, ImageSet
-from entprop_fast.data.augment import Normalize
+from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.evaluator import Evaluator
+from entprop_fast.evaluation.given import images_of
+from entprop_fast.evaluation.network import Normalization, Scored
 from entprop_fast.evaluation.options import EvaluationOptions
 from entprop_fast.evaluation.results import Evaluation
 
 
 def evaluate_model(
     model: nn.Module,
-    data: ImageSet | tuple[Tensor, Tensor],
+    data: ImageSet | DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor],
     options: EvaluationOptions | None = None,
     *,
     name: str = "model",
-    normalization: tuple[Sequence[float], Sequence[float]] | None = None,
+    normalization: Normalization | None = None,
+    input_range: tuple[float, float] = (0.0, 1.0),
     batch_size: int | None = None,
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
@@ -31,31 +35,44 @@ def evaluate_model(
     back as they were.
 
     Args:
-        model: from images to logits ``[B, classes]``, on the device to evaluate on.
-        data: of `entprop_fast.data.load`, or images ``[N, C, H, W]`` (uint8, or floating in
-            [0, 1]) and labels int64 ``[N]``.
+        model: from images to logits ``[B, classes]`` (or an object that has them as ``.logits``),
+            of any floating dtype, on the device to evaluate on.
+        data: a ``DataLoader`` of (images, labels), a ``Dataset`` of (image ``[C, H, W]``, label),
+            (images ``[N, C, H, W]``, labels ``[N]``), or of `entprop_fast.data.load`. Images are
+            uint8, or floating in `input_range`. A loader or a data set is read once to look at all
+            of it, and again in each pass that measures; its images are never in memory together. A
+            loader that shuffles keeps the first order it draws, because intervals pair each
+            image's answers.
         options: what to measure; None: SA and RA through the main norms.
         name: of the network, in tables.
-        normalization: (mean, std) per channel that the network's inputs went through; None: it
-            takes images in [0, 1].
-        batch_size: images in a forward pass; None: 500, or 100 above 64 pixels
-            and from files.
-        workers: processes that read image files; 0: this one; None: one a core, at most 8.
+        normalization: (mean, std) per channel that the network's inputs went through, in the
+            units of `input_range`; None: it takes images as they are.
+        input_range: lowest and highest value of floating images, and of what the network takes
+            before `normalization`. Corruptions and attacks work in [0, 1], as do ``eps`` and
+            ``alpha``.
+        batch_size: images in a forward pass; None: 500, or 100 above 64 pixels and from files; a
+            ``DataLoader`` has its own.
+        workers: processes that read images; 0: this one; None: for image files one a core, at most
+            8, for a ``Dataset`` this one.
         say: told what is being measured.
 
     Returns:
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
 
     Raises:
-        TypeError: `data` is none of these (a torch data set, a loader, NumPy arrays).
-        ValueError: no images, a batch size below 1, fewer logits than classes, or a set that is
-            not what it should be.
+        TypeError: `data` is none of these (NumPy arrays, say), or the network returns neither a
+            tensor nor an object with ``.logits``.
+        ValueError: no images, values that are not finite or outside of `input_range`, a batch size
+            below 1, fewer logits than classes, logits that are NaN, or a set that is not what it
+            should be.
         FileNotFoundError: a set that was asked for is not there.
     """
-    images = _as_image_set(data)
-    network = model if normalization is None else _Normalized(model, normalization)
+    low, high = (float(one) for one in input_range)
+    if not (-math.inf < low < high < math.inf):
+        raise ValueError(f"input_range = {input_range} must be a lower and a higher number")
+    images = images_of(data, (low, high), batch_size=batch_size, workers=workers)
     evaluator = Evaluator(
-        network,
+        Scored(model, normalization, (low, high)),
         images,
         options or EvaluationOptions(),
         batch_size=batch_size,
@@ -63,46 +80,3 @@ def evaluate_model(
         say=say,
     )
     return evaluator.run(name)
-
-
-class _Normalized(nn.Module):
-    """A network whose inputs are normalised, as one that takes images in [0, 1]."""
-
-    def __init__(
-        self, model: nn.Module, normalization: tuple[Sequence[float], Sequence[float]]
-    ) -> None:
-        super().__init__()
-        self.model = model
-        parameter = next(model.parameters(), None)
-        device = torch.device("cpu") if parameter is None else parameter.device
-        self._normalize = Normalize(*normalization, device)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(self._normalize(images))
-        return logits
-
-
-def _as_image_set(data: object) -> ImageSet:
-    if isinstance(data, ImageData | ImageFiles):
-        return data
-    match data:
-        case (Tensor() as images, Tensor() as labels):
-            return _of_tensors(images, labels)
-    inside = f" of {', '.join(type(one).__name__ for one in data)}" if type(data) is tuple else ""
-    raise TypeError(
-        f"data is a {type(data).__name__}{inside}: two tensors, (images [N, C, H, W], labels [N]), "
-        "or what entprop_fast.data.load gives wanted"
-    )
-
-
-def _of_tensors(images: Tensor, labels: Tensor) -> ImageData:
-    if images.ndim != 4 or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted")
-    if len(images) != len(labels):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < 0:
-        given = f"{labels.dtype} {tuple(labels.shape)}, the lowest {labels.min().item():g}"
-        raise ValueError(f"labels are {given}; int64 [N] of 0 or more wanted")
-    classes = int(labels.max()) + 1
-    images, labels = images.cpu(), labels.cpu()
-    return ImageData("images", images[:0], labels[:0], images, labels, classes)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES
 from entprop_fast.evaluation.attacks import NO_DEFENCE
@@ -74,7 +75,7 @@ def kinds(evaluation: Evaluation) -> list[dict[str, str]]:
 def markdown(evaluations: Sequence[Evaluation]) -> str:
     """The whole report of one network or of several on the same data set."""
     parts = [
-        f"# {evaluations[0].dataset}",
+        f"# {text.markdown(evaluations[0].dataset)}",
         _markdown_table(scores(evaluations)),
         _legend(evaluations),
     ]
@@ -83,8 +84,9 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
         parts.append(f"**{NO_DEFENCE}**")
     for one in evaluations:
         if one.corruptions:
-            heading = f"## {one.name}, {one.norms} norms: accuracy by kind and severity"
-            parts += [heading, f"Source: {one.corruption_source}.", _markdown_table(kinds(one))]
+            name, source = text.markdown(one.name), text.markdown(one.corruption_source)
+            heading = f"## {name}, {one.norms} norms: accuracy by kind and severity"
+            parts += [heading, f"Source: {source}.", _markdown_table(kinds(one))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,19 +116,19 @@ def _own_note(row: Row) -> bool:
 
 def _legend(evaluations: Sequence[Evaluation]) -> str:
     seen = f"{evaluations[0].rows[0].images} clean test images"
-    text = (
+    said = (
         f"In percent; {seen}. SA: accuracy on clean images; RA: plain mean over kinds and "
         f"severities; Hscore: their harmonic mean, with a bootstrap interval over images. "
         f"Intervals are {100 * CONFIDENCE:.0f} %. ECE: expected calibration error, 15 bins."
     )
     if any(one.mce is not None for one in evaluations):
-        text += " mCE: mean corruption error, AlexNet's is 100."
+        said += " mCE: mean corruption error, AlexNet's is 100."
     sources = {one.corruption_source for one in evaluations if one.corruptions}
     if any(source.startswith(GENERATED) for source in sources):
-        text += " Generated corruptions are no official set: do not compare them with scores on it."
+        said += " Generated corruptions are no official set: do not compare them with scores on it."
     if len(sources) > 1:
-        text += " **The rows come from different corrupted images and cannot be compared.**"
-    return text
+        said += " **The rows come from different corrupted images and cannot be compared.**"
+    return said
 
 
 def _number(value: float | None) -> str:
@@ -138,6 +140,4 @@ def _bounds(bounds: tuple[float, float] | None) -> str:
 
 
 def _markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
-    header = list(lines[0])
-    written = [header, ["---"] * len(header), *(list(line.values()) for line in lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in written)
+    return text.markdown_table([list(lines[0]), *(list(line.values()) for line in lines)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from entprop_fast.metrics import NaNLogits, broken_rows
+
 BINS = 15  # of confidence, equally wide
 
 
@@ -21,10 +23,12 @@ class Tally:
         self.right = torch.zeros(images, dtype=torch.bool, device=device)
         self.classes = classes
         self._seen = 0
+        self._broken = torch.zeros((), dtype=torch.int64, device=device)
         self._bins = torch.zeros(3, BINS, dtype=torch.float64, device=device)
 
     def add(self, first: int, logits: Tensor, labels: Tensor) -> None:
         """Count images ``first ...``: logits ``[B, classes]``, labels int64 ``[B]``."""
+        self._broken += broken_rows(logits).sum()
         if self.classes is not None:
             mask = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
             mask[self.classes] = False
@@ -36,6 +40,15 @@ class Tally:
         place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
         ones = torch.ones_like(confidence)
         self._bins.index_add_(1, place, torch.stack((ones, confidence, right.double())))
+
+    def check(self, what: str) -> None:
+        """Refuse to give numbers on answers that are none; ``what`` the images are.
+
+        Raises:
+            NaNLogits: there were some.
+        """
+        if broken := int(self._broken):
+            raise NaNLogits(broken, self._seen, what)
 
     @property
     def total(self) -> int:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from entprop_fast.evaluation.report import NOTHING, scores, tests
 from entprop_fast.evaluation.results import Evaluation
+from entprop_fast.run.report import as_text
 
 
 def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
@@ -27,7 +28,7 @@ def _table(lines: Sequence[Mapping[str, str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     header = list(dict.fromkeys(name for line in lines for name in line))
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(as_text(name), overflow="fold")
     for line in lines:
-        table.add_row(*(line.get(name, NOTHING) for name in header))
+        table.add_row(*(as_text(line.get(name, NOTHING)) for name in header))
     return table

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entprop_fast import files
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
 from entprop_fast.data.common_corruptions import Scale, common_corruption, to_bytes
@@ -50,7 +51,8 @@ def write_arrays(
     count, (channels, height, width) = data.num_test, data.image_shape
     labels = torch.cat([labels for _, labels in data.test_batches(batch_size)])
     small = np.uint8 if data.num_classes <= 256 else np.int64
-    np.save(root / "labels.npy", np.tile(labels.numpy().astype(small), len(SEVERITIES)))
+    with files.create(root / "labels.npy") as file:
+        np.save(file, np.tile(labels.numpy().astype(small), len(SEVERITIES)))
     for kind in kinds:
         if say:
             say(f"{kind}: {root / kind}.npy")
@@ -58,7 +60,7 @@ def write_arrays(
         shape = (len(SEVERITIES) * count, height, width, channels)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         # Not mapped: a full disk would be a signal that ends the process, not an error.
-        with part.open("wb") as file:
+        with files.create(part) as file:
             np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
             begin, size = file.tell(), height * width * channels
             for first, images, _ in _batches(data, batch_size, device):
@@ -115,9 +117,12 @@ def write_folders(
                     images, kind, severity, scale=scale, seed=seed, first=first
                 )
                 for i, pixels in enumerate(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy()):
-                    path = root / kind / str(severity) / places[first + i]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(path, "JPEG", quality=JPEG_QUALITY, optimize=True)
+                    group, name = places[first + i].split("/")
+                    folder = files.folder_within(root, kind, str(severity), group)
+                    with files.create(folder / name) as file:
+                        Image.fromarray(pixels).save(
+                            file, "JPEG", quality=JPEG_QUALITY, optimize=True
+                        )
     _mark(root, about, complete=True)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from entprop_fast.names import unknown
+
 Constants = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of each channel
 
 # What a setting can name; None: images stay in [0, 1].
@@ -49,8 +51,10 @@ def with_normalization(network: nn.Module, name: str, in_channels: int) -> nn.Mo
         in_channels: of the images.
 
     Raises:
-        ValueError: the normalisation is of other channels.
+        ValueError: there is none of this name, or it is of other channels.
     """
+    if name not in NORMALIZATIONS:
+        raise unknown("normalize", name, NORMALIZATIONS)
     constants = NORMALIZATIONS[name]
     if constants is None:
         return network

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from entprop_fast.models import external, resnet
@@ -76,8 +74,12 @@ def read_weights(path: Path) -> State:
             f"weights {str(path)!r} are damaged, or hold more than tensors; no pickled code is run "
             f"({str(error).partition('.')[0]})"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"weights {str(path)!r} cannot be read: {error}") from error
+    except Exception as error:  # damaged bytes lead the readers anywhere
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"weights {str(path)!r} cannot be read: damaged, or no file of safetensors or of "
+            f"torch.save ({reason})"
+        ) from error
     return _state_dict(found, path)
 
 
@@ -148,7 +150,13 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
         for key, value in state.items()
         if key in own and not (fresh and key.rpartition(".")[0] == head)
     }
-    model.load_state_dict(taken, strict=False)
+    parameters = {key for key, _ in model.named_parameters()}
+    if broken := [key for key in taken if key in parameters and not taken[key].isfinite().all()]:
+        raise ValueError(f"weights {source!r} are damaged: {_some(broken)} hold NaN or infinity")
+    try:
+        model.load_state_dict(taken, strict=False)
+    except RuntimeError as error:  # a tensor of a kind that cannot be copied: sparse, quantized
+        raise ValueError(f"weights {source!r} cannot be taken: {error}") from error
     notes = [f"classifier {head} starts fresh: {fresh}"] if fresh else []
     if unused := [key for key in state if key not in own]:
         notes.append(f"not used of {source}: {_some(unused)}")

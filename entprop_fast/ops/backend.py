@@ -11,6 +11,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from entprop_fast import door
 from entprop_fast.build import build_info
 
 CHOICES = ("auto", "reference")
@@ -23,7 +24,8 @@ CPU_OPS = ("conv3x3", "conv3x3_backward")
 def _choice() -> str:
     choice = os.environ.get("ENTPROP_BACKEND", "auto")
     if choice not in CHOICES:
-        raise ValueError(f"ENTPROP_BACKEND={choice!r}: expected one of {', '.join(CHOICES)}")
+        known = ", ".join(CHOICES)
+        door.refuse(ValueError(f"ENTPROP_BACKEND={choice!r}: expected one of {known}"))
     return choice
 
 

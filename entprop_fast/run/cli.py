@@ -8,20 +8,23 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, make_dataclass
+from dataclasses import MISSING, fields, make_dataclass
 from typing import Annotated, Any
 
 import tyro
 
 from entprop_fast import names
-from entprop_fast.run.config import number, value_types
-from entprop_fast.run.errors import RunFailed, Stopped, UsageError
+from entprop_fast.run.config import number, unfit, value_types
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed
 from entprop_fast.run.signals import StopSignals
 
 Flag = tuple[str, Any] | tuple[str, Any, Any]  # name, annotation, default
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+_TOO_MUCH = 2**32
+_NAME_INDENT, _HELP_INDENT = 5, 9  # in tyro's boxes
 
 
 def run_command(command: Callable[[StopSignals], None]) -> int:
@@ -40,6 +43,11 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
         return EXIT_USAGE
     except RunFailed as error:
         print(f"failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except (OSError, RuntimeError, MemoryError) as error:  # the machine's, not ours or the user's
+        if (reason := machine_failed(error)) is None:
+            raise
+        print(f"failed: {reason}", file=sys.stderr)
         return EXIT_FAILED
     except Stopped as stopped:
         print(f"stopped by {stopped}", file=sys.stderr)
@@ -154,12 +162,16 @@ def parse(flags: type[Any], args: Sequence[str] | None, *, prog: str, descriptio
     Raises:
         UsageError: an unknown flag, with the nearest ones, or a value that is not of its type.
     """
+    given = sys.argv[1:] if args is None else list(args)
+    for word in given:
+        if reason := unfit(word):
+            raise UsageError(f"the argument {word!r} {reason}")
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
             parsed, unread = tyro.cli(
                 flags,
-                args=args,
+                args=given,
                 prog=f"python -m {prog}",
                 description=description,
                 config=(tyro.conf.DisallowNone,),
@@ -168,11 +180,21 @@ def parse(flags: type[Any], args: Sequence[str] | None, *, prog: str, descriptio
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_message(messages.getvalue())) from None
+        raise UsageError(_message(messages.getvalue(), _usage(flags, prog))) from None
+    _check_sizes(parsed)
     if unread:
         known = [f"--{one.name.replace('_', '-')}" for one in fields(flags)]
         raise UsageError(str(names.unknown("argument", unread[0], known)))
     return parsed
+
+
+def _check_sizes(parsed: Any) -> None:
+    """Numbers that no setting has would end as an overflow somewhere."""
+    for name, value in vars(parsed).items():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and abs(one) >= _TOO_MUCH:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} must be below {_TOO_MUCH}, got {one}")
 
 
 _NUMBER = tyro.constructors.PrimitiveConstructorSpec(
@@ -184,8 +206,15 @@ _NUMBER = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
-def _message(box: str) -> str:
+def _usage(flags: type[Any], prog: str) -> str:
+    words = [one.name.upper() for one in fields(flags) if one.default is MISSING]
+    return " ".join((f"python -m {prog}", *words))
+
+
+def _message(box: str, usage: str) -> str:
     """The message in the box that tyro draws around an error: its first paragraph."""
+    if missing := _missing(box):
+        return f"{'; '.join(missing)}: {usage}"
     words: list[str] = []
     for line in box.splitlines():
         text = line.strip("│╭╮╰╯─ ")
@@ -194,3 +223,18 @@ def _message(box: str) -> str:
         if line.startswith("│"):
             words.append(text)
     return " ".join(words) or " ".join(box.split())
+
+
+def _missing(box: str) -> list[str]:
+    """What tyro's box says is missing: a name on a line, indented further what it is."""
+    if "Missing from" not in box:
+        return []
+    found: dict[str, list[str]] = {}
+    for line in box.splitlines():
+        text = line.strip("│").rstrip()
+        indent = len(text) - len(text.lstrip())
+        if indent == _NAME_INDENT and text.strip().isupper():
+            found[text.strip()] = []
+        elif indent == _HELP_INDENT and found:
+            found[next(reversed(found))] += text.replace("(required)", "").split()
+    return [f"{name} is missing ({' '.join(words)})" for name, words in found.items()]

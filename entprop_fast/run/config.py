@@ -8,18 +8,23 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entprop_fast import names
 from entprop_fast.data import AUGMENTS, LOADERS
+from entprop_fast.data.prefetch import MOST_PROCESSES
 from entprop_fast.evaluation.options import CORRUPTION_CHOICES
 from entprop_fast.models.normalized import NORMALIZATIONS
+from entprop_fast.run.device import MOST_THREADS
 from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
 
 Value = str | int | float | bool
 
 AMP_MODES = ("auto", "none", "bf16", "fp16")  # fp16: the method says why it is refused
 CAPTURE_MODES = ("auto", "on", "off")
+
+LARGEST = 2**31  # no count of anything here reaches it
+LARGEST_FLOAT = 1e38  # what is about float32's range
 
 # What may differ between a run and its continuation: where it runs, not what it computes.
 MACHINE_SETTINGS = frozenset(
@@ -184,9 +189,22 @@ def number(text: str) -> float:
         raise ValueError(f"{text!r} is neither a number nor a fraction like 4/255") from None
 
 
+def unfit(text: str) -> str | None:
+    """Why a string can be no setting and no name of a file, or None."""
+    if "\0" in text:
+        return "holds a null character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8: rename it, or make a link that is"
+    return None
+
+
 def _without_none(hint: Any) -> type:
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(one for one in get_args(hint) if one is not type(None))
+    if get_origin(hint) is Literal:
+        return type(get_args(hint)[0])
     return hint if isinstance(hint, type) else dict
 
 
@@ -197,8 +215,14 @@ def _as(name: str, value: Any, wanted: type) -> Any:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < LARGEST else math.inf
     if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise ValueError(f"{name} must be below 2**31, got {value!r}")
+        if isinstance(value, float) and abs(value) > LARGEST_FLOAT:
+            raise ValueError(f"{name} must be a number that float32 holds, got {value!r}")
+        if isinstance(value, str) and (reason := unfit(value)):
+            raise ValueError(f"{name} = {value!r} {reason}")
         return value
     raise ValueError(f"{name} must be of type {wanted.__name__}, got {value!r}")
 
@@ -217,14 +241,25 @@ def _check(config: Config) -> None:
     for name, known in choices.items():
         if getattr(config, name) not in known:
             raise names.unknown(name, getattr(config, name), known)
+    _require(
+        config.threads is None or config.threads <= MOST_THREADS,
+        "threads",
+        config.threads,
+        f"at most {MOST_THREADS}",
+    )
     for name in ("epochs", "batch_size", "decay_every", "train_size", "threads", "image_size"):
         value = getattr(config, name)
         _require(value is None or value >= 1, name, value, "at least 1")
-    _require(config.workers is None or config.workers >= 0, "workers", config.workers, "at least 0")
+    _require(
+        config.workers is None or 0 <= config.workers <= MOST_PROCESSES,
+        "workers",
+        config.workers,
+        f"0 ... {MOST_PROCESSES}",
+    )
     for name in ("weight_decay", "momentum"):
         value = getattr(config, name)
         _require(0 <= value < math.inf, name, value, "a finite number of at least 0")
-    _require(0 < config.lr < math.inf, "lr", config.lr, "a finite number above 0")
+    _require(0 < config.lr < LARGEST_FLOAT, "lr", config.lr, "a finite number above 0")
     _require(0 <= config.warmup <= 1, "warmup", config.warmup, "in [0, 1]")
     _require(0 <= config.seed < 2**31, "seed", config.seed, "in [0, 2**31)")
     if config.nesterov and config.optimizer == "sgd":

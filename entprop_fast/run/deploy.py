@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from entprop_fast import models
@@ -22,6 +22,7 @@ from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
 from entprop_fast.models.normalized import core, with_normalization
 from entprop_fast.models.weights import load_weights
+from entprop_fast.run.config import typed
 
 CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
 
@@ -41,6 +42,21 @@ class NetworkSpec:
     seed: int
     image_size: int | None = None  # of images read from files
     normalize: str = "none"  # what the network does first; images come in [0, 1]
+
+    @classmethod
+    def of(cls, saved: object) -> NetworkSpec:
+        """What a file says, checked: anybody may have written it.
+
+        Raises:
+            ValueError: it is no such record, or a value is not of its field's type.
+        """
+        if not isinstance(saved, Mapping):
+            raise ValueError(f"network is a {type(saved).__name__}, not a table")
+        given = {str(name): value for name, value in saved.items() if value is not None}
+        found = typed(given, cls)
+        if missing := [one.name for one in fields(cls) if _needed(one) and one.name not in found]:
+            raise ValueError(f"network lacks {', '.join(missing)}")
+        return cls(**found)
 
     def build(self) -> nn.Module:
         """The plain network with fresh weights, channels_last, behind its normalisation.
@@ -84,6 +100,10 @@ class NetworkSpec:
             for note in load_weights(core(model), weights, self.arch, **sizes):
                 say(note)
         return convert_dual_norm(model) if needs_dual_norms(method, options) else model
+
+
+def _needed(field: Field[Any]) -> bool:
+    return field.default is MISSING
 
 
 def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none") -> NetworkSpec:
@@ -130,9 +150,12 @@ def load_deployable(path: Path) -> tuple[nn.Module, NetworkSpec]:
             metadata = file.metadata() or {}
         if _METADATA_KEY not in metadata:
             raise ValueError(f"{path} does not say which network it holds: no run wrote it")
-        spec = NetworkSpec(**json.loads(metadata[_METADATA_KEY]))
+        spec = NetworkSpec.of(json.loads(metadata[_METADATA_KEY]))
         model = spec.build()
         core(model).load_state_dict(safetensors.torch.load_file(path))
-    except (SafetensorError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read as a run's network: {error}") from error
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:  # the file may be damaged, or somebody else's
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a run's network: {reason}") from error
     return model, spec

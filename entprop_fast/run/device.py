@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+MOST_THREADS = 1024  # OpenMP ends the process where it cannot start them
+
 
 def resolve_device(name: str) -> torch.device:
     """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -17,6 +19,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
     return device
@@ -26,12 +30,14 @@ def set_threads(threads: int | None) -> None:
     """How many CPU threads torch uses from here on; None: as many as it chose.
 
     Raises:
-        ValueError: below 1.
+        ValueError: below 1, or more than a process can be given.
     """
     if threads is None:
         return
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {threads}")
     torch.set_num_threads(threads)
 
 

@@ -6,12 +6,27 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
+import torch
 
-class UsageError(ValueError):
+from entprop_fast.text import plain
+
+# How torch begins when it finds no memory on the CPU; on CUDA there is a class for it.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+_LONGEST = 160  # characters of torch's reason
+
+
+class _OneLine(Exception):
+    """Its message is one line, whatever is quoted in it."""
+
+    def __str__(self) -> str:
+        return _as_one_line(super().__str__())
+
+
+class UsageError(_OneLine, ValueError):
     """Bad usage or bad input: one line that names it and says what is valid."""
 
 
-class RunFailed(RuntimeError):
+class RunFailed(_OneLine, RuntimeError):
     """A run that cannot go on, although its settings and data were accepted."""
 
 
@@ -36,5 +51,21 @@ def bad_input() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's message without line breaks, or what else moves a terminal's cursor."""
+    return _as_one_line(str(error)) or type(error).__name__
+
+
+def machine_failed(error: BaseException) -> str | None:
+    """What the machine lacked, in one line: memory, room on a disk; None for another error."""
+    if isinstance(error, OSError):
+        return one_line(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    ):
+        first = one_line(RuntimeError(*str(error).splitlines()[:1]))
+        return f"out of memory, a smaller --batch-size takes less ({first[:_LONGEST]})"
+    return None
+
+
+def _as_one_line(text: str) -> str:
+    return plain(" ".join(text.split()))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from entprop_fast.checkpoint import write_atomically
+from entprop_fast.text import picture
 
 _PANELS: dict[str, dict[str, str]] = {
     "loss": {"loss": "main", "aux_loss": "auxiliary"},
@@ -64,9 +65,9 @@ def draw_heat_map(
     figure = Figure(figsize=(width, 0.42 * len(values) + 1.4), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axes.set_yticks(range(len(values)), list(percent))
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set(xlabel=xlabel, title=title)
+    axes.set_yticks(range(len(values)), list(map(picture, percent)))
+    axes.set_xticks(range(len(columns)), list(map(picture, columns)))
+    axes.set(xlabel=picture(xlabel), title=picture(title))
     for (row, column), value in np.ndenumerate(values):
         color = "black" if value > 60 else "white"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
@@ -94,19 +95,19 @@ def draw_examples(
     grid = figure.subplots(2, len(images), squeeze=False)
     rows = (("selected", images, entropy), ("perturbed", perturbed, perturbed_entropy))
     for axes_row, (label, pictures, nats) in zip(grid, rows, strict=True):
-        for axes, picture, value in zip(axes_row, pictures, nats, strict=True):
-            _show(axes, picture)
+        for axes, image, value in zip(axes_row, pictures, nats, strict=True):
+            _show(axes, image)
             axes.set_title(f"{value:.2f} nats", fontsize=9)
         axes_row[0].set_ylabel(label)
     save_figure(figure, path)
 
 
-def _show(axes: Axes, picture: Tensor) -> None:
+def _show(axes: Axes, image: Tensor) -> None:
     """One image ``[C, H, W]``; other than 3 channels are shown as their mean, in grey."""
-    if picture.shape[0] == 3:
-        axes.imshow(picture.permute(1, 2, 0).clamp(0, 1).numpy())
+    if image.shape[0] == 3:
+        axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
     else:
-        axes.imshow(picture.mean(dim=0).numpy(), vmin=0, vmax=1, cmap="gray")
+        axes.imshow(image.mean(dim=0).numpy(), vmin=0, vmax=1, cmap="gray")
     axes.set_xticks([])
     axes.set_yticks([])
 

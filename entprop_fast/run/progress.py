@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from entprop_fast.text import plain
+
 
 class Reporter:
     """Tells a console what a run is doing; `Reporter.quiet()` tells nobody."""
@@ -33,8 +35,9 @@ class Reporter:
         return cls(Console(quiet=True))
 
     def say(self, text: str) -> None:
-        """One line, above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """One line or several, above the bar."""
+        lines = "\n".join(plain(line) for line in text.split("\n"))
+        self.console.print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def training(self, *, epochs: int, steps: int, done: int) -> Iterator[None]:

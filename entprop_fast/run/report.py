@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.console import JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from entprop_fast.data import SEVERITIES
+from entprop_fast.text import plain
 
 NOTHING = "–"  # where there is no number
 
@@ -15,9 +18,10 @@ def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
     """A column for each key; floats with one decimal, or two for `cost`; None is a dash."""
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+        justify: JustifyMethod = "left" if isinstance(rows[0][name], str) else "right"
+        table.add_column(as_text(name), justify=justify)
     for row in rows:
-        table.add_row(*(_cell(name, value) for name, value in row.items()))
+        table.add_row(*(as_text(_cell(name, value)) for name, value in row.items()))
     return table
 
 
@@ -30,8 +34,13 @@ def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
     table.add_column("mean", justify="right")
     for kind, values in accuracies.items():
         cells = [f"{value:.1f}" for value in (*values, sum(values) / len(values))]
-        table.add_row(kind, *cells)
+        table.add_row(as_text(kind), *cells)
     return table
+
+
+def as_text(cell: str) -> Text:
+    """A cell of a rich table that says what it is given: as a string it would be markup."""
+    return Text(plain(cell))
 
 
 def _cell(name: str, value: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from entprop_fast import checkpoint
+from entprop_fast import checkpoint, files
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.run.errors import UsageError, one_line
 
@@ -66,7 +66,7 @@ class RunFolder:
             missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
-            lock = (self.path / LOCK).open("wb", buffering=0)
+            lock = files.open_lock(self.path / LOCK)
             if not _take(lock):
                 lock.close()
                 raise UsageError(
@@ -74,7 +74,7 @@ class RunFolder:
                     "name another folder with --out"
                 )
             self._lock = lock
-            lock.write(b"\0")
+            lock.write(b"\0")  # a disk without room says so before the work
         except OSError as error:
             self.release()
             raise UsageError(
@@ -107,8 +107,8 @@ class RunFolder:
 
     def append_row(self, row: Row) -> None:
         """Add an epoch's row to the metrics file."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(f"{json.dumps(_plain(row), allow_nan=False)}\n")
+        with files.append(self.path / METRICS) as file:
+            file.write(f"{json.dumps(_plain(row), allow_nan=False)}\n".encode())
 
 
 def _take(lock: IO[bytes]) -> bool:

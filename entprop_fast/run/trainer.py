@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -15,11 +17,12 @@ from entprop_fast import checkpoint, metrics
 from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
+from entprop_fast.metrics import NaNLogits
 from entprop_fast.run import announce, criteria, recipe, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.device import resolve_amp, resolve_device
-from entprop_fast.run.errors import RunFailed, Stopped, bad_input
+from entprop_fast.run.errors import RunFailed, Stopped, bad_input, machine_failed, one_line
 from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
 from entprop_fast.run.optim import (
@@ -136,8 +139,33 @@ class Trainer:
                     with signals.held():
                         self._run_epoch(folder, signals)
                     signals.raise_pending()
-        except (RunFailed, OSError) as error:  # an image that cannot be read, a full disk
+        except (RunFailed, NaNLogits, OSError) as error:  # an image is gone, a disk full
             raise RunFailed(f"{error}; {_last_good(folder)}") from None
+        except (RuntimeError, MemoryError) as error:
+            if (reason := machine_failed(error)) is None:
+                raise
+            raise RunFailed(f"{reason}; {_last_good(folder)}") from None
+
+    @contextlib.contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Around a run's first step: what torch refuses there is settings that do not fit.
+
+        Raises:
+            RunFailed: the machine lacks memory.
+            ValueError: anything else that the network or its data made fail.
+        """
+        try:
+            yield
+        except RunFailed:
+            raise
+        except (RuntimeError, MemoryError, AssertionError, IndexError) as error:
+            if (reason := machine_failed(error)) is not None:
+                raise RunFailed(reason) from error
+            shape = list(self.images.image_shape)
+            raise ValueError(
+                f"arch {self.config.arch!r} cannot be trained on images {shape} with these "
+                f"settings: {one_line(error)}"
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, and its record so far."""
@@ -170,8 +198,8 @@ class Trainer:
             self.meter.load_state_dict(state["meter"])
             self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
             self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the checkpoint is another version's: {error}") from error
+        except Exception as error:  # anybody may have written it
+            raise ValueError(f"the checkpoint is another version's: {error!r}") from error
 
     def _load_random(self, state: dict[str, Any]) -> None:
         if state["device"] == self.device.type:
@@ -187,7 +215,7 @@ class Trainer:
     def _first_step(self, folder: RunFolder) -> None:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
         started = time.monotonic()
-        with bad_input():
+        with bad_input(), self.fitting():
             batch = next(self.loader.epoch(0))
             read = time.monotonic()
             self._train_batch(*batch)
@@ -231,6 +259,7 @@ class Trainer:
         )
 
     def _end_epoch(self, folder: RunFolder) -> None:
+        self._check_finite()
         row = self._row()
         self.rows.append(row)
         row["signatures"] = signatures.detect(
@@ -270,12 +299,15 @@ class Trainer:
     def _save(self, folder: RunFolder) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
+        self._check_finite()
+        checkpoint.save(folder.path, self.state_dict())
+
+    def _check_finite(self) -> None:
         state = self.model.state_dict()
         finite = [value.isfinite().all() for value in state.values()]
         if not bool(torch.stack(finite).all()):
             broken = next(name for name, value in state.items() if not value.isfinite().all())
             raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
-        checkpoint.save(folder.path, self.state_dict())
 
 
 def _last_good(folder: RunFolder) -> str:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.run.config import Value
 from entprop_fast.run.progress import Reporter
@@ -118,9 +119,9 @@ def write(result: Result, study: Study, options: Options) -> None:
         "sentence": result.sentence,
         "rows": result.rows,
     }
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    written = json.dumps(record, indent=2, allow_nan=False) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out / TABLE_JSON, text.encode())
+    write_atomically(options.out / TABLE_JSON, written.encode())
     parts = (f"# {study.name}", study.help, markdown(result.rows), result.sentence)
     page = "\n\n".join((*parts, f"Corruptions: {result.source}."))
     write_atomically(options.out / TABLE_MARKDOWN, f"{page}\n".encode())
@@ -132,11 +133,11 @@ def write(result: Result, study: Study, options: Options) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table whose columns are aligned; one for each key of the first."""
     names = list(rows[0])
-    cells = [names, *([cell(row[name]) for name in names] for row in rows)]
+    cells = [names, *([text.markdown(cell(row[name])) for name in names] for row in rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     lines = [
-        " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+        " | ".join(one.ljust(width) for one, width in zip(line, widths, strict=True))
         for line in cells
     ]
     return "\n".join(f"| {line} |" for line in lines)

@@ -17,6 +17,7 @@ from entprop_fast.run.config import Config
 from entprop_fast.run.errors import UsageError
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import RunFolder, write_json
+from entprop_fast.text import markdown
 
 JSON, MARKDOWN, PICTURE = "compare.json", "compare.md", "compare.png"
 
@@ -153,13 +154,13 @@ def document(
         {**settings, "corruption_source": source, "methods": methods, "statement": said},
     )
     picture = f"![scores and their cost]({PICTURE})" if summaries else ""
-    heading = f"# {settings['dataset']}, {settings['arch']}: equal {settings['budget']}"
+    heading = markdown(f"{settings['dataset']}, {settings['arch']}: equal {settings['budget']}")
     written = tables.markdown_table(table, baseline)
     metric = results.compared_metric(table)
     legend = tables.legend(baseline, metric=metric, source=source)
-    parts = (heading, picture, written, said, legend)
-    text = "\n\n".join(part for part in parts if part)
-    write_atomically(folder / MARKDOWN, f"{text}\n".encode())
+    parts = (f"# {heading}", picture, written, markdown(said), markdown(legend))
+    page = "\n\n".join(part for part in parts if part)
+    write_atomically(folder / MARKDOWN, f"{page}\n".encode())
     if summaries:
         draw_comparison(folder / PICTURE, table, source=source)
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogFormatter
 
 from entprop_fast.run.comparison.results import HEADINGS, MethodRow, compared_metric
 from entprop_fast.run.pictures import save_figure
+from entprop_fast.text import picture
 
 MARGIN = 2.0  # percent of accuracy around the points
 COST_MARGIN = 1.2  # times the cost, to both sides of the points
@@ -35,7 +36,7 @@ def draw_comparison(path: Path, rows: Sequence[MethodRow], *, source: str = "") 
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=4)
     if source:
-        figure.suptitle(f"corruptions: {source}", fontsize=9)
+        figure.suptitle(f"corruptions: {picture(source)}", fontsize=9)
     save_figure(figure, path)
 
 
@@ -92,5 +93,5 @@ def _point(
         fmt=_MARKERS[index % len(_MARKERS)],
         color=f"C{index % 10}",
         capsize=2,
-        label=name,
+        label=picture(name),
     )

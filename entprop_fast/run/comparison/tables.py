@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
+from entprop_fast import text
 from entprop_fast.run.comparison.results import HEADINGS, MethodRow, compared_metric
 from entprop_fast.run.comparison.statistics import CONFIDENCE, Difference, Spread
-from entprop_fast.run.report import NOTHING
+from entprop_fast.run.report import NOTHING, as_text
 
 _OWN_COLUMNS = ("method", *HEADINGS.values(), "passes", "seconds", "seeds")
 
@@ -53,9 +54,7 @@ def markdown_table(rows: Sequence[MethodRow], baseline: str, *, without: Sequenc
         {head: cell for head, cell in line.items() if head not in without}
         for line in cells(rows, baseline)
     ]
-    header = list(lines[0])
-    written = [header, ["---"] * len(header), *(list(line.values()) for line in lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in written)
+    return text.markdown_table([list(lines[0]), *(list(line.values()) for line in lines)])
 
 
 def legend(
@@ -97,13 +96,13 @@ def _table(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in columns:
         table.add_column(
-            heading,
+            as_text(heading),
             justify="left" if heading == "method" else "right",
             no_wrap=heading != "method",
             overflow="fold",
         )
     for line in lines:
-        table.add_row(*(line[heading] for heading in columns))
+        table.add_row(*(as_text(line[heading]) for heading in columns))
     return table
 
 

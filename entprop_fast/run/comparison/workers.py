@@ -18,7 +18,7 @@ import torch
 from entprop_fast.data.prefetch import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run.config import Config
-from entprop_fast.run.errors import RunFailed, Stopped, UsageError, one_line
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed, one_line
 from entprop_fast.run.signals import StopSignals
 
 _CONTEXT = get_context("spawn")
@@ -188,6 +188,8 @@ def _outcome(job: Job, signals: StopSignals) -> Outcome:
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
+        if (reason := machine_failed(error)) is not None:
+            return Outcome(error=reason)
         traceback.print_exc()
         return Outcome(error=f"{type(error).__name__}: {one_line(error)}", fault=True)
     return Outcome(summary=asdict(summary))

@@ -1,0 +1,51 @@
+"""What keeps the package, or a command, from starting: one line for who typed a command."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import NoReturn
+
+COMMAND_OF_ALL = "entprop"  # the console script
+_USAGE = 2
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Raise `error`; where a command of ours is being started, print it and exit with 2.
+
+    While a module is imported nobody is there yet to catch it.
+    """
+    if not _is_command(sys.orig_argv):
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(_USAGE)
+
+
+def need(modules: Iterable[str], *, extra: str, purpose: str) -> None:
+    """Refuse to go on without libraries of an extra.
+
+    Args:
+        modules: top-level names.
+        extra: of this package, which brings them.
+        purpose: what needs them, the beginning of the message.
+
+    Raises:
+        ImportError: see `refuse`.
+    """
+    if missing := [name for name in modules if not _is_there(name)]:
+        what = ", ".join(missing)
+        refuse(ImportError(f"{purpose} need {what}: pip install 'entprop-fast[{extra}]'"))
+
+
+def _is_there(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _is_command(argv: list[str]) -> bool:
+    """Whether Python was started as ``python -m entprop_fast...``, or as the console script."""
+    if "-m" in argv[:-1]:
+        module = argv[argv.index("-m") + 1]
+        return module.partition(".")[0] == __package__
+    return any(PurePath(word).name == COMMAND_OF_ALL for word in argv[1:2])

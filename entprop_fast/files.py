@@ -1,0 +1,90 @@
+"""Files made anew: a link, a pipe or a second name that somebody planted is never written through.
+
+A file that is opened for writing by its name alone is whatever that name leads to. Here it is a new
+one (``O_EXCL``), put in the place of what was there. A folder that is itself a link is the user's
+own choice, and fine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_MODE = 0o666  # less the user's umask, as `open` has it
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Write the parts to ``path`` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; ``path`` is then unchanged.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with create(part) as file:
+            for data in parts:
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()  # a part of a file, on what may be a full disk
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
+
+
+def create(path: Path) -> IO[bytes]:
+    """A new file to write, in place of a file or link of that name.
+
+    Raises:
+        OSError: a folder has the name, or none can be made.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
+    return os.fdopen(os.open(path, flags, _MODE), "wb")
+
+
+def append(path: Path) -> IO[bytes]:
+    """The file that is there, to write at its end.
+
+    Raises:
+        OSError: it is a link, or is not there.
+    """
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | _NO_FOLLOW), "ab")
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """The file that processes lock: made where there is none, and never emptied.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW | os.O_NONBLOCK  # a pipe would wait for a reader
+    if path.is_symlink():
+        path.unlink()
+    file = os.fdopen(os.open(path, flags, _MODE), "r+b", buffering=0)
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return file
+    file.close()  # a second name of another file, say
+    path.unlink()
+    return os.fdopen(os.open(path, flags | os.O_EXCL, _MODE), "r+b", buffering=0)
+
+
+def folder_within(root: Path, *names: str) -> Path:
+    """The folder ``root/name/...``, made where there is none, no part of it below a link.
+
+    Raises:
+        OSError: a name is that of a link or a file, or a folder cannot be made.
+    """
+    folder = root
+    for name in names:
+        folder = folder / name
+        folder.mkdir(exist_ok=True)
+        if folder.is_symlink():
+            raise NotADirectoryError(f"{folder} is a link, and images would be written through it")
+    return folder

@@ -1,0 +1,45 @@
+"""Text that users chose (names of runs, files, classes), put where some characters mean something.
+
+Each kind of place has one function, and everything of that kind goes through it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_MARKDOWN = re.compile(r"[\\`*|\[\]]|<(?=[A-Za-z/!?])")  # "p < .01" starts no HTML
+
+
+def plain(text: str) -> str:
+    """On one line of a terminal: line breaks and what moves its cursor are written as escapes."""
+    return "".join(one.encode("unicode_escape").decode() if _controls(one) else one for one in text)
+
+
+def markdown(text: str) -> str:
+    """As GitHub's Markdown shows it, in a table's cell too."""
+    return _MARKDOWN.sub(lambda found: "\\" + found[0], _utf8(plain(text)))
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first row is its header; cells are text, not Markdown."""
+    cells = [[markdown(cell) for cell in row] for row in rows]
+    written = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in written)
+
+
+def picture(text: str) -> str:
+    """In a picture, where two dollar signs enclose mathematics and ``_name`` hides a label."""
+    lines = "\n".join(plain(line) for line in text.split("\n")).replace("$", r"\$")
+    lines = _utf8(lines)
+    return f" {lines}" if lines.startswith("_") else lines
+
+
+def _controls(one: str) -> bool:
+    return unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp")
+
+
+def _utf8(text: str) -> str:
+    """What is not UTF-8, in a file's name, as an escape: text could not be written with it."""
+    return text.encode(errors="backslashreplace").decode()
