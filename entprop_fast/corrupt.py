@@ -49,7 +49,8 @@ _DESCRIPTION = (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _corrupt(args, signals))
+    again = cli.again("entprop_fast.corrupt", args, "--resume")
+    return cli.run_command(lambda signals: _corrupt(args, signals), again=again)
 
 
 def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:

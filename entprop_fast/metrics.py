@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from entprop_fast import stopping
 from entprop_fast.modes import evaluating
 
 
@@ -33,6 +34,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
         for images, labels in batches:
             seen += len(labels)
             correct += (model(images).argmax(dim=1) == labels).sum()
+            stopping.check()
     if not seen:
         raise ValueError("batches hold no image; at least one is needed")
     return int(correct) / seen

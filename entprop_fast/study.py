@@ -41,7 +41,8 @@ _Flags = cli.flag_class(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _study(args, signals))
+    again = cli.again("entprop_fast.study", args)
+    return cli.run_command(lambda signals: _study(args, signals), again=again)
 
 
 def _study(args: Sequence[str] | None, signals: StopSignals) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,16 @@ class Tally:
         place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
         ones = torch.ones_like(confidence)
         self._bins.index_add_(1, place, torch.stack((ones, confidence, right.double())))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted, on the CPU."""
+        return {"right": self.right.cpu(), "seen": self._seen, "bins": self._bins.cpu()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of as many images."""
+        self.right.copy_(state["right"])
+        self._bins.copy_(state["bins"])
+        self._seen = state["seen"]
 
     @property
     def total(self) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator
+
+from entprop_fast.stopping import Stopped
+
+__all__ = ["RunFailed", "Stopped", "UsageError", "bad_input", "one_line"]
 
 
 class UsageError(ValueError):
@@ -13,17 +16,6 @@ class UsageError(ValueError):
 
 class RunFailed(RuntimeError):
     """A run that cannot go on, although its settings and data were accepted."""
-
-
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived, and what had to be saved is saved.
-
-    Like KeyboardInterrupt no `Exception`: a handler of errors must not swallow it.
-    """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
 
 
 @contextlib.contextmanager
