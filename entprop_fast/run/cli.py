@@ -49,9 +49,7 @@ def run_command(
     return code
 
 
-def _exit_code(
-    command: Callable[[StopSignals], None], again: Callable[[bool], str] | None
-) -> int:
+def _exit_code(command: Callable[[StopSignals], None], again: Callable[[bool], str] | None) -> int:
     try:
         with StopSignals().installed() as signals, _warnings_in_one_line():
             _check_single_process()

@@ -61,7 +61,7 @@ def lasting() -> Iterator[Output]:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="replace")
     # None where the file was closed from the start, as a daemon's may be.
-    out, err = (Output(one or open(os.devnull, "w")) for one in before)  # noqa: SIM115
+    out, err = (Output(one or open(os.devnull, "w")) for one in before)
     sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
     try:
         yield out
