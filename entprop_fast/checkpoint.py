@@ -43,15 +43,20 @@ def save(folder: Path, state: State) -> None:
         folder: an existing run folder.
         state: nested dicts and lists of tensors, numbers, strings and None.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()
     waiting = folder / (CURRENT + ".new")
-    write_atomically(waiting, payload, _MARK, _digest(payload), b"\n")
+    write(waiting, state)
     if (folder / CURRENT).exists():
         os.replace(folder / CURRENT, folder / PREVIOUS)
     os.replace(waiting, folder / CURRENT)
     _sync_folder(folder)
+
+
+def write(path: Path, state: State) -> None:
+    """Write one file for `read`, atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    write_atomically(path, payload, _MARK, _digest(payload), b"\n")
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> State:

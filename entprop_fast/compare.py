@@ -48,7 +48,8 @@ _SEEDS = (0, 1, 2)
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _compare(args, signals))
+    again = cli.again("entprop_fast.compare", args)
+    return cli.run_command(lambda signals: _compare(args, signals), again=again)
 
 
 def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:

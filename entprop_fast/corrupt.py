@@ -17,14 +17,15 @@ from entprop_fast.data.common_corruptions import (
     check_kind,
 )
 from entprop_fast.evaluation.choose import usual_scale
-from entprop_fast.evaluation.official import MARKER
+from entprop_fast.evaluation.official import MARKER, read_marker
 from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.evaluation.writing import write_arrays, write_folders
 from entprop_fast.run import cli
 from entprop_fast.run.config import Config
 from entprop_fast.run.device import resolve_device, set_threads
-from entprop_fast.run.errors import UsageError, bad_input
+from entprop_fast.run.errors import UsageError, bad_input, failing
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.run_folder import LOCK, RunFolder
 from entprop_fast.run.signals import StopSignals
 
 _Flags = cli.flag_class(
@@ -37,6 +38,7 @@ _Flags = cli.flag_class(
     cli.switch("extra", "the 4 extra kinds too"),
     cli.optional_flag("seed", int, "of the corruptions (and the digits' split), 0 when left out"),
     cli.optional_flag("batch_size", int, "images at a time, 100 when left out"),
+    cli.switch("resume", "go on with what a stopped command with the same settings left, or start"),
     cli.switch("overwrite", "replace what this command wrote to the folder before"),
 )
 
@@ -49,7 +51,8 @@ _DESCRIPTION = (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _corrupt(args, signals))
+    again = cli.again("entprop_fast.corrupt", args, "--resume")
+    return cli.run_command(lambda signals: _corrupt(args, signals), again=again)
 
 
 def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
@@ -66,7 +69,7 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
             raise ValueError(f"batch_size = {flags.batch_size} must be at least 1")
         set_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
-        _check_folder(root, overwrite=flags.overwrite)
+        _check_folder(root, overwrite=flags.overwrite, resume=flags.resume)
         seed = flags.seed or 0
         images = data.load(
             flags.dataset,
@@ -80,17 +83,24 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
             check_channels(kind, images.image_shape[0])
         scale: Scale = flags.scale or usual_scale(images)
         reporter.say(f"{generated_source(scale, seed)}: {images.num_test} test images")
+    folder = RunFolder(root)
+    folder.claim()
+    try:
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
-        write(
-            images,
-            root,
-            kinds,
-            scale=scale,
-            seed=seed,
-            device=device,
-            batch_size=flags.batch_size or 100,
-            say=reporter.say,
-        )
+        with bad_input(), failing("--resume goes on"):
+            write(
+                images,
+                root,
+                kinds,
+                scale=scale,
+                seed=seed,
+                device=device,
+                batch_size=flags.batch_size or 100,
+                resume=flags.resume,
+                say=reporter.say,
+            )
+    finally:
+        folder.release()
     reporter.say(f"written to {root}; {MARKER} there says how it was made")
 
 
@@ -102,14 +112,19 @@ def _kinds(flags: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*kinds, *more)))
 
 
-def _check_folder(root: Path, *, overwrite: bool) -> None:
+def _check_folder(root: Path, *, overwrite: bool, resume: bool) -> None:
     """Never over files that another program wrote: an official set has the same names."""
-    if not root.exists() or not any(root.iterdir()):
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a set and --overwrite replaces it: give one")
+    held = {one.name for one in root.iterdir()} if root.exists() else set()
+    if not held - {LOCK, f"{MARKER}.part"}:  # left by a kill at the very beginning
         return
-    if not (root / MARKER).exists():
+    marker = read_marker(root)
+    if marker is None:
         raise UsageError(f"{root} holds files of another program: choose another --out")
-    if not overwrite:
-        raise UsageError(f"{root} already holds a set: --overwrite it, or choose another --out")
+    if not overwrite and not resume:
+        what = "a set:" if marker.get("complete") is True else "a part of a set: --resume it,"
+        raise UsageError(f"{root} already holds {what} --overwrite it, or choose another --out")
 
 
 if __name__ == "__main__":

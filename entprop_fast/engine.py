@@ -19,6 +19,7 @@ from entprop_fast.run.results import Summary, finish, open_suite
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import Trainer
+from entprop_fast.stopping import watched
 
 __all__ = ["Summary", "rehearse", "train"]
 
@@ -42,7 +43,8 @@ def train(
         overwrite: replace a run that the folder holds.
         images: in place of the data set that `config` names.
         reporter: says what happens; None says nothing.
-        signals: SIGINT and SIGTERM, taken between two steps; None leaves them alone.
+        signals: those of `StopSignals.installed`, answered between two steps or batches of an
+            evaluation; None leaves signals alone.
         watch: is given the run before its first step, to read what no file of it holds.
         pictures: draw them, too; of a hundred small runs that nobody looks at they are a third of
             the time.
@@ -52,7 +54,28 @@ def train(
         RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
         Stopped: a signal came; the checkpoint is saved.
     """
-    reporter = reporter or Reporter.quiet()
+    with watched(signals):
+        return _train(
+            config,
+            images,
+            reporter or Reporter.quiet(),
+            watch,
+            resume=resume,
+            overwrite=overwrite,
+            pictures=pictures,
+        )
+
+
+def _train(
+    config: Config,
+    images: ImageSet | None,
+    reporter: Reporter,
+    watch: Callable[[Trainer], None] | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    pictures: bool,
+) -> Summary:
     folder = RunFolder(config.folder)
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
@@ -76,7 +99,7 @@ def train(
                 folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
         if watch is not None:
             watch(trainer)
-        trainer.fit(folder, signals or StopSignals(), fresh=state is None)
+        trainer.fit(folder, fresh=state is None)
         try:
             return finish(trainer, folder, draw=pictures)
         except (OSError, NaNLogits) as error:  # a corrupted set, say, that is there no more

@@ -16,6 +16,7 @@ from entprop_fast import checkpoint, data
 from entprop_fast.evaluation import Evaluation, EvaluationOptions, evaluate_model, report
 from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.folders import NATURAL
+from entprop_fast.evaluation.kept import Kept
 from entprop_fast.evaluation.terminal import terminal_tables
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
@@ -61,7 +62,8 @@ _DESCRIPTION = (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _evaluate(args, signals))
+    again = cli.again("entprop_fast.evaluate", args)
+    return cli.run_command(lambda signals: _evaluate(args, signals), again=again)
 
 
 def load_network(
@@ -118,8 +120,33 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
         device = resolve_device(flags.device or "auto")
         _check_used(flags)
         options = _options(flags)
-        with _writable(out):
-            evaluations = _all(flags, options, device, reporter)
+        with _writable(out), Kept(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
+            evaluations = _all(flags, options, device, reporter, kept)
+            if out is not None:
+                _write(out, evaluations)
+    _print(evaluations, reporter)
+    if out is not None and out.suffix != ".json":
+        reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
+
+
+def _beside(out: Path | None, first: str) -> Path:
+    """Where the counts are kept meanwhile: with the results, else with the first network."""
+    if out is not None:
+        return out.parent if out.suffix == ".json" else out
+    return Path(first) if Path(first).is_dir() else Path(first).parent
+
+
+def _write(out: Path, evaluations: Sequence[Evaluation]) -> None:
+    try:
+        if out.suffix == ".json":
+            run_folder.write_json(out, report.as_document(evaluations))
+        else:
+            report.write(out, evaluations)
+    except OSError as error:  # a full disk, after all the work
+        raise RunFailed(f"{error}; the same command again goes on with what was counted") from None
+
+
+def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
     if len(evaluations) == 1 and evaluations[0].corruptions:
         one = evaluations[0]
         kinds = one.corruptions | one.extra
@@ -127,15 +154,6 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
     reporter.console.print(*terminal_tables(evaluations), sep="\n")
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
         reporter.say(NO_DEFENCE)
-    if out is not None:
-        try:
-            if out.suffix == ".json":
-                run_folder.write_json(out, report.as_document(evaluations))
-            else:
-                report.write(out, evaluations)
-                reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
-        except OSError as error:  # a full disk, after all the work
-            raise RunFailed(f"{error}; the numbers are those above") from None
 
 
 @contextlib.contextmanager
@@ -195,7 +213,7 @@ def _options(flags: Any) -> EvaluationOptions:
 
 
 def _all(
-    flags: Any, options: EvaluationOptions, device: torch.device, reporter: Reporter
+    flags: Any, options: EvaluationOptions, device: torch.device, reporter: Reporter, kept: Kept
 ) -> list[Evaluation]:
     """Every checkpoint on one data set; all are loaded and checked before the first is measured."""
     networks = []
@@ -222,6 +240,7 @@ def _all(
                 batch_size=flags.batch_size,
                 workers=flags.workers,
                 say=reporter.say,
+                kept=kept,
             )
         )
         model.cpu()

@@ -57,6 +57,15 @@ def append(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | _NO_FOLLOW), "ab")
 
 
+def update(path: Path) -> IO[bytes]:
+    """The file that is there, to write anywhere in it.
+
+    Raises:
+        OSError: it is a link, or is not there.
+    """
+    return os.fdopen(os.open(path, os.O_RDWR | _NO_FOLLOW), "r+b")
+
+
 def open_lock(path: Path) -> IO[bytes]:
     """The file that processes lock: made where there is none, and never emptied.
 

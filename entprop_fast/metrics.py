@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from entprop_fast import stopping
 from entprop_fast.modes import evaluating
 
 
@@ -81,6 +82,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
             logits = logits_of(model(images.clone()), len(labels))
             right = logits.argmax(dim=1) == labels
             counts += torch.stack((right.sum(), broken_rows(logits).sum()))
+            stopping.check()
     if not isinstance(counts, Tensor) or not seen:
         raise ValueError("batches hold no image; at least one is needed")
     correct, broken = counts.tolist()

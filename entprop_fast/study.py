@@ -41,7 +41,8 @@ _Flags = cli.flag_class(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _study(args, signals))
+    again = cli.again("entprop_fast.study", args)
+    return cli.run_command(lambda signals: _study(args, signals), again=again)
 
 
 def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
@@ -62,9 +63,7 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
         try:
             write(result, study, options)
         except OSError as error:  # a full disk, after all the work
-            raise RunFailed(
-                f"{error}; the runs are kept: the same command writes it"
-            ) from None
+            raise RunFailed(f"{error}; the runs are kept: the same command writes it") from None
     finally:
         folder.release()
     reporter.say(markdown(result.rows))

@@ -34,7 +34,8 @@ _DESCRIPTION = (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
-    return cli.run_command(lambda signals: _train(args, signals))
+    again = cli.again("entprop_fast.train", args, "--resume")
+    return cli.run_command(lambda signals: _train(args, signals), again=again)
 
 
 def _train(args: Sequence[str] | None, signals: StopSignals) -> None:

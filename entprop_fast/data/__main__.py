@@ -43,7 +43,8 @@ def main(args: Sequence[str] | None = None) -> int:
     0 if all is well, 1 if a run would stop, leave something out or end in a wrong accuracy, 2 for
     bad usage.
     """
-    return cli.run_command(lambda signals: _main(args, signals))
+    again = cli.again("entprop_fast.data", args)
+    return cli.run_command(lambda signals: _main(args, signals), again=again)
 
 
 def _main(args: Sequence[str] | None, signals: StopSignals) -> None:

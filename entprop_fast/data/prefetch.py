@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset
 
 from entprop_fast.data.augment import Augment
-from entprop_fast.data.counter_random import fold, keys_of
+from entprop_fast.data.counter_random import fold
 from entprop_fast.data.loader import Batch, Loader, to_device
+from entprop_fast.data.readers import UnreadableImage, processes, read_on_host
+
+__all__ = ["PrefetchLoader", "UnreadableImage", "read_batches"]
 
 T = TypeVar("T")
 
-MOST_WORKERS = 8  # where nobody names a number
-MOST_PROCESSES = 512  # that somebody may name: a machine that cannot start them stands still
-
 _TRANSFORMS = 2  # the stream of the data set's own draws, beside those of `loader`
-
-
-class UnreadableImage(OSError):
-    """An image that the data set could not give; `index` is its number there."""
-
-    def __init__(self, index: int, reason: str, what: str = "training image") -> None:
-        super().__init__(f"{what} {index} cannot be read: {reason}")
-        self.index = index
 
 
 class PrefetchLoader(Loader):
@@ -82,7 +67,7 @@ class PrefetchLoader(Loader):
             augment=augment,
             normalize=normalize,
         )
-        self.workers = _processes(workers)
+        self.workers = processes(workers)
         self.dataset = dataset
         self.unaugmented = dataset if unaugmented is None else unaugmented
 
@@ -131,75 +116,14 @@ def read_batches(
     Raises:
         ValueError: ``workers`` below 0.
         UnreadableImage: (while iterating) the data set raised, or gave what is no image.
+        ReadersFailed: (likewise) a process that reads was killed, or none can be started.
+        Stopped: (likewise) a signal came.
     """
     device = torch.device("cpu") if device is None else device
-    num_workers = min(_processes(workers), len(batches))
-    loader = DataLoader(
-        _Reader(dataset, key),
-        batch_size=None,  # a reader's item is a whole batch
-        sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_signals,
-        multiprocessing_context=_start_method() if num_workers else None,
-        generator=torch.Generator(),  # the default one is the run's
+    read = read_on_host(
+        dataset, batches, key=key, workers=workers, pin=device.type == "cuda", what=what
     )
-    copied = _copied_ahead if device.type == "cuda" else _copied
-    return copied(_readable(loader, what), device)
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """In place of a batch: an error that crosses the process boundary without its traceback."""
-
-    index: int
-    reason: str
-
-
-class _Reader(Dataset[Batch | _Unreadable]):
-    """A data set whose index is a tensor of rows and whose item is their batch."""
-
-    def __init__(self, dataset: Dataset[Any], key: int) -> None:
-        self.dataset = dataset
-        self.key = key
-
-    def __getitem__(self, rows: Tensor) -> Batch | _Unreadable:
-        if isinstance(self.dataset, TensorDataset):
-            gathered: Batch = self.dataset[rows]  # a tuple of tensors, indexed at once
-            return gathered
-        read: list[Tensor] = []
-        labels: list[Any] = []
-        seeds = keys_of(self.key, rows).tolist()
-        with _own_generators():
-            for row, seed in zip(rows.tolist(), seeds, strict=True):
-                try:
-                    _seed_generators(seed)
-                    image, label = self.dataset[row]
-                    _check_image(image, read[0] if read else image)
-                except Exception as error:
-                    return _Unreadable(row, f"{type(error).__name__}: {error}")
-                read.append(image)
-                labels.append(label)
-        return torch.stack(read), default_collate(labels)
-
-
-def _check_image(image: object, like: Tensor) -> None:
-    if not isinstance(image, Tensor) or image.ndim != 3:
-        what = f"of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image)
-        raise TypeError(f"a tensor [C, H, W] is needed, not one {what}")
-    if (image.shape, image.dtype) != (like.shape, like.dtype):
-        raise ValueError(
-            f"{image.dtype} {tuple(image.shape)} in a batch of {like.dtype} {tuple(like.shape)}"
-        )
-
-
-def _readable(read: DataLoader[Batch | _Unreadable], what: str) -> Iterator[Batch]:
-    for batch in read:
-        if isinstance(batch, _Unreadable):
-            raise UnreadableImage(batch.index, batch.reason, what)
-        images, labels = batch
-        yield images, labels
+    return (_copied_ahead if device.type == "cuda" else _copied)(read, device)
 
 
 def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -236,56 +160,3 @@ def _arrived(images: Tensor, labels: Tensor, copied: torch.cuda.Event) -> Batch:
     images.record_stream(current)
     labels.record_stream(current)
     return images, labels
-
-
-@contextmanager
-def _own_generators() -> Iterator[None]:
-    """The global generators are the run's: left as found (without workers it is this process)."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
-
-
-def _seed_generators(seed: int) -> None:
-    torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that seeds CUDA as well
-    random.seed(seed & (2**64 - 1))
-    np.random.seed(seed & (2**32 - 1))
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C reaches every process; the run decides when to stop, and ends its workers then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _start_method() -> str | None:
-    """Forked where that is usual: a spawned one imports torch anew, for seconds, in every epoch.
-
-    The default of a process that was spawned itself, as a comparison's are, is to spawn.
-    """
-    return "fork" if sys.platform == "linux" else None
-
-
-def workers_of_each(runs: int) -> int:
-    """Processes that read for each of `runs` side by side, so that together they are one a core."""
-    return max(1, min(_cores() // runs, MOST_WORKERS))
-
-
-def _processes(workers: int | None) -> int:
-    """That many, or by default one a core within reason."""
-    if workers is not None and not 0 <= workers <= MOST_PROCESSES:
-        raise ValueError(f"workers = {workers} must be 0 ... {MOST_PROCESSES}")
-    return min(_cores(), MOST_WORKERS) if workers is None else workers
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from entprop_fast import stopping
 from entprop_fast.data.image_files import FileList
 from entprop_fast.data.read_image import read_image
 from entprop_fast.files import create
@@ -37,7 +38,7 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
         files: are opened, every one.
         say: is told before it takes long.
     """
-    name = f"{_digest(files)}.json"
+    name = f"{digest_of(files)}.json"
     # No verdict yet, a damaged one, or a user without a home.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         found = _numbers(json.loads((_cache_folder() / name).read_text()), len(files))
@@ -73,10 +74,19 @@ def _numbers(verdict: Any, count: int) -> list[int]:
 
 
 def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:
-    """``function(0) ... function(count - 1)``, in order; a bounded number of them waits."""
-    with ThreadPoolExecutor() as pool:
+    """``function(0) ... function(count - 1)``, in order; a bounded number of them waits.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    pool = ThreadPoolExecutor()
+    try:
         for first in range(0, count, _AT_ONCE):
-            yield from pool.map(function, range(first, min(first + _AT_ONCE, count)))
+            for result in pool.map(function, range(first, min(first + _AT_ONCE, count))):
+                yield result
+                stopping.check()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def summary(what: str, total: int, reasons: dict[int, str]) -> str:
@@ -94,10 +104,11 @@ def _reason(path: Path) -> str:
     return ""
 
 
-def _digest(files: FileList) -> str:
-    """Of everything that a verdict depends on, short of the files' bytes."""
+def digest_of(files: FileList) -> str:
+    """SHA-256 of everything that a verdict depends on, short of the files' bytes."""
     digest = hashlib.sha256(_READER)
     for number in range(len(files)):
+        stopping.check()
         path = files.path(number)
         try:
             status = path.stat()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from entprop_fast import ops
+from entprop_fast import ops, stopping
 from entprop_fast.data.counter_random import fold, packed_uniforms, row_keys
 from entprop_fast.methods.image_units import ImageUnits
 from entprop_fast.modes import evaluating
@@ -67,6 +67,7 @@ def pgd(
     attacked = attacked.contiguous(memory_format=torch.channels_last)
     with evaluating(model), torch.enable_grad():
         for _ in range(steps):
+            stopping.check()
             x = attacked.detach().requires_grad_()
             loss = F.cross_entropy(model(x.clone()).float(), labels, reduction="sum")
             (grad,) = torch.autograd.grad(loss, x)
@@ -90,19 +91,25 @@ def autoattack(
 
     Raises:
         ImportError: it is not installed; the message says how to.
+        Stopped: a signal came.
     """
     attack = autoattack_class()
-    with evaluating(model):
-        adversary = attack(
-            model,
-            norm="Linf",
-            eps=eps,
-            version="standard",
-            seed=seed,
-            device=images.device,
-            verbose=False,
-        )
-        attacked: Tensor = adversary.run_standard_evaluation(images, labels, bs=len(images))
+    # A batch takes minutes, most of them in the model.
+    asked = model.register_forward_pre_hook(lambda *_: stopping.check())
+    try:
+        with evaluating(model):
+            adversary = attack(
+                model,
+                norm="Linf",
+                eps=eps,
+                version="standard",
+                seed=seed,
+                device=images.device,
+                verbose=False,
+            )
+            attacked: Tensor = adversary.run_standard_evaluation(images, labels, bs=len(images))
+    finally:
+        asked.remove()
     return attacked
 
 

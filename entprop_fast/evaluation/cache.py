@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 
 from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
-from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale, to_bytes
+from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale
+from entprop_fast.evaluation.marker import digest_of_clean
 from entprop_fast.evaluation.official import open_suite, read_marker, written_name
 from entprop_fast.evaluation.suites import Suite, generated_kinds
 from entprop_fast.evaluation.writing import write_arrays
@@ -46,7 +46,7 @@ def cached_suite(
             "without --cache, --scale and --corruptions generated"
         )
     kinds = generated_kinds(data, extra)
-    digest = _digest(data, batch_size)
+    digest = digest_of_clean(data)
     root = folder / f"{data.name}-{scale}-seed{seed}-{digest[:12]}"
     marker = read_marker(root)
     if not _holds(marker, digest, kinds):
@@ -58,7 +58,7 @@ def cached_suite(
             seed=seed,
             device=device,
             batch_size=batch_size,
-            about={"clean": digest},
+            resume=marker is not None and marker.get("kinds") == list(kinds),
             say=say,
         )
     suite = open_suite(_ARRAYS, root, data, batch_size, extra=extra)
@@ -77,13 +77,3 @@ def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> 
         and marker.get("clean") == digest
         and set(kinds) <= set(marker.get("kinds", ()))
     )
-
-
-def _digest(data: ImageSet, batch_size: int) -> str:
-    """SHA-256 of the clean images as 8-bit levels, and of their labels."""
-    total = hashlib.sha256()
-    for images, labels in data.test_batches(batch_size):
-        # By image, so that the batch size changes nothing.
-        for image, label in zip(to_bytes(images), labels.tolist(), strict=True):
-            total.update(image.contiguous().numpy().tobytes() + label.to_bytes(8, "little"))
-    return total.hexdigest()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 from torch import Tensor
 
 from entprop_fast.data import SEVERITIES, ImageSet, channels_last
-from entprop_fast.data.prefetch import MOST_PROCESSES
+from entprop_fast.data.readers import MOST_PROCESSES
 from entprop_fast.evaluation import attacks, folders, intervals
 from entprop_fast.evaluation.choose import choose_suite, usual_batch_size
 from entprop_fast.evaluation.corruption_error import corruption_errors
+from entprop_fast.evaluation.kept import Counts, Kept, key_of
 from entprop_fast.evaluation.network import Scored
 from entprop_fast.evaluation.options import EvaluationOptions
 from entprop_fast.evaluation.results import Evaluation, Row
@@ -37,8 +40,9 @@ class Evaluator:
         batch_size: int | None,
         workers: int | None,
         say: Callable[[str], None] | None,
+        kept: Kept | None,
     ) -> None:
-        self.model, self.data, self.options = model, data, options
+        self.model, self.data, self.options, self.kept = model, data, options, kept
         self.say = say or _silent
         self.workers = workers
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
@@ -63,10 +67,11 @@ class Evaluator:
             say=self.say,
         )
         natural = [self._natural(one) for one in self.options.also]
+        self.counts = self._counts(suite)
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
         with routed, evaluating(self.model):
-            clean, labels = self._clean()
+            clean, labels = self._clean(), self.data.test_labels.to(self.device)
             rows = [self._row("clean", f"{self.data.name} test set", clean)]
             found = self._corrupted(suite, clean, labels, rows) if suite else {}
             for one in natural:
@@ -93,17 +98,31 @@ class Evaluator:
             workers=self.workers,
         )
 
-    def _batches(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        first = 0
-        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
+    def _counts(self, suite: Suite | None) -> Counts:
+        """What is counted of this network's images, from a file on where a stop left one."""
+        if self.kept is None:
+            return Counts(None, self.say)
+        settings = {
+            **asdict(self.options),
+            "batch_size": self.batch_size,
+            "device": self.device.type,
+            "suite": suite and [suite.source, suite.images, suite.kinds, suite.extra],
+            "read_from": suite and suite.read_from,
+        }
+        return self.kept.counts(key_of(self.model, self.data, settings))
+
+    def _batches(self, skip: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
+        first = skip * self.batch_size
+        read = self.data.test_batches(self.batch_size, workers=self.workers)
+        for images, labels in itertools.islice(read, skip, None):
             yield first, channels_last(images.to(self.device)), labels.to(self.device)
             first += len(labels)
 
     @torch.no_grad()
-    def _clean(self) -> tuple[Tally, Tensor]:
+    def _clean(self) -> Tally:
         self.say("clean images")
-        tally, labels = Tally(self.data.num_test, self.device), []
-        for first, images, wanted in self._batches():
+        tally = Tally(self.data.num_test, self.device)
+        for first, images, wanted in self.counts.counted("clean", {"": tally}, self._batches):
             logits = self.model(images)
             if logits.shape[1] < self.data.num_classes:  # some answers could never be right
                 raise ValueError(
@@ -111,9 +130,8 @@ class Evaluator:
                     f"{self.data.name} are of {self.data.num_classes} classes"
                 )
             tally.add(first, logits, wanted)
-            labels.append(wanted)
         tally.check("clean test images")
-        return tally, torch.cat(labels)
+        return tally
 
     @torch.no_grad()
     def _corrupted(
@@ -124,7 +142,14 @@ class Evaluator:
             kind: [Tally(suite.images, self.device) for _ in SEVERITIES]
             for kind in (*suite.kinds, *suite.extra)
         }
-        for kind, severity, first, images, wanted in suite.samples():
+        every = {
+            f"{kind} {severity}": tally
+            for kind, each in tallies.items()
+            for severity, tally in zip(SEVERITIES, each, strict=True)
+        }
+        for kind, severity, first, images, wanted in self.counts.counted(
+            "corrupted", every, lambda skip: suite.samples(skip=skip)
+        ):
             wanted = wanted.to(self.device)
             if suite.aligned and not torch.equal(wanted, labels[first : first + len(wanted)]):
                 raise ValueError(
@@ -183,11 +208,16 @@ class Evaluator:
     def _on_natural(self, one: folders.NaturalSet) -> Row:
         self.say(one.title)
         classes = None if one.classes is None else one.classes.to(self.device)
-        tally, first = Tally(one.images, self.device, classes), 0
-        for images, labels in one.batches():
-            logits = self.model(channels_last(images.to(self.device)))
-            tally.add(first, logits, labels.to(self.device))
-            first += len(labels)
+        tally = Tally(one.images, self.device, classes)
+
+        def batches(skip: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+            first = skip * self.batch_size
+            for images, labels in itertools.islice(one.batches(), skip, None):
+                yield first, images.to(self.device), labels.to(self.device)
+                first += len(labels)
+
+        for first, images, labels in self.counts.counted(one.title, {"": tally}, batches):
+            tally.add(first, self.model(channels_last(images)), labels)
         note = "" if classes is None else f"among the set's {len(classes)} classes"
         return self._row(one.title, f"official {one.title}", tally, note=note)
 
@@ -213,7 +243,7 @@ class Evaluator:
         for name, attack in wanted.items():
             self.say(f"{name}, through the {options.norms} norms")
             tally = Tally(self.data.num_test, self.device)
-            for first, images, labels in self._batches():
+            for first, images, labels in self.counts.counted(name, {"": tally}, self._batches):
                 attacked = attack(first, images, labels)
                 with torch.no_grad():
                     tally.add(first, self.model(attacked), labels)

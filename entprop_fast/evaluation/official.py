@@ -6,7 +6,9 @@ generated, whatever the folder is called.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,22 +88,27 @@ def open_suite(
     """
     title = OFFICIAL[name][0]
     marker = read_marker(root)
-    stored = f", JPEG of quality {JPEG_QUALITY}" if name == "imagenet-c" else ""
+    source = f"official {title}" if marker is None else _marked(root, marker)
+    if marker is not None and name == "imagenet-c":
+        source += f", JPEG of quality {JPEG_QUALITY}"
     more = EXTRA_KINDS if extra else ()
     kinds = (*COMMON_KINDS, *more)
     if name == "imagenet-c":
         images, samples, aligned = _folders(root, kinds, data, batch_size, workers)
+        places = [root / kind / str(severity) for kind in kinds for severity in SEVERITIES]
     else:
         (images, samples), aligned = _arrays(root, kinds, data, batch_size), True
+        places = [root / f"{kind}.npy" for kind in kinds]
     return Suite(
         name=title if marker is None else root.name,
-        source=f"official {title}" if marker is None else _marked(root, marker) + stored,
+        source=source,
         kinds=COMMON_KINDS,
         extra=more,
         images=images,
         samples=samples,
         official=marker is None,
         aligned=aligned,
+        read_from=tuple((str(one), one.stat().st_mtime_ns) for one in places if one.exists()),
     )
 
 
@@ -125,7 +132,10 @@ def read_marker(root: Path) -> dict[str, Any] | None:
 
 def _marked(root: Path, marker: dict[str, Any]) -> str:
     if marker.get("complete") is not True:
-        raise ValueError(f"{root} is a part of a set: the command that wrote it did not finish")
+        raise ValueError(
+            f"{root} is a part of a set: the command that wrote it did not finish. The same one "
+            "goes on with --resume"
+        )
     if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
         raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
     return generated_source(marker["scale"], marker["seed"])
@@ -146,15 +156,14 @@ def _arrays(
         )
     files = {kind: open_array(root / f"{kind}.npy", shape) for kind in kinds}
 
-    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
-        for kind, array in files.items():
-            for severity in severities:
-                for first in range(0, count, batch_size):
-                    last = min(first + batch_size, count)
-                    start = (severity - 1) * count
-                    rows = np.array(array[start + first : start + last])  # out of the file
-                    images = torch.from_numpy(rows).permute(0, 3, 1, 2)
-                    yield Sample(kind, severity, first, to_float(images), labels[first:last])
+    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        every = itertools.product(files, severities, range(0, count, batch_size))
+        for kind, severity, first in itertools.islice(every, skip, None):
+            last = min(first + batch_size, count)
+            start = (severity - 1) * count
+            rows = np.array(files[kind][start + first : start + last])  # out of the file
+            images = torch.from_numpy(rows).permute(0, 3, 1, 2)
+            yield Sample(kind, severity, first, to_float(images), labels[first:last])
 
     return count, samples
 
@@ -223,13 +232,15 @@ def _folders(
     taken = ordered if aligned else lists
     size = data.image_shape[1]
 
-    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
-        for (kind, severity), files in taken.items():
-            if severity not in severities:
-                continue
-            start = 0
-            for images, labels in image_batches(files, size, batch_size, workers):
+    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        lists = [(place, files) for place, files in taken.items() if place[1] in severities]
+        whole, rest = divmod(skip, math.ceil(len(first) / batch_size))  # all are as long
+        for (kind, severity), files in lists[whole:]:
+            read = image_batches(files, size, batch_size, workers)
+            start = rest * batch_size
+            for images, labels in itertools.islice(read, rest, None):
                 yield Sample(kind, severity, start, images, labels)
                 start += len(labels)
+            rest = 0
 
     return len(first), samples, aligned

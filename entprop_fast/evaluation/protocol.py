@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.evaluator import Evaluator
 from entprop_fast.evaluation.given import images_of
+from entprop_fast.evaluation.kept import Kept
 from entprop_fast.evaluation.network import Normalization, Scored
 from entprop_fast.evaluation.options import EvaluationOptions
 from entprop_fast.evaluation.results import Evaluation
@@ -28,6 +29,7 @@ def evaluate_model(
     batch_size: int | None = None,
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
+    kept: Kept | None = None,
 ) -> Evaluation:
     """SA, RA, Hscore and more of any network: the metrics of the paper's tables, with intervals.
 
@@ -55,6 +57,7 @@ def evaluate_model(
         workers: processes that read images; 0: this one; None: for image files one a core, at most
             8, for a ``Dataset`` this one.
         say: told what is being measured.
+        kept: where the commands keep what is counted, so that a killed one goes on.
 
     Returns:
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
@@ -78,5 +81,6 @@ def evaluate_model(
         batch_size=batch_size,
         workers=workers,
         say=say,
+        kept=kept,
     )
     return evaluator.run(name)

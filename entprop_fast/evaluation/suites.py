@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -37,8 +38,8 @@ class Sample(NamedTuple):
 class Samples(Protocol):
     """A suite's images."""
 
-    def __call__(self, severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
-        """Those of some severities."""
+    def __call__(self, severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        """Those of some severities, without the first `skip` of these samples."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Suite:
         samples: gives those of some severities, all by default, in any order.
         official: published files, not images made here.
         aligned: each kind and severity has the clean test images, in their order.
+        read_from: files or folders that the images are in, each with its time of change.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Suite:
     samples: Samples
     official: bool = False
     aligned: bool = True
+    read_from: tuple[tuple[str, int], ...] = ()
 
 
 def digits_suite(
@@ -71,14 +74,11 @@ def digits_suite(
 ) -> Suite:
     """The ten kinds of `entprop_fast.data.corrupt`, made for 8x8 digits."""
 
-    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
-        first = 0
-        for images, labels in _on(data, batch_size, device, workers):
-            for kind in CORRUPTIONS:
-                for severity in severities:
-                    made = corrupt(images, kind, severity, first=first)
-                    yield Sample(kind, severity, first, made, labels)
-            first += len(labels)
+    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        each = list(itertools.product(CORRUPTIONS, severities))
+        for kind, severity, clean in _rounds(each, skip, data, batch_size, device, workers):
+            made = corrupt(clean.images, kind, severity, first=clean.first)
+            yield Sample(kind, severity, clean.first, made, clean.labels)
 
     return Suite(
         name=f"{data.name}, ten corruptions",
@@ -103,16 +103,13 @@ def generated_suite(
     """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
     kinds = generated_kinds(data, extra)
 
-    def samples(severities: Sequence[int] = SEVERITIES) -> Iterator[Sample]:
-        first = 0
-        for images, labels in _on(data, batch_size, device, workers):
-            for kind in kinds:
-                for severity in severities:
-                    made = common_corruption(
-                        images, kind, severity, scale=scale, seed=seed, first=first
-                    )
-                    yield Sample(kind, severity, first, to_float(to_bytes(made)), labels)
-            first += len(labels)
+    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        each = list(itertools.product(kinds, severities))
+        for kind, severity, clean in _rounds(each, skip, data, batch_size, device, workers):
+            made = common_corruption(
+                clean.images, kind, severity, scale=scale, seed=seed, first=clean.first
+            )
+            yield Sample(kind, severity, clean.first, to_float(to_bytes(made)), clean.labels)
 
     return Suite(
         name=f"{data.name}, common corruptions",
@@ -142,8 +139,26 @@ def generated_source(scale: str, seed: int) -> str:
     return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
 
 
-def _on(
-    data: ImageSet, batch_size: int, device: torch.device, workers: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in data.test_batches(batch_size, workers=workers):
-        yield images.to(device), labels.to(device)
+class _Clean(NamedTuple):
+    first: int
+    images: Tensor
+    labels: Tensor
+
+
+def _rounds(
+    each: Sequence[tuple[str, int]],
+    skip: int,
+    data: ImageSet,
+    batch_size: int,
+    device: torch.device,
+    workers: int | None,
+) -> Iterator[tuple[str, int, _Clean]]:
+    """Every batch of clean images with each kind and severity, after the first `skip` of these."""
+    batches, rest = divmod(skip, len(each))
+    first = batches * batch_size
+    read = data.test_batches(batch_size, workers=workers)
+    for images, labels in itertools.islice(read, batches, None):
+        clean = _Clean(first, images.to(device), labels.to(device))
+        for kind, severity in each[rest:]:
+            yield kind, severity, clean
+        rest, first = 0, first + len(labels)

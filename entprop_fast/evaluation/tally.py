@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,6 +51,22 @@ class Tally:
         """
         if broken := int(self._broken):
             raise NaNLogits(broken, self._seen, what)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted, on the CPU."""
+        return {
+            "right": self.right.cpu(),
+            "seen": self._seen,
+            "broken": self._broken.cpu(),
+            "bins": self._bins.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of as many images."""
+        self.right.copy_(state["right"])
+        self._bins.copy_(state["bins"])
+        self._broken.copy_(state["broken"])
+        self._seen = state["seen"]
 
     @property
     def total(self) -> int:

@@ -1,28 +1,41 @@
-"""Writes generated sets in the layout of the published ones, marked as generated."""
+"""Writes generated sets in the layout of the published ones, marked as generated.
+
+A killed call can be gone on with: a file that has its name is whole.
+"""
 
 from __future__ import annotations
 
-import json
+import io
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast import files
+from entprop_fast import files, stopping
 from entprop_fast.checkpoint import write_atomically
-from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
+from entprop_fast.data import SEVERITIES, ImageData, ImageFiles
+from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import Scale, common_corruption, to_bytes
-from entprop_fast.evaluation.official import JPEG_QUALITY, MARKER
-from entprop_fast.evaluation.suites import generated_source
+from entprop_fast.evaluation.marker import Marker, about_set
+from entprop_fast.evaluation.official import JPEG_QUALITY
 from entprop_fast.optional import needs
+
+EVERY = 5.0  # seconds: the most that a kill can cost of an array
+
+Place = tuple[str, int]  # kind and severity
+Say = Callable[[str], None]
 
 
 def write_arrays(
-    data: ImageSet,
+    data: ImageData,
     root: Path,
     kinds: Sequence[str],
     *,
@@ -30,8 +43,8 @@ def write_arrays(
     seed: int,
     device: torch.device,
     batch_size: int = 500,
-    about: dict[str, Any] | None = None,
-    say: Callable[[str], None] | None = None,
+    resume: bool = False,
+    say: Say | None = None,
 ) -> None:
     """As CIFAR-C: ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``.
 
@@ -43,35 +56,86 @@ def write_arrays(
         seed: of their draws.
         device: to work on.
         batch_size: images at a time.
-        about: goes into the marker file too.
+        resume: go on with what a call with these settings left, to the same bytes.
         say: told each kind.
+
+    Raises:
+        ValueError: to `resume`, and the folder's set is another one.
+        Stopped: a signal came.
     """
-    about = {**_about(data, kinds, scale, seed), **(about or {})}
-    _mark(root, about, complete=False)
-    count, (channels, height, width) = data.num_test, data.image_shape
-    labels = torch.cat([labels for _, labels in data.test_batches(batch_size)])
+    marker = Marker(root, about_set(data, kinds, scale, seed))
+    progress = marker.begin(resume=resume)
     small = np.uint8 if data.num_classes <= 256 else np.int64
-    with files.create(root / "labels.npy") as file:
-        np.save(file, np.tile(labels.numpy().astype(small), len(SEVERITIES)))
-    for kind in kinds:
+    buffer = io.BytesIO()
+    np.save(buffer, np.tile(data.test_labels.cpu().numpy().astype(small), len(SEVERITIES)))
+    write_atomically(root / "labels.npy", buffer.getbuffer())
+
+    def made(kind: str, first: int) -> Iterator[tuple[int, Tensor]]:
+        images = to_float(data.test_images[first : first + batch_size]).float().to(device)
+        for severity in SEVERITIES:
+            stopping.check()
+            yield (
+                severity,
+                common_corruption(images, kind, severity, scale=scale, seed=seed, first=first),
+            )
+
+    for number, kind in enumerate(kinds):
+        path = root / f"{kind}.npy"
+        if resume and path.exists():
+            continue
         if say:
-            say(f"{kind}: {root / kind}.npy")
-        part = root / f"{kind}.npy.part"
-        shape = (len(SEVERITIES) * count, height, width, channels)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        # Not mapped: a full disk would be a signal that ends the process, not an error.
-        with files.create(part) as file:
-            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
-            begin, size = file.tell(), height * width * channels
-            for first, images, _ in _batches(data, batch_size, device):
-                for severity in SEVERITIES:
-                    made = common_corruption(
-                        images, kind, severity, scale=scale, seed=seed, first=first
-                    )
+            say(f"{kind}: {path}")
+        part = path.with_name(f"{path.name}.part")
+        done = progress.get("images", 0) if progress.get("kind") == kind and part.exists() else 0
+        try:
+            _write_array(part, data, marker, kind, done, batch_size, made)
+        except stopping.Stopped as stopped:
+            stopped.saved = (
+                f"{number} of {len(kinds)} kinds and a part of {kind} are kept in {root}"
+            )
+            raise
+        part.replace(path)
+    marker.complete()
+
+
+def _write_array(
+    part: Path,
+    data: ImageData,
+    marker: Marker,
+    kind: str,
+    done: int,
+    batch_size: int,
+    made: Callable[[str, int], Iterator[tuple[int, Tensor]]],
+) -> None:
+    """All severities of a kind, from image `done` on; the marker hears how far it is."""
+    count, (channels, height, width) = data.num_test, data.image_shape
+    size, kept = height * width * channels, time.monotonic()
+    # Not mapped: a full disk would be a signal that ends the process, not an error.
+    with (files.update if done else files.create)(part) as file:
+        header = {"descr": "|u1", "fortran_order": False}
+        header["shape"] = (len(SEVERITIES) * count, height, width, channels)
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+        begin = file.tell()
+        try:
+            for first in range(done, count, batch_size):
+                if time.monotonic() - kept >= EVERY:
+                    _keep(file, marker, kind, done)
+                    kept = time.monotonic()
+                for severity, images in made(kind, first):
                     file.seek(begin + ((severity - 1) * count + first) * size)
-                    file.write(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy().tobytes())
-        part.replace(root / f"{kind}.npy")
-    _mark(root, about, complete=True)
+                    file.write(_pixels(images).tobytes())
+                done = min(first + batch_size, count)
+        except stopping.Stopped:
+            _keep(file, marker, kind, done)
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(file: IO[bytes], marker: Marker, kind: str, done: int) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    marker.progress(kind=kind, images=done)
 
 
 def write_folders(
@@ -83,7 +147,8 @@ def write_folders(
     seed: int,
     device: torch.device,
     batch_size: int = 100,
-    say: Callable[[str], None] | None = None,
+    resume: bool = False,
+    say: Say | None = None,
 ) -> None:
     """As ImageNet-C: ``<kind>/<severity>/<class>/<name>.JPEG`` of quality 85.
 
@@ -91,62 +156,87 @@ def write_folders(
 
     Raises:
         ValueError: two test images of a class have the same name but for the suffix, or a class is
-            called as no folder can be.
+            called as no folder can be; to `resume`, and the folder's set is another one.
+        Stopped: a signal came.
     """
-    for name in data.class_names:
-        if name in ("", ".", "..") or "/" in name or os.sep in name:
-            raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
-    with needs("PIL", extra="vision", purpose="writing image files"):
-        from PIL import Image
-    names = [data.test.path(i).stem for i in range(data.num_test)]
-    places = [
-        f"{data.class_names[label]}/{name}.JPEG"
-        for label, name in zip(data.test.labels.tolist(), names, strict=True)
-    ]
-    if len(set(places)) < len(places):
-        twice = next(one for one in places if places.count(one) > 1)
-        raise ValueError(f"two test images would both become {twice}")
-    about = _about(data, kinds, scale, seed)
-    _mark(root, about, complete=False)
-    for first, images, _ in _batches(data, batch_size, device):
-        if say:
-            say(f"images {first} ... {first + len(images) - 1} of {data.num_test}")
-        for kind in kinds:
-            for severity in SEVERITIES:
+    names = _names(data)
+    marker = Marker(root, about_set(data, kinds, scale, seed))
+    marker.begin(resume=resume)
+    places = list(itertools.product(kinds, SEVERITIES))
+    there = _there(root, places, names) if resume else np.zeros((len(places), len(names)), bool)
+    starts = range(0, len(names), batch_size)
+    left = [first for first in starts if not there[:, first : first + batch_size].all()]
+    try:
+        for first, images in _batches(data, left, batch_size):
+            if say:
+                say(f"images {first} ... {first + len(images) - 1} of {data.num_test}")
+            images = images.to(device)
+            rows = slice(first, first + len(images))
+            for place, (kind, severity) in enumerate(places):
+                stopping.check()
+                if there[place, rows].all():
+                    continue
                 made = common_corruption(
                     images, kind, severity, scale=scale, seed=seed, first=first
                 )
-                for i, pixels in enumerate(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy()):
-                    group, name = places[first + i].split("/")
+                for name, pixels in zip(names[rows], _pixels(made), strict=True):
+                    group, name = name.split("/")
                     folder = files.folder_within(root, kind, str(severity), group)
-                    with files.create(folder / name) as file:
-                        Image.fromarray(pixels).save(
-                            file, "JPEG", quality=JPEG_QUALITY, optimize=True
-                        )
-    _mark(root, about, complete=True)
+                    _write_image(folder / name, pixels)
+    except stopping.Stopped as stopped:
+        stopped.saved = f"the images written so far are kept in {root}"
+        raise
+    marker.complete()
+
+
+def _names(data: ImageFiles) -> list[str]:
+    """``<class>/<name>.JPEG`` of each test image."""
+    for name in data.class_names:
+        if name in ("", ".", "..") or "/" in name or os.sep in name:
+            raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
+    names = [f"{data.class_names[label]}/{name}.JPEG" for label, name in data.test.names()]
+    if len(set(names)) < len(names):
+        twice = next(one for one in names if names.count(one) > 1)
+        raise ValueError(f"two test images would both become {twice}")
+    return names
+
+
+def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which images are written already: bool ``[places, images]``."""
+    found = np.zeros((len(places), len(names)), bool)
+    for row, (kind, severity) in zip(found, places, strict=True):
+        stopping.check()
+        folder = root / kind / str(severity)
+        # After a power failure a file may be empty.
+        written = {
+            f"{one.parent.name}/{one.name}" for one in folder.glob("*/*") if one.stat().st_size
+        }
+        row[:] = [name in written for name in names]
+    return found
 
 
 def _batches(
-    data: ImageSet, batch_size: int, device: torch.device
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    first = 0
-    for images, labels in data.test_batches(batch_size):
-        yield first, images.to(device), labels
-        first += len(labels)
+    data: ImageFiles, starts: Sequence[int], batch_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """The batches of clean images that begin at these numbers."""
+    rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
+    if not rows:
+        return
+    left = replace(data, test=data.test.kept(rows))
+    for first, (images, _) in zip(starts, left.test_batches(batch_size), strict=True):
+        yield first, images
 
 
-def _about(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> dict[str, Any]:
-    return {
-        "source": generated_source(scale, seed),
-        "dataset": data.name,
-        "scale": scale,
-        "seed": seed,
-        "kinds": list(kinds),
-    }
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """uint8 ``[B, H, W, C]``."""
+    pixels: NDArray[np.uint8] = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
 
 
-def _mark(root: Path, about: dict[str, Any], *, complete: bool) -> None:
-    """From the first file on, so that not even a part of a set can pass for an official one."""
-    root.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**about, "complete": complete}, indent=2)
-    write_atomically(root / MARKER, f"{text}\n".encode())
+def _write_image(path: Path, pixels: Any) -> None:
+    with needs("PIL", extra="vision", purpose="writing image files"):
+        from PIL import Image
+    part = path.with_suffix(".part")
+    with files.create(part) as file:
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    part.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,8 @@ import tyro
 
 from entprop_fast import names
 from entprop_fast.run.config import number, unfit, value_types
-from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed, one_line
+from entprop_fast.run.output import lasting, missed
 from entprop_fast.run.signals import StopSignals
 
 Flag = tuple[str, Any] | tuple[str, Any, Any]  # name, annotation, default
@@ -27,17 +29,37 @@ _TOO_MUCH = 2**32
 _NAME_INDENT, _HELP_INDENT = 5, 9  # in tyro's boxes
 
 
-def run_command(command: Callable[[StopSignals], None]) -> int:
+def run_command(
+    command: Callable[[StopSignals], None], *, again: Callable[[bool], str] | None = None
+) -> int:
     """Run a command and return its exit code.
 
-    0; 2 after bad usage or bad input; 130 after SIGINT and 143 after SIGTERM; 1 otherwise. A
-    user's error or a failed run is one line on stderr; a fault of ours keeps its traceback.
+    0; 2 after bad usage or bad input; 128 + the signal's number after one of
+    `entprop_fast.run.signals.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP, 138
+    after SIGUSR1 on Linux; 1 otherwise. A user's error or a failed run is one line on stderr; a
+    fault of ours keeps its traceback.
+
+    Args:
+        command: is given the signals.
+        again: the command line that goes on after a stop, given whether anything was saved.
     """
+    with lasting() as output:
+        code = _exit_code(command, again)
+        output.flush()
+        if code == 0 and (error := missed(output.error)):
+            print(f"failed: stdout cannot be written: {one_line(error)}", file=sys.stderr)
+            return EXIT_FAILED
+    return code
+
+
+def _exit_code(command: Callable[[StopSignals], None], again: Callable[[bool], str] | None) -> int:
     try:
-        _print_what_can_be()
         with StopSignals().installed() as signals, _warnings_in_one_line():
             _check_single_process()
             command(signals)
+            if signals.pending is not None:  # a loop of the shell's is to end as well
+                print(f"stopped by {Stopped(signals.pending)}: all was done", file=sys.stderr)
+                return 128 + signals.pending
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -50,9 +72,32 @@ def run_command(command: Callable[[StopSignals], None]) -> int:
         print(f"failed: {reason}", file=sys.stderr)
         return EXIT_FAILED
     except Stopped as stopped:
-        print(f"stopped by {stopped}", file=sys.stderr)
+        text = f"stopped by {stopped}: {stopped.saved or 'nothing was begun that could be kept'}"
+        if again is not None:
+            text += f"; {again(stopped.saved is not None)}"
+        print(text, file=sys.stderr)
         return 128 + stopped.signum
     return 0
+
+
+def again(prog: str, args: Sequence[str] | None, *more: str) -> Callable[[bool], str]:
+    """For `run_command`: the words that name the command line to type after a stop.
+
+    Args:
+        prog: the module.
+        args: of this time, None for the command line's.
+        more: flags that go on where something was saved; what was given with --overwrite was
+            replaced by then.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+
+    def words(saved: bool) -> str:
+        if not saved:
+            return f"again: {shlex.join(['python', '-m', prog, *given])}"
+        kept = [one for one in given if one != "--overwrite" and one not in more]
+        return f"to go on: {shlex.join(['python', '-m', prog, *kept, *more])}"
+
+    return words
 
 
 def _check_single_process() -> None:
@@ -70,12 +115,6 @@ def _check_single_process() -> None:
             "several GPUs, write the few lines of docs/distributed.md: create_method takes a "
             "DistributedDataParallel"
         )
-
-
-def _print_what_can_be() -> None:
-    """A character that stdout's encoding lacks, in a file's name or a table, ends no run."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager

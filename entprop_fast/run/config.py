@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entprop_fast import names
 from entprop_fast.data import AUGMENTS, LOADERS
-from entprop_fast.data.prefetch import MOST_PROCESSES
+from entprop_fast.data.readers import MOST_PROCESSES
 from entprop_fast.evaluation.options import CORRUPTION_CHOICES
 from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.run.device import MOST_THREADS

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Iterator
 
 import torch
 
+from entprop_fast.data.readers import ReadersFailed
+from entprop_fast.stopping import Stopped
 from entprop_fast.text import plain
+
+__all__ = [
+    "RunFailed",
+    "Stopped",
+    "UsageError",
+    "bad_input",
+    "failing",
+    "machine_failed",
+    "one_line",
+]
 
 # How torch begins when it finds no memory on the CPU; on CUDA there is a class for it.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
@@ -30,24 +41,29 @@ class RunFailed(_OneLine, RuntimeError):
     """A run that cannot go on, although its settings and data were accepted."""
 
 
-class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived, and what had to be saved is saved.
+@contextlib.contextmanager
+def bad_input() -> Iterator[None]:
+    """Turn what settings, data or missing libraries make fail within into a `UsageError`.
 
-    Like KeyboardInterrupt no `Exception`: a handler of errors must not swallow it.
+    Raises:
+        UsageError: see above.
+        RunFailed: a process that reads images was killed, or has not what it needs.
     """
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
+    try:
+        yield
+    except ReadersFailed as error:
+        raise RunFailed(one_line(error)) from error
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise UsageError(one_line(error)) from error
 
 
 @contextlib.contextmanager
-def bad_input() -> Iterator[None]:
-    """Turn what settings, data or missing libraries make fail within into a `UsageError`."""
+def failing(way_on: str) -> Iterator[None]:
+    """Turn what the disk makes fail within into a `RunFailed` that ends with the way to go on."""
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        raise UsageError(one_line(error)) from error
+    except OSError as error:
+        raise RunFailed(f"{one_line(error)}; {way_on}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from entprop_fast import reference
+from entprop_fast import reference, stopping
 from entprop_fast.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.evaluation.choose import choose_suite
+from entprop_fast.evaluation.kept import Kept
 from entprop_fast.evaluation.pictures import draw_heat_map_of
 from entprop_fast.evaluation.suites import Suite
 from entprop_fast.methods import create_method
@@ -73,7 +74,16 @@ def open_suite(trainer: Trainer) -> Suite | None:
 
 
 def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary:
-    """Evaluate a trained run, as the evaluate command would, and write the rest of its folder."""
+    """Evaluate a trained run, as the evaluate command would, and write the rest of its folder.
+
+    Raises:
+        Stopped: a signal came; called again, the evaluation goes on.
+    """
+    with Kept(folder.path, trainer.reporter.say) as kept:
+        return _finish(trainer, folder, kept, draw=draw)
+
+
+def _finish(trainer: Trainer, folder: RunFolder, kept: Kept, *, draw: bool) -> Summary:
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
@@ -84,12 +94,16 @@ def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary
         name=config.method,
         workers=config.workers,
         say=trainer.reporter.say,
+        kept=kept,
     )
+    stopping.check()
     (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
     if draw:
         pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
+        stopping.check()
         if scores.corruptions:
             draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
+        stopping.check()
         _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
     size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)

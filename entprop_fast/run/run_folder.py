@@ -21,6 +21,7 @@ SUMMARY = "summary.json"
 CURVES = "curves.png"
 CORRUPTIONS = "corruptions.png"
 EXAMPLES = "examples.png"
+COUNTS = "evaluation-*.part"  # what an evaluation under way has counted
 LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
 
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
@@ -95,7 +96,7 @@ class RunFolder:
     def begin(self, config_toml: str, rows: Sequence[Row] = (), *, fresh: bool) -> None:
         """Write the settings and the rows so far; a fresh run removes an older run's files."""
         if fresh:
-            for name in _FILES:
+            for name in (*_FILES, *(one.name for one in self.path.glob(COUNTS))):
                 (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / CONFIG, config_toml.encode())
         self.write_rows(rows)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entprop_fast import checkpoint, metrics
+from entprop_fast import checkpoint, metrics, stopping
 from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
@@ -33,7 +33,6 @@ from entprop_fast.run.optim import (
 )
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import Row, RunFolder
-from entprop_fast.run.signals import StopSignals
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
 
@@ -127,18 +126,21 @@ class Trainer:
         """Whether steps of this session were replays of a CUDA graph."""
         return self.method.captures.replays > 0
 
-    def fit(self, folder: RunFolder, signals: StopSignals, *, fresh: bool) -> None:
+    def fit(self, folder: RunFolder, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
         steps = self.config.epochs * len(self.loader)
         try:
             if fresh:
-                with signals.held():
-                    self._first_step(folder)
+                self._first_step(folder)
             with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
-                while self.epoch < self.config.epochs:
-                    with signals.held():
-                        self._run_epoch(folder, signals)
-                    signals.raise_pending()
+                try:
+                    while self.epoch < self.config.epochs:
+                        self._run_epoch(folder)
+                except Stopped as stopped:
+                    self._save(folder)
+                    kept = folder / checkpoint.CURRENT
+                    stopped.saved = f"step {self.step} of {steps} is saved in {kept}"
+                    raise
         except (RunFailed, NaNLogits, OSError) as error:  # an image is gone, a disk full
             raise RunFailed(f"{error}; {_last_good(folder)}") from None
         except (RuntimeError, MemoryError) as error:
@@ -214,6 +216,7 @@ class Trainer:
 
     def _first_step(self, folder: RunFolder) -> None:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
+        stopping.check()
         started = time.monotonic()
         with bad_input(), self.fitting():
             batch = next(self.loader.epoch(0))
@@ -226,19 +229,19 @@ class Trainer:
             self.reporter.say(text)
         folder.begin(recipe.to_toml(self.config), fresh=True)
 
-    def _run_epoch(self, folder: RunFolder, signals: StopSignals) -> None:
+    def _run_epoch(self, folder: RunFolder) -> None:
         started = time.monotonic() - self.train_seconds
-        for images, labels in self.loader.epoch(self.epoch, self.batch):
-            if signals.pending is not None:
-                self.train_seconds = time.monotonic() - started
-                self._save(folder)
-                raise Stopped(signals.pending)
-            with bad_input():
-                full = self._train_batch(images, labels)
-            if full:
-                self._tell(time.monotonic() - started)
-        self.meter.read()
-        self.train_seconds = time.monotonic() - started
+        try:
+            stopping.check()
+            for images, labels in self.loader.epoch(self.epoch, self.batch):
+                with bad_input():
+                    full = self._train_batch(images, labels)
+                if full:
+                    self._tell(time.monotonic() - started)
+                stopping.check()
+            self.meter.read()
+        finally:
+            self.train_seconds = time.monotonic() - started
         self._end_epoch(folder)
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import active_children, get_context
@@ -16,14 +16,17 @@ from typing import Any
 
 from rich.console import Console
 
-from entprop_fast.data.prefetch import workers_of_each
+from entprop_fast import stopping
+from entprop_fast.data.readers import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run import recipe
+from entprop_fast.run.comparison.workers import follow_parent
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
 from entprop_fast.run.device import resolve_device
-from entprop_fast.run.errors import RunFailed, UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import write_json
+from entprop_fast.run.signals import SIGNALS
 from entprop_fast.run.trainer import Trainer
 from entprop_fast.studies.form import Options
 
@@ -31,6 +34,8 @@ Record = dict[str, Any]  # summary.json, the last epoch's gap, and what the prob
 Settings = Mapping[str, Value]
 
 RECORD = "study.json"
+
+_ASK = 0.5  # seconds after which it is asked whether to stop
 
 
 class Probe(Reporter):
@@ -121,12 +126,17 @@ def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[R
     called = {config.folder: run.name for config, run in zip(configs, runs, strict=True)}
     if found := len(called) - len(missing):
         reporter.say(f"{len(called)} runs, {found} finished before")
-    for done, folder in enumerate(_trained(list(missing.values()), options), start=1):
-        record = _read(folder)
-        reporter.say(
-            f"{done}/{len(missing)}  {called[folder] or record['method']}, seed {record['seed']}: "
-            f"Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
-        )
+    try:
+        for done, folder in enumerate(_trained(list(missing.values()), options), start=1):
+            record = _read(folder)
+            reporter.say(
+                f"{done}/{len(missing)}  {called[folder] or record['method']}, seed "
+                f"{record['seed']}: Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
+            )
+    except Stopped as stopped:
+        whole = sum((folder / RECORD).exists() for folder in called)
+        stopped.saved = f"{whole} of {len(called)} runs are finished, the others begin anew"
+        raise
     records = {config.folder: _read(config.folder) for config in configs}
     _check_sources(records)
     return [records[config.folder] for config in configs]
@@ -179,12 +189,16 @@ def _trained(work: Sequence[tuple[Config, MakeProbe]], options: Options) -> Iter
         yield from (_train(*one) for one in work)
         return
     pool = ProcessPoolExecutor(
-        min(workers, len(work)), mp_context=get_context("spawn"), initializer=_leave_interrupts
+        min(workers, len(work)), mp_context=get_context("spawn"), initializer=_leave_signals
     )
     with pool:
         try:
-            for done in as_completed([pool.submit(_train, *one) for one in work]):
-                yield done.result()
+            left = {pool.submit(_train, *one) for one in work}
+            while left:
+                done, left = wait(left, timeout=_ASK, return_when=FIRST_COMPLETED)
+                stopping.check()
+                for one in done:
+                    yield one.result()
         except BrokenProcessPool as error:
             raise RunFailed(
                 "a process of the study was killed, for want of memory perhaps: --workers sets "
@@ -198,9 +212,12 @@ def _trained(work: Sequence[tuple[Config, MakeProbe]], options: Options) -> Iter
             raise
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C in a terminal reaches a whole process group; only the parent is to hear it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals() -> None:
+    """Those of a terminal and of a job reach a whole group; the parent hears them and ends this."""
+    for one in SIGNALS:
+        if one != signal.SIGTERM:
+            signal.signal(one, signal.SIG_IGN)
+    follow_parent()
 
 
 def _train(config: Config, probe: MakeProbe) -> Path:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -58,6 +59,13 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: signal.Signals) 
     monkeypatch.setattr(Trainer, "_train_batch", train_batch)
 
 
+def command_named(said: str, module: str) -> list[str]:
+    """Arguments of the command line that a stopped command names."""
+    python, flag, found, *arguments = shlex.split(said.rpartition(": ")[2])
+    assert (python, flag, found) == ("python", "-m", module)
+    return arguments
+
+
 def test_killed_at_ten_random_moments(tiny: Args, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train.main(tiny(whole, "--epochs", EPOCHS)) == 0
@@ -95,6 +103,8 @@ def epochs_done(folder: Path) -> int:
     ("signum", "code", "step"),
     [
         (signal.SIGINT, 130, 2),
+        (signal.SIGHUP, 129, 2),
+        (signal.SIGUSR1, 138, 3),
         (signal.SIGTERM, 143, 0),  # before the folder is the run's
         (signal.SIGTERM, 143, 3),  # an epoch's last step
         (signal.SIGTERM, 143, 5),  # the run's last step
@@ -109,14 +119,17 @@ def test_stopped_in_the_middle_of_an_epoch(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """FOUND C12, N7: each signal saves, says what it saved, and names the command that goes on."""
     out = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, step, signum)
         assert train.main(tiny(out)) == code
-    assert capsys.readouterr().err == f"stopped by {signum.name}\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"stopped by {signum.name}: ") and said.count("\n") == 1
+    assert f"step {step + 1} of 6 is saved in {out}/checkpoint.pt" in said
     saved = read(out / "checkpoint.pt")
     assert 2 * saved["epoch"] + saved["batch"] == step + 1
-    assert train.main(["--out", str(out), "--resume"]) == 0
+    assert train.main(command_named(said, "entprop_fast.train")) == 0
     assert model(out) == model(finished)
     assert rows(out) == rows(finished)
     assert cost(out) == cost(finished)

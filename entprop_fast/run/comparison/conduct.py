@@ -14,7 +14,7 @@ from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import MethodRow
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
 from entprop_fast.run.config import Config
-from entprop_fast.run.errors import UsageError
+from entprop_fast.run.errors import Stopped, UsageError
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.run_folder import RunFolder, write_json
 from entprop_fast.text import markdown
@@ -80,7 +80,13 @@ def conduct(
         )
 
     if pending:
-        run_all([Job(run.config, overwrite) for run in pending], devices, done)
+        try:
+            run_all([Job(run.config, overwrite) for run in pending], devices, done)
+        except Stopped as stopped:
+            stopped.saved = (
+                f"{len(summaries)} of {len(runs)} runs are finished, those at work saved theirs"
+            )
+            raise
     return summaries, failures
 
 

@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 
-from entprop_fast.data.prefetch import workers_of_each
+from entprop_fast import stopping
+from entprop_fast.data.readers import workers_of_each
 from entprop_fast.engine import train
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed, one_line
-from entprop_fast.run.signals import StopSignals
+from entprop_fast.run.signals import SIGNALS, StopSignals
 
 _CONTEXT = get_context("spawn")
+_ASK = 0.5  # seconds after which it is asked whether to stop
+_PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def run_all(
 
     An exception, `Stopped` by a signal above all, stops every process first: each saves its
     checkpoint.
+
+    Raises:
+        Stopped: a signal came.
     """
     left = iter(enumerate(jobs))
     workers: list[_Worker] = []
@@ -85,7 +91,9 @@ def run_all(
             workers[-1].take(left)
         while busy := [worker for worker in workers if worker.index is not None]:
             # A process that died makes its end of the pipe readable, too.
-            for ready in connection.wait([worker.pipe for worker in busy]):
+            found = connection.wait([worker.pipe for worker in busy], timeout=_ASK)
+            stopping.check()
+            for ready in found:
                 worker = next(one for one in busy if one.pipe is ready)
                 index, outcome = worker.result()
                 done(index, outcome)
@@ -155,9 +163,10 @@ class _Worker:
         self.process: SpawnProcess = _CONTEXT.Process(
             target=_work, args=(theirs,), name=f"run on {self.device}"
         )  # no daemon: those may not start the processes that read image files
-        # Ctrl-C in a terminal reaches a whole process group; only the parent is to hear it.
-        resource_tracker.ensure_running()  # its start unblocks the signal
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C in a terminal reaches a whole process group; only the parent is to hear it. So
+        # with a terminal that is closed, and a signal that Slurm sends to a whole job.
+        resource_tracker.ensure_running()  # its start unblocks SIGINT
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS)
         try:
             self.process.start()
         finally:
@@ -166,8 +175,8 @@ class _Worker:
 
 
 def _work(pipe: Connection) -> None:
-    """The process: SIGINT stays blocked, SIGTERM stops it between two steps."""
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    """The process: the parent's signals stay blocked, SIGTERM stops it between two steps."""
+    follow_parent()
     try:
         with StopSignals().installed() as signals:
             while True:
@@ -195,9 +204,13 @@ def _outcome(job: Job, signals: StopSignals) -> Outcome:
     return Outcome(summary=asdict(summary))
 
 
-def _follow_parent() -> None:
-    """Stop when the parent was killed: nobody would hear the result, and a new one may resume."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
+def follow_parent() -> None:
+    """From now on, stop when the parent was killed: a new one may do this process's work again."""
+
+    def follow() -> None:
+        parent = parent_process()
+        assert parent is not None
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
