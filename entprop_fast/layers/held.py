@@ -54,12 +54,13 @@ def plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
     pending = _Checkpoints()
     try:
         for norm in norms:
-            norm.__class__ = _class(_released(type(norm)), held)
+            cls: Any = _released(type(norm))
+            norm.__class__ = _class(cls, held)
             _checkpoints[norm] = pending
         yield
     finally:
-        for norm, (cls, outer) in zip(norms, before, strict=True):
-            norm.__class__ = cls
+        for norm, (former, outer) in zip(norms, before, strict=True):
+            norm.__class__ = former
             _checkpoints.pop(norm, None)
             if outer is not None:
                 _checkpoints[norm] = outer

@@ -148,7 +148,7 @@ def test_the_same_name_from_two_libraries() -> None:
 def test_nothing_converted_names_what_there_is() -> None:
     """FOUND W3: the refusal, too."""
     model = nn.Sequential(nn.GroupNorm(2, 4), nn.GroupNorm(2, 4), OwnNorm(4))
-    with pytest.raises(ValueError, match="2 GroupNorm .*1 OwnNorm"):
+    with pytest.raises(ValueError, match=r"2 GroupNorm .*1 OwnNorm"):
         convert_dual_norm(model)
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import BatchNormAct2d, SplitBatchNorm2d, convert_splitbn_model
+from timm.layers import BatchNormAct2d, SplitBatchNorm2d
 from torch import nn
 
 from entprop_fast import DualBatchNorm2d, convert_dual_norm, create_method, route, strip_auxiliary
 from entprop_fast.layers import DualSyncBatchNorm
 from tests.layers import oracle
 
+convert_splitbn_model: Any = timm.layers.convert_splitbn_model
 to_sync: Any = nn.SyncBatchNorm.convert_sync_batchnorm
 
 

@@ -100,8 +100,8 @@ def test_routes_in_threads(copied: bool) -> None:
     """FOUND C1: it was an IndexError, from hooks of the whole process."""
     first = convert_dual_norm(network())
     second = copy.deepcopy(first) if copied else convert_dual_norm(network())
-    models: list[Any] = [first, second, copy.deepcopy(second)]
-    targets: list[Any] = ["aux", "main", 2]
+    models: list[Any] = [first, second, copy.deepcopy(second), copy.deepcopy(first)]
+    targets: list[Any] = ["aux", "main", 2, "aux"]
     before = [oracle.snapshot(model) for model in models]
 
     def forwards(model: nn.Module, target: Any) -> Callable[[], None]:
@@ -115,8 +115,8 @@ def test_routes_in_threads(copied: bool) -> None:
     at_once([forwards(*pair) for pair in zip(models, targets, strict=True)])
     moved = [oracle.moved(model, old) for model, old in zip(models, before, strict=True)]
     halves = [{name.rpartition(".")[0] for name in names} for names in moved]
-    assert halves == [{"1.aux_bn"}, {"1", "5"}, {"1", "1.aux_bn", "5"}]
-    assert [model[1].num_batches_tracked for model in models] == [0, 50, 50]
+    assert halves == [{"1.aux_bn"}, {"1", "5"}, {"1", "1.aux_bn", "5"}, {"1.aux_bn"}]
+    assert [model[1].num_batches_tracked for model in models] == [0, 50, 50, 0]
 
 
 def test_no_hooks_of_the_process_and_no_trace() -> None:

@@ -78,7 +78,12 @@ def test_hooks_of_a_leaf_run_once() -> None:
     """FOUND C10: a neighbour; while tracing they see nothing, in the graph they run."""
     model, x = network().eval(), images()
     calls: list[Any] = []
-    model[1].register_forward_hook(lambda module, args, y: calls.append(y) or 2 * y)
+
+    def hook(module: nn.Module, args: Any, y: Tensor) -> Tensor:
+        calls.append(y)
+        return 2 * y
+
+    model[1].register_forward_hook(hook)
     expected = model(x)
     graph = symbolic_trace(model)
     assert len(calls) == 1
@@ -98,7 +103,7 @@ def test_torchvision_s_feature_extraction(name: str) -> None:
         if isinstance(layer, DualNorm):
             oracle.randomize(layer.aux)
     for target in ("main", "aux"):
-        with route(dual, target), route(features, target):  # type: ignore[arg-type]
+        with route(dual, target), route(features, target):
             assert torch.equal(features(x)[nodes[1][-1]], dual(x))
 
 

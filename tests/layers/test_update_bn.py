@@ -13,6 +13,7 @@ from torch.optim.swa_utils import update_bn as update_one
 
 from entprop_fast import DualBatchNorm2d, convert_dual_norm, route, update_bn
 from entprop_fast.layers import DualSyncBatchNorm
+from entprop_fast.layers.routing import Target
 from tests.layers import oracle
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -64,7 +65,8 @@ def test_what_reset_running_stats_resets(norm: nn.Module) -> None:
     """FOUND W5: without a route both halves, inside one those that it uses."""
     model: Any = convert_dual_norm(nn.Sequential(norm))
     main, aux = ({f"0.{half}{name}" for name in STATISTICS} for half in ("", "aux_bn."))
-    for target, expected in (("main", main), ("aux", aux), (0, aux), (2, main | aux)):
+    targets: list[tuple[Target, set[str]]] = [("main", main), ("aux", aux), (0, aux)]
+    for target, expected in (*targets, (2, main | aux)):
         oracle.randomize(model)
         before = oracle.snapshot(model)
         with route(model, target):
@@ -108,7 +110,7 @@ def test_torch_s_without_a_route_is_not_silent() -> None:
     "estimate",
     [
         lambda model: update_bn(batches(), model),
-        lambda model: update_one(batches(), model.train()) or routed(model),
+        lambda model: (update_one(batches(), model), routed(model)),  # type: ignore[func-returns-value]
         lambda model: model[0].reset_parameters(),
         lambda model: model.load_state_dict(network().state_dict()),
     ],
@@ -162,7 +164,7 @@ def test_averaged_weights_synchronised_norms_and_other_momenta() -> None:
     inner[0].momentum, inner[0].aux_bn.momentum = 0.3, None
     model = AveragedModel(inner)
     update_bn(batches(), model)
-    norm = model.module[0]
+    norm: Any = model.get_submodule("module.0")
     assert isinstance(norm, DualSyncBatchNorm)
     assert_estimated(norm)
     assert_estimated(norm.aux_bn)
