@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from entprop_fast import build, env_report
+from tests.children import run_python
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,17 @@ def test_build_info_of_this_installation_is_consistent() -> None:
     else:
         assert info.torch_target == "2.11"
         assert "-O3" in info.flags
+
+
+def test_the_instruction_set_is_a_choice() -> None:
+    """FOUND S3: the portable and AVX2 loops can be tried where AVX-512 would run."""
+    code = "import entprop_fast; print(entprop_fast.build_info().instruction_set)"
+    chosen = run_python("-c", code, ENTPROP_CPU_KERNELS="portable")
+    if build.build_info().extension is None:
+        pytest.skip("the C++ kernels are not built")
+    assert chosen.stdout == "portable\n", chosen.stderr
+    refused = run_python("-c", code, ENTPROP_CPU_KERNELS="sse9")
+    assert "ValueError: ENTPROP_CPU_KERNELS='sse9': expected one of portable" in refused.stderr
 
 
 def test_build_info_is_frozen() -> None:

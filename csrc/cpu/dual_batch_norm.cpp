@@ -159,7 +159,8 @@ constexpr std::array<std::array<const char*, 4>, 2> kNames{
 // What a group with rows asks for beyond shapes and dtypes.
 void check_group(const Norm& norm, const Tensor& x, const Group& group) {
   const char* prefix = group.which ? "aux_" : "";
-  if (norm.training && group.rows * x.numel() == x.size(0) * x.size(1)) {
+  const int64_t pixels = x.numel() / std::max<int64_t>(1, x.size(0) * x.size(1));
+  if (norm.training && group.rows * pixels == 1) {
     std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
     sizes[0] = group.rows;  // in the words of F.batch_norm
     refuse("Expected more than 1 value per channel when training, got input size torch.Size(",
@@ -175,22 +176,26 @@ void check_group(const Norm& norm, const Tensor& x, const Group& group) {
 void check(const Tensor& x, const OptionalTensor& residual, const std::array<Norm, 2>& norms,
            int64_t num_main) {
   check_images(x, residual, num_main);
-  for (size_t which = 0; which < 2; ++which) {
-    check_parameter(kNames[which][0], norms[which].weight, x);
-    check_parameter(kNames[which][1], norms[which].bias, x);
-    check_parameter(kNames[which][2], norms[which].running_mean, x);
-    check_parameter(kNames[which][3], norms[which].running_var, x);
-  }
   std::vector<Named> moved, read{{"x", &x}, {"residual", residual ? &*residual : nullptr}};
   const auto add = [](std::vector<Named>& to, const char* name, const OptionalTensor& t) {
     if (t) to.push_back({name, &*t});
   };
-  for (const Group& group : groups(num_main, x.size(0))) {
+  for (size_t which = 0; which < 2; ++which) {
+    const auto& [weight, bias, mean, var] = kNames[which];
+    const Norm& norm = norms[which];
+    check_parameter(weight, norm.weight, x);
+    check_parameter(bias, norm.bias, x);
+    check_parameter(mean, norm.running_mean, x);
+    check_parameter(var, norm.running_var, x);
+    add(read, weight, norm.weight);
+    add(read, bias, norm.bias);
+  }
+  std::vector<Group> all = groups(num_main, x.size(0));
+  if (x.size(0) == 0) all.push_back({0, 0, 0});  // an empty batch is the main group's
+  for (const Group& group : all) {
     const Norm& norm = norms[group.which];
     check_group(norm, x, group);
     const auto& names = kNames[group.which];
-    add(read, names[0], norm.weight);
-    add(read, names[1], norm.bias);
     add(norm.training ? moved : read, names[2], norm.running_mean);
     add(norm.training ? moved : read, names[3], norm.running_var);
   }

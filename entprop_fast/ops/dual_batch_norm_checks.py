@@ -33,25 +33,29 @@ def check(
     _check_images(x, residual, num_main)
     main = (weight, bias, running_mean, running_var)
     aux = (aux_weight, aux_bias, aux_running_mean, aux_running_var)
+    named = {
+        prefix: [(prefix + name, p) for name, p in zip(NAMES, parameters, strict=True)]
+        for prefix, parameters in (("", main), ("aux_", aux))
+    }
+    for name, parameter in (*named[""], *named["aux_"]):
+        _check_parameter(name, parameter, x)
     moved: list[tuple[str, Tensor | None]] = []
-    read: list[tuple[str, Tensor | None]] = [("x", x), ("residual", residual)]
-    for prefix, parameters, count, trains, least in (
-        ("", main, num_main, training, eps),
-        ("aux_", aux, x.shape[0] - num_main, aux_training, aux_eps),
+    read = [("x", x), ("residual", residual), *named[""][:2], *named["aux_"][:2]]
+    for prefix, count, trains, least in (
+        ("", num_main, training, eps),
+        ("aux_", x.shape[0] - num_main, aux_training, aux_eps),
     ):
-        named = [(prefix + name, p) for name, p in zip(NAMES, parameters, strict=True)]
-        for name, parameter in named:
-            _check_parameter(name, parameter, x)
-        if count == 0:
+        # An empty batch is the main group's.
+        if count == 0 and not (prefix == "" and x.shape[0] == 0):
             continue
-        (moved if trains else read).extend(named[2:])
-        read += named[:2]
+        statistics = named[prefix][2:]
+        (moved if trains else read).extend(statistics)
         if trains and count * x.shape[2:].numel() == 1:
             size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {size}"
             )
-        if not trains and (parameters[2] is None or parameters[3] is None):
+        if not trains and any(statistic is None for _, statistic in statistics):
             raise ValueError(
                 f"{prefix}running_mean, {prefix}running_var: needed with {prefix}training=False"
             )

@@ -110,7 +110,8 @@ def _in_runs(y: Tensor) -> Tensor:
 def pack_mask(y: Tensor) -> Tensor:
     """Bits of y > 0 or NaN, least significant first, as uint8 of `mask_shape`."""
     bits = _in_runs(~(y <= 0))
-    bits = F.pad(bits, (0, -bits.shape[1] % 8)).reshape(bits.shape[0], -1, 8)
+    runs, length = bits.shape
+    bits = F.pad(bits, (0, -length % 8)).reshape(runs, (length + 7) // 8, 8)
     weights = 2 ** torch.arange(8, device=y.device)
     return (bits * weights).sum(-1).to(torch.uint8)
 

@@ -1,4 +1,4 @@
-"""Nothing is read or written beyond a tensor: the tests of values again, under guard.cpp.
+"""Nothing is read or written beyond a tensor: tests of values and raw ops again, under guard.cpp.
 
 In processes of their own, since what allocates memory has to be there before torch is.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from entprop_fast import build_info
 from tests.children import Ran, printed, run_python, shared_library, toolchain_for
 
 HERE = Path(__file__).parent
@@ -18,6 +19,8 @@ RUNS = {
     "kernels": [*KERNELS, "-k", "cpp and (test_values or any_values or any_scores or strides)"],
     "networks": ["tests/models/test_strided.py", "-k", "no_step"],
 }
+# FOUND S3, W8: raw ops with random and spoiled sizes, dtypes, strides, devices and overlaps.
+FUZZ = ("-W", "ignore", "-m", "tests.ops.fuzz", "--cases", "180", "--last")
 BEYOND = """
 import ctypes, torch
 for _ in range(2):  # the first one's pages were given back
@@ -38,10 +41,17 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared_library(source, folder, toolchain_for(source), "-ldl")
 
 
-def run(guard: Path, side: str, *arguments: str) -> Ran:
+def run(guard: Path, side: str, *arguments: str, **variables: str) -> Ran:
     """Python under the guard."""
     environment = {"LD_PRELOAD": str(guard), "ENTPROP_GUARD": side, "OMP_NUM_THREADS": "2"}
-    return run_python(*arguments, **environment)
+    return run_python(*arguments, **environment, **variables)
+
+
+def usable_sets() -> list[str]:
+    """The instruction sets that were built and that this processor has."""
+    info = build_info()
+    built = ("portable", *info.instruction_sets)
+    return list(built[: built.index(info.instruction_set) + 1]) if info.instruction_set else []
 
 
 @pytest.mark.parametrize("side", ["after", "before"])
@@ -49,6 +59,18 @@ def run(guard: Path, side: str, *arguments: str) -> Ran:
 def test_nothing_beyond_a_tensor_is_touched(name: str, side: str, guard: Path) -> None:
     plain = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist")
     assert " passed" in printed(run(guard, side, "-m", "pytest", *plain, *RUNS[name]))
+
+
+@pytest.mark.parametrize(
+    ("instruction_set", "side"),
+    [("portable", "after"), ("avx2", "after"), ("avx512", "after"), ("avx512", "before")],
+)
+def test_raw_ops_with_any_arguments(instruction_set: str, side: str, guard: Path) -> None:
+    """FOUND S3: whatever they are called with, they refuse it or stay within its memory."""
+    if instruction_set not in usable_sets():
+        pytest.skip(f"no {instruction_set} kernels here")
+    ran = run(guard, side, *FUZZ, ENTPROP_CPU_KERNELS=instruction_set)
+    assert "180 cases, 0 failed" in printed(ran)
 
 
 @pytest.mark.parametrize(("side", "offset"), [("after", 192), ("before", -1)])

@@ -1,0 +1,315 @@
+"""FOUND S3, W8: raw ops refuse what does not fit, whoever implements them, and name it."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from entprop_fast.ops import dual_batch_norm, gather_perturb, perturb_
+from entprop_fast.ops.triton import _LOOKS_AT
+from tests.ops import fuzz
+from tests.ops.arguments import MAKE, Arguments
+from tests.ops.conftest import needs_extension
+
+CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+
+
+def _images(*shape: int) -> Tensor:
+    return torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(shape)
+
+
+def _norm() -> Arguments:
+    names = [p + n for p in ("", "aux_") for n in ("weight", "bias", "running_mean", "running_var")]
+    channels = {name: torch.full((3,), 0.5 + n) for n, name in enumerate(names)}
+    settings = {"num_main": 2, "training": True, "aux_training": True, "momentum": 0.1}
+    settings |= {"aux_momentum": 0.1, "eps": 1e-5, "aux_eps": 1e-5, "relu": True}
+    return {"x": _images(4, 3, 2, 5), "residual": _images(4, 3, 2, 5), **channels, **settings}
+
+
+def _norm_backward() -> Arguments:
+    given = _norm()
+    affine = {name: given[name] for name in ("weight", "bias", "aux_weight", "aux_bias")}
+    settings = {name: given[name] for name in ("num_main", "training", "aux_training", "relu")}
+    made = {"mean": torch.zeros(2, 3), "rstd": torch.ones(2, 3)}
+    made["mask"] = torch.full((4, 4), 255, dtype=torch.uint8)
+    images = {name: _images(4, 3, 2, 5) for name in ("grad", "x", "residual")}
+    return {**images, **affine, **made, **settings, "wanted": [True] * 4}
+
+
+def _step(*written: str) -> Arguments:
+    given = {"x": _images(4, 3, 2, 5), "grad": _images(4, 3, 2, 5), "index": torch.tensor([3, 1])}
+    given |= {name: torch.full((3,), 0.1) for name in ("alpha", "eps", "lo", "hi")}
+    given |= {name: _images(2, 3, 2, 5) for name in written}
+    return given
+
+
+def _perturb() -> Arguments:
+    given = _step("x_adv", "grad")
+    return {name: given[name] for name in ("x_adv", "grad", *(n for n in given if n != "x_adv"))}
+
+
+def _loss() -> Arguments:
+    labels = torch.tensor([0, 4, 2])
+    tensors = {"logits": _images(3, 5), "labels": labels, "labels_b": labels.flip(0)}
+    return {**tensors, "lam": torch.tensor(0.3), "label_smoothing": 0.1, "score": "margin"}
+
+
+def _conv(*more: str) -> Arguments:
+    x = _images(2, 16, 4, 3).contiguous(memory_format=torch.channels_last)
+    return {name: x.clone() for name in more} | {"x": x, "weight": _images(16, 16, 3, 3)}
+
+
+VALID: dict[str, Callable[[], Arguments]] = {
+    "dual_batch_norm": _norm,
+    "dual_batch_norm_backward": _norm_backward,
+    "loss_and_entropy": _loss,
+    "select_topk": lambda: {"score": _images(5), "k": 2},
+    "gather_perturb": _step,
+    "gather_perturb.out": lambda: _step("out"),
+    "perturb_": _perturb,
+    "conv3x3": _conv,
+    "conv3x3_backward": lambda: _conv("grad") | {"want_x": True, "want_weight": True},
+}
+SPOILED: dict[str, Callable[[Tensor], Tensor]] = {
+    "smaller": lambda t: t.narrow(0, 0, t.shape[0] - 1) if t.dim() else t.new_zeros(0),
+    "larger": lambda t: torch.cat([t, t[:1]]) if t.dim() else t.new_zeros(2),
+    "another dimension": lambda t: t.unsqueeze(0),
+    "no dimension": lambda t: t.new_zeros(()) if t.dim() else t.new_zeros(0),
+    "integers": lambda t: t.to(torch.int32),
+    "complex": lambda t: t.to(torch.complex64),
+    "elsewhere": lambda t: t.to("meta"),
+}
+# What is another valid call: nothing else has to have as many rows, or be on a device.
+SIZES = ("smaller", "larger")
+FITS = {
+    ("select_topk", "score"): (*SIZES, "elsewhere"),
+    ("gather_perturb", "index"): SIZES,
+    ("perturb_", "x"): SIZES,
+    ("conv3x3", "x"): SIZES,
+    ("conv3x3", "weight"): SIZES,
+}
+BEYOND: dict[str, dict[str, list[Any]]] = {
+    "dual_batch_norm": {"num_main": [-1, 5, 2**40], "eps": [0.0, -1.0], "aux_eps": [-1e-9]},
+    "dual_batch_norm_backward": {"num_main": [-1, 5, -(2**40)], "wanted": [[True] * 3, []]},
+    "loss_and_entropy": {"label_smoothing": [-0.1, 1.5, float("nan")], "score": ["", "Margin"]},
+    "select_topk": {"k": [-1, 6, 2**40]},
+}
+
+
+def _through_cuda(name: str) -> Callable[..., Any]:
+    """The Triton launcher that is registered for CUDA, on tensors of the CPU."""
+    overload = fuzz.overload(name)
+    return lambda *arguments: overload.redispatch(CUDA, *arguments)
+
+
+def _fake(name: str) -> Callable[..., Any]:
+    """The op as a compiler sees it."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with FakeTensorMode() as mode:
+            turn = lambda v: mode.from_tensor(v) if isinstance(v, Tensor) else v  # noqa: E731
+            given = {key: turn(value) for key, value in keywords.items()}
+            return fuzz.overload(name)(*map(turn, arguments), **given)
+
+    return call
+
+
+def _reference(name: str) -> Callable[..., Any]:
+    return fuzz.overload(name, "_reference")
+
+
+IMPLEMENTED: dict[str, Callable[[str], Callable[..., Any]]] = {
+    "cpp": fuzz.overload,
+    "reference": _reference,
+    "triton": _through_cuda,
+    "fake": _fake,
+}
+
+
+@pytest.fixture(
+    params=[pytest.param("cpp", marks=needs_extension), "reference", "triton", "fake"],
+)
+def implemented(request: pytest.FixtureRequest, name: str) -> Callable[..., Any]:
+    """The op `name` of one implementation."""
+    if request.param == "triton" and name not in _LOOKS_AT:
+        pytest.skip("csrc/cuda serves it: tests/kernels_aot/test_cuda_binding.py")
+    return IMPLEMENTED[request.param](name)
+
+
+def _refusal(op: Callable[..., Any], arguments: Arguments) -> Exception:
+    found = fuzz.outcome(op, arguments)
+    assert isinstance(found, Exception), "taken"
+    assert type(found) in fuzz.REFUSALS, repr(found)
+    return found
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_what_fits_is_taken(name: str, implemented: Callable[..., Any]) -> None:
+    """Without this the refusals below could have another reason."""
+    if implemented.__name__ == "<lambda>" and name in _LOOKS_AT:
+        pytest.skip("a launch needs a GPU")
+    assert not isinstance(fuzz.outcome(implemented, VALID[name]()), Exception)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_spoiled_tensor_is_named(name: str, implemented: Callable[..., Any]) -> None:
+    """FOUND S3: a smaller or larger tensor, another dtype, device or number of dimensions."""
+    for argument, value in VALID[name]().items():
+        if not isinstance(value, Tensor):
+            continue
+        for kind, spoil in SPOILED.items():
+            if kind in FITS.get((name, argument), ()):
+                continue
+            told = _refusal(implemented, VALID[name]() | {argument: spoil(value)})
+            # All else is compared with these: it may be named in their place.
+            leading = argument in ("x", "logits", "index", "weight", "x_adv")
+            assert leading or fuzz.named(told) == argument, f"{argument}, {kind}: {told}"
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value"),
+    [(n, a, v) for n, all_of in BEYOND.items() for a, values in all_of.items() for v in values],
+)
+def test_a_number_beyond_is_named(
+    name: str, argument: str, value: Any, implemented: Callable[..., Any]
+) -> None:
+    """FOUND S3: a negative or too large k, rows outside of the batch, an unknown score."""
+    assert fuzz.named(_refusal(implemented, VALID[name]() | {argument: value})) == argument
+
+
+def test_an_empty_lam_is_refused() -> None:
+    """FOUND S3: it was read beyond its end."""
+    arguments = VALID["loss_and_entropy"]() | {"lam": torch.empty(0)}
+    assert fuzz.named(_refusal(fuzz.overload("loss_and_entropy"), arguments)) == "lam"
+
+
+def test_a_step_without_rows_to_take_from() -> None:
+    """FOUND S3: an index into no rows, read on no device."""
+    x = torch.zeros(0, 3, 2, 5)
+    arguments = VALID["gather_perturb"]() | {"x": x, "grad": x}
+    for suffix in ("", "_reference"):
+        found = fuzz.outcome(fuzz.overload("gather_perturb", suffix), arguments)
+        assert isinstance(found, IndexError)
+
+
+def _shared(name: str, target: str, other: str, start: int = 1) -> Arguments:
+    """`target` a few elements into the memory of `other`."""
+    given = VALID[name]()
+    big, small = given[other], given[target]
+    memory = torch.cat([big.flatten(), torch.zeros(small.numel() + start, dtype=big.dtype)])
+    view = memory[start : start + small.numel()].view(small.shape)
+    return given | {other: memory[: big.numel()].view(big.shape), target: view}
+
+
+WRITES = [("gather_perturb.out", "out", n) for n in ("x", "grad", "alpha", "eps", "lo", "hi")]
+WRITES += [("perturb_", "x_adv", n) for n in ("x", "grad", "alpha", "eps", "lo", "hi")]
+MOVED = ("running_mean", "running_var", "aux_running_mean", "aux_running_var")
+WRITES += [
+    ("dual_batch_norm", moved, other)
+    for moved in MOVED
+    for other in ("x", "residual", "weight", "aux_bias", *MOVED)
+    if moved != other
+]
+
+
+@pytest.mark.parametrize(("name", "target", "other"), WRITES)
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("suffix", [pytest.param("", marks=needs_extension), "_reference"])
+def test_shared_memory_is_refused(
+    name: str, target: str, other: str, start: int, suffix: str
+) -> None:
+    """FOUND W8: what an op writes, in the memory of what it reads or writes too."""
+    told = _refusal(fuzz.overload(name, suffix), _shared(name, target, other, start))
+    assert fuzz.named(told) in (target, other) and "memory" in str(told)
+
+
+@pytest.mark.parametrize(("name", "target"), sorted({(name, target) for name, target, _ in WRITES}))
+@pytest.mark.parametrize("suffix", [pytest.param("", marks=needs_extension), "_reference"])
+def test_an_expanded_output_is_refused(name: str, target: str, suffix: str) -> None:
+    """FOUND W8: many elements in one place."""
+    given = VALID[name]()
+    value = given[target]
+    given[target] = value.narrow(value.dim() - 1, 0, 1).clone().expand(value.shape)
+    assert fuzz.named(_refusal(fuzz.overload(name, suffix), given)) == target
+
+
+@pytest.mark.parametrize("suffix", [pytest.param("", marks=needs_extension), "_reference"])
+def test_parts_of_one_memory_that_are_apart(suffix: str) -> None:
+    """Channels of one batch, rows of another, columns of a table: no element is shared."""
+    given, plain = _step("out"), _step("out")
+    wide = torch.zeros(4, 6, 2, 5)
+    wide[:, :3] = given["x"]
+    both = {"x": wide[:, :3], "out": wide[:2, 3:]}
+    rows = torch.cat([given["x"], given["out"]])
+    apart = {"x": rows[:4], "out": rows[4:]}
+    expected = fuzz.outcome(fuzz.overload("gather_perturb.out", suffix), plain)
+    assert not isinstance(expected, Exception)
+    for change in (both, apart):
+        found = fuzz.outcome(fuzz.overload("gather_perturb.out", suffix), given | change)
+        assert not isinstance(found, Exception), found
+        assert torch.equal(found[-1], plain["out"])
+    table = torch.stack([torch.zeros(3), torch.ones(3)], 1)
+    norm = _norm() | {"running_mean": table[:, 0], "running_var": table[:, 1]}
+    moved = _norm() | {"running_mean": torch.zeros(3), "running_var": torch.ones(3)}
+    assert not isinstance(fuzz.outcome(fuzz.overload("dual_batch_norm", suffix), norm), Exception)
+    fuzz.outcome(fuzz.overload("dual_batch_norm", suffix), moved)
+    assert torch.equal(table, torch.stack([moved["running_mean"], moved["running_var"]], 1))
+
+
+def test_strided_views_of_one_memory_are_right() -> None:
+    """FOUND W8: what cannot be told apart is computed before it is written, as for torch's out=."""
+    for suffix in ("", "_reference"):
+        given, plain = _step("out"), _step("out")
+        memory = torch.zeros(4, 6, 2, 5)
+        memory[:, ::2] = given["x"]
+        found = given | {"x": memory[:, ::2], "out": memory[1:3, ::2]}
+        fuzz.outcome(fuzz.overload("gather_perturb.out", suffix), plain)
+        assert not isinstance(
+            fuzz.outcome(fuzz.overload("gather_perturb.out", suffix), found), Exception
+        )
+        assert torch.equal(found["out"], plain["out"])
+
+
+def test_public_functions_refuse_shared_memory(backend: str) -> None:
+    """FOUND W8: `gather_perturb(x, ..., out=x[:2])` gave other numbers."""
+    given = _step()
+    x, bounds = given["x"], [given[name] for name in ("alpha", "eps", "lo", "hi")]
+    before = x.clone()
+    with pytest.raises(ValueError, match=r"^out: "):
+        gather_perturb(x, given["grad"], given["index"], *bounds, out=x[:2])
+    with pytest.raises(ValueError, match=r"^x_adv: "):
+        perturb_(x[:2], given["grad"][:2], x, given["index"], *bounds)
+    assert torch.equal(x, before)
+    mean = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"^running_mean: "):
+        dual_batch_norm(x, running_mean=mean, running_var=mean)
+
+
+def test_one_set_of_statistics_serves_pure_passes(backend: str) -> None:
+    """Only a batch of both groups would move it twice."""
+    x, mean, var = _images(4, 3, 2, 5), torch.zeros(3), torch.ones(3)
+    shared = {"running_mean": mean, "running_var": var}
+    shared |= {f"aux_{name}": value for name, value in shared.items()}
+    for num_main in (4, 0):
+        dual_batch_norm(x, **shared, num_main=num_main)
+    with pytest.raises(ValueError, match=r"^running_mean: "):
+        dual_batch_norm(x, **shared, num_main=2)
+
+
+@needs_extension
+def test_random_arguments() -> None:
+    """FOUND S3: `python -m tests.ops.fuzz` runs more of them."""
+    names = list(MAKE)
+    cases = [f"{names[n % len(names)]}/test.{n}" for n in range(270)]
+    assert [told for case in cases if (told := fuzz.differ(case.partition("/")[0], case))] == []
+
+
+def test_fuzz_is_the_same_again() -> None:
+    """A case that failed can be made again."""
+    first, second = (fuzz.arguments_of("perturb_", "perturb_/0.1") for _ in range(2))
+    assert all(torch.equal(first[n], second[n]) for n in first if not first[n].is_meta)
+    assert random.Random("perturb_/0.1").random() != random.Random("perturb_/0.2").random()
