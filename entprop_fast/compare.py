@@ -83,6 +83,8 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
     document(folder, settings, runs, summaries, table)
     reporter.console.print(*tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(results.statement(table, baseline))
+    metric = results.compared_metric(table)
+    reporter.say(tables.legend(baseline, metric=metric))
     reporter.say(f"corruptions behind RA: {source_of(summaries) or 'none'}")
     for row in table:
         for seed, error in row.failures.items():

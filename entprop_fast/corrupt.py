@@ -68,29 +68,31 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
         device = resolve_device(flags.device or "auto")
         _check_folder(root, overwrite=flags.overwrite)
         seed = flags.seed or 0
-        images = data.load(
-            flags.dataset,
-            data_dir=flags.data_dir,
-            seed=seed,
-            image_size=flags.image_size,
-            test_only=True,
-            say=reporter.say,
-        )
+        with reporter.waiting(f"reading data set {flags.dataset}"):
+            images = data.load(
+                flags.dataset,
+                data_dir=flags.data_dir,
+                seed=seed,
+                image_size=flags.image_size,
+                test_only=True,
+                say=reporter.say,
+            )
         for kind in kinds:
             check_channels(kind, images.image_shape[0])
         scale: Scale = flags.scale or usual_scale(images)
         reporter.say(f"{generated_source(scale, seed)}: {images.num_test} test images")
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
-        write(
-            images,
-            root,
-            kinds,
-            scale=scale,
-            seed=seed,
-            device=device,
-            batch_size=flags.batch_size or 100,
-            say=reporter.say,
-        )
+        with reporter.waiting("writing the set"):
+            write(
+                images,
+                root,
+                kinds,
+                scale=scale,
+                seed=seed,
+                device=device,
+                batch_size=flags.batch_size or 100,
+                say=reporter.say,
+            )
     reporter.say(f"written to {root}; {MARKER} there says how it was made")
 
 

@@ -12,7 +12,7 @@ from entprop_fast.run import cli, recipe, run_folder
 from entprop_fast.run.config import Config, MethodOptions
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.report import scores_table
+from entprop_fast.run.report import legend, scores_table
 from entprop_fast.run.results import Summary
 from entprop_fast.run.signals import StopSignals
 
@@ -68,7 +68,7 @@ def _print(summary: Summary, reporter: Reporter) -> None:
         "seconds": summary.seconds,
     }
     reporter.console.print(scores_table([row]))
-    reporter.say("SA, RA and Hscore in percent; cost in passes over the training images")
+    reporter.say(legend(row))
     reporter.say(f"corruptions behind RA: {summary.corruption_source or 'none'}")
     reporter.say(f"files in {summary.folder}: {', '.join(sorted(os.listdir(summary.folder)))}")
 

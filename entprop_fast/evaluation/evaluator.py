@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from entprop_fast.evaluation import attacks, folders, intervals
 from entprop_fast.evaluation.choose import choose_suite, usual_batch_size
 from entprop_fast.evaluation.corruption_error import corruption_errors
 from entprop_fast.evaluation.options import EvaluationOptions
+from entprop_fast.evaluation.progress import Measured
 from entprop_fast.evaluation.results import Evaluation, Row
 from entprop_fast.evaluation.suites import Suite
 from entprop_fast.evaluation.tally import Tally
@@ -35,9 +36,10 @@ class Evaluator:
         batch_size: int | None,
         workers: int | None,
         say: Callable[[str], None] | None,
+        progress: Callable[[Measured], None] | None = None,
     ) -> None:
         self.model, self.data, self.options = model, data, options
-        self.say = say or _silent
+        self.say, self.progress = say or _silent, progress or _silent
         self.workers = workers
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
         if self.batch_size < 1:
@@ -111,6 +113,7 @@ class Evaluator:
                 )
             tally.add(first, logits, wanted)
             labels.append(wanted)
+            self.progress(Measured("clean images", tally.total, self.data.num_test))
         return tally, torch.cat(labels)
 
     @torch.no_grad()
@@ -131,6 +134,7 @@ class Evaluator:
                 )
             logits = self.model(channels_last(images.to(self.device)))
             tallies[kind][severity - 1].add(first, logits, wanted)
+            self.progress(_of_kind(kind, tallies, suite.images))
         shares = {
             kind: [tally.correct / tally.total for tally in severities]
             for kind, severities in tallies.items()
@@ -183,6 +187,7 @@ class Evaluator:
             logits = self.model(channels_last(images.to(self.device)))
             tally.add(first, logits, labels.to(self.device))
             first += len(labels)
+            self.progress(Measured(one.title, first, one.images))
         note = "" if classes is None else f"among the set's {len(classes)} classes"
         return self._row(one.title, f"official {one.title}", tally, note=note)
 
@@ -212,6 +217,7 @@ class Evaluator:
                 attacked = attack(first, images, labels)
                 with torch.no_grad():
                     tally.add(first, self.model(attacked), labels)
+                self.progress(Measured(name, tally.total, self.data.num_test))
             source = f"{self.data.name} test set, attacked through the {options.norms} norms"
             yield self._row(name, source, tally, note=attacks.NO_DEFENCE, calibrated=False)
 
@@ -238,5 +244,11 @@ def _units(value: float) -> str:
     return f"{levels:g}/255" if abs(levels - value * 255) < 1e-9 else f"{value:g}"
 
 
-def _silent(text: str) -> None:
+def _of_kind(kind: str, tallies: Mapping[str, Sequence[Tally]], images: int) -> Measured:
+    every = [tally for severities in tallies.values() for tally in severities]
+    place = f"{kind}, kind {list(tallies).index(kind) + 1} of {len(tallies)}"
+    return Measured("corruptions", sum(one.total for one in every), len(every) * images, place)
+
+
+def _silent(what: object) -> None:
     return None

@@ -11,6 +11,7 @@ from entprop_fast.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.data.augment import Normalize
 from entprop_fast.evaluation.evaluator import Evaluator
 from entprop_fast.evaluation.options import EvaluationOptions
+from entprop_fast.evaluation.progress import Measured
 from entprop_fast.evaluation.results import Evaluation
 
 
@@ -24,6 +25,7 @@ def evaluate_model(
     batch_size: int | None = None,
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
+    progress: Callable[[Measured], None] | None = None,
 ) -> Evaluation:
     """SA, RA, Hscore and more of any network: the metrics of the paper's tables, with intervals.
 
@@ -42,6 +44,7 @@ def evaluate_model(
             and from files.
         workers: processes that read image files; 0: this one; None: one a core, at most 8.
         say: told what is being measured.
+        progress: told how far that is, after every batch.
 
     Returns:
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
@@ -61,6 +64,7 @@ def evaluate_model(
         batch_size=batch_size,
         workers=workers,
         say=say,
+        progress=progress,
     )
     return evaluator.run(name)
 

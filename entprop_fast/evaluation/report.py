@@ -76,7 +76,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
     parts = [
         f"# {evaluations[0].dataset}",
         _markdown_table(scores(evaluations)),
-        _legend(evaluations),
+        legend(evaluations),
     ]
     parts += ["## Every test", _markdown_table(tests(evaluations))]
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
@@ -112,7 +112,8 @@ def _own_note(row: Row) -> bool:
     return bool(row.note) and row.note != NO_DEFENCE  # that one stands below the table
 
 
-def _legend(evaluations: Sequence[Evaluation]) -> str:
+def legend(evaluations: Sequence[Evaluation]) -> str:
+    """What the columns of `scores` mean, and what cannot be compared."""
     seen = f"{evaluations[0].rows[0].images} clean test images"
     text = (
         f"In percent; {seen}. SA: accuracy on clean images; RA: plain mean over kinds and "

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.run.config import Value
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.report import legend
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
@@ -122,7 +123,8 @@ def write(result: Result, study: Study, options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / TABLE_JSON, text.encode())
     parts = (f"# {study.name}", study.help, markdown(result.rows), result.sentence)
-    page = "\n\n".join((*parts, f"Corruptions: {result.source}."))
+    about = f"{legend(result.rows[0])}. Corruptions: {result.source}."
+    page = "\n\n".join((*parts, about))
     write_atomically(options.out / TABLE_MARKDOWN, f"{page}\n".encode())
     buffer = io.BytesIO()
     result.figure.savefig(buffer, format="png", dpi=110)
