@@ -92,10 +92,12 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
         raise RunFailed(f"{error}; the runs are kept: the same command writes the table") from None
     reporter.console.print(*tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(results.statement(table, baseline))
+    metric = results.compared_metric(table)
+    reporter.say(tables.legend(baseline, metric=metric))
     reporter.say(f"corruptions behind RA: {source_of(summaries) or 'none'}")
     for row in table:
-        for seed, error in row.failures.items():
-            reporter.say(f"{row.name}, seed {seed}, failed: {error}")
+        for seed, why in row.failures.items():
+            reporter.say(f"{row.name}, seed {seed}, failed: {why}")
     reporter.say(f"compare.md, compare.json, compare.png and every run's folder are in {folder}")
     if failures:
         raise RunFailed(f"{len(failures)} of {len(runs)} runs; see above")

@@ -71,14 +71,15 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
         device = resolve_device(flags.device or "auto")
         _check_folder(root, overwrite=flags.overwrite, resume=flags.resume)
         seed = flags.seed or 0
-        images = data.load(
-            flags.dataset,
-            data_dir=flags.data_dir,
-            seed=seed,
-            image_size=flags.image_size,
-            test_only=True,
-            say=reporter.say,
-        )
+        with reporter.waiting(f"reading data set {flags.dataset}"):
+            images = data.load(
+                flags.dataset,
+                data_dir=flags.data_dir,
+                seed=seed,
+                image_size=flags.image_size,
+                test_only=True,
+                say=reporter.say,
+            )
         for kind in kinds:
             check_channels(kind, images.image_shape[0])
         scale: Scale = flags.scale or usual_scale(images)
@@ -87,7 +88,11 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
     folder.claim()
     try:
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
-        with bad_input(), failing("--resume goes on"):
+        with (
+            reporter.waiting("writing the set"),
+            bad_input(),
+            failing("--resume goes on"),
+        ):
             write(
                 images,
                 root,

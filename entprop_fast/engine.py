@@ -86,8 +86,10 @@ def _train(
         set_threads(config.threads)
         keep_freed_memory()
         data_set = images or _load_data(config, reporter)
-        trainer = Trainer(config, data_set, reporter, fresh=state is None)
-        open_suite(trainer)  # a missing or broken set is no find for the end of a run
+        with reporter.waiting(f"building {config.arch}"):
+            trainer = Trainer(config, data_set, reporter, fresh=state is None)
+        with reporter.waiting("looking at the corrupted images"):
+            open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()
@@ -129,14 +131,15 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
 
 
 def _load_data(config: Config, reporter: Reporter) -> ImageSet:
-    return data.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        train_size=config.train_size,
-        seed=config.seed,
-        image_size=config.image_size,
-        say=reporter.say,
-    )
+    with reporter.waiting(f"reading data set {config.dataset}"):
+        return data.load(
+            config.dataset,
+            data_dir=config.data_dir,
+            train_size=config.train_size,
+            seed=config.seed,
+            image_size=config.image_size,
+            say=reporter.say,
+        )
 
 
 def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[str, Any] | None:

@@ -152,6 +152,7 @@ def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
         kinds = one.corruptions | one.extra
         reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
     reporter.console.print(*terminal_tables(evaluations), sep="\n")
+    reporter.say(report.legend(evaluations))
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
         reporter.say(NO_DEFENCE)
 
@@ -218,7 +219,8 @@ def _all(
     """Every checkpoint on one data set; all are loaded and checked before the first is measured."""
     networks = []
     for name in flags.checkpoints:
-        model, spec, dual = load_network(Path(name), reporter.say)
+        with reporter.waiting(f"building the network of {name}"):
+            model, spec, dual = load_network(Path(name), reporter.say)
         if options.norms == "aux" and not dual:
             raise ValueError(
                 f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
@@ -231,8 +233,8 @@ def _all(
     for name, model, images in networks:
         if len(networks) > 1:
             reporter.say(name)
-        found.append(
-            evaluate_model(
+        with reporter.measuring() as progress:
+            evaluation = evaluate_model(
                 model.to(device),
                 images,
                 options,
@@ -241,22 +243,24 @@ def _all(
                 workers=flags.workers,
                 say=reporter.say,
                 kept=kept,
+                progress=progress,
             )
-        )
+        found.append(evaluation)
         model.cpu()
     return found
 
 
 def _test_images(spec: NetworkSpec, flags: Any, reporter: Reporter) -> data.ImageSet:
     dataset = flags.dataset or spec.dataset
-    images = data.load(
-        dataset,
-        data_dir=flags.data_dir,
-        seed=spec.seed,
-        image_size=spec.image_size,
-        test_only=True,
-        say=reporter.say,
-    )
+    with reporter.waiting(f"reading data set {dataset}"):
+        images = data.load(
+            dataset,
+            data_dir=flags.data_dir,
+            seed=spec.seed,
+            image_size=spec.image_size,
+            test_only=True,
+            say=reporter.say,
+        )
     channels = images.image_shape[0]
     if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
         raise ValueError(

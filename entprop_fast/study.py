@@ -12,6 +12,7 @@ from entprop_fast.run import announce, cli, recipe, usual
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import RunFailed, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.report import legend
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.studies import STUDIES, Options, score
@@ -68,6 +69,7 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
         folder.release()
     reporter.say(markdown(result.rows))
     reporter.say(result.sentence)
+    reporter.say(legend(result.rows[0]))
     reporter.say(f"table.md, table.json and picture.png in {options.out}")
 
 

@@ -13,7 +13,7 @@ from entprop_fast.run import announce, cli, recipe, run_folder, usual
 from entprop_fast.run.config import Config, MethodOptions
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
-from entprop_fast.run.report import scores_table
+from entprop_fast.run.report import legend, scores_table
 from entprop_fast.run.results import Summary
 from entprop_fast.run.signals import StopSignals
 
@@ -76,7 +76,7 @@ def _print(summary: Summary, reporter: Reporter) -> None:
         "seconds": summary.seconds,
     }
     reporter.console.print(scores_table([row]))
-    reporter.say("SA, RA and Hscore in percent; cost in passes over the training images")
+    reporter.say(legend(row))
     reporter.say(f"corruptions behind RA: {summary.corruption_source or 'none'}")
     reporter.say(f"files in {summary.folder}: {', '.join(sorted(os.listdir(summary.folder)))}")
 

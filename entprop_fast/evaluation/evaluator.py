@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from entprop_fast.evaluation.corruption_error import corruption_errors
 from entprop_fast.evaluation.kept import Counts, Kept, key_of
 from entprop_fast.evaluation.network import Scored
 from entprop_fast.evaluation.options import EvaluationOptions
+from entprop_fast.evaluation.progress import Measured
 from entprop_fast.evaluation.results import Evaluation, Row
 from entprop_fast.evaluation.suites import Suite
 from entprop_fast.evaluation.tally import Tally
@@ -41,9 +42,10 @@ class Evaluator:
         workers: int | None,
         say: Callable[[str], None] | None,
         kept: Kept | None,
+        progress: Callable[[Measured], None] | None,
     ) -> None:
         self.model, self.data, self.options, self.kept = model, data, options, kept
-        self.say = say or _silent
+        self.say, self.progress = say or _silent, progress or _silent
         self.workers = workers
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
         if self.batch_size < 1:
@@ -130,6 +132,7 @@ class Evaluator:
                     f"{self.data.name} are of {self.data.num_classes} classes"
                 )
             tally.add(first, logits, wanted)
+            self.progress(Measured("clean images", tally.total, self.data.num_test))
         tally.check("clean test images")
         return tally
 
@@ -158,6 +161,7 @@ class Evaluator:
                 )
             logits = self.model(channels_last(images.to(self.device)))
             tallies[kind][severity - 1].add(first, logits, wanted)
+            self.progress(_of_kind(kind, tallies, suite.images))
         for kind, severities in tallies.items():
             for severity, tally in enumerate(severities, start=1):
                 tally.check(f"images of {kind}, severity {severity}")
@@ -218,6 +222,7 @@ class Evaluator:
 
         for first, images, labels in self.counts.counted(one.title, {"": tally}, batches):
             tally.add(first, self.model(channels_last(images)), labels)
+            self.progress(Measured(one.title, tally.total, one.images))
         note = "" if classes is None else f"among the set's {len(classes)} classes"
         return self._row(one.title, f"official {one.title}", tally, note=note)
 
@@ -247,6 +252,7 @@ class Evaluator:
                 attacked = attack(first, images, labels)
                 with torch.no_grad():
                     tally.add(first, self.model(attacked), labels)
+                self.progress(Measured(name, tally.total, self.data.num_test))
             source = f"{self.data.name} test set, attacked through the {options.norms} norms"
             yield self._row(name, source, tally, note=attacks.NO_DEFENCE, calibrated=False)
 
@@ -274,5 +280,11 @@ def _units(value: float) -> str:
     return f"{levels:g}/255" if abs(levels - value * 255) < 1e-9 else f"{value:g}"
 
 
-def _silent(text: str) -> None:
+def _of_kind(kind: str, tallies: Mapping[str, Sequence[Tally]], images: int) -> Measured:
+    every = [tally for severities in tallies.values() for tally in severities]
+    place = f"{kind}, kind {list(tallies).index(kind) + 1} of {len(tallies)}"
+    return Measured("corruptions", sum(one.total for one in every), len(every) * images, place)
+
+
+def _silent(what: object) -> None:
     return None

@@ -15,6 +15,7 @@ from entprop_fast.evaluation.given import images_of
 from entprop_fast.evaluation.kept import Kept
 from entprop_fast.evaluation.network import Normalization, Scored
 from entprop_fast.evaluation.options import EvaluationOptions
+from entprop_fast.evaluation.progress import Measured
 from entprop_fast.evaluation.results import Evaluation
 
 
@@ -30,6 +31,7 @@ def evaluate_model(
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
     kept: Kept | None = None,
+    progress: Callable[[Measured], None] | None = None,
 ) -> Evaluation:
     """SA, RA, Hscore and more of any network: the metrics of the paper's tables, with intervals.
 
@@ -58,6 +60,7 @@ def evaluate_model(
             8, for a ``Dataset`` this one.
         say: told what is being measured.
         kept: where the commands keep what is counted, so that a killed one goes on.
+        progress: told how far that is, after every batch.
 
     Returns:
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
@@ -82,5 +85,6 @@ def evaluate_model(
         workers=workers,
         say=say,
         kept=kept,
+        progress=progress,
     )
     return evaluator.run(name)

@@ -77,7 +77,7 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
     parts = [
         f"# {text.markdown(evaluations[0].dataset)}",
         _markdown_table(scores(evaluations)),
-        _legend(evaluations),
+        legend(evaluations),
     ]
     parts += ["## Every test", _markdown_table(tests(evaluations))]
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
@@ -114,7 +114,8 @@ def _own_note(row: Row) -> bool:
     return bool(row.note) and row.note != NO_DEFENCE  # that one stands below the table
 
 
-def _legend(evaluations: Sequence[Evaluation]) -> str:
+def legend(evaluations: Sequence[Evaluation]) -> str:
+    """What the columns of `scores` mean, and what cannot be compared."""
     seen = f"{evaluations[0].rows[0].images} clean test images"
     said = (
         f"In percent; {seen}. SA: accuracy on clean images; RA: plain mean over kinds and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import JustifyMethod
 from rich.table import Table
@@ -12,6 +12,25 @@ from entprop_fast.data import SEVERITIES
 from entprop_fast.text import plain
 
 NOTHING = "–"  # where there is no number
+
+# Columns of the tables, wherever they stand.
+MEANINGS = {
+    "SA": "accuracy on clean test images",
+    "RA": "mean accuracy over corruptions and severities",
+    "Hscore": "harmonic mean of SA and RA, all three in percent",
+    "deviation": "standard deviation over seeds",
+    "cost": "passes over the training images, counting every row that went through the network",
+    "gap": "training accuracy minus SA",
+    "difference": "to what the row is compared with, paired by seed",
+    "low": "and high: its 95 % interval",
+    "p": "of the paired t-test, Holm-corrected",
+    "pairs": "seeds behind it",
+}
+
+
+def legend(columns: Iterable[str]) -> str:
+    """What those of the columns mean that need it."""
+    return "; ".join(f"{name}: {MEANINGS[name]}" for name in columns if name in MEANINGS)
 
 
 def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:

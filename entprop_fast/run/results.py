@@ -87,24 +87,27 @@ def _finish(trainer: Trainer, folder: RunFolder, kept: Kept, *, draw: bool) -> S
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
-    scores = evaluate_model(
-        deployed,
-        images,
-        _evaluation(trainer),
-        name=config.method,
-        workers=config.workers,
-        say=trainer.reporter.say,
-        kept=kept,
-    )
+    with trainer.reporter.measuring() as progress:
+        scores = evaluate_model(
+            deployed,
+            images,
+            _evaluation(trainer),
+            name=config.method,
+            workers=config.workers,
+            say=trainer.reporter.say,
+            progress=progress,
+            kept=kept,
+        )
     stopping.check()
     (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
     if draw:
-        pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
-        stopping.check()
-        if scores.corruptions:
-            draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
-        stopping.check()
-        _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
+        with trainer.reporter.waiting("drawing the pictures"):
+            pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
+            stopping.check()
+            if scores.corruptions:
+                draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
+            stopping.check()
+            _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
     size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)

@@ -31,7 +31,7 @@ from entprop_fast.run.optim import (
     plain_state,
     set_learning_rate,
 )
-from entprop_fast.run.progress import Reporter
+from entprop_fast.run.progress import EPOCH_LEGEND, EVERY, Reporter
 from entprop_fast.run.run_folder import Row, RunFolder
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
@@ -108,6 +108,7 @@ class Trainer:
         self.rows: list[Row] = []
         self.train_seconds = 0.0  # in steps, of the running epoch
         self._told_capture = False
+        self._fit_began = time.monotonic(), 0  # and the epoch then
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -132,6 +133,9 @@ class Trainer:
         try:
             if fresh:
                 self._first_step(folder)
+            if self.epoch < self.config.epochs:
+                self.reporter.say(EPOCH_LEGEND)
+            self._fit_began = time.monotonic(), self.epoch
             with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
                 try:
                     while self.epoch < self.config.epochs:
@@ -218,7 +222,7 @@ class Trainer:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
         stopping.check()
         started = time.monotonic()
-        with bad_input(), self.fitting():
+        with self.reporter.waiting("the first step"), bad_input(), self.fitting():
             batch = next(self.loader.epoch(0))
             read = time.monotonic()
             self._train_batch(*batch)
@@ -273,7 +277,9 @@ class Trainer:
         self.meter, self.train_seconds = Meter(), 0.0
         self._save(folder)
         folder.append_row(row)
-        left = (self.config.epochs - self.epoch) * self.seconds / self.epoch
+        began, before = self._fit_began
+        of_each = (time.monotonic() - began) / (self.epoch - before)
+        left = (self.config.epochs - self.epoch) * of_each
         self.reporter.epoch_done(row, seconds_left=left)
         for name in row["signatures"]:
             self.reporter.say(signatures.describe(name, row))
@@ -284,8 +290,10 @@ class Trainer:
 
     def _row(self) -> Row:
         seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
-        train_accuracy = 100 * metrics.accuracy(self.model, seen)
-        sa = 100 * metrics.accuracy(self.model, self.test.batches())
+        images = min(GAP_IMAGES, self.images.num_train) + self.images.num_test
+        with self.reporter.task("accuracy of the epoch", images, first=EVERY) as task:
+            train_accuracy = 100 * metrics.accuracy(self.model, task.over(seen))
+            sa = 100 * metrics.accuracy(self.model, task.over(self.test.batches()))
         return {
             "epoch": self.epoch + 1,
             "step": self.step,

@@ -17,6 +17,7 @@ from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.run.config import Value
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.report import legend
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
@@ -123,7 +124,8 @@ def write(result: Result, study: Study, options: Options) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / TABLE_JSON, written.encode())
     parts = (f"# {study.name}", study.help, markdown(result.rows), result.sentence)
-    page = "\n\n".join((*parts, f"Corruptions: {result.source}."))
+    about = f"{legend(result.rows[0])}. Corruptions: {result.source}."
+    page = "\n\n".join((*parts, about))
     write_atomically(options.out / TABLE_MARKDOWN, f"{page}\n".encode())
     buffer = io.BytesIO()
     result.figure.savefig(buffer, format="png", dpi=110)

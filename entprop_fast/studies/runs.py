@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,7 @@ from entprop_fast.run.comparison.workers import follow_parent
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
 from entprop_fast.run.device import resolve_device
 from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input
-from entprop_fast.run.progress import Reporter
+from entprop_fast.run.progress import Reporter, duration
 from entprop_fast.run.run_folder import write_json
 from entprop_fast.run.signals import SIGNALS
 from entprop_fast.run.trainer import Trainer
@@ -126,13 +127,20 @@ def run_all(options: Options, runs: Sequence[Run], reporter: Reporter) -> list[R
     called = {config.folder: run.name for config, run in zip(configs, runs, strict=True)}
     if found := len(called) - len(missing):
         reporter.say(f"{len(called)} runs, {found} finished before")
+    processes = _processes(options, len(missing))
+    reporter.say(f"{len(missing)} runs to do, {processes} at a time")
+    began = time.monotonic()
     try:
-        for done, folder in enumerate(_trained(list(missing.values()), options), start=1):
-            record = _read(folder)
-            reporter.say(
-                f"{done}/{len(missing)}  {called[folder] or record['method']}, seed "
-                f"{record['seed']}: Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s"
-            )
+        with reporter.task(f"{len(missing)} runs", len(missing)) as task:
+            for done, folder in enumerate(_trained(list(missing.values()), processes), 1):
+                record = _read(folder)
+                left = (time.monotonic() - began) * (len(missing) - done) / done
+                reporter.say(
+                    f"{done}/{len(missing)}  {called[folder] or record['method']}, seed "
+                    f"{record['seed']}: Hscore {record['hscore']:.1f}, {record['seconds']:.0f} s  "
+                    f"{duration(left)} left"
+                )
+                task.reach(done)
     except Stopped as stopped:
         whole = sum((folder / RECORD).exists() for folder in called)
         stopped.saved = f"{whole} of {len(called)} runs are finished, the others begin anew"
@@ -174,22 +182,26 @@ def _config(options: Options, run: Run) -> Config:
     return replace(config, out=str(folder))
 
 
-def _trained(work: Sequence[tuple[Config, MakeProbe]], options: Options) -> Iterator[Path]:
-    """Train; yields each run's folder once it is done."""
+def _processes(options: Options, runs: int) -> int:
+    """At a time."""
     with bad_input():
         on_cpu = resolve_device(options.device).type == "cpu"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = options.workers or (cores if on_cpu else 1) or 1
-    readers = workers_of_each(max(1, min(workers, len(work))))
+    return max(1, min(options.workers or (cores if on_cpu else 1) or 1, runs))
+
+
+def _trained(work: Sequence[tuple[Config, MakeProbe]], processes: int) -> Iterator[Path]:
+    """Train; yields each run's folder once it is done."""
+    readers = workers_of_each(processes)
     work = [
         (config if config.workers is not None else replace(config, workers=readers), probe)
         for config, probe in work
     ]
-    if min(workers, len(work)) <= 1:
+    if processes == 1:
         yield from (_train(*one) for one in work)
         return
     pool = ProcessPoolExecutor(
-        min(workers, len(work)), mp_context=get_context("spawn"), initializer=_leave_signals
+        processes, mp_context=get_context("spawn"), initializer=_leave_signals
     )
     with pool:
         try:

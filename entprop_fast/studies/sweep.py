@@ -24,7 +24,7 @@ _MARKERS = "osD"  # of the first ten rows, the second, ...
 
 
 def score_rows(records: Mapping[str, Sequence[Record]], baseline: str) -> list[Row]:
-    """A row for each variant: its scores, passes over the data, and its lead over the baseline.
+    """A row for each variant: its scores, cost, and its lead over the baseline.
 
     p is not corrected yet, because the table may have further rows.
 
@@ -44,7 +44,7 @@ def score_rows(records: Mapping[str, Sequence[Record]], baseline: str) -> list[R
                 "RA": statistics.fmean(column(found, "ra")),
                 "Hscore": statistics.fmean(hscores),
                 "deviation": deviation(hscores),
-                "passes": statistics.fmean(column(found, "cost")),
+                "cost": statistics.fmean(column(found, "cost")),
                 **(NO_CELLS if name == baseline else lead),
             }
         )
@@ -79,7 +79,7 @@ def costs_in_words(rows: Sequence[Row]) -> str:
     first, last = rows[0], rows[-1]
     return (
         f"from {first['variant']} to {last['variant']} the cost goes from "
-        f"{cell(first['passes'])} to {cell(last['passes'])} passes over the data"
+        f"{cell(first['cost'])} to {cell(last['cost'])} passes over the training images"
     )
 
 
@@ -88,7 +88,7 @@ def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
     for place, row in enumerate(rows):
         style = {"fmt": _MARKERS[place // 10 % len(_MARKERS)], "color": f"C{place % 10}"}
-        for axes, x in ((left, place), (right, number(row, "passes"))):
+        for axes, x in ((left, place), (right, number(row, "cost"))):
             bar = row["deviation"]
             axes.errorbar(x, number(row, "Hscore"), yerr=bar, capsize=4, **style)
     names = [str(row["variant"]) for row in rows]
@@ -96,7 +96,7 @@ def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
     for place, label in enumerate(left.get_xticklabels()):
         label.set_color(f"C{place % 10}")
     left.set(xlabel=xlabel, ylabel="Hscore (%), ± deviation over seeds")
-    right.set(xlabel="passes over the training images")
+    right.set(xlabel="cost (passes over the training images)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
 

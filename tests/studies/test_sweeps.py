@@ -43,7 +43,7 @@ def test_score_rows_by_hand() -> None:
     rows = score_rows({"a": records(1.0, 3.0), "b": records(2.0, 8.0)}, "a")
     assert [row["Hscore"] for row in rows] == [2.0, 5.0] and rows[0]["SA"] == 3.0
     assert rows[0]["deviation"] == pytest.approx(2**0.5) and rows[0]["difference"] is None
-    assert rows[1]["difference"] == 3.0 and rows[1]["RA"] == 4.0 and rows[1]["passes"] == 58.0
+    assert rows[1]["difference"] == 3.0 and rows[1]["RA"] == 4.0 and rows[1]["cost"] == 58.0
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -91,8 +91,8 @@ def test_a_study_runs(name: str, shared: Options) -> None:
 
 def test_a_larger_share_and_more_steps_cost_more(shared: Options) -> None:
     for name in ("ratio", "steps"):
-        passes = [float(row["passes"] or 0) for row in STUDIES[name].run(shared).rows]
-        assert passes == sorted(passes) and passes[-1] > passes[0]
+        costs = [float(row["cost"] or 0) for row in STUDIES[name].run(shared).rows]
+        assert costs == sorted(costs) and costs[-1] > costs[0]
 
 
 def test_overlaps_are_between_chance_and_the_same(shared: Options) -> None:

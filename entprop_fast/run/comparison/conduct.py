@@ -12,10 +12,11 @@ from entprop_fast.run.comparison import plan, results, tables
 from entprop_fast.run.comparison.plan import Key, Run
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import MethodRow
+from entprop_fast.run.comparison.watching import Watch
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import Stopped, UsageError
-from entprop_fast.run.progress import Reporter
+from entprop_fast.run.progress import Reporter, duration
 from entprop_fast.run.run_folder import RunFolder, write_json
 from entprop_fast.text import markdown
 
@@ -55,7 +56,10 @@ def conduct(
         summaries = {key: one for key, one in summaries.items() if key not in stale}
     pending = [run for run in runs if run.key not in summaries]
     representative = {run.variant: run.config for run in reversed(pending)}
-    costs = {name: _passes(name, config) for name, config in representative.items()}
+    costs = {}
+    for name, config in representative.items():
+        with reporter.waiting(f"trying a step of {name}"):
+            costs[name] = _passes(name, config)
     _check_folder(pending)
     # The dearest first: a long run that starts last would leave the other cores idle.
     pending.sort(key=lambda run: -costs[run.variant])
@@ -75,13 +79,13 @@ def conduct(
             failures[run.key] = outcome.error or "no reason given"
         left = (all_passes / passes_done - 1) * (time.monotonic() - started)
         count = f"{len(summaries) + len(failures)}/{len(runs)}"
-        reporter.say(
-            f"{count}  {run.variant}, seed {run.seed}: {_said(outcome)}  {left:.0f} s left"
-        )
+        reporter.say(f"{count}  {_called(run)}: {_said(outcome)}  {duration(left)} left")
 
     if pending:
+        jobs = [Job(run.config, overwrite) for run in pending]
         try:
-            run_all([Job(run.config, overwrite) for run in pending], devices, done)
+            with Watch(reporter, [_called(run) for run in pending], done) as watch:
+                run_all(jobs, devices, watch)
         except Stopped as stopped:
             stopped.saved = (
                 f"{len(summaries)} of {len(runs)} runs are finished, those at work saved theirs"
@@ -98,7 +102,8 @@ def _other_images(runs: Sequence[Run], summaries: Summaries, reporter: Reporter)
     sources = {summary["corruption_source"] for summary in summaries.values()}
     if len(summaries) == len(runs) and len(sources) == 1 and None not in sources:
         return set()
-    source = plan.corruption_source(runs[0].config)
+    with reporter.waiting("looking at the corrupted images"):
+        source = plan.corruption_source(runs[0].config)
     reporter.say(f"corruptions: {source or 'none'}")
     stale = {key for key, one in summaries.items() if one["corruption_source"] != source}
     if stale:
@@ -184,6 +189,10 @@ def _check_folder(pending: Sequence[Run]) -> None:
         folder = RunFolder(run.config.folder)
         folder.claim()
         folder.release()
+
+
+def _called(run: Run) -> str:
+    return f"{run.variant}, seed {run.seed}"
 
 
 def _said(outcome: Outcome) -> str:

@@ -62,7 +62,7 @@ def _draw_contours(axes: Axes) -> None:
 
 def _draw_costs(axes: Axes, rows: Sequence[MethodRow], metric: str) -> None:
     ylabel = f"{HEADINGS[metric]} (%)"
-    axes.set(xlabel="passes over the training images", ylabel=ylabel, xscale="log")
+    axes.set(xlabel="cost (passes over the training images)", ylabel=ylabel, xscale="log")
     if costs := [row.cost.mean for row in rows if row.cost is not None]:
         # Rows of equal cost, as of equal passes, would leave a logarithmic axis no room.
         axes.set_xlim(min(costs) / COST_MARGIN, max(costs) * COST_MARGIN)

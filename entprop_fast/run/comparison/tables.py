@@ -12,8 +12,9 @@ from entprop_fast import text
 from entprop_fast.run.comparison.results import HEADINGS, MethodRow, compared_metric
 from entprop_fast.run.comparison.statistics import CONFIDENCE, Difference, Spread
 from entprop_fast.run.report import NOTHING, as_text
+from entprop_fast.run.report import legend as meanings
 
-_OWN_COLUMNS = ("method", *HEADINGS.values(), "passes", "seconds", "seeds")
+_OWN_COLUMNS = ("method", *HEADINGS.values(), "cost", "seconds", "seeds")
 
 
 def cells(rows: Sequence[MethodRow], baseline: str) -> list[dict[str, str]]:
@@ -31,7 +32,7 @@ def cells(rows: Sequence[MethodRow], baseline: str) -> list[dict[str, str]]:
                 interval: _interval(gain),
                 "p": NOTHING if gain is None else _probability(gain.corrected_p),
                 "ahead": NOTHING if gain is None else f"{gain.wins}/{gain.count}",
-                "passes": NOTHING if row.cost is None else _passes(row.cost.mean),
+                "cost": NOTHING if row.cost is None else _cost(row.cost.mean),
                 "seconds": NOTHING if row.seconds is None else f"{row.seconds.mean:.1f}",
                 "seeds": f"{len(row.seeds)}{_failed(row)}",
             }
@@ -69,11 +70,9 @@ def legend(
         source: where the corrupted images come from, empty where there are none; None: not said.
     """
     said = (
-        "Mean ± standard deviation over seeds, in percent; SA: accuracy on clean test images, RA: "
-        "mean over the corruptions and severities, Hscore: their harmonic mean. Differences to "
+        f"Mean ± standard deviation over seeds; {meanings(HEADINGS.values())}. Differences to "
         f"{baseline} are paired by seed, with Student's interval; p: paired t-test, Holm-corrected "
-        f"over the rows; ahead: seeds with a higher {HEADINGS[metric]}. Passes over the training "
-        "images count every row that went through the network."
+        f"over the rows; ahead: seeds with a higher {HEADINGS[metric]}; {meanings(('cost',))}."
     )
     if seconds:
         said += " Seconds are a run's, with runs side by side."
@@ -126,7 +125,7 @@ def _probability(p: float | None) -> str:
     return "< .0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
 
 
-def _passes(cost: float) -> str:
+def _cost(cost: float) -> str:
     return f"{cost:.1f}" if cost < 10 else f"{cost:.0f}"
 
 

@@ -6,20 +6,22 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from entprop_fast import stopping
 from entprop_fast.data.readers import workers_of_each
 from entprop_fast.engine import train
+from entprop_fast.run.comparison.watching import State, Teller
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import RunFailed, Stopped, UsageError, machine_failed, one_line
+from entprop_fast.run.progress import Reporter
 from entprop_fast.run.signals import SIGNALS, StopSignals
 
 _CONTEXT = get_context("spawn")
@@ -71,10 +73,21 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
     return found if jobs is None else [found[index % len(found)] for index in range(jobs)]
 
 
-def run_all(
-    jobs: Sequence[Job], devices: Sequence[str], done: Callable[[int, Outcome], None]
-) -> None:
-    """Do every job, one at a time on each of `devices`; `done` hears each one's index and outcome.
+class Listener(Protocol):
+    """Hears of every job, by its index."""
+
+    def began(self, index: int) -> None:
+        """A process has taken it."""
+
+    def heard(self, index: int, state: State) -> None:
+        """How far it is."""
+
+    def __call__(self, index: int, outcome: Outcome) -> None:
+        """What it came to."""
+
+
+def run_all(jobs: Sequence[Job], devices: Sequence[str], listener: Listener) -> None:
+    """Do every job, one at a time on each of `devices`; `listener` hears how it goes.
 
     An exception, `Stopped` by a signal above all, stops every process first: each saves its
     checkpoint.
@@ -88,16 +101,19 @@ def run_all(
         side_by_side = devices[: len(jobs)]
         for device in side_by_side:
             workers.append(_Worker(device, readers=workers_of_each(len(side_by_side))))
-            workers[-1].take(left)
+            workers[-1].take(left, listener)
         while busy := [worker for worker in workers if worker.index is not None]:
             # A process that died makes its end of the pipe readable, too.
             found = connection.wait([worker.pipe for worker in busy], timeout=_ASK)
             stopping.check()
             for ready in found:
                 worker = next(one for one in busy if one.pipe is ready)
-                index, outcome = worker.result()
-                done(index, outcome)
-                worker.take(left)
+                index, told = worker.hear()
+                if isinstance(told, State):
+                    listener.heard(index, told)
+                    continue
+                listener(index, told)
+                worker.take(left, listener)
     finally:
         for worker in workers:
             worker.stop()
@@ -125,7 +141,7 @@ class _Worker:
         self.index: int | None = None  # of the job at hand
         self._start()
 
-    def take(self, jobs: Iterator[tuple[int, Job]]) -> None:
+    def take(self, jobs: Iterator[tuple[int, Job]], listener: Listener) -> None:
         """Begin the next job, if there is one."""
         following = next(jobs, None)
         self.index = None
@@ -134,23 +150,25 @@ class _Worker:
         if not self.process.is_alive():
             self._start()
         self.index, job = following
+        listener.began(self.index)
         config = replace(job.config, device=self.device)
         if config.workers is None:
             config = replace(config, workers=self.readers)
         self.pipe.send(replace(job, config=config))
 
-    def result(self) -> tuple[int, Outcome]:
-        """Of the job at hand, whose end the pipe has announced."""
+    def hear(self) -> tuple[int, Outcome | State]:
+        """What the job at hand came to, or how far it is; the pipe has announced it."""
         assert self.index is not None
+        told: Outcome | State
         try:
-            outcome: Outcome = self.pipe.recv()
+            told = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            outcome = Outcome(error=f"its process ended with exit code {code}; run again to resume")
-        if outcome.fault:
+            told = Outcome(error=f"its process ended with exit code {code}; run again to resume")
+        if isinstance(told, Outcome) and told.fault:
             self.process.join()
-        return self.index, outcome
+        return self.index, told
 
     def stop(self) -> None:
         """Ask the process to end: at once when idle, else when its checkpoint is saved."""
@@ -181,7 +199,7 @@ def _work(pipe: Connection) -> None:
         with StopSignals().installed() as signals:
             while True:
                 job: Job = pipe.recv()
-                outcome = _outcome(job, signals)
+                outcome = _outcome(job, signals, Teller(pipe))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -189,10 +207,14 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(job: Job, signals: StopSignals) -> Outcome:
+def _outcome(job: Job, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
     try:
         summary = train(
-            job.config, resume=not job.overwrite, overwrite=job.overwrite, signals=signals
+            job.config,
+            resume=not job.overwrite,
+            overwrite=job.overwrite,
+            reporter=reporter,
+            signals=signals,
         )
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
