@@ -27,6 +27,7 @@ from rich.progress import Task as Row
 from rich.text import Text
 
 from entprop_fast.evaluation.progress import Measured
+from entprop_fast.text import plain
 
 EPOCH_LEGEND = (
     "loss: of the main pass; aux loss: of the last auxiliary pass, unweighted\n"
@@ -37,8 +38,6 @@ ANNOUNCED = 2.0  # seconds after which a wait of unknown length gets a line
 FIRST, EVERY = 5.0, 60.0  # seconds without a line after which a task says how far it is
 
 _Batch = TypeVar("_Batch", bound="tuple[Any, ...]")
-
-from entprop_fast.text import plain
 
 
 class Reporter:
