@@ -47,7 +47,7 @@ class DualNorm(Routed):
         """The main half's own, or what a parametrisation computes them from."""
         yield from self.parameters(recurse=False)
         if parametrize.is_parametrized(self):
-            yield from self.parametrizations.parameters()  # type: ignore[operator, union-attr]
+            yield from self.parametrizations.parameters()  # type: ignore[union-attr]
 
     def set_route(self, num_main: int | None, batch: int | None, inside: bool) -> None:
         """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""
