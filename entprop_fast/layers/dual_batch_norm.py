@@ -28,7 +28,6 @@ class _AuxBatchNorm(Routed, _BatchNorm):
 
     transient = ("resting",)
     resting = False  # inside a route that leaves this half out
-    unestimated = False  # reset outside of any route, which runs through the main half alone
 
     def reset_running_stats(self) -> None:
         """Reset the running statistics, but for a route that leaves this half out."""
@@ -39,18 +38,6 @@ class _AuxBatchNorm(Routed, _BatchNorm):
         """Reset everything, as for a fresh norm."""
         super().reset_parameters()
         self.__dict__.pop("unestimated", None)
-
-    def warn_unestimated(self) -> None:
-        """Warn where running statistics that nothing has moved since a reset are used."""
-        counter = self.num_batches_tracked
-        if counter is not None and not counter.any():
-            warnings.warn(
-                "aux_bn: the running statistics were reset with the main ones and have seen no "
-                "batch since; entprop_fast.update_bn(loader, model) estimates both, and torch's "
-                "update_bn inside route(model, 'aux') these alone",
-                stacklevel=2,
-            )
-        del self.unestimated
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.__dict__.pop("unestimated", None)
@@ -101,7 +88,7 @@ class _DualBatchNorm(DualNorm):
             super().reset_running_stats()  # type: ignore[misc]
         if "aux_bn" in self._modules:  # not yet while the base class is being built
             self.aux_bn.reset_running_stats()
-            if not self.inside:
+            if not self.inside:  # what runs next does so through the main half alone
                 self.aux_bn.__dict__["unestimated"] = True
 
     def reset_parameters(self) -> None:
@@ -111,11 +98,18 @@ class _DualBatchNorm(DualNorm):
             self.aux_bn.reset_parameters()
 
 
-def _check_estimated(half: nn.Module) -> None:
-    # A half made by an earlier version of this package is torch's own norm.
-    reset = not half.training and getattr(half, "unestimated", False)
-    if reset and not torch.compiler.is_compiling():
-        half.warn_unestimated()  # type: ignore[operator]
+def _check_estimated(half: _BatchNorm) -> None:
+    """Warn, once, where running statistics that nothing has moved since a reset are used."""
+    if half.training or "unestimated" not in half.__dict__ or torch.compiler.is_compiling():
+        return
+    half.__dict__.pop("unestimated", None)
+    if half.num_batches_tracked is not None and not half.num_batches_tracked.any():
+        warnings.warn(
+            "aux_bn: the running statistics were reset with the main ones and have seen no batch "
+            "since; entprop_fast.update_bn(loader, model) estimates both, and torch's update_bn "
+            "inside route(model, 'aux') these alone",
+            stacklevel=2,
+        )
 
 
 class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):

@@ -9,6 +9,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.fx import Proxy
+from torch.nn.utils import parametrize
 
 from entprop_fast.layers.halves import Routed
 
@@ -41,6 +42,12 @@ class DualNorm(Routed):
         half = getattr(self, self.aux_name)
         assert isinstance(half, nn.Module)
         return half
+
+    def main_parameters(self) -> Iterator[nn.Parameter]:
+        """The main half's own, or what a parametrisation computes them from."""
+        yield from self.parameters(recurse=False)
+        if parametrize.is_parametrized(self):
+            yield from self.parametrizations.parameters()  # type: ignore[union-attr]
 
     def set_route(self, num_main: int | None, batch: int | None, inside: bool) -> None:
         """Choose the route of the coming forwards; use `entprop_fast.route`, which restores it."""

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from entprop_fast.layers.halves import base_class
+
 # Batch and instance norms of every kind; also those without parameters.
 _BASES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 # Other classes go by their names, such as RmsNorm2d, FilterResponseNormTlu2d, T5LayerNorm, MyBN:
@@ -32,7 +34,7 @@ def looks_like_norm(module: nn.Module) -> bool:
     """
     if isinstance(module, _BASES):
         return True
-    name = type(module).__name__
+    name = base_class(module).__name__
     if isinstance(module, _WEIGHTED) or not _NAME.search(name):
         return False
     tensors = [
@@ -49,18 +51,18 @@ class Leftovers:
 
     def add(self, name: str, module: nn.Module, why: str = "") -> None:
         """Note the module `name` of the model, and why where its class does not say it."""
-        self._names.setdefault((type(module), why), []).append(name or "model")
+        self._names.setdefault((base_class(module), why), []).append(name or "model")
 
     def __bool__(self) -> bool:
         return bool(self._names)
 
     def __str__(self) -> str:
         """Each class once, with its count and where its first one is."""
-        plain = [cls.__name__ for cls, _ in self._names]
+        classes = [cls.__name__ for cls in {cls for cls, _ in self._names}]
         parts = []
         for (cls, why), names in self._names.items():
             shown = cls.__name__
-            if plain.count(shown) > 1 and not why:  # of two libraries
+            if classes.count(shown) > 1:  # of two libraries
                 shown = f"{cls.__module__}.{shown}"
             where = f"the first is {names[0]}" if len(names) > 1 else names[0]
             parts.append(f"{len(names)} {shown}{why and ' '}{why} ({where})")

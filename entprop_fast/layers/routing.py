@@ -29,7 +29,8 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
     what happens without any route), ``"aux"``, or an integer m, which sends rows ``[0, m)`` to the
     main norms and the rest to the auxiliary ones, in one forward. Routes nest, the innermost wins,
     and leaving the block, by an exception too, restores what was before. A route belongs to one
-    model: a copy made inside the block is not routed. Backward may run after the block.
+    model: a copy made inside the block is not routed, and other models, copies too, may be routed
+    in other threads meanwhile. Backward may run after the block.
 
     Under ``"aux"`` (or 0), batch norms of `model` that were not converted (1-d and 3-d ones, say)
     use batch statistics and do not move their running ones.

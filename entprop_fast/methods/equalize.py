@@ -26,7 +26,7 @@ def equalized(
         aux_rows: rows that went through the auxiliary norms, times their loss's weight.
     """
     layers = [module for module in model.modules() if isinstance(module, DualNorm)]
-    counts = {id(p): main_rows for layer in layers for p in layer.parameters(recurse=False)}
+    counts = {id(p): main_rows for layer in layers for p in layer.main_parameters()}
     counts |= {id(p): aux_rows for layer in layers for p in layer.aux.parameters()}
     parameters = [*model.parameters(), *(criterion.parameters() if criterion is not None else ())]
     earlier = [parameter.grad for parameter in parameters]

@@ -176,6 +176,12 @@ def test_what_is_converted_whole_warns_of_nothing(name: str) -> None:
     assert said(strip_auxiliary(model)) == ""
 
 
+def test_parametrised_norms_are_of_one_class() -> None:
+    """FOUND W3: a neighbour, torch derives a class from each's own."""
+    norms = [parametrizations.weight_norm(nn.BatchNorm1d(4), "weight") for _ in range(2)]
+    assert "2 BatchNorm1d (the first is 1.0)" in said(beside_a_batch_norm(*norms))
+
+
 def test_hooks_and_parametrisations_of_a_converted_norm_are_no_norms() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4))
     parametrizations.spectral_norm(model[0])

@@ -200,3 +200,19 @@ def test_tied_parameters_stay_tied() -> None:
     assert len({id(norm.aux_bn.weight) for norm in model}) == 1
     assert model[0].aux_bn.weight is not model[0].weight
     assert len({id(norm.aux_bn.bias) for norm in model}) == 3
+
+
+def test_gradients_are_divided_by_the_rows_of_their_half() -> None:
+    """FOUND W1: a neighbour; ``equalize=True`` knows a parametrised weight as the main norm's."""
+    plain = network().double()
+    doubled = copy.deepcopy(plain)
+    parametrize.register_parametrization(doubled[1], "weight", Doubled())
+    x, y = images().double(), torch.randint(0, 5, (16,))
+    for model in (plain, doubled):
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        generator = torch.Generator().manual_seed(1)
+        create_method("entprop", model, optimizer, equalize=True, generator=generator).backward(
+            x, y
+        )
+    gradient = doubled[1].parametrizations.weight.original.grad
+    torch.testing.assert_close(gradient, 2 * plain[1].weight.grad, rtol=1e-12, atol=1e-12)
