@@ -127,12 +127,12 @@ class TwoSteps(Optimizer):
         self.base_optimizer.step()
         self.zero_grad()
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is not None, "Sharpness Aware Minimization requires closure"
 
 
 class Insists(SGD):
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is not None, "this optimizer requires a closure"
 
 
