@@ -135,6 +135,9 @@ def disagreeing(rank: int) -> dict[str, str]:
     found["sizes of the shuffle"] = told(of(("fast_advprop", {}), rank), crop, labels)
     found["mixing"] = told(of(("entprop", GLOBAL | {"mixup": float(rank)}), rank), images, labels)
     found["replays"] = told(of(("free_at", {"replays": 1 + rank}), rank), images, labels)
+    method = of(PLAIN["vanilla"], rank, model=plain_network())
+    method.model.register_buffer("bank", torch.zeros(10 + 4 * rank))  # as one that grows by rows
+    found["buffers"] = told(method, images, labels)
     criterion = GPaCo(CLASSES + rank).double()
     model = dual_network()
     optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
@@ -301,7 +304,8 @@ def test_a_model_that_fails_in_one_rank(key: str, ranks: list[dict[str, Any]]) -
         ("sizes", ["(3, 6, 6)", "(3, 6, 5)"]),
         ("sizes of the shuffle", ["(3, 6, 6)", "(3, 6, 5)"]),
         ("mixing", ["rank 0", "rank 1"]),
-        ("replays", ["[1]", "[2]"]),
+        ("replays", ["'replays': 1", "'replays': 2"]),
+        ("buffers", ["'values in buffers': 32", "'values in buffers': 36"]),
         ("criterion", ["(5, 5)", "(6, 6)"]),
     ],
 )

@@ -137,7 +137,6 @@ class Method(Passes, Copied, abc.ABC):
             return self.captures(*self._accepted(images, labels))
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
-        self._notice_changes()
         with self._refusing(images):
             return self._step(images, labels)
 
@@ -162,7 +161,6 @@ class Method(Passes, Copied, abc.ABC):
         """
         with self._agreement.call(self._agreements()):
             images, labels = self._accepted(images, labels)
-            self._notice_changes()
             with self._refusing(images), self._exchange():
                 return self._passes(images, labels)
 
@@ -215,7 +213,7 @@ class Method(Passes, Copied, abc.ABC):
         return 1 + rows + gradients if rows or gradients else 0
 
     def _exchange(self) -> contextlib.AbstractContextManager[None]:
-        return self._replicas.exchange([getattr(self, name) for name in self._agreed])
+        return self._replicas.exchange({name: getattr(self, name) for name in self._agreed})
 
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch that was checked; what autograd could not keep, in memory of its own."""
@@ -257,6 +255,8 @@ class Method(Passes, Copied, abc.ABC):
     @contextlib.contextmanager
     def _refusing(self, images: Tensor) -> Iterator[None]:
         """Whatever is refused at the first batch of a shape, nothing has changed."""
+        if not self._checks_values(images):  # else its call did
+            self._notice_changes()
         if images.shape in self._seen:
             yield
             return
