@@ -29,8 +29,8 @@ class Alone:
         self._agreement = agreement
 
     @contextlib.contextmanager
-    def exchange(self, alike: object = ()) -> Iterator[None]:
-        """All passes of a step, for which `alike` is the same in all processes."""
+    def exchange(self, alike: dict[str, object]) -> Iterator[None]:
+        """All passes of a step, for which `alike` has to be the same in all processes."""
         self._agreement.agree("a step", alike)
         yield
 
@@ -143,11 +143,13 @@ class Replicas:
             )
 
     @contextlib.contextmanager
-    def exchange(self, alike: object = ()) -> Iterator[None]:
+    def exchange(self, alike: dict[str, object]) -> Iterator[None]:
         """All passes of a step: buffers before, the mean of all processes' gradients after them.
 
-        All processes have to be `alike`. Inside the wrapper's own ``no_sync()`` nothing is
-        exchanged.
+        Inside the wrapper's own ``no_sync()`` nothing is exchanged.
+
+        Args:
+            alike: has to be the same in all processes.
 
         Raises:
             ValueError: something that a step would pass over was set up since, or another process
@@ -157,12 +159,15 @@ class Replicas:
         _check(self._wrapper)
         # A forward through the wrapper whose backward never came left its hooks waiting for one.
         self._wrapper.reducer._reset_state()
+        buffers: list[Tensor] = []
+        if self._wrapper.broadcast_buffers and self.averages:
+            buffers = list(self._exchanged(nn.Module.named_buffers).values())
+        alike = alike | {"values in buffers": sum(map(Tensor.numel, buffers))}
         self._agreement.agree("a step", alike)
         if not self.averages:
             yield
             return
-        if self._wrapper.broadcast_buffers:
-            self._broadcast(self._exchanged(nn.Module.named_buffers).values())
+        self._broadcast(buffers)
         with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
             yield
         self._check_alike()

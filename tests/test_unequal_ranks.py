@@ -31,14 +31,16 @@ from tests.processes import WORLD, in_two_processes
 ROWS = (16, 7)
 ALL = sum(ROWS)
 GLOBAL: dict[str, Any] = {"selection": "global", "k": 0.2}
-EXCHANGING: dict[str, tuple[str, dict[str, Any]]] = {
+Case = tuple[str, dict[str, Any]]
+EXCHANGING: dict[str, Case] = {
     "global": ("entprop", GLOBAL),
     "mixed": ("entprop", GLOBAL | {"aux_labels": "mixed", "n": 2, "attack_loss": "trades"}),
     "equalized": ("entprop", GLOBAL | {"equalize": True, "score": "random"}),
     "fast_advprop": ("fast_advprop", {}),
     "chosen": ("fast_advprop", {"k": 0.4}),
 }
-WRAPPED = {name: (name, {}) for name in METHODS} | EXCHANGING
+PLAIN: dict[str, Case] = {name: (name, {}) for name in METHODS}
+WRAPPED = PLAIN | EXCHANGING
 
 
 def own_batch(rank: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -46,9 +48,7 @@ def own_batch(rank: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def of(
-    case: tuple[str, dict[str, Any]], rank: int, *, wrap: bool = True, model: Any = None
-) -> Method:
+def of(case: Case, rank: int, *, wrap: bool = True, model: Any = None) -> Method:
     model = dual_network() if model is None else model
     options = {"generator": generator(rank), **case[1]}
     wrapped = DistributedDataParallel(model) if wrap else model
@@ -78,7 +78,7 @@ def chosen(rank: int, **options: Any) -> dict[str, Any]:
     }
 
 
-def steps(case: tuple[str, dict[str, Any]], rank: int) -> list[dict[str, Tensor]]:
+def steps(case: Case, rank: int) -> list[dict[str, Tensor]]:
     method, found = of(case, rank), []
     for seed in range(2):
         method(*own_batch(rank, seed))
@@ -86,9 +86,7 @@ def steps(case: tuple[str, dict[str, Any]], rank: int) -> list[dict[str, Tensor]
     return found
 
 
-def refused(
-    case: tuple[str, dict[str, Any]], rank: int, *, wrap: bool, seen: bool
-) -> dict[str, Any]:
+def refused(case: Case, rank: int, *, wrap: bool, seen: bool) -> dict[str, Any]:
     """Rank 1 gets a label that no class has; both go on with the next batch."""
     method = of(case, rank, wrap=wrap)
     if seen:
@@ -118,7 +116,7 @@ class Fails(nn.Module):
         return y
 
 
-def failing(case: tuple[str, dict[str, Any]], rank: int, at: int, *, wrap: bool) -> str:
+def failing(case: Case, rank: int, at: int, *, wrap: bool) -> str:
     method = of(case, rank, wrap=wrap, model=Fails(at if rank == 1 else 0))
     method(*own_batch(rank))
     return told(method, *own_batch(rank, 1))
@@ -126,7 +124,7 @@ def failing(case: tuple[str, dict[str, Any]], rank: int, at: int, *, wrap: bool)
 
 def disagreeing(rank: int) -> dict[str, str]:
     images, labels = own_batch(rank)
-    one, other = ("entprop", GLOBAL), ("entprop", {})
+    one, other = EXCHANGING["global"], PLAIN["entprop"]
     found = {}
     for key, wrap in (("kinds", True), ("kinds, unwrapped", False)):
         method = of(("entprop", GLOBAL) if rank else ("fast_advprop", {}), rank, wrap=wrap)
@@ -137,6 +135,9 @@ def disagreeing(rank: int) -> dict[str, str]:
     found["sizes of the shuffle"] = told(of(("fast_advprop", {}), rank), crop, labels)
     found["mixing"] = told(of(("entprop", GLOBAL | {"mixup": float(rank)}), rank), images, labels)
     found["replays"] = told(of(("free_at", {"replays": 1 + rank}), rank), images, labels)
+    method = of(PLAIN["vanilla"], rank, model=plain_network())
+    method.model.register_buffer("bank", torch.zeros(10 + 4 * rank))  # as one that grows by rows
+    found["buffers"] = told(method, images, labels)
     criterion = GPaCo(CLASSES + rank).double()
     model = dual_network()
     optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
@@ -303,7 +304,8 @@ def test_a_model_that_fails_in_one_rank(key: str, ranks: list[dict[str, Any]]) -
         ("sizes", ["(3, 6, 6)", "(3, 6, 5)"]),
         ("sizes of the shuffle", ["(3, 6, 6)", "(3, 6, 5)"]),
         ("mixing", ["rank 0", "rank 1"]),
-        ("replays", ["[1]", "[2]"]),
+        ("replays", ["'replays': 1", "'replays': 2"]),
+        ("buffers", ["'values in buffers': 32", "'values in buffers': 36"]),
         ("criterion", ["(5, 5)", "(6, 6)"]),
     ],
 )

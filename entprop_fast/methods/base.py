@@ -2,7 +2,6 @@
 
 import abc
 import contextlib
-import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
@@ -12,21 +11,21 @@ from torch import Tensor, nn
 from entprop_fast.agreement import Agreement
 from entprop_fast.capture import StepCapture
 from entprop_fast.data_parallel import unwrap
-from entprop_fast.layers.routing import Target, route
+from entprop_fast.distributed import world_size
+from entprop_fast.layers.routing import Target
 from entprop_fast.methods import checks, losses
 from entprop_fast.methods.contract import CommonOptions, StepResult
 from entprop_fast.methods.copies import Copied
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
-from entprop_fast.methods.targets import Targets
+from entprop_fast.methods.passes import Passes
 from entprop_fast.methods.transaction import snapshot
 from entprop_fast.methods.watch import Watch
-from entprop_fast.ops import LossAndEntropy
 
 __all__ = ["CommonOptions", "Method", "StepResult"]
 
 
-class Method(Copied, abc.ABC):
+class Method(Passes, Copied, abc.ABC):
     """One way to train: calling it with a batch runs one optimiser step.
 
     ``copy.deepcopy`` and ``pickle`` of a method, alone or together with its model and optimizer,
@@ -64,7 +63,6 @@ class Method(Copied, abc.ABC):
     """
 
     name: ClassVar[str]
-    needs_dual_norms: bool = False
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _carried: ClassVar[tuple[str, ...]] = ("rows",)
@@ -139,7 +137,6 @@ class Method(Copied, abc.ABC):
             return self.captures(*self._accepted(images, labels))
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
-        self._notice_changes()
         with self._refusing(images):
             return self._step(images, labels)
 
@@ -164,7 +161,6 @@ class Method(Copied, abc.ABC):
         """
         with self._agreement.call(self._agreements()):
             images, labels = self._accepted(images, labels)
-            self._notice_changes()
             with self._refusing(images), self._exchange():
                 return self._passes(images, labels)
 
@@ -217,7 +213,7 @@ class Method(Copied, abc.ABC):
         return 1 + rows + gradients if rows or gradients else 0
 
     def _exchange(self) -> contextlib.AbstractContextManager[None]:
-        return self._replicas.exchange([getattr(self, name) for name in self._agreed])
+        return self._replicas.exchange({name: getattr(self, name) for name in self._agreed})
 
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch that was checked; what autograd could not keep, in memory of its own."""
@@ -256,21 +252,21 @@ class Method(Copied, abc.ABC):
             self._notice_changes()  # another head has other classes
             checks.check_labels(labels, self._classes)
 
-    def _check_classes(self, labels: Tensor, classes: int) -> None:
-        """Whatever label the step reads is among the classes that the model turned out to have."""
-        checks.check_labels(labels, classes)
-
     @contextlib.contextmanager
     def _refusing(self, images: Tensor) -> Iterator[None]:
         """Whatever is refused at the first batch of a shape, nothing has changed."""
+        if not self._checks_values(images):  # else its call did
+            self._notice_changes()
         if images.shape in self._seen:
             yield
             return
         modules = [m for m in (self.model, self.criterion) if m is not None]
+        # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
+        alone = world_size() == 1 or not any(map(_is_synchronised, self.model.modules()))
         undo = snapshot(modules, self.optimizer, self.generator, images.device, self, self._carried)
         self._new_shape = True
         try:
-            for target, reason in self._single_rows(len(images)):
+            for target, reason in self._single_rows(len(images)) if alone else ():
                 self._try_single_row(images[:1], target, reason)
                 undo()
             # Only a forward tells the classes, and whether the model takes images of a new shape.
@@ -282,82 +278,6 @@ class Method(Copied, abc.ABC):
             self._new_shape = False
         self._seen.add(images.shape)
 
-    def _checks_values(self, images: Tensor) -> bool:
-        return images.device.type == "cpu" if self.check is None else self.check
 
-    def _try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
-        with self._blaming(image):
-            try:
-                with torch.no_grad(), self._along(target):
-                    self._run_model(image)
-            except ValueError as error:
-                raise ValueError(
-                    f"{reason} is a single row, of which a norm in training mode would see a "
-                    f"single value per channel ({error}): use a larger batch or another share"
-                ) from error
-
-    def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:
-        """The route of one pass; without dual norms the model runs as it is."""
-        return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
-
-    def _run_model(self, images: Tensor, *, own: bool = False) -> Any:
-        """What the model makes of images, which stay as they are unless they are its `own`."""
-        device = images.device.type
-        autocast = torch.autocast(device, torch.bfloat16) if self.amp else contextlib.nullcontext()
-        with autocast:
-            return self.model(images if own else images.clone())
-
-    @contextlib.contextmanager
-    def _blaming(self, images: Tensor) -> Iterator[None]:
-        """What the model raises at the first batch of a shape is a matter of the images."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, AssertionError) as error:  # timm and torchvision assert their sizes
-            if not self._new_shape:
-                raise
-            raise ValueError(
-                f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"
-            ) from error
-
-    def _forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:
-        """Logits [B, classes], along the current route, for images of a batch.
-
-        Args:
-            images: stay as they are, unless they are the pass's `own`, which nothing reads later.
-            labels: have to be among the classes.
-            own: the model may write into `images`.
-        """
-        with self._blaming(images):
-            output = self._run_model(images, own=own)
-        logits = checks.check_logits(output, len(images))
-        if logits.shape[1] != self._classes:
-            if self._checks_values(images):
-                self._check_classes(labels, logits.shape[1])
-            self._classes = logits.shape[1]
-        self.rows += len(images)
-        return logits
-
-    def _evaluate(self, logits: Tensor, targets: Targets, score: str = "entropy") -> LossAndEntropy:
-        """Per-sample loss (2), which alone carries a gradient, entropy and score, each [B]."""
-        return losses.evaluate(
-            logits,
-            targets,
-            score,
-            criterion=self.criterion,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def _learn_alone(self, logits: Tensor, targets: Targets) -> StepResult:
-        """The only pass of a step that selects nothing: its backward, and what it reports."""
-        of_rows, entropy, _ = self._evaluate(logits, targets)
-        loss = of_rows.mean()
-        loss.backward()
-        return StepResult(
-            loss=loss.detach(),
-            aux_loss=torch.zeros_like(loss),
-            correct=(logits.detach().argmax(dim=1) == targets.labels).sum(),
-            entropy_selected=torch.full_like(loss, math.nan),
-            entropy_unselected=entropy.mean(),
-        )
+def _is_synchronised(module: nn.Module) -> bool:
+    return isinstance(module, nn.SyncBatchNorm)

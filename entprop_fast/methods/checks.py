@@ -242,6 +242,11 @@ def check_logits(output: object, batch: int) -> Tensor:
         )
     if not logits.is_floating_point():
         raise ValueError(f"model returned {logits.dtype}: expected floating-point logits")
+    if not logits.requires_grad:
+        raise ValueError(
+            "model returned logits that no gradient leads to: expected a trainable parameter, and "
+            "no torch.no_grad() or .detach() between it and them"
+        )
     return logits
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from entprop_fast.capture import StepCapture
 from entprop_fast.data_parallel import Alone, Replicas
+from entprop_fast.methods.contract import StepResult
 from entprop_fast.methods.watch import Watch
 
 
@@ -45,7 +46,7 @@ class Copied:
     criterion: nn.Module | None
     optimizer: torch.optim.Optimizer
     generator: torch.Generator | None
-    captures: StepCapture[Any]
+    captures: StepCapture[StepResult]
     _replicas: Alone | Replicas
     _watch: Watch
 

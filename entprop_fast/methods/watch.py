@@ -6,6 +6,7 @@ The reads are C-level maps over lists made once, as those of `entprop_fast.captu
 from collections.abc import Iterable
 from itertools import chain
 from operator import attrgetter, itemgetter
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,7 +27,7 @@ class Watch:
     def __init__(self, model: nn.Module, criterion: nn.Module | None, optimizer: Optimizer) -> None:
         self._roots = (model, criterion, optimizer)
         modules = [m for root in (model, criterion) if root is not None for m in root.modules()]
-        self._registries = [
+        self._registries: list[dict[str, Any]] = [
             registry for module in modules for registry in (module._modules, module._parameters)
         ]
         # Alive, so that no other object can take over an id that is compared.

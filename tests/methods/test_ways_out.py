@@ -67,6 +67,7 @@ WITHOUT: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "dict": (lambda z: {"out": z}, r"returned a dict: .*\.logits; wrap"),
     "no tensor": (lambda z: {"logits": None}, r"returned a dict: .*\.logits; wrap"),
     "hidden states": (lambda z: Answer(z[:, None]), r"shape \(\d+, 1, 5\): expected logits"),
+    "detached": (lambda z: z.detach(), r"logits that no gradient leads to"),
     "classes": (lambda z: z.argmax(1, keepdim=True), r"returned torch.int64: expected floating"),
 }
 
@@ -127,12 +128,12 @@ class TwoSteps(Optimizer):
         self.base_optimizer.step()
         self.zero_grad()
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is not None, "Sharpness Aware Minimization requires closure"
 
 
 class Insists(SGD):
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is not None, "this optimizer requires a closure"
 
 
@@ -218,6 +219,12 @@ def test_a_call_where_no_gradients_are_recorded(name: str, off: Any) -> None:
     with off():
         refuse(method, *batch(), match=r"under torch\.no_grad\(\).*outside")
     assert method(*batch()).loss.isfinite()
+
+
+@pytest.mark.parametrize("name", ["vanilla", "mixup", "cutmix"])
+def test_a_network_that_is_frozen_as_a_whole(name: str) -> None:
+    method = make(name, model=dual_network().requires_grad_(False))
+    refuse(method, *batch(), match=r"no gradient leads to.*trainable parameter")
 
 
 Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
