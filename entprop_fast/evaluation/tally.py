@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from entprop_fast.devices import widest_float
+
 BINS = 15  # of confidence, equally wide
 
 
@@ -21,7 +23,7 @@ class Tally:
         self.right = torch.zeros(images, dtype=torch.bool, device=device)
         self.classes = classes
         self._seen = 0
-        self._bins = torch.zeros(3, BINS, dtype=torch.float64, device=device)
+        self._bins = torch.zeros(3, BINS, dtype=widest_float(device), device=device)
 
     def add(self, first: int, logits: Tensor, labels: Tensor) -> None:
         """Count images ``first ...``: logits ``[B, classes]``, labels int64 ``[B]``."""
@@ -32,10 +34,10 @@ class Tally:
         right = logits.argmax(dim=1) == labels
         self.right[first : first + len(labels)] = right
         self._seen += len(labels)
-        confidence = logits.double().softmax(dim=1).amax(dim=1)
+        confidence = logits.to(self._bins.dtype).softmax(dim=1).amax(dim=1)
         place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
         ones = torch.ones_like(confidence)
-        self._bins.index_add_(1, place, torch.stack((ones, confidence, right.double())))
+        self._bins.index_add_(1, place, torch.stack((ones, confidence, right.to(ones.dtype))))
 
     @property
     def total(self) -> int:
