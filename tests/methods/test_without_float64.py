@@ -25,14 +25,10 @@ NORMALIZATION = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "entprop": [
         {"mixup": 0.0, "cutmix": 1.0, "n": 2, "score": "margin"},
-        {"n": 2, "mixup": 0.015, "attack_loss": "cw", "aux_labels": "mixed", "accumulate": "all"},
-        {
-            "n": 2,
-            "attack_loss": "trades",
-            "score": "random",
-            "equalize": True,
-            "max_grad_norm": 1.0,
-        },
+        {"n": 2, "mixup": 0.015, "attack_loss": "cw"},
+        {"aux_labels": "mixed"},
+        {"n": 2, "attack_loss": "trades", "score": "random"},
+        {"n": 2, "accumulate": "all", "equalize": True, "max_grad_norm": 1.0},
         {"score": "energy", "label_smoothing": 0.1, "aux_stats": "every"},
         {"score": "gini", "selection": "global", "aux_weight": 0.5},
         {"amp": "bf16", "score": "cross_entropy"},

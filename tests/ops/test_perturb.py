@@ -107,7 +107,7 @@ def test_index_out_of_range(ops: SimpleNamespace, backend: str, row: int) -> Non
 def test_rows_outside_become_nan_where_indexing_would_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """FOUND S3: plain PyTorch on CUDA, MPS and XPU, as the CUDA kernels; nothing is synchronised."""
+    """FOUND S3: plain PyTorch on CUDA, MPS and XPU, as the CUDA kernels; nothing waits."""
     monkeypatch.setattr(perturb, "RAISING", ())
     x, grad, limits = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4), bounds(3, torch.float32)
     index, within = torch.tensor([5, -5, 2**40, -6]), torch.tensor([0])
