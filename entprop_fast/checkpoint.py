@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from entprop_fast.devices import random_state_of, set_random_state_of
 from entprop_fast.files import write_atomically as write_atomically
 
 CURRENT = "checkpoint.pt"
@@ -122,7 +123,7 @@ def random_state(device: torch.device) -> State:
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "cuda": random_state_of(device),  # or another accelerator's
     }
 
 
@@ -132,7 +133,7 @@ def restore_random_state(state: State, device: torch.device) -> None:
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+        set_random_state_of(device, state["cuda"].cpu())
 
 
 def _whole_payload(path: Path) -> memoryview:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from entprop_fast.data.counter_random import fold, normals, row_keys, uniforms
 from entprop_fast.data.filters import gaussian_blur, pixel_grid, rotate, shift, warp
+from entprop_fast.devices import widest_float
 from entprop_fast.names import unknown
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -83,15 +84,17 @@ def _pixelate(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
     down_y, up_y = _area_resampling(images.shape[2], fraction, images)
     down_x, up_x = _area_resampling(images.shape[3], fraction, images)
     # In float64, because a GPU may run a float32 product in TF32.
-    return (up_y @ (down_y @ images.double() @ down_x.mT) @ up_x.mT).to(images.dtype)
+    wide = images.to(down_y.dtype)
+    return (up_y @ (down_y @ wide @ down_x.mT) @ up_x.mT).to(images.dtype)
 
 
 def _area_resampling(side: int, fraction: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels to cells ``[cells, side]`` and back ``[side, cells]``; rows sum to 1, float64."""
+    """Pixels to cells ``[cells, side]`` and back ``[side, cells]``; rows sum to 1."""
     cells = max(1, math.floor(fraction * side + 0.5))
     length = side / cells
-    pixel = torch.arange(side, device=like.device, dtype=torch.float64)
-    start = torch.arange(cells, device=like.device, dtype=torch.float64) * length
+    wide = widest_float(like.device)
+    pixel = torch.arange(side, device=like.device, dtype=wide)
+    start = torch.arange(cells, device=like.device, dtype=wide) * length
     cover = _cover(pixel, start[:, None], length)
     return cover / length, cover.mT
 

@@ -172,7 +172,7 @@ class Evaluator:
         counted = [tally for kind in suite.kinds for tally in tallies[kind]]
         values = [value for kind in suite.kinds for value in shares[kind]]
         ra, sa = sum(values) / len(values), clean.correct / clean.total
-        by_image = torch.stack([tally.right for tally in counted]).double().mean(dim=0).cpu()
+        by_image = torch.stack([tally.right for tally in counted]).cpu().double().mean(dim=0)
         low, high = intervals.mean_by_image(by_image)
         calibration = sum(tally.ece for tally in counted) / len(counted)
         rows.append(
@@ -189,7 +189,7 @@ class Evaluator:
         )
         spread = None
         if suite.aligned:
-            bounds = intervals.hscore_by_image(clean.right.double().cpu(), by_image)
+            bounds = intervals.hscore_by_image(clean.right.cpu().double(), by_image)
             spread = (100 * bounds.low, 100 * bounds.high)
         errors: dict[str, float] = {}
         mce = None

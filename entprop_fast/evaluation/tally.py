@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entprop_fast.devices import widest_float
 from entprop_fast.metrics import NaNLogits, broken_rows
 
 BINS = 15  # of confidence, equally wide
@@ -26,7 +27,7 @@ class Tally:
         self.classes = classes
         self._seen = 0
         self._broken = torch.zeros((), dtype=torch.int64, device=device)
-        self._bins = torch.zeros(3, BINS, dtype=torch.float64, device=device)
+        self._bins = torch.zeros(3, BINS, dtype=widest_float(device), device=device)
 
     def add(self, first: int, logits: Tensor, labels: Tensor) -> None:
         """Count images ``first ...``: logits ``[B, classes]``, labels int64 ``[B]``."""
@@ -38,10 +39,10 @@ class Tally:
         right = logits.argmax(dim=1) == labels
         self.right[first : first + len(labels)] = right
         self._seen += len(labels)
-        confidence = logits.double().softmax(dim=1).amax(dim=1)
+        confidence = logits.to(self._bins.dtype).softmax(dim=1).amax(dim=1)
         place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
         ones = torch.ones_like(confidence)
-        self._bins.index_add_(1, place, torch.stack((ones, confidence, right.double())))
+        self._bins.index_add_(1, place, torch.stack((ones, confidence, right.to(ones.dtype))))
 
     def check(self, what: str) -> None:
         """Refuse to give numbers on answers that are none; ``what`` the images are.

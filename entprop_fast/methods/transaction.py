@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from entprop_fast.devices import random_state_of, set_random_state_of
+
 
 def snapshot(
     modules: Sequence[nn.Module],
@@ -38,7 +40,7 @@ def snapshot(
     ]
     own = None if generator is None else generator.get_state()
     cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    on_device = random_state_of(device)
 
     def undo() -> None:
         with torch.no_grad():
@@ -53,7 +55,7 @@ def snapshot(
         if generator is not None and own is not None:
             generator.set_state(own)
         torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
+        if on_device is not None:
+            set_random_state_of(device, on_device)
 
     return undo

@@ -7,6 +7,7 @@ that were built and falls back to the reference wherever they cover nothing.
 import importlib.util
 import os
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +20,13 @@ TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy",
 CUDA_OPS = ("gather_perturb", "perturb_")
 # Elsewhere PyTorch's own convolution is the faster one, and nothing sends them there.
 CPU_OPS = ("conv3x3", "conv3x3_backward")
+
+KERNELS = Path(__file__).parents[1] / "kernels" / "__init__.py"  # in a checkout behind a link
+NO_KERNELS = (
+    "entprop_fast/kernels is not the folder of the Triton kernels, as in a clone without symbolic "
+    "links: `git config core.symlinks true`, delete it, `git checkout entprop_fast/kernels` (or "
+    "copy the folder kernels/ there), and install again"
+)
 
 
 def _choice() -> str:
@@ -43,11 +51,15 @@ def register_kernels() -> None:
         warnings.warn(f"every op runs through the reference: {built.reason}", stacklevel=2)
     if "cpu" in built.backends:
         KERNEL_DEVICES.add("cpu")
-    if importlib.util.find_spec("triton") is not None:
+    if importlib.util.find_spec("triton") is None:
+        return
+    if KERNELS.exists():
         from entprop_fast.ops.triton import register
 
         register()
         KERNEL_DEVICES.add("cuda")
+    elif torch.version.cuda is not None or torch.version.hip is not None:
+        warnings.warn(f"on a GPU every op runs through the reference: {NO_KERNELS}", stacklevel=2)
 
 
 def backends() -> dict[str, dict[str, str]]:
@@ -74,7 +86,7 @@ def why_reference(device_type: str) -> str | None:
     elif served is None:
         why = f"there are no kernels for the device {device_type!r}"
     elif device_type == "cuda" and slow[0] in TRITON_OPS:
-        why = "Triton is not installed"
+        why = "Triton is not installed" if KERNELS.exists() else NO_KERNELS
     else:
         why = build_info().reason or f"entprop_fast._C was built without {device_type}"
     return f"{what} in plain PyTorch (the reference backend), slower: {why}"

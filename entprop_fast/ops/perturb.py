@@ -19,6 +19,10 @@ GATHER_OUT_SCHEMA = (
 PERTURB_SCHEMA = f"perturb_(Tensor(a!) x_adv, Tensor grad, Tensor x, Tensor index, {_BOUNDS}) -> ()"
 
 
+# Types of devices whose own indexing raises for a row outside; elsewhere it would fault, or worse.
+RAISING = ("cpu", "meta")
+
+
 def _channels(value: Tensor, x: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (x.dim() - 2))
 
@@ -77,7 +81,7 @@ def _rows(index: Tensor, available: int) -> tuple[Tensor, Tensor | None]:
     The CPU's own indexing raises for them. Elsewhere nothing waits for the values: those rows
     become NaN.
     """
-    if index.device.type in ("cpu", "meta"):
+    if index.device.type in RAISING:
         return index, None
     outside = (index < -available) | (index >= available)
     return index.masked_fill(outside, 0), outside

@@ -86,7 +86,7 @@ class Config:
     )
     seed: int = _setting("of the weights, the split, the order and every draw", default=0)
     train_size: int | None = _setting("training images, all when left out", default=None)
-    device: str = _setting("auto, cpu, cuda or cuda:N", default="auto")
+    device: str = _setting("auto, cpu, cuda, cuda:N, mps, xpu or xpu:N", default="auto")
     amp: str = _setting("auto (bf16 on CUDA), none or bf16", default="auto")
     capture: str = _setting("CUDA graph of the step: auto, on or off", default="auto")
     loader: str = _setting(

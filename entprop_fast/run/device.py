@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 MOST_THREADS = 1024  # OpenMP ends the process where it cannot start them
+CHOICES = "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N"
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """The device of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
 
     Raises:
         ValueError: torch does not know it, or this machine does not have it.
@@ -18,11 +19,18 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+        raise ValueError(f"device must be {CHOICES}, got {name!r}") from None
+    counts = {
+        "cpu": lambda: 1,
+        "cuda": torch.cuda.device_count,
+        "mps": lambda: int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count,
+    }
+    if device.type not in counts or (device.type == "cpu" and device.index is not None):
+        raise ValueError(f"device must be {CHOICES}, got {name!r}")
+    count = counts[device.type]()
+    if (device.index or 0) >= count:
+        raise ValueError(f"device {name!r}: torch sees {count} {device.type.upper()} devices")
     return device
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from entprop_fast.devices import widest_float
 from entprop_fast.methods import StepResult
 from entprop_fast.run.errors import RunFailed
 
@@ -47,7 +48,8 @@ class Meter:
         """
         if not self._pending:
             return
-        columns = [torch.stack(column).double() for column in zip(*self._results(), strict=True)]
+        wide = widest_float(self._pending[0][3].loss.device)
+        columns = [torch.stack(column).to(wide) for column in zip(*self._results(), strict=True)]
         values = torch.stack(columns, dim=1).tolist()  # [steps, fields]
         for (step, images, main_rows, _), row in zip(self._pending, values, strict=True):
             named = dict(zip(StepResult._fields, row, strict=True))

@@ -32,6 +32,17 @@ assert torch.equal(out, expected)
 ops.perturb__reference.default(expected, grad[:2], x, index, *bounds)
 ops.perturb_.default.redispatch(cuda, out, grad[:2], x, index, *bounds)
 assert torch.equal(out, expected)
+
+# FOUND S3, W8: what does not fit is refused before a kernel sees it.
+from tests.ops import fuzz
+for n in range(300):
+    name = ("gather_perturb", "gather_perturb.out", "perturb_")[n % 3]
+    case = f"{name}/cuda.{n}"
+    given, again = fuzz.arguments_of(name, case), fuzz.arguments_of(name, case)
+    found = fuzz.outcome(lambda *a, **k: fuzz.overload(name).redispatch(cuda, *a, **k), given)
+    expected = fuzz.outcome(fuzz.overload(name, "_reference"), again)
+    if isinstance(expected, ValueError):
+        assert type(found) is ValueError and fuzz.named(found) == fuzz.named(expected), case
 """
 
 

@@ -56,10 +56,13 @@ def named(error: Exception) -> str:
     return str(error).split(":")[0].split("=")[0].split(" ")[0]
 
 
-def differ(name: str, seed: str) -> str | None:
-    """What is wrong with the op in this case, None if nothing is."""
+def differ(name: str, seed: str, op: Any = None) -> str | None:
+    """What is wrong with the op (None: the raw one) in this case, None if nothing is."""
     given, again, before = (arguments_of(name, seed) for _ in range(3))
-    ours, expected = outcome(overload(name), given), outcome(overload(name, "_reference"), again)
+    ours, expected = (
+        outcome(op or overload(name), given),
+        outcome(overload(name, "_reference"), again),
+    )
     if isinstance(ours, Exception) or isinstance(expected, Exception):
         if not (isinstance(ours, Exception) and isinstance(expected, Exception)):
             return f"{ours!r} against {expected!r}"

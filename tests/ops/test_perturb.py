@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from entprop_fast.ops import gather_perturb, perturb_
+from entprop_fast.ops import gather_perturb, perturb, perturb_
 from tests.ops.checks import LAYOUTS, assert_no_worse
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -102,6 +102,22 @@ def test_index_out_of_range(ops: SimpleNamespace, backend: str, row: int) -> Non
         with pytest.raises(IndexError, match=message):
             ops.perturb_(x_adv, x[:2].clone(), x, index, *limits)
         assert torch.equal(x_adv, x[:2])
+
+
+def test_rows_outside_become_nan_where_indexing_would_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FOUND S3: plain PyTorch on CUDA, MPS and XPU, as the CUDA kernels; nothing waits."""
+    monkeypatch.setattr(perturb, "RAISING", ())
+    x, grad, limits = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4), bounds(3, torch.float32)
+    index, within = torch.tensor([5, -5, 2**40, -6]), torch.tensor([0])
+    x_adv = perturb.gather_reference(x, grad, index, *limits)
+    assert torch.equal(x_adv[1:2], perturb.gather_reference(x, grad, within, *limits))
+    assert x_adv[[0, 2, 3]].isnan().all() and not x_adv[1].isnan().any()
+    moved, one = x[:4].clone(), x[1:2].clone()
+    perturb.perturb_reference(moved, grad[:4], x, index, *limits)
+    perturb.perturb_reference(one, grad[1:2], x, within, *limits)
+    assert torch.equal(moved[1:2], one) and moved[[0, 2, 3]].isnan().all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,35 @@
+"""What kinds of devices differ in: float64, and where their random numbers come from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Types of devices on which no float64 tensor can be made.
+WITHOUT_FLOAT64 = {"mps"}
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has no float64: Apple's, and some of Intel's."""
+    if device.type == "xpu":
+        wide: bool = torch.xpu.get_device_properties(device).has_fp64
+        return torch.float64 if wide else torch.float32
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def random_state_of(device: torch.device) -> Tensor | None:
+    """State of the device's default generator, None where that is the CPU's."""
+    if device.type not in ("cuda", "mps", "xpu"):
+        return None
+    if device.type == "mps":  # one device, and no argument for it
+        return torch.mps.get_rng_state()
+    state: Tensor = torch.get_device_module(device).get_rng_state(device)
+    return state
+
+
+def set_random_state_of(device: torch.device, state: Tensor) -> None:
+    """Put a `random_state_of` back."""
+    if device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state, device)

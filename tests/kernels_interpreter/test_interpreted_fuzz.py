@@ -1,0 +1,41 @@
+"""FOUND S3: random and spoiled arguments through Triton's launchers, as registered for CUDA."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from entprop_fast.ops.triton import _LOOKS_AT
+from tests.ops import fuzz
+
+CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+
+
+def _launched(name: str, *arguments: Any) -> Any:
+    """The op as CUDA tensors get it, but for the mask, which CUDA never packs."""
+    found = fuzz.overload(name).redispatch(CUDA, *arguments)
+    if name != "dual_batch_norm":
+        return found
+    packed: Tensor = fuzz.overload(name, "_reference")(*map(_copied, arguments))[3]
+    return (*found[:3], packed)
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+@pytest.mark.parametrize("name", _LOOKS_AT)
+@pytest.mark.filterwarnings("ignore:var_mean")
+def test_random_arguments(name: str) -> None:
+    cases = [f"{name}/triton.{n}" for n in range(60)]
+    given = [case for case in cases if _on_cuda(fuzz.arguments_of(name, case))]
+    told = [fuzz.differ(name, case, lambda *a: _launched(name, *a)) for case in given]
+    assert len(given) > 30 and [one for one in told if one] == []
+
+
+def _on_cuda(arguments: dict[str, Any]) -> bool:
+    """Whether CUDA could be called so: with a mask it refuses, and "meta" goes elsewhere."""
+    mask = arguments.get("mask")
+    tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
+    return (mask is None or mask.numel() == 0) and not any(t.is_meta for t in tensors)

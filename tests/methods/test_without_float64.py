@@ -1,0 +1,104 @@
+"""FOUND C17: steps on a device that has no float64, as Apple's and some of Intel's.
+
+The CPU stands in for it: plain PyTorch behind every op, and a mode under which whatever makes a
+float64 tensor fails.
+"""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from entprop_fast import devices, reference
+from entprop_fast.data.corruptions import CORRUPTIONS, corrupt
+from entprop_fast.evaluation.tally import Tally
+from entprop_fast.methods import METHODS
+from entprop_fast.ops import backend
+from entprop_fast.run.meter import Meter
+from tests.methods.support import ONE_NORM, batch, dual_network, generator, make, plain_network
+
+NORMALIZATION = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "entprop": [
+        {"mixup": 0.0, "cutmix": 1.0, "n": 2, "score": "margin"},
+        {"n": 2, "mixup": 0.015, "attack_loss": "cw"},
+        {"aux_labels": "mixed"},
+        {"n": 2, "attack_loss": "trades", "score": "random"},
+        {"n": 2, "accumulate": "all", "equalize": True, "max_grad_norm": 1.0},
+        {"score": "energy", "label_smoothing": 0.1, "aux_stats": "every"},
+        {"score": "gini", "selection": "global", "aux_weight": 0.5},
+        {"amp": "bf16", "score": "cross_entropy"},
+        {"norms": "shared"},
+    ],
+    "advprop": [{"attack_loss": "cw", "k": 0.5}, {"attack_mode": "eval", "random_start": False}],
+    "fast_advprop": [{"k": 0.5}, {"normalization": NORMALIZATION}],
+    "entprop_pipelined": [{"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed"}],
+}
+EVERY = [(name, options) for name in METHODS for options in ({}, *OPTIONS.get(name, []))]
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses float64 tensors, as the device does."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in pytree.tree_leaves(found):
+            if isinstance(value, Tensor) and value.dtype == torch.float64:
+                raise TypeError(f"{func}: Cannot convert a MPS Tensor to float64 dtype")
+        return found
+
+
+@pytest.fixture(autouse=True)
+def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without kernels, said to have no float64; `NoFloat64` takes it."""
+    monkeypatch.setattr(devices, "WITHOUT_FLOAT64", {"cpu", "mps"})
+    monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
+
+
+def test_the_mode_refuses() -> None:
+    with NoFloat64(), pytest.raises(TypeError, match="float64"):
+        torch.zeros(2).double()
+
+
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+def test_steps(name: str, options: dict[str, Any]) -> None:
+    """FOUND C17: every method, two steps each (the second with waiting rows)."""
+    shared = name in ONE_NORM or options.get("norms") == "shared"
+    model = (plain_network if shared else dual_network)(dtype=torch.float32)
+    method = make(name, model=model, generator=generator(), **options)
+    images, labels = batch(dtype=torch.float32)
+    meter = Meter()
+    with NoFloat64():
+        for step in range(2):
+            meter.add(step, len(images), method(images, labels))
+        meter.read()
+    assert math.isfinite(meter.mean("loss"))
+
+
+@pytest.mark.parametrize("beta", [1e-300, 1e-3, 0.2, 1.0, 3.0])
+def test_lam_is_beta_distributed(beta: float) -> None:
+    """FOUND C17: torch draws from no gamma distribution on Apple's GPUs: numbers of our own."""
+    source, images = generator(), torch.empty(1)
+    with NoFloat64():
+        reference.draw_lam(beta, images, source)
+    lam = torch.stack([reference.draw_lam(beta, images, source) for _ in range(4000)])
+    variance = 1 / (4 * (2 * beta + 1))  # of Beta(beta, beta), whose mean is 1/2
+    assert 0 <= lam.min() and lam.max() <= 1 and not lam.isnan().any()
+    assert abs(lam.mean().item() - 0.5) < 5 * math.sqrt(variance / len(lam))
+    assert abs(lam.var().item() / variance - 1) < 0.1
+
+
+def test_evaluation(without_float64: None) -> None:
+    """A neighbour of C17: what evaluates makes none either, and counts the same."""
+    logits, labels = torch.randn(40, 5, generator=generator()), torch.arange(40) % 5
+    images = torch.rand(2, 3, 16, 16, generator=generator())
+    with NoFloat64():
+        tally = Tally(40, torch.device("cpu"))
+        tally.add(0, logits, labels)
+        assert tally.correct == int((logits.argmax(1) == labels).sum()) and 0 <= tally.ece <= 1
+        for kind in CORRUPTIONS:
+            corrupt(images, kind, 3)
