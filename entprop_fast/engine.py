@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from entprop_fast import checkpoint, data
+from entprop_fast import checkpoint, data, stopping
 from entprop_fast.data import ImageSet
 from entprop_fast.ops.backend import why_reference
 from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.device import set_threads
-from entprop_fast.run.errors import RunFailed, UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import Summary, finish, open_suite
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import Trainer
-from entprop_fast.stopping import watched
 
 __all__ = ["Summary", "rehearse", "train"]
 
@@ -53,7 +52,7 @@ def train(
         RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
         Stopped: a signal came; the checkpoint is saved.
     """
-    with watched(signals):
+    with stopping.watched(signals):
         return _train(
             config,
             images,
@@ -103,6 +102,9 @@ def _train(
             return finish(trainer, folder, draw=pictures)
         except OSError as error:  # an image, or a corrupted set, that is there no more
             raise RunFailed(f"{error}; --resume evaluates again") from None
+        except Stopped as stopped:
+            stopped.saved = f"the run is trained; {stopped.saved or 'its evaluation begins anew'}"
+            raise
     finally:
         folder.release()
 
@@ -118,6 +120,7 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
     Raises:
         UsageError: what `train` refuses before a run begins, its folder apart.
     """
+    stopping.check()
     with bad_input():
         quiet = Reporter.quiet()
         trainer = Trainer(config, images or _load_data(config, quiet), quiet)

@@ -56,6 +56,8 @@ def conduct(
     representative = {run.variant: run.config for run in reversed(pending)}
     costs = {name: _passes(name, config) for name, config in representative.items()}
     _check_folder(pending)
+    if overwrite:
+        _clear(pending)
     # The dearest first: a long run that starts last would leave the other cores idle.
     pending.sort(key=lambda run: -costs[run.variant])
     failures: Failures = {}
@@ -80,7 +82,7 @@ def conduct(
 
     if pending:
         try:
-            run_all([Job(run.config, overwrite) for run in pending], devices, done)
+            run_all([Job(run.config) for run in pending], devices, done)
         except Stopped as stopped:
             stopped.saved = (
                 f"{len(summaries)} of {len(runs)} runs are finished, those at work saved theirs"
@@ -182,6 +184,15 @@ def _check_folder(pending: Sequence[Run]) -> None:
     for run in pending[:1]:
         folder = RunFolder(run.config.folder)
         folder.claim()
+        folder.release()
+
+
+def _clear(pending: Sequence[Run]) -> None:
+    """Remove all before the first: without --overwrite the command then goes on after a stop."""
+    for run in pending:
+        folder = RunFolder(run.config.folder)
+        folder.claim()
+        folder.clear()
         folder.release()
 
 

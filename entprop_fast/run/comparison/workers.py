@@ -29,10 +29,9 @@ _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
 
 @dataclass(frozen=True)
 class Job:
-    """A run to do; it continues what its folder holds, unless it is to `overwrite` it."""
+    """A run to do; it continues what its folder holds."""
 
     config: Config
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,9 +190,7 @@ def _work(pipe: Connection) -> None:
 
 def _outcome(job: Job, signals: StopSignals) -> Outcome:
     try:
-        summary = train(
-            job.config, resume=not job.overwrite, overwrite=job.overwrite, signals=signals
-        )
+        summary = train(job.config, resume=True, signals=signals)
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
