@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from entprop_fast import checkpoint, data
+from entprop_fast import checkpoint, data, stopping
 from entprop_fast.data import ImageSet
 from entprop_fast.metrics import NaNLogits
 from entprop_fast.ops.backend import why_reference
@@ -13,13 +13,12 @@ from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.device import set_threads
-from entprop_fast.run.errors import RunFailed, UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import Summary, finish, open_suite
 from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.run.trainer import Trainer
-from entprop_fast.stopping import watched
 
 __all__ = ["Summary", "rehearse", "train"]
 
@@ -54,7 +53,7 @@ def train(
         RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
         Stopped: a signal came; the checkpoint is saved.
     """
-    with watched(signals):
+    with stopping.watched(signals):
         return _train(
             config,
             images,
@@ -106,6 +105,9 @@ def _train(
             return finish(trainer, folder, draw=pictures)
         except (OSError, NaNLogits) as error:  # a corrupted set, say, that is there no more
             raise RunFailed(f"{error}; --resume evaluates again") from None
+        except Stopped as stopped:
+            stopped.saved = f"the run is trained; {stopped.saved or 'its evaluation begins anew'}"
+            raise
     finally:
         folder.release()
 
@@ -121,6 +123,7 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
     Raises:
         UsageError: what `train` refuses before a run begins, its folder apart.
     """
+    stopping.check()
     with bad_input():
         quiet = Reporter.quiet()
         trainer = Trainer(config, images or _load_data(config, quiet), quiet)

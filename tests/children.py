@@ -1,9 +1,12 @@
-"""Python in a process of its own, and shared libraries that have to be there before torch is."""
+"""Processes that end with their test, and shared libraries that have to be there before torch."""
 
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,36 @@ def shared_library(source: Path, folder: Path, compiler: Toolchain, *flags: str)
     return library
 
 
+def end_with_parent() -> None:
+    """Let the kernel kill the calling process when its parent ends, by SIGKILL too (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in this tree, in a process group of its own, which ends with the block."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # as in a terminal, where Ctrl-C reaches every process of a group
+        preexec_fn=end_with_parent,
+    )
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def run_python(*arguments: str, **environment: str) -> Ran:
     """Run Python in this tree, with these variables beside those that are set."""
     return subprocess.run(
@@ -42,6 +75,7 @@ def run_python(*arguments: str, **environment: str) -> Ran:
         errors="backslashreplace",  # of what a dying process wrote
         timeout=600,
         check=False,
+        preexec_fn=end_with_parent,
     )
 
 

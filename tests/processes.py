@@ -24,7 +24,15 @@ def start(function: Callable[..., None], *args: object) -> None:
     """Run ``function(rank, *args)`` in as many processes, which know nothing of each other."""
     # Imported once, for all processes of all modules; the first DDP would import the compiler.
     get_context("forkserver").set_forkserver_preload(["entprop_fast", "torch._dynamo"])
-    start_processes(function, args, nprocs=WORLD, start_method="forkserver")
+    context = start_processes(
+        function, args, nprocs=WORLD, join=False, daemon=True, start_method="forkserver"
+    )
+    try:
+        while not context.join():
+            pass
+    finally:  # also when the test is interrupted
+        for process in context.processes:
+            process.kill()
 
 
 def _grouped(rank: int, work: Work, folder: str) -> None:

@@ -91,7 +91,7 @@ class _NotSent:
     reason: str
 
 
-_Item = Batch | SharedTensors | _Unreadable | _NotSent
+_Item = tuple[Tensor, ...] | SharedTensors | _Unreadable | _NotSent
 
 
 class _Reader(Dataset[_Item]):

@@ -57,10 +57,9 @@ class Kept:
         at: TracebackType | None,
     ) -> None:
         for path, counts in self._files.items():
-            if isinstance(error, stopping.Stopped | RunFailed):
-                counts.save()
-            if isinstance(error, stopping.Stopped):
-                error.saved = error.saved or f"the evaluation so far is kept in {self.folder}"
+            kept = isinstance(error, stopping.Stopped | RunFailed) and counts.save()
+            if isinstance(error, stopping.Stopped) and kept:
+                error.saved = f"the evaluation so far is kept in {self.folder}"
             elif error is None:
                 path.unlink(missing_ok=True)
 
@@ -114,17 +113,18 @@ class Counts:
         self._take()
         self._now = None
 
-    def save(self) -> None:
-        """Write what was counted, if there is anything and a file for it."""
+    def save(self) -> bool:
+        """Write what was counted, if there is anything and a file for it; whether it was."""
         self._take()
         self._saved = time.monotonic()
         if self.path is None or not self._phases:
-            return
+            return False
         try:
             checkpoint.write(self.path, self._phases)
         except OSError as error:
             self.say(f"the counts so far cannot be kept: {error}")
             self.path = None
+        return self.path is not None
 
     def _take(self) -> None:
         if self._now is not None and self._done:

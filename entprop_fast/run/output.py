@@ -62,7 +62,7 @@ def lasting() -> Iterator[Output]:
         sys.stdout.reconfigure(errors="replace")
     # None where the file was closed from the start, as a daemon's may be.
     out, err = (Output(one or open(os.devnull, "w")) for one in before)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield out
     finally:

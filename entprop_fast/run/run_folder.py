@@ -93,11 +93,15 @@ class RunFolder:
                 made.rmdir()
         self._made = []
 
+    def clear(self) -> None:
+        """Remove the files of a run."""
+        for name in (*_FILES, *(one.name for one in self.path.glob(COUNTS))):
+            (self.path / name).unlink(missing_ok=True)
+
     def begin(self, config_toml: str, rows: Sequence[Row] = (), *, fresh: bool) -> None:
         """Write the settings and the rows so far; a fresh run removes an older run's files."""
         if fresh:
-            for name in (*_FILES, *(one.name for one in self.path.glob(COUNTS))):
-                (self.path / name).unlink(missing_ok=True)
+            self.clear()
         write_atomically(self.path / CONFIG, config_toml.encode())
         self.write_rows(rows)
 

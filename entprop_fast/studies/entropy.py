@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from entprop_fast import reference
+from entprop_fast import reference, stopping
 from entprop_fast.methods.targets import mixup
 from entprop_fast.modes import evaluating
 from entprop_fast.ops import select_topk
@@ -53,6 +53,7 @@ class Entropies(Probe):
         eps = radius(trainer.method)
         found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for images, labels in trainer.loader.epoch(epoch - 1):
+            stopping.check()
             clean = self._entropy(images)
             index = select_topk(clean, reference.num_selected(k, len(images)))
             others = torch.ones_like(labels, dtype=torch.bool).index_fill_(0, index, False)

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from entprop_fast import stopping
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import (
@@ -59,6 +60,7 @@ class Norms(Probe):
         eps = radius(trainer.method)
         parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         for images, labels in trainer.test.batches():
+            stopping.check()
             moving = perturbed(trainer.model, images, labels, eps)
             parts.append(
                 (

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from entprop_fast import reference
+from entprop_fast import reference, stopping
 from entprop_fast.data import channels_last
 from entprop_fast.ops import select_topk
 from entprop_fast.run.progress import Reporter
@@ -99,6 +99,7 @@ class Detectors(Probe):
         assert suite is not None  # a study refuses to go without
         batches: dict[str, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in suite.kinds}
         for kind, _, first, images, labels in suite.samples((SEVERITY,)):
+            stopping.check()
             if kind in batches and len(labels) + first % 2 > 1:
                 odd = images[1 - first % 2 :: 2].to(trainer.device)
                 batches[kind].append(features(trainer.model, channels_last(odd)))

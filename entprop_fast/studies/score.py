@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from entprop_fast import reference
+from entprop_fast import reference, stopping
 from entprop_fast.methods.targets import mixup
 from entprop_fast.modes import evaluating
 from entprop_fast.ops import select_topk
@@ -44,6 +44,7 @@ class Overlap(Probe):
         assert isinstance(k, float) and isinstance(beta, float)
         with evaluating(trainer.model), torch.no_grad():
             for images, labels in trainer.loader.epoch(epoch - 1):
+                stopping.check()
                 mixed, _ = mixup(images, labels, beta, generator)
                 logits = trainer.model(mixed)
                 m = reference.num_selected(k, len(images))

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from entprop_fast.run.comparison import conduct, workers
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
 from entprop_fast.run.recipe import resolve
 from entprop_fast.run.signals import StopSignals
+from tests.children import running
 
 from .conftest import SMALL
 
@@ -156,27 +156,27 @@ def test_sigint_stops_every_run_with_its_checkpoint_saved(tmp_path: Path) -> Non
     # Epochs of 600 steps: within the first one, only a stop saves a checkpoint.
     size = "--arch wrn16_2 --train-size 1200 --batch-size 2 --epochs 9 --device cpu".split()
     command = [sys.executable, "-m", "entprop_fast.compare", "--methods", "vanilla", "mixup", *size]
-    process = subprocess.Popen(
-        [*command, "--seeds", "0", "--jobs", "2", "--out", str(out)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     folders = [out / f"{row}-0" for row in ("vanilla", "mixup")]
-    while process.poll() is None and not all((one / "config.toml").exists() for one in folders):
-        time.sleep(0.02)
-    children = children_of(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert (process.returncode, error) == (130, "stopped by SIGINT\n")
+    more = ["--seeds", "0", "--jobs", "2", "--out", str(out)]
+    with running([*command, *more]) as process:
+        while process.poll() is None and not all((f / "config.toml").exists() for f in folders):
+            time.sleep(0.02)
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
+        while any(child.exists() for child in children) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not [child for child in children if child.exists()]
+    assert process.returncode == 130
+    assert error.startswith("stopped by SIGINT: 0 of 2 runs are finished") and (
+        error.count("\n") == 1
+    )
     states = [read(folder / "checkpoint.pt") for folder in folders]
     assert all(0 < 600 * state["epoch"] + state["batch"] < 9 * 600 for state in states)
     assert any(state["batch"] for state in states)
     assert not list(out.glob("*/summary.json"))
     assert len(children) >= 2
-    until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
-    while any(child.exists() for child in children) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not [child for child in children if child.exists()]
 
 
 def children_of(pid: int) -> list[Path]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ from entprop_fast.run.progress import Reporter
 from entprop_fast.studies import Options
 from entprop_fast.studies.form import cell, markdown, number
 from entprop_fast.studies.runs import RECORD, Probe, Run, run_all
+from tests.children import running
 
 from .conftest import KINDS
 
@@ -152,15 +152,15 @@ def test_ctrl_c_stops_the_whole_group(tmp_path: Path) -> None:
     out = tmp_path / "study"
     small = ["--train-size", "64", "--epochs", "1000", "--workers", "2", "--device", "cpu"]
     command = [sys.executable, "-m", "entprop_fast.study", "ood", *small, "--out", str(out)]
-    # As in a terminal, where Ctrl-C reaches every process of the group.
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while process.poll() is None and not list(out.glob("runs/*/metrics.jsonl")):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "stopped by SIGINT\n")
-    until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
-    with pytest.raises(ProcessLookupError):
-        while time.monotonic() < until:
-            os.killpg(process.pid, 0)
+    with running(command) as process:
+        while process.poll() is None and not list(out.glob("runs/*/metrics.jsonl")):
             time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < until:
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+    assert process.returncode == 130
+    assert errors.startswith("stopped by SIGINT: 0 of ") and errors.count("\n") == 1

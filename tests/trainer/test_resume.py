@@ -20,6 +20,7 @@ from entprop_fast import train
 from entprop_fast.checkpoint import read
 from entprop_fast.run import results
 from entprop_fast.run.trainer import Trainer
+from tests.children import end_with_parent
 
 from .conftest import Args
 
@@ -76,22 +77,29 @@ def test_killed_at_ten_random_moments(tiny: Args, tmp_path: Path) -> None:
     moments = random.Random(0)
     for kill in range(KILLS):
         process = processes.Process(
-            target=train.main, args=(tiny(killed, "--epochs", EPOCHS, "--resume"),)
+            target=train_here, args=(tiny(killed, "--epochs", EPOCHS, "--resume"),)
         )
         done = epochs_done(killed)
         process.start()
-        # Every other one anywhere, its start included; the others later, or nothing would be done.
-        while kill % 2 and process.is_alive() and epochs_done(killed) <= done:
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.1 if kill % 2 else 0.3))
-        process.kill()
-        process.join()
+        try:
+            # Every other one anywhere, its start included; the others later, or nothing is done.
+            while kill % 2 and process.is_alive() and epochs_done(killed) <= done:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.1 if kill % 2 else 0.3))
+        finally:
+            process.kill()
+            process.join()
         assert process.exitcode == -signal.SIGKILL
         assert not (killed / "summary.json").exists()
     assert train.main(tiny(killed, "--epochs", EPOCHS, "--resume")) == 0
     assert model(killed) == model(whole)
     assert rows(killed) == rows(whole)
     assert cost(killed) == cost(whole)
+
+
+def train_here(arguments: list[str]) -> None:
+    end_with_parent()
+    train.main(arguments)
 
 
 def epochs_done(folder: Path) -> int:

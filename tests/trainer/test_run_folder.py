@@ -13,6 +13,7 @@ import pytest
 from entprop_fast import train
 from entprop_fast.run.errors import UsageError
 from entprop_fast.run.run_folder import LOCK, RunFolder
+from tests.children import end_with_parent
 
 from .conftest import Args
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 def write(path: Path, says: int) -> None:
     """A run with a process that reads ahead for it, both of which never end by themselves."""
+    end_with_parent()
     os.setpgid(0, 0)
     folder = RunFolder(path)
     folder.claim()
@@ -39,11 +41,13 @@ def writer(tmp_path: Path) -> Iterator[int]:
     process.start()
     assert os.read(hears, 1) == b"\0"
     assert process.pid is not None
-    yield process.pid
-    os.killpg(process.pid, signal.SIGKILL)
-    process.join()
-    os.close(hears)
-    os.close(says)
+    try:
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        os.close(hears)
+        os.close(says)
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--overwrite"])

@@ -61,6 +61,8 @@ def conduct(
         with reporter.waiting(f"trying a step of {name}"):
             costs[name] = _passes(name, config)
     _check_folder(pending)
+    if overwrite:
+        _clear(pending)
     # The dearest first: a long run that starts last would leave the other cores idle.
     pending.sort(key=lambda run: -costs[run.variant])
     failures: Failures = {}
@@ -82,10 +84,9 @@ def conduct(
         reporter.say(f"{count}  {_called(run)}: {_said(outcome)}  {duration(left)} left")
 
     if pending:
-        jobs = [Job(run.config, overwrite) for run in pending]
         try:
             with Watch(reporter, [_called(run) for run in pending], done) as watch:
-                run_all(jobs, devices, watch)
+                run_all([Job(run.config) for run in pending], devices, watch)
         except Stopped as stopped:
             stopped.saved = (
                 f"{len(summaries)} of {len(runs)} runs are finished, those at work saved theirs"
@@ -193,6 +194,15 @@ def _check_folder(pending: Sequence[Run]) -> None:
 
 def _called(run: Run) -> str:
     return f"{run.variant}, seed {run.seed}"
+
+
+def _clear(pending: Sequence[Run]) -> None:
+    """Remove all before the first: without --overwrite the command then goes on after a stop."""
+    for run in pending:
+        folder = RunFolder(run.config.folder)
+        folder.claim()
+        folder.clear()
+        folder.release()
 
 
 def _said(outcome: Outcome) -> str:

@@ -31,10 +31,9 @@ _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
 
 @dataclass(frozen=True)
 class Job:
-    """A run to do; it continues what its folder holds, unless it is to `overwrite` it."""
+    """A run to do; it continues what its folder holds."""
 
     config: Config
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,13 +208,7 @@ def _work(pipe: Connection) -> None:
 
 def _outcome(job: Job, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
     try:
-        summary = train(
-            job.config,
-            resume=not job.overwrite,
-            overwrite=job.overwrite,
-            reporter=reporter,
-            signals=signals,
-        )
+        summary = train(job.config, resume=True, reporter=reporter, signals=signals)
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
