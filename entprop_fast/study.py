@@ -59,9 +59,7 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
         try:
             write(result, study, options)
         except OSError as error:  # a full disk, after all the work
-            raise RunFailed(
-                f"{error}; the runs are kept: the same command writes it"
-            ) from None
+            raise RunFailed(f"{error}; the runs are kept: the same command writes it") from None
     finally:
         folder.release()
     reporter.say(markdown(result.rows))

@@ -15,7 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
+from entprop_fast.run import recipe
 from entprop_fast.run.config import Value
+from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
 
 Cell = str | int | float | None
@@ -97,6 +99,8 @@ class Study:
             UsageError: settings that cannot be used.
             RunFailed: a loss became NaN or infinite.
         """
+        with bad_input():
+            recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
         table = self.measure(options, reporter or Reporter.quiet())
         figure = Figure(figsize=(9, 4), layout="constrained")
         self.draw(figure, table)
