@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
@@ -14,8 +12,11 @@ from entprop_fast.data import SEVERITIES
 from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.intervals import CONFIDENCE
 from entprop_fast.evaluation.results import GENERATED, Evaluation, Row
-from entprop_fast.run.report import as_text
+from entprop_fast.run.report import as_text, plain_table
 from entprop_fast.run.run_folder import write_json
+
+if TYPE_CHECKING:  # it is of an extra, which `entprop_fast.run` asks for with better words
+    from rich.table import Table
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 HEAT_MAP, RADAR = "corruptions.png", "radar.png"
@@ -160,7 +161,7 @@ def _markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
 
 
 def _table(lines: Sequence[Mapping[str, str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = plain_table()
     header = list(dict.fromkeys(name for line in lines for name in line))
     for name in header:
         table.add_column(as_text(name), overflow="fold")

@@ -137,7 +137,10 @@ def write(result: Result, study: Study, options: Options) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table whose columns are aligned; one for each key of the first."""
     names = list(rows[0])
-    cells = [names, *([text.markdown(cell(row[name])) for name in names] for row in rows)]
+    cells = [
+        list(map(text.markdown, names)),
+        *([text.markdown(cell(row[name])) for name in names] for row in rows),
+    ]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     lines = [
