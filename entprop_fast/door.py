@@ -40,7 +40,10 @@ def need(modules: Iterable[str], *, extra: str, purpose: str) -> None:
 
 
 def _is_there(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # an import hook may say so
+        return False
 
 
 def _is_command(argv: list[str]) -> bool:

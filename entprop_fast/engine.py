@@ -150,7 +150,9 @@ def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[
         state = checkpoint.read_newest(folder.path, reporter.say)
     if state is None:
         reporter.say(f"{folder.path} holds no checkpoint yet: starting anew")
-    elif different := differences(config, state.get("config", {})):
+    elif not isinstance(saved := state.get("config", {}), dict):
+        raise UsageError(f"the checkpoint in {folder.path} is no run's: config is {saved!r}")
+    elif different := differences(config, saved):
         raise UsageError(
             f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
         )

@@ -96,7 +96,7 @@ def _options(flags: object) -> Options:
     if options.archs is not None and given["name"] != score.STUDY.name:
         raise UsageError(
             f"--archs: only the study {score.STUDY.name} compares architectures; give "
-            f"{given['name']} a recipe with arch = {options.archs[0]!r}"
+            f"{given['name']} a recipe with the arch"
         )
     if options.archs is not None and len(set(options.archs)) < max(1, len(options.archs)):
         raise UsageError(f"--archs {options.archs}: expected different ones, at least one")

@@ -167,4 +167,10 @@ def _class_names(path: Path, train: Listed) -> tuple[str, ...]:
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"{file} names {twice[0]!r} twice")
         return names
-    return tuple(str(label) for label in range(max((label for _, label in train), default=-1) + 1))
+    highest = max((label for _, label in train), default=-1)
+    if highest >= len(train) > 0:  # not even a name each is made for 10**12 classes
+        raise ValueError(
+            f"{path / 'train.txt'} has label {highest} and {len(train)} images: labels are numbers "
+            "from 0 on, each with images"
+        )
+    return tuple(str(label) for label in range(highest + 1))

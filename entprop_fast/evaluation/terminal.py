@@ -8,7 +8,7 @@ from rich.table import Table
 
 from entprop_fast.evaluation.report import NOTHING, scores, tests
 from entprop_fast.evaluation.results import Evaluation
-from entprop_fast.run.report import as_text
+from entprop_fast.run.report import as_text, plain_table
 
 
 def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
@@ -25,7 +25,7 @@ def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 
 
 def _table(lines: Sequence[Mapping[str, str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = plain_table()
     header = list(dict.fromkeys(name for line in lines for name in line))
     for name in header:
         table.add_column(as_text(name), overflow="fold")

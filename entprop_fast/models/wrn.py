@@ -12,6 +12,7 @@ from entprop_fast.models.init import init_convolutional
 
 _NAME = re.compile(r"wrn(\d+)_(\d+(?:\.\d+)?)")
 _BASE_WIDTH = 16
+_DEEPEST = 10_000  # a name out of a damaged file must not build layers for hours
 
 
 class PreActBlock(nn.Module):
@@ -61,6 +62,8 @@ class WideResNet(nn.Module):
             raise ValueError(
                 f"wide ResNet depth = {depth} is not 6n+4 with n >= 1 (10, 16, 22, 28, 34, 40, ...)"
             )
+        if depth > _DEEPEST:
+            raise ValueError(f"wide ResNet depth = {depth} must be at most {_DEEPEST}")
         if not (math.isfinite(width) and width > 0):
             raise ValueError(f"wide ResNet width = {width} must be a positive number")
         base = max(1, math.floor(_BASE_WIDTH * width + 0.5))

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, make_dataclass
+from itertools import takewhile
 from typing import Annotated, Any
 
 import tyro
@@ -26,7 +27,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 _TOO_MUCH = 2**32
-_NAME_INDENT, _HELP_INDENT = 5, 9  # in tyro's boxes
+_NAME_INDENT = 5  # in tyro's boxes
 
 
 def run_command(
@@ -252,28 +253,29 @@ def _usage(flags: type[Any], prog: str) -> str:
 
 def _message(box: str, usage: str) -> str:
     """The message in the box that tyro draws around an error: its first paragraph."""
-    if missing := _missing(box):
+    lines = _first_paragraph(box)
+    if missing := _missing(lines):
         return f"{'; '.join(missing)}: {usage}"
-    words: list[str] = []
-    for line in box.splitlines():
-        text = line.strip("│╭╮╰╯─ ")
-        if line.startswith("│") and not text:
-            break
-        if line.startswith("│"):
-            words.append(text)
-    return " ".join(words) or " ".join(box.split())
+    return " ".join(" ".join(lines).split()) or " ".join(box.split())
 
 
-def _missing(box: str) -> list[str]:
-    """What tyro's box says is missing: a name on a line, indented further what it is."""
-    if "Missing from" not in box:
+def _first_paragraph(box: str) -> list[str]:
+    """Lines within the box, framed by lines or, for an encoding that has none, by blanks."""
+    rows = box.splitlines()
+    framed = [row for row in rows if row.startswith("│")] or rows[2:]
+    inside = [row[1:].rstrip("│ ") for row in framed]
+    return list(takewhile(lambda line: line.strip(" -─"), inside))
+
+
+def _missing(lines: Sequence[str]) -> list[str]:
+    """What tyro says is missing: a name on a line, indented further what it is."""
+    if not lines or not lines[0].strip().startswith("Missing from"):
         return []
     found: dict[str, list[str]] = {}
-    for line in box.splitlines():
-        text = line.strip("│").rstrip()
-        indent = len(text) - len(text.lstrip())
-        if indent == _NAME_INDENT and text.strip().isupper():
-            found[text.strip()] = []
-        elif indent == _HELP_INDENT and found:
-            found[next(reversed(found))] += text.replace("(required)", "").split()
+    for line in lines[1:]:
+        indent = len(line) - len(line.lstrip())
+        if indent == _NAME_INDENT:
+            found[line.strip()] = []
+        elif found:
+            found[next(reversed(found))] += line.replace("(required)", "").split()
     return [f"{name} is missing ({' '.join(words)})" for name, words in found.items()]

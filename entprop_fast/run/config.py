@@ -6,7 +6,7 @@ import math
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,7 @@ from entprop_fast import names
 from entprop_fast.data import AUGMENTS, LOADERS
 from entprop_fast.data.readers import MOST_PROCESSES
 from entprop_fast.evaluation.options import CORRUPTION_CHOICES
+from entprop_fast.methods import method_options
 from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.run.device import MOST_THREADS
 from entprop_fast.run.optim import OPTIMIZERS, SCHEDULES
@@ -148,8 +149,11 @@ SETTING_NAMES = tuple(one.name for one in fields(Config) if one.name != "options
 
 
 def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
-    """What keeps `config` from continuing a run saved as ``asdict(config)``, in words."""
-    now, then = _flat(asdict(config)), _flat(saved)
+    """What keeps `config` from continuing a run saved as ``asdict(config)``, in words.
+
+    A setting that an earlier version did not have was what its default says.
+    """
+    now, then = _flat(asdict(config)), _defaults(config.method) | _flat(saved)
     return [
         f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
         for name in sorted(now.keys() | then.keys())
@@ -269,6 +273,12 @@ def _check(config: Config) -> None:
 def _require(holds: bool, name: str, value: object, valid: str) -> None:
     if not holds:
         raise ValueError(f"{name} must be {valid}, got {value!r}")
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    of_run = {one.name: one.default for one in fields(Config) if one.default is not MISSING}
+    of_method = {k: v for k, v in method_options(method).items() if k in OPTION_NAMES}
+    return of_run | {name: value for name, value in of_method.items() if value is not None}
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

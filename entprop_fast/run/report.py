@@ -35,7 +35,7 @@ def legend(columns: Iterable[str]) -> str:
 
 def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
     """A column for each key; floats with one decimal, or two for `cost`; None is a dash."""
-    table = Table(box=None, pad_edge=False)
+    table = plain_table()
     for name in rows[0]:
         justify: JustifyMethod = "left" if isinstance(rows[0][name], str) else "right"
         table.add_column(as_text(name), justify=justify)
@@ -46,7 +46,7 @@ def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
 
 def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
     """Accuracy in percent, a row for each kind of corruption, a column for each severity."""
-    table = Table(box=None, pad_edge=False)
+    table = plain_table()
     table.add_column("corruption")
     for severity in SEVERITIES:
         table.add_column(str(severity), justify="right")
@@ -55,6 +55,11 @@ def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
         cells = [f"{value:.1f}" for value in (*values, sum(values) / len(values))]
         table.add_row(as_text(kind), *cells)
     return table
+
+
+def plain_table() -> Table:
+    """A table without lines, to be filled."""
+    return Table(box=None, pad_edge=False)
 
 
 def as_text(cell: str) -> Text:

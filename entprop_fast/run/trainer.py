@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ from entprop_fast.run.progress import EPOCH_LEGEND, EVERY, Reporter
 from entprop_fast.run.run_folder import Row, RunFolder
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
+
+# What pictures, summaries and signatures read of an epoch's row, a number each.
+ROW = (
+    *("epoch", "step", "loss", "aux_loss", "entropy_selected", "entropy_unselected", "lr"),
+    *("train_accuracy", "sa", "gap", "images_per_second", "train_seconds", "seconds"),
+)
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
 
@@ -198,6 +205,7 @@ class Trainer:
             ValueError: the state is not one of this version's.
         """
         try:
+            self._check_record(state)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self._load_random(state)
@@ -206,6 +214,21 @@ class Trainer:
             self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
         except Exception as error:  # anybody may have written it
             raise ValueError(f"the checkpoint is another version's: {error!r}") from error
+
+    def _check_record(self, state: dict[str, Any]) -> None:
+        """Refuse what would fail epochs later: a place beyond the run, rows that lack a number."""
+        for name, most in (("epoch", self.config.epochs), ("batch", len(self.loader))):
+            if type(state[name]) is not int or not 0 <= state[name] <= most:
+                raise ValueError(f"{name} is {state[name]!r}, the run has {most}")
+        for name in ("train_seconds", "seconds"):
+            if type(state[name]) is not float or not 0 <= state[name] < math.inf:
+                raise ValueError(f"{name} is {state[name]!r}")
+        rows = state["rows"]
+        if not isinstance(rows, list) or len(rows) != state["epoch"]:
+            raise ValueError(f"rows are not those of {state['epoch']} epochs")
+        for row in rows:
+            if broken := [name for name in ROW if not isinstance(row[name], int | float)]:
+                raise ValueError(f"a row's {broken[0]} is {row[broken[0]]!r}")
 
     def _load_random(self, state: dict[str, Any]) -> None:
         if state["device"] == self.device.type:

@@ -15,7 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
+from entprop_fast.run import recipe
 from entprop_fast.run.config import Value
+from entprop_fast.run.errors import bad_input
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import legend
 
@@ -98,6 +100,8 @@ class Study:
             UsageError: settings that cannot be used.
             RunFailed: a loss became NaN or infinite.
         """
+        with bad_input():
+            recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
         table = self.measure(options, reporter or Reporter.quiet())
         figure = Figure(figsize=(9, 4), layout="constrained")
         self.draw(figure, table)
@@ -135,7 +139,10 @@ def write(result: Result, study: Study, options: Options) -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table whose columns are aligned; one for each key of the first."""
     names = list(rows[0])
-    cells = [names, *([text.markdown(cell(row[name])) for name in names] for row in rows)]
+    cells = [
+        list(map(text.markdown, names)),
+        *([text.markdown(cell(row[name])) for name in names] for row in rows),
+    ]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     lines = [

@@ -1,0 +1,273 @@
+"""The places where an input comes in, and a case of each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from entprop_fast import __main__ as commands
+from entprop_fast import checkpoint, compare, corrupt, data, evaluate, study, train
+from entprop_fast.data import __main__ as data_command
+from entprop_fast.engine import rehearse
+from entprop_fast.methods import METHODS
+from entprop_fast.models.weights import load_weights
+from entprop_fast.run import cli, recipe, run_folder
+from entprop_fast.run.comparison.plan import Run, finished_summary
+from entprop_fast.run.config import Config
+from entprop_fast.run.errors import bad_input
+
+from . import wild
+from .harness import Case, Sandbox
+
+# A valid value of each flag, small enough to be trained; what lasts long is no fault of a command.
+_USUAL = {
+    "--arch": ("wrn10_0.5", "wrn10_0.01"),
+    "--dataset": ("digits",),
+    "--method": tuple(METHODS),
+    "--methods": tuple(METHODS),
+    "--recipe": ("digits",),
+    "--score": ("entropy", "margin"),
+    "--device": ("cpu",),
+    "--corruptions": ("none", "digits"),
+    "--seeds": ("0", "1"),
+    "--train-size": ("40",),
+    "--batch-size": ("20",),
+}
+_LONG = ("--epochs", "--n", "--replays", "--pgd", "--seeds", "--train-size", "--jobs", "--workers")
+_SMALL = ("--epochs", "1", "--train-size", "40", "--batch-size", "20", "--threads", "1")
+_COMMANDS: dict[str, tuple[Callable[[list[str]], int], type[Any] | None]] = {
+    "train": (train.main, train._Flags),
+    "compare": (compare.main, compare._Flags),
+    "evaluate": (evaluate.main, evaluate._Flags),
+    "corrupt": (corrupt.main, corrupt._Flags),
+    "study": (study.main, study._Flags),
+    "data": (data_command.main, data_command._Flags),
+    "all": (commands.main, None),
+}
+
+
+def command_line(draw: Random, sandbox: Sandbox) -> Case:
+    """Words after a command, one or several of which are wild."""
+    name = draw.choice(tuple(_COMMANDS))
+    main, flags = _COMMANDS[name]
+    words: list[str] = []
+    if name == "train":
+        words += [*_SMALL, "--out", str(sandbox.out)]
+    if name in ("compare", "study", "corrupt"):
+        words += ["--out", str(sandbox.out), "--device", "cpu"]
+    if name == "compare":
+        words += [*_SMALL, "--methods", "vanilla"]
+    if name == "study":
+        words += [draw.choice(("score", "ratio", "steps", wild.text(draw)))]
+    if name == "corrupt":
+        words += ["--dataset", draw.choice(("digits", wild.text(draw))), "--kinds", wild.text(draw)]
+    if name == "data":
+        words += ["check", draw.choice((str(sandbox.images), wild.text(draw)))]
+    if name == "evaluate":
+        words += [draw.choice((str(sandbox.finished), wild.text(draw)))]
+    known = [] if flags is None or not is_dataclass(flags) else fields(flags)
+    optional = [f"--{one.name.replace('_', '-')}" for one in known if "_" not in one.name[:1]]
+    for _ in range(draw.randrange(1, 4)):
+        flag = draw.choice((*optional, wild.text(draw)) if optional else (wild.text(draw),))
+        if flag in ("--out", "--cache"):  # where the user wants it to write
+            continue
+        words.append(flag)
+        if draw.random() < 0.9:
+            words.append(_word(flag, draw))
+    if draw.random() < 0.1:
+        draw.shuffle(words)
+        words = [one for one in words if one not in ("--cache",)]
+        if "--out" in words:
+            at = words.index("--out")
+            words[at : at + 2] = ["--out", str(sandbox.out)]
+    return lambda: main(words)
+
+
+def _word(flag: str, draw: Random) -> str:
+    if flag in _LONG:
+        return draw.choice(("1", "0", "-1", "x", "", "1.5", str(2**40), str(10**30)))
+    if flag in _USUAL and draw.random() < 0.6:
+        return draw.choice(_USUAL[flag])
+    return str(wild.number(draw)) if draw.random() < 0.5 else wild.text(draw)
+
+
+def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
+    """A TOML file that is not quite a recipe."""
+    names = [*recipe.recipe_names(), ""]
+    name = draw.choice(names)
+    config = sandbox.finished / run_folder.CONFIG
+    lines = config.read_text().splitlines() if not name else _recipe_text(name).splitlines()
+    text = "\n".join(wild.edited(lines, draw)).encode(errors="surrogatepass")
+    path = Path("mine.toml")
+    path.write_bytes(wild.damaged(text, draw) if draw.random() < 0.3 else text)
+    step = draw.random() < 0.1
+
+    def resolve() -> None:
+        with bad_input():
+            found = recipe.resolve(path, device="cpu", out=str(sandbox.out))
+        if _is_small(found):
+            rehearse(found, step=step)
+
+    return lambda: cli.run_command(lambda signals: resolve())
+
+
+def _recipe_text(name: str) -> str:
+    return (Path(recipe.__file__).parents[1] / "recipes" / f"{name}.toml").read_text()
+
+
+def _is_small(config: Config) -> bool:
+    return (
+        config.dataset == "digits"
+        and config.arch in ("wrn10_0.5", "wrn10_0.01")
+        and config.batch_size <= 100
+        and int(config.options.get("n", 1)) <= 4
+        and int(config.options.get("replays", 1)) <= 4
+    )
+
+
+def list_files(draw: Random, sandbox: Sandbox) -> Case:
+    """Lists of images and labels that somebody wrote by hand."""
+    folder = Path("set")
+    shutil.copytree(sandbox.images, folder)
+    lines = ["a/0.png 0", "a/1.png 0", "b/0.png 1", "b/1.png 1", "b/2 .png 1"]
+    for name in ("train.txt", "test.txt", "classes.txt"):
+        wanted = ["first", "second"] if name == "classes.txt" else lines
+        if name == "classes.txt" and draw.random() < 0.7:
+            continue
+        text = "\n".join(wild.edited(wanted, draw)).encode(errors="surrogatepass")
+        (folder / name).write_bytes(wild.damaged(text, draw) if draw.random() < 0.2 else text)
+    if draw.random() < 0.2:
+        return lambda: data_command.main(["check", str(folder)])
+
+    def load() -> None:
+        with bad_input():
+            data.load("folder:set", image_size=8, say=lambda text: None)
+
+    return lambda: cli.run_command(lambda signals: load())
+
+
+def weights(draw: Random, sandbox: Sandbox) -> Case:
+    """A file of weights with some bits flipped, cut off, or of another kind."""
+    state = sandbox.network.state_dict()
+    if draw.random() < 0.2:
+        key = draw.choice(sorted(state))
+        state[key] = draw.choice(_tensors(state[key]))
+    form, name = draw.random(), draw.choice(("w.safetensors", "w.pth", "w"))
+    path = Path(name)
+    if form < 0.5:
+        content = safetensors.torch.save({k: v.clone().contiguous() for k, v in state.items()})
+    else:
+        inner = wild.changed({"state_dict": state, "epoch": 3}, draw) if form < 0.7 else state
+        torch.save(inner, path, _use_new_zipfile_serialization=form < 0.9)
+        content = path.read_bytes()
+    path.write_bytes(wild.damaged(content, draw) if draw.random() < 0.8 else content)
+
+    def load() -> None:
+        with bad_input():
+            load_weights(sandbox.network, str(path), "wrn10_0.5", num_classes=10, in_channels=1)
+
+    return lambda: cli.run_command(lambda signals: load())
+
+
+def _tensors(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of other kinds and shapes."""
+    return (
+        like.double(),
+        like.half(),
+        torch.zeros(3, 0),
+        like.float() * torch.nan,
+        like.bool(),
+        torch.ones_like(like, dtype=torch.complex64),
+        like.reshape(-1)[:1],
+    )
+
+
+def run_files(draw: Random, sandbox: Sandbox) -> Case:
+    """A run's folder in which somebody changed a file."""
+    folder = sandbox.out
+    shutil.copytree(sandbox.finished, folder)
+    name = draw.choice(
+        ("checkpoint.pt", "checkpoint.pt", "model.safetensors", "config.toml", "summary.json")
+    )
+    path = folder / name
+    if draw.random() < 0.4:
+        path.write_bytes(wild.damaged(path.read_bytes(), draw))
+    elif name == "checkpoint.pt":
+        _resave(path, draw)
+    elif name == "model.safetensors":
+        _rewrite(path, draw)
+    else:
+        text = "\n".join(wild.edited(path.read_text().splitlines(), draw))
+        path.write_bytes(text.encode(errors="surrogatepass"))
+    if draw.random() < 0.1:
+        path.unlink()
+        path.mkdir()
+    if name == "model.safetensors":
+        for other in ("checkpoint.pt", "checkpoint.prev.pt"):
+            (folder / other).unlink(missing_ok=True)
+    if draw.random() < 0.05:
+        more = ("--corruptions", "none", "--device", "cpu", "--threads", "1")
+        return lambda: evaluate.main([str(folder), *more])
+    if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
+        saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
+        run = Run("entprop", 0, saved)
+        return lambda: cli.run_command(lambda signals: _ignore(finished_summary(run)))
+    if name == "summary.json" or draw.random() < 0.2:
+        small = ("--epochs", "2", *_SMALL[2:], "--device", "cpu", "--corruptions", "none")
+        return lambda: train.main([*small, "--out", str(folder), "--resume"])
+
+    def load() -> None:
+        with bad_input():
+            evaluate.load_network(folder, say=lambda text: None)
+
+    return lambda: cli.run_command(lambda signals: load())
+
+
+def _ignore(value: object) -> None:
+    return None
+
+
+def _resave(path: Path, draw: Random) -> None:
+    """Another state, under the right checksum."""
+    state = checkpoint.read(path)
+    checkpoint.save(path.parent, wild.changed(state, draw))
+    path.with_name("checkpoint.prev.pt").unlink(missing_ok=True)
+
+
+def _rewrite(path: Path, draw: Random) -> None:
+    """The same tensors, under another description of the network."""
+    with safe_open(path, framework="pt") as file:
+        (key, said), *_ = (file.metadata() or {}).items()
+    spec = json.loads(said)
+    if draw.random() < 0.7:
+        spec = wild.changed(spec, draw)
+        said = json.dumps(spec)
+    else:
+        said = wild.damaged(said.encode(), draw).decode(errors="replace")
+    path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), {key: said}))
+
+
+KINDS: dict[str, tuple[int, Callable[[Random, Sandbox], Case]]] = {  # share of the cases
+    "command lines": (25, command_line),
+    "recipes": (20, a_recipe),
+    "list files": (15, list_files),
+    "weights": (20, weights),
+    "run folders": (20, run_files),
+}
+
+
+def case(number: int, seed: int, sandbox: Sandbox) -> tuple[str, Callable[[], Case]]:
+    """Case `number` of a seed: the name of its kind, and how it is prepared."""
+    draw = Random(f"{seed}-{number}")
+    names, shares = list(KINDS), [share for share, _ in KINDS.values()]
+    name = draw.choices(names, shares)[0]
+    return name, lambda: KINDS[name][1](draw, sandbox)

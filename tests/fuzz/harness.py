@@ -1,0 +1,207 @@
+"""Running one case in this process, and what must hold after it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from entprop_fast import data, study, train
+from entprop_fast.models import create
+from entprop_fast.run import pictures, results
+from entprop_fast.run.comparison import conduct
+from entprop_fast.run.errors import RunFailed
+from entprop_fast.studies import runs as study_runs
+
+LIMIT = 30.0  # seconds of a case: what takes so long hangs
+
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CHANGES = {
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+}
+_HARMLESS = ("/dev/", "/proc/self/")
+
+Case = Callable[[], int]
+
+
+class Hangs(BaseException):
+    """A case that did not end in time."""
+
+
+class Sandbox:
+    """A folder in which cases run, with a finished run and what else they start from.
+
+    Args:
+        root: an empty folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.work = root / "work"  # the current folder of a case, made anew for each
+        self.kept = root / "kept"  # what cases copy from, and nobody may change
+        self.out = self.work / "out"
+        self.cache = root / "cache"
+        self.kept.mkdir(parents=True)
+        self.cache.mkdir()
+        self.finished = self.kept / "finished"
+        small = ("--train-size", "40", "--batch-size", "20", "--epochs", "2", "--threads", "1")
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert train.main([*small, "--device", "cpu", "--out", str(self.finished)]) == 0
+        self.network = create("wrn10_0.5", num_classes=10, in_channels=1)
+        self.images = self.kept / "images"
+        _write_images(self.images)
+        self._stray: list[str] = []
+        self._watching = False
+        sys.addaudithook(self._watch)
+        self._before = self._kept_state()
+
+    def run(self, case: Callable[[], Case]) -> str | None:
+        """Prepare and run a case; None if all held, else what did not.
+
+        Args:
+            case: puts files into the current folder, and returns what is to be run.
+        """
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+        before = Path.cwd()
+        os.chdir(self.work)
+        said, failed = io.StringIO(), io.StringIO()
+        self._stray.clear()
+        code: int | str | None
+        try:
+            command = case()
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(failed), _limited():
+                self._watching = True
+                try:
+                    code = command()
+                except SystemExit as stop:  # --help
+                    code = stop.code
+                finally:
+                    self._watching = False
+        except Hangs:
+            return f"hangs\n{traceback.format_exc()}"
+        except Exception:
+            return traceback.format_exc()
+        finally:
+            os.chdir(before)
+        return self._wrong(code, failed.getvalue())
+
+    def _wrong(self, code: object, failed: str) -> str | None:
+        lines = [one for one in failed.splitlines() if not one.startswith("warning: ")]
+        if code not in (0, 1, 2):
+            return f"exit code {code!r}; {failed}"
+        word = {0: None, 1: "failed: ", 2: "error: "}[code]  # type: ignore[index]
+        if word is None and lines:
+            return f"exit code 0 and words on stderr: {failed!r}"
+        if word is not None and (len(lines) != 1 or not lines[0].startswith(word)):
+            return f"exit code {code} and not one line of {word!r}: {failed!r}"
+        if any(ord(one) < 32 for line in lines for one in line):
+            return f"control characters: {failed!r}"
+        if self._stray:
+            return f"written outside of the run folder: {self._stray}"
+        if self._kept_state() != self._before:
+            return "changed what it only reads"
+        return None
+
+    def _kept_state(self) -> list[tuple[str, int, int]]:
+        found = []
+        for path in sorted(self.kept.rglob("*")):
+            status = path.stat()
+            found.append((str(path), status.st_size, status.st_mtime_ns))
+        return found
+
+    def _watch(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note every opening to write, and every other change, beside the run folder."""
+        if not self._watching or (event != "open" and event not in _CHANGES):
+            return
+        places = arguments[:1] if event != "os.rename" else arguments[:2]
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITES):
+            return
+        for place in places:
+            if isinstance(place, int):
+                continue
+            path = os.path.abspath(os.fsdecode(place))
+            if not (path.startswith(_HARMLESS) or self._allowed(path)):
+                self._stray.append(f"{event} {path}")
+
+    def _allowed(self, path: str) -> bool:
+        roots = (self.out, self.work / "runs", self.cache)
+        return any(path == str(root) or path.startswith(f"{root}/") for root in roots)
+
+
+@contextlib.contextmanager
+def prepared(root: Path) -> Iterator[Sandbox]:
+    """A sandbox; what would start processes or train for long is left out while it is open."""
+    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "HOME", "COLUMNS")}
+    load = data.datasets.load_digits
+    memory: dict[Any, Any] = {}
+
+    def load_once(train_size: int | None, seed: int) -> Any:
+        key = (train_size, seed)
+        if key not in memory:
+            memory[key] = load(train_size, seed)
+        return memory[key]
+
+    def no_runs(*_: object) -> None:
+        raise RunFailed("no runs here")
+
+    swapped: list[tuple[Any, str, Any]] = [
+        (data.datasets, "load_digits", load_once),
+        (conduct, "run_all", no_runs),
+        (study_runs, "run_all", no_runs),
+        (study, "write", no_runs),
+        (results, "draw_heat_map_of", lambda *_: None),  # half of the time of a small run
+        (pictures, "draw_curves", lambda *_: None),
+        (pictures, "draw_examples", lambda *_: None),
+    ]
+    held = [(owner, name, getattr(owner, name)) for owner, name, _ in swapped]
+    try:
+        sandbox = Sandbox(root)
+        os.environ.update(XDG_CACHE_HOME=str(sandbox.cache), HOME=str(root / "cache"))
+        for owner, name, stand_in in swapped:
+            setattr(owner, name, stand_in)
+        yield sandbox
+    finally:
+        for owner, name, original in held:
+            setattr(owner, name, original)
+        for name, was in before.items():
+            os.environ.pop(name, None)
+            if was is not None:
+                os.environ[name] = was
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    def late(signum: int, frame: FrameType | None) -> None:
+        raise Hangs
+
+    handler = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _write_images(folder: Path) -> None:
+    from PIL import Image
+
+    for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/2 .png", "c.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name) * 20, 0, 90)).save(path)

@@ -1,0 +1,111 @@
+"""FOUND C4, C8, C16: ways into the package, and what is said where one is closed."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import entprop_fast
+from entprop_fast import __main__, door
+from entprop_fast.data import __main__ as data_command
+from entprop_fast.study import main as study
+
+from .children import printed, run_python
+
+EXTRA = ("matplotlib", "rich", "safetensors", "scipy", "sklearn", "tomli_w", "tyro")
+
+
+def test_the_readmes_words_work_after_one_import() -> None:
+    """FOUND C4: `entprop_fast.models` after `import entprop_fast`, and its neighbours."""
+    code = (
+        "import entprop_fast; m = entprop_fast.models.create('wrn10_0.5', num_classes=3); "
+        "entprop_fast.data.load; entprop_fast.reference.entropy; entprop_fast.ops; "
+        "assert 'models' in dir(entprop_fast) and 'create_method' in dir(entprop_fast); "
+        "from entprop_fast import studies, metrics; print(type(m).__name__)"
+    )
+    assert printed(run_python("-c", code)) == "WideResNet\n"
+
+
+def test_every_module_is_an_attribute_and_no_other_name_is() -> None:
+    """FOUND C4."""
+    for one in pkgutil.iter_modules(entprop_fast.__path__):
+        if one.ispkg:
+            assert getattr(entprop_fast, one.name).__name__ == f"entprop_fast.{one.name}"
+    for name in ("modelz", "__main_", "_nothing", "os", "sys.modules"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(entprop_fast, name)
+
+
+def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """FOUND C16: `python -m entprop_fast`."""
+    assert __main__.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    listed = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    assert {"train", "evaluate", "compare", "study", "corrupt", "data"} <= listed.keys()
+    assert all(len(words) > 3 for words in listed.values())
+    folder = Path(entprop_fast.__file__).parent
+    assert all((folder / f"{name}.py").exists() or (folder / name).is_dir() for name in listed)
+    for word, said in {"trian": "nearest: train", "train": "python -m entprop_fast.train"}.items():
+        assert __main__.main([word]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+
+
+def test_the_package_can_be_executed() -> None:
+    """FOUND C16: as a process."""
+    assert "entprop_fast.COMMAND" in printed(run_python("-m", "entprop_fast"))
+
+
+def test_what_is_missing_is_named_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """FOUND C16: `python -m entprop_fast.data` ran its words together."""
+    assert data_command.main([]) == 2
+    error = capsys.readouterr().err
+    assert "COMMAND is missing (check" in error and "; FOLDER is missing (the folder" in error
+    assert error.endswith(": python -m entprop_fast.data COMMAND FOLDER\n")
+    assert data_command.main(["check"]) == 2
+    assert capsys.readouterr().err.startswith("error: FOLDER is missing (")
+    assert study([]) == 2
+    assert capsys.readouterr().err.startswith("error: NAME is missing (one of score,")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "data"])
+def test_a_command_without_its_extra(command: str, tmp_path: Path) -> None:
+    """FOUND C8: one line that says what to install; the package itself imports."""
+    absent = (
+        "import sys, importlib.machinery as m\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {EXTRA!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(absent)
+    paths = f"{tmp_path}:{Path(__file__).parents[1]}"
+    ran = run_python("-m", f"entprop_fast.{command}", PYTHONPATH=paths)
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("error: ")
+    assert "tyro" in ran.stderr and "pip install 'entprop-fast[train]'" in ran.stderr
+    if command == "train":
+        assert run_python("-c", "import entprop_fast", PYTHONPATH=paths).returncode == 0
+
+
+def test_from_python_a_missing_library_is_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOUND C8: the neighbour; nobody's interpreter ends because of an import."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "mine.py", "-m", "entprop_fast.train"][:2])
+    with pytest.raises(ImportError, match=r"it need nowhere_at_all: pip install.*\[all\]"):
+        door.need(("math", "nowhere_at_all"), extra="all", purpose="it")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "entprop_fast.train"])
+    with pytest.raises(SystemExit) as stop:
+        door.need(("nowhere_at_all",), extra="all", purpose="it")
+    assert stop.value.code == 2
+
+
+def test_a_misspelt_backend() -> None:
+    """FOUND C8: ENTPROP_BACKEND."""
+    ran = run_python("-m", "entprop_fast.train", ENTPROP_BACKEND="tritn")
+    assert ran.returncode == 2
+    assert ran.stderr == "error: ENTPROP_BACKEND='tritn': expected one of auto, reference\n"
+    assert "ValueError" in run_python("-c", "import entprop_fast", ENTPROP_BACKEND="x").stderr
