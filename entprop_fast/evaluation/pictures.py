@@ -1,18 +1,13 @@
-"""The pictures of a report: a heat map and a radar of the corruptions."""
+"""The picture of a report: a heat map of the corruptions."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 from entprop_fast.data import SEVERITIES
 from entprop_fast.evaluation.results import Evaluation
-from entprop_fast.run.pictures import draw_heat_map, save_figure
-from entprop_fast.text import picture
+from entprop_fast.run.pictures import draw_heat_map
 
 
 def draw_heat_map_of(path: Path, evaluations: Sequence[Evaluation]) -> None:
@@ -32,29 +27,6 @@ def draw_heat_map_of(path: Path, evaluations: Sequence[Evaluation]) -> None:
     }
     title = f"{first.dataset}: accuracy (%), mean of the severities\n{_sources(evaluations)}"
     draw_heat_map(path, means, [_label(one) for one in evaluations], title=title)
-
-
-def draw_radar(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Accuracy (percent) under each kind, mean of the severities, a line for each network."""
-    shared = _shared(evaluations)
-    angles = [2 * math.pi * i / len(shared) for i in range(len(shared))]
-    figure = Figure(figsize=(7.2, 7.2), layout="constrained")
-    axes: Any = figure.add_subplot(projection="polar")
-    for one in evaluations:
-        values = [_means(one)[kind] for kind in shared]
-        (line,) = axes.plot([*angles, angles[0]], [*values, values[0]], label=picture(_label(one)))
-        axes.fill(angles, values, color=line.get_color(), alpha=0.08)
-    axes.set_xticks(
-        angles, [evaluations[0].label_of(kind).replace("_", "\n") for kind in shared], fontsize=8
-    )
-    axes.tick_params(axis="x", pad=10)
-    axes.set_rlabel_position(180 / len(shared))  # between two kinds
-    axes.set_ylim(0, 100)
-    title = f"{evaluations[0].dataset}: accuracy (%)\n{_sources(evaluations)}"
-    axes.set_title(picture(title), fontsize=9)
-    if len(evaluations) > 1:
-        axes.legend(loc="lower right", fontsize=8)
-    save_figure(figure, path)
 
 
 def _means(one: Evaluation) -> dict[str, float]:

@@ -15,7 +15,7 @@ from entprop_fast.evaluation.results import GENERATED, Evaluation, Row
 from entprop_fast.run.run_folder import write_json
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
-HEAT_MAP, RADAR = "corruptions.png", "radar.png"
+HEAT_MAP = "corruptions.png"
 
 NOTHING = "–"
 
@@ -72,13 +72,20 @@ def kinds(evaluation: Evaluation) -> list[dict[str, str]]:
     return lines
 
 
-def markdown(evaluations: Sequence[Evaluation]) -> str:
-    """The whole report of one network or of several on the same data set."""
+def markdown(evaluations: Sequence[Evaluation], *, picture: str | None = None) -> str:
+    """The whole report of one network or of several on the same data set.
+
+    Args:
+        evaluations: of the networks.
+        picture: the file of the heat map beside it, None where there is none.
+    """
     parts = [
         f"# {text.markdown(evaluations[0].dataset)}",
         _markdown_table(scores(evaluations)),
         legend(evaluations),
     ]
+    if picture is not None:
+        parts.append(f"![accuracy under each kind of corruption]({picture})")
     parts += ["## Every test", _markdown_table(tests(evaluations))]
     if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
         parts.append(f"**{NO_DEFENCE}**")
@@ -91,15 +98,16 @@ def markdown(evaluations: Sequence[Evaluation]) -> str:
 
 
 def write(folder: Path, evaluations: Sequence[Evaluation]) -> None:
-    """JSON, Markdown and pictures into a folder, made if need be."""
-    from entprop_fast.evaluation.pictures import draw_heat_map_of, draw_radar
+    """JSON, Markdown and its picture into a folder, made if need be."""
+    from entprop_fast.evaluation.pictures import draw_heat_map_of
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / JSON, {"evaluations": [one.as_dict() for one in evaluations]})
-    write_atomically(folder / MARKDOWN, markdown(evaluations).encode())
-    if all(one.corruptions for one in evaluations):
+    drawn = all(one.corruptions for one in evaluations)
+    if drawn:
         draw_heat_map_of(folder / HEAT_MAP, evaluations)
-        draw_radar(folder / RADAR, evaluations)
+    text = markdown(evaluations, picture=HEAT_MAP if drawn else None)
+    write_atomically(folder / MARKDOWN, text.encode())
 
 
 def as_document(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

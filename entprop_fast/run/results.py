@@ -167,22 +167,24 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
         return
     perturbed = method.perturbed[:EXAMPLES]
     index = method.selected_index
-    shown = images[:EXAMPLES] if index is None else images[index[:EXAMPLES]]
-    pictures.draw_examples(
-        path,
-        shown.cpu(),
-        perturbed.cpu(),
-        _entropy(deployed, shown),
-        _entropy(deployed, perturbed),
-    )
+    rows = torch.arange(len(images), device=images.device) if index is None else index
+    shown, true = images[rows[:EXAMPLES]], labels[rows[:EXAMPLES]].tolist()
+    entropy, predicted = _answers(deployed, shown)
+    perturbed_entropy, afterwards = _answers(deployed, perturbed)
+    names = trainer.images.class_names or [str(one) for one in range(trainer.spec.num_classes)]
+    classes = [
+        pictures.Classes(*(names[one] for one in numbers))
+        for numbers in zip(true, predicted, afterwards, strict=True)
+    ]
+    pictures.draw_examples(path, shown.cpu(), perturbed.cpu(), entropy, perturbed_entropy, classes)
 
 
-def _entropy(model: nn.Module, images: Tensor) -> list[float]:
-    """Entropy (nats) of the deployed network's prediction for each image."""
+def _answers(model: nn.Module, images: Tensor) -> tuple[list[float], list[int]]:
+    """Entropy (nats) and class of the deployed network's prediction for each image."""
     model.eval()
     with torch.no_grad():
-        entropy: list[float] = reference.entropy(model(images.clone()).float()).tolist()
-    return entropy
+        logits = model(images.clone()).float()
+    return reference.entropy(logits).tolist(), logits.argmax(dim=1).tolist()
 
 
 def _device_name(device: torch.device) -> str:

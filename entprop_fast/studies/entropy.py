@@ -15,6 +15,7 @@ from entprop_fast import reference, stopping
 from entprop_fast.methods.targets import mixup
 from entprop_fast.modes import evaluating
 from entprop_fast.ops import select_topk
+from entprop_fast.run.pictures import count_epochs
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import (
     HOW,
@@ -24,7 +25,7 @@ from entprop_fast.studies.differences import (
     corrected,
     paired,
 )
-from entprop_fast.studies.form import Options, Row, Study, Table, cell, count_epochs, number
+from entprop_fast.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.studies.network import perturbed, radius
 from entprop_fast.studies.runs import Probe, run_grid, source_of
 from entprop_fast.studies.sweep import draw_curves

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from entprop_fast import text
 from entprop_fast.checkpoint import write_atomically
@@ -127,7 +125,8 @@ def write(result: Result, study: Study, options: Options) -> None:
     written = json.dumps(record, indent=2, allow_nan=False) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out / TABLE_JSON, written.encode())
-    parts = (f"# {study.name}", study.help, markdown(result.rows), result.sentence)
+    picture = f"![{study.help}]({PICTURE})"
+    parts = (f"# {study.name}", study.help, picture, markdown(result.rows), result.sentence)
     about = f"{legend(result.rows[0])}. Corruptions: {result.source}."
     page = "\n\n".join((*parts, about))
     write_atomically(options.out / TABLE_MARKDOWN, f"{page}\n".encode())
@@ -150,12 +149,6 @@ def markdown(rows: Sequence[Row]) -> str:
         for line in cells
     ]
     return "\n".join(f"| {line} |" for line in lines)
-
-
-def count_epochs(axes: Axes) -> None:
-    """Let an axis of epochs show whole ones."""
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def cell(value: Cell) -> str:

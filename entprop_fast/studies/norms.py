@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from entprop_fast import stopping
 from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.run.pictures import count_epochs
 from entprop_fast.run.progress import Reporter
 from entprop_fast.studies.differences import (
     HOW,
@@ -21,7 +22,7 @@ from entprop_fast.studies.differences import (
     paired,
     verdict,
 )
-from entprop_fast.studies.form import Cell, Options, Row, Study, Table, count_epochs, number
+from entprop_fast.studies.form import Cell, Options, Row, Study, Table, number
 from entprop_fast.studies.measures import linear_separability, projection
 from entprop_fast.studies.network import features_by_layer, perturbed, radius
 from entprop_fast.studies.runs import Probe, Record, Settings, run_grid, source_of

@@ -20,6 +20,7 @@ from entprop_fast import train
 from entprop_fast.checkpoint import read
 from entprop_fast.compare import main
 from entprop_fast.run.comparison import conduct, workers
+from entprop_fast.run.comparison.watching import State
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
 from entprop_fast.run.recipe import resolve
 from entprop_fast.run.signals import StopSignals
@@ -27,7 +28,7 @@ from tests.children import running
 
 from .conftest import SMALL
 
-Done = Callable[[int, Outcome], None]
+Done = Callable[[int, Outcome | State], None]
 
 ROWS = ("vanilla", "entprop:score=random")
 AGAIN = ["--methods", *ROWS, "--seeds", "0", "1", *SMALL]
@@ -200,13 +201,15 @@ def test_a_killed_process_fails_its_run_alone(tmp_path: Path) -> None:
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
 
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, Outcome | State] = {}
     killer = threading.Thread(target=kill)
     killer.start()
     run_all(jobs, ["cpu"], outcomes.__setitem__)
     killer.join()
-    assert "exit code -9" in (outcomes[0].error or "")
-    assert outcomes[1].summary is not None and outcomes[1].summary["epochs"] == 1
+    killed, other = outcomes[0], outcomes[1]
+    assert isinstance(killed, Outcome) and isinstance(other, Outcome)
+    assert "exit code -9" in (killed.error or "")
+    assert other.summary is not None and other.summary["epochs"] == 1
     assert not active_children()
 
 

@@ -221,9 +221,11 @@ def test_the_whole_report_of_two_checkpoints_in_one_command(
     assert document[0]["rows"][2]["images"] == 500
     text = (out / "evaluation.md").read_text()
     assert text.count("generated (CIFAR-C's strengths") >= 4 and "no defence" in text
-    for picture in ("corruptions.png", "radar.png"):
-        with Image.open(out / picture) as drawn:
-            assert min(drawn.size) > 300
+    # FOUND N8: the report shows its picture, and one picture shows the corruptions.
+    assert [one.name for one in out.glob("*.png")] == ["corruptions.png"]
+    assert "](corruptions.png)" in text
+    with Image.open(out / "corruptions.png") as drawn:
+        assert min(drawn.size) > 300
 
 
 def test_one_checkpoints_numbers_as_json(runs: list[Path], tmp_path: Path) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from entprop_fast.run import pictures
@@ -66,6 +69,61 @@ def test_examples_of_any_number_and_channels(channels: int, count: int, tmp_path
     pictures.draw_examples(tmp_path / "a.png", images, 1 - images, nats, nats)
     pictures.draw_examples(tmp_path / "b.png", images, images, nats, nats)
     assert not np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+
+
+def test_the_difference_is_drawn_however_small(tmp_path: Path) -> None:
+    """FOUND N8: rows of 1/255 look alike; the third one does not, and its factor is named."""
+    images = torch.full((2, 1, 8, 8), 0.5)
+    moved = images.clone()
+    moved[:, :, :4] += 1 / 255
+    moved[:, :, 4:] -= 1 / 255
+    assert pictures.amplification(images, moved) == 127
+    assert pictures.amplification(images, images) == 1
+    assert pictures.amplification(torch.zeros(1), torch.ones(1)) == 0.5
+    pictures.draw_examples(tmp_path / "a.png", images, moved, [0.5] * 2, [0.5] * 2)
+    drawn = pixels(tmp_path / "a.png")[..., :3]
+    selected, perturbed, difference = np.array_split(drawn, 3)
+    grey = [(abs(one - 0.5) < 0.02).all(axis=-1).sum() for one in (selected, perturbed)]
+    assert min(grey) > 5000 and (abs(difference - 0.5) < 0.02).all(axis=-1).sum() < 1000
+
+
+def test_examples_name_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOUND N8: what an image is, what it is taken for, before and after; any name is text."""
+    titles: list[str] = []
+    set_title = Axes.set_title
+
+    def noted(axes: Axes, title: str, **settings: Any) -> Any:
+        titles.append(title)
+        return set_title(axes, title, **settings)
+
+    monkeypatch.setattr(Axes, "set_title", noted)
+    images = torch.rand(2, 3, 8, 8)
+    classes = [
+        pictures.Classes("cat", "dog", "cow"),
+        pictures.Classes("$x$_{", "a very long name of a class", "n01440764"),
+    ]
+    path = tmp_path / "a.png"
+    pictures.draw_examples(path, images, 1 - images, [0.5, 0.25], [1.0, 2.0], classes)
+    assert titles == [
+        "is cat\ntaken for dog\n0.50 nats",
+        "is $x$_{\ntaken for a very long nam…\n0.25 nats",
+        "taken for cow\n1.00 nats",
+        "taken for n01440764\n2.00 nats",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4, 60])
+def test_epochs_are_whole_numbers(epochs: int) -> None:
+    """FOUND N8: axes with epoch 1.5."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot(range(1, epochs + 1), range(epochs))
+    pictures.count_epochs(axes)
+    figure.draw_without_rendering()
+    ticks = axes.get_xticks()
+    assert len(ticks) and all(tick == int(tick) for tick in ticks)
 
 
 def test_a_finished_run_draws_the_same_pictures_again(

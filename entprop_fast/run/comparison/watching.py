@@ -84,24 +84,24 @@ class Watch(Generic[Outcome]):
         for index in list(self._rows):
             self._end(index)
 
-    def began(self, index: int) -> None:
-        """A run has begun."""
+    def __call__(self, index: int, news: Outcome | State) -> None:
+        """A run tells how far it is, or what it came to."""
+        if not isinstance(news, State):
+            self._end(index)
+            self.done(index, news)
+        elif index not in self._rows:
+            self._begin(index)
+        else:
+            task = self._rows[index][1]
+            if news.total != task.total:
+                task.begin(news.total, news.done)
+            task.reach(news.done, what=f"{self.names[index]}  {news.what}")
+
+    def _begin(self, index: int) -> None:
         name = self.names[index]
         self.reporter.say(f"started {name}")
         stack = contextlib.ExitStack()
         self._rows[index] = stack, stack.enter_context(self.reporter.task(name, first=EVERY))
-
-    def heard(self, index: int, state: State) -> None:
-        """A run tells how far it is."""
-        _, task = self._rows[index]
-        if state.total != task.total:
-            task.begin(state.total, state.done)
-        task.reach(state.done, what=f"{self.names[index]}  {state.what}")
-
-    def __call__(self, index: int, outcome: Outcome) -> None:
-        """A run is over."""
-        self._end(index)
-        self.done(index, outcome)
 
     def _end(self, index: int) -> None:
         if index in self._rows:

@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -72,22 +72,12 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
     return found if jobs is None else [found[index % len(found)] for index in range(jobs)]
 
 
-class Listener(Protocol):
-    """Hears of every job, by its index."""
+def run_all(
+    jobs: Sequence[Job], devices: Sequence[str], hear: Callable[[int, Outcome | State], None]
+) -> None:
+    """Do every job, one at a time on each of `devices`.
 
-    def began(self, index: int) -> None:
-        """A process has taken it."""
-
-    def heard(self, index: int, state: State) -> None:
-        """How far it is."""
-
-    def __call__(self, index: int, outcome: Outcome) -> None:
-        """What it came to."""
-
-
-def run_all(jobs: Sequence[Job], devices: Sequence[str], listener: Listener) -> None:
-    """Do every job, one at a time on each of `devices`; `listener` hears how it goes.
-
+    `hear` is told each one's index with how far it is, from its begin on, and at last its outcome.
     An exception, `Stopped` by a signal above all, stops every process first: each saves its
     checkpoint.
 
@@ -100,19 +90,17 @@ def run_all(jobs: Sequence[Job], devices: Sequence[str], listener: Listener) -> 
         side_by_side = devices[: len(jobs)]
         for device in side_by_side:
             workers.append(_Worker(device, readers=workers_of_each(len(side_by_side))))
-            workers[-1].take(left, listener)
+            workers[-1].take(left, hear)
         while busy := [worker for worker in workers if worker.index is not None]:
             # A process that died makes its end of the pipe readable, too.
             found = connection.wait([worker.pipe for worker in busy], timeout=_ASK)
             stopping.check()
             for ready in found:
                 worker = next(one for one in busy if one.pipe is ready)
-                index, told = worker.hear()
-                if isinstance(told, State):
-                    listener.heard(index, told)
-                    continue
-                listener(index, told)
-                worker.take(left, listener)
+                index, news = worker.news()
+                hear(index, news)
+                if isinstance(news, Outcome):
+                    worker.take(left, hear)
     finally:
         for worker in workers:
             worker.stop()
@@ -140,7 +128,9 @@ class _Worker:
         self.index: int | None = None  # of the job at hand
         self._start()
 
-    def take(self, jobs: Iterator[tuple[int, Job]], listener: Listener) -> None:
+    def take(
+        self, jobs: Iterator[tuple[int, Job]], hear: Callable[[int, Outcome | State], None]
+    ) -> None:
         """Begin the next job, if there is one."""
         following = next(jobs, None)
         self.index = None
@@ -149,25 +139,25 @@ class _Worker:
         if not self.process.is_alive():
             self._start()
         self.index, job = following
-        listener.began(self.index)
+        hear(self.index, State("started", 0, None))
         config = replace(job.config, device=self.device)
         if config.workers is None:
             config = replace(config, workers=self.readers)
         self.pipe.send(replace(job, config=config))
 
-    def hear(self) -> tuple[int, Outcome | State]:
+    def news(self) -> tuple[int, Outcome | State]:
         """What the job at hand came to, or how far it is; the pipe has announced it."""
         assert self.index is not None
-        told: Outcome | State
+        news: Outcome | State
         try:
-            told = self.pipe.recv()
+            news = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            told = Outcome(error=f"its process ended with exit code {code}; run again to resume")
-        if isinstance(told, Outcome) and told.fault:
+            news = Outcome(error=f"its process ended with exit code {code}; run again to resume")
+        if isinstance(news, Outcome) and news.fault:
             self.process.join()
-        return self.index, told
+        return self.index, news
 
     def stop(self) -> None:
         """Ask the process to end: at once when idle, else when its checkpoint is saved."""
