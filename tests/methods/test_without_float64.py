@@ -44,6 +44,9 @@ EVERY = [(name, options) for name in METHODS for options in ({}, *OPTIONS.get(na
 class NoFloat64(TorchDispatchMode):
     """Refuses float64 tensors, as the device does."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         for value in pytree.tree_leaves(found):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -290,7 +290,7 @@ def test_error_of_the_reference_reaches_the_caller() -> None:
     """Where the kernels cover nothing (float16) the error passes through C++."""
     # torch.stable's C interface hands on what an op raised.
     tells = torch.__version__ >= torch.torch_version.TorchVersion("2.13")
-    mixed = {"weight": torch.ones(6).half(), "running_mean": torch.zeros(6)}
+    mixed: dict[str, Any] = {"weight": torch.ones(6).half(), "running_mean": torch.zeros(6)}
     with pytest.raises(RuntimeError, match="expect parameter" if tells else "stderr"):
         dual_batch_norm(torch.randn(4, 6, 3, 3).half(), running_var=torch.ones(6), **mixed)
 

@@ -111,15 +111,19 @@ def _fake(name: str) -> Callable[..., Any]:
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         with FakeTensorMode() as mode:
-            turn = lambda v: mode.from_tensor(v) if isinstance(v, Tensor) else v  # noqa: E731
-            given = {key: turn(value) for key, value in keywords.items()}
-            return fuzz.overload(name)(*map(turn, arguments), **given)
+            given = {key: _faked(mode, value) for key, value in keywords.items()}
+            return fuzz.overload(name)(*(_faked(mode, v) for v in arguments), **given)
 
     return call
 
 
+def _faked(mode: FakeTensorMode, value: Any) -> Any:
+    return mode.from_tensor(value) if isinstance(value, Tensor) else value
+
+
 def _reference(name: str) -> Callable[..., Any]:
-    return fuzz.overload(name, "_reference")
+    op: Callable[..., Any] = fuzz.overload(name, "_reference")
+    return op
 
 
 IMPLEMENTED: dict[str, Callable[[str], Callable[..., Any]]] = {
@@ -292,7 +296,7 @@ def test_public_functions_refuse_shared_memory(backend: str) -> None:
 def test_one_set_of_statistics_serves_pure_passes(backend: str) -> None:
     """Only a batch of both groups would move it twice."""
     x, mean, var = _images(4, 3, 2, 5), torch.zeros(3), torch.ones(3)
-    shared = {"running_mean": mean, "running_var": var}
+    shared: dict[str, Any] = {"running_mean": mean, "running_var": var}
     shared |= {f"aux_{name}": value for name, value in shared.items()}
     for num_main in (4, 0):
         dual_batch_norm(x, **shared, num_main=num_main)
