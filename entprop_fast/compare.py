@@ -88,8 +88,8 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
     reporter.say(results.statement(table, baseline))
     reporter.say(f"corruptions behind RA: {source_of(summaries) or 'none'}")
     for row in table:
-        for seed, error in row.failures.items():
-            reporter.say(f"{row.name}, seed {seed}, failed: {error}")
+        for seed, reason in row.failures.items():
+            reporter.say(f"{row.name}, seed {seed}, failed: {reason}")
     reporter.say(f"compare.md, compare.json, compare.png and every run's folder are in {folder}")
     if failures:
         raise RunFailed(f"{len(failures)} of {len(runs)} runs; see above")
