@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from entprop_fast.ops import dual_batch_norm
+from entprop_fast.ops.dual_batch_norm import dual_batch_norm
 
 
 class _Half(NamedTuple):

@@ -131,13 +131,13 @@ def _timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
     return model
 
 
-def _arguments(settings: list[str]) -> dict[str, int | float | bool | str]:
+def _arguments(settings: list[str]) -> dict[str, Any]:
     """``key=value`` each, of keys that are listed above.
 
     Raises:
         ValueError: another key, a key twice, or a value that is not of its type.
     """
-    found: dict[str, int | float | bool | str] = {}
+    found: dict[str, Any] = {}  # numbers, True or False, and names
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not (equals and key and text):

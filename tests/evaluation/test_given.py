@@ -164,7 +164,7 @@ def test_labels_and_items_that_are_none() -> None:
         evaluate_model(Brightness(4), TensorDataset(images, labels.float()), CLEAN)
     with pytest.raises(TypeError, match="images, labels"):
         evaluate_model(Brightness(4), DataLoader([{"x": images[0]}]), CLEAN)  # type: ignore[arg-type]
-    two = DataLoader([(images[0], 1), (images[0, :, :4], 1)])  # type: ignore[arg-type]
+    two: Any = DataLoader([(images[0], 1), (images[0, :, :4], 1)])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape"):
         evaluate_model(Brightness(4), two, CLEAN)
     with pytest.raises(ValueError, match="batch_size"):

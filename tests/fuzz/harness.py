@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from entprop_fast import data, study, train
+from entprop_fast.data import digits
 from entprop_fast.models import create
 from entprop_fast.run import pictures, results
 from entprop_fast.run.comparison import conduct
@@ -104,7 +105,7 @@ class Sandbox:
         lines = [one for one in failed.splitlines() if not one.startswith("warning: ")]
         if code not in (0, 1, 2):
             return f"exit code {code!r}; {failed}"
-        word = {0: None, 1: "failed: ", 2: "error: "}[code]  # type: ignore[index]
+        word = {0: None, 1: "failed: ", 2: "error: "}[code]
         if word is None and lines:
             return f"exit code 0 and words on stderr: {failed!r}"
         if word is not None and (len(lines) != 1 or not lines[0].startswith(word)):
@@ -147,7 +148,7 @@ class Sandbox:
 def prepared(root: Path) -> Iterator[Sandbox]:
     """A sandbox; what would start processes or train for long is left out while it is open."""
     before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "HOME", "COLUMNS")}
-    load = data.datasets.load_digits
+    load = digits.load_digits
     memory: dict[Any, Any] = {}
 
     def load_once(train_size: int | None, seed: int) -> Any:

@@ -19,6 +19,7 @@ from entprop_fast.run import cli
 from entprop_fast.run.comparison import conduct
 from entprop_fast.run.errors import RunFailed, UsageError, machine_failed, one_line
 from entprop_fast.run.trainer import Trainer
+from entprop_fast.studies import STUDIES
 from entprop_fast.studies.form import Table
 
 from .conftest import Args
@@ -137,7 +138,7 @@ def test_weights_that_are_no_number(tmp_path: Path) -> None:
         )
 
 
-NO_MEMORY: dict[str, Callable[[], None]] = {
+NO_MEMORY: dict[str, Callable[[], object]] = {
     "torch": lambda: torch.empty(2**55).zero_(),
     "python": lambda: bytearray(2**60),
     "sizes": lambda: torch.empty(2**62, 2**20),
@@ -234,11 +235,11 @@ def test_a_full_disk_at_the_end_of_a_study(
 ) -> None:
     """FOUND C8."""
     monkeypatch.setattr("entprop_fast.studies.form.write_atomically", full_disk)
-    one = study.STUDIES["ratio"]
+    one = STUDIES["ratio"]
     stub = type(one)(
         one.name, one.help, lambda *_: Table([{"k": 1}]), lambda _: "so", lambda *_: None
     )
-    monkeypatch.setitem(study.STUDIES, "ratio", stub)
+    monkeypatch.setitem(STUDIES, "ratio", stub)
     assert study.main(["ratio", "--out", str(tmp_path / "s")]) == 1
     assert "the same command" in the_line(capsys, "failed")
 
