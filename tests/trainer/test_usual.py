@@ -122,6 +122,8 @@ def test_images_are_seen_at_their_own_size(side: int, size: int, tmp_path: Path)
     assert usual.follow_data(None, over)[1] == over  # flags win
     tuned = {"dataset": f"folder:{path}", "weights": "w.pt"}
     assert usual.follow_data(None, tuned) == ("finetune", tuned)
+    fixed = {"dataset": f"folder:{path}", "arch": "timm:vit_tiny_patch16_224"}
+    assert usual.follow_data(None, fixed) == ("folder", fixed)
 
 
 def test_a_folder_that_cannot_be_read_is_left_to_the_loader(tmp_path: Path) -> None:
