@@ -16,6 +16,7 @@ from entprop_fast.data.common_corruptions import (
     check_channels,
     check_kind,
 )
+from entprop_fast.data.image_sizes import usual_image_size
 from entprop_fast.evaluation.choose import usual_scale
 from entprop_fast.evaluation.official import MARKER, read_marker
 from entprop_fast.evaluation.suites import generated_source
@@ -70,20 +71,25 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
         set_threads(flags.threads)
         device = resolve_device(flags.device or "auto")
         _check_folder(root, overwrite=flags.overwrite, resume=flags.resume)
-        seed = flags.seed or 0
+        seed, size = flags.seed or 0, flags.image_size
+        if size is None:  # what a run on these images takes
+            size = usual_image_size(flags.dataset, flags.data_dir)
         with reporter.waiting(f"reading data set {flags.dataset}"):
             images = data.load(
                 flags.dataset,
                 data_dir=flags.data_dir,
                 seed=seed,
-                image_size=flags.image_size,
+                image_size=size,
                 test_only=True,
                 say=reporter.say,
             )
         for kind in kinds:
             check_channels(kind, images.image_shape[0])
         scale: Scale = flags.scale or usual_scale(images)
-        reporter.say(f"{generated_source(scale, seed)}: {images.num_test} test images")
+        side = images.image_shape[-1]
+        reporter.say(
+            f"{generated_source(scale, seed)}: {images.num_test} test images of {side} pixels"
+        )
     folder = RunFolder(root)
     folder.claim()
     try:

@@ -175,14 +175,11 @@ def _check_files(name: str, data_dir: Path | None, watch: Watch[Any]) -> Report:
     problems, notes = look(source, splits)
     report.problems += problems
     report.notes += notes
-    known = Splits(
-        splits.root,
-        *(
-            [line for line in part if 0 <= line[1] < len(splits.class_names)]
-            for part in (splits.train, splits.test)
-        ),
-        splits.class_names,
+    train, test = (
+        [line for line in part if 0 <= line[1] < len(splits.class_names)]
+        for part in (splits.train, splits.test)
     )
+    known = Splits(splits.root, train, test, splits.class_names)
     contents = read_files(known, watch)
     _classes(
         Counter(

@@ -161,7 +161,7 @@ def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
 
 
 def _folder_path(name: str, data_dir: Path | None) -> Path:
-    path = Path(name.removeprefix(FOLDER))
+    path = Path(name.removeprefix(FOLDER)).expanduser()  # no shell expands it behind "folder:"
     if name == FOLDER:
         raise ValueError(f"data set {name!r} names no folder: {FOLDER}PATH")
     if data_dir is not None and path.is_absolute():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from entprop_fast.data.datasets import locate_splits
+from entprop_fast.data.datasets import FOLDER, locate_splits
 from entprop_fast.data.image_files import IMAGE_SIZE
 from entprop_fast.data.read_image import describe_image
 
@@ -18,19 +18,22 @@ def usual_image_size(name: str, data_dir: str | Path | None) -> int | None:
     """Height and width to train at: the files' own where they are smaller than 224.
 
     Args:
-        name: of a data set of files.
+        name: of a data set; those that have a name have one size, and get None.
         data_dir: where it is, as `entprop_fast.data.load` takes it.
 
     Returns:
         The median of the shorter sides, in steps of 4 pixels, and at most 224; None where no file
         can be read: `load` says why.
     """
+    if not name.startswith(FOLDER):
+        return None
     try:
         _, splits = locate_splits(name, None if data_dir is None else Path(data_dir))
     except (ValueError, OSError):
         return None
     sides = []
-    for file, _ in splits.train[:: max(1, len(splits.train) // _HEADERS)]:
+    listed = splits.train or splits.test
+    for file, _ in listed[:: max(1, len(listed) // _HEADERS)]:
         try:
             sides.append(min(describe_image(splits.root / file).size))
         except Exception:  # Pillow raises whatever broken bytes lead it to; `load` names the file

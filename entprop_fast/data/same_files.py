@@ -55,12 +55,17 @@ class ListedFiles:
         return Line(TEST, *test[row - len(train)])
 
     def pairs(self) -> Iterator[tuple[Line, Line]]:
-        """Lines that name one file, the earlier one first: by path, link, hard link or case."""
+        """Lines that name one file, the earlier one first: by link, hard link or case.
+
+        A file system that is no disk may give a number twice: the size and a second look confirm.
+        """
         order = np.lexsort((self._places[:, 0], self._places[:, 1]))
         places = self._places[order]
         same = (places[1:] == places[:-1]).all(axis=1) & (places[1:, 1] != 0)
-        for row in np.flatnonzero(same):  # lexsort is stable
-            yield self[int(order[row])], self[int(order[row + 1])]
+        for place in np.flatnonzero(same):  # lexsort is stable
+            row, other = int(order[place]), int(order[place + 1])
+            if self._sizes[row] == self._sizes[other] and self._is_one(row, other):
+                yield self[row], self[other]
 
     def copied_folders(self) -> Iterator[tuple[str, str]]:
         """Folders of different classes in one split with the same files by name, size and bytes."""
@@ -75,6 +80,14 @@ class ListedFiles:
             names = sorted(name for name, _ in held)[:_COMPARED]
             if first_label != label and all(self._equal(first, folder, name) for name in names):
                 yield first, folder
+
+    def _is_one(self, row: int, other: int) -> bool:
+        try:
+            return os.path.samefile(
+                *(os.path.join(self.root, self[one].file) for one in (row, other))
+            )
+        except OSError:
+            return False
 
     def _name(self, row: int) -> str:
         return self[row].file.rpartition("/")[2]

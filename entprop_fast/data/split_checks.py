@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,17 +54,19 @@ def look(source: Path, splits: Splits, *, test_only: bool = False) -> tuple[list
         problems.append(f"{source} lists {repeated}")
         return problems, notes
     files = ListedFiles(splits)
-    linked: list[str] = []
+    linked: defaultdict[str, list[str]] = defaultdict(list)
     for first, second in files.pairs():
-        if first.split == second.split == TRAINING and first.label == second.label:
-            linked.append(f"{second.file} is {first.file}")
-        else:
-            problems.append(
-                f"{source}: {second.split} image {second.file} and {first.split} image "
-                f"{first.file} are one file: {_why(first, second)}"
-            )
-    if linked:
-        notes.append(f"training images that are links to others of their class: {some(linked)}")
+        harmless = first.split == second.split == TRAINING and first.label == second.label
+        linked["" if harmless else _why(first, second)].append(f"{second.file} is {first.file}")
+    if again := linked.pop("", []):
+        notes.append(
+            f"training images that are links to others of their class: {len(again):,} "
+            f"({some(again)})"
+        )
+    problems += [
+        f"{source}: files that are one file: {len(named):,} ({some(named)}): {why}"
+        for why, named in linked.items()
+    ]
     problems += [
         f"{splits.root}: {one} and {other} hold the same files, and are two classes: one is a copy"
         for one, other in files.copied_folders()
@@ -145,7 +148,7 @@ def _why(first: Line, second: Line) -> str:
     if first.split != second.split:
         return "a training image would be a test image"
     if first.label != second.label:
-        return f"of class {first.label} and of class {second.label}"
+        return "an image would be of two classes"
     return "it would count twice"
 
 

@@ -54,7 +54,9 @@ class Config:
     dataset: str = _setting("data set, e.g. digits")
     data_dir: str | None = _setting("folder of a data set that is not embedded", default=None)
     image_size: int | None = _setting(
-        "height and width of images read from files, 224 when left out", default=None
+        "height and width of images read from files; when left out 224, or the files' own size "
+        "where those of a folder are smaller and no weights are given",
+        default=None,
     )
     weights: str | None = _setting(
         "to start from: a file, pretrained (the published ones of the network) or random",

@@ -44,8 +44,8 @@ def follow_data(
         given: settings that were named.
 
     Returns:
-        The recipe, and the settings with those that follow from images in a folder: a network that
-        starts from nothing sees them at their own size where that is less than 224 pixels.
+        The recipe, and the settings with those that follow from images in a folder: a network of
+        ours that starts from nothing sees them at their own size where that is below 224 pixels.
 
     Raises:
         ValueError: a recipe that cannot be read.
@@ -57,8 +57,8 @@ def follow_data(
     dataset = str(both.get("dataset", ""))
     if not dataset.startswith(FOLDER) or "image_size" in both:
         return source, settings
-    if both.get("weights") not in (None, RANDOM):
-        return source, settings  # published ones are of 224 pixels
+    if both.get("weights") not in (None, RANDOM) or ":" in str(both.get("arch", "")):
+        return source, settings  # published weights, timm's and torchvision's networks: 224 pixels
     size = usual_image_size(dataset, _text(both.get("data_dir")))
     if size is not None:
         settings["image_size"] = size

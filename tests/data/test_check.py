@@ -197,5 +197,5 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> N
     (test / "copy.jpg").write_bytes((train / "1.jpg").read_bytes())
     (test / "link.jpg").symlink_to(train / "4.jpg")
     out = reported(path, 1, capsys)
-    for kind in ("an HTML page", "a Git LFS pointer", "copy.jpg = ", "are one file"):
+    for kind in ("an HTML page", "a Git LFS pointer", "copy.jpg = ", "that are one file"):
         assert sum(kind in line for line in out.splitlines() if "problem" in line) == 1

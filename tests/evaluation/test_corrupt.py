@@ -77,6 +77,18 @@ def test_image_files_in_imagenet_cs_layout(tmp_path: Path) -> None:
     np.testing.assert_allclose(levels, clean + np.array((0.1, 0.2, 0.3, 0.4, 0.5)), atol=0.01)
 
 
+def test_small_images_of_a_folder_keep_their_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND N1: a run on them sees them so, not at 224 pixels."""
+    for split in ("train", "val"):
+        write_classes(tmp_path / "set" / split, count=1, side=40)
+    flags = ["--dataset", "folder:set", "--data-dir", str(tmp_path), "--out", str(tmp_path / "c")]
+    assert corrupt.main([*flags, "--kinds", "brightness", "--device", "cpu"]) == 0
+    assert "test images of 40 pixels" in capsys.readouterr().out
+    assert corrupt.main([*flags, "--image-size", "0", "--overwrite"]) == 2
+
+
 def test_written_folders_have_no_mce(tmp_path: Path) -> None:
     data = tiny_imagenet(tmp_path)
     write_folders(
