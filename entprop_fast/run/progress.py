@@ -58,7 +58,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line, above the rows."""
         self.last_line = time.monotonic()
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def task(
