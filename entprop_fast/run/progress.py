@@ -160,7 +160,8 @@ class Reporter:
     def moved(self, task: Task, text: str) -> None:
         """A task has got further: say so if nothing was said for long."""
         now = time.monotonic()
-        if now - max(task.began, self.last_line) < task.patience or self.console.quiet:
+        over = task.total is not None and task.done >= task.total  # its own line follows
+        if over or now - max(task.began, self.last_line) < task.patience or self.console.quiet:
             return
         task.patience = EVERY
         behind = task.done - task.done_before

@@ -38,7 +38,11 @@ def test_every_run_has_a_row_with_its_state(terminal: bool) -> None:
     text = io.StringIO()
     reporter = Reporter(Console(file=text, force_terminal=terminal, width=120))
     ended: list[tuple[int, str]] = []
-    with Watch(reporter, ["a, seed 0", "b, seed 1"], lambda i, o: ended.append((i, o))) as watch:
+
+    def done(index: int, outcome: str) -> None:
+        ended.append((index, outcome))
+
+    with Watch(reporter, ["a, seed 0", "b, seed 1"], done) as watch:
         watch(0, State("started", 0, None))
         watch(1, State("started", 0, None))
         watch(0, State("epoch 1/3  loss 0.5", 10, 30))

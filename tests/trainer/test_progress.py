@@ -82,7 +82,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 def test_nothing_is_known_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,22 +126,24 @@ def test_a_wait_that_is_long_is_announced_and_timed(monkeypatch: pytest.MonkeyPa
 def test_a_wait_that_fails_ends_its_row() -> None:
     text = io.StringIO()
     reporter = Reporter(Console(file=text, force_terminal=True, width=120))
-    threads = threading.active_count()
 
-    def rows_are_shown() -> bool:
-        """Whether a thread draws them; one that was stopped takes a moment to end."""
+    def drawing(expected: bool) -> bool:
+        """Whether a thread draws rows; one that was stopped takes a moment to end."""
         end = time.monotonic() + 5
-        while threading.active_count() > threads and time.monotonic() < end:
+        while time.monotonic() < end:
+            found = any(type(one).__name__ == "_RefreshThread" for one in threading.enumerate())
+            if found == expected:
+                break
             time.sleep(0.01)
-        return threading.active_count() > threads
+        return found
 
     with pytest.raises(ValueError), reporter.measuring() as told:
         told(Measured("clean images", 1, 2))
         raise ValueError
-    assert not rows_are_shown()
+    assert not drawing(False)
     with reporter.task("another"):
-        assert threading.active_count() > threads
-    assert not rows_are_shown()
+        assert drawing(True)
+    assert not drawing(False)
 
 
 def test_an_evaluation_tells_how_far_each_measurement_is() -> None:
