@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from entprop_fast import Method, create_method
+from entprop_fast import Method, agreement, create_method
 from entprop_fast.distributed import gather_rows, own_share, shuffle_rows
 from entprop_fast.methods import METHODS, GPaCo
 from tests.methods.support import (
     CLASSES,
-    UNMIXED,
     assert_equal,
     batch,
     dual_network,
@@ -26,7 +25,7 @@ from tests.methods.support import (
     plain_network,
     sgd,
 )
-from tests.processes import WORLD, in_two_processes
+from tests.processes import group_of_one, in_two_processes
 
 ROWS = (16, 7)
 ALL = sum(ROWS)
@@ -169,8 +168,6 @@ def replaced(rank: int) -> str:
 
 def by_nccl_alone(rank: int) -> dict[str, Any]:
     """A process group that takes no CPU tensors gets one of gloo beside it."""
-    from entprop_fast import agreement
-
     config = distributed.get_backend_config
     distributed.get_backend_config = lambda *_: "cuda:nccl"
     agreement._host_groups.clear()
@@ -345,12 +342,7 @@ def test_a_model_that_is_not_wrapped_is_warned_of_once(ranks: list[dict[str, Any
 
 def test_a_process_alone_is_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:
     """FOUND W11: neither without a process group nor in one of itself."""
-    from tests.processes import group_of_one
-
     make("vanilla", model=plain_network())
     with group_of_one():
         make("vanilla", model=plain_network())
     assert not [w for w in recwarn if "drift apart" in str(w.message)]
-
-
-assert set(UNMIXED) <= set(METHODS) and WORLD == len(ROWS)
