@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import random
@@ -11,11 +10,11 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -60,9 +59,8 @@ def read_on_host(
 ) -> Iterator[Batch]:
     """`entprop_fast.data.prefetch.read_batches`, on the CPU; `pin` for copies to a GPU."""
     num_workers = min(processes(workers), len(batches))
-    reader = _Reader(dataset, key)
     loader = DataLoader(
-        reader,
+        _Reader(dataset, key),
         batch_size=None,  # a reader's item is a whole batch
         sampler=[rows.numpy() for rows in batches],  # a tensor would cross in shared memory
         num_workers=num_workers,
@@ -73,7 +71,7 @@ def read_on_host(
         generator=torch.Generator(),  # the default one is the run's
         timeout=_ASK if num_workers else 0,
     )
-    return _readable(_waited_for(loader, reader, what), what)
+    return _readable(_waited_for(loader, what), what)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,6 @@ class _Reader(Dataset[_Item]):
     def __init__(self, dataset: Dataset[Any], key: int) -> None:
         self.dataset = dataset
         self.key = key
-        self.left = RawValue(ctypes.c_bool, False)  # seen by all processes: nobody waits any more
 
     def __getitem__(self, rows: NDArray[np.int64]) -> _Item:
         batch = self._read(torch.from_numpy(rows))
@@ -121,8 +118,6 @@ class _Reader(Dataset[_Item]):
         with _own_generators():
             for row, seed in zip(rows.tolist(), seeds, strict=True):
                 stopping.check()
-                if self.left.value:
-                    return _Unreadable(row, "nobody waits for it")
                 try:
                     _seed_generators(seed)
                     image, label = self.dataset[row]
@@ -144,7 +139,7 @@ def _check_image(image: object, like: Tensor) -> None:
         )
 
 
-def _waited_for(read: DataLoader[_Item], reader: _Reader, what: str) -> Iterator[_Item]:
+def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, None]:
     """What is read, in order; while none comes, whether to stop is asked twice a second.
 
     An error that has to do with the processes is raised here alone, and not, as by torch's handler
@@ -152,15 +147,19 @@ def _waited_for(read: DataLoader[_Item], reader: _Reader, what: str) -> Iterator
     """
     way_out = "--workers sets the number of these processes, 0 reads without any"
     waiting = time.monotonic()
+    started: set[BaseProcess] = set()
     try:
         _check_semaphores(read)
+        others = set(active_children())
         with _handler_kept(signal.SIGCHLD):
             items = iter(read)
+        started = set(active_children()) - others
         while True:
             stopping.check()
             try:
                 item = next(items)
             except StopIteration:
+                started = set()  # they end by themselves
                 return
             except RuntimeError as error:
                 stopping.check()
@@ -179,12 +178,16 @@ def _waited_for(read: DataLoader[_Item], reader: _Reader, what: str) -> Iterator
                 raise ReadersFailed(f"{what}s cannot be handed over: {item.reason}; {way_out}")
             yield item
             waiting = time.monotonic()
-    except OSError as error:
+    except (OSError, EOFError) as error:
         if isinstance(error, ReadersFailed) or not read.num_workers:
             raise
         raise ReadersFailed(f"{what}s cannot be read by processes: {error}; {way_out}") from error
     finally:
-        reader.left.value = True
+        with _handler_kept(signal.SIGCHLD, signal.SIG_DFL):  # another loader may have set torch's
+            for process in started:  # nobody waits for what they read: not for a slow disk either
+                process.kill()
+            for process in started:
+                process.join()
 
 
 def _check_semaphores(read: DataLoader[_Item]) -> None:
@@ -201,11 +204,14 @@ def _check_semaphores(read: DataLoader[_Item]) -> None:
 
 
 @contextmanager
-def _handler_kept(signum: int) -> Iterator[None]:
+def _handler_kept(signum: int, meanwhile: signal.Handlers | None = None) -> Iterator[None]:
+    """Put the handler back afterwards; within, it is `meanwhile`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signum)
+    if meanwhile is not None:
+        signal.signal(signum, meanwhile)
     try:
         yield
     finally:
@@ -213,13 +219,14 @@ def _handler_kept(signum: int) -> Iterator[None]:
             signal.signal(signum, before)
 
 
-def _readable(items: Iterator[_Item], what: str) -> Iterator[Batch]:
-    for batch in items:
-        if isinstance(batch, _Unreadable):
-            raise UnreadableImage(batch.index, batch.reason, what)
-        assert isinstance(batch, tuple)  # shared tensors arrive as what they were
-        images, labels = batch
-        yield images, labels
+def _readable(items: Generator[_Item, None, None], what: str) -> Iterator[Batch]:
+    with closing(items):
+        for batch in items:
+            if isinstance(batch, _Unreadable):
+                raise UnreadableImage(batch.index, batch.reason, what)
+            assert isinstance(batch, tuple)  # shared tensors arrive as what they were
+            images, labels = batch
+            yield images, labels
 
 
 @contextmanager
