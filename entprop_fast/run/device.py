@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
+MOST_OF_A_CORE = 4  # threads: many more wait for each other, and a run stands still
 MOST_THREADS = 1024  # OpenMP ends the process where it cannot start them
 CHOICES = "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N"
 
@@ -44,8 +47,10 @@ def set_threads(threads: int | None) -> None:
         return
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    if threads > MOST_THREADS:
-        raise ValueError(f"threads must be at most {MOST_THREADS}, got {threads}")
+    cores = os.cpu_count() or 1
+    most = min(MOST_THREADS, MOST_OF_A_CORE * cores)
+    if threads > most:
+        raise ValueError(f"threads must be at most {most} on {cores} cores, got {threads}")
     torch.set_num_threads(threads)
 
 

@@ -14,6 +14,8 @@ import torch
 from .cases import case
 from .harness import prepared
 
+SAID = 1000  # cases between two lines
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
@@ -30,6 +32,8 @@ def main() -> int:
             if (found := sandbox.run(prepare)) is not None:
                 wrong += 1
                 print(f"case {number} of seed {flags.seed} ({name}): {found}", flush=True)
+            if number % SAID == SAID - 1:
+                print(f"{number + 1 - flags.first} cases", flush=True)
     seconds = time.monotonic() - started
     print(f"{flags.cases} cases in {seconds:.0f} s, {wrong} of them wrong")
     return int(wrong > 0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
+from . import harness
 from .cases import KINDS, case
 from .harness import Sandbox, prepared
 
@@ -57,3 +59,16 @@ def says_too_much() -> int:
 def test_the_harness_sees_what_is_wrong(command, word, sandbox: Sandbox) -> None:  # type: ignore[no-untyped-def]
     """Four faults of each kind; a fuzz test that cannot fail tests nothing."""
     assert word in (sandbox.run(lambda: command) or "")
+
+
+def test_what_hangs_is_seen(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that works for ever, and one that waits for ever."""
+    monkeypatch.setattr(harness, "LIMIT", 0.2)
+    monkeypatch.setattr(harness, "LONGEST", 2.0)
+
+    def works() -> int:
+        while True:
+            pass
+
+    for command in (works, lambda: int(Event().wait())):
+        assert (sandbox.run(lambda command=command: command) or "").startswith("hangs")
