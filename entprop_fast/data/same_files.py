@@ -82,10 +82,9 @@ class ListedFiles:
                 yield first, folder
 
     def _is_one(self, row: int, other: int) -> bool:
+        one, two = (os.path.join(self.root, self[place].file) for place in (row, other))
         try:
-            return os.path.samefile(
-                *(os.path.join(self.root, self[one].file) for one in (row, other))
-            )
+            return os.path.samefile(one, two)
         except OSError:
             return False
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entprop_fast.data import ImageFiles, load, same_files
+from entprop_fast.data import ImageFiles, load
 from entprop_fast.data.__main__ import main
 from entprop_fast.data.datasets import find_splits
 from entprop_fast.data.leftovers import IMAGE_SUFFIXES, is_image, is_leftover
@@ -354,5 +354,5 @@ def test_a_number_that_a_file_system_gives_twice_is_no_proof(
         return os.stat_result((found.st_mode, 7, *tuple(found)[2:]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(same_files.os, "stat", one_inode)
+        patch.setattr(os, "stat", one_inode)
         assert len(find_splits(f"folder:{listed}", None).train) == 2
