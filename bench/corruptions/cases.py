@@ -17,8 +17,7 @@ from entprop_fast.data import SEVERITIES
 from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
     Scale,
-    common_corruption,
-    to_bytes,
+    corrupted_bytes,
 )
 from entprop_fast.data.common_corruptions import frost as frost_module
 from entprop_fast.data.common_corruptions.strengths import STRENGTHS
@@ -69,7 +68,7 @@ def ours(images: Tensor, kind: str, scale: Scale) -> Call:
 
     def call() -> None:
         for severity in SEVERITIES:
-            to_bytes(common_corruption(images, kind, severity, scale=scale))
+            corrupted_bytes(images, kind, severity, scale=scale)
 
     return call
 

@@ -49,8 +49,13 @@ def impulse_noise(x: Array, draws: Draws, fraction: float) -> Array:
     return np.where(u < fraction / 2, 0.0, np.where(u < fraction, 1.0, x))
 
 
+def cut(x: Array) -> Array:
+    """To 8 bits, downwards, as a cast to bytes does."""
+    return np.floor(np.clip(x, 0, 1) * 255) / 255
+
+
 def gaussian_blur(x: Array, draws: Draws, sigma: float) -> Array:
-    return smoothed(x, sigma)
+    return cut(smoothed(x, sigma))
 
 
 def smoothed(x: Array, sigma: float) -> Array:
@@ -61,19 +66,22 @@ def smoothed(x: Array, sigma: float) -> Array:
 def defocus_blur(x: Array, draws: Draws, radius: float, softness: float) -> Array:
     reach, size = (8, 3) if radius <= 8 else (math.ceil(radius), 5)
     place = np.arange(-reach, reach + 1)
-    disk = (place[:, None] ** 2 + place**2 <= radius**2).astype(float)
+    disk = (place[:, None] ** 2 + place**2 <= radius**2).astype(np.float32)
     near = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * softness**2))
-    soft = np.outer(near, near) / near.sum() ** 2
-    kernel = ndi.correlate(disk / disk.sum(), soft, mode="mirror")
+    soft = (near / near.sum()).astype(np.float32)
+    kernel = disk / disk.sum()
+    for axis in (1, 0):  # in float32, as OpenCV
+        kernel = ndi.correlate1d(kernel, soft, axis=axis, mode="mirror")
     if radius <= 2:  # a few pixels that count
         parts = [ndi.correlate(x[..., c], kernel, mode="mirror") for c in range(x.shape[2])]
-        return np.stack(parts, axis=2)
+        return cut(np.stack(parts, axis=2))
     padded = np.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
-    return np.asarray(fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1)))
+    wide = kernel[..., None].astype(float)
+    return cut(np.asarray(fftconvolve(padded, wide, mode="valid", axes=(0, 1))))
 
 
 def glass_blur(x: Array, draws: Draws, sigma: float, reach: float, iterations: float) -> Array:
-    x, reach = smoothed(x, sigma), int(reach)
+    x, reach = cut(smoothed(x, sigma)), int(reach)
     height, width = x.shape[:2]
     for iteration in range(int(iterations)):
         drawn = draws.stream(iteration).uniform(2, height, width)
@@ -83,7 +91,7 @@ def glass_blur(x: Array, draws: Draws, sigma: float, reach: float, iterations: f
                 down, right = moves[:, h, w]
                 # As published: both sides are views of one array, so nothing is exchanged.
                 x[h, w], x[h + down, w + right] = x[h + down, w + right], x[h, w]
-    return smoothed(x, sigma)
+    return cut(smoothed(x, sigma))
 
 
 def line_blur(x: Array, degrees: float, radius: float, sigma: float) -> Array:
@@ -117,8 +125,11 @@ def clipped_zoom(x: Array, factor: float) -> Array:
 
 
 def zoom_blur(x: Array, draws: Draws, *factors: float) -> Array:
-    total = x + sum(clipped_zoom(x, factor) for factor in factors)
-    return np.asarray(total / (len(factors) + 1))
+    x = x.astype(np.float32)
+    total = np.zeros_like(x)
+    for factor in factors:
+        total += clipped_zoom(x, factor)
+    return cut((x + total) / (len(factors) + 1))
 
 
 def grey(x: Array) -> Array:
@@ -131,7 +142,7 @@ def snow(x: Array, draws: Draws, *strength: float) -> Array:
     layer = clipped_zoom(layer[..., None], zoom)
     layer[layer < threshold] = 0
     degrees = 90 * draws.stream(1).uniform(1)[0] - 135
-    layer = line_blur(np.clip(layer, 0, 1), degrees, radius, sigma)
+    layer = cut(line_blur(cut(layer) + 1e-9, degrees, radius, sigma) + 1e-9)
     white = np.maximum(x, 1.5 * grey(x) + 0.5)
     return np.asarray(keep * x + (1 - keep) * white + layer + np.rot90(layer, 2))
 

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_MASK = (1 << 64) - 1
+
 
 def _signed(word: int) -> int:
     """The int64 with the same bits as the low 64 of ``word``."""
-    word &= (1 << 64) - 1
+    word &= _MASK
     return word - (1 << 64) if word >> 63 else word
 
 
@@ -35,10 +37,18 @@ def mix(words: Tensor) -> Tensor:
 
 def fold(words: Sequence[int]) -> int:
     """One 64-bit key, as a signed integer, from a sequence of integers; order matters."""
-    key = torch.zeros((), dtype=torch.int64)
+    key = 0
     for word in words:
-        key = mix((key + _GOLDEN) ^ _signed(word))
-    return int(key)
+        key = _mix_one((key + _GOLDEN) ^ word)
+    return _signed(key)
+
+
+def _mix_one(word: int) -> int:
+    """`mix` of one word, from which tensors of one element would take a hundred times as long."""
+    word &= _MASK
+    word = (word ^ word >> 30) * _MULTIPLIER_1 & _MASK
+    word = (word ^ word >> 27) * _MULTIPLIER_2 & _MASK
+    return word ^ word >> 31
 
 
 def row_keys(key: int, first: int, count: int, device: torch.device) -> Tensor:

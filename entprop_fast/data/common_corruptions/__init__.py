@@ -6,8 +6,9 @@ from entprop_fast.data.common_corruptions.generate import (
     check_channels,
     check_kind,
     common_corruption,
-    to_bytes,
+    corrupted_bytes,
 )
+from entprop_fast.data.common_corruptions.levels import to_bytes
 from entprop_fast.data.common_corruptions.strengths import SCALES, Scale
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "check_channels",
     "check_kind",
     "common_corruption",
+    "corrupted_bytes",
     "to_bytes",
 ]

@@ -11,54 +11,93 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entprop_fast.data.common_corruptions.levels import NEAR, whole
 from entprop_fast.data.counter_random import keys_of, packed_uniforms
 from entprop_fast.data.filters import gaussian_blur as smooth
 
 _JUMPS = 7  # doublings of a chain of moved pixels; each link has a probability below 0.42
 _FEW = 25  # weights of a kernel, up to which a sum is faster than Fourier transforms
+_EXACT = 6  # pixels: Gaussians that reach no further are summed as SciPy does
 _FAINTEST = 1e-7  # of a kernel's largest weight; less than a hundredth of an 8-bit level
 
 
-def gaussian_blur(images: Tensor, keys: Tensor, sigma: float) -> Tensor:
-    """Cut at 4 sigma, with the border repeated, as scikit-image does."""
-    return smooth(images, sigma, radius=math.floor(4 * sigma + 0.5))
+def gaussian_blur(levels: Tensor, keys: Tensor, sigma: float) -> Tensor:
+    """Cut at 4 sigma, with the border repeated, as scikit-image does; uint8 as is the result."""
+    radius = math.floor(4 * sigma + 0.5)
+    if radius > _EXACT:
+        return whole(smooth(levels.float(), sigma, radius=radius).add_(NEAR))
+    return whole(_smooth_exactly(levels.double().div_(255), sigma, radius).mul_(255))
 
 
-def defocus_blur(images: Tensor, keys: Tensor, radius: float, softness: float) -> Tensor:
+def _smooth_exactly(images: Tensor, sigma: float, radius: int) -> Tensor:
+    """SciPy's sums one by one, in float64: in plain areas their rounding decides about a level."""
+    weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    far_to_near = (weights / weights.sum())[: radius + 1].tolist()
+    for dim, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
+        padded, size = F.pad(images, pad, mode="replicate"), images.shape[dim]
+        images = images * far_to_near[radius]
+        for step, weight in enumerate(far_to_near[:radius]):
+            pair = padded.narrow(dim, step, size) + padded.narrow(dim, 2 * radius - step, size)
+            images.add_(pair.mul_(weight))
+    return images
+
+
+def defocus_blur(levels: Tensor, keys: Tensor, radius: float, softness: float) -> Tensor:
     """A disk of ``radius`` pixels, its edge smoothed by ``softness``; the image is mirrored around.
 
-    A small disk is a sum of shifted copies, a large one a product of Fourier transforms.
+    A small disk is a sum of shifted copies, a large one a product of Fourier transforms. From and
+    to uint8; plain areas go down by one where the weights come to less than 1, by rounding.
     """
-    kernel = _disk(radius, softness)
-    height, width = images.shape[2:]
+    kernel = _disk(radius, softness).double().to(levels.device)
+    height, width = levels.shape[2:]
     reach = kernel.shape[0] // 2
-    padded = mirrored(images, reach)
+    padded = mirrored(levels.double(), reach)
     if kernel.numel() <= _FEW:
-        total = torch.zeros_like(images)
-        for (down, right), weight in np.ndenumerate(kernel.numpy()):
+        blurred = torch.zeros_like(padded[:, :, :height, :width])
+        for (down, right), weight in np.ndenumerate(kernel.cpu().numpy()):
             part = padded[:, :, down : down + height, right : right + width]
-            total.add_(part, alpha=float(weight))
-        return total
-    size = (height + 2 * reach, width + 2 * reach)
-    spectrum = torch.fft.rfft2(kernel.to(images), s=size)  # the kernel equals its own mirror image
-    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * spectrum, s=size)
-    return blurred[:, :, 2 * reach :, 2 * reach :]
+            blurred.add_(part, alpha=float(weight))
+    else:
+        size = (_fast(height + 2 * reach), _fast(width + 2 * reach))
+        spectrum = torch.fft.rfft2(kernel, s=size)  # the kernel equals its own mirror image
+        blurred = torch.fft.irfft2(torch.fft.rfft2(padded, s=size).mul_(spectrum), s=size)
+        blurred = blurred[:, :, 2 * reach :, 2 * reach :][:, :, :height, :width]
+    return whole(blurred)
+
+
+def _fast(side: int) -> int:
+    """The next size up of which Fourier transforms are quick: 16 times twos, threes and fives."""
+    sixteenths = -(-side // 16)
+    while (30 ** sixteenths.bit_length()) % sixteenths:
+        sixteenths += 1
+    return 16 * sixteenths
 
 
 @functools.lru_cache(maxsize=32)
 def _disk(radius: float, softness: float) -> Tensor:
-    """A disk's even weights under a Gaussian of 3x3 or 5x5 pixels, without the zeros around."""
+    """A disk's even weights under a Gaussian of 3x3 or 5x5 pixels, without the zeros around.
+
+    In float32, as OpenCV has them: they come to 1 but for its rounding.
+    """
     reach, soft = (8, 1) if radius <= 8 else (math.ceil(radius), 2)
-    place = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    disk = (place.square()[:, None] + place.square() <= radius**2).double()
-    wide = mirrored((disk / disk.sum())[None, None], soft)
-    near = smooth(wide, softness, radius=soft)[0, 0, soft:-soft, soft:-soft]
-    used = int(near[reach].count_nonzero()) // 2
-    return near[reach - used : reach + used + 1, reach - used : reach + used + 1]
+    place = torch.arange(-reach, reach + 1)
+    disk = (place.square()[:, None] + place.square() <= radius**2).float()
+    near = torch.exp(-torch.arange(-soft, soft + 1).double().square() / (2 * softness**2))
+    weights = (near / near.sum()).float()
+    kernel = mirrored((disk / disk.sum())[None, None], soft)[0, 0]
+    for dim in (1, 0):
+        parts = kernel.unfold(dim, 2 * soft + 1, 1).unbind(2)
+        kernel = parts[soft] * weights[soft]
+        for step in range(1, soft + 1):
+            kernel = kernel + (parts[soft - step] + parts[soft + step]) * weights[soft + step]
+    used = int(kernel[reach].count_nonzero()) // 2
+    return kernel[reach - used : reach + used + 1, reach - used : reach + used + 1]
 
 
 def mirrored(images: Tensor, reach: int) -> Tensor:
     """The image and ``reach`` pixels around it: turned over, its border not repeated."""
+    if reach < min(images.shape[2:]):
+        return F.pad(images, (reach,) * 4, mode="reflect")
     rows, columns = (
         _mirror(torch.arange(-reach, side + reach, device=images.device), side)
         for side in images.shape[2:]
@@ -73,19 +112,19 @@ def _mirror(place: Tensor, side: int) -> Tensor:
 
 
 def glass_blur(
-    images: Tensor, keys: Tensor, sigma: float, reach: float, iterations: float
+    levels: Tensor, keys: Tensor, sigma: float, reach: float, iterations: float
 ) -> Tensor:
-    """Blurred, each pixel replaced by one within ``reach``, blurred again.
+    """Blurred, each pixel replaced by one within ``reach``, blurred again; 8 bits after each blur.
 
     The published loop goes through the pixels from the last to the first; its exchange of two
     pixels copies in one direction only (both sides are views), and so do we: a pixel takes the
     value that its source has at that moment, which is the source's own source where that came
     before. Chains are followed by doubling.
     """
-    images = gaussian_blur(images, keys, sigma)
+    levels = gaussian_blur(levels, keys, sigma)
     for iteration in range(int(iterations)):
-        images = _moved(images, _sources(images, keys_of(iteration, keys), int(reach)))
-    return gaussian_blur(images, keys, sigma)
+        levels = _moved(levels, _sources(levels, keys_of(iteration, keys), int(reach)))
+    return gaussian_blur(levels, keys, sigma)
 
 
 def _sources(images: Tensor, keys: Tensor, reach: int) -> Tensor:
@@ -147,13 +186,19 @@ def line_blur(images: Tensor, degrees: Tensor, radius: float, sigma: float) -> T
     return total
 
 
-def zoom_blur(images: Tensor, keys: Tensor, *factors: float) -> Tensor:
-    """The mean of the image and of itself enlarged by each of the ``factors``."""
-    images = images.contiguous(memory_format=torch.channels_last)  # in which zooming is fastest
-    total = images.clone()
+def zoom_blur(levels: Tensor, keys: Tensor, *factors: float) -> Tensor:
+    """The mean of the image and of itself enlarged by each of the ``factors``; from and to uint8.
+
+    Enlarged in float64 and summed in float32, as published: the sum's rounding takes a level from
+    some plain areas.
+    """
+    images = levels.float().div_(255)
+    # In which zooming is fastest.
+    wide = images.double().contiguous(memory_format=torch.channels_last)
+    total = torch.zeros_like(wide, dtype=torch.float32)
     for factor in factors:
-        total += zoomed(images, factor)
-    return total / (len(factors) + 1)
+        total += zoomed(wide, factor).float()
+    return whole(total.add_(images).div_(len(factors) + 1).mul_(255))
 
 
 def zoomed(images: Tensor, factor: float) -> Tensor:

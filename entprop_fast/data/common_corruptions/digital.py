@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from entprop_fast.data.counter_random import keys_of, packed_uniforms
@@ -42,23 +46,51 @@ def pixelate(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
     """Averaged down to ``fraction`` of each side and enlarged again, as Pillow's box filter does.
 
     A cell is the mean of the pixels whose centres lie in it, rounded to 8 bits after each
-    direction.
+    direction. From uint8, or from the nearest level of floating images; to uint8.
     """
-    for dim in (3, 2):
-        images = _in_cells(images, dim, max(1, int(images.shape[dim] * fraction)))
-    return images
+    down, right = (
+        _cells(side, max(1, int(side * fraction)), images.device) for side in images.shape[2:]
+    )
+    count, channels, height, width = images.shape
+    columns = images.float().reshape(-1, width).t().contiguous()
+    if images.dtype != torch.uint8:
+        columns = columns.mul_(255).round_()
+    means = _means(columns, right)  # [cells, N C H]
+    means = means.t().reshape(-1, height, means.shape[0])  # [N C, H, cells]
+    means = _means(means.movedim(1, 0), down)  # [cells, N C cells]
+    means = means.view(-1, right.count.shape[0]).index_select(1, right.of_pixel)
+    rows = means.to(torch.int16).to(torch.uint8).view(-1, count, channels, width)
+    return rows.index_select(0, down.of_pixel).movedim(0, 2)
 
 
-def _in_cells(images: Tensor, dim: int, cells: int) -> Tensor:
-    side = images.shape[dim]
-    first, count = (torch.tensor(one, device=images.device) for one in _windows(side, cells))
-    total = torch.zeros_like(images.narrow(dim, 0, cells))
-    shape = [-1 if d == dim else 1 for d in range(images.ndim)]
-    for step in range(math.ceil(side / cells) + 1):
-        pixel = images.index_select(dim, (first + step).clamp(max=side - 1))
-        total += pixel * (step < count).view(shape)
-    mean = (total * (255 / count.to(total.dtype).view(shape)) + (0.5 + 1e-4)).floor_().div_(255)
-    return mean.index_select(dim, torch.tensor(_windows(cells, side)[0], device=images.device))
+@dataclass(frozen=True)
+class _Cells:
+    """How a side is divided: pixels of all cells one after the other, where each cell's begin and
+    how many they are (as a column), and the cell that each pixel becomes.
+    """
+
+    pixels: Tensor
+    begins: Tensor
+    count: Tensor
+    of_pixel: Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _cells(side: int, cells: int, device: torch.device) -> _Cells:
+    first, count = _windows(side, cells)
+    pixels = [begin + i for begin, size in zip(first, count, strict=True) for i in range(size)]
+    begins = [0, *itertools.accumulate(count[:-1])]
+    of_pixel, _ = _windows(cells, side)
+    parts = (torch.tensor(one, device=device) for one in (pixels, begins, count, of_pixel))
+    one, two, three, four = parts
+    return _Cells(one, two, three[:, None], four)
+
+
+def _means(levels: Tensor, cells: _Cells) -> Tensor:
+    """Of the first dimension's pixels in each cell, rounded: ``[cells, all others]``."""
+    rows = levels.contiguous().flatten(1)
+    sums = F.embedding_bag(cells.pixels, rows, cells.begins, mode="sum")
+    return sums.div_(cells.count).add_(0.5 + 1e-4).floor_()
 
 
 def _windows(side: int, cells: int) -> tuple[list[int], list[int]]:
@@ -79,24 +111,24 @@ def _windows(side: int, cells: int) -> tuple[list[int], list[int]]:
     return first, count
 
 
-def jpeg_compression(images: Tensor, keys: Tensor, quality: float) -> Tensor:
-    """Through Pillow's JPEG encoder and decoder, image by image on the host."""
+def jpeg_compression(levels: Tensor, keys: Tensor, quality: float) -> Tensor:
+    """Through Pillow's JPEG encoder and decoder, image by image on the host; from and to uint8."""
     with needs("PIL", extra="vision", purpose="corruption 'jpeg_compression'"):
         from PIL import Image
-    levels = (images * 255).round_().clamp_(0, 255).to(torch.uint8)
-    pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    decoded = np.empty_like(pixels)
-    for before, after in zip(pixels, decoded, strict=True):
+    height, width = levels.shape[2:]
+    planes = levels.cpu().numpy()  # [N, C, H, W]
+    decoded = np.empty_like(planes)
+    for before, after in zip(planes, decoded, strict=True):
+        bands = [Image.frombuffer("L", (width, height), one, "raw", "L", 0, 1) for one in before]
+        picture = bands[0] if len(bands) == 1 else Image.merge("RGB", bands)
         file = io.BytesIO()
-        grey = before.shape[2] == 1
-        picture = Image.fromarray(before[:, :, 0] if grey else before)
         picture.save(file, "JPEG", quality=int(quality))
         # The decoder alone: `Image.open` reads the file's header in Python.
-        decoded_picture = Image.frombytes(
-            picture.mode, picture.size, file.getvalue(), "jpeg", picture.mode, ""
-        )
-        after[...] = np.asarray(decoded_picture).reshape(before.shape)
-    return torch.from_numpy(decoded).to(images.device).permute(0, 3, 1, 2).to(images.dtype) / 255
+        mode = picture.mode
+        read = Image.frombytes(mode, picture.size, file.getvalue(), "jpeg", mode, "")
+        for plane, band in zip(after, mode, strict=True):
+            plane[...] = np.frombuffer(read.tobytes("raw", band), np.uint8).reshape(plane.shape)
+    return torch.from_numpy(decoded).to(levels.device)
 
 
 def elastic_transform(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from entprop_fast.data.common_corruptions import blur, digital, noise, weather
 from entprop_fast.data.common_corruptions.frost import frost
+from entprop_fast.data.common_corruptions.levels import rounded, to_bytes
 from entprop_fast.data.common_corruptions.spatter import spatter
 from entprop_fast.data.common_corruptions.strengths import SCALES, STRENGTHS, Scale
 from entprop_fast.data.corruptions import check_images, check_severity
@@ -37,6 +38,11 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "saturate": digital.saturate,
 }
 _ALL = tuple(_FUNCTIONS)
+_OF_BYTES = {  # these take and give uint8 images, all others floating ones
+    *("defocus_blur", "glass_blur", "zoom_blur", "gaussian_blur"),
+    "jpeg_compression",
+}
+_OF_ANY = {"pixelate"}  # takes either and gives uint8 images
 
 COMMON_KINDS = _ALL[:15]  # those of RA and mCE
 EXTRA_KINDS = _ALL[15:]  # published for validation; in no mean
@@ -55,6 +61,9 @@ def common_corruption(
     first: int = 0,
 ) -> Tensor:
     """Images under a corruption of Hendrycks and Dietterich (2019), in [0, 1], not yet in 8 bits.
+
+    `corrupted_bytes` is what to score on. Pixelate, JPEG and all blurs but that of motion take the
+    nearest 8-bit images and give whole levels here too.
 
     An image's draws depend on ``(seed, kind, severity, its index)`` alone: the batch that it sits
     in changes nothing. `frost` is on procedural textures, everything else as published, but for
@@ -77,24 +86,71 @@ def common_corruption(
             synchronise a GPU), values outside [0, 1].
         TypeError: images that are not floating.
     """
+    _check(images, kind, severity, scale, first, levels=False)
+    out = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for part, made in _made(images, kind, severity, scale, seed, first):
+        if made.dtype == torch.uint8:
+            out[part].copy_(made).div_(255)
+        else:
+            out[part] = made.clamp_(0, 1)
+    return out
+
+
+def corrupted_bytes(
+    images: Tensor,
+    kind: str,
+    severity: int,
+    *,
+    scale: Scale = "cifar-c",
+    seed: int = 0,
+    first: int = 0,
+) -> Tensor:
+    """As `common_corruption`, cut to 8 bits as the published sets are: uint8 ``[N, C, H, W]``.
+
+    Images may be uint8 too.
+    """
+    _check(images, kind, severity, scale, first, levels=True)
+    out = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
+    for part, made in _made(images, kind, severity, scale, seed, first):
+        out[part] = made if made.dtype == torch.uint8 else to_bytes(made)
+    return out
+
+
+def _check(images: Tensor, kind: str, severity: int, scale: str, first: int, levels: bool) -> None:
     check_kind(kind)
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     check_severity(severity)
-    check_images(images, first)
+    check_images(images, first, levels=levels)
     check_channels(kind, images.shape[1])
-    out = torch.empty_like(images, memory_format=torch.contiguous_format)
+
+
+def _made(
+    images: Tensor, kind: str, severity: int, scale: Scale, seed: int, first: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Parts of the batch, corrupted: floating, about in [0, 1], or uint8."""
     if images.numel() == 0:
-        return out
+        return
     keys = row_keys(fold((_SUITE, seed, _ALL.index(kind), severity)), first, *_of(images))
     strength = STRENGTHS[scale][kind][severity - 1]
     rows = max(1, _CHUNK // images[0].numel()) if images.device.type == "cpu" else len(images)
     for start in range(0, len(images), rows):
         part = slice(start, start + rows)
-        # Half precision could not even count the pixels of a large image.
-        wide = images[part].to(torch.promote_types(images.dtype, torch.float32)).contiguous()
-        out[part] = _FUNCTIONS[kind](wide, keys[part], *strength).clamp_(0, 1)
-    return out
+        given = images[part].contiguous()
+        if kind not in _OF_ANY:
+            given = _as_bytes(given) if kind in _OF_BYTES else _as_floats(given)
+        yield part, _FUNCTIONS[kind](given, keys[part], *strength)
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return images if images.dtype == torch.uint8 else rounded(images.float())
+
+
+def _as_floats(images: Tensor) -> Tensor:
+    if images.dtype == torch.uint8:
+        return images.float().div_(255)
+    # Half precision could not even count the pixels of a large image.
+    return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
 def _of(images: Tensor) -> tuple[int, torch.device]:
@@ -113,11 +169,3 @@ def check_channels(kind: str, channels: int) -> None:
     if channels not in wanted:
         names = " or ".join(map(str, wanted))
         raise ValueError(f"images have {channels} channels; {kind} wants {names}")
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """uint8 images of those in [0, 1], cut off rather than rounded, as the published code does.
-
-    What is a whole level up to rounding (1e-3 of one) is that level.
-    """
-    return (images.float() * 255 + 1e-3).clamp_(0, 255).to(torch.uint8)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.data.common_corruptions.blur import line_blur, zoomed
+from entprop_fast.data.common_corruptions.levels import cut
 from entprop_fast.data.counter_random import keys_of, packed_normals, packed_uniforms
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -24,14 +25,15 @@ def snow(
 ) -> Tensor:
     """Flakes: noise, enlarged, thresholded, blurred along a line and laid on twice.
 
+    They are cut to 8 bits before and after that blur, as files go into and out of ImageMagick.
     Beneath them the image is whitened: mixed with the brighter of itself and 1.5 luma + 0.5.
     """
     count, _, height, width = images.shape
     noise = packed_normals(keys_of(0, keys), height * width).view(count, 1, height, width)
     layer = zoomed(mean + std * noise.to(images.dtype), zoom)
-    layer = layer.masked_fill(layer < threshold, 0).clamp_(0, 1)
+    layer = cut(layer.masked_fill(layer < threshold, 0).clamp_(0, 1))
     degrees = -135 + 90 * packed_uniforms(keys_of(1, keys), 1)[:, 0]
-    layer = line_blur(layer, degrees, radius, sigma)
+    layer = cut(line_blur(layer, degrees, radius, sigma))
     white = torch.maximum(images, 1.5 * luma(images) + 0.5)
     return keep * images + (1 - keep) * white + layer + layer.flip(2, 3)
 

@@ -75,7 +75,8 @@ def truth(images: Tensor, kind: str, severity: int, scale: Scale, seed: int, fir
     )
     strength = STRENGTHS[scale][kind][severity - 1]
     results = []
-    for i, image in enumerate(images.permute(0, 2, 3, 1).double().numpy()):
+    levels = (images.double() * 255).round() / 255  # as they come out of a file
+    for i, image in enumerate(levels.permute(0, 2, 3, 1).numpy()):
         result = _function(kind, strength)(image.copy(), Counted(keys[i : i + 1]), *strength)
         results.append(np.clip(result, 0, 1))
     return torch.from_numpy(np.stack(results)).permute(0, 3, 1, 2)
