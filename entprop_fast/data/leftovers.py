@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from entprop_fast import stopping
+
 # Pixels that Pillow decodes by itself; of an animation the first frame counts.
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .ppm .pgm .pbm .pnm .tif .tiff .webp .avif "
@@ -103,6 +105,7 @@ def _walk(
     folder: Path, below: str, parents: tuple[tuple[int, int], ...], left_out: LeftOut, shown: str
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
     """Each folder as the beginning of its files' paths, and its files."""
+    stopping.check()
     status = os.stat(folder / below)
     here = status.st_dev, status.st_ino
     if here in parents:

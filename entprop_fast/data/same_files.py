@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from entprop_fast import stopping
 from entprop_fast.data.lists import Splits
 
 TRAINING, TEST = "training", "test"
@@ -38,6 +39,7 @@ class ListedFiles:
         self._places = np.zeros((count, 2), dtype=np.uint64)  # device, inode; 0: no such file
         self._sizes = np.full(count, -1, dtype=np.int64)
         for row in range(count):
+            stopping.check()
             try:
                 status = os.stat(os.path.join(self.root, self[row].file))
             except (OSError, ValueError):
