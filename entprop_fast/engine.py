@@ -85,8 +85,10 @@ def _train(
         set_threads(config.threads)
         keep_freed_memory()
         data_set = images or _load_data(config, reporter)
+        stopping.check()
         with reporter.waiting(f"building {config.arch}"):
             trainer = Trainer(config, data_set, reporter, fresh=state is None)
+        stopping.check()
         with reporter.waiting("looking at the corrupted images"):
             open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):

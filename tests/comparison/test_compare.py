@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -24,6 +25,7 @@ from entprop_fast.run.comparison.watching import State
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
 from entprop_fast.run.recipe import resolve
 from entprop_fast.run.signals import StopSignals
+from entprop_fast.stopping import Stopped
 from tests.children import running
 
 from .conftest import SMALL
@@ -136,6 +138,28 @@ def test_runs_of_one_table_are_scored_on_the_same_images(
     assert "4 finished runs were scored on others" in printed and "RA –  Hscore –" in printed
     assert "Highest mean SA" in table(out)["statement"]
     assert [run["hscore"] for row in table(out)["methods"] for run in row["runs"]] == [None] * 4
+
+
+def test_overwriting_that_was_stopped_is_gone_on_with_without_it(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """FOUND N7: else the command that it names would take the older runs for new ones."""
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conduct, "run_all", stopped)
+        assert main([*AGAIN, "--overwrite", "--out", str(out)]) == 143
+    said = capsys.readouterr().err
+    assert "0 of 4 runs are finished" in said
+    assert said.rstrip().endswith(f"python -m entprop_fast.compare {shlex.join(AGAIN)} --out {out}")
+    assert not list(out.glob("*/*"))
 
 
 def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from entprop_fast import stopping, train
 from entprop_fast.data import choose, readers
 from entprop_fast.data.prefetch import read_batches
 from entprop_fast.data.readers import ReadersFailed
-from entprop_fast.data.shared_memory import share
+from entprop_fast.data.shared_memory import SharedTensors, share
 from entprop_fast.data.verify import in_threads
 from entprop_fast.run.errors import RunFailed, bad_input
 from entprop_fast.run.signals import StopSignals
@@ -161,8 +161,8 @@ def test_tensors_arrive_as_they_were() -> None:
         torch.rand(4, 6).t(),
     )
     shared = share(sent)
-    opened, arguments = shared.__reduce__()  # type: ignore[misc]
-    assert callable(opened)
+    assert isinstance(shared, SharedTensors)
+    opened, arguments = shared.__reduce__()
     arrived = opened(*arguments)
     for ours, theirs in zip(arrived, sent, strict=True):
         assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from entprop_fast import corrupt
-from entprop_fast.data.common_corruptions import COMMON_KINDS
+from entprop_fast.data.common_corruptions import COMMON_KINDS, common_corruption
 from entprop_fast.evaluation import writing
 from entprop_fast.evaluation.official import read_marker
 from tests.evaluation.support import write_classes
@@ -41,7 +41,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def broken_in(call: int, end: Callable[[], None]) -> Callable[..., Tensor]:
-    original, calls = writing.common_corruption, 0
+    original, calls = common_corruption, 0
 
     def made(*args: Any, **settings: Any) -> Tensor:
         nonlocal calls
@@ -75,7 +75,7 @@ def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
     monkeypatch.setattr(writing, "EVERY", every)
     whole = tmp_path / "whole"
     assert corrupt.main([*command, "--out", str(whole)]) == 0
-    for call in (1, 17, 33):
+    for call in (17, 33):
         out = tmp_path / f"broken-{call}"
         arguments = [*command, "--out", str(out)]
         again = [*arguments, "--resume"]

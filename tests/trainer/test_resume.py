@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from entprop_fast import train
+from entprop_fast import data, train
 from entprop_fast.checkpoint import read
-from entprop_fast.run import results
+from entprop_fast.evaluation import suites
 from entprop_fast.run.trainer import Trainer
 from tests.children import end_with_parent
 
@@ -143,17 +143,31 @@ def test_stopped_in_the_middle_of_an_epoch(
     assert cost(out) == cost(finished)
 
 
-def test_stopped_in_the_final_evaluation(finished: Path, tiny: Args, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_stopped_in_the_final_evaluation(
+    finished: Path, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C6: it goes on, and counts no corrupted image twice."""
+    out, original, made = tmp_path / "run", data.corrupt, 0
+
+    def corrupt(*args: Any, **settings: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **settings)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            results, "evaluate_model", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
-        )
+        patch.setattr(suites, "corrupt", corrupt)
         assert train.main(tiny(out)) == 143
-    assert not (out / "summary.json").exists()
-    assert train.main(tiny(out, "--resume")) == 0
+        said = capsys.readouterr().err
+        assert "the run is trained" in said and not (out / "summary.json").exists()
+        assert train.main(command_named(said, "entprop_fast.train")) == 0
+    assert made == 50  # ten kinds, five severities, one batch
+    assert not list(out.glob("*.part"))
     assert model(out) == model(finished)
     assert rows(out) == rows(finished)
+    ours, theirs = (json.loads((one / "summary.json").read_text()) for one in (out, finished))
+    assert (ours["corruptions"], ours["sa"]) == (theirs["corruptions"], theirs["sa"])
 
 
 def test_handlers_are_put_back(tiny: Args, tmp_path: Path) -> None:
