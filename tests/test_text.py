@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from entprop_fast import evaluate, text
-from entprop_fast.evaluation.report import markdown, terminal_tables
+from entprop_fast.evaluation.report import markdown
 from entprop_fast.evaluation.results import Evaluation, Row
+from entprop_fast.evaluation.terminal import terminal_tables
 from entprop_fast.run.comparison import tables
 from entprop_fast.run.comparison.results import method_rows
 from entprop_fast.run.progress import Reporter

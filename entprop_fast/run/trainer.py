@@ -223,6 +223,14 @@ class Trainer:
         for name in ("train_seconds", "seconds"):
             if type(state[name]) is not float or not 0 <= state[name] < math.inf:
                 raise ValueError(f"{name} is {state[name]!r}")
+        counted = {"method's rows": state["method"]["rows"]} | {
+            f"meter's {name}": value
+            for part in state["meter"].values()
+            for name, value in part.items()
+        }
+        for name, value in counted.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"the {name} is {value!r}")
         rows = state["rows"]
         if not isinstance(rows, list) or len(rows) != state["epoch"]:
             raise ValueError(f"rows are not those of {state['epoch']} epochs")

@@ -70,5 +70,8 @@ def test_what_hangs_is_seen(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -
         while True:
             pass
 
-    for command in (works, lambda: int(Event().wait())):
-        assert (sandbox.run(lambda command=command: command) or "").startswith("hangs")
+    def waits() -> int:
+        return int(Event().wait())
+
+    assert (sandbox.run(lambda: works) or "").startswith("hangs")
+    assert (sandbox.run(lambda: waits) or "").startswith("hangs")

@@ -144,7 +144,7 @@ def test_a_killed_process_fails_the_study_in_one_line(tiny: Options) -> None:
 
 
 def test_a_failed_run_is_named(tiny: Options) -> None:
-    with pytest.raises(RunFailed, match=r"the run in .*vanilla-3-.*: loss is "):
+    with pytest.raises(RunFailed, match=r"the run in .*vanilla-3-.*: .* logits that are NaN"):
         run_all(tiny, [Run(3, {"method": "vanilla", "lr": 1e30})], Reporter.quiet())
 
 

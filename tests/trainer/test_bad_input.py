@@ -59,7 +59,7 @@ CASES = {
     "--device cuda:99": "CUDA devices",
     "--device mps": "torch sees 0 MPS devices",  # FOUND C17, C8
     "--device xpu:1": "torch sees 0 XPU devices",
-    "--device cpu:1": "torch sees 1 CPU devices",
+    "--device cpu:1": "device must be",
     "--device meta": "device must be",
     "--seed -1": "seed must be",
     "--method vanilla --k 0.2": "has no option 'k'",

@@ -79,9 +79,11 @@ def test_a_setting_that_was_not_there_yet_was_its_default(run: Path) -> None:
         (lambda state: state.update(seconds="long"), "seconds is 'long'"),
         (lambda state: state["rows"][0].pop("sa"), "sa"),
         (lambda state: state.update(config=3), "config is 3"),
+        (lambda state: state["method"].update(rows={}), "rows is {}"),
+        (lambda state: state["meter"]["sums"].update(loss="low"), "loss is 'low'"),
         (lambda state: state["model"].popitem(), "another version's"),
     ],
-    ids=["missing", "beyond", "type", "row", "config", "weights"],
+    ids=["missing", "beyond", "type", "row", "config", "method", "meter", "weights"],
 )
 def test_what_does_not_fit_is_named(
     change: Any, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -34,10 +34,10 @@ def the_line(capsys: pytest.CaptureFixture[str], word: str) -> str:
 
 
 REFUSED = {
-    "--weights /etc/passwd": "weights '/etc/passwd'",
-    "--weights /dev/null": "weights '/dev/null'",
-    "--weights .": "weights '.'",
-    "--device mps": "device must be",
+    "--recipe digits --weights /etc/passwd": "weights '/etc/passwd'",
+    "--recipe digits --weights /dev/null": "weights '/dev/null'",
+    "--recipe digits --weights .": "weights '.'",
+    "--device mps": "torch sees 0 MPS devices",
     "--device meta": "device must be",
     "--device cpu:1": "device must be",
     "--device cuda:-1": "device",
@@ -80,7 +80,7 @@ def test_the_same_words_of_other_commands(
     """FOUND C8: neighbours."""
     digits = ("--dataset", "digits", "--out", str(tmp_path / "set"))
     for command, words, word in (
-        (evaluate, (str(finished), "--device", "mps"), "device must be"),
+        (evaluate, (str(finished), "--device", "mps"), "torch sees 0 MPS devices"),
         (evaluate, (str(finished), "--threads", "5000"), "threads"),
         (evaluate, (str(finished), "--batch-size", str(10**30)), "--batch-size"),
         (evaluate, (str(finished), "--pgd", "1", "--eps", "1e99"), "eps"),

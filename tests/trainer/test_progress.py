@@ -176,10 +176,12 @@ def test_a_command_says_the_same_on_a_terminal_and_in_a_log(
     passing = re.compile(r".* (\.\.\.|left\))|.*: took .*")  # of waits that were long this time
     said = [line for line in lines if not passing.fullmatch(line)]
     assert said[0].startswith("entprop of wrn10_0.5 on digits, into ")
-    assert said[1:3] == progress.EPOCH_LEGEND.splitlines()
+    legend_of_epochs = progress.EPOCH_LEGEND.splitlines()
+    begin = said.index(legend_of_epochs[0])
+    assert said[begin : begin + 2] == legend_of_epochs
     for number in (1, 2, 3):
         row = rf"epoch {number}/3  loss \S+  aux loss \S+  SA \S+  gap .* left"
-        assert re.fullmatch(row, said[2 + number])
+        assert re.fullmatch(row, said[begin + 1 + number])
     legend = [line for line in said if all(f"{name}: " in line for name in ("SA", "RA", "Hscore"))]
     assert len(legend) == 1 and "cost: passes over the training images" in legend[0]
     assert ("\x1b" in printed) == terminal
