@@ -53,6 +53,8 @@ class Evaluator:
     def run(self, name: str) -> Evaluation:
         """Measure everything; the result calls the network `name`."""
         # Missing and broken files are found before anything is computed.
+        if self.options.autoattack:
+            attacks.autoattack_parts(self.data.num_classes)
         suite = choose_suite(
             self.data,
             self.options,
@@ -65,12 +67,12 @@ class Evaluator:
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
         with routed, evaluating(self.model):
-            clean, labels = self._clean()
+            clean, labels, logits = self._clean()
             rows = [self._row("clean", f"{self.data.name} test set", clean)]
             found = self._corrupted(suite, clean, labels, rows) if suite else {}
             for one in natural:
                 rows.append(self._on_natural(one))
-            rows += self._attacked()
+            rows += self._attacked(logits)
         return Evaluation(
             name=name,
             dataset=self.data.name,
@@ -99,9 +101,10 @@ class Evaluator:
             first += len(labels)
 
     @torch.no_grad()
-    def _clean(self) -> tuple[Tally, Tensor]:
+    def _clean(self) -> tuple[Tally, Tensor, int]:
+        """What was right, the labels, and how many logits the network gives."""
         self.say("clean images")
-        tally, labels = Tally(self.data.num_test, self.device), []
+        tally, labels, count = Tally(self.data.num_test, self.device), [], 0
         for first, images, wanted in self._batches():
             logits = self.model(images)
             if logits.shape[1] < self.data.num_classes:  # some answers could never be right
@@ -111,7 +114,8 @@ class Evaluator:
                 )
             tally.add(first, logits, wanted)
             labels.append(wanted)
-        return tally, torch.cat(labels)
+            count = logits.shape[1]
+        return tally, torch.cat(labels), count
 
     @torch.no_grad()
     def _corrupted(
@@ -186,9 +190,10 @@ class Evaluator:
         note = "" if classes is None else f"among the set's {len(classes)} classes"
         return self._row(one.title, f"official {one.title}", tally, note=note)
 
-    def _attacked(self) -> Iterator[Row]:
+    def _attacked(self, logits: int) -> Iterator[Row]:
         options = self.options
         wanted: dict[str, Callable[[int, Tensor, Tensor], Tensor]] = {}
+        more: dict[str, str] = {}  # to be said of one of them
         if options.pgd:
             name = f"PGD-{options.pgd}, eps {_units(options.eps)}, alpha {_units(options.alpha)}"
             wanted[name] = lambda first, images, labels: attacks.pgd(
@@ -202,8 +207,10 @@ class Evaluator:
                 first=first,
             )
         if options.autoattack:
-            wanted[f"AutoAttack, eps {_units(options.eps)}"] = lambda first, images, labels: (
-                attacks.autoattack(self.model, images, labels, eps=options.eps, seed=options.seed)
+            auto = f"AutoAttack, eps {_units(options.eps)}"
+            more[auto] = attacks.autoattack_note(logits)
+            wanted[auto] = lambda first, images, labels: attacks.autoattack(
+                self.model, images, labels, eps=options.eps, seed=options.seed
             )
         for name, attack in wanted.items():
             self.say(f"{name}, through the {options.norms} norms")
@@ -213,7 +220,8 @@ class Evaluator:
                 with torch.no_grad():
                     tally.add(first, self.model(attacked), labels)
             source = f"{self.data.name} test set, attacked through the {options.norms} norms"
-            yield self._row(name, source, tally, note=attacks.NO_DEFENCE, calibrated=False)
+            note = f"{attacks.NO_DEFENCE} {more.get(name, '')}".strip()
+            yield self._row(name, source, tally, note=note, calibrated=False)
 
     def _row(
         self, test: str, source: str, tally: Tally, *, note: str = "", calibrated: bool = True

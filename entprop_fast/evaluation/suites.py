@@ -14,10 +14,10 @@ from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
     EXTRA_KINDS,
+    GENERATOR,
     Scale,
     check_channels,
-    common_corruption,
-    to_bytes,
+    corrupted_bytes,
 )
 from entprop_fast.evaluation.results import GENERATED
 
@@ -108,10 +108,10 @@ def generated_suite(
         for images, labels in _on(data, batch_size, device, workers):
             for kind in kinds:
                 for severity in severities:
-                    made = common_corruption(
+                    made = corrupted_bytes(
                         images, kind, severity, scale=scale, seed=seed, first=first
                     )
-                    yield Sample(kind, severity, first, to_float(to_bytes(made)), labels)
+                    yield Sample(kind, severity, first, to_float(made), labels)
             first += len(labels)
 
     return Suite(
@@ -136,10 +136,16 @@ def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
     return kinds
 
 
-def generated_source(scale: str, seed: int) -> str:
-    """The words for images made by us."""
+def generated_source(scale: str, seed: int, generator: int = GENERATOR) -> str:
+    """The words for images made by us; the first generator's did not name it."""
     published = {"cifar-c": "CIFAR-C", "imagenet-c": "ImageNet-C"}[scale]
-    return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
+    version = "" if generator == 1 else f", generator {generator}"
+    return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST}{version})"
+
+
+def of_another_generator(source: str) -> bool:
+    """Whether these words of `generated_source` are of images that would be others by now."""
+    return PROCEDURAL_FROST in source and f", generator {GENERATOR})" not in source
 
 
 def _on(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
-from entprop_fast.data.common_corruptions import Scale, common_corruption, to_bytes
+from entprop_fast.data.common_corruptions import GENERATOR, Scale, corrupted_bytes
 from entprop_fast.evaluation.official import JPEG_QUALITY, MARKER
 from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.optional import needs
@@ -63,11 +63,11 @@ def write_arrays(
             begin, size = file.tell(), height * width * channels
             for first, images, _ in _batches(data, batch_size, device):
                 for severity in SEVERITIES:
-                    made = common_corruption(
+                    made = corrupted_bytes(
                         images, kind, severity, scale=scale, seed=seed, first=first
                     )
                     file.seek(begin + ((severity - 1) * count + first) * size)
-                    file.write(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy().tobytes())
+                    file.write(made.permute(0, 2, 3, 1).cpu().numpy().tobytes())
         part.replace(root / f"{kind}.npy")
     _mark(root, about, complete=True)
 
@@ -111,10 +111,8 @@ def write_folders(
             say(f"images {first} ... {first + len(images) - 1} of {data.num_test}")
         for kind in kinds:
             for severity in SEVERITIES:
-                made = common_corruption(
-                    images, kind, severity, scale=scale, seed=seed, first=first
-                )
-                for i, pixels in enumerate(to_bytes(made).permute(0, 2, 3, 1).cpu().numpy()):
+                made = corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first)
+                for i, pixels in enumerate(made.permute(0, 2, 3, 1).cpu().numpy()):
                     path = root / kind / str(severity) / places[first + i]
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels).save(path, "JPEG", quality=JPEG_QUALITY, optimize=True)
@@ -136,6 +134,7 @@ def _about(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> dic
         "dataset": data.name,
         "scale": scale,
         "seed": seed,
+        "generator": GENERATOR,
         "kinds": list(kinds),
     }
 
