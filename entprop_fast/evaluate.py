@@ -153,7 +153,7 @@ def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
         reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
     reporter.console.print(*terminal_tables(evaluations), sep="\n")
     reporter.say(report.legend(evaluations))
-    if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
+    if any(row.note.startswith(NO_DEFENCE) for one in evaluations for row in one.rows):
         reporter.say(NO_DEFENCE)
 
 

@@ -19,6 +19,7 @@ NO_DEFENCE = (
     "attack is a measurement, not a guarantee."
 )
 
+_STANDARD_CLASSES = 10  # AutoAttack's standard version has 9 targets
 _START = 0xA77  # sets these draws apart from the corruptions'
 
 
@@ -82,8 +83,11 @@ def autoattack(
 ) -> Tensor:
     """Images after AutoAttack's standard version (Croce and Hein, ICML 2020), through its package.
 
+    That version attacks towards 9 other classes; where there are fewer logits than 10, towards all
+    the others, with the attacks of `autoattack_parts`.
+
     Args:
-        model: from images in [0, 1] to logits.
+        model: from images in [0, 1] to logits, 2 or more.
         images: float32 ``[B, C, H, W]``, in [0, 1].
         labels: int64 ``[B]``.
         eps: radius in the maximum norm, in image units.
@@ -91,13 +95,17 @@ def autoattack(
 
     Raises:
         ImportError: it is not installed; the message says how to.
+        ValueError: the model gives fewer than 2 logits.
         Stopped: a signal came.
     """
     attack = autoattack_class()
-    # A batch takes minutes, most of them in the model.
-    asked = model.register_forward_pre_hook(lambda *_: stopping.check())
-    try:
-        with evaluating(model):
+    with evaluating(model):
+        with torch.no_grad():
+            classes = model(images[:1]).shape[1]
+        parts = autoattack_parts(classes)
+        # A batch takes minutes, most of them in the model.
+        asked = model.register_forward_pre_hook(lambda *_: stopping.check())
+        try:
             adversary = attack(
                 model,
                 norm="Linf",
@@ -107,10 +115,40 @@ def autoattack(
                 device=images.device,
                 verbose=False,
             )
+            if classes < _STANDARD_CLASSES:
+                adversary.attacks_to_run = list(parts)
+                for name in ("apgd_targeted", "fab"):
+                    if hasattr(adversary, name):
+                        getattr(adversary, name).n_target_classes = classes - 1
+            # It views gradients as rows, which it cannot where they are channels_last.
+            images = images.contiguous()
             attacked: Tensor = adversary.run_standard_evaluation(images, labels, bs=len(images))
-    finally:
-        asked.remove()
+        finally:
+            asked.remove()
     return attacked
+
+
+def autoattack_parts(classes: int) -> tuple[str, ...]:
+    """The attacks that AutoAttack runs on so many logits, by its own names.
+
+    The targeted loss of ``apgd-t`` divides by differences of the 4 largest logits, that of
+    ``apgd-dlr`` by one of the 3 largest: with fewer the next simpler one takes its place.
+
+    Raises:
+        ValueError: fewer than 2.
+    """
+    if classes < 2:
+        raise ValueError(f"autoattack needs 2 classes or more, and there is {classes} to choose")
+    if classes >= 4:
+        return ("apgd-ce", "apgd-t", "fab-t", "square")
+    return ("apgd-ce", *(("apgd-dlr",) if classes == 3 else ()), "fab-t", "square")
+
+
+def autoattack_note(classes: int) -> str:
+    """Which attacks replace the standard ones with so many logits; empty where none does."""
+    if classes >= 4:
+        return ""
+    return f"{classes} logits, so not the standard attacks: {', '.join(autoattack_parts(classes))}."
 
 
 def autoattack_class() -> Any:

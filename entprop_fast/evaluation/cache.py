@@ -1,4 +1,4 @@
-"""Generated images kept on disk, and found again only for the same clean images."""
+"""Generated images kept on disk, and found again only for the same clean images and generator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from entprop_fast.data import SEVERITIES, ImageFiles, ImageSet
-from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale
+from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, GENERATOR, Scale
 from entprop_fast.evaluation.marker import digest_of_clean
 from entprop_fast.evaluation.official import open_suite, read_marker, written_name
 from entprop_fast.evaluation.suites import Suite, generated_kinds
@@ -74,6 +74,7 @@ def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> 
     return (
         marker is not None
         and marker.get("complete") is True
+        and marker.get("generator") == GENERATOR
         and marker.get("clean") == digest
         and set(kinds) <= set(marker.get("kinds", ()))
     )

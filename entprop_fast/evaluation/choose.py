@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from entprop_fast.data import ImageData, ImageFiles, ImageSet
-from entprop_fast.data.common_corruptions import Scale
+from entprop_fast.data.common_corruptions import GENERATOR, Scale
 from entprop_fast.data.datasets import EMBEDDED
 from entprop_fast.evaluation import cache, official, suites
 from entprop_fast.evaluation.options import EvaluationOptions
@@ -73,9 +73,15 @@ def choose_suite(
             root = official.find_written(data, folder)
             kind = "imagenet-c" if isinstance(data, ImageFiles) else "cifar10-c"  # the layout
         if root is not None and kind is not None:
-            return official.open_suite(
+            suite = official.open_suite(
                 kind, root, data, batch_size, extra=options.extra, workers=workers
             )
+            if say is not None and suites.of_another_generator(suite.source):
+                say(
+                    f"{root} was written by another version's generator, whose images differ from "
+                    f"this one's ({GENERATOR}): entprop_fast.corrupt --overwrite writes it again"
+                )
+            return suite
         _not_found(data, folder, must_be_there=choice == "official", say=say)
     scale = options.scale or usual_scale(data)
     if options.cache_dir is not None:

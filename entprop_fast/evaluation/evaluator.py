@@ -60,6 +60,8 @@ class Evaluator:
     def run(self, name: str) -> Evaluation:
         """Measure everything; the result calls the network `name`."""
         # Missing and broken files are found before anything is computed.
+        if self.options.autoattack:
+            attacks.autoattack_parts(self.data.num_classes)
         suite = choose_suite(
             self.data,
             self.options,
@@ -229,6 +231,7 @@ class Evaluator:
     def _attacked(self) -> Iterator[Row]:
         options = self.options
         wanted: dict[str, Callable[[int, Tensor, Tensor], Tensor]] = {}
+        more: dict[str, str] = {}  # to be said of one of them
         if options.pgd:
             name = f"PGD-{options.pgd}, eps {_units(options.eps)}, alpha {_units(options.alpha)}"
             wanted[name] = lambda first, images, labels: attacks.pgd(
@@ -242,8 +245,12 @@ class Evaluator:
                 first=first,
             )
         if options.autoattack:
-            wanted[f"AutoAttack, eps {_units(options.eps)}"] = lambda first, images, labels: (
-                attacks.autoattack(self.model, images, labels, eps=options.eps, seed=options.seed)
+            auto = f"AutoAttack, eps {_units(options.eps)}"
+            with torch.no_grad():
+                _, images, _ = next(self._batches())
+                more[auto] = attacks.autoattack_note(self.model(images[:1]).shape[1])
+            wanted[auto] = lambda first, images, labels: attacks.autoattack(
+                self.model, images, labels, eps=options.eps, seed=options.seed
             )
         for name, attack in wanted.items():
             self.say(f"{name}, through the {options.norms} norms")
@@ -254,7 +261,8 @@ class Evaluator:
                     tally.add(first, self.model(attacked), labels)
                 self.progress(Measured(name, tally.total, self.data.num_test))
             source = f"{self.data.name} test set, attacked through the {options.norms} norms"
-            yield self._row(name, source, tally, note=attacks.NO_DEFENCE, calibrated=False)
+            note = f"{attacks.NO_DEFENCE} {more.get(name, '')}".strip()
+            yield self._row(name, source, tally, note=note, calibrated=False)
 
     def _row(
         self, test: str, source: str, tally: Tally, *, note: str = "", calibrated: bool = True

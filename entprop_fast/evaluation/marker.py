@@ -12,7 +12,13 @@ from typing import Any
 from entprop_fast import stopping
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import ImageFiles, ImageSet
-from entprop_fast.data.common_corruptions import COMMON_KINDS, EXTRA_KINDS, Scale, to_bytes
+from entprop_fast.data.common_corruptions import (
+    COMMON_KINDS,
+    EXTRA_KINDS,
+    GENERATOR,
+    Scale,
+    to_bytes,
+)
 from entprop_fast.evaluation.official import MARKER, read_marker
 from entprop_fast.evaluation.suites import generated_source
 
@@ -90,6 +96,7 @@ def about_set(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> 
         "shape": list(data.image_shape),
         "scale": scale,
         "seed": seed,
+        "generator": GENERATOR,
         "kinds": list(kinds),
         "clean": digest_of_clean(data),
     }

@@ -138,7 +138,10 @@ def _marked(root: Path, marker: dict[str, Any]) -> str:
         )
     if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
         raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
-    return generated_source(marker["scale"], marker["seed"])
+    generator = marker.get("generator", 1)  # the first one did not say
+    if type(generator) is not int or generator < 1:
+        raise ValueError(f"{root / MARKER} names no known generator: {generator!r}")
+    return generated_source(marker["scale"], marker["seed"], generator)
 
 
 def _arrays(

@@ -50,7 +50,7 @@ def tests(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
             "interval": _bounds((row.low, row.high)),
             "by": row.interval,
             "images": str(row.images),
-            "source": row.source + (f"; {row.note}" if _own_note(row) else ""),
+            "source": "; ".join(filter(None, (row.source, _own_note(row)))),
         }
         for one in evaluations
         for row in one.rows
@@ -87,7 +87,7 @@ def markdown(evaluations: Sequence[Evaluation], *, picture: str | None = None) -
     if picture is not None:
         parts.append(f"![accuracy under each kind of corruption]({picture})")
     parts += ["## Every test", _markdown_table(tests(evaluations))]
-    if any(row.note == NO_DEFENCE for one in evaluations for row in one.rows):
+    if any(row.note.startswith(NO_DEFENCE) for one in evaluations for row in one.rows):
         parts.append(f"**{NO_DEFENCE}**")
     for one in evaluations:
         if one.corruptions:
@@ -118,8 +118,8 @@ def as_document(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return {"evaluations": [one.as_dict() for one in evaluations]}
 
 
-def _own_note(row: Row) -> bool:
-    return bool(row.note) and row.note != NO_DEFENCE  # that one stands below the table
+def _own_note(row: Row) -> str:
+    return row.note.removeprefix(NO_DEFENCE).strip()  # that one stands below the table
 
 
 def legend(evaluations: Sequence[Evaluation]) -> str:

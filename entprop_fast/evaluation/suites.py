@@ -15,10 +15,10 @@ from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
     EXTRA_KINDS,
+    GENERATOR,
     Scale,
     check_channels,
-    common_corruption,
-    to_bytes,
+    corrupted_bytes,
 )
 from entprop_fast.evaluation.results import GENERATED
 
@@ -106,10 +106,10 @@ def generated_suite(
     def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
         each = list(itertools.product(kinds, severities))
         for kind, severity, clean in _rounds(each, skip, data, batch_size, device, workers):
-            made = common_corruption(
+            made = corrupted_bytes(
                 clean.images, kind, severity, scale=scale, seed=seed, first=clean.first
             )
-            yield Sample(kind, severity, clean.first, to_float(to_bytes(made)), clean.labels)
+            yield Sample(kind, severity, clean.first, to_float(made), clean.labels)
 
     return Suite(
         name=f"{data.name}, common corruptions",
@@ -133,10 +133,16 @@ def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
     return kinds
 
 
-def generated_source(scale: str, seed: int) -> str:
-    """The words for images made by us."""
+def generated_source(scale: str, seed: int, generator: int = GENERATOR) -> str:
+    """The words for images made by us; the first generator's did not name it."""
     published = {"cifar-c": "CIFAR-C", "imagenet-c": "ImageNet-C"}[scale]
-    return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST})"
+    version = "" if generator == 1 else f", generator {generator}"
+    return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST}{version})"
+
+
+def of_another_generator(source: str) -> bool:
+    """Whether these words of `generated_source` are of images that would be others by now."""
+    return PROCEDURAL_FROST in source and f", generator {GENERATOR})" not in source
 
 
 class _Clean(NamedTuple):

@@ -23,7 +23,7 @@ from entprop_fast import files, stopping
 from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageData, ImageFiles
 from entprop_fast.data.augment import to_float
-from entprop_fast.data.common_corruptions import Scale, common_corruption, to_bytes
+from entprop_fast.data.common_corruptions import Scale, corrupted_bytes
 from entprop_fast.evaluation.marker import Marker, about_set
 from entprop_fast.evaluation.official import JPEG_QUALITY
 from entprop_fast.optional import needs
@@ -76,7 +76,7 @@ def write_arrays(
             stopping.check()
             yield (
                 severity,
-                common_corruption(images, kind, severity, scale=scale, seed=seed, first=first),
+                corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first),
             )
 
     for number, kind in enumerate(kinds):
@@ -176,9 +176,7 @@ def write_folders(
                 stopping.check()
                 if there[place, rows].all():
                     continue
-                made = common_corruption(
-                    images, kind, severity, scale=scale, seed=seed, first=first
-                )
+                made = corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first)
                 for name, pixels in zip(names[rows], _pixels(made), strict=True):
                     group, name = name.split("/")
                     folder = files.folder_within(root, kind, str(severity), group)
@@ -228,8 +226,8 @@ def _batches(
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:
-    """uint8 ``[B, H, W, C]``."""
-    pixels: NDArray[np.uint8] = to_bytes(images).permute(0, 2, 3, 1).cpu().numpy()
+    """uint8 ``[B, H, W, C]``, of uint8 ``[B, C, H, W]``."""
+    pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 

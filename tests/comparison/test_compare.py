@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing import active_children
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +21,12 @@ import pytest
 from entprop_fast import train
 from entprop_fast.checkpoint import read
 from entprop_fast.compare import main
-from entprop_fast.run.comparison import conduct, workers
+from entprop_fast.evaluation.suites import generated_source
+from entprop_fast.run.comparison import conduct, plan, workers
+from entprop_fast.run.comparison.plan import Key
 from entprop_fast.run.comparison.watching import State
 from entprop_fast.run.comparison.workers import Job, Outcome, run_all
+from entprop_fast.run.progress import Reporter
 from entprop_fast.run.recipe import resolve
 from entprop_fast.run.signals import StopSignals
 from entprop_fast.stopping import Stopped
@@ -160,6 +164,31 @@ def test_overwriting_that_was_stopped_is_gone_on_with_without_it(
     assert "0 of 4 runs are finished" in said
     assert said.rstrip().endswith(f"python -m entprop_fast.compare {shlex.join(AGAIN)} --out {out}")
     assert not list(out.glob("*/*"))
+
+
+def test_images_of_an_older_generator_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOUND W14: runs that all agree on an older generator's images are evaluated again."""
+    runs: Any = [SimpleNamespace(key=("vanilla", seed), config=None) for seed in (0, 1)]
+    opened: list[str] = []
+
+    def source(config: object) -> str:
+        opened.append("data set")
+        return generated_source("cifar-c", 0)
+
+    monkeypatch.setattr(plan, "corruption_source", source)
+
+    def others(*sources: str) -> set[Key]:
+        summaries = {
+            run.key: {"corruption_source": one} for run, one in zip(runs, sources, strict=True)
+        }
+        return conduct._other_images(runs, summaries, Reporter())
+
+    old, now = generated_source("cifar-c", 0, generator=1), generated_source("cifar-c", 0)
+    assert others(old, old) == {("vanilla", 0), ("vanilla", 1)}
+    assert others(old, now) == {("vanilla", 0)}
+    opened.clear()
+    for settled in (now, "official CIFAR-10-C", "generated (ten kinds for digits)"):
+        assert others(settled, settled) == set() and not opened
 
 
 def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ def test_two_methods_and_two_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows = ["--methods", "vanilla", "entprop", "--seeds", "0", "1"]
     assert main([*flags, *rows, *SMALL.split(), "--out", str(out)]) == 0
     found = json.loads((out / "compare.json").read_text())
-    source = "generated (CIFAR-C's strengths, seed 0, frost on procedural textures)"
+    source = "generated (CIFAR-C's strengths, seed 0, frost on procedural textures, generator 2)"
     assert found["corruption_source"] == source
     assert f"Corruptions: {source}." in (out / "compare.md").read_text()
     for row in found["methods"]:

@@ -154,6 +154,67 @@ def test_autoattack_runs_through_its_own_interface(monkeypatch: pytest.MonkeyPat
     assert row.test == "AutoAttack, eps 8/255" and row.note == NO_DEFENCE
 
 
+class FewTargets(FakeAutoAttack):
+    """Fails as the real one does where it is told to aim at classes that there are not."""
+
+    def __init__(self, model: nn.Module, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self.attacks_to_run = ["apgd-ce", "apgd-t", "fab-t", "square"]
+        self.apgd_targeted = types.SimpleNamespace(n_target_classes=9)
+        self.fab = types.SimpleNamespace(n_target_classes=9)
+
+    def run_standard_evaluation(self, images: Tensor, labels: Tensor, bs: int) -> Tensor:
+        assert images.is_contiguous()  # its gradients are viewed as rows
+        ranked = self.model(images).sort(dim=1)[0]
+        for name in self.attacks_to_run:
+            needed = {"apgd-dlr": 3, "apgd-t": 4}.get(name, 1)
+            ranked[:, -needed]
+            if name in ("apgd-t", "fab-t"):
+                part = self.apgd_targeted if name == "apgd-t" else self.fab
+                ranked[:, -1 - part.n_target_classes]
+                assert part.n_target_classes == min(9, ranked.shape[1] - 1)
+        self.made.append({"attacks": tuple(self.attacks_to_run)})
+        return super().run_standard_evaluation(images, labels, bs)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 9, 10, 12])
+def test_autoattack_works_from_two_classes_on(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FOUND W14: fewer than 10 classes ended in an IndexError after everything else."""
+    module = types.ModuleType("autoattack")
+    module.AutoAttack = FewTargets  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "autoattack", module)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, classes))
+    data = torch.rand(6, 3, 4, 4), torch.arange(6) % classes
+    found = evaluate_model(model, data, EvaluationOptions(corruptions="none", autoattack=True))
+    row = found.rows[1]
+    attacks = {2: ("apgd-ce", "fab-t", "square"), 3: ("apgd-ce", "apgd-dlr", "fab-t", "square")}
+    standard = ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert FewTargets.made[-1]["attacks"] == attacks.get(classes, standard)
+    assert row.note.startswith(NO_DEFENCE) and f"**{NO_DEFENCE}**" in found.markdown()
+    named = ", ".join(attacks.get(classes, standard))
+    said = f"{classes} logits, so not the standard attacks: {named}."
+    assert [said in text for text in (row.note, found.markdown())] == [classes < 4] * 2
+    assert found.markdown().count(NO_DEFENCE) == 1
+
+
+def test_autoattack_of_one_class_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FOUND W14: there is nothing to attack towards."""
+    module = types.ModuleType("autoattack")
+    module.AutoAttack = FewTargets  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "autoattack", module)
+    said: list[str] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    options = EvaluationOptions(corruptions="none", autoattack=True)
+    data = torch.rand(2, 3, 4, 4), torch.zeros(2).long()
+    with pytest.raises(ValueError, match="autoattack"):
+        evaluate_model(model, data, options, say=said.append)
+    assert not said
+
+
 def test_a_missing_autoattack_is_said_before_anything_runs() -> None:
     with pytest.raises(ImportError, match="pip install git"):
         EvaluationOptions(autoattack=True)

@@ -13,10 +13,23 @@ from PIL import Image
 
 from entprop_fast import corrupt
 from entprop_fast.data import SEVERITIES, load
-from entprop_fast.data.common_corruptions import COMMON_KINDS, common_corruption, to_bytes
+from entprop_fast.data.common_corruptions import (
+    COMMON_KINDS,
+    GENERATOR,
+    common_corruption,
+    to_bytes,
+)
 from entprop_fast.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.evaluation.writing import write_arrays, write_folders
-from tests.evaluation.support import WNIDS, Brightness, tiny_cifar, tiny_imagenet, write_classes
+from tests.evaluation.support import (
+    WNIDS,
+    Brightness,
+    by_another_generator,
+    tiny_cifar,
+    tiny_imagenet,
+    write_classes,
+)
 
 
 def test_digits_in_cifar_cs_layout(tmp_path: Path) -> None:
@@ -55,6 +68,33 @@ def test_a_written_set_is_reported_as_generated_whatever_it_is_called(tmp_path: 
     assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 2")
     again = EvaluationOptions(corruptions="generated", scale="imagenet-c", seed=2)
     assert found == evaluate_model(model, data, again)
+
+
+@pytest.mark.parametrize(("generator", "named"), [(1, ""), (GENERATOR + 1, ", generator 3")])
+def test_a_set_of_another_generator_says_so(tmp_path: Path, generator: int, named: str) -> None:
+    """FOUND W14: a set keeps its own generator's name, whoever reads it."""
+    data, model, told = tiny_cifar(count=4), Brightness(4), list[str]()
+    root = tmp_path / "CIFAR-10-C"
+    device = torch.device("cpu")
+    write_arrays(data, root, COMMON_KINDS, scale="cifar-c", seed=0, device=device)
+    options = EvaluationOptions(official_dir=tmp_path)
+    now = evaluate_model(model, data, options, say=told.append).corruption_source
+    assert now == generated_source("cifar-c", 0) and f", generator {GENERATOR})" in now
+    assert not any("--overwrite" in line for line in told)
+    by_another_generator(root, generator)
+    found = evaluate_model(model, data, options, say=told.append).corruption_source
+    frost = "frost on procedural textures"
+    assert found == f"generated (CIFAR-C's strengths, seed 0, {frost}{named})"
+    assert any("--overwrite" in line and str(root) in line for line in told)
+
+
+def test_a_marker_with_no_known_generator_is_refused(tmp_path: Path) -> None:
+    data, root = tiny_cifar(count=4), tmp_path / "CIFAR-10-C"
+    write_arrays(data, root, COMMON_KINDS, scale="cifar-c", seed=0, device=torch.device("cpu"))
+    path = root / "entprop_fast.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"generator": "new"}))
+    with pytest.raises(ValueError, match="generator"):
+        evaluate_model(Brightness(4), data, EvaluationOptions(official_dir=tmp_path))
 
 
 def test_image_files_in_imagenet_cs_layout(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,13 +17,14 @@ from entprop_fast.data import SEVERITIES, to_float
 from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
     EXTRA_KINDS,
+    GENERATOR,
     common_corruption,
     to_bytes,
 )
 from entprop_fast.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.evaluation.report import markdown
 from entprop_fast.train import main as train
-from tests.evaluation.support import Brightness, tiny_cifar, tiny_imagenet
+from tests.evaluation.support import Brightness, by_another_generator, tiny_cifar, tiny_imagenet
 
 
 def test_generated_corruptions_are_those_of_the_generator() -> None:
@@ -100,6 +102,20 @@ def test_a_cache_that_was_not_finished_is_written_again(tmp_path: Path) -> None:
     (root / "entprop_fast.json").write_text(json.dumps(marker | {"complete": False}))
     (root / "fog.npy").unlink()
     assert evaluate_model(model, data, options) == plain
+
+
+@pytest.mark.parametrize("generator", [1, GENERATOR + 1])
+def test_a_cache_of_another_generator_is_written_again(tmp_path: Path, generator: int) -> None:
+    """FOUND W14: images of two generators are never mixed; the first one did not name itself."""
+    data, model, told = tiny_cifar(count=5), Brightness(4), list[str]()
+    options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
+    plain = evaluate_model(model, data, options)
+    (root,) = tmp_path.iterdir()
+    by_another_generator(root, generator)
+    np.save(root / "fog.npy", np.zeros_like(np.load(root / "fog.npy")))
+    assert evaluate_model(model, data, options, say=told.append) == plain
+    assert any("fog.npy" in line for line in told)
+    assert json.loads((root / "entprop_fast.json").read_text())["generator"] == GENERATOR
 
 
 def test_a_kind_that_grey_images_cannot_have_is_refused_before_any_is_written(

@@ -25,7 +25,7 @@ lr = 0.05
 name = "entprop"
 """
 KINDS = COMMON_KINDS[:2]
-SOURCE = "generated (CIFAR-C's strengths, seed 0, frost on procedural textures)"
+SOURCE = "generated (CIFAR-C's strengths, seed 0, frost on procedural textures, generator 2)"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from entprop_fast.data.common_corruptions.generate import (
     COMMON_KINDS,
     EXTRA_KINDS,
+    GENERATOR,
     check_channels,
     check_kind,
     common_corruption,
@@ -14,6 +15,7 @@ from entprop_fast.data.common_corruptions.strengths import SCALES, Scale
 __all__ = [
     "COMMON_KINDS",
     "EXTRA_KINDS",
+    "GENERATOR",
     "SCALES",
     "Scale",
     "check_channels",

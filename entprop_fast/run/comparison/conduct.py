@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from entprop_fast.checkpoint import write_atomically
+from entprop_fast.evaluation.suites import of_another_generator
 from entprop_fast.run.comparison import plan, results, tables
 from entprop_fast.run.comparison.plan import Key, Run
 from entprop_fast.run.comparison.plots import draw_comparison
@@ -98,11 +99,14 @@ def conduct(
 def _other_images(runs: Sequence[Run], summaries: Summaries, reporter: Reporter) -> set[Key]:
     """The finished runs whose corrupted images are not those that a run would see now.
 
-    Where nothing is left to do and all agree, no data set is opened for that.
+    Where nothing is left to do and all agree, on images that this version still makes, no data
+    set is opened for that.
     """
     sources = {summary["corruption_source"] for summary in summaries.values()}
-    if len(summaries) == len(runs) and len(sources) == 1 and None not in sources:
-        return set()
+    if len(summaries) == len(runs) and len(sources) == 1:
+        (source,) = sources
+        if source is not None and not of_another_generator(source):
+            return set()
     with reporter.waiting("looking at the corrupted images"):
         source = plan.corruption_source(runs[0].config)
     reporter.say(f"corruptions: {source or 'none'}")
