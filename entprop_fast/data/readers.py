@@ -277,7 +277,7 @@ def workers_of_each(runs: int) -> int:
 def processes(workers: int | None) -> int:
     """That many, or by default one a core within reason."""
     if workers is not None and not 0 <= workers <= MOST_PROCESSES:
-        raise ValueError(f"workers = {workers} must be 0 or more, at most {MOST_PROCESSES}")
+        raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
     return min(_cores(), MOST_WORKERS) if workers is None else workers
 
 

@@ -51,7 +51,7 @@ class Evaluator:
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
         if workers is not None and not 0 <= workers <= MOST_PROCESSES:
-            raise ValueError(f"workers = {workers} must be 0 or more, at most {MOST_PROCESSES}")
+            raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
         if not data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
         self.device = model.device

@@ -260,7 +260,7 @@ def _check(config: Config) -> None:
         config.workers is None or 0 <= config.workers <= MOST_PROCESSES,
         "workers",
         config.workers,
-        f"0 ... {MOST_PROCESSES}",
+        "at least 0" if (config.workers or 0) < 0 else f"at most {MOST_PROCESSES}",
     )
     for name in ("weight_decay", "momentum"):
         value = getattr(config, name)

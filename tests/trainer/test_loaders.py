@@ -107,7 +107,7 @@ def test_an_unreadable_image_ends_the_run_in_one_line(
     [
         ("--augment crop_flip", "unknown augment 'crop_flip'; nearest: crop-flip"),
         ("--loader disk", "known: auto, device, prefetch"),
-        ("--workers -1", "workers must be 0 or more"),
+        ("--workers -1", "workers must be at least 0"),
     ],
 )
 def test_refused(
