@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from entprop_fast.data.common_corruptions import (
     corrupted_bytes,
 )
 from entprop_fast.data.common_corruptions import frost as frost_module
-from entprop_fast.data.common_corruptions.strengths import STRENGTHS
+from entprop_fast.data.common_corruptions.strengths import STRENGTHS, Severities
 
 Call = Callable[[], Any]
 
@@ -60,23 +61,25 @@ def photographs(count: int, side: int) -> Tensor:
         )
         cut = picture[None, :, top : top + wide, left : left + wide].float() / 255
         cuts.append(torch.nn.functional.interpolate(cut, (side, side), mode="area"))
-    return (torch.cat(cuts) * 255).round() / 255
+    return (torch.cat(cuts) * 255).round().to(torch.uint8)
 
 
-def ours(images: Tensor, kind: str, scale: Scale) -> Call:
-    """The batch in all severities, to bytes."""
+def ours(levels: Tensor, kind: str, scale: Scale) -> Call:
+    """The batch in all severities, from bytes to bytes."""
 
     def call() -> None:
         for severity in SEVERITIES:
-            corrupted_bytes(images, kind, severity, scale=scale)
+            corrupted_bytes(levels, kind, severity, scale=scale)
 
     return call
 
 
-def theirs(images: Tensor, kind: str, scale: Scale) -> Call:
+def theirs(levels: Tensor, kind: str, scale: Scale) -> Call:
     """The same, one image after the other, with NumPy's random numbers."""
-    pictures = list(images.permute(0, 2, 3, 1).double().numpy())
+    pictures = list(levels.permute(0, 2, 3, 1).contiguous().numpy())
     strengths = STRENGTHS[scale][kind]
+    if kind in per_image.OF_PICTURES:
+        return _of_pictures(pictures, kind, strengths)
     if kind == "frost":
         textures = frost_module._textures(int(strengths[0][2]), torch.device("cpu"))
         function = per_image.frost(textures.permute(0, 2, 3, 1).double().numpy())
@@ -87,8 +90,20 @@ def theirs(images: Tensor, kind: str, scale: Scale) -> Call:
     def call() -> None:
         for strength in strengths:
             for picture in pictures:
-                made = function(picture.copy(), draws, *strength)
+                made = function(picture / 255, draws, *strength)
                 (np.clip(made, 0, 1) * 255).astype(np.uint8)
+
+    return call
+
+
+def _of_pictures(pictures: Sequence[Array], kind: str, strengths: Severities) -> Call:
+    opened = [Image.fromarray(picture) for picture in pictures]
+    function = per_image.OF_PICTURES[kind]
+
+    def call() -> None:
+        for (strength,) in strengths:
+            for picture in opened:
+                np.asarray(function(picture, strength))
 
     return call
 

@@ -51,7 +51,7 @@ def impulse_noise(x: Array, draws: Draws, fraction: float) -> Array:
 
 def cut(x: Array) -> Array:
     """To 8 bits, downwards, as a cast to bytes does."""
-    return np.floor(np.clip(x, 0, 1) * 255) / 255
+    return np.asarray(np.floor(np.clip(x, 0, 1) * 255) / 255)
 
 
 def gaussian_blur(x: Array, draws: Draws, sigma: float) -> Array:
@@ -214,17 +214,25 @@ def _array(picture: Image.Image, like: Array) -> Array:
     return np.asarray(picture).reshape(like.shape) / 255
 
 
-def pixelate(x: Array, draws: Draws, fraction: float) -> Array:
-    height, width = x.shape[:2]
+def pixelated(picture: Image.Image, fraction: float) -> Image.Image:
+    width, height = picture.size
     small = (max(1, int(width * fraction)), max(1, int(height * fraction)))
     box = Image.Resampling.BOX
-    return _array(_picture(x).resize(small, box).resize((width, height), box), x)
+    return picture.resize(small, box).resize((width, height), box)
+
+
+def recompressed(picture: Image.Image, quality: float) -> Image.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=int(quality))
+    return Image.open(file)
+
+
+def pixelate(x: Array, draws: Draws, fraction: float) -> Array:
+    return _array(pixelated(_picture(x), fraction), x)
 
 
 def jpeg_compression(x: Array, draws: Draws, quality: float) -> Array:
-    file = io.BytesIO()
-    _picture(x).save(file, "JPEG", quality=int(quality))
-    return _array(Image.open(file), x)
+    return _array(recompressed(_picture(x), quality), x)
 
 
 def elastic_transform(
@@ -277,4 +285,10 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
         gaussian_blur,
         saturate,
     )
+}
+
+# Kinds whose published code goes from picture to picture, without floating numbers.
+OF_PICTURES: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "pixelate": pixelated,
+    "jpeg_compression": recompressed,
 }

@@ -101,10 +101,11 @@ def section() -> str:
     missed = [f"{row['kind']} at {row['side']}" for row in found if row["verdict"] == "missed"]
     without = ", ".join(f"{_without_glass(found, size):.1f} at {size.side}" for size in SIZES)
     return "\n".join(lines_of(found)) + (
-        "\n\nCPU seconds for all five severities of so many images, one thread, float32 to bytes. "
+        "\n\nCPU seconds for all five severities of so many images, one thread, bytes to bytes. "
         f"Scaled from fewer images, interleaved, medians: {fractions}. The other chain is NumPy, "
         "SciPy and Pillow called image by image (bench/corruptions/per_image.py), without "
-        f"scikit-image's own checks. Made by `pytest bench/corruptions` ({rows.origin(first)}).\n\n"
+        "scikit-image's own checks; for pixelate and JPEG Pillow alone, as published. "
+        f"Made by `pytest bench/corruptions` ({rows.origin(first)}).\n\n"
         "Glass blur is a Python loop over pixels in the other chain, as published; without it "
         f"all others together are this many times faster: {without} pixels. "
         f"Slower than image by image: {', '.join(slower) or 'nothing'}. "

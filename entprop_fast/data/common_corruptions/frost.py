@@ -77,7 +77,8 @@ def _texture(number: int) -> Tensor:
     ice = 0.08 * veil + 0.08 * fields + 0.45 * crystals * torch.sigmoid(2 * fields + 0.6)
     ice = _standard(_standard(ice) + 0.4 * grain)
     means, stds = torch.tensor(MOMENTS[number], dtype=torch.float64)[:, :, None, None]
-    return (means + stds * ice).round_().clamp_(0, 255).float().div_(255)
+    levels: Tensor = (means + stds * ice).round_().clamp_(0, 255)
+    return levels.float().div_(255)
 
 
 def _filtered(noise: Tensor, fy: Tensor, fx: Tensor, *, along: float, across: float) -> Tensor:

@@ -15,6 +15,7 @@ from entprop_fast.optional import needs
 
 LEVELS = 256  # of an 8-bit image
 _BINS = 4096  # of the uniform number; in most of them all give the same count
+_STEEP = 2.0**40  # makes a step of any difference of uniform numbers
 _RAREST = 2.0**-25  # below half of the smallest uniform number
 
 
@@ -31,7 +32,9 @@ def speckle_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
 def impulse_noise(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
     """That fraction of the values becomes 0 or 1, evenly."""
     u = packed_uniforms(keys, images[0].numel()).view(images.shape)
-    return images.masked_fill(u < fraction, 1).masked_fill_(u < fraction / 2, 0)
+    # By arithmetic: torch's comparisons and masks take three times as long.
+    kept, lit = (((u - bound) * _STEEP).clamp_(0, 1) for bound in (fraction, fraction / 2))
+    return (images * kept).add_(lit.sub_(kept))
 
 
 def shot_noise(images: Tensor, keys: Tensor, photons: float) -> Tensor:

@@ -52,11 +52,11 @@ def spatter(
     count, _, height, width = images.shape
     noise = packed_normals(keys, height * width).view(count, 1, height, width)
     layer = _smooth(mean + std * noise, sigma)
-    layer = F.threshold_(layer, threshold, 0)
+    layer = F.threshold(layer, threshold, 0, inplace=True)
     if not mud:
         return images + strength * _gleam(layer).to(images.dtype) * _color(_WATER, images)
     cover = _smooth((layer > threshold).float(), strength)
-    cover = F.threshold_(cover, 0.8, 0).to(images.dtype)
+    cover = F.threshold(cover, 0.8, 0, inplace=True).to(images.dtype)
     return torch.lerp(images, _color(_MUD, images).expand_as(images), cover)
 
 
