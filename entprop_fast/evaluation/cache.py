@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -58,7 +58,7 @@ def cached_suite(
             seed=seed,
             device=device,
             batch_size=batch_size,
-            resume=marker is not None and marker.get("kinds") == list(kinds),
+            resume=_made_for(marker, digest) and marker.get("kinds") == list(kinds),
             say=say,
         )
     suite = open_suite(_ARRAYS, root, data, batch_size, extra=extra)
@@ -72,9 +72,16 @@ def _gigabytes(data: ImageSet, extra: bool) -> float:
 
 def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> bool:
     return (
-        marker is not None
+        _made_for(marker, digest)
         and marker.get("complete") is True
+        and set(kinds) <= set(marker.get("kinds", ()))
+    )
+
+
+def _made_for(marker: dict[str, Any] | None, digest: str) -> TypeGuard[dict[str, Any]]:
+    """Whether a set is of these clean images, by the present generator."""
+    return (
+        marker is not None
         and marker.get("generator") == GENERATOR
         and marker.get("clean") == digest
-        and set(kinds) <= set(marker.get("kinds", ()))
     )

@@ -251,7 +251,7 @@ def test_refusals() -> None:
         create_loader("device", Files(), 8, **settings)
     with pytest.raises(ValueError, match="22 images but 21 labels"):
         create_loader("prefetch", (memory()[0], memory(21)[1]), 8, **settings)
-    with pytest.raises(ValueError, match="workers = -1 must be 0 or more"):
+    with pytest.raises(ValueError, match="workers = -1 must be at least 0"):
         loader(Files(), workers=-1)
     with pytest.raises(ValueError, match="images is empty"):
         loader(Files(0))

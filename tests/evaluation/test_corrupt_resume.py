@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from entprop_fast import corrupt
-from entprop_fast.data.common_corruptions import COMMON_KINDS, common_corruption
+from entprop_fast.data.common_corruptions import COMMON_KINDS, corrupted_bytes
 from entprop_fast.evaluation import writing
 from entprop_fast.evaluation.official import read_marker
 from tests.evaluation.support import write_classes
@@ -41,7 +41,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 def broken_in(call: int, end: Callable[[], None]) -> Callable[..., Tensor]:
-    original, calls = common_corruption, 0
+    original, calls = corrupted_bytes, 0
 
     def made(*args: Any, **settings: Any) -> Tensor:
         nonlocal calls
@@ -80,7 +80,7 @@ def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
         arguments = [*command, "--out", str(out)]
         again = [*arguments, "--resume"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writing, "common_corruption", broken_in(call, end))
+            patch.setattr(writing, "corrupted_bytes", broken_in(call, end))
             if end is killed:
                 with pytest.raises(Killed):
                     corrupt.main(arguments)
@@ -90,7 +90,7 @@ def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
         assert (read_marker(out) or {})["complete"] is False
         assert corrupt.main(arguments) == 2 and "--resume" in capsys.readouterr().err
         made = broken_in(-1, killed)
-        monkeypatch.setattr(writing, "common_corruption", made)
+        monkeypatch.setattr(writing, "corrupted_bytes", made)
         assert corrupt.main(again) == 0
         assert files(out) == files(whole)
     assert corrupt.main([*command, "--out", str(whole), "--resume"]) == 0  # it is whole already
@@ -105,7 +105,7 @@ def test_what_is_whole_is_not_made_again(
     for call, more in ((20, []), (-1, ["--resume"])):
         made = broken_in(call, killed)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writing, "common_corruption", made)
+            patch.setattr(writing, "corrupted_bytes", made)
             try:
                 assert corrupt.main([*command, "--out", str(out), *more]) == 0
             except Killed:
@@ -146,7 +146,7 @@ def test_a_part_of_a_set_is_refused_by_evaluate(tmp_path: Path) -> None:
     out = tmp_path / "digits-c"
     arguments = ["--dataset", "digits", "--out", str(out), "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "common_corruption", broken_in(12, killed))
+        patch.setattr(writing, "corrupted_bytes", broken_in(12, killed))
         with pytest.raises(Killed):
             corrupt.main([*arguments, "--kinds", *COMMON_KINDS])
     with pytest.raises(ValueError, match="a part of a set"):
@@ -159,7 +159,7 @@ def test_overwriting_removes_the_older_set_first(tmp_path: Path) -> None:
     arguments = ["--dataset", "digits", "--device", "cpu", "--out", str(out)]
     assert corrupt.main([*arguments, "--kinds", "contrast", "snow", "--seed", "3"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "common_corruption", broken_in(1, killed))
+        patch.setattr(writing, "corrupted_bytes", broken_in(1, killed))
         with pytest.raises(Killed):
             corrupt.main([*arguments, "--kinds", "contrast", "--overwrite"])
     assert not list(out.glob("*snow*")) and not (out / "contrast.npy").exists()
