@@ -196,8 +196,14 @@ def zoom_blur(levels: Tensor, keys: Tensor, *factors: float) -> Tensor:
     # In which zooming is fastest.
     wide = images.double().contiguous(memory_format=torch.channels_last)
     total = torch.zeros_like(wide, dtype=torch.float32)
+    enlarged: dict[
+        tuple[tuple[int, ...], tuple[int, ...]], Tensor
+    ] = {}  # small images have few sizes
     for factor in factors:
-        total += zoomed(wide, factor).float()
+        sizes = _zoom_sizes(wide, factor)
+        if sizes not in enlarged:
+            enlarged = {sizes: zoomed(wide, factor).float()}
+        total += enlarged[sizes]
     return whole(total.add_(images).div_(len(factors) + 1).mul_(255))
 
 
@@ -206,12 +212,16 @@ def zoomed(images: Tensor, factor: float) -> Tensor:
 
     There the corners' centres stay corners, so the exact factor depends on rounded sizes.
     """
-    sides = images.shape[2:]
-    crops = [math.ceil(side / factor) for side in sides]
-    large = [round(crop * factor) for crop in crops]
+    crops, large = _zoom_sizes(images, factor)
     middle = _middle(images, crops)
-    enlarged = F.interpolate(middle, size=large, mode="bilinear", align_corners=True)
-    return _middle(enlarged, sides)
+    enlarged = F.interpolate(middle, size=list(large), mode="bilinear", align_corners=True)
+    return _middle(enlarged, images.shape[2:])
+
+
+def _zoom_sizes(images: Tensor, factor: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What is cut out of the middle, and to what it is enlarged."""
+    crops = tuple(math.ceil(side / factor) for side in images.shape[2:])
+    return crops, tuple(round(crop * factor) for crop in crops)
 
 
 def _middle(images: Tensor, sides: Sequence[int]) -> Tensor:
