@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from entprop_fast import stopping
 from entprop_fast.data.counter_random import integers, keys_of, packed_normals
 
 # Red, green and blue of the photographs that the published code draws from, frost1.png to
@@ -61,6 +62,7 @@ def _textures(shrink: int, device: torch.device) -> Tensor:
 
 def _texture(number: int) -> Tensor:
     """Whole 8-bit levels ``[3, SIDE, SIDE]``, in [0, 1], with `MOMENTS`."""
+    stopping.check()  # half a second each
     keys = keys_of(_KEY, torch.arange(number * _FIELDS, (number + 1) * _FIELDS))
     noise = packed_normals(keys, SIDE * SIDE).view(-1, SIDE, SIDE).double()
     frequency = torch.fft.fftfreq(SIDE, dtype=torch.float64)
