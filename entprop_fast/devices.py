@@ -9,6 +9,11 @@ from torch import Tensor
 WITHOUT_FLOAT64 = {"mps"}
 
 
+def with_float64(device: torch.device) -> torch.device:
+    """The device, or the CPU in the place of one that has no float64."""
+    return device if widest_float(device) == torch.float64 else torch.device("cpu")
+
+
 def widest_float(device: torch.device) -> torch.dtype:
     """float64, or float32 on a device that has no float64: Apple's, and some of Intel's."""
     if device.type == "xpu":

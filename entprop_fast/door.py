@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable
-from pathlib import PurePath
 from typing import NoReturn
 
-COMMAND_OF_ALL = "entprop"  # the console script
 _USAGE = 2
+_WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")  # options of Python that the next word is of
 
 
 def refuse(error: Exception) -> NoReturn:
@@ -47,8 +46,13 @@ def _is_there(name: str) -> bool:
 
 
 def _is_command(argv: list[str]) -> bool:
-    """Whether Python was started as ``python -m entprop_fast...``, or as the console script."""
-    if "-m" in argv[:-1]:
-        module = argv[argv.index("-m") + 1]
-        return module.partition(".")[0] == __package__
-    return any(PurePath(word).name == COMMAND_OF_ALL for word in argv[1:2])
+    """Whether Python was started as ``python -m entprop_fast...``."""
+    words = iter(argv[1:])
+    for word in words:
+        if word == "-m":
+            return next(words, "").partition(".")[0] == __package__
+        if word in _WITH_VALUE:
+            next(words, None)
+        elif word == "-c" or not word.startswith("-"):
+            break  # what follows belongs to somebody's program
+    return False

@@ -8,10 +8,13 @@ own choice, and fine.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _MODE = 0o666  # less the user's umask, as `open` has it
@@ -35,6 +38,20 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             part.unlink()  # a part of a file, on what may be a full disk
         raise OSError(error.errno, error.strerror, str(path)) from error  # a write names no file
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a readable JSON file, atomically."""
+    text = json.dumps(plain_numbers(values), indent=2, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put null for NaN and infinity, which JSON has not: there was nothing to average."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def create(path: Path) -> IO[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,17 @@ def hscore(sa: float, ra: float) -> float:
     return 2 * sa * ra / (sa + ra) if sa + ra else 0.0
 
 
+def logits_in(output: object) -> Tensor | None:
+    """The tensor that a network returned, as it is, as ``.logits`` or as ``["logits"]``."""
+    found = output
+    if not isinstance(output, Tensor):
+        found = output.get("logits") if isinstance(output, Mapping) else None
+        found = getattr(output, "logits", found)
+    return found if isinstance(found, Tensor) else None
+
+
 def logits_of(output: object, rows: int) -> Tensor:
-    """The logits in what a network returned: a tensor, or an object that has ``.logits``.
+    """The logits in what a network returned, see `logits_in`; their shape and dtype are checked.
 
     Args:
         output: of the network.
@@ -37,8 +46,8 @@ def logits_of(output: object, rows: int) -> Tensor:
         TypeError: neither (a tuple, say).
         ValueError: a tensor of another shape than ``[rows, classes]``.
     """
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if not isinstance(logits, Tensor):
+    logits = logits_in(output)
+    if logits is None:
         inside = ""
         if isinstance(output, tuple | list):
             inside = f" of {', '.join(type(one).__name__ for one in output)}"

@@ -94,7 +94,7 @@ def test_a_command_without_its_extra(command: str, tmp_path: Path) -> None:
 
 def test_from_python_a_missing_library_is_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     """FOUND C8: the neighbour; nobody's interpreter ends because of an import."""
-    monkeypatch.setattr(sys, "orig_argv", ["python", "mine.py", "-m", "entprop_fast.train"][:2])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "mine.py", "-m", "entprop_fast.train"])
     with pytest.raises(ImportError, match=r"it need nowhere_at_all: pip install.*\[all\]"):
         door.need(("math", "nowhere_at_all"), extra="all", purpose="it")
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "entprop_fast.train"])

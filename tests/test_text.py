@@ -134,4 +134,4 @@ def test_a_run_whose_folder_is_called_so(
     assert "runs/[/]" in capsys.readouterr().out
     page = Path("r/evaluation.md").read_text()
     assert r"runs/\[/\]" in page and r"runs/$a\|b$/\]" in page
-    assert Path("r/radar.png").is_file()
+    assert Path("r/corruptions.png").is_file()

@@ -78,4 +78,4 @@ def test_call(name: str, benchmark: BenchmarkFixture) -> None:
     torch.manual_seed(0)
     call = CALLS[name]()
     call()
-    benchmark(call)  # type: ignore[no-untyped-call]
+    benchmark(call)

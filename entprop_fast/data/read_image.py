@@ -82,14 +82,21 @@ class Description(NamedTuple):
 
 
 def describe_image(path: Path) -> Description:
-    """Read the header of a readable image."""
+    """Read the header of a readable image.
+
+    Raises:
+        OSError: it is damaged.
+    """
     from PIL import Image
 
-    with Image.open(path, formats=_formats()) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-        # A phone's second picture (MPO) is a preview or a depth map, no frame.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        return Description(image.size, image.mode, frames, turned)
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+            # A phone's second picture (MPO) is a preview or a depth map, no frame.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            return Description(image.size, image.mode, frames, turned)
+    except Exception as error:  # as above: a later frame may be broken, too
+        raise OSError(f"{path}: {_reason(path, error)}") from error
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entprop_fast import stopping
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.image_files import FileList, TransformedFiles
 from entprop_fast.data.leftovers import LeftOut, class_folders_in, is_image
@@ -105,6 +106,7 @@ def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
     numbers = {name: number for number, name in enumerate(class_names)}
     files, labels = [], []
     for folder in class_folders_in(root, LeftOut(), root.name):
+        stopping.check()
         if folder not in numbers:
             known = ", ".join(class_names[:3])
             raise ValueError(

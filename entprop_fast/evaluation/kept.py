@@ -17,11 +17,11 @@ from entprop_fast import checkpoint, stopping
 from entprop_fast.data import ImageFiles, ImageSet
 from entprop_fast.data.verify import digest_of
 from entprop_fast.evaluation.tally import Tally
-from entprop_fast.run.errors import RunFailed
-from entprop_fast.run.run_folder import COUNTS
 
 T = TypeVar("T")
 
+_FORMAT = 1  # of the counts; another one where a `Tally` keeps something else
+COUNTS = "evaluation-*.part"  # the files, * for their keys
 EVERY = 5.0  # seconds between two writes: the most that a kill can cost
 
 State = dict[str, Any]
@@ -57,7 +57,7 @@ class Kept:
         at: TracebackType | None,
     ) -> None:
         for path, counts in self._files.items():
-            kept = isinstance(error, stopping.Stopped | RunFailed) and counts.save()
+            kept = error is not None and counts.save()
             if isinstance(error, stopping.Stopped) and kept:
                 error.saved = f"the evaluation so far is kept in {self.folder}"
             elif error is None:
@@ -138,7 +138,9 @@ def key_of(model: nn.Module, data: ImageSet, settings: Mapping[str, Any]) -> str
 
     Image files count by path, size and time of change.
     """
-    digest = hashlib.sha256(json.dumps([torch.__version__, settings], default=str).encode())
+    digest = hashlib.sha256(
+        json.dumps([_FORMAT, torch.__version__, settings], default=str).encode()
+    )
     digest.update(repr(model).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())

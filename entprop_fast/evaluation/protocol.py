@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from entprop_fast.data import ImageSet
+from entprop_fast.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.evaluation.evaluator import Evaluator
 from entprop_fast.evaluation.given import images_of
 from entprop_fast.evaluation.kept import Kept
@@ -76,6 +76,8 @@ def evaluate_model(
     low, high = (float(one) for one in input_range)
     if not (-math.inf < low < high < math.inf):
         raise ValueError(f"input_range = {input_range} must be a lower and a higher number")
+    if kept is not None and not isinstance(data, ImageData | ImageFiles):
+        raise ValueError("kept goes with a data set of entprop_fast.data.load")
     images = images_of(data, (low, high), batch_size=batch_size, workers=workers)
     evaluator = Evaluator(
         Scored(model, normalization, (low, high)),

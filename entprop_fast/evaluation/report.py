@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast import text
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES
 from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.intervals import CONFIDENCE
 from entprop_fast.evaluation.results import GENERATED, Evaluation, Row
-from entprop_fast.run.run_folder import write_json
+from entprop_fast.files import write_atomically, write_json
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 HEAT_MAP = "corruptions.png"

@@ -20,6 +20,7 @@ from entprop_fast.data.common_corruptions import (
     check_channels,
     corrupted_bytes,
 )
+from entprop_fast.devices import with_float64
 from entprop_fast.evaluation.results import GENERATED
 
 PROCEDURAL_FROST = "frost on procedural textures"
@@ -100,8 +101,11 @@ def generated_suite(
     extra: bool = False,
     workers: int | None = None,
 ) -> Suite:
-    """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images."""
-    kinds = generated_kinds(data, extra)
+    """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images.
+
+    On the CPU in place of a device that has no float64.
+    """
+    kinds, device = generated_kinds(data, extra), with_float64(device)
 
     def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
         each = list(itertools.product(kinds, severities))

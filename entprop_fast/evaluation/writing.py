@@ -24,6 +24,7 @@ from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageData, ImageFiles
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import Scale, corrupted_bytes
+from entprop_fast.devices import with_float64
 from entprop_fast.evaluation.marker import Marker, about_set
 from entprop_fast.evaluation.official import JPEG_QUALITY
 from entprop_fast.optional import needs
@@ -63,6 +64,7 @@ def write_arrays(
         ValueError: to `resume`, and the folder's set is another one.
         Stopped: a signal came.
     """
+    device = with_float64(device)
     marker = Marker(root, about_set(data, kinds, scale, seed))
     progress = marker.begin(resume=resume)
     small = np.uint8 if data.num_classes <= 256 else np.int64
@@ -159,7 +161,7 @@ def write_folders(
             called as no folder can be; to `resume`, and the folder's set is another one.
         Stopped: a signal came.
     """
-    names = _names(data)
+    names, device = _names(data), with_float64(device)
     marker = Marker(root, about_set(data, kinds, scale, seed))
     marker.begin(resume=resume)
     places = list(itertools.product(kinds, SEVERITIES))

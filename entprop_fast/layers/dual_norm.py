@@ -190,7 +190,8 @@ def checkpoint_hook() -> Callable[..., Any] | None:
     if torch.compiler.is_compiling():  # the compiler splits what is checkpointed by itself
         return None
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    if hooks is None or hooks[1].__module__ != torch.utils.checkpoint.__name__:
+    of_checkpoint = torch.utils.checkpoint.__name__
+    if hooks is None or getattr(hooks[1], "__module__", None) != of_checkpoint:
         return None
     unpack: Callable[..., Any] = hooks[1]
     return unpack

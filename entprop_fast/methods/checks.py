@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from entprop_fast.layers.routing import dual_layers
 from entprop_fast.methods.image_units import ImageUnits
+from entprop_fast.metrics import logits_in
 
 _FLOAT16 = (
     "float16 needs loss scaling, which synchronises every step, and an input gradient that "
@@ -220,10 +221,8 @@ def check_logits(output: object, batch: int) -> Tensor:
     Raises:
         ValueError: the model returned something else, or auxiliary classifiers beside them.
     """
-    logits = output
+    logits = logits_in(output)
     if not isinstance(output, Tensor):
-        logits = output.get("logits") if isinstance(output, Mapping) else None
-        logits = getattr(output, "logits", logits)
         for name, value in _fields(output):
             if name.startswith("aux") and value is not None:
                 raise ValueError(
@@ -231,7 +230,7 @@ def check_logits(output: object, batch: int) -> Tensor:
                     "from: switch the auxiliary classifiers off (torchvision: model.aux_logits = "
                     "False), or wrap the model in a module that returns the logits"
                 )
-    if not isinstance(logits, Tensor):
+    if logits is None:
         raise ValueError(
             f"model returned a {type(output).__name__}: expected logits [B, classes], or an output "
             "with .logits; wrap the model in a module that returns them"

@@ -77,7 +77,7 @@ class Reporter:
         rows = self._show()
         row = None
         if rows is not None:
-            row = rows.add_task(what, total=total, completed=done)
+            row = rows.add_task(plain(what), total=total, completed=done)
         self._running += 1
         task = Task(self, what, total, done, rows, row, first=first)
         try:
@@ -106,6 +106,7 @@ class Reporter:
         try:
             with self.task(what):
                 yield
+            timer.cancel()
             if announced.is_set():
                 self.say(f"{what}: took {duration(time.monotonic() - started)}")
         finally:
@@ -216,7 +217,7 @@ class Task:
         self.done, self.what = done, what or self.what
         text = f"{self.what}: {detail}" if detail else self.what
         if self._rows is not None:
-            self._rows.update(self._row, completed=done, total=self.total, description=text)
+            self._rows.update(self._row, completed=done, total=self.total, description=plain(text))
         self._reporter.moved(self, text)
 
     def over(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:

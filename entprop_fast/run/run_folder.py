@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from entprop_fast import checkpoint, files
-from entprop_fast.checkpoint import write_atomically
+from entprop_fast.evaluation.kept import COUNTS
+from entprop_fast.files import plain_numbers, write_atomically
+from entprop_fast.files import write_json as write_json
 from entprop_fast.run.errors import UsageError, one_line
 
 CONFIG = "config.toml"
@@ -21,7 +22,6 @@ SUMMARY = "summary.json"
 CURVES = "curves.png"
 CORRUPTIONS = "corruptions.png"
 EXAMPLES = "examples.png"
-COUNTS = "evaluation-*.part"  # what an evaluation under way has counted
 LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
 
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
@@ -107,13 +107,13 @@ class RunFolder:
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """Make the metrics file hold exactly these rows."""
-        lines = "".join(f"{json.dumps(_plain(row), allow_nan=False)}\n" for row in rows)
+        lines = "".join(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n" for row in rows)
         write_atomically(self.path / METRICS, lines.encode())
 
     def append_row(self, row: Row) -> None:
         """Add an epoch's row to the metrics file."""
         with files.append(self.path / METRICS) as file:
-            file.write(f"{json.dumps(_plain(row), allow_nan=False)}\n".encode())
+            file.write(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n".encode())
 
 
 def _take(lock: IO[bytes]) -> bool:
@@ -129,16 +129,3 @@ def _take(lock: IO[bytes]) -> bool:
     except OSError:  # a file system without locks
         return True
     return os.fstat(lock.fileno()).st_nlink > 0  # else its owner was just about to end
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a readable JSON file, atomically."""
-    write_atomically(path, (json.dumps(_plain(values), indent=2, allow_nan=False) + "\n").encode())
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null says that there was nothing to average."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }

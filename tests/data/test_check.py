@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from entprop_fast.data.__main__ import main
 from entprop_fast.data.cifar import FORMS
 from entprop_fast.data.contents import doubles, read_tensors
 from entprop_fast.data.official import SOURCES, OfficialFile
+from entprop_fast.data.read_image import describe_image
 from tests.tiny_data import layouts
 from tests.tiny_data.archives import cifar_files, make_official, write_folder
 
@@ -199,3 +202,15 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> N
     out = reported(path, 1, capsys)
     for kind in ("an HTML page", "a Git LFS pointer", "copy.jpg = ", "that are one file"):
         assert sum(kind in line for line in out.splitlines() if "problem" in line) == 1
+
+
+def test_an_animation_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    """FOUND W7, a neighbour: Pillow opens it, and fails at a later frame in a way of its own."""
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 90, 180, 250)]
+    whole = tmp_path / "whole.gif"
+    frames[0].save(whole, save_all=True, append_images=frames[1:], duration=40)
+    path = tmp_path / "cut.gif"
+    for length in range(1, whole.stat().st_size):
+        path.write_bytes(whole.read_bytes()[:length])
+        with contextlib.suppress(OSError):
+            describe_image(path)

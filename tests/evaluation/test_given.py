@@ -232,6 +232,7 @@ def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
     named = Returns(lambda logits: SimpleNamespace(logits=logits))
     assert evaluate_model(named, pair(), CLEAN) == evaluate_model(Brightness(4), pair(), CLEAN)
     assert accuracy(named, [pair()]) == 0.75
+    assert accuracy(Returns(lambda logits: {"logits": logits}), [pair()]) == 0.75
     for form, kind, word in (
         (lambda logits: (logits, logits), TypeError, "tuple of Tensor, Tensor"),
         (lambda logits: {"out": logits}, TypeError, "dict"),

@@ -189,3 +189,11 @@ def test_without_any_route_it_does_what_torch_does() -> None:
         assert torch.equal(dual.weight.grad, plain.weight.grad)  # type: ignore[arg-type]
         for found, buffer in zip(itertools.islice(dual.buffers(), 3), plain.buffers(), strict=True):
             assert torch.equal(found, buffer)
+
+
+def test_under_hooks_of_others_that_are_no_functions() -> None:
+    """Hooks may be what C defines, which knows no module: `torch.Tensor.cpu`, say."""
+    norm = DualBatchNorm2d(3)
+    with torch.autograd.graph.saved_tensors_hooks(Tensor.cpu, Tensor.cpu):
+        norm(torch.rand(4, 3, 2, 2)).sum().backward()
+    assert norm.weight.grad is not None

@@ -105,3 +105,9 @@ def test_evaluation(without_float64: None) -> None:
         assert tally.correct == int((logits.argmax(1) == labels).sum()) and 0 <= tally.ece <= 1
         for kind in CORRUPTIONS:
             corrupt(images, kind, 3)
+
+
+def test_common_corruptions_are_made_where_float64_is() -> None:
+    """A neighbour of C17: their sums are float64, so they are made on the CPU for such a device."""
+    assert devices.with_float64(torch.device("mps")) == torch.device("cpu")
+    assert devices.with_float64(torch.device("cuda:1")) == torch.device("cuda:1")

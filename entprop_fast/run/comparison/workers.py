@@ -192,7 +192,7 @@ def _work(pipe: Connection) -> None:
                 pipe.send(outcome)
                 if outcome.fault:
                     return
-    except (EOFError, BrokenPipeError, Stopped):
+    except (EOFError, ConnectionError, Stopped):
         return
 
 
