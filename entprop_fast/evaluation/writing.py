@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entprop_fast import files, stopping
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageData, ImageFiles
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import Scale, corrupted_bytes
 from entprop_fast.evaluation.marker import Marker, about_set
 from entprop_fast.evaluation.official import JPEG_QUALITY
+from entprop_fast.files import write_atomically
 from entprop_fast.optional import needs
 
 EVERY = 5.0  # seconds: the most that a kill can cost of an array

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import nn
 
 from entprop_fast import models
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import ImageFiles, ImageSet
+from entprop_fast.files import write_atomically
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from entprop_fast.checkpoint import write_atomically
+from entprop_fast.files import write_atomically
 from entprop_fast.text import picture, plain
 
 _PANELS: dict[str, dict[str, str]] = {

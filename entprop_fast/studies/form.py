@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from entprop_fast import text
-from entprop_fast.checkpoint import write_atomically
+from entprop_fast.files import write_atomically
 from entprop_fast.run import recipe
 from entprop_fast.run.config import Value
 from entprop_fast.run.errors import bad_input

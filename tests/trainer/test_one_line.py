@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from entprop_fast import checkpoint, compare, corrupt, data, evaluate, models, study, train
+from entprop_fast import checkpoint, compare, corrupt, data, evaluate, files, models, study, train
 from entprop_fast.data import verify
 from entprop_fast.data.image_files import FileList
 from entprop_fast.run import cli
@@ -295,7 +295,7 @@ def test_a_crafted_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / checkpoint.CURRENT
     torch.save(torch.zeros(3), tmp_path / "t")
     content = (tmp_path / "t").read_bytes()
-    checkpoint.write_atomically(
+    files.write_atomically(
         path, content, checkpoint._MARK, checkpoint._digest(memoryview(content)), b"\n"
     )
     with pytest.raises(checkpoint.CorruptCheckpoint, match="Tensor"):

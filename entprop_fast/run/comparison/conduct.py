@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.evaluation.suites import of_another_generator
+from entprop_fast.files import write_atomically
 from entprop_fast.run.comparison import plan, results, tables
 from entprop_fast.run.comparison.plan import Key, Run
 from entprop_fast.run.comparison.plots import draw_comparison
