@@ -22,11 +22,16 @@ def markdown(text: str) -> str:
     return _MARKDOWN.sub(lambda found: "\\" + found[0], _utf8(plain(text)))
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is its header; cells are text, not Markdown."""
+def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> str:
+    """Write a table whose first row is its header; cells are text, not Markdown.
+
+    `aligned`: all cells of a column are equally wide, for a table that a terminal shows, too.
+    """
     cells = [[markdown(cell) for cell in row] for row in rows]
-    written = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in written)
+    widths = [max(3, *map(len, column)) if aligned else 0 for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * (width or 3) for width in widths])
+    padded = ([one.ljust(w) for one, w in zip(row, widths, strict=True)] for row in cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def picture(text: str) -> str:
