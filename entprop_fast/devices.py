@@ -1,12 +1,19 @@
-"""What kinds of devices differ in: float64, and where their random numbers come from."""
+"""What devices differ in: float64, where their random numbers come from, how many cores."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 from torch import Tensor
 
 # Types of devices on which no float64 tensor can be made.
 WITHOUT_FLOAT64 = {"mps"}
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use; all of them where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def widest_float(device: torch.device) -> torch.dtype:

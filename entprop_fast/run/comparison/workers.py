@@ -17,6 +17,7 @@ import torch
 
 from entprop_fast import stopping
 from entprop_fast.data.readers import workers_of_each
+from entprop_fast.devices import usable_cores
 from entprop_fast.engine import train
 from entprop_fast.run.comparison.watching import State, Teller
 from entprop_fast.run.config import Config
@@ -68,7 +69,7 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
             "cpu" if device == "auto" else device
         ]
     if found == ["cpu"]:
-        found *= max(1, _cores() // threads)
+        found *= max(1, usable_cores() // threads)
     return found if jobs is None else [found[index % len(found)] for index in range(jobs)]
 
 
@@ -106,13 +107,6 @@ def run_all(
             worker.stop()
         for worker in workers:
             worker.process.join()
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Worker:
