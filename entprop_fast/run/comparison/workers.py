@@ -31,13 +31,6 @@ _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run to do; it continues what its folder holds."""
-
-    config: Config
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a run came to: its summary, or why there is none.
 
@@ -74,9 +67,9 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
 
 
 def run_all(
-    jobs: Sequence[Job], devices: Sequence[str], hear: Callable[[int, Outcome | State], None]
+    jobs: Sequence[Config], devices: Sequence[str], hear: Callable[[int, Outcome | State], None]
 ) -> None:
-    """Do every job, one at a time on each of `devices`.
+    """Do every run, one at a time on each of `devices`; each continues what its folder holds.
 
     `hear` is told each one's index with how far it is, from its begin on, and at last its outcome.
     An exception, `Stopped` by a signal above all, stops every process first: each saves its
@@ -123,7 +116,7 @@ class _Worker:
         self._start()
 
     def take(
-        self, jobs: Iterator[tuple[int, Job]], hear: Callable[[int, Outcome | State], None]
+        self, jobs: Iterator[tuple[int, Config]], hear: Callable[[int, Outcome | State], None]
     ) -> None:
         """Begin the next job, if there is one."""
         following = next(jobs, None)
@@ -132,12 +125,10 @@ class _Worker:
             return
         if not self.process.is_alive():
             self._start()
-        self.index, job = following
+        self.index, config = following
         hear(self.index, State("started", 0, None))
-        config = replace(job.config, device=self.device)
-        if config.workers is None:
-            config = replace(config, workers=self.readers)
-        self.pipe.send(replace(job, config=config))
+        workers = self.readers if config.workers is None else config.workers
+        self.pipe.send(replace(config, device=self.device, workers=workers))
 
     def news(self) -> tuple[int, Outcome | State]:
         """What the job at hand came to, or how far it is; the pipe has announced it."""
@@ -181,8 +172,8 @@ def _work(pipe: Connection) -> None:
     try:
         with StopSignals().installed() as signals:
             while True:
-                job: Job = pipe.recv()
-                outcome = _outcome(job, signals, Teller(pipe))
+                config: Config = pipe.recv()
+                outcome = _outcome(config, signals, Teller(pipe))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -190,9 +181,9 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(job: Job, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
+def _outcome(config: Config, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
     try:
-        summary = train(job.config, resume=True, reporter=reporter, signals=signals)
+        summary = train(config, resume=True, reporter=reporter, signals=signals)
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
