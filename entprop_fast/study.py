@@ -72,7 +72,7 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
 
 
 def _announced(options: Options) -> list[str]:
-    """The first lines: of the settings that the study varies."""
+    """Write the first lines: of the settings that the study varies."""
     config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
     return announce.announce(options.recipe, config)
 

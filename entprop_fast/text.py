@@ -13,12 +13,12 @@ _MARKDOWN = re.compile(r"[\\`*|\[\]]|<(?=[A-Za-z/!?])")  # "p < .01" starts no H
 
 
 def plain(text: str) -> str:
-    """On one line of a terminal: line breaks and what moves its cursor are written as escapes."""
+    """Keep to one line of a terminal: write line breaks and what moves its cursor as escapes."""
     return "".join(one.encode("unicode_escape").decode() if _controls(one) else one for one in text)
 
 
 def markdown(text: str) -> str:
-    """As GitHub's Markdown shows it, in a table's cell too."""
+    """Escape what GitHub's Markdown would not show as it is, in a table's cell too."""
     return _MARKDOWN.sub(lambda found: "\\" + found[0], _utf8(plain(text)))
 
 
@@ -35,7 +35,7 @@ def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> s
 
 
 def picture(text: str) -> str:
-    """In a picture, where two dollar signs enclose mathematics and ``_name`` hides a label."""
+    """Escape for a picture, where two dollar signs enclose mathematics, ``_name`` hides a label."""
     lines = "\n".join(plain(line) for line in text.split("\n")).replace("$", r"\$")
     lines = _utf8(lines)
     return f" {lines}" if lines.startswith("_") else lines
@@ -46,5 +46,5 @@ def _controls(one: str) -> bool:
 
 
 def _utf8(text: str) -> str:
-    """What is not UTF-8, in a file's name, as an escape: text could not be written with it."""
+    """Escape what is not UTF-8 in a file's name: text could not be written with it."""
     return text.encode(errors="backslashreplace").decode()

@@ -139,7 +139,7 @@ def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) ->
 
 
 def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
-    """The lists of a data set of files as they are, and where they come from.
+    """List a data set of files as it is, and say where it comes from.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or its lists cannot be read.

@@ -33,7 +33,7 @@ class Splits:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not empty, stripped, and their numbers from 1.
+    """Read a text file's lines that are not empty, stripped, and their numbers from 1.
 
     Raises:
         ValueError: there is no such file, or it is no UTF-8 text.
@@ -60,7 +60,7 @@ def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]
 
 
 def split_line(path: Path, number: int, line: str, count: int, *, last: bool = False) -> list[str]:
-    """The fields of one line, see `fields`."""
+    """Split one line into its fields, see `fields`."""
     found = line.split(None, count - 1) if last else line.rsplit(None, count - 1)
     if len(found) < count:
         raise ValueError(f"{path}, line {number}: {line!r} has no {count} fields")

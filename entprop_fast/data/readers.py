@@ -140,7 +140,7 @@ def _check_image(image: object, like: Tensor) -> None:
 
 
 def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, None]:
-    """What is read, in order; while none comes, whether to stop is asked twice a second.
+    """Wait for what is read, in order; while none comes, ask twice a second whether to stop.
 
     An error that has to do with the processes is raised here alone, and not, as by torch's handler
     of SIGCHLD, wherever the run happens to be.
@@ -231,7 +231,7 @@ def _readable(items: Generator[_Item, None, None], what: str) -> Iterator[Batch]
 
 @contextmanager
 def _own_generators() -> Iterator[None]:
-    """The global generators are the run's: left as found (without workers it is this process)."""
+    """Leave the global generators, the run's, as found (without workers it is this process)."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         yield

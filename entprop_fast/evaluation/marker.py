@@ -88,7 +88,7 @@ class Marker:
 
 
 def about_set(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> About:
-    """What a generated set depends on, as its marker says it."""
+    """Say what a generated set depends on, as its marker does."""
     return {
         "source": generated_source(scale, seed),
         "dataset": data.name,

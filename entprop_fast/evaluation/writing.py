@@ -216,7 +216,7 @@ def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray
 def _batches(
     data: ImageFiles, starts: Sequence[int], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """The batches of clean images that begin at these numbers."""
+    """Read the batches of clean images that begin at these numbers."""
     rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
     if not rows:
         return

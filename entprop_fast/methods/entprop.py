@@ -18,7 +18,7 @@ from entprop_fast.methods.targets import Targets
 
 
 def default_eps(n: int, alpha: float) -> float:
-    """The radius of `n` auxiliary passes that step by `alpha`: the paper's n + 1 steps, or 1."""
+    """Choose the radius of `n` auxiliary passes of step `alpha`: the paper's n + 1 steps, or 1."""
     return alpha if n == 1 else (n + 1) * alpha
 
 

@@ -24,7 +24,7 @@ _FROM_SCRATCH_LR = 0.01  # of SGD: weights that were learned do not survive more
 
 
 def announce(source: str | Path, config: Config) -> list[str]:
-    """The recipe and its main values, a line; the method's in another; then warnings."""
+    """Name the recipe and its main values in a line, the method's in another; then warn."""
     return [settings(source, config), method(config), *warnings([config])]
 
 
@@ -48,7 +48,7 @@ def method(config: Config) -> str:
 
 
 def warnings(configs: Iterable[Config]) -> Iterator[str]:
-    """What is probably not meant, each once: a radius far from the usual, a rate that unlearns."""
+    """Name what is probably not meant, once each: a radius far from usual, a rate that unlearns."""
     said = set()
     for config in configs:
         for text in (_far_radius(config), _unlearning(config)):
@@ -76,7 +76,7 @@ def pixels(config: Config) -> int:
 
 
 def radius(config: Config) -> float | None:
-    """The method's eps, also where it follows from other options; None: it has none."""
+    """Return the method's eps, also where it follows from other options; None: it has none."""
     options = config.options
     if "eps" in options:
         return float(options["eps"])

@@ -45,7 +45,7 @@ class NetworkSpec:
 
     @classmethod
     def of(cls, saved: object) -> NetworkSpec:
-        """What a file says, checked: anybody may have written it.
+        """Check what a file says: anybody may have written it.
 
         Raises:
             ValueError: it is no such record, or a value is not of its field's type.

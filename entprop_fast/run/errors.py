@@ -98,7 +98,7 @@ def one_line(error: BaseException) -> str:
 
 
 def machine_failed(error: BaseException) -> str | None:
-    """What the machine lacked, in one line: memory, room on a disk; None for another error."""
+    """Name what the machine lacked: memory, room on a disk; None for another error."""
     if isinstance(error, OSError):
         return one_line(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or (

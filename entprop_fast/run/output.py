@@ -72,5 +72,5 @@ def lasting() -> Iterator[Output]:
 
 
 def missed(error: OSError | None) -> OSError | None:
-    """The error, unless whoever read the output wanted no more of it."""
+    """Return the error, unless whoever read the output wanted no more of it."""
     return None if error is None or error.errno == errno.EPIPE else error

@@ -138,7 +138,7 @@ def draw_examples(
 
 
 def amplification(images: Tensor, perturbed: Tensor) -> float:
-    """The factor that shows the largest difference as black or white, on grey; 1 for none."""
+    """Find the factor that shows the largest difference as black or white, on grey; 1 for none."""
     largest = float((perturbed - images).abs().max())
     if largest == 0:
         return 1.0

@@ -224,7 +224,7 @@ def _trained(work: Sequence[tuple[Config, MakeProbe]], processes: int) -> Iterat
 
 
 def _leave_signals() -> None:
-    """Those of a terminal and of a job reach a whole group; the parent hears them and ends this."""
+    """Leave signals that reach a whole terminal or job to the parent, which ends this process."""
     for one in SIGNALS:
         if one != signal.SIGTERM:
             signal.signal(one, signal.SIG_IGN)

@@ -131,7 +131,7 @@ class _Worker:
         self.pipe.send(replace(config, device=self.device, workers=workers))
 
     def news(self) -> tuple[int, Outcome | State]:
-        """What the job at hand came to, or how far it is; the pipe has announced it."""
+        """Receive what the job at hand came to, or how far it is; the pipe has announced it."""
         assert self.index is not None
         news: Outcome | State
         try:
@@ -167,7 +167,7 @@ class _Worker:
 
 
 def _work(pipe: Connection) -> None:
-    """The process: the parent's signals stay blocked, SIGTERM stops it between two steps."""
+    """Do what comes through the pipe; the parent's signals stay blocked, SIGTERM stops a run."""
     follow_parent()
     try:
         with StopSignals().installed() as signals:
