@@ -111,7 +111,7 @@ class Agreement:
 
 
 def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
-    """What every process posts, by rank: a sum, since small sums take log(world) messages."""
+    """Gather what every process posts, by rank: by a sum, since one takes log(world) messages."""
     board = torch.zeros(world_size(), 2 + _OWN, dtype=torch.int64)
     numbers = (status, digest, *own)
     board[dist.get_rank(), : len(numbers)] = torch.tensor(numbers)
@@ -121,14 +121,14 @@ def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
 
 
 def _explain(words: tuple[Any, str, object]) -> list[Any]:
-    """The words of all processes; only where something is wrong."""
+    """Put the words of all processes together; only where something is wrong."""
     said: list[Any] = [None] * world_size()
     dist.all_gather_object(said, words, group=_host_group())
     return said
 
 
 def _host_group() -> Any:
-    """The processes' own group where it takes CPU tensors, else one of gloo beside it."""
+    """Choose the processes' own group where it takes CPU tensors, else one of gloo beside it."""
     everyone = dist.group.WORLD
     if everyone not in _host_groups:
         on_host = "cpu:" in dist.get_backend_config()

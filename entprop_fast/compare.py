@@ -14,7 +14,7 @@ from entprop_fast.run.comparison.conduct import conduct, document, source_of, ta
 from entprop_fast.run.comparison.plan import resolve_runs
 from entprop_fast.run.comparison.workers import places
 from entprop_fast.run.config import Config, MethodOptions
-from entprop_fast.run.errors import RunFailed, bad_input
+from entprop_fast.run.errors import RunFailed, bad_input, failing
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.signals import StopSignals
 
@@ -86,10 +86,8 @@ def _compare(args: Sequence[str] | None, signals: StopSignals) -> None:
         "seeds": list(seeds),
     }
     folder = Path(first.folder).parent
-    try:
+    with failing("the runs are kept: the same command writes the table"):
         document(folder, settings, runs, summaries, table)
-    except OSError as error:  # a full disk, after all the work
-        raise RunFailed(f"{error}; the runs are kept: the same command writes the table") from None
     reporter.console.print(*tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(results.statement(table, baseline))
     metric = results.compared_metric(table)

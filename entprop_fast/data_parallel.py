@@ -53,7 +53,7 @@ class Alone:
 def unwrap(
     model: nn.Module, criterion: nn.Module | None, agreement: Agreement
 ) -> "tuple[nn.Module, Alone | Replicas]":
-    """The network that the passes of a step run, and what surrounds all of them.
+    """Find the network that the passes of a step run, and what surrounds all of them.
 
     Args:
         model: a `DistributedDataParallel`, or a network that this process alone keeps.

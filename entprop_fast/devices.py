@@ -1,6 +1,8 @@
-"""What kinds of devices differ in: float64, and where their random numbers come from."""
+"""What devices differ in: float64, where their random numbers come from, how many cores."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 from torch import Tensor
@@ -10,8 +12,13 @@ WITHOUT_FLOAT64 = {"mps"}
 
 
 def with_float64(device: torch.device) -> torch.device:
-    """The device, or the CPU in the place of one that has no float64."""
+    """Give the device, or the CPU in the place of one that has no float64."""
     return device if widest_float(device) == torch.float64 else torch.device("cpu")
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use; all of them where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def widest_float(device: torch.device) -> torch.dtype:

@@ -13,7 +13,7 @@ def world_size() -> int:
 
 
 def gather_rows(rows: Tensor, held: Sequence[int] | None = None) -> Tensor:
-    """The rows of all processes in the order of their ranks: [B, ...] -> [sum of held, ...].
+    """Gather the rows of all processes in the order of ranks: [B, ...] -> [sum of held, ...].
 
     Args:
         rows: [B, ...], of the same dtype and shape but for B everywhere.
@@ -57,7 +57,7 @@ def shuffle_rows(
     generator: torch.Generator | None,
     held: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The rows of all processes dealt out anew, as many as each had; a single one keeps its own.
+    """Deal out all processes' rows anew, as many as each had; a single one keeps its own.
 
     Every process draws a permutation, so that their generators stay in step, and the first one's
     counts.

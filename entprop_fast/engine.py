@@ -13,7 +13,7 @@ from entprop_fast.run import recipe
 from entprop_fast.run.allocator import keep_freed_memory
 from entprop_fast.run.config import Config, differences
 from entprop_fast.run.device import set_threads
-from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input
+from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.results import Summary, finish, open_suite
 from entprop_fast.run.run_folder import RunFolder
@@ -130,7 +130,7 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
         quiet = Reporter.quiet()
         trainer = Trainer(config, images or _load_data(config, quiet), quiet)
         if step:
-            with trainer.fitting():
+            with fitting(config.arch, trainer.images.image_shape):
                 trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 

@@ -81,10 +81,15 @@ def gpus() -> dict[str, str]:
 
 def main() -> None:
     """Print the report."""
-    for section, lines in report().items():
-        print(section)
-        for name, value in lines.items():
-            print(f"  {name:<16} {value}")
+    sections = report()
+    wide = max(len(name) for lines in sections.values() for name in lines)
+    text = ""
+    for section, lines in sections.items():
+        text += "".join((f"{section}\n", *(f"  {n:<{wide}} {v}\n" for n, v in lines.items())))
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:  # `| head` has read what it wanted; Python would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _torch_accelerator() -> str:

@@ -23,7 +23,7 @@ from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import NetworkSpec, load_deployable
 from entprop_fast.run.device import resolve_device, set_threads
-from entprop_fast.run.errors import RunFailed, UsageError, bad_input, one_line
+from entprop_fast.run.errors import UsageError, bad_input, failing, one_line
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import corruption_table
 from entprop_fast.run.run_folder import RunFolder
@@ -137,13 +137,11 @@ def _beside(out: Path | None, first: str) -> Path:
 
 
 def _write(out: Path, evaluations: Sequence[Evaluation]) -> None:
-    try:
+    with failing("the same command again goes on with what was counted"):
         if out.suffix == ".json":
             run_folder.write_json(out, report.as_document(evaluations))
         else:
             report.write(out, evaluations)
-    except OSError as error:  # a full disk, after all the work
-        raise RunFailed(f"{error}; the same command again goes on with what was counted") from None
 
 
 def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:

@@ -2,7 +2,8 @@
 
 Every formula of the paper (Enomoto, UAI 2024) and of the methods beside it stands here once, in the
 order in which a step needs it; `entprop_step` puts the paper's together without checks,
-`entprop_pipelined_step` ours. Numbers in brackets are the equations of docs/algorithm.md.
+`entprop_pipelined_step` ours. The random numbers are drawn in `entprop_fast.draws`. Numbers in
+brackets are the equations of docs/algorithm.md.
 """
 
 import math
@@ -12,72 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast.devices import widest_float
+from entprop_fast.draws import draw_box as draw_box
+from entprop_fast.draws import draw_lam as draw_lam
+from entprop_fast.draws import draw_partners as draw_partners
+from entprop_fast.draws import draw_start as draw_start
 
 Waiting = tuple[Tensor, Tensor]  # rows for the next pipelined step, images and labels
 SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
 ATTACK_LOSSES = ("ce", "cw", "trades")
 
 
-def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw MixUp's lam ~ Beta(beta, beta) on the device of `images`, a 0-dim tensor (1).
-
-    `torch.distributions` would synchronise and takes no generator.
-    """
-    if widest_float(images.device) != torch.float64:  # nor has torch a gamma draw for them all
-        log = _log_gamma_draws(beta, images.device, generator)
-        return (log[0] - log[1]).sigmoid().to(images.dtype)
-    concentration = torch.full((2,), beta, dtype=torch.float64, device=images.device)
-    if beta < 0.02:  # both of the Dirichlet's gamma numbers may underflow, and its lam be 1/2
-        log = beta * torch._standard_gamma(concentration + 1, generator).log()
-        log += torch.empty_like(log).uniform_(generator=generator).log()  # G(b) = G(b+1) U^(1/b)
-        return ((log[0] - log[1]) / beta).sigmoid().to(images.dtype)
-    return torch._sample_dirichlet(concentration, generator)[0].to(images.dtype)
-
-
-def _log_gamma_draws(
-    beta: float, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """Logarithms of two draws from Gamma(beta), in float32 and without waiting for the device.
-
-    Marsaglia and Tsang (ACM TOMS 26, 2000): the first of 16 candidates for Gamma(beta + 1) that is
-    accepted, as 95 of 100 are; G(b) = G(b + 1) U^(1/b).
-    """
-    d = beta + 1 - 1 / 3
-    normal = torch.randn(2, 16, generator=generator, device=device)
-    chance = 1 - torch.rand(2, 17, generator=generator, device=device)  # never 0
-    cube = (1 + normal / math.sqrt(9 * d)) ** 3
-    log_cube = cube.clamp(min=1e-30).log()
-    accepted = (cube > 0) & (chance[:, 1:].log() < normal**2 / 2 + d - d * cube + d * log_cube)
-    first = accepted.float().argmax(dim=1, keepdim=True)
-    log = log_cube.gather(1, first)[:, 0] + math.log(d)
-    return log + chance[:, 0].log() / max(beta, 1e-30)
-
-
-def draw_partners(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw MixUp's partner of each row, a random permutation [B] (1)."""
-    return torch.randperm(len(images), generator=generator, device=images.device)
-
-
 def mix(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
     """MixUp (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W]."""
     return lam * images + (1 - lam) * images[partners]
-
-
-def draw_box(lam: Tensor, images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw CutMix's box, True inside, [H, W]: a share 1 - lam of the image, cut at its edges (8).
-
-    The centre is uniform over the pixels; both sides are sqrt(1 - lam) of the image's, rounded
-    down to an even number of pixels. No size is ever read back: the box is a comparison.
-    """
-    wide = widest_float(images.device)
-    cut = (1 - lam.to(wide)).sqrt()
-    centre = torch.rand(2, generator=generator, device=images.device, dtype=wide)
-    inside: list[Tensor] = []
-    for share, pixels in zip(centre, images.shape[2:], strict=True):
-        middle, half = (share * pixels).floor(), ((pixels * cut).floor() / 2).floor()
-        at = torch.arange(pixels, device=images.device)
-        inside.append((at >= middle - half) & (at < middle + half))
-    return inside[0][:, None] & inside[1]
 
 
 def paste(images: Tensor, partners: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,15 +122,6 @@ def perturb(
     and high in the units of the images, scalars or broadcast over [B, C, H, W].
     """
     return displace(x_0, step_offset(x_a - x_0, gradient, alpha, eps), low, high)
-
-
-def draw_start(
-    rows: int, images: Tensor, eps: Tensor | float, generator: torch.Generator | None
-) -> Tensor:
-    """Draw the offset that an attack starts from, uniform in +-eps: [rows, C, H, W] (9)."""
-    shape = (rows, *images.shape[1:])
-    unit = torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)
-    return (2 * unit - 1) * eps
 
 
 def displace(images: Tensor, offset: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

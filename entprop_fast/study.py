@@ -10,7 +10,7 @@ from pathlib import Path
 from entprop_fast import names
 from entprop_fast.run import announce, cli, recipe, usual
 from entprop_fast.run.config import Config
-from entprop_fast.run.errors import RunFailed, UsageError, bad_input
+from entprop_fast.run.errors import UsageError, bad_input, failing
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import legend
 from entprop_fast.run.run_folder import RunFolder
@@ -61,10 +61,8 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
         reporter.say(line)
     try:
         result = study.run(options, reporter)
-        try:
+        with failing("the runs are kept: the same command writes it"):
             write(result, study, options)
-        except OSError as error:  # a full disk, after all the work
-            raise RunFailed(f"{error}; the runs are kept: the same command writes it") from None
     finally:
         folder.release()
     reporter.say(markdown(result.rows))
@@ -74,7 +72,7 @@ def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
 
 
 def _announced(options: Options) -> list[str]:
-    """The first lines: of the settings that the study varies."""
+    """Write the first lines: of the settings that the study varies."""
     config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
     return announce.announce(options.recipe, config)
 

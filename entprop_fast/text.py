@@ -13,24 +13,29 @@ _MARKDOWN = re.compile(r"[\\`*|\[\]]|<(?=[A-Za-z/!?])")  # "p < .01" starts no H
 
 
 def plain(text: str) -> str:
-    """On one line of a terminal: line breaks and what moves its cursor are written as escapes."""
+    """Keep to one line of a terminal: write line breaks and what moves its cursor as escapes."""
     return "".join(one.encode("unicode_escape").decode() if _controls(one) else one for one in text)
 
 
 def markdown(text: str) -> str:
-    """As GitHub's Markdown shows it, in a table's cell too."""
+    """Escape what GitHub's Markdown would not show as it is, in a table's cell too."""
     return _MARKDOWN.sub(lambda found: "\\" + found[0], _utf8(plain(text)))
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first row is its header; cells are text, not Markdown."""
+def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> str:
+    """Write a table whose first row is its header; cells are text, not Markdown.
+
+    `aligned`: all cells of a column are equally wide, for a table that a terminal shows, too.
+    """
     cells = [[markdown(cell) for cell in row] for row in rows]
-    written = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in written)
+    widths = [max(3, *map(len, column)) if aligned else 0 for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * (width or 3) for width in widths])
+    padded = ([one.ljust(w) for one, w in zip(row, widths, strict=True)] for row in cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def picture(text: str) -> str:
-    """In a picture, where two dollar signs enclose mathematics and ``_name`` hides a label."""
+    """Escape for a picture, where two dollar signs enclose mathematics, ``_name`` hides a label."""
     lines = "\n".join(plain(line) for line in text.split("\n")).replace("$", r"\$")
     lines = _utf8(lines)
     return f" {lines}" if lines.startswith("_") else lines
@@ -41,5 +46,5 @@ def _controls(one: str) -> bool:
 
 
 def _utf8(text: str) -> str:
-    """What is not UTF-8, in a file's name, as an escape: text could not be written with it."""
+    """Escape what is not UTF-8 in a file's name: text could not be written with it."""
     return text.encode(errors="backslashreplace").decode()

@@ -58,7 +58,7 @@ def _train(args: Sequence[str] | None, signals: StopSignals) -> None:
 def _followed(
     chosen: str | None, flags: dict[str, Any], resume: bool
 ) -> tuple[str | Path, dict[str, Any]]:
-    """The recipe and the settings over it; a run that is continued brings its own."""
+    """Choose the recipe and the settings over it; a run that is continued brings its own."""
     out = flags["out"]
     if resume and not chosen and out is not None and (Path(out) / run_folder.CONFIG).is_file():
         return Path(out) / run_folder.CONFIG, flags

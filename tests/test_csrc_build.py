@@ -18,6 +18,8 @@ OP = """
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include "kernels.h"
+const char* entprop::instruction_set() { return "avx2"; }
 double sum_avx2(const float*, int64_t);
 namespace {
 double sum(torch::stable::Tensor x) {
@@ -31,6 +33,7 @@ double sum(torch::stable::Tensor x) {
 STABLE_TORCH_LIBRARY_FRAGMENT(entprop_build_test, m) { m.def("sum(Tensor x) -> float"); }
 STABLE_TORCH_LIBRARY_IMPL(entprop_build_test, CPU, m) { m.impl("sum", TORCH_BOX(&sum)); }
 """
+HEADER = "namespace entprop { const char* instruction_set(); }\n"
 AVX2 = """
 #include <cstdint>
 #ifndef __AVX2__
@@ -67,6 +70,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, cxx: tuple[str, ...]) -> Path
     (folder / "csrc" / "cpu").mkdir(parents=True)
     for name in ("build.py", "toolchain.py", "bindings.cpp"):
         shutil.copy(ROOT / "csrc" / name, folder / "csrc")
+    (folder / "csrc" / "cpu" / "kernels.h").write_text(HEADER)
     (folder / "csrc" / "cpu" / "sum.cpp").write_text(OP)
     (folder / "csrc" / "cpu" / "sum_avx2.cpp").write_text(AVX2)
     (folder / "entprop_fast").mkdir()

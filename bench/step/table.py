@@ -30,22 +30,22 @@ Group = list[rows.Row]
 
 
 def name_of(device: str) -> str:
-    """Under which the rows of a device are kept."""
+    """Name the key under which the rows of a device are kept."""
     return f"step_{device}"
 
 
 def picture_of(device: str) -> Path:
-    """Where the picture of a device lies, from the root."""
+    """Say where the picture of a device lies, from the root."""
     return Path("docs/images") / f"{name_of(device)}.png"
 
 
 def with_layout(contender: str) -> str:
-    """A contender's name, and the layout of its network and images."""
+    """Write a contender's name, and the layout of its network and images."""
     return f"{contender.removesuffix(' channels_last')} ({LAYOUT[contender]})"
 
 
 def told(verdict: Verdict) -> str:
-    """A target and what its ratio came to, as a clause that names layouts, and what is captured.
+    """Write a target and its ratio as a clause that names layouts, and what is captured.
 
     A contender beside a captured step is itself not captured, and the clause says so.
     """
@@ -70,7 +70,7 @@ def told(verdict: Verdict) -> str:
 
 
 def groups(measured: list[rows.Row]) -> Iterator[Group]:
-    """The rows of each setting, in their order."""
+    """Group the rows by setting, in their order."""
     found: dict[tuple[str, float, int], Group] = {}
     for row in measured:
         found.setdefault((row["arch"], row["k"], row["n"]), []).append(row)
@@ -78,7 +78,7 @@ def groups(measured: list[rows.Row]) -> Iterator[Group]:
 
 
 def section(device: str) -> str:
-    """The docs page's part for a device; draws its picture where rows were committed."""
+    """Write the docs page's part for a device; draws its picture where rows were committed."""
     try:
         measured = rows.read(name_of(device))
     except FileNotFoundError:
@@ -94,17 +94,17 @@ def section(device: str) -> str:
 
 
 def summary(device: str) -> str:
-    """The README's part: the targets, the layout of everything compared, and where it was run."""
+    """Write the README's part: targets, the layout of all that is compared, where it was run."""
     return summary_of(device, rows.read(name_of(device)))
 
 
 def summary_of(device: str, measured: list[rows.Row]) -> str:
-    """The same, of these rows."""
+    """Write the README's part of these rows."""
     return "\n\n".join(("\n".join(_targets(device, measured)), _method(measured)))
 
 
 def captured(folder: str = "") -> str:
-    """What a step takes as a CUDA graph, beside plain training's kernels, for README and docs.
+    """Say what a step takes as a CUDA graph, beside plain training's kernels, for README and docs.
 
     Args:
         folder: leads from the page to docs/step.
@@ -132,7 +132,7 @@ def captured(folder: str = "") -> str:
 
 
 def plain_kernels(profile: str) -> dict[str, float]:
-    """Seconds of a plain step's kernels by network, from the profile's text."""
+    """Read the seconds of a plain step's kernels by network from the profile's text."""
     found = re.findall(rf"(\w+), {c.VANILLA_CHANNELS_LAST}: \d+ us a step, (\d+) us", profile)
     return {arch: 1e-6 * int(microseconds) for arch, microseconds in found}
 
@@ -196,7 +196,7 @@ def _method(measured: list[rows.Row]) -> str:
 
 
 def draw(path: Path, measured: list[rows.Row]) -> None:
-    """Bars of time in steps of vanilla eager (contiguous), a panel for each network."""
+    """Draw bars of time in steps of vanilla eager (contiguous), a panel for each network."""
     by_arch: dict[str, list[Group]] = {}
     for group in groups(measured):
         by_arch.setdefault(group[0]["arch"], []).append(group)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
 from entprop_fast import names
 from entprop_fast.data.check import KNOWN, Report, check, check_one, is_data_set
@@ -18,13 +13,12 @@ from entprop_fast.run import cli
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import RunFailed, bad_input
 from entprop_fast.run.progress import Reporter
+from entprop_fast.run.report import as_text, plain_table
 from entprop_fast.run.signals import StopSignals
 
 COMMANDS = ("check",)
 SHOWN = 20  # problems of a data set that are printed; it counts the others
 USAGE = "python -m entprop_fast.data check folder:birds, cub --data-dir DIR, or DIR: all within"
-
-_SECONDS = 10  # between two lines in a log
 
 _Flags = cli.flag_class(
     "DataFlags",
@@ -93,14 +87,9 @@ class _Watched:
 
     def __call__(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
         """Pass the items on."""
-        console, told = self.reporter.console, time.monotonic()
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"reading {total:,} {what}", total=total)
+        with self.reporter.task(f"reading {total:,} {what}", total) as task:
             for number, item in enumerate(items, start=1):
-                bar.advance(task)
-                if not console.is_terminal and time.monotonic() - told > _SECONDS:
-                    told = time.monotonic()
-                    self.reporter.say(f"{number:,} of {total:,} {what} read")
+                task.reach(number)
                 yield item
 
 
@@ -111,11 +100,12 @@ def _print(report: Report, reporter: Reporter) -> None:
     if len(report.problems) > SHOWN:
         rows.append(("", f"and {len(report.problems) - SHOWN:,} problems more"))
     if reporter.console.is_terminal:
-        table = Table.grid(padding=(0, 2, 0, 0))
+        table = plain_table()
+        table.show_header = False
         table.add_column()
         table.add_column(overflow="fold")
         for what, text in rows:
-            table.add_row(f"  {escape(what)}", escape(text))
+            table.add_row(as_text(f"  {what}"), as_text(text))
         reporter.console.print(table, highlight=False)
         return
     wide = max(len(what) for what, _ in rows)

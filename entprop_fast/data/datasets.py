@@ -102,6 +102,8 @@ def load(
         ImportError: a library that it needs is not installed.
     """
     if name not in DATASETS and not name.startswith(FOLDER):
+        if Path(name).is_dir():
+            raise ValueError(f"dataset {name!r} is a folder: --dataset {FOLDER}{name}")
         raise unknown("dataset", name, DATASETS)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must be between 0 and {2**32 - 1}")
@@ -139,7 +141,7 @@ def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) ->
 
 
 def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
-    """The lists of a data set of files as they are, and where they come from.
+    """List a data set of files as it is, and say where it comes from.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or its lists cannot be read.

@@ -88,18 +88,20 @@ def _class_folders(root: Path, split: str, left_out: LeftOut) -> tuple[tuple[str
     if not names:
         raise ValueError(f"{root / split} has no class folders: {without_classes(root / split)}")
     listed: Listed = []
+    empty = []
     for label, name in enumerate(names):
         of_class = LeftOut()
         shown = f"{split}/{name}"
         found = image_paths(root / split / name, of_class, shown)
         if not found:
-            seen = "; ".join(of_class.lines()) or "nothing"
-            raise ValueError(
-                f"{root / shown} is a class folder without an image (it holds {seen}): remove it, "
-                "or fill it"
-            )
+            empty.append(f"{shown} (it holds {'; '.join(of_class.lines()) or 'nothing'})")
         left_out.extend(of_class)
         listed += [(f"{shown}/{file}", label) for file in found]
+    if empty:
+        raise ValueError(
+            f"{root}: class folders without an image: {', '.join(empty[:10])}"
+            f"{', ...' if len(empty) > 10 else ''}: remove or fill them"
+        )
     return tuple(names), listed
 
 
@@ -167,10 +169,4 @@ def _class_names(path: Path, train: Listed) -> tuple[str, ...]:
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ValueError(f"{file} names {twice[0]!r} twice")
         return names
-    highest = max((label for _, label in train), default=-1)
-    if highest >= len(train) > 0:  # not even a name each is made for 10**12 classes
-        raise ValueError(
-            f"{path / 'train.txt'} has label {highest} and {len(train)} images: labels are numbers "
-            "from 0 on, each with images"
-        )
-    return tuple(str(label) for label in range(highest + 1))
+    return tuple(str(label) for label in range(max((label for _, label in train), default=-1) + 1))

@@ -13,7 +13,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def without_split(path: Path) -> str:
-    """What to do with a folder that has neither ``train/`` nor ``train.txt``; empty: no idea."""
+    """Say what to do with a folder without ``train/`` and ``train.txt``; empty: no idea."""
     if renamed := renames(path):
         return renamed
     folders = class_folders_in(path, LeftOut(), path.name)
@@ -47,7 +47,7 @@ def renames(path: Path) -> str:
 
 
 def without_test(path: Path) -> str:
-    """What to do with a folder that has ``train/`` and neither ``test/`` nor ``val/``."""
+    """Say what to do with a folder that has ``train/`` and neither ``test/`` nor ``val/``."""
     names = class_folders_in(path, LeftOut(), path.name)
     near = [name for name in names if name.casefold() in ("test", "val", *_TEST)]
     if near:

@@ -61,7 +61,7 @@ class LeftOut:
 
 
 def class_folders_in(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
-    """The folders in a folder, sorted; each is a class. What lies beside them is left out.
+    """List the folders in a folder, sorted; each is a class. What lies beside them is left out.
 
     Args:
         folder: holds them.
@@ -80,7 +80,7 @@ def class_folders_in(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
 
 
 def image_paths(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
-    """The images in a folder and the folders within, as paths below it, in torchvision's order.
+    """List the images in a folder and those within, as paths below it, in torchvision's order.
 
     Links are followed, but not into a folder that they come from.
 

@@ -11,6 +11,9 @@ Listed = list[tuple[str, int]]  # file within the root, label
 CLASS_DEPTH = 3  # parts of a path: split, class, file
 
 
+_MOST = 10_000_000  # no label or number of an image is more
+
+
 @dataclass(frozen=True)
 class Splits:
     """What a data set's own files say is in it; nothing of the images has been read yet.
@@ -33,7 +36,7 @@ class Splits:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that are not empty, stripped, and their numbers from 1.
+    """Read a text file's lines that are not empty, stripped, and their numbers from 1.
 
     Raises:
         ValueError: there is no such file, or it is no UTF-8 text.
@@ -60,7 +63,7 @@ def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]
 
 
 def split_line(path: Path, number: int, line: str, count: int, *, last: bool = False) -> list[str]:
-    """The fields of one line, see `fields`."""
+    """Split one line into its fields, see `fields`."""
     found = line.split(None, count - 1) if last else line.rsplit(None, count - 1)
     if len(found) < count:
         raise ValueError(f"{path}, line {number}: {line!r} has no {count} fields")
@@ -68,11 +71,14 @@ def split_line(path: Path, number: int, line: str, count: int, *, last: bool = F
 
 
 def number(path: Path, text: str) -> int:
-    """A whole number out of a list; ``ValueError`` names the file."""
+    """Read a whole number out of a list; ``ValueError`` names the file."""
     try:
-        return int(text)
+        found = int(text)
     except ValueError:
         raise ValueError(f"{path}: {text!r} is no whole number") from None
+    if abs(found) > _MOST:  # a label of 10**12 would ask for as many classes
+        raise ValueError(f"{path}: {text} is beyond {_MOST:,}: labels count from 0")
+    return found
 
 
 def first_folder(data_dir: Path, names: Sequence[str], holds: str) -> Path | None:

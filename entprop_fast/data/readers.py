@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import signal
 import sys
@@ -27,6 +26,7 @@ from entprop_fast import stopping
 from entprop_fast.data.counter_random import keys_of
 from entprop_fast.data.loader import Batch
 from entprop_fast.data.shared_memory import SharedTensors, share
+from entprop_fast.devices import usable_cores
 
 MOST_WORKERS = 8  # where nobody names a number
 MOST_PROCESSES = 512  # that somebody may name: a machine that cannot start them stands still
@@ -140,7 +140,7 @@ def _check_image(image: object, like: Tensor) -> None:
 
 
 def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, None]:
-    """What is read, in order; while none comes, whether to stop is asked twice a second.
+    """Wait for what is read, in order; while none comes, ask twice a second whether to stop.
 
     An error that has to do with the processes is raised here alone, and not, as by torch's handler
     of SIGCHLD, wherever the run happens to be.
@@ -231,7 +231,7 @@ def _readable(items: Generator[_Item, None, None], what: str) -> Iterator[Batch]
 
 @contextmanager
 def _own_generators() -> Iterator[None]:
-    """The global generators are the run's: left as found (without workers it is this process)."""
+    """Leave the global generators, the run's, as found (without workers it is this process)."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
         yield
@@ -271,16 +271,11 @@ def _start_method() -> str | None:
 
 def workers_of_each(runs: int) -> int:
     """Processes that read for each of `runs` side by side, so that together they are one a core."""
-    return max(1, min(_cores() // runs, MOST_WORKERS))
+    return max(1, min(usable_cores() // runs, MOST_WORKERS))
 
 
 def processes(workers: int | None) -> int:
     """That many, or by default one a core within reason."""
     if workers is not None and not 0 <= workers <= MOST_PROCESSES:
         raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
-    return min(_cores(), MOST_WORKERS) if workers is None else workers
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable_cores(), MOST_WORKERS) if workers is None else workers

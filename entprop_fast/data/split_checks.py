@@ -21,7 +21,7 @@ SHOWN = 5  # classes or files that a message names
 
 
 def check_splits(source: Path, splits: Splits, *, test_only: bool = False) -> Splits:
-    """The same with its notes, once it is known to be usable.
+    """Refuse lists that cannot be used; return the others with their notes.
 
     Args:
         source: of the lists, for the error.
@@ -38,7 +38,7 @@ def check_splits(source: Path, splits: Splits, *, test_only: bool = False) -> Sp
 
 
 def look(source: Path, splits: Splits, *, test_only: bool = False) -> tuple[list[str], list[str]]:
-    """What keeps the lists from being trained and tested on, and what one would want to know.
+    """Find what keeps the lists from being trained and tested on, and what one wants to know.
 
     Problems: fewer than two classes; no images; a label that is no class; a file outside of the
     root; a file in both splits, in two classes or tested twice, however it is spelt or linked; a
@@ -93,7 +93,7 @@ def empty_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]) 
 
 
 def some(named: Sequence[str], shown: int = SHOWN) -> str:
-    """The first ones, and how many more there are."""
+    """Name the first ones, and how many more there are."""
     more = f" and {len(named) - shown:,} more" if len(named) > shown else ""
     return ", ".join(named[:shown]) + more
 

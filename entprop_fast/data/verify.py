@@ -60,7 +60,7 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
 
 
 def _numbers(verdict: Any, count: int) -> list[int]:
-    """Of the files that a kept verdict names.
+    """Look up the numbers of the files that a kept verdict names.
 
     Raises:
         ValueError: it is no verdict on so many files.

@@ -129,7 +129,7 @@ def autoattack(
 
 
 def autoattack_parts(classes: int) -> tuple[str, ...]:
-    """The attacks that AutoAttack runs on so many logits, by its own names.
+    """List the attacks that AutoAttack runs on so many logits, by its own names.
 
     The targeted loss of ``apgd-t`` divides by differences of the 4 largest logits, that of
     ``apgd-dlr`` by one of the 3 largest: with fewer the next simpler one takes its place.

@@ -103,7 +103,7 @@ class Evaluator:
         )
 
     def _counts(self, suite: Suite | None) -> Counts:
-        """What is counted of this network's images, from a file on where a stop left one."""
+        """Open the counts of this network's images, from a file on where a stop left one."""
         if self.kept is None:
             return Counts(None, self.say)
         settings = {

@@ -32,7 +32,7 @@ def images_of(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> ImageSet:
-    """What `evaluate_model` was given, as a test set of images in [0, 1].
+    """Make what `evaluate_model` was given a test set of images in [0, 1].
 
     Tensors are checked whole; a loader or a data set is read once for that, and again in each pass
     that measures: its images are never held in memory together.
@@ -108,7 +108,7 @@ class BatchedImages:
 
 
 def _of_batches(read: Callable[[], Batches], input_range: Range) -> ImageSet:
-    """The first pass: every image is looked at before anything is computed."""
+    """Pass for the first time: look at every image before anything is computed."""
     labels, shape = [], None
     seen = 0
     for pair in read():
@@ -215,7 +215,7 @@ def _of_rows(
 
 
 def _in_one_order(loader: DataLoader[Any]) -> Callable[[], Batches]:
-    """The loader's batches, in one order for all passes: a sampler's draw is drawn once."""
+    """Bring the loader's batches into one order for all passes: a sampler draws once."""
     if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
         return lambda: iter(loader)
     batching: Any = loader.batch_sampler

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast import stopping
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import ImageFiles, ImageSet
 from entprop_fast.data.common_corruptions import (
     COMMON_KINDS,
@@ -21,6 +20,7 @@ from entprop_fast.data.common_corruptions import (
 )
 from entprop_fast.evaluation.official import MARKER, read_marker
 from entprop_fast.evaluation.suites import generated_source
+from entprop_fast.files import write_atomically
 
 _PROGRESS = "progress"  # within an array that is being written
 _BATCH = 500
@@ -88,7 +88,7 @@ class Marker:
 
 
 def about_set(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> About:
-    """What a generated set depends on, as its marker says it."""
+    """Say what a generated set depends on, as its marker does."""
     return {
         "source": generated_source(scale, seed),
         "dataset": data.name,

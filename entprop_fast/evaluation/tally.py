@@ -54,7 +54,7 @@ class Tally:
             raise NaNLogits(broken, self._seen, what)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted, on the CPU."""
+        """Return what was counted, on the CPU."""
         return {
             "right": self.right.cpu(),
             "seen": self._seen,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from entprop_fast.evaluation.report import NOTHING, scores, tests
 from entprop_fast.evaluation.results import Evaluation
 from entprop_fast.run.report import as_text, plain_table
+
+if TYPE_CHECKING:  # it is of an extra, which `entprop_fast.run` asks for with better words
+    from rich.table import Table
 
 
 def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entprop_fast import files, stopping
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import SEVERITIES, ImageData, ImageFiles
 from entprop_fast.data.augment import to_float
 from entprop_fast.data.common_corruptions import Scale, corrupted_bytes
 from entprop_fast.devices import with_float64
 from entprop_fast.evaluation.marker import Marker, about_set
 from entprop_fast.evaluation.official import JPEG_QUALITY
+from entprop_fast.files import write_atomically
 from entprop_fast.optional import needs
 
 EVERY = 5.0  # seconds: the most that a kill can cost of an array
@@ -218,7 +218,7 @@ def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray
 def _batches(
     data: ImageFiles, starts: Sequence[int], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """The batches of clean images that begin at these numbers."""
+    """Read the batches of clean images that begin at these numbers."""
     rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
     if not rows:
         return

@@ -155,7 +155,9 @@ def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:
         norm.__dict__.pop("num_splits", None)
     if half is None:
         half = make_auxiliary(norm, dual_class.half_class, ties)
-    else:  # torch's convert_sync_batchnorm leaves it there, as another class
+    else:  # torch's or timm's converter leaves it there, as another class
+        half._modules.pop(dual_class.aux_name, None)  # timm's gives the half halves of its own
+        half.__dict__.pop("num_splits", None)
         rebase(half, dual_class.half_class)
     norm._modules[dual_class.aux_name] = half
     rebase(norm, dual_class)

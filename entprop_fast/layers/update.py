@@ -51,9 +51,9 @@ def update_bn(
         for batch in chain([first], images):
             for target in targets:
                 with route(model, target):  # type: ignore[arg-type]
-                    model(batch)
+                    model(batch.clone())  # it may write into its input
             if not targets:
-                model(batch)
+                model(batch.clone())
 
 
 def _images(loader: Iterable[object], device: int | str | torch.device | None) -> Iterator[Tensor]:

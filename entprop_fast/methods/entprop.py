@@ -10,6 +10,7 @@ from entprop_fast import reference
 from entprop_fast.distributed import gather_rows
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods.checks import image_gradient
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.options import check_choice, check_count, check_flag
@@ -18,7 +19,7 @@ from entprop_fast.methods.targets import Targets
 
 
 def default_eps(n: int, alpha: float) -> float:
-    """The radius of `n` auxiliary passes that step by `alpha`: the paper's n + 1 steps, or 1."""
+    """Choose the radius of `n` auxiliary passes of step `alpha`: the paper's n + 1 steps, or 1."""
     return alpha if n == 1 else (n + 1) * alpha
 
 
@@ -142,8 +143,7 @@ class EntProp(HighEntropy):
             shares = equalized(self.model, self.criterion, len(images), aux_rows)
         with shares:
             main = self._main_pass(x, targets, gradient=True)
-            assert main.gradient is not None
-            gradient, everywhere = main.gradient, None
+            gradient, everywhere = image_gradient(main.gradient), None
             if self.selection == "global":
                 everywhere = self._rows_everywhere(x, main, targets, m)
             index, entropies = self._select(main, m, everywhere)

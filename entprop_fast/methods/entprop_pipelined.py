@@ -152,9 +152,9 @@ class EntPropPipelined(HighEntropy):
         else:
             main = self._main_pass(x, targets, gradient=True)
             aux_loss = torch.zeros_like(main.loss)
-        assert main.gradient is not None
+        gradient = checks.image_gradient(main.gradient)
         index, entropies = self._select(main, reference.num_selected(self.k, len(images)))
-        self.perturbed = self._first_step(x, main.gradient, index)
+        self.perturbed = self._first_step(x, gradient, index)
         self._keep(self.perturbed, self._aux_targets(targets, index))
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
 

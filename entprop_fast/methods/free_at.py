@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
+from entprop_fast.methods import checks
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.options import check_count
 from entprop_fast.methods.targets import Targets
@@ -102,9 +103,9 @@ class FreeAT(Method):
         x_a = reference.displace(x, delta, low, high).requires_grad_()
         logits = self._forward(x_a, labels)
         result = self._learn_alone(logits, Targets.unmixed(labels))
-        assert x_a.grad is not None
+        gradient = checks.image_gradient(x_a.grad)
         alpha, eps = (self.units.distance(v, x).view(-1, 1, 1) for v in (self.alpha, self.eps))
-        self._keep(reference.step_offset(delta, x_a.grad, alpha, eps))
+        self._keep(reference.step_offset(delta, gradient, alpha, eps))
         self.perturbed = x_a.detach()
         return result
 

@@ -47,11 +47,11 @@ class Passes:
                 ) from error
 
     def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:
-        """The route of one pass; without dual norms the model runs as it is."""
+        """Route one pass; without dual norms the model runs as it is."""
         return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
 
     def _run_model(self, images: Tensor, *, own: bool = False) -> Any:
-        """What the model makes of images, which stay as they are unless they are its `own`."""
+        """Run the model on images, which stay as they are unless they are its `own`."""
         device = images.device.type
         autocast = torch.autocast(device, torch.bfloat16) if self.amp else contextlib.nullcontext()
         with autocast:
@@ -59,7 +59,7 @@ class Passes:
 
     @contextlib.contextmanager
     def _blaming(self, images: Tensor) -> Iterator[None]:
-        """What the model raises at the first batch of a shape is a matter of the images."""
+        """Blame the images for what the model raises at the first batch of a shape."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -100,7 +100,7 @@ class Passes:
         )
 
     def _learn_alone(self, logits: Tensor, targets: Targets) -> StepResult:
-        """The only pass of a step that selects nothing: its backward, and what it reports."""
+        """End a step of one pass, which selects nothing: its backward, and what it reports."""
         of_rows, entropy, _ = self._evaluate(logits, targets)
         loss = of_rows.mean()
         loss.backward()

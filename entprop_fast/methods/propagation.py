@@ -11,6 +11,7 @@ from entprop_fast import reference
 from entprop_fast.distributed import gather_rows, own_share
 from entprop_fast.layers.routing import dual_layers, frozen_statistics
 from entprop_fast.methods.base import Method
+from entprop_fast.methods.checks import image_gradient
 from entprop_fast.methods.options import check_choice
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, perturb_, select_topk
@@ -169,9 +170,9 @@ class Propagation(Method):
                 else:
                     logits = self._forward(x_a, targets.labels)
                     loss = self._attack_losses(logits, targets, clean).mean()
-                    x_a.grad = torch.autograd.grad(loss, x_a)[0]
-            assert x_a.grad is not None
-            perturb_(x_a.detach(), x_a.grad, x, index, alpha, eps, low, high)
+                    (x_a.grad,) = torch.autograd.grad(loss, x_a, allow_unused=True)
+            gradient = image_gradient(x_a.grad)
+            perturb_(x_a.detach(), gradient, x, index, alpha, eps, low, high)
         self.perturbed = x_a.detach()
         x_a, targets = self._last_rows(self.perturbed, targets)
         with self._along("aux"):

@@ -33,7 +33,7 @@ class Targets(NamedTuple):
         return Targets(self.labels[index], self.labels_b[index], lam)
 
     def of_all_processes(self, held: list[int]) -> "Targets":
-        """The rows of every process, so many each; each keeps the lam that it was mixed with."""
+        """Gather every process's rows, so many each; each keeps the lam that it was mixed with."""
         lam = self.lam
         if lam is not None:
             lam = gather_rows(lam.expand(len(self.labels)), held)

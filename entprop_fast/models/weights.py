@@ -136,6 +136,9 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
                 fresh = "they have none"
             elif not key.endswith("num_batches_tracked"):  # older files lack it
                 wrong.append(f"{key} is missing")
+        elif state[key].is_floating_point() != value.is_floating_point() or state[key].is_meta:
+            kind = "on no device" if state[key].is_meta else str(state[key].dtype)
+            wrong.append(f"{key} is {kind}, here {value.dtype}")
         elif state[key].shape != value.shape:
             if of_head and state[key].shape[1:] == value.shape[1:]:
                 fresh = f"theirs has {len(state[key])} classes, this data set {num_classes}"

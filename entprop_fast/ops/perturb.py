@@ -76,7 +76,7 @@ def check_perturb(x_adv: Tensor, grad: Tensor, x: Tensor, index: Tensor, *bounds
 
 
 def _rows(index: Tensor, available: int) -> tuple[Tensor, Tensor | None]:
-    """The index, and on a device that would fault which of its rows, made 0, are outside of x.
+    """Return the index and, on a device that would fault, which of it, made 0, is outside of x.
 
     The CPU's own indexing raises for them. Elsewhere nothing waits for the values: those rows
     become NaN.

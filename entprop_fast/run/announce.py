@@ -19,12 +19,11 @@ _USUAL = {True: (4 / 255, 64 / 255), False: (0.5 / 255, 16 / 255)}  # tiny, or n
 
 _SHOWN = ("k", "n", "eps", "alpha", "mixup", "cutmix", "p_adv", "replays")
 _RADII = ("eps", "alpha")
-_WORTH_SAYING = 120  # seconds
 _FROM_SCRATCH_LR = 0.01  # of SGD: weights that were learned do not survive more
 
 
 def announce(source: str | Path, config: Config) -> list[str]:
-    """The recipe and its main values, a line; the method's in another; then warnings."""
+    """Name the recipe and its main values in a line, the method's in another; then warn."""
     return [settings(source, config), method(config), *warnings([config])]
 
 
@@ -48,22 +47,13 @@ def method(config: Config) -> str:
 
 
 def warnings(configs: Iterable[Config]) -> Iterator[str]:
-    """What is probably not meant, each once: a radius far from the usual, a rate that unlearns."""
+    """Name what is probably not meant, once each: a radius far from usual, a rate that unlearns."""
     said = set()
     for config in configs:
         for text in (_far_radius(config), _unlearning(config)):
             if text and text not in said:
                 said.add(text)
                 yield f"warning: {text}"
-
-
-def estimate(steps: int, seconds: float) -> str:
-    """How long `steps` like the one that took `seconds` take; empty: not worth a line."""
-    whole = steps * seconds
-    if whole < _WORTH_SAYING:
-        return ""
-    long = f"{whole / 3600:.1f} h" if whole >= 3600 else f"{whole / 60:.0f} min"
-    return f"about {long} of training: {steps:,} steps of {seconds:.2g} s, as the first one took"
 
 
 def pixels(config: Config) -> int:
@@ -76,7 +66,7 @@ def pixels(config: Config) -> int:
 
 
 def radius(config: Config) -> float | None:
-    """The method's eps, also where it follows from other options; None: it has none."""
+    """Return the method's eps, also where it follows from other options; None: it has none."""
     options = config.options
     if "eps" in options:
         return float(options["eps"])

@@ -268,7 +268,7 @@ def _first_paragraph(box: str) -> list[str]:
 
 
 def _missing(lines: Sequence[str]) -> list[str]:
-    """What tyro says is missing: a name on a line, indented further what it is."""
+    """Find what tyro says is missing: a name on a line, indented further what it is."""
     if not lines or not lines[0].strip().startswith("Missing from"):
         return []
     found: dict[str, list[str]] = {}

@@ -151,7 +151,7 @@ SETTING_NAMES = tuple(one.name for one in fields(Config) if one.name != "options
 
 
 def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
-    """What keeps `config` from continuing a run saved as ``asdict(config)``, in words.
+    """Name what keeps `config` from continuing a run saved as ``asdict(config)``.
 
     A setting that an earlier version did not have was what its default says.
     """

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import nn
 
 from entprop_fast import models
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.data import ImageFiles, ImageSet
+from entprop_fast.files import write_atomically
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
@@ -45,7 +45,7 @@ class NetworkSpec:
 
     @classmethod
     def of(cls, saved: object) -> NetworkSpec:
-        """What a file says, checked: anybody may have written it.
+        """Check what a file says: anybody may have written it.
 
         Raises:
             ValueError: it is no such record, or a value is not of its field's type.

@@ -12,7 +12,7 @@ CHOICES = "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N"
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
+    """Find the device of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
 
     Raises:
         ValueError: torch does not know it, or this machine does not have it.

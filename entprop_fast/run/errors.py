@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -17,6 +17,7 @@ __all__ = [
     "UsageError",
     "bad_input",
     "failing",
+    "fitting",
     "machine_failed",
     "one_line",
 ]
@@ -66,13 +67,38 @@ def failing(way_on: str) -> Iterator[None]:
         raise RunFailed(f"{one_line(error)}; {way_on}") from error
 
 
+@contextlib.contextmanager
+def fitting(arch: str, shape: Sequence[int]) -> Iterator[None]:
+    """Turn what torch refuses in a run's first step into settings that do not fit.
+
+    Args:
+        arch: of the network.
+        shape: of its images.
+
+    Raises:
+        RunFailed: the machine lacks memory.
+        ValueError: anything else that the network or its data made fail.
+    """
+    try:
+        yield
+    except RunFailed:
+        raise
+    except (RuntimeError, MemoryError, AssertionError, IndexError) as error:
+        if (reason := machine_failed(error)) is not None:
+            raise RunFailed(reason) from error
+        raise ValueError(
+            f"arch {arch!r} cannot be trained on images {list(shape)} with these settings: "
+            f"{one_line(error)}"
+        ) from error
+
+
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks, or what else moves a terminal's cursor."""
     return _as_one_line(str(error)) or type(error).__name__
 
 
 def machine_failed(error: BaseException) -> str | None:
-    """What the machine lacked, in one line: memory, room on a disk; None for another error."""
+    """Name what the machine lacked: memory, room on a disk; None for another error."""
     if isinstance(error, OSError):
         return one_line(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or (

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+# How a stream may answer a character that its encoding lacks: by an error.
+_RAISING = ("strict", "surrogateescape", "surrogatepass")
+
 
 class Output:
     """A stream that goes on after an error as if it were written to.
@@ -58,7 +61,7 @@ def lasting() -> Iterator[Output]:
     Nor does a character that stdout's encoding lacks, in a file's name or a table.
     """
     before = sys.stdout, sys.stderr
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in _RAISING:
         sys.stdout.reconfigure(errors="replace")
     # None where the file was closed from the start, as a daemon's may be.
     out, err = (Output(one or open(os.devnull, "w")) for one in before)
@@ -72,5 +75,5 @@ def lasting() -> Iterator[Output]:
 
 
 def missed(error: OSError | None) -> OSError | None:
-    """The error, unless whoever read the output wanted no more of it."""
+    """Return the error, unless whoever read the output wanted no more of it."""
     return None if error is None or error.errno == errno.EPIPE else error

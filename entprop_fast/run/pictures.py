@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from entprop_fast.checkpoint import write_atomically
+from entprop_fast.files import write_atomically
 from entprop_fast.text import picture, plain
 
 _PANELS: dict[str, dict[str, str]] = {
@@ -138,7 +138,7 @@ def draw_examples(
 
 
 def amplification(images: Tensor, perturbed: Tensor) -> float:
-    """The factor that shows the largest difference as black or white, on grey; 1 for none."""
+    """Find the factor that shows the largest difference as black or white, on grey; 1 for none."""
     largest = float((perturbed - images).abs().max())
     if largest == 0:
         return 1.0

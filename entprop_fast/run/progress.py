@@ -133,7 +133,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def training(self, *, epochs: int, steps: int, done: int) -> Iterator[None]:
-        """The task that `steps_done` moves, `done` of `steps` steps being behind."""
+        """Show the task that `steps_done` moves, `done` of `steps` steps being behind."""
         self._epochs = epochs
         with self.task("training", steps, done=done) as task:
             self._training = task
@@ -150,7 +150,7 @@ class Reporter:
             self._training.reach(done, what=f"{place}  {speed}")
 
     def epoch_done(self, row: dict[str, Any], *, seconds_left: float) -> None:
-        """The line of an epoch."""
+        """Say the line of an epoch."""
         auxiliary = f"aux loss {row['aux_loss']:.3f}  " if row["aux_loss"] else ""
         self.say(
             f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {auxiliary}"
@@ -206,7 +206,7 @@ class Task:
         self.patience = first  # seconds without a line
 
     def begin(self, total: int | None, done: int) -> None:
-        """What follows is of another size, and its time counts from now."""
+        """Go on with what is of another size; its time counts from now."""
         self.total, self.done = total, done
         self.began, self.done_before = time.monotonic(), done
         if self._rows is not None:
@@ -221,7 +221,7 @@ class Task:
         self._reporter.moved(self, text)
 
     def over(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:
-        """The batches, counting their rows as they are done with."""
+        """Pass the batches on, counting their rows as they are done with."""
         for batch in batches:
             yield batch
             self.reach(self.done + len(batch[-1]))
@@ -237,7 +237,7 @@ class _Left(ProgressColumn):
         self._time = TimeRemainingColumn()
 
     def render(self, task: Row) -> Text:
-        """Of one row."""
+        """Draw one row's time."""
         return Text("") if task.total is None else Text("left ") + self._time.render(task)
 
 

@@ -76,7 +76,7 @@ def recipe_names() -> list[str]:
 
 
 def data_set_recipes() -> list[str]:
-    """The built-in recipes of a data set; the others are for images of one's own."""
+    """List the built-in recipes of a data set; the others are for images of one's own."""
     return [name for name in recipe_names() if "dataset" in read_recipe(name)]
 
 

@@ -29,7 +29,7 @@ MEANINGS = {
 
 
 def legend(columns: Iterable[str]) -> str:
-    """What those of the columns mean that need it."""
+    """Explain those of the columns that need it."""
     return "; ".join(f"{name}: {MEANINGS[name]}" for name in columns if name in MEANINGS)
 
 

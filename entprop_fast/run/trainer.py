@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -19,11 +16,11 @@ from entprop_fast.data import ImageSet
 from entprop_fast.evaluation.choose import usual_batch_size
 from entprop_fast.methods import create_method
 from entprop_fast.metrics import NaNLogits
-from entprop_fast.run import announce, criteria, recipe, signatures
+from entprop_fast.run import criteria, recipe, record, signatures
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.device import resolve_amp, resolve_device
-from entprop_fast.run.errors import RunFailed, Stopped, bad_input, machine_failed, one_line
+from entprop_fast.run.errors import RunFailed, Stopped, bad_input, fitting, machine_failed
 from entprop_fast.run.images import TestSet, training_loader
 from entprop_fast.run.meter import Meter
 from entprop_fast.run.optim import (
@@ -36,12 +33,6 @@ from entprop_fast.run.progress import EPOCH_LEGEND, EVERY, Reporter
 from entprop_fast.run.run_folder import Row, RunFolder
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
-
-# What pictures, summaries and signatures read of an epoch's row, a number each.
-ROW = (
-    *("epoch", "step", "loss", "aux_loss", "entropy_selected", "entropy_unselected", "lr"),
-    *("train_accuracy", "sa", "gap", "images_per_second", "train_seconds", "seconds"),
-)
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
 
@@ -159,27 +150,6 @@ class Trainer:
                 raise
             raise RunFailed(f"{reason}; {_last_good(folder)}") from None
 
-    @contextlib.contextmanager
-    def fitting(self) -> Iterator[None]:
-        """Around a run's first step: what torch refuses there is settings that do not fit.
-
-        Raises:
-            RunFailed: the machine lacks memory.
-            ValueError: anything else that the network or its data made fail.
-        """
-        try:
-            yield
-        except RunFailed:
-            raise
-        except (RuntimeError, MemoryError, AssertionError, IndexError) as error:
-            if (reason := machine_failed(error)) is not None:
-                raise RunFailed(reason) from error
-            shape = list(self.images.image_shape)
-            raise ValueError(
-                f"arch {self.config.arch!r} cannot be trained on images {shape} with these "
-                f"settings: {one_line(error)}"
-            ) from error
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, and its record so far."""
         return {
@@ -205,63 +175,24 @@ class Trainer:
             ValueError: the state is not one of this version's.
         """
         try:
-            self._check_record(state)
+            record.check(state, epochs=self.config.epochs, batches=len(self.loader))
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self._load_random(state)
+            record.load_random(state, self.method, self.device, self.reporter.say)
             self.meter.load_state_dict(state["meter"])
             self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
             self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
         except Exception as error:  # anybody may have written it
             raise ValueError(f"the checkpoint is another version's: {error!r}") from error
 
-    def _check_record(self, state: dict[str, Any]) -> None:
-        """Refuse what would fail epochs later: a place beyond the run, rows that lack a number."""
-        for name, most in (("epoch", self.config.epochs), ("batch", len(self.loader))):
-            if type(state[name]) is not int or not 0 <= state[name] <= most:
-                raise ValueError(f"{name} is {state[name]!r}, the run has {most}")
-        for name in ("train_seconds", "seconds"):
-            if type(state[name]) is not float or not 0 <= state[name] < math.inf:
-                raise ValueError(f"{name} is {state[name]!r}")
-        counted = {"method's rows": state["method"]["rows"]} | {
-            f"meter's {name}": value
-            for part in state["meter"].values()
-            for name, value in part.items()
-        }
-        for name, value in counted.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"the {name} is {value!r}")
-        rows = state["rows"]
-        if not isinstance(rows, list) or len(rows) != state["epoch"]:
-            raise ValueError(f"rows are not those of {state['epoch']} epochs")
-        for row in rows:
-            if broken := [name for name in ROW if not isinstance(row[name], int | float)]:
-                raise ValueError(f"a row's {broken[0]} is {row[broken[0]]!r}")
-
-    def _load_random(self, state: dict[str, Any]) -> None:
-        if state["device"] == self.device.type:
-            checkpoint.restore_random_state(state["random"], self.device)
-            self.method.load_state_dict(state["method"])
-            return
-        generator = self.method.state_dict()["generator"]  # a state fits one kind of device
-        self.method.load_state_dict(state["method"] | {"generator": generator})
-        self.reporter.say(
-            f"saved on {state['device']}, continued on {self.device.type}: not bit for bit"
-        )
-
     def _first_step(self, folder: RunFolder) -> None:
         """The step that may refuse settings or data; the folder becomes the run's after it."""
         stopping.check()
         started = time.monotonic()
-        with self.reporter.waiting("the first step"), bad_input(), self.fitting():
-            batch = next(self.loader.epoch(0))
-            read = time.monotonic()
-            self._train_batch(*batch)
+        fit = fitting(self.config.arch, self.images.image_shape)
+        with self.reporter.waiting("the first step"), bad_input(), fit:
+            self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started
-        # A GPU has only been given its first step, and captures the second.
-        steps = self.config.epochs * len(self.loader) if self.device.type == "cpu" else 0
-        if text := announce.estimate(steps, time.monotonic() - read):
-            self.reporter.say(text)
         folder.begin(recipe.to_toml(self.config), fresh=True)
 
     def _run_epoch(self, folder: RunFolder) -> None:

@@ -18,7 +18,7 @@ SMALL = 64
 
 
 def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
-    """The recipe for a data set: its own, or `folder` and `finetune` for a folder of images.
+    """Choose a data set's recipe: its own, or `folder` and `finetune` for a folder of images.
 
     Args:
         dataset: as ``--dataset`` names it; None: none was named.
@@ -37,7 +37,7 @@ def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
 def follow_data(
     source: str | Path | None, given: Mapping[str, Value | None]
 ) -> tuple[str | Path, dict[str, Value | None]]:
-    """The recipe and the settings over it of a command, one way for all commands.
+    """Choose a command's recipe and the settings over it, one way for all commands.
 
     Args:
         source: the recipe that was named, None: none was.

@@ -19,7 +19,7 @@ NO_CELLS: dict[str, Cell] = dict.fromkeys(("difference", "low", "high", "p", "pa
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, Cell]:
-    """The cells of ``values - others``, seed by seed; `corrected` then takes its p.
+    """Fill the cells of ``values - others``, seed by seed; `corrected` then takes its p.
 
     Raises:
         ValueError: lengths that differ, or no pair of finite values.
@@ -37,7 +37,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, Cell]:
 
 
 def corrected(rows: Sequence[Row]) -> list[Row]:
-    """The rows with Holm's correction over all of them; those without a p do not count."""
+    """Correct the rows' p by Holm, over all of them; those without a p do not count."""
     after = holm([None if row["p"] is None else number(row, "p") for row in rows])
     return [row | {"p": p} for row, p in zip(rows, after, strict=True)]
 

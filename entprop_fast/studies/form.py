@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +10,14 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from entprop_fast import text
-from entprop_fast.checkpoint import write_atomically
+from entprop_fast.files import write_atomically
 from entprop_fast.run import recipe
 from entprop_fast.run.config import Value
 from entprop_fast.run.errors import bad_input
+from entprop_fast.run.pictures import save_figure
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import legend
+from entprop_fast.run.run_folder import write_json
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
@@ -122,33 +122,21 @@ def write(result: Result, study: Study, options: Options) -> None:
         "sentence": result.sentence,
         "rows": result.rows,
     }
-    written = json.dumps(record, indent=2, allow_nan=False) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out / TABLE_JSON, written.encode())
+    write_json(options.out / TABLE_JSON, record)
     picture = f"![{study.help}]({PICTURE})"
     parts = (f"# {study.name}", study.help, picture, markdown(result.rows), result.sentence)
     about = f"{legend(result.rows[0])}. Corruptions: {result.source}."
     page = "\n\n".join((*parts, about))
     write_atomically(options.out / TABLE_MARKDOWN, f"{page}\n".encode())
-    buffer = io.BytesIO()
-    result.figure.savefig(buffer, format="png", dpi=110)
-    write_atomically(options.out / PICTURE, buffer.getvalue())
+    save_figure(result.figure, options.out / PICTURE)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table whose columns are aligned; one for each key of the first."""
+    """Write the rows as a Markdown table, aligned, with a column for each key of the first."""
     names = list(rows[0])
-    cells = [
-        list(map(text.markdown, names)),
-        *([text.markdown(cell(row[name])) for name in names] for row in rows),
-    ]
-    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = [
-        " | ".join(one.ljust(width) for one, width in zip(line, widths, strict=True))
-        for line in cells
-    ]
-    return "\n".join(f"| {line} |" for line in lines)
+    cells = ([cell(row[name]) for name in names] for row in rows)
+    return text.markdown_table([names, *cells], aligned=True)
 
 
 def cell(value: Cell) -> str:

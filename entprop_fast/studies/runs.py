@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from entprop_fast import stopping
 from entprop_fast.data.readers import workers_of_each
+from entprop_fast.devices import usable_cores
 from entprop_fast.engine import train
 from entprop_fast.run import recipe
 from entprop_fast.run.comparison.workers import follow_parent
@@ -183,11 +183,10 @@ def _config(options: Options, run: Run) -> Config:
 
 
 def _processes(options: Options, runs: int) -> int:
-    """At a time."""
+    """Count the processes that train at a time."""
     with bad_input():
         on_cpu = resolve_device(options.device).type == "cpu"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(options.workers or (cores if on_cpu else 1) or 1, runs))
+    return max(1, min(options.workers or (usable_cores() if on_cpu else 1), runs))
 
 
 def _trained(work: Sequence[tuple[Config, MakeProbe]], processes: int) -> Iterator[Path]:
@@ -225,7 +224,7 @@ def _trained(work: Sequence[tuple[Config, MakeProbe]], processes: int) -> Iterat
 
 
 def _leave_signals() -> None:
-    """Those of a terminal and of a job reach a whole group; the parent hears them and ends this."""
+    """Leave signals that reach a whole terminal or job to the parent, which ends this process."""
     for one in SIGNALS:
         if one != signal.SIGTERM:
             signal.signal(one, signal.SIG_IGN)

@@ -25,7 +25,8 @@ from entprop_fast.evaluation.suites import generated_source
 from entprop_fast.run.comparison import conduct, plan, workers
 from entprop_fast.run.comparison.plan import Key
 from entprop_fast.run.comparison.watching import State
-from entprop_fast.run.comparison.workers import Job, Outcome, run_all
+from entprop_fast.run.comparison.workers import Outcome, run_all
+from entprop_fast.run.config import Config
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.recipe import resolve
 from entprop_fast.run.signals import StopSignals
@@ -106,7 +107,7 @@ def test_other_settings_do_not_mix_with_the_folders(
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after the other, without the seconds that processes need to start."""
 
-    def run_here(jobs: Sequence[Job], devices: Sequence[str], done: Done) -> None:
+    def run_here(jobs: Sequence[Config], devices: Sequence[str], done: Done) -> None:
         for index, job in enumerate(jobs):
             done(index, workers._outcome(job, StopSignals()))
 
@@ -243,7 +244,7 @@ def test_a_killed_process_fails_its_run_alone(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"train_size": 40, "batch_size": 20, "threads": 1}
     folders = [tmp_path / "long", tmp_path / "short"]
     jobs = [
-        Job(resolve("digits", method="vanilla", epochs=epochs, out=str(folder), **settings))
+        resolve("digits", method="vanilla", epochs=epochs, out=str(folder), **settings)
         for epochs, folder in zip((5000, 1), folders, strict=True)
     ]
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from entprop_fast.run.comparison.watching import State, Teller, Watch
-from entprop_fast.run.comparison.workers import Job, Outcome, run_all
+from entprop_fast.run.comparison.workers import Outcome, run_all
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.recipe import resolve
 
@@ -21,7 +21,7 @@ def test_a_run_in_another_process_tells_how_far_it_is(tmp_path: Path) -> None:
         "digits", method="vanilla", epochs=2, train_size=64, threads=1, out=str(tmp_path / "run")
     )
     heard: list[tuple[int, State | Outcome]] = []
-    run_all([Job(config)], ["cpu"], lambda index, news: heard.append((index, news)))
+    run_all([config], ["cpu"], lambda index, news: heard.append((index, news)))
     *states, outcome = (news for _, news in heard)
     assert {index for index, _ in heard} == {0}
     assert isinstance(outcome, Outcome) and outcome.summary is not None

@@ -149,7 +149,7 @@ def test_eps_is_refused_where_torch_refuses_it(eps: float, training: bool) -> No
         except ValueError as error:
             found.append(error)
     if isinstance(found[1], ValueError):
-        assert str(found[0]) == str(found[1])
+        assert isinstance(found[0], ValueError) and f"eps={eps}" in str(found[0])
     elif eps <= 0 and training:
         pytest.skip("this version of torch takes it")
     else:
@@ -161,7 +161,7 @@ def test_eps_of_each_half_is_checked(target: Target) -> None:
     """FOUND C15: on every route, with the kernels (tests/ops) as without."""
     norm = DualBatchNorm2d(C)
     (norm if target == "main" else norm.aux_bn).eps = 0.0
-    with route(norm, target), pytest.raises(ValueError, match="eps must be positive"):
+    with route(norm, target), pytest.raises(ValueError, match="eps=0"):
         norm(images())
     with route(norm, "aux" if target == "main" else "main"):
         assert norm(images()).isfinite().all()

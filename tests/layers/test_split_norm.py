@@ -120,3 +120,12 @@ def test_a_child_of_that_name_that_is_no_norm() -> None:
     with pytest.raises(ValueError, match="1 BatchNorm2d with a child aux_bn of its own"):
         convert_dual_norm(norm)
     assert type(norm) is nn.BatchNorm2d
+
+
+def test_a_dual_norm_that_was_split_afterwards() -> None:
+    """FOUND W4, a neighbour: the half had been given halves of its own."""
+    dual = convert_dual_norm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    split = timm.layers.convert_splitbn_model(dual, 2)  # type: ignore[no-untyped-call]
+    again = convert_dual_norm(split)
+    names = {name for name, _ in again.named_parameters()}
+    assert names == {"0.weight", "0.bias", "1.weight", "1.bias", "1.aux_bn.weight", "1.aux_bn.bias"}

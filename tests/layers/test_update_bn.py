@@ -197,3 +197,22 @@ def test_what_fails_changes_nothing(loader: Any, error: type[Exception], message
     assert not any(module.training for module in model.modules())
     assert model[0].momentum == model[0].aux_bn.momentum == model[2].momentum == 0.1
     assert isinstance(model[0], DualBatchNorm2d) and not model[0].inside
+
+
+def test_images_stay_where_a_model_writes_into_them() -> None:
+    """FOUND W9, a neighbour: the second half would be estimated from what the first left."""
+
+    class Shifts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = DualBatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.norm(x.sub_(0.5))
+            return y
+
+    model, images = Shifts(), torch.rand(8, 3, 4, 4)
+    before = images.clone()
+    update_bn([images, images], model)
+    assert torch.equal(images, before)
+    torch.testing.assert_close(model.norm.running_mean, model.norm.aux_bn.running_mean)

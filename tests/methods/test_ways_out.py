@@ -262,3 +262,30 @@ def test_any_layout_of_the_same_values(name: str, layout: str, mixed: bool) -> N
 
 def close(actual: list[Tensor], expected: list[Tensor]) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+ATTACKS = ("entprop", "entprop_pipelined", "advprop", "fast_advprop", "free_at")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_network_that_gives_images_no_gradient_cannot_be_attacked(name: str) -> None:
+    """FOUND C13, a neighbour: a frozen backbone under `no_grad` was an assertion without words."""
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = dual_network()
+            self.head = nn.Linear(5, 5, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self.network(x)
+            logits: Tensor = self.head(features[:, :5])
+            return logits
+
+    model = Probe()
+    before = [value.clone() for value in model.state_dict().values()]
+    with pytest.raises(ValueError, match="gives the images no gradient"):
+        make(name, model=model)(*batch())
+    for value, old in zip(model.state_dict().values(), before, strict=True):
+        assert torch.equal(value, old)

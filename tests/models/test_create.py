@@ -108,7 +108,7 @@ def test_every_listed_plain_name_exists() -> None:
         ("timm:hf-hub:someone/model", ["unknown arch"]),
         ("timm:test_vit,img_size", ["'img_size'", "img_size=8"]),
         ("timm:test_vit,=8", ["'=8'", "img_size=8"]),
-        ("timm:test_vit,img_sizee=8", ["'img_sizee'", "nearest: img_size"]),
+        ("timm:test_vit,img_sizee=8", ["'img_sizee'", "img_size"]),
         ("timm:test_vit,img_size=8,patch_size=0", ["img_size=8,patch_size=0", "zero"]),
         ("torchvision:resnet81", ["'torchvision:resnet81'", "torchvision:resnet18"]),
         ("torchvision:fcn_resnet50", ["torchvision:"]),

@@ -229,3 +229,17 @@ def test_a_normalised_network_takes_images_in_0_1_and_saves_plain_keys(tmp_path:
         truth = plain.eval()(seen)
         torch.testing.assert_close(model(images), truth)
         assert torch.equal(loaded.eval()(images), model(images))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64, "meta"])
+def test_tensors_of_another_kind_are_refused(kind: Any, tmp_path: Path) -> None:
+    """FOUND C8, a neighbour: they were cast in silence, and nothing of the weights was left."""
+    model = models.create("wrn10_0.5", num_classes=10)
+    path = tmp_path / "other.pth"
+    state = {
+        key: value.to(kind) if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"of another network: .* is (torch|on no device)"):
+        load_weights(model, str(path), "wrn10_0.5", num_classes=10, in_channels=3)

@@ -304,8 +304,8 @@ def test_error_of_the_reference_reaches_the_caller() -> None:
         ({"aux_weight": torch.zeros(5)}, "aux_weight: expected shape"),
         ({"training": False}, "running_mean, running_var: needed with training=False"),
         ({"x": torch.zeros(4, 6, 1, 1), "num_main": 1}, "more than 1 value per channel"),
-        pytest.param({"eps": 0.0}, "eps must be positive", id="FOUND C15"),
-        pytest.param({"aux_eps": -1e-3, "aux_training": False}, "aux_eps", id="FOUND C15, eval"),
+        pytest.param({"eps": 0.0}, "eps=0", id="FOUND C15"),
+        pytest.param({"aux_eps": -1e-3}, "aux_eps=-0.001", id="FOUND C15, eval"),
     ],
 )
 def test_bad_arguments(change: dict[str, object], message: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from entprop_fast import corrupt, evaluate, files, train
-from entprop_fast.checkpoint import write_atomically
+from entprop_fast.files import write_atomically
 from entprop_fast.run.run_folder import LOCK, METRICS, RunFolder
 
 from .conftest import Args

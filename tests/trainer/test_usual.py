@@ -20,7 +20,6 @@ from entprop_fast.data.image_sizes import usual_image_size
 from entprop_fast.evaluation import suites
 from entprop_fast.methods import METHODS, create_method, method_options
 from entprop_fast.run import announce, usual
-from entprop_fast.run.announce import estimate
 from entprop_fast.run.config import Config
 from entprop_fast.run.deploy import network_for
 from entprop_fast.run.recipe import data_set_recipes, resolve
@@ -173,16 +172,6 @@ def test_weights_that_a_high_rate_unlearns() -> None:
     assert "sgd at lr 0.1 unlearns" in found and "--recipe finetune" in found
     assert not list(announce.warnings([resolve("cifar10", weights="w.pt", lr=0.001)]))
     assert not list(announce.warnings([resolve(name) for name in data_set_recipes()]))
-
-
-@pytest.mark.parametrize(
-    ("steps", "seconds", "said"),
-    [(10, 1.0, ""), (0, 9.0, ""), (600, 1.0, "about 10 min of"), (10_000, 9, "about 25.0 h of")],
-)
-def test_a_long_training_is_announced(steps: int, seconds: float, said: str) -> None:
-    """FOUND N1: no run of 50 hours without a word."""
-    found = estimate(steps, seconds)
-    assert found.startswith(said) and bool(found) == bool(said)
 
 
 def test_train_says_its_recipe_and_learns(tmp_path: Path, capsys: Capture) -> None:

@@ -66,7 +66,7 @@ def defocus_blur(levels: Tensor, keys: Tensor, radius: float, softness: float) -
 
 
 def _fast(side: int) -> int:
-    """The next size up of which Fourier transforms are quick: 16 times twos, threes and fives."""
+    """Round up to a size whose Fourier transforms are quick: 16 times twos, threes and fives."""
     sixteenths = -(-side // 16)
     while (30 ** sixteenths.bit_length()) % sixteenths:
         sixteenths += 1
@@ -187,7 +187,7 @@ def line_blur(images: Tensor, degrees: Tensor, radius: float, sigma: float) -> T
 
 
 def zoom_blur(levels: Tensor, keys: Tensor, *factors: float) -> Tensor:
-    """The mean of the image and of itself enlarged by each of the ``factors``; from and to uint8.
+    """Average the image and itself enlarged by each of the ``factors``; from and to uint8.
 
     Enlarged in float64 and summed in float32, as published: the sum's rounding takes a level from
     some plain areas.
@@ -219,7 +219,7 @@ def zoomed(images: Tensor, factor: float) -> Tensor:
 
 
 def _zoom_sizes(images: Tensor, factor: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What is cut out of the middle, and to what it is enlarged."""
+    """Say what is cut out of the middle, and to what it is enlarged."""
     crops = tuple(math.ceil(side / factor) for side in images.shape[2:])
     return crops, tuple(round(crop * factor) for crop in crops)
 

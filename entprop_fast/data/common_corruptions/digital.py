@@ -87,7 +87,7 @@ def _cells(side: int, cells: int, device: torch.device) -> _Cells:
 
 
 def _means(levels: Tensor, cells: _Cells) -> Tensor:
-    """Of the first dimension's pixels in each cell, rounded: ``[cells, all others]``."""
+    """Average the first dimension's pixels in each cell, rounded: ``[cells, all others]``."""
     rows = levels.contiguous().flatten(1)
     sums = F.embedding_bag(cells.pixels, rows, cells.begins, mode="sum")
     return sums.div_(cells.count).add_(0.5 + 1e-4).floor_()

@@ -109,7 +109,7 @@ def corrupted_bytes(
     seed: int = 0,
     first: int = 0,
 ) -> Tensor:
-    """As `common_corruption`, cut to 8 bits as the published sets are: uint8 ``[N, C, H, W]``.
+    """Cut `common_corruption` to 8 bits as the published sets are: uint8 ``[N, C, H, W]``.
 
     Images may be uint8 too.
     """

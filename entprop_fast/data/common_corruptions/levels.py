@@ -29,7 +29,7 @@ def cut(images: Tensor) -> Tensor:
 
 
 def rounded(images: Tensor) -> Tensor:
-    """The nearest uint8 images of those in [0, 1]: what the published code starts from."""
+    """Round images in [0, 1] to uint8: what the published code starts from."""
     return whole(torch.add(torch.tensor(0.5), images, alpha=255))
 
 

@@ -133,13 +133,13 @@ def _either(condition: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 
 def _beside(padded: Tensor, down: int, right: int) -> Tensor:
-    """What is beside each pixel of a layer padded by 1."""
+    """Find what is beside each pixel of a layer padded by 1."""
     height, width = padded.shape[2] - 2, padded.shape[3] - 2
     return padded[:, :, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
 def _distance(edges: Tensor) -> Tensor:
-    """The distance to the nearest edge pixel, int16 in 1 / `_UNIT` pixels, cut at `_FARTHEST`.
+    """Measure to the nearest edge pixel, int16 in 1 / `_UNIT` pixels, cut at `_FARTHEST`.
 
     First along each row, then from the nearest of each row within reach.
     """

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from entprop_fast.checkpoint import write_atomically
 from entprop_fast.evaluation.suites import of_another_generator
+from entprop_fast.files import write_atomically
 from entprop_fast.run.comparison import plan, results, tables
 from entprop_fast.run.comparison.plan import Key, Run
 from entprop_fast.run.comparison.plots import draw_comparison
 from entprop_fast.run.comparison.results import MethodRow
 from entprop_fast.run.comparison.watching import Watch
-from entprop_fast.run.comparison.workers import Job, Outcome, run_all
+from entprop_fast.run.comparison.workers import Outcome, run_all
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import Stopped, UsageError
 from entprop_fast.run.progress import Reporter, duration
@@ -87,7 +87,7 @@ def conduct(
     if pending:
         try:
             with Watch(reporter, [_called(run) for run in pending], done) as watch:
-                run_all([Job(run.config) for run in pending], devices, watch)
+                run_all([run.config for run in pending], devices, watch)
         except Stopped as stopped:
             stopped.saved = (
                 f"{len(summaries)} of {len(runs)} runs are finished, those at work saved theirs"

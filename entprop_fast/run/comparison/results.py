@@ -121,7 +121,7 @@ def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
 
 
 def _values(runs: Mapping[int, Scores], name: str) -> dict[int, float]:
-    """Those that are numbers: a JSON null, or a NaN, is none."""
+    """Keep the values that are numbers: a JSON null, or a NaN, is none."""
     values = {seed: summary[name] for seed, summary in runs.items()}
     return {
         seed: float(value)

@@ -62,7 +62,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """See `verdict`."""
+        """The module's `verdict` on the mean and the corrected p."""
         return verdict(self.mean, self.corrected_p)
 
 
@@ -82,7 +82,7 @@ def spread(values: Sequence[float]) -> Spread:
 def paired(
     row: Mapping[int, float] | Sequence[float], baseline: Mapping[int, float] | Sequence[float]
 ) -> Difference | None:
-    """The differences ``row - baseline`` of the pairs that both have; None without any.
+    """Compare ``row - baseline`` over the pairs that both have; None without any.
 
     Args:
         row: by seed, or a value of each pair in order. A value that is NaN or infinite has no pair.

@@ -11,7 +11,7 @@ from rich.table import Table
 from entprop_fast import text
 from entprop_fast.run.comparison.results import HEADINGS, MethodRow, compared_metric
 from entprop_fast.run.comparison.statistics import CONFIDENCE, Difference, Spread
-from entprop_fast.run.report import NOTHING, as_text
+from entprop_fast.run.report import NOTHING, as_text, plain_table
 from entprop_fast.run.report import legend as meanings
 
 _OWN_COLUMNS = ("method", *HEADINGS.values(), "cost", "seconds", "seeds")
@@ -92,7 +92,7 @@ def json_row(row: MethodRow) -> dict[str, Any]:
 
 
 def _table(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = plain_table()
     for heading in columns:
         table.add_column(
             as_text(heading),

@@ -18,7 +18,7 @@ _EVERY = 0.5  # seconds between two messages of a process
 
 
 class State(NamedTuple):
-    """Of a run in another process."""
+    """How far a run in another process is."""
 
     what: str  # it is doing
     done: int
@@ -37,7 +37,7 @@ class Teller(Reporter):
     def task(
         self, what: str, total: int | None = None, *, done: int = 0, first: float = FIRST
     ) -> Iterator[Task]:
-        """See `Reporter.task`; what begins is told at once, unless it is a part of another."""
+        """Tell what begins at once, unless it is a part of another; see `Reporter.task`."""
         with super().task(what, total, done=done, first=first) as task:
             before = self._outer
             if before is not None and before.total is not None:
@@ -51,7 +51,7 @@ class Teller(Reporter):
                 self._outer = before
 
     def moved(self, task: Task, text: str) -> None:
-        """See `Reporter.moved`."""
+        """Tell the parent how far the task is; see `Reporter.moved`."""
         if task is self._outer and time.monotonic() - self._told >= _EVERY:
             self._send(State(text, task.done, task.total))
 

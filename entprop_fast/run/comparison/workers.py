@@ -17,6 +17,7 @@ import torch
 
 from entprop_fast import stopping
 from entprop_fast.data.readers import workers_of_each
+from entprop_fast.devices import usable_cores
 from entprop_fast.engine import train
 from entprop_fast.run.comparison.watching import State, Teller
 from entprop_fast.run.config import Config
@@ -27,13 +28,6 @@ from entprop_fast.run.signals import SIGNALS, StopSignals
 _CONTEXT = get_context("spawn")
 _ASK = 0.5  # seconds after which it is asked whether to stop
 _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run to do; it continues what its folder holds."""
-
-    config: Config
 
 
 @dataclass(frozen=True)
@@ -68,14 +62,14 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
             "cpu" if device == "auto" else device
         ]
     if found == ["cpu"]:
-        found *= max(1, _cores() // threads)
+        found *= max(1, usable_cores() // threads)
     return found if jobs is None else [found[index % len(found)] for index in range(jobs)]
 
 
 def run_all(
-    jobs: Sequence[Job], devices: Sequence[str], hear: Callable[[int, Outcome | State], None]
+    jobs: Sequence[Config], devices: Sequence[str], hear: Callable[[int, Outcome | State], None]
 ) -> None:
-    """Do every job, one at a time on each of `devices`.
+    """Do every run, one at a time on each of `devices`; each continues what its folder holds.
 
     `hear` is told each one's index with how far it is, from its begin on, and at last its outcome.
     An exception, `Stopped` by a signal above all, stops every process first: each saves its
@@ -108,13 +102,6 @@ def run_all(
             worker.process.join()
 
 
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class _Worker:
     """A process that does one job after the other on one device.
 
@@ -129,7 +116,7 @@ class _Worker:
         self._start()
 
     def take(
-        self, jobs: Iterator[tuple[int, Job]], hear: Callable[[int, Outcome | State], None]
+        self, jobs: Iterator[tuple[int, Config]], hear: Callable[[int, Outcome | State], None]
     ) -> None:
         """Begin the next job, if there is one."""
         following = next(jobs, None)
@@ -138,15 +125,13 @@ class _Worker:
             return
         if not self.process.is_alive():
             self._start()
-        self.index, job = following
+        self.index, config = following
         hear(self.index, State("started", 0, None))
-        config = replace(job.config, device=self.device)
-        if config.workers is None:
-            config = replace(config, workers=self.readers)
-        self.pipe.send(replace(job, config=config))
+        workers = self.readers if config.workers is None else config.workers
+        self.pipe.send(replace(config, device=self.device, workers=workers))
 
     def news(self) -> tuple[int, Outcome | State]:
-        """What the job at hand came to, or how far it is; the pipe has announced it."""
+        """Receive what the job at hand came to, or how far it is; the pipe has announced it."""
         assert self.index is not None
         news: Outcome | State
         try:
@@ -182,13 +167,13 @@ class _Worker:
 
 
 def _work(pipe: Connection) -> None:
-    """The process: the parent's signals stay blocked, SIGTERM stops it between two steps."""
+    """Do what comes through the pipe; the parent's signals stay blocked, SIGTERM stops a run."""
     follow_parent()
     try:
         with StopSignals().installed() as signals:
             while True:
-                job: Job = pipe.recv()
-                outcome = _outcome(job, signals, Teller(pipe))
+                config: Config = pipe.recv()
+                outcome = _outcome(config, signals, Teller(pipe))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -196,9 +181,9 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(job: Job, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
+def _outcome(config: Config, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
     try:
-        summary = train(job.config, resume=True, reporter=reporter, signals=signals)
+        summary = train(config, resume=True, reporter=reporter, signals=signals)
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
