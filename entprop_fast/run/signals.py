@@ -15,7 +15,7 @@ from entprop_fast.stopping import watched
 # Ctrl-C; kill, timeout and schedulers; a closed terminal; Slurm's warning before a time limit.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-_AGAIN = b"stopping; a second Ctrl-C ends at once and saves nothing\n"
+_AGAIN = b"\nstopping; a second Ctrl-C ends at once and saves nothing\n"
 
 
 class StopSignals:
