@@ -73,7 +73,8 @@ def load_network(
 
     Args:
         path: a run folder, its ``checkpoint.pt``, or its ``model.safetensors``.
-        say: is told when a corrupt checkpoint makes the previous one be used.
+        say: is told when a corrupt checkpoint makes the previous one be used, and when the training
+            was not whole.
 
     Raises:
         ValueError: corrupt, truncated, or no network of a run.
@@ -93,11 +94,15 @@ def load_network(
             raise ValueError(f"{folder} holds neither a checkpoint nor {run_folder.MODEL}")
     else:
         state = checkpoint.read(path)
-    return _from_state(path, state)
+    return _from_state(path, state, say)
 
 
-def _from_state(path: Path, state: dict[str, Any]) -> tuple[nn.Module, NetworkSpec, bool]:
+def _from_state(
+    path: Path, state: dict[str, Any], say: Callable[[str], None]
+) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
+        done, epochs = state["epoch"], state["config"]["epochs"]
+        unfinished = done < epochs
         spec = NetworkSpec.of(state["network"])
         method, options = state["config"]["method"], state["config"]["options"]
         model = spec.build_for(method, options)
@@ -106,6 +111,8 @@ def _from_state(path: Path, state: dict[str, Any]) -> tuple[nn.Module, NetworkSp
         raise
     except Exception as error:  # anybody may have written it
         raise ValueError(f"{path} is another version's checkpoint: {error!r}") from error
+    if unfinished:
+        say(f"{path} is not trained to its end: {done} of {epochs} epochs are whole")
     return model, spec, needs_dual_norms(method, options)
 
 

@@ -93,3 +93,13 @@ def test_what_does_not_fit_is_named(
     assert train.main(["--resume", "--out", str(run)]) == 2
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_network_that_is_not_trained_to_its_end_is_named(run: Path) -> None:
+    """Its scores would stand beside those of whole runs without a word."""
+    told: list[str] = []
+    evaluate.load_network(run, told.append)
+    assert len(told) == 1 and "1 of 2 epochs" in told[0]
+    told.clear()
+    evaluate.load_network(run / "model.safetensors", told.append)
+    assert not told
