@@ -46,7 +46,7 @@ def _perturb(gather: bool) -> Call:
     x, index = _images(), torch.arange(4)
     moved, gradient = x[index].clone(), torch.randn(4, 3, 4, 4)
     numbers = {"alpha": 1 / 255, "eps": 1 / 255, "lo": 0.0, "hi": 1.0}
-    bounds = {name: torch.tensor(number) for name, number in numbers.items()}
+    bounds = {name: torch.full((3,), number) for name, number in numbers.items()}
     if gather:
         return lambda: ops.gather_perturb(x, torch.ones_like(x), index, **bounds)
     return lambda: ops.perturb_(moved, gradient, x, index, **bounds)
