@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from entprop_fast.devices import random_state_of, set_random_state_of
-from entprop_fast.files import write_atomically as write_atomically
+from entprop_fast.files import write_atomically
 
 CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint.prev.pt"

@@ -18,6 +18,7 @@ from entprop_fast.evaluation.attacks import NO_DEFENCE
 from entprop_fast.evaluation.folders import NATURAL
 from entprop_fast.evaluation.kept import Kept
 from entprop_fast.evaluation.terminal import terminal_tables
+from entprop_fast.files import write_json
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.run import cli, run_folder
 from entprop_fast.run.config import Config
@@ -146,7 +147,7 @@ def _beside(out: Path | None, first: str) -> Path:
 def _write(out: Path, evaluations: Sequence[Evaluation]) -> None:
     with failing("the same command again goes on with what was counted"):
         if out.suffix == ".json":
-            run_folder.write_json(out, report.as_document(evaluations))
+            write_json(out, report.as_document(evaluations))
         else:
             report.write(out, evaluations)
 

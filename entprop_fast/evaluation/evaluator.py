@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.data import SEVERITIES, ImageSet, channels_last
-from entprop_fast.data.readers import MOST_PROCESSES
+from entprop_fast.data.readers import processes
 from entprop_fast.evaluation import attacks, folders, intervals
 from entprop_fast.evaluation.choose import choose_suite, usual_batch_size
 from entprop_fast.evaluation.corruption_error import corruption_errors
@@ -50,8 +50,7 @@ class Evaluator:
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
         if self.batch_size < 1:
             raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
-        if workers is not None and not 0 <= workers <= MOST_PROCESSES:
-            raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
+        processes(workers)  # a number that cannot be is refused here
         if not data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
         self.device = model.device

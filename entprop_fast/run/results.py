@@ -15,10 +15,11 @@ from entprop_fast.evaluation.choose import choose_suite
 from entprop_fast.evaluation.kept import Kept
 from entprop_fast.evaluation.pictures import draw_heat_map_of
 from entprop_fast.evaluation.suites import Suite
+from entprop_fast.files import write_json
 from entprop_fast.methods import create_method
 from entprop_fast.run import criteria, pictures, run_folder
 from entprop_fast.run.deploy import plain_copy, save_deployable
-from entprop_fast.run.run_folder import RunFolder, write_json
+from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.run.trainer import Trainer
 
 EXAMPLES = 8

@@ -12,7 +12,6 @@ from typing import IO, Any
 from entprop_fast import checkpoint, files
 from entprop_fast.evaluation.kept import COUNTS
 from entprop_fast.files import plain_numbers, write_atomically
-from entprop_fast.files import write_json as write_json
 from entprop_fast.run.errors import UsageError, one_line
 
 CONFIG = "config.toml"

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from entprop_fast import text
-from entprop_fast.files import write_atomically
+from entprop_fast.files import write_atomically, write_json
 from entprop_fast.run import recipe
 from entprop_fast.run.config import Value
 from entprop_fast.run.errors import bad_input
 from entprop_fast.run.pictures import save_figure
 from entprop_fast.run.progress import Reporter
 from entprop_fast.run.report import legend
-from entprop_fast.run.run_folder import write_json
 
 Cell = str | int | float | None
 Row = dict[str, Cell]

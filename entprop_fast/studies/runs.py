@@ -20,13 +20,13 @@ from entprop_fast import stopping
 from entprop_fast.data.readers import workers_of_each
 from entprop_fast.devices import usable_cores
 from entprop_fast.engine import train
+from entprop_fast.files import write_json
 from entprop_fast.run import recipe
 from entprop_fast.run.comparison.workers import follow_parent
 from entprop_fast.run.config import MACHINE_SETTINGS, Config, Value
 from entprop_fast.run.device import resolve_device
 from entprop_fast.run.errors import RunFailed, Stopped, UsageError, bad_input
 from entprop_fast.run.progress import Reporter, duration
-from entprop_fast.run.run_folder import write_json
 from entprop_fast.run.signals import SIGNALS
 from entprop_fast.run.trainer import Trainer
 from entprop_fast.studies.form import Options

@@ -251,7 +251,7 @@ def test_a_full_disk_at_the_end_of_an_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """FOUND C8: the numbers were printed."""
-    monkeypatch.setattr("entprop_fast.run.run_folder.write_json", full_disk)
+    monkeypatch.setattr("entprop_fast.evaluate.write_json", full_disk)
     out = str(tmp_path / "x.json")
     plain = (str(finished), "--device", "cpu", "--corruptions", "none")
     assert evaluate.main([*plain, "--out", out]) == 1

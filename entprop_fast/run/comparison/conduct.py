@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from entprop_fast.evaluation.suites import of_another_generator
-from entprop_fast.files import write_atomically
+from entprop_fast.files import write_atomically, write_json
 from entprop_fast.run.comparison import plan, results, tables
 from entprop_fast.run.comparison.plan import Key, Run
 from entprop_fast.run.comparison.plots import draw_comparison
@@ -18,7 +18,7 @@ from entprop_fast.run.comparison.workers import Outcome, run_all
 from entprop_fast.run.config import Config
 from entprop_fast.run.errors import Stopped, UsageError
 from entprop_fast.run.progress import Reporter, duration
-from entprop_fast.run.run_folder import RunFolder, write_json
+from entprop_fast.run.run_folder import RunFolder
 from entprop_fast.text import markdown
 
 JSON, MARKDOWN, PICTURE = "compare.json", "compare.md", "compare.png"
