@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from bench import rows
 from bench.cuda import require_cuda
-from entprop_fast import data
-from entprop_fast.data import ImageData
-from entprop_fast.engine import train
-from entprop_fast.run.config import Config
-from entprop_fast.run.progress import Reporter
-from entprop_fast.run.recipe import resolve
-from entprop_fast.run.trainer import Trainer
+from entprop_fast.lab import data
+from entprop_fast.lab.data import ImageData
+from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.engine import train
+from entprop_fast.lab.training.recipe import resolve
+from entprop_fast.lab.training.trainer import Trainer
 
 NAME = "captured_run_cuda"
 RUNS = {"captured": "on", "eager": "off", "eager again": "off"}

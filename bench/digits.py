@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bench import rows
-from entprop_fast import compare
+from entprop_fast.lab.cli import compare
 
 NAME = "digits"
 BASELINE, OURS = "vanilla", "EntProp"

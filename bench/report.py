@@ -12,11 +12,11 @@ from bench.ops import table as ops_table
 from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import table as step_table
-from entprop_fast.run.comparison.plots import draw_comparison
-from entprop_fast.run.comparison.results import against, method_rows, statement
-from entprop_fast.run.comparison.statistics import CONFIDENCE, UNCLEAR, corrected, paired
-from entprop_fast.run.comparison.tables import legend, markdown_table
-from entprop_fast.run.pictures import draw_heat_map
+from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
+from entprop_fast.lab.experiments.comparison.comparison_tables import legend, markdown_table
+from entprop_fast.lab.experiments.comparison.method_rows import against, method_rows, statement
+from entprop_fast.lab.experiments.statistics import CONFIDENCE, UNCLEAR, corrected, paired
+from entprop_fast.lab.report.pictures import draw_heat_map
 
 Runs = dict[str, dict[int, rows.Row]]  # variant, seed
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.env_report import report
+from entprop_fast.lab.cli.env_report import report
 
 ROWS = Path(__file__).parent / "rows"
 # Rows as they are measured, so that a run which is cut off leaves what it had. They do not replace

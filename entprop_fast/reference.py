@@ -17,6 +17,7 @@ from entprop_fast.draws import draw_box as draw_box
 from entprop_fast.draws import draw_lam as draw_lam
 from entprop_fast.draws import draw_partners as draw_partners
 from entprop_fast.draws import draw_start as draw_start
+from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
 
 Waiting = tuple[Tensor, Tensor]  # rows for the next pipelined step, images and labels
 SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
@@ -168,7 +169,6 @@ def entprop_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of EntProp, (1) to (6), on images in [0, 1]; returns the main and auxiliary loss."""
     # Here, not above: the layers' own fallback is this module's.
-    from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
 
     radius = (alpha if n == 1 else (n + 1) * alpha) if eps is None else eps
     optimizer.zero_grad()
@@ -225,7 +225,6 @@ def entprop_pipelined_step(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Waiting]:
     """One step of (14) to (16) on images in [0, 1]: main loss, that of what waited, what waits."""
-    from entprop_fast.layers.routing import route
 
     optimizer.zero_grad()
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench import captured_run, report, rows
-from entprop_fast import data
-from entprop_fast.run.recipe import resolve
+from entprop_fast.lab import data
+from entprop_fast.lab.training.recipe import resolve
 
 WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
 

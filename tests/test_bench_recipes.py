@@ -11,8 +11,8 @@ import torch
 from bench import report, rows
 from bench.recipes import cases, table
 from bench.recipes.cases import Case, case_of, stepper
-from entprop_fast.run.recipe import data_set_recipes, resolve
-from entprop_fast.run.trainer import Trainer
+from entprop_fast.lab.training.recipe import data_set_recipes, resolve
+from entprop_fast.lab.training.trainer import Trainer
 
 WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
 

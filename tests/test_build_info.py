@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from entprop_fast import build, env_report
+from entprop_fast import build
+from entprop_fast.lab.cli import env_report
 from tests.children import run_python
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from entprop_fast.distributed import gather_rows, own_share, shuffle_rows, world_size
+from entprop_fast.parallel.rows import gather_rows, own_share, shuffle_rows, world_size
 from tests.methods.support import assert_equal, batch, dual_network, frozen_network, generator, make
 from tests.processes import WORLD, in_two_processes
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from entprop_fast import data, models
+from entprop_fast import models
+from entprop_fast.lab import data
 from tests.methods.support import assert_equal
 from tests.processes import WORLD, start
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import entprop_fast
-from entprop_fast import __main__, door
-from entprop_fast.data import __main__ as data_command
-from entprop_fast.study import main as study
+from entprop_fast import startup
+from entprop_fast.lab.cli import commands
+from entprop_fast.lab.cli import data as data_command
+from entprop_fast.lab.cli.study import main as study
 
 from .children import printed, run_python
 
@@ -41,7 +42,7 @@ def test_every_module_is_an_attribute_and_no_other_name_is() -> None:
 
 def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     """FOUND C16: `python -m entprop_fast`."""
-    assert __main__.main([]) == 0
+    assert commands.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     listed = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     assert {"train", "evaluate", "compare", "study", "corrupt", "data"} <= listed.keys()
@@ -49,7 +50,7 @@ def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> N
     folder = Path(entprop_fast.__file__).parent
     assert all((folder / f"{name}.py").exists() or (folder / name).is_dir() for name in listed)
     for word, said in {"trian": "nearest: train", "train": "python -m entprop_fast.train"}.items():
-        assert __main__.main([word]) == 2
+        assert commands.main([word]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
 
@@ -95,10 +96,10 @@ def test_from_python_a_missing_library_is_an_exception(monkeypatch: pytest.Monke
     """FOUND C8: the neighbour; nobody's interpreter ends because of an import."""
     monkeypatch.setattr(sys, "orig_argv", ["python", "mine.py", "-m", "entprop_fast.train"])
     with pytest.raises(ImportError, match=r"it need nowhere_at_all: pip install.*\[all\]"):
-        door.need(("math", "nowhere_at_all"), extra="all", purpose="it")
+        startup.need(("math", "nowhere_at_all"), extra="all", purpose="it")
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "entprop_fast.train"])
     with pytest.raises(SystemExit) as stop:
-        door.need(("nowhere_at_all",), extra="all", purpose="it")
+        startup.need(("nowhere_at_all",), extra="all", purpose="it")
     assert stop.value.code == 2
 
 

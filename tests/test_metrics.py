@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.metrics import accuracy, hscore
+from entprop_fast.lab.evaluation.metrics import accuracy, hscore
 
 
 class Brightness(nn.Module):

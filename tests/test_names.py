@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entprop_fast.names import unknown
+from entprop_fast.name_errors import unknown
 
 
 def test_short_lists_are_given_whole_and_the_nearest_first() -> None:

@@ -11,15 +11,16 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from entprop_fast import evaluate, text
-from entprop_fast.evaluation.report import markdown
-from entprop_fast.evaluation.results import Evaluation, Row
-from entprop_fast.evaluation.terminal import terminal_tables
-from entprop_fast.run.comparison import tables
-from entprop_fast.run.comparison.results import method_rows
-from entprop_fast.run.progress import Reporter
-from entprop_fast.run.report import corruption_table, scores_table
-from entprop_fast.studies import form
+from entprop_fast.lab.cli import evaluate
+from entprop_fast.lab.evaluation.evaluation_report import markdown
+from entprop_fast.lab.evaluation.evaluation_result import Evaluation, Row
+from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
+from entprop_fast.lab.experiments.comparison import comparison_tables
+from entprop_fast.lab.experiments.comparison.method_rows import method_rows
+from entprop_fast.lab.experiments.studies import form
+from entprop_fast.lab.report import text
+from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.report.tables import corruption_table, scores_table
 
 NAMES = (
     "runs/[/]",
@@ -70,7 +71,7 @@ def test_rich_tables_say_what_they_are_given(name: str) -> None:
         *terminal_tables([evaluation(name)]),
         scores_table([{"method": name, "SA": 1.0, name: 2.0}]),
         corruption_table({name: [1.0, 2.0, 3.0, 4.0, 5.0]}),
-        *tables.terminal_tables(method_rows({name: {}}, name), name),
+        *comparison_tables.terminal_tables(method_rows({name: {}}, name), name),
     )
     assert shown.count(text.plain(name)) >= 6
     assert "\x1b" not in shown and "\u202e" not in shown
@@ -90,7 +91,7 @@ def test_markdown_tables_keep_their_columns(name: str) -> None:
     """FOUND C5: `a|b` was two cells."""
     pages = (
         markdown([evaluation(name), evaluation("other")]),
-        tables.markdown_table(method_rows({name: {}, "x": {}}, "x"), "x"),
+        comparison_tables.markdown_table(method_rows({name: {}, "x": {}}, "x"), "x"),
         form.markdown([{"method": name, name: 1.0}, {"method": "x", name: 2.0}]),
     )
     for page in pages:

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from entprop_fast import optional, train
+from entprop_fast import optional
+from entprop_fast.lab.cli import train
 from tests.tiny_data import layouts
 
 SMALL = "--epochs 1 --arch wrn10_0.5 --batch-size 6 --image-size 32 --corruptions none"

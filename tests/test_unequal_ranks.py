@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from entprop_fast import Method, agreement, create_method
-from entprop_fast.distributed import gather_rows, own_share, shuffle_rows
+from entprop_fast import Method, create_method
 from entprop_fast.methods import METHODS, GPaCo
+from entprop_fast.parallel import agreement
+from entprop_fast.parallel.rows import gather_rows, own_share, shuffle_rows
 from tests.methods.support import (
     CLASSES,
     assert_equal,

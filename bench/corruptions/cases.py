@@ -14,14 +14,10 @@ from torch import Tensor
 
 from bench.corruptions import per_image
 from bench.corruptions.per_image import Array, Draws
-from entprop_fast.data import SEVERITIES
-from entprop_fast.data.common_corruptions import (
-    COMMON_KINDS,
-    Scale,
-    corrupted_bytes,
-)
-from entprop_fast.data.common_corruptions import frost as frost_module
-from entprop_fast.data.common_corruptions.strengths import STRENGTHS, Severities
+from entprop_fast.lab.corruptions import SEVERITIES
+from entprop_fast.lab.corruptions.common import COMMON_KINDS, Scale, corrupted_bytes
+from entprop_fast.lab.corruptions.common import frost as frost_module
+from entprop_fast.lab.corruptions.common.strengths import STRENGTHS, Severities
 
 Call = Callable[[], Any]
 

@@ -1,6 +1,6 @@
 """`pytest bench/corruptions`: batches beside image by image; a missed target is printed.
 
-That both make the same images is what tests/data/common_corruptions/test_values.py checks.
+That both make the same images is what tests/lab/corruptions/test_values.py checks.
 """
 
 import statistics

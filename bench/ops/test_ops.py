@@ -16,8 +16,8 @@ from bench.ops.cases import cases, devices
 from bench.ops.table import MEASURED, MEMORY, Measured, name_of, row_of
 from bench.ops.timers import copy_bandwidth, timers_of
 from bench.ops.timing import compare
+from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.ops import backend
-from entprop_fast.run.allocator import keep_freed_memory
 
 BUDGET = {"cpu": 1.0, "cuda": 0.2}  # seconds for a case and state of the cache
 KEPT_BUDGET = 0.5

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from entprop_fast.data import ImageData, load
-from entprop_fast.data.datasets import EMBEDDED, TENSORS
-from entprop_fast.data.image_files import IMAGE_SIZE
-from entprop_fast.data.official import SOURCES
-from entprop_fast.run import recipe
-from entprop_fast.run.allocator import keep_freed_memory
-from entprop_fast.run.config import Config
-from entprop_fast.run.progress import Reporter
-from entprop_fast.run.trainer import Trainer
+from entprop_fast.lab.data import ImageData, load
+from entprop_fast.lab.data.datasets import EMBEDDED, TENSORS
+from entprop_fast.lab.data.image_files import IMAGE_SIZE
+from entprop_fast.lab.data.official_files import SOURCES
+from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training.allocator import keep_freed_memory
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.trainer import Trainer
 
 CIFAR_SIZE = 32
 MOST_ON_A_CPU = 64  # images of 224 pixels in a step: ImageNet's 256 take a minute for four

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench import rows
 from bench.recipes.cases import ROUNDS, STEPS, Case
 from bench.rows import Row
-from entprop_fast.run.recipe import data_set_recipes
+from entprop_fast.lab.training.recipe import data_set_recipes
 
 DEVICES = ("cpu", "cuda")
 PART = "recipes"  # of the page

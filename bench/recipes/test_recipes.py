@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.recipes.cases import ROUNDS, STEPS, WARM_UP, Case, case_of, stepper
 from bench.recipes.table import MEASURED, row_of
-from entprop_fast.run.recipe import data_set_recipes
+from entprop_fast.lab.training.recipe import data_set_recipes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

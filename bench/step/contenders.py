@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import convert_dual_norm, create_method, models, reference, route
+from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.layers.routing import dual_layers, frozen_statistics
 from entprop_fast.models import resnet, wrn
-from entprop_fast.run.allocator import keep_freed_memory
 
 ALPHA = 1 / 255
 BRANCH = 0.1

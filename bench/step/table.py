@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from bench import rows
 from bench.step import contenders as c
 from bench.step.results import Verdict, verdicts
-from entprop_fast.run.pictures import save_figure
+from entprop_fast.lab.report.pictures import save_figure
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = {one.name: "channels_last" if one.channels_last else "contiguous" for one in c.CONTENDERS}

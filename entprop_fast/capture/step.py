@@ -14,7 +14,7 @@ from entprop_fast.capture import graphs
 from entprop_fast.capture.frozen import Frozen, Hooks
 from entprop_fast.capture.graphs import Graph, Graphs
 from entprop_fast.capture.optimizer import CapturableForm, why_not_capturable
-from entprop_fast.capture.packed import Packed
+from entprop_fast.capture.result_copy import Packed
 
 WARM_UP = 3  # eager steps at a shape before its capture: cuDNN has chosen, Triton has compiled
 SETTLE = 1  # after a change: a new parameter's optimiser state must exist before the capture

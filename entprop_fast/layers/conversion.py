@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils import parametrize
 
-from entprop_fast.layers.dual_batch_norm import DualBatchNorm2d, DualSyncBatchNorm
-from entprop_fast.layers.dual_layer_norm import DualLayerNorm
+from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.halves import (
     Ties,
@@ -18,8 +17,9 @@ from entprop_fast.layers.halves import (
     rebase,
     recomputed_by_others,
 )
-from entprop_fast.layers.leftovers import Leftovers, looks_like_norm
+from entprop_fast.layers.layer_norms import DualLayerNorm
 from entprop_fast.layers.routing import lost_routing
+from entprop_fast.layers.unconverted import Leftovers, looks_like_norm
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.layers.held import frozen_statistics, plain_norms
+from entprop_fast.layers.frozen_statistics import frozen_statistics, plain_norms
 
 __all__ = ["Target", "dual_layers", "frozen_statistics", "lost_routing", "route"]
 

@@ -10,8 +10,8 @@ from timm.layers import (
 from torch import Tensor, nn
 
 from entprop_fast.layers.batch_norm_op import has_hooks
-from entprop_fast.layers.dual_batch_norm import DualBatchNorm2d, DualSyncBatchNorm
-from entprop_fast.layers.dual_layer_norm import DualLayerNorm
+from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
+from entprop_fast.layers.layer_norms import DualLayerNorm
 
 
 class DualBatchNormAct2d(DualBatchNorm2d, BatchNormAct2d):

@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from entprop_fast.data_parallel import Alone
 from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import CommonOptions, Method, StepResult
 from entprop_fast.methods.cutmix import CutMix
@@ -19,7 +18,8 @@ from entprop_fast.methods.gpaco import GPaCo
 from entprop_fast.methods.mixprop import MixProp
 from entprop_fast.methods.mixup import MixUp
 from entprop_fast.methods.vanilla import Vanilla
-from entprop_fast.names import unknown
+from entprop_fast.name_errors import unknown
+from entprop_fast.parallel.replicas import Alone
 
 _CLASSES: tuple[type[Method], ...] = (
     EntProp,

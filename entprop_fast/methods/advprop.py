@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
+from entprop_fast.eval_mode import evaluating
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.options import check_choice, check_count, check_flag
 from entprop_fast.methods.propagation import Propagation, unselected
 from entprop_fast.methods.selection import check_selection, num_attacked
 from entprop_fast.methods.targets import Targets
-from entprop_fast.modes import evaluating
 
 
 class AdvProp(Propagation):

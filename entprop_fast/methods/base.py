@@ -8,10 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.agreement import Agreement
 from entprop_fast.capture import StepCapture
-from entprop_fast.data_parallel import unwrap
-from entprop_fast.distributed import world_size
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods import checks, losses
 from entprop_fast.methods.contract import CommonOptions, StepResult
@@ -21,6 +18,9 @@ from entprop_fast.methods.options import check_choice, check_instance, check_num
 from entprop_fast.methods.passes import Passes
 from entprop_fast.methods.transaction import snapshot
 from entprop_fast.methods.watch import Watch
+from entprop_fast.parallel.agreement import Agreement
+from entprop_fast.parallel.replicas import unwrap
+from entprop_fast.parallel.rows import world_size
 
 __all__ = ["CommonOptions", "Method", "StepResult"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.layers.routing import dual_layers
+from entprop_fast.logits import logits_in
 from entprop_fast.methods.image_units import ImageUnits
-from entprop_fast.metrics import logits_in
 
 _FLOAT16 = (
     "float16 needs loss scaling, which synchronises every step, and an input gradient that "

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.capture import StepCapture
-from entprop_fast.data_parallel import Alone, Replicas
 from entprop_fast.methods.contract import StepResult
 from entprop_fast.methods.watch import Watch
+from entprop_fast.parallel.replicas import Alone, Replicas
 
 
 class _Source(NamedTuple):

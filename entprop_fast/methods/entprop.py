@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.distributed import gather_rows
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.checks import image_gradient
@@ -16,6 +15,7 @@ from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.options import check_choice, check_count, check_flag
 from entprop_fast.methods.propagation import Everywhere, MainPass
 from entprop_fast.methods.targets import Targets
+from entprop_fast.parallel.rows import gather_rows
 
 
 def default_eps(n: int, alpha: float) -> float:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.distributed import shuffle_rows
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods.base import CommonOptions, StepResult
 from entprop_fast.methods.equalize import equalized
@@ -15,6 +14,7 @@ from entprop_fast.methods.options import check_number
 from entprop_fast.methods.propagation import Propagation, unselected
 from entprop_fast.methods.selection import check_selection
 from entprop_fast.methods.targets import Targets
+from entprop_fast.parallel.rows import shuffle_rows
 
 P_ADV = 0.2
 

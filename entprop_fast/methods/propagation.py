@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from entprop_fast import reference
-from entprop_fast.distributed import gather_rows, own_share
 from entprop_fast.layers.routing import dual_layers, frozen_statistics
 from entprop_fast.methods.base import Method
 from entprop_fast.methods.checks import image_gradient
@@ -16,6 +15,7 @@ from entprop_fast.methods.options import check_choice
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, perturb_, select_topk
 from entprop_fast.ops.loss_and_entropy import SCORES as FUSED_SCORES
+from entprop_fast.parallel.rows import gather_rows, own_share
 
 Entropies = tuple[Tensor, Tensor]  # means over the selected rows and over the others
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast import reference
-from entprop_fast.distributed import gather_rows
+from entprop_fast.parallel.rows import gather_rows
 
 
 class Targets(NamedTuple):

@@ -11,7 +11,7 @@ from entprop_fast.models import external, resnet, wrn
 from entprop_fast.models.resnet import ResNet, Stem
 from entprop_fast.models.strided import subsample_few_channels
 from entprop_fast.models.wrn import WideResNet
-from entprop_fast.names import unknown
+from entprop_fast.name_errors import unknown
 
 __all__ = [
     "ResNet",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.names import unknown
+from entprop_fast.name_errors import unknown
 from entprop_fast.optional import import_torchvision, load_torchvision, needs
 
 # Training mode would return a tuple of logits otherwise, and a training step takes one loss.

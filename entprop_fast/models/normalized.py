@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.names import unknown
+from entprop_fast.name_errors import unknown
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of each channel
 

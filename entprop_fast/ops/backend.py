@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from entprop_fast import door
+from entprop_fast import startup
 from entprop_fast.build import build_info
 
 CHOICES = ("auto", "reference")
@@ -33,7 +33,7 @@ def _choice() -> str:
     choice = os.environ.get("ENTPROP_BACKEND", "auto")
     if choice not in CHOICES:
         known = ", ".join(CHOICES)
-        door.refuse(ValueError(f"ENTPROP_BACKEND={choice!r}: expected one of {known}"))
+        startup.refuse(ValueError(f"ENTPROP_BACKEND={choice!r}: expected one of {known}"))
     return choice
 
 

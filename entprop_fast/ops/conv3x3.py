@@ -9,9 +9,9 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from entprop_fast.ops.backend import exporting, uses_kernels
-from entprop_fast.ops.checks import require, require_device, require_floating
 from entprop_fast.ops.layout import is_channels_last
 from entprop_fast.ops.library import define
+from entprop_fast.ops.tensor_checks import require, require_device, require_floating
 
 SCHEMA = "conv3x3(Tensor x, Tensor weight) -> Tensor"
 BACKWARD_SCHEMA = (

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from entprop_fast.ops.checks import require, require_apart, require_device, require_floating
 from entprop_fast.ops.dual_batch_norm_reference import accumulate_dtype, mask_shape
+from entprop_fast.ops.tensor_checks import require, require_apart, require_device, require_floating
 
 NAMES = ("weight", "bias", "running_mean", "running_var")
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from entprop_fast.ops.backend import uses_kernels
-from entprop_fast.ops.checks import FLOATING, require_device, require_floating, require_index
 from entprop_fast.ops.library import define
+from entprop_fast.ops.tensor_checks import FLOATING, require_device, require_floating, require_index
 
 SCHEMA = (
     "loss_and_entropy(Tensor logits, Tensor labels, Tensor labels_b, Tensor lam, "

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from entprop_fast.ops.backend import uses_kernels
-from entprop_fast.ops.checks import require, require_apart, require_floating, require_index
 from entprop_fast.ops.layout import memory_format
 from entprop_fast.ops.library import define
+from entprop_fast.ops.tensor_checks import require, require_apart, require_floating, require_index
 
 _BOUNDS = "Tensor alpha, Tensor eps, Tensor lo, Tensor hi"
 GATHER_SCHEMA = f"gather_perturb(Tensor x, Tensor grad, Tensor index, {_BOUNDS}) -> Tensor"

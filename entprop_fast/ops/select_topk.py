@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from entprop_fast.ops.backend import uses_kernels
-from entprop_fast.ops.checks import require_floating
 from entprop_fast.ops.library import define
 from entprop_fast.ops.loss_and_entropy import loss_and_entropy
+from entprop_fast.ops.tensor_checks import require_floating
 
 SCHEMA = "select_topk(Tensor score, int k) -> Tensor"
 

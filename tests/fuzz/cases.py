@@ -14,16 +14,17 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from entprop_fast import __main__ as commands
-from entprop_fast import checkpoint, compare, corrupt, data, evaluate, study, train
-from entprop_fast.data import __main__ as data_command
-from entprop_fast.engine import rehearse
+from entprop_fast.lab import checkpoint, data
+from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, study, train
+from entprop_fast.lab.cli import commands as commands
+from entprop_fast.lab.cli import data as data_command
+from entprop_fast.lab.experiments.comparison.plan import Run, finished_summary
+from entprop_fast.lab.training import recipe, run_folder
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.engine import rehearse
+from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.methods import METHODS
 from entprop_fast.models.weights import load_weights
-from entprop_fast.run import cli, recipe, run_folder
-from entprop_fast.run.comparison.plan import Run, finished_summary
-from entprop_fast.run.config import Config
-from entprop_fast.run.errors import bad_input
 
 from . import wild
 from .harness import Case, Sandbox
@@ -55,7 +56,7 @@ _COMMANDS: dict[str, tuple[Callable[[list[str]], int], type[Any] | None]] = {
 }
 
 
-def command_line(draw: Random, sandbox: Sandbox) -> Case:
+def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
     """Words after a command, one or several of which are wild."""
     name = draw.choice(tuple(_COMMANDS))
     main, flags = _COMMANDS[name]
@@ -117,11 +118,11 @@ def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
         if _is_small(found):
             rehearse(found, step=step)
 
-    return lambda: cli.run_command(lambda signals: resolve())
+    return lambda: command_line.run_command(lambda signals: resolve())
 
 
 def _recipe_text(name: str) -> str:
-    return (Path(recipe.__file__).parents[1] / "recipes" / f"{name}.toml").read_text()
+    return (Path(recipe.__file__).parent / "recipes" / f"{name}.toml").read_text()
 
 
 def _is_small(config: Config) -> bool:
@@ -152,7 +153,7 @@ def list_files(draw: Random, sandbox: Sandbox) -> Case:
         with bad_input():
             data.load("folder:set", image_size=8, say=lambda text: None)
 
-    return lambda: cli.run_command(lambda signals: load())
+    return lambda: command_line.run_command(lambda signals: load())
 
 
 def weights(draw: Random, sandbox: Sandbox) -> Case:
@@ -175,7 +176,7 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
         with bad_input():
             load_weights(sandbox.network, str(path), "wrn10_0.5", num_classes=10, in_channels=1)
 
-    return lambda: cli.run_command(lambda signals: load())
+    return lambda: command_line.run_command(lambda signals: load())
 
 
 def _tensors(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -220,7 +221,7 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
     if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
         saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
         run = Run("entprop", 0, saved)
-        return lambda: cli.run_command(lambda signals: _ignore(finished_summary(run)))
+        return lambda: command_line.run_command(lambda signals: _ignore(finished_summary(run)))
     if name == "summary.json" or draw.random() < 0.2:
         small = ("--epochs", "2", *_SMALL[2:], "--device", "cpu", "--corruptions", "none")
         return lambda: train.main([*small, "--out", str(folder), "--resume"])
@@ -229,7 +230,7 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
         with bad_input():
             evaluate.load_network(folder, say=lambda text: None)
 
-    return lambda: cli.run_command(lambda signals: load())
+    return lambda: command_line.run_command(lambda signals: load())
 
 
 def _ignore(value: object) -> None:
@@ -257,7 +258,7 @@ def _rewrite(path: Path, draw: Random) -> None:
 
 
 KINDS: dict[str, tuple[int, Callable[[Random, Sandbox], Case]]] = {  # share of the cases
-    "command lines": (25, command_line),
+    "command lines": (25, words_of_command),
     "recipes": (20, a_recipe),
     "list files": (15, list_files),
     "weights": (20, weights),

@@ -14,14 +14,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from entprop_fast import data, study, train
-from entprop_fast.data import digits
-from entprop_fast.evaluation.kept import COUNTS
+from entprop_fast.lab import data
+from entprop_fast.lab.cli import study, train
+from entprop_fast.lab.data import digits
+from entprop_fast.lab.evaluation.kept_counts import COUNTS
+from entprop_fast.lab.experiments.comparison import run_comparison
+from entprop_fast.lab.experiments.studies import runs as study_runs
+from entprop_fast.lab.report import pictures
+from entprop_fast.lab.training import finish
+from entprop_fast.lab.training.errors import RunFailed
 from entprop_fast.models import create
-from entprop_fast.run import pictures, results
-from entprop_fast.run.comparison import conduct
-from entprop_fast.run.errors import RunFailed
-from entprop_fast.studies import runs as study_runs
 
 LIMIT = 30.0  # seconds of work in a case: what takes so long hangs,
 LONGEST = 300.0  # as does what waits so long, on a machine that others use as well
@@ -167,10 +169,10 @@ def prepared(root: Path) -> Iterator[Sandbox]:
 
     swapped: list[tuple[Any, str, Any]] = [
         (data.datasets, "load_digits", load_once),
-        (conduct, "run_all", no_runs),
+        (run_comparison, "run_all", no_runs),
         (study_runs, "run_all", no_runs),
         (study, "write", no_runs),
-        (results, "draw_heat_map_of", lambda *_: None),  # half of the time of a small run
+        (finish, "draw_heat_map_of", lambda *_: None),  # half of the time of a small run
         (pictures, "draw_curves", lambda *_: None),
         (pictures, "draw_examples", lambda *_: None),
     ]

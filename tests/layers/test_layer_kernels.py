@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import DualBatchNorm2d, build_info, route
-from entprop_fast.models.fusable import norm_relu
+from entprop_fast.models.blocks import norm_relu
 from entprop_fast.ops import backend
 from tests.ops.checks import assert_no_worse
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from entprop_fast import convert_dual_norm, strip_auxiliary
-from entprop_fast.layers.leftovers import looks_like_norm
+from entprop_fast.layers.unconverted import looks_like_norm
 
 
 class OwnNorm(nn.Module):

@@ -14,11 +14,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import devices, reference
-from entprop_fast.data.corruptions import CORRUPTIONS, corrupt
-from entprop_fast.evaluation.tally import Tally
+from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, corrupt
+from entprop_fast.lab.evaluation.running_metrics import Tally
+from entprop_fast.lab.training.meter import Meter
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
-from entprop_fast.run.meter import Meter
 from tests.methods.support import ONE_NORM, batch, dual_network, generator, make, plain_network
 
 NORMALIZATION = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))

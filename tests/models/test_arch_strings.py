@@ -13,8 +13,10 @@ import safetensors.torch
 import timm
 import torch
 
-from entprop_fast import checkpoint, compare, evaluate, models, train
-from entprop_fast.run.deploy import NetworkSpec, load_deployable
+from entprop_fast import models
+from entprop_fast.lab import checkpoint
+from entprop_fast.lab.cli import compare, evaluate, train
+from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
 
 RAN = "ran"
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from entprop_fast.models.fusable import norm_relu
+from entprop_fast.models.blocks import norm_relu
 from entprop_fast.models.wrn import PreActBlock, WideResNet
 
 

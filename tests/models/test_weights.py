@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
 from entprop_fast import models
+from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable, save_deployable
 from entprop_fast.models.normalized import Normalized
 from entprop_fast.models.weights import load_weights, read_weights
-from entprop_fast.run.deploy import NetworkSpec, load_deployable, save_deployable
 
 State = dict[str, Tensor]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from entprop_fast.models.fusable import conv
+from entprop_fast.models.blocks import conv
 from entprop_fast.ops import conv3x3, conv3x3_pays
 from entprop_fast.ops.conv3x3 import BACKWARD, OP
 from tests.ops.checks import assert_no_worse

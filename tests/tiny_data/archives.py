@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from entprop_fast.data import official
-from entprop_fast.data.cifar import FORMS, Form
+from entprop_fast.lab.data import official_files
+from entprop_fast.lab.data.cifar import FORMS, Form
 
 Bytes = NDArray[np.uint8]
 
@@ -102,13 +102,15 @@ def write_tar(path: Path, files: Mapping[str, bytes | tarfile.TarInfo]) -> Path:
 
 def make_official(patch: pytest.MonkeyPatch, name: str, archive: Path | None = None) -> None:
     """Let the tiny counts, and an archive's own size and md5, be the official ones."""
-    source = official.SOURCES[name]
+    source = official_files.SOURCES[name]
     changed: dict[str, Any] = {}
     if name in FORMS:
         classes = len(cifar_names(name))
         changed["counts"] = (TRAIN * classes, TEST * classes, classes)
     if archive is not None:
         content = archive.read_bytes()
-        of_it = official.OfficialFile(archive.name, len(content), hashlib.md5(content).hexdigest())
+        of_it = official_files.OfficialFile(
+            archive.name, len(content), hashlib.md5(content).hexdigest()
+        )
         changed["files"] = tuple(of_it if one.name == archive.name else one for one in source.files)
-    patch.setitem(official.SOURCES, name, replace(source, **changed))
+    patch.setitem(official_files.SOURCES, name, replace(source, **changed))

@@ -1,0 +1,1 @@
+"""The laboratory: what the commands add to the library, which imports none of it."""

@@ -1,0 +1,166 @@
+"""Checkpoints that a kill, a full disk or a flipped bit cannot turn into a wrong run.
+
+A file is what ``torch.save`` writes, followed by one line with the SHA-256 of those bytes: torch
+still loads it (its reader looks for the zip directory from the end), and a file and its checksum
+can never disagree. ``torch.load`` alone does not notice a flipped bit in a tensor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from entprop_fast.devices import random_state_of, set_random_state_of
+from entprop_fast.lab.files import write_atomically
+
+CURRENT = "checkpoint.pt"
+PREVIOUS = "checkpoint.prev.pt"
+CORRUPT = "checkpoint.corrupt.pt"
+
+State = dict[str, Any]
+
+_MARK = b"\nentprop-sha256 "
+_TRAILER = len(_MARK) + 64 + 1
+
+
+class CorruptCheckpoint(ValueError):
+    """A checkpoint file whose bytes are not those that were written."""
+
+
+def save(folder: Path, state: State) -> None:
+    """Make ``state`` the folder's checkpoint; the one before becomes the previous one.
+
+    At every moment of the call the folder holds at least one whole checkpoint.
+
+    Args:
+        folder: an existing run folder.
+        state: nested dicts and lists of tensors, numbers, strings and None.
+    """
+    waiting = folder / (CURRENT + ".new")
+    write(waiting, state)
+    if (folder / CURRENT).exists():
+        os.replace(folder / CURRENT, folder / PREVIOUS)
+    os.replace(waiting, folder / CURRENT)
+    _sync_folder(folder)
+
+
+def write(path: Path, state: State) -> None:
+    """Write one file for `read`, atomically."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getbuffer()
+    write_atomically(path, payload, _MARK, _digest(payload), b"\n")
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> State:
+    """The state in one checkpoint file, its tensors on ``device``. No pickled code is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CorruptCheckpoint: the file is truncated, altered, or no checkpoint of ours.
+    """
+    payload = io.BytesIO(_whole_payload(path))
+    try:
+        state = torch.load(payload, map_location=device, weights_only=True)
+    except Exception as error:  # bytes that were made to be read lead the reader anywhere
+        raise CorruptCheckpoint(f"{path} cannot be read: {_first_line(error)}") from error
+    if not isinstance(state, dict):
+        raise CorruptCheckpoint(f"{path} holds a {type(state).__name__}, not a checkpoint")
+    return state
+
+
+def read_newest(
+    folder: Path, say: Callable[[str], None], device: torch.device | str = "cpu"
+) -> State | None:
+    """The newest whole checkpoint of a run folder, or None when it has none yet.
+
+    A corrupt one is named through ``say`` and the previous one is used.
+
+    Raises:
+        CorruptCheckpoint: there are checkpoints, and none of them is whole.
+    """
+    failures = []
+    for name in (CURRENT, PREVIOUS):
+        try:
+            state = read(folder / name, device)
+        except FileNotFoundError:
+            continue
+        except CorruptCheckpoint as error:
+            failures.append(str(error))
+            continue
+        for failure in failures:
+            say(f"{failure}; using {PREVIOUS}, saved before it")
+        return state
+    if failures:
+        raise CorruptCheckpoint(f"{'; '.join(failures)}; no whole checkpoint is left")
+    return None
+
+
+def set_corrupt_aside(folder: Path) -> None:
+    """Rename a corrupt current checkpoint, so that the next save keeps the good previous one."""
+    current = folder / CURRENT
+    try:
+        _whole_payload(current)
+    except FileNotFoundError:
+        return
+    except CorruptCheckpoint:
+        os.replace(current, folder / CORRUPT)
+
+
+def random_state(device: torch.device) -> State:
+    """The state of the global random number generators, as plain data."""
+    legacy: Any = np.random.get_state(legacy=True)  # the form that `set_state` takes back
+    kind, keys, position, has_gauss, cached = legacy
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, keys.tolist(), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": random_state_of(device),  # or another accelerator's
+    }
+
+
+def restore_random_state(state: State, device: torch.device) -> None:
+    """Set the generators back to a `random_state` taken on the same kind of device."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None:
+        set_random_state_of(device, state["cuda"].cpu())
+
+
+def _whole_payload(path: Path) -> memoryview:
+    """What ``torch.save`` wrote into a file that is still as it was saved."""
+    data = memoryview(path.read_bytes())
+    payload, trailer = data[:-_TRAILER], bytes(data[-_TRAILER:])
+    if not trailer.startswith(_MARK):
+        raise CorruptCheckpoint(f"{path} is truncated, or is no checkpoint of entprop_fast")
+    if trailer != _MARK + _digest(payload) + b"\n":
+        raise CorruptCheckpoint(f"{path} is corrupt: its SHA-256 is not the one it was saved with")
+    return payload
+
+
+def _digest(payload: memoryview) -> bytes:
+    return hashlib.sha256(payload).hexdigest().encode()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames durable; not every platform can open a folder."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

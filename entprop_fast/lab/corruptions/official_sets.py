@@ -1,0 +1,250 @@
+"""The published corrupted sets as they are downloaded: CIFAR-10-C, CIFAR-100-C and ImageNet-C.
+
+The same readers take what `entprop_fast.corrupt` wrote, which carries `MARKER`: it is reported as
+generated, whatever the folder is called.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from entprop_fast.lab.corruptions import SEVERITIES
+from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, SCALES
+from entprop_fast.lab.corruptions.suites import Sample, Samples, Suite, generated_source
+from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
+from entprop_fast.lab.data.augment import to_float
+from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
+
+# Data set's own word for its published set -> title, and the folder's usual names.
+OFFICIAL = {
+    "cifar10-c": ("CIFAR-10-C", ("CIFAR-10-C", "cifar-10-c", "cifar10-c")),
+    "cifar100-c": ("CIFAR-100-C", ("CIFAR-100-C", "cifar-100-c", "cifar100-c")),
+    "imagenet-c": ("ImageNet-C", ("imagenet-c", "ImageNet-C", "imagenet_c")),
+}
+
+MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
+JPEG_QUALITY = 85  # of the published ImageNet-C, and of folders that `entprop_fast.corrupt` writes
+
+
+def find(name: str, folder: Path | None) -> Path | None:
+    """The folder of the published set ``name`` within ``folder``, or None."""
+    if folder is None:
+        return None
+    return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
+
+
+def written_name(data: ImageSet) -> str:
+    """The folder in which a set that `entprop_fast.corrupt` wrote of this one is looked for."""
+    return f"{Path(data.name.rpartition(':')[2]).name}-c"
+
+
+def find_written(data: ImageSet, folder: Path | None) -> Path | None:
+    """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
+
+    Raises:
+        ValueError: it was written of another data set.
+    """
+    if folder is None:
+        return None
+    root = folder / written_name(data)
+    marker = read_marker(root)
+    if marker is not None and marker.get("dataset") != data.name:
+        raise ValueError(f"{root} was made from {marker.get('dataset')!r}, not from {data.name!r}")
+    return None if marker is None else root
+
+
+def open_suite(
+    name: str,
+    root: Path,
+    data: ImageSet,
+    batch_size: int,
+    *,
+    extra: bool = False,
+    workers: int | None = None,
+) -> Suite:
+    """The set in ``root`` as a suite, checked as far as can be without reading every image.
+
+    Args:
+        name: a key of `OFFICIAL`, which decides the layout.
+        root: its folder.
+        data: the clean test set that it is made from.
+        batch_size: images in a batch.
+        extra: with the 4 extra kinds too.
+        workers: processes that read image files, see `entprop_fast.data.PrefetchLoader`.
+
+    Raises:
+        ValueError: a file has another format, type, shape or number of images, a folder another
+            class; the message names it.
+        FileNotFoundError: a kind or severity is missing.
+    """
+    title = OFFICIAL[name][0]
+    marker = read_marker(root)
+    source = f"official {title}" if marker is None else _marked(root, marker)
+    if marker is not None and name == "imagenet-c":
+        source += f", JPEG of quality {JPEG_QUALITY}"
+    more = EXTRA_KINDS if extra else ()
+    kinds = (*COMMON_KINDS, *more)
+    if name == "imagenet-c":
+        images, samples, aligned = _folders(root, kinds, data, batch_size, workers)
+        places = [root / kind / str(severity) for kind in kinds for severity in SEVERITIES]
+    else:
+        (images, samples), aligned = _arrays(root, kinds, data, batch_size), True
+        places = [root / f"{kind}.npy" for kind in kinds]
+    return Suite(
+        name=title if marker is None else root.name,
+        source=source,
+        kinds=COMMON_KINDS,
+        extra=more,
+        images=images,
+        samples=samples,
+        official=marker is None,
+        aligned=aligned,
+        read_from=tuple((str(one), one.stat().st_mtime_ns) for one in places if one.exists()),
+    )
+
+
+def read_marker(root: Path) -> dict[str, Any] | None:
+    """What `entprop_fast.corrupt` says of a set that it wrote; None for other sets.
+
+    Raises:
+        ValueError: the file is not what that command writes.
+    """
+    path = root / MARKER
+    if not path.exists():
+        return None
+    try:
+        marker = json.loads(path.read_text())
+        if not isinstance(marker, dict):
+            raise TypeError
+        return marker
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not what entprop_fast.corrupt writes") from error
+
+
+def _marked(root: Path, marker: dict[str, Any]) -> str:
+    if marker.get("complete") is not True:
+        raise ValueError(
+            f"{root} is a part of a set: the command that wrote it did not finish. The same one "
+            "goes on with --resume"
+        )
+    if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
+        raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
+    generator = marker.get("generator", 1)  # the first one did not say
+    if type(generator) is not int or generator < 1:
+        raise ValueError(f"{root / MARKER} names no known generator: {generator!r}")
+    return generated_source(marker["scale"], marker["seed"], generator)
+
+
+def _arrays(
+    root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int
+) -> tuple[int, Samples]:
+    count = data.num_test
+    channels, height, width = data.image_shape
+    shape = (len(SEVERITIES) * count, height, width, channels)
+    labels = _labels(root / "labels.npy", count, data.num_classes)
+    differing = (labels != data.test_labels.cpu()).nonzero()
+    if len(differing):
+        raise ValueError(
+            f"{root / 'labels.npy'}: the labels are not those of {data.name}'s test images "
+            f"{int(differing[0])} ...: the set was made from others"
+        )
+    files = {kind: open_array(root / f"{kind}.npy", shape) for kind in kinds}
+
+    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        every = itertools.product(files, severities, range(0, count, batch_size))
+        for kind, severity, first in itertools.islice(every, skip, None):
+            last = min(first + batch_size, count)
+            start = (severity - 1) * count
+            rows = np.array(files[kind][start + first : start + last])  # out of the file
+            images = torch.from_numpy(rows).permute(0, 3, 1, 2)
+            yield Sample(kind, severity, first, to_float(images), labels[first:last])
+
+    return count, samples
+
+
+def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A uint8 array of that shape, mapped from its ``.npy`` file; nothing pickled is ever run.
+
+    Raises:
+        ValueError: it is no such array; the message begins with the path.
+        FileNotFoundError: there is no such file.
+    """
+    array = _loaded(path)
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise ValueError(f"{path} holds {array.dtype} {array.shape}; uint8 {shape} wanted")
+    return array
+
+
+def _loaded(path: Path) -> NDArray[Any]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} holds several arrays; one was expected")
+    return array
+
+
+def _labels(path: Path, count: int, num_classes: int) -> Tensor:
+    """Labels of one severity, which those of all five must repeat."""
+    array = _loaded(path)
+    wanted = len(SEVERITIES) * count
+    if array.dtype.kind not in "iu" or array.shape != (wanted,):
+        raise ValueError(f"{path} holds {array.dtype} {array.shape}; {wanted} whole numbers wanted")
+    labels = torch.from_numpy(np.array(array).astype(np.int64)).view(len(SEVERITIES), count)
+    if not torch.equal(labels, labels[:1].expand_as(labels)):
+        raise ValueError(f"{path}: the labels differ between severities")
+    if not ((labels >= 0) & (labels < num_classes)).all():
+        raise ValueError(f"{path} holds labels outside 0 ... {num_classes - 1}")
+    return labels[0].clone()
+
+
+def _folders(
+    root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int, workers: int | None
+) -> tuple[int, Samples, bool]:
+    """Its images, in the clean ones' order where every kind and severity has their names."""
+    lists: dict[tuple[str, int], FileList] = {}
+    for kind in kinds:
+        # As its archives unpack: either side by side, or each within its own category's folder.
+        places = [root / kind, *sorted(root.glob(f"*/{kind}"))]
+        place = next((one for one in places if one.is_dir()), root / kind)
+        for severity in SEVERITIES:
+            lists[kind, severity] = class_folders(place / str(severity), data.class_names)
+    first = next(iter(lists.values()))
+    for files in lists.values():
+        if not torch.equal(files.labels, first.labels):
+            raise ValueError(
+                f"{files.root} holds {len(files)} images, {first.root} {len(first)}, or of other "
+                f"classes: every kind and severity is made from the same images"
+            )
+    names = data.test.names() if isinstance(data, ImageFiles) else []
+    found = {place: in_order(files, names) for place, files in lists.items()}
+    ordered = {place: files for place, files in found.items() if files is not None}
+    aligned = len(ordered) == len(lists)
+    taken = ordered if aligned else lists
+    size = data.image_shape[1]
+
+    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
+        lists = [(place, files) for place, files in taken.items() if place[1] in severities]
+        whole, rest = divmod(skip, math.ceil(len(first) / batch_size))  # all are as long
+        for (kind, severity), files in lists[whole:]:
+            read = image_batches(files, size, batch_size, workers)
+            start = rest * batch_size
+            for images, labels in itertools.islice(read, rest, None):
+                yield Sample(kind, severity, start, images, labels)
+                start += len(labels)
+            rest = 0
+
+    return len(first), samples, aligned

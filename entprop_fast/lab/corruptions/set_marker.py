@@ -1,0 +1,119 @@
+"""The file that says how a generated set was made, and whether it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from entprop_fast.lab import stopping
+from entprop_fast.lab.corruptions.common import (
+    COMMON_KINDS,
+    EXTRA_KINDS,
+    GENERATOR,
+    Scale,
+    to_bytes,
+)
+from entprop_fast.lab.corruptions.official_sets import MARKER, read_marker
+from entprop_fast.lab.corruptions.suites import generated_source
+from entprop_fast.lab.data import ImageFiles, ImageSet
+from entprop_fast.lab.files import write_atomically
+
+_PROGRESS = "progress"  # within an array that is being written
+_BATCH = 500
+
+About = dict[str, Any]
+
+
+class Marker:
+    """Marks a set from its first file on, so that not even a part can pass for an official one.
+
+    Args:
+        root: the set's folder.
+        about: from `about_set`.
+    """
+
+    def __init__(self, root: Path, about: About) -> None:
+        self.root, self._about = root, about
+
+    def begin(self, *, resume: bool) -> dict[str, Any]:
+        """Mark the set as begun; without `resume` an older one that is marked is removed.
+
+        Returns:
+            What `progress` was told last.
+
+        Raises:
+            ValueError: `resume`, and the set there is another one; the message names what differs.
+        """
+        old = read_marker(self.root)
+        progress: dict[str, Any] = {}
+        if old is not None and resume:
+            differing = [
+                f"{name} is {value}, was {old.get(name)}"
+                for name, value in self._about.items()
+                if old.get(name) != value
+            ]
+            if differing:
+                raise ValueError(f"{self.root} holds another set: {'; '.join(differing)}")
+            progress = old.get(_PROGRESS, {})
+        elif old is not None:
+            self._remove(old)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._write(self._about, complete=False, **({_PROGRESS: progress} if progress else {}))
+        return progress
+
+    def progress(self, **at: Any) -> None:
+        """Note how far the work is, for the next `begin`; what it speaks of is on the disk."""
+        self._write(self._about, complete=False, **{_PROGRESS: at})
+
+    def complete(self) -> None:
+        """Mark the set as whole."""
+        self._write(self._about, complete=True)
+
+    def _remove(self, old: About) -> None:
+        self._write({**old, "clean": "being removed"}, complete=False)  # no set to go on with
+        for kind in (*COMMON_KINDS, *EXTRA_KINDS):
+            stopping.check()
+            for name in (f"{kind}.npy", f"{kind}.npy.part"):
+                (self.root / name).unlink(missing_ok=True)
+            if (self.root / kind).is_dir():
+                shutil.rmtree(self.root / kind)
+
+    def _write(self, about: About, **more: Any) -> None:
+        text = json.dumps({**about, **more}, indent=2)
+        write_atomically(self.root / MARKER, f"{text}\n".encode())
+
+
+def about_set(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> About:
+    """Say what a generated set depends on, as its marker does."""
+    return {
+        "source": generated_source(scale, seed),
+        "dataset": data.name,
+        "images": data.num_test,
+        "shape": list(data.image_shape),
+        "scale": scale,
+        "seed": seed,
+        "generator": GENERATOR,
+        "kinds": list(kinds),
+        "clean": digest_of_clean(data),
+    }
+
+
+def digest_of_clean(data: ImageSet) -> str:
+    """SHA-256 of the test images' 8-bit levels and labels; of files their names and sizes."""
+    total = hashlib.sha256()
+    if isinstance(data, ImageFiles):
+        for number, (label, _) in enumerate(data.test.names()):
+            stopping.check()
+            path = data.test.path(number)
+            total.update(f"{label} {path.name} {path.stat().st_size}\n".encode("utf-8", "replace"))
+        return total.hexdigest()
+    for images, labels in data.test_batches(_BATCH):
+        stopping.check()
+        # By image, so that the batch size changes nothing.
+        for image, label in zip(to_bytes(images), labels.tolist(), strict=True):
+            total.update(image.contiguous().numpy().tobytes() + label.to_bytes(8, "little"))
+    return total.hexdigest()

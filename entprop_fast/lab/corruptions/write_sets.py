@@ -1,0 +1,243 @@
+"""Writes generated sets in the layout of the published ones, marked as generated.
+
+A killed call can be gone on with: a file that has its name is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from entprop_fast.devices import with_float64
+from entprop_fast.lab import files, stopping
+from entprop_fast.lab.corruptions import SEVERITIES
+from entprop_fast.lab.corruptions.common import Scale, corrupted_bytes
+from entprop_fast.lab.corruptions.official_sets import JPEG_QUALITY
+from entprop_fast.lab.corruptions.set_marker import Marker, about_set
+from entprop_fast.lab.data import ImageData, ImageFiles
+from entprop_fast.lab.data.augment import to_float
+from entprop_fast.lab.files import write_atomically
+from entprop_fast.optional import needs
+
+EVERY = 5.0  # seconds: the most that a kill can cost of an array
+
+Place = tuple[str, int]  # kind and severity
+Say = Callable[[str], None]
+
+
+def write_arrays(
+    data: ImageData,
+    root: Path,
+    kinds: Sequence[str],
+    *,
+    scale: Scale,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 500,
+    resume: bool = False,
+    say: Say | None = None,
+) -> None:
+    """As CIFAR-C: ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``.
+
+    Args:
+        data: whose test images are corrupted.
+        root: the folder, made if need be.
+        kinds: of corruption.
+        scale: of their strengths.
+        seed: of their draws.
+        device: to work on.
+        batch_size: images at a time.
+        resume: go on with what a call with these settings left, to the same bytes.
+        say: told each kind.
+
+    Raises:
+        ValueError: to `resume`, and the folder's set is another one.
+        Stopped: a signal came.
+    """
+    device = with_float64(device)
+    marker = Marker(root, about_set(data, kinds, scale, seed))
+    progress = marker.begin(resume=resume)
+    small = np.uint8 if data.num_classes <= 256 else np.int64
+    buffer = io.BytesIO()
+    np.save(buffer, np.tile(data.test_labels.cpu().numpy().astype(small), len(SEVERITIES)))
+    write_atomically(root / "labels.npy", buffer.getbuffer())
+
+    def made(kind: str, first: int) -> Iterator[tuple[int, Tensor]]:
+        images = to_float(data.test_images[first : first + batch_size]).float().to(device)
+        for severity in SEVERITIES:
+            stopping.check()
+            yield (
+                severity,
+                corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first),
+            )
+
+    for number, kind in enumerate(kinds):
+        path = root / f"{kind}.npy"
+        if resume and path.exists():
+            continue
+        if say:
+            say(f"{kind}: {path}")
+        part = path.with_name(f"{path.name}.part")
+        done = progress.get("images", 0) if progress.get("kind") == kind and part.exists() else 0
+        try:
+            _write_array(part, data, marker, kind, done, batch_size, made)
+        except stopping.Stopped as stopped:
+            stopped.saved = (
+                f"{number} of {len(kinds)} kinds and a part of {kind} are kept in {root}"
+            )
+            raise
+        part.replace(path)
+    marker.complete()
+
+
+def _write_array(
+    part: Path,
+    data: ImageData,
+    marker: Marker,
+    kind: str,
+    done: int,
+    batch_size: int,
+    made: Callable[[str, int], Iterator[tuple[int, Tensor]]],
+) -> None:
+    """All severities of a kind, from image `done` on; the marker hears how far it is."""
+    count, (channels, height, width) = data.num_test, data.image_shape
+    size, kept = height * width * channels, time.monotonic()
+    # Not mapped: a full disk would be a signal that ends the process, not an error.
+    with (files.update if done else files.create)(part) as file:
+        header = {"descr": "|u1", "fortran_order": False}
+        header["shape"] = (len(SEVERITIES) * count, height, width, channels)
+        np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
+        begin = file.tell()
+        try:
+            for first in range(done, count, batch_size):
+                if time.monotonic() - kept >= EVERY:
+                    _keep(file, marker, kind, done)
+                    kept = time.monotonic()
+                for severity, images in made(kind, first):
+                    file.seek(begin + ((severity - 1) * count + first) * size)
+                    file.write(_pixels(images).tobytes())
+                done = min(first + batch_size, count)
+        except stopping.Stopped:
+            _keep(file, marker, kind, done)
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(file: IO[bytes], marker: Marker, kind: str, done: int) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    marker.progress(kind=kind, images=done)
+
+
+def write_folders(
+    data: ImageFiles,
+    root: Path,
+    kinds: Sequence[str],
+    *,
+    scale: Scale,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 100,
+    resume: bool = False,
+    say: Say | None = None,
+) -> None:
+    """As ImageNet-C: ``<kind>/<severity>/<class>/<name>.JPEG`` of quality 85.
+
+    Arguments are `write_arrays`'; the images are as the evaluation's transform cuts them.
+
+    Raises:
+        ValueError: two test images of a class have the same name but for the suffix, or a class is
+            called as no folder can be; to `resume`, and the folder's set is another one.
+        Stopped: a signal came.
+    """
+    names, device = _names(data), with_float64(device)
+    marker = Marker(root, about_set(data, kinds, scale, seed))
+    marker.begin(resume=resume)
+    places = list(itertools.product(kinds, SEVERITIES))
+    there = _there(root, places, names) if resume else np.zeros((len(places), len(names)), bool)
+    starts = range(0, len(names), batch_size)
+    left = [first for first in starts if not there[:, first : first + batch_size].all()]
+    try:
+        for first, images in _batches(data, left, batch_size):
+            if say:
+                say(f"images {first} ... {first + len(images) - 1} of {data.num_test}")
+            images = images.to(device)
+            rows = slice(first, first + len(images))
+            for place, (kind, severity) in enumerate(places):
+                stopping.check()
+                if there[place, rows].all():
+                    continue
+                made = corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first)
+                for name, pixels in zip(names[rows], _pixels(made), strict=True):
+                    group, name = name.split("/")
+                    folder = files.folder_within(root, kind, str(severity), group)
+                    _write_image(folder / name, pixels)
+    except stopping.Stopped as stopped:
+        stopped.saved = f"the images written so far are kept in {root}"
+        raise
+    marker.complete()
+
+
+def _names(data: ImageFiles) -> list[str]:
+    """``<class>/<name>.JPEG`` of each test image."""
+    for name in data.class_names:
+        if name in ("", ".", "..") or "/" in name or os.sep in name:
+            raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
+    names = [f"{data.class_names[label]}/{name}.JPEG" for label, name in data.test.names()]
+    if len(set(names)) < len(names):
+        twice = next(one for one in names if names.count(one) > 1)
+        raise ValueError(f"two test images would both become {twice}")
+    return names
+
+
+def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which images are written already: bool ``[places, images]``."""
+    found = np.zeros((len(places), len(names)), bool)
+    for row, (kind, severity) in zip(found, places, strict=True):
+        stopping.check()
+        folder = root / kind / str(severity)
+        # After a power failure a file may be empty.
+        written = {
+            f"{one.parent.name}/{one.name}" for one in folder.glob("*/*") if one.stat().st_size
+        }
+        row[:] = [name in written for name in names]
+    return found
+
+
+def _batches(
+    data: ImageFiles, starts: Sequence[int], batch_size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Read the batches of clean images that begin at these numbers."""
+    rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
+    if not rows:
+        return
+    left = replace(data, test=data.test.kept(rows))
+    for first, (images, _) in zip(starts, left.test_batches(batch_size), strict=True):
+        yield first, images
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """uint8 ``[B, H, W, C]``, of uint8 ``[B, C, H, W]``."""
+    pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
+
+
+def _write_image(path: Path, pixels: Any) -> None:
+    with needs("PIL", extra="vision", purpose="writing image files"):
+        from PIL import Image
+    part = path.with_suffix(".part")
+    with files.create(part) as file:
+        Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    part.replace(path)

@@ -1,0 +1,28 @@
+"""Images: data sets, the loaders that batch and augment them, and the corruption suite."""
+
+from entprop_fast.lab.data.augment import AUGMENTS, Augment, to_float
+from entprop_fast.lab.data.choose_loader import LOADERS, create_loader
+from entprop_fast.lab.data.datasets import DATASETS, ImageSet, load
+from entprop_fast.lab.data.image_data import ImageData
+from entprop_fast.lab.data.image_files import FileList, ImageFiles
+from entprop_fast.lab.data.loader import DeviceLoader, Loader, channels_last
+from entprop_fast.lab.data.prefetch import PrefetchLoader, UnreadableImage
+
+__all__ = [
+    "AUGMENTS",
+    "DATASETS",
+    "LOADERS",
+    "Augment",
+    "DeviceLoader",
+    "FileList",
+    "ImageData",
+    "ImageFiles",
+    "ImageSet",
+    "Loader",
+    "PrefetchLoader",
+    "UnreadableImage",
+    "channels_last",
+    "create_loader",
+    "load",
+    "to_float",
+]

@@ -1,0 +1,235 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from entprop_fast.lab.data import fine_grained, folder_layouts
+from entprop_fast.lab.data.cifar import load_cifar
+from entprop_fast.lab.data.digits import load_digits
+from entprop_fast.lab.data.image_data import ImageData
+from entprop_fast.lab.data.image_files import IMAGE_SIZE, FileList, ImageFiles
+from entprop_fast.lab.data.layout_hints import without_split
+from entprop_fast.lab.data.lists import Listed, Splits
+from entprop_fast.lab.data.official_files import SOURCES, missing
+from entprop_fast.lab.data.split_checks import check_splits, empty_classes
+from entprop_fast.lab.data.subset import stratified_subset
+from entprop_fast.lab.data.verify import summary, unreadable
+from entprop_fast.name_errors import unknown
+
+ImageSet = ImageData | ImageFiles
+Say = Callable[[str], None]
+
+EMBEDDED = "digits"
+TENSORS = ("cifar10", "cifar100")
+FILES: dict[str, Callable[[Path], Splits | None]] = {
+    "cub": fine_grained.cub,
+    "pets": fine_grained.pets,
+    "cars": fine_grained.cars,
+    "imagenet": folder_layouts.imagenet,
+}
+FOLDER = "folder:"  # and its path
+DATASETS = (EMBEDDED, *TENSORS, *FILES, f"{FOLDER}PATH")
+
+_OFFICIAL_CORRUPTIONS = {"imagenet": "imagenet-c"}
+
+
+@overload
+def load(
+    name: Literal["digits", "cifar10", "cifar100"],
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    test_only: bool = False,
+    say: Say | None = None,
+) -> ImageData: ...
+
+
+@overload
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    test_only: bool = False,
+    say: Say | None = None,
+) -> ImageSet: ...
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    train_size: int | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    test_only: bool = False,
+    say: Say | None = None,
+) -> ImageSet:
+    """A data set with its training and test split; docs/data.md says what each needs on disk.
+
+    ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
+    stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``: whole tensors, uint8.
+    ``cub``, ``pets``, ``cars``, ``imagenet`` and ``folder:PATH`` (``train`` and ``test`` or ``val``
+    within PATH): files, every one of which is opened once. Training images that cannot be read
+    are named and left out; unreadable test images are an error.
+
+    Args:
+        name: one of ``DATASETS``.
+        data_dir: folder of its files; None for an embedded one. PATH is taken from there.
+        train_size: training images to keep, a stratified subset; at one seed every subset lies
+            within each larger one. None keeps all.
+        seed: of the digits' split and the subset, 0 to 2^32 - 1.
+        image_size: height and width of images that are read from files, None for 224.
+        test_only: the training images of a data set of files are not opened, and may be missing.
+        say: is told which images are left out, and what takes long; None: a warning tells.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says what to fetch and where to put it.
+        ValueError: unknown name, ``train_size`` below the number of classes or above the number of
+            training images, a seed out of range, an argument that the data set does not take, files
+            that are damaged, cut off or no such data set.
+        ImportError: a library that it needs is not installed.
+    """
+    if name not in DATASETS and not name.startswith(FOLDER):
+        if Path(name).is_dir():
+            raise ValueError(f"dataset {name!r} is a folder: --dataset {FOLDER}{name}")
+        raise unknown("dataset", name, DATASETS)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed = {seed} must be between 0 and {2**32 - 1}")
+    folder = None if data_dir is None else Path(data_dir)
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"--data-dir {data_dir}: there is no such folder")
+    if name in (EMBEDDED, *TENSORS) and image_size is not None:
+        raise ValueError(f"image_size = {image_size}: the images of {name!r} have one size")
+    if name == EMBEDDED:
+        if folder is not None:
+            raise ValueError(f"data set {name!r} is embedded and takes no --data-dir")
+        return load_digits(train_size, seed)
+    if name in TENSORS:
+        return load_cifar(name, folder, train_size, seed)
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size = {image_size} must be at least 1")
+    splits = find_splits(name, folder, test_only=test_only)
+    for note in splits.notes:
+        _tell(f"data set {name!r}: {note}", say)
+    _compare_counts(name, splits, say)
+    if train_size is not None:
+        splits = _fewer(name, splits, train_size, seed)
+    data = _image_files(name, splits, image_size or IMAGE_SIZE, say)
+    return data if test_only else _without_unreadable(data, say)
+
+
+def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:
+    """The images that a data set of files lists; none for training only if ``test_only``.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    source, found = locate_splits(name, data_dir)
+    return check_splits(source, found, test_only=test_only)
+
+
+def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
+    """List a data set of files as it is, and say where it comes from.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or its lists cannot be read.
+    """
+    if name.startswith(FOLDER):
+        path = _folder_path(name, data_dir)
+        found = folder_layouts.folder(path) if path.is_dir() else None
+        if found is None:
+            hint = without_split(path) if path.is_dir() else "there is no such folder"
+            raise FileNotFoundError(
+                f"data set {name!r}: {path} has neither train/ nor train.txt; "
+                f"{hint or 'docs/data.md shows both forms'}"
+            )
+        return path, found
+    found = None if data_dir is None else FILES[name](data_dir)
+    if found is None:
+        raise missing(name, data_dir)
+    return found.root, found
+
+
+def _folder_path(name: str, data_dir: Path | None) -> Path:
+    path = Path(name.removeprefix(FOLDER)).expanduser()  # no shell expands it behind "folder:"
+    if name == FOLDER:
+        raise ValueError(f"data set {name!r} names no folder: {FOLDER}PATH")
+    if data_dir is not None and path.is_absolute():
+        raise ValueError(f"data set {name!r} says where it is and takes no --data-dir")
+    return path if data_dir is None else data_dir / path
+
+
+def _fewer(name: str, splits: Splits, train_size: int, seed: int) -> Splits:
+    labels = np.array([label for _, label in splits.train])
+    kept = stratified_subset(name, labels, train_size, seed)
+    if empty := empty_classes(labels[kept], splits.class_names):
+        raise ValueError(f"data set {name!r}: train_size = {train_size} leaves {empty}")
+    return replace(splits, train=[splits.train[row] for row in kept])
+
+
+def _image_files(name: str, splits: Splits, image_size: int, say: Say | None) -> ImageFiles:
+    test = _file_list(splits.root, splits.test)
+    if bad := unreadable(test, say):
+        raise ValueError(
+            f"data set {name!r}: {summary('test', len(test), bad)}; every one counts in an "
+            "accuracy, so mend them, or take them from the list"
+        )
+    return ImageFiles(
+        name,
+        _file_list(splits.root, splits.train),
+        test,
+        splits.class_names,
+        image_size,
+        official_corruptions=_OFFICIAL_CORRUPTIONS.get(name),
+    )
+
+
+def _without_unreadable(data: ImageFiles, say: Say | None) -> ImageFiles:
+    skipped = unreadable(data.train, say)
+    if not skipped:
+        return data
+    _tell(f"data set {data.name!r}: {summary('training', data.num_train, skipped)}; left out", say)
+    kept = [row for row in range(data.num_train) if row not in skipped]
+    if not kept:
+        raise ValueError(f"data set {data.name!r}: no training image can be read")
+    if empty := empty_classes(data.train.labels[kept].numpy(), data.class_names):
+        raise ValueError(f"data set {data.name!r}, unreadable files left out: {empty}")
+    return replace(data, train=data.train.kept(kept), skipped=tuple(skipped.values()))
+
+
+def _file_list(root: Path, listed: Listed) -> FileList:
+    return FileList(root, [file for file, _ in listed], [label for _, label in listed])
+
+
+def _compare_counts(name: str, splits: Splits, say: Say | None) -> None:
+    """Say so where a test set is not the one that published numbers are of."""
+    official = SOURCES[name].counts if name in SOURCES else None
+    if official is None:
+        return
+    found = (len(splits.train) or official[0], len(splits.test), len(splits.class_names))
+    if found != official:
+        _tell(
+            f"data set {name!r} in {splits.root} has {found[0]:,} training and {found[1]:,} test "
+            f"images of {found[2]:,} classes, the official one {official[0]:,}, {official[1]:,} "
+            f"and {official[2]:,}: its scores do not stand beside published ones",
+            say,
+        )
+
+
+def _tell(message: str, say: Say | None) -> None:
+    if say is not None:
+        say(message)
+    else:
+        warnings.warn(message, stacklevel=3)

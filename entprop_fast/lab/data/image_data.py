@@ -1,0 +1,75 @@
+"""Data sets as whole tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from entprop_fast.lab.data.augment import RESIZED_CROP, to_float
+from entprop_fast.lab.data.loader import check_batching
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images ``[N, C, H, W]``, labels int64 ``[N]`` in ``[0, num_classes)``.
+
+    Images are float32 in [0, 1], or uint8 in training and test alike. `class_names` is empty where
+    they are not known; `official_corruptions` names the published corrupted set of the test images
+    (``cifar10-c``, ``cifar100-c``), where there is one.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    official_corruptions: str | None = None
+
+    @property
+    def num_train(self) -> int:
+        """Training images."""
+        return len(self.train_images)
+
+    @property
+    def num_test(self) -> int:
+        """Test images."""
+        return len(self.test_images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of every image."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    def training(self, augment: str) -> tuple[Tensor, Tensor]:
+        """Training images and labels for `entprop_fast.data.create_loader`.
+
+        Raises:
+            ValueError: an ``augment`` that is made while images are read from files.
+        """
+        if augment == RESIZED_CROP:
+            raise ValueError(
+                f"augment {augment!r} is for images read from files; {self.name!r} is whole "
+                "tensors: none or crop-flip"
+            )
+        return self.train_images, self.train_labels
+
+    def test_batches(
+        self, batch_size: int, *, workers: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The test set in order: float32 images ``[B, C, H, W]`` in [0, 1], labels; on the CPU.
+
+        Args:
+            batch_size: images in a batch.
+            workers: of `ImageFiles`; nothing is read here, so none is started.
+
+        Raises:
+            ValueError: ``batch_size`` below 1.
+        """
+        check_batching(self.test_images, self.test_labels, batch_size)
+        pairs = (one.split(batch_size) for one in (self.test_images, self.test_labels))
+        return ((to_float(images).float(), labels) for images, labels in zip(*pairs, strict=True))

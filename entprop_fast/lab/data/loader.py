@@ -1,0 +1,201 @@
+"""Shuffled batches by seed and epoch, and the loader whose images live on the device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from entprop_fast.lab.data.augment import Augment, Moves, Normalize, to_float
+from entprop_fast.lab.data.counter_random import fold, keys_of
+
+Batch = tuple[Tensor, Tensor]  # images float [B, C, H, W], labels [B]
+
+_AUGMENT = 1  # the stream of the augmentation's draws, beside the order's
+
+
+class Loader(ABC):
+    """Shuffled batches of images and labels on a device.
+
+    The order of an epoch is a function of ``(seed, epoch)`` alone, an image's augmentation one of
+    ``(seed, epoch, image)``: neither depends on the kind of loader, on the device, on other random
+    draws, or on where in the epoch one starts.
+
+    Args:
+        size: images in the data set.
+        batch_size: images in a batch.
+        seed: any integer.
+        drop_last: leave out the last batch of an epoch where it would be smaller.
+        device: where the batches are.
+        augment: crop and flip of every batch; None: none.
+        normalize: (mean, std) per channel, in image units; None: images stay in [0, 1].
+
+    Raises:
+        ValueError: no images, ``batch_size`` below 1, ``drop_last`` with fewer images than one
+            batch, or a ``normalize`` that is not valid.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        seed: int,
+        drop_last: bool,
+        device: torch.device | str,
+        augment: Augment | None = None,
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        _check_size(size, batch_size)
+        if drop_last and size < batch_size:
+            raise ValueError(
+                f"batch_size = {batch_size} with drop_last leaves no batch of {size} images"
+            )
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.drop_last = drop_last
+        self.device = torch.device(device)
+        self.augment = augment
+        self.normalize = normalize and Normalize(*normalize, self.device)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        full, rest = divmod(self.size, self.batch_size)
+        return full if self.drop_last or rest == 0 else full + 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch ``start`` on (a resumed run's next one).
+
+        Raises:
+            ValueError: a negative ``epoch``, or ``start`` outside ``0 ... len(self)``.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch = {epoch} must be 0 or more")
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start = {start} must be between 0 and {len(self)}, the steps")
+        return self._batches(epoch, start)
+
+    def first(self, count: int) -> Batch:
+        """The data set's first images, unshuffled and not augmented, as an evaluation sees them."""
+        images, labels = zip(*self.first_batches(count, self.batch_size), strict=True)
+        return channels_last(torch.cat(images)), torch.cat(labels)
+
+    @abstractmethod
+    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """`first`, a batch at a time: large images need not all be there at once."""
+
+    @abstractmethod
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]: ...
+
+    def _order(self, epoch: int) -> Tensor:
+        """The images of an epoch, int64 ``[size]`` on the host."""
+        generator = torch.Generator().manual_seed(fold((self.seed, epoch)))
+        return torch.randperm(self.size, generator=generator)
+
+    def _rows(self, step: int) -> slice:
+        """The places of a batch in the order."""
+        return slice(step * self.batch_size, (step + 1) * self.batch_size)
+
+    def _moves(self, epoch: int, order: Tensor) -> Moves | None:
+        """An epoch's draws, in its order and on its device; at once, as each costs launches."""
+        if self.augment is None:
+            return None
+        return self.augment.draw(keys_of(fold((self.seed, epoch, _AUGMENT)), order))
+
+    def _made(self, images: Tensor, rows: Tensor | None, moves: Moves | None) -> Tensor:
+        """The batch of `images`' ``rows`` (None: all of them), as the network takes it."""
+        if self.augment is not None and moves is not None:
+            every = torch.arange(len(images), device=images.device) if rows is None else rows
+            images = self.augment(images, every, moves)
+        elif rows is not None:
+            images = images[rows]
+        images = to_float(images)
+        return channels_last(self.normalize(images) if self.normalize else images)
+
+
+class DeviceLoader(Loader):
+    """Batches gathered on the device from images copied there once.
+
+    An epoch waits for the device nowhere.
+
+    Args:
+        images: ``[N, C, H, W]``, uint8 or floating in [0, 1]; uint8 takes a quarter of the memory.
+        labels: ``[N]``.
+        batch_size: images in a batch.
+        seed: see `Loader`, as the rest.
+        drop_last: see `Loader`.
+        device: where images and labels go, and where the batches are.
+        augment: see `Loader`.
+        normalize: see `Loader`.
+
+    Raises:
+        ValueError: lengths that differ, and `Loader`'s.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        seed: int,
+        drop_last: bool,
+        device: torch.device | str,
+        augment: Augment | None = None,
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        check_batching(images, labels, batch_size)
+        super().__init__(
+            len(images),
+            batch_size,
+            seed=seed,
+            drop_last=drop_last,
+            device=device,
+            augment=augment,
+            normalize=normalize,
+        )
+        self.images = channels_last(images.to(self.device))
+        self.labels = labels.to(self.device)
+
+    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """See `Loader`."""
+        pairs = (one[:count].split(batch_size) for one in (self.images, self.labels))
+        for images, labels in zip(*pairs, strict=True):
+            yield self._made(images, None, None), labels
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = to_device(self._order(epoch), self.device)
+        moves = self._moves(epoch, order)
+        for step in range(start, len(self)):
+            place = self._rows(step)
+            rows = order[place]
+            yield self._made(self.images, rows, moves and moves.of(place)), self.labels[rows]
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on the device; on CUDA from pinned memory, so that the host does not wait."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """The same images ``[N, C, H, W]``, channels last in memory."""
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def check_batching(images: Tensor, labels: Tensor, batch_size: int) -> None:
+    """``ValueError`` unless there are images, as many labels, and a batch size of 1 or more."""
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    _check_size(len(images), batch_size)
+
+
+def _check_size(size: int, batch_size: int) -> None:
+    if size == 0:
+        raise ValueError("images is empty; at least one is needed")
+    if batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size} must be at least 1")

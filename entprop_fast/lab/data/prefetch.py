@@ -1,0 +1,162 @@
+"""Batches of data that do not fit the device: worker processes, pinned memory, copies ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from entprop_fast.lab.data.augment import Augment
+from entprop_fast.lab.data.counter_random import fold
+from entprop_fast.lab.data.loader import Batch, Loader, to_device
+from entprop_fast.lab.data.readers import UnreadableImage, processes, read_on_host
+
+__all__ = ["PrefetchLoader", "UnreadableImage", "read_batches"]
+
+T = TypeVar("T")
+
+_TRANSFORMS = 2  # the stream of the data set's own draws, beside those of `loader`
+
+
+class PrefetchLoader(Loader):
+    """Batches read ahead by worker processes and copied while the device computes.
+
+    From the same images and seed it makes the batches of `DeviceLoader`, bit for bit. Random
+    transforms of the data set itself are seeded for each image by ``(seed, epoch, image)`` (torch,
+    ``random`` and NumPy): they too repeat, whatever the number of workers.
+
+    Args:
+        dataset: ``dataset[i]`` is an image ``[C, H, W]``, uint8 or floating in [0, 1], of one size
+            for all, and its label. A `TensorDataset` is read a batch at a time.
+        batch_size: images in a batch.
+        seed: see `Loader`, as the rest.
+        drop_last: see `Loader`.
+        device: where the batches are.
+        augment: see `Loader`; after the copy, on the device.
+        normalize: see `Loader`; likewise.
+        workers: processes that read; 0: the calling one; None: one a core, at most 8.
+        unaugmented: the same images without random transforms, for `first`; None: ``dataset``.
+
+    Raises:
+        ValueError: ``workers`` below 0, and `Loader`'s.
+        UnreadableImage: (from an epoch) the data set raised, or gave what is no image.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        *,
+        seed: int,
+        drop_last: bool,
+        device: torch.device | str,
+        augment: Augment | None = None,
+        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+        workers: int | None = None,
+        unaugmented: Dataset[Any] | None = None,
+    ) -> None:
+        super().__init__(
+            len(dataset),  # type: ignore[arg-type]
+            batch_size,
+            seed=seed,
+            drop_last=drop_last,
+            device=device,
+            augment=augment,
+            normalize=normalize,
+        )
+        self.workers = processes(workers)
+        self.dataset = dataset
+        self.unaugmented = dataset if unaugmented is None else unaugmented
+
+    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+        """See `Loader`."""
+        rows = torch.arange(min(count, self.size)).split(batch_size)
+        # The transforms' draws of an epoch that does not exist: the same ones at every call.
+        for images, labels in self._read(self.unaugmented, -1, rows):
+            yield self._made(images, None, None), labels
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order = self._order(epoch)
+        places = [self._rows(step) for step in range(start, len(self))]
+        moves = self._moves(epoch, to_device(order, self.device)) if self.augment else None
+        read = self._read(self.dataset, epoch, [order[place] for place in places])
+        for place, (images, labels) in zip(places, read, strict=True):
+            yield self._made(images, None, moves and moves.of(place)), labels
+
+    def _read(
+        self, dataset: Dataset[Any], epoch: int, batches: Sequence[Tensor]
+    ) -> Iterator[Batch]:
+        """The images and labels of those rows, on the device, as the data set gives them."""
+        key = fold((self.seed, epoch, _TRANSFORMS))
+        return read_batches(dataset, batches, key=key, workers=self.workers, device=self.device)
+
+
+def read_batches(
+    dataset: Dataset[Any],
+    batches: Sequence[Tensor],
+    *,
+    key: int = 0,
+    workers: int | None = None,
+    device: torch.device | None = None,
+    what: str = "training image",
+) -> Iterator[Batch]:
+    """Images and labels of a data set's rows, batch by batch in the order given.
+
+    Args:
+        dataset: see `PrefetchLoader`.
+        batches: the rows of each batch, int64.
+        key: of the random transforms' draws.
+        workers: see `PrefetchLoader`.
+        device: where the batches are to be; None: the CPU.
+        what: one of the images, in an error's words.
+
+    Raises:
+        ValueError: ``workers`` below 0.
+        UnreadableImage: (while iterating) the data set raised, or gave what is no image.
+        ReadersFailed: (likewise) a process that reads was killed, or none can be started.
+        Stopped: (likewise) a signal came.
+    """
+    device = torch.device("cpu") if device is None else device
+    read = read_on_host(
+        dataset, batches, key=key, workers=workers, pin=device.type == "cuda", what=what
+    )
+    return (_copied_ahead if device.type == "cuda" else _copied)(read, device)
+
+
+def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    for images, labels in batches:
+        yield images.to(device), labels.to(device)
+
+
+def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """On a stream of its own: the next batch's copy starts before this one is handed out."""
+    side = torch.cuda.Stream(device)
+
+    def copy(batch: Batch) -> tuple[Tensor, Tensor, torch.cuda.Event]:
+        with torch.cuda.stream(side):
+            images, labels = (one.to(device, non_blocking=True) for one in batch)
+            return images, labels, side.record_event()
+
+    for images, labels, copied in _one_ahead(copy(batch) for batch in batches):
+        yield _arrived(images, labels, copied)
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each handed out when the next one has been made."""
+    for ahead in items:
+        for coming in items:
+            yield ahead
+            ahead = coming
+        yield ahead
+
+
+def _arrived(images: Tensor, labels: Tensor, copied: torch.cuda.Event) -> Batch:
+    """For the current stream, which waits on the device; the memory is its own from here on."""
+    current = torch.cuda.current_stream(images.device)
+    current.wait_event(copied)
+    images.record_stream(current)
+    labels.record_stream(current)
+    return images, labels

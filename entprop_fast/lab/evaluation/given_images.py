@@ -1,0 +1,240 @@
+"""Test images as callers have them: tensors, a torch data set, a loader. All are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
+
+from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, to_float
+from entprop_fast.lab.data.prefetch import read_batches
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+Range = tuple[float, float]
+
+TOLERANCE = 1e-5  # of the range: values within it of a bound count as inside
+
+_NAME = "images"
+_WANTED = (
+    "two tensors, (images [N, C, H, W], labels [N]), a DataLoader, a torch Dataset, or what "
+    "entprop_fast.data.load gives,"
+)
+
+
+def images_of(
+    data: object,
+    input_range: Range,
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> ImageSet:
+    """Make what `evaluate_model` was given a test set of images in [0, 1].
+
+    Tensors are checked whole; a loader or a data set is read once for that, and again in each pass
+    that measures: its images are never held in memory together.
+
+    Args:
+        data: see `entprop_fast.evaluation.evaluate_model`.
+        input_range: of floating images; bytes are 0 ... 255.
+        batch_size: of a data set's batches; a loader has its own.
+        workers: processes that read a data set; None: the calling one.
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: images or labels of another shape or dtype, or values that are not finite or
+            outside of `input_range`.
+    """
+    if isinstance(data, ImageFiles):
+        return data
+    if isinstance(data, ImageData):
+        _check_values(data.test_images, (0.0, 1.0), "test images")
+        return data
+    match data:
+        case (Tensor() as images, Tensor() as labels):
+            return _of_tensors(images, labels, input_range)
+        case DataLoader():
+            if batch_size is not None or workers is not None:
+                raise ValueError("batch_size and workers: a DataLoader has its own")
+            return _of_batches(_in_one_order(data), input_range)
+        case Dataset() if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+            return _of_batches(_of_rows(data, batch_size, workers), input_range)
+    inside = f" of {', '.join(type(one).__name__ for one in data)}" if type(data) is tuple else ""
+    raise TypeError(f"data is a {type(data).__name__}{inside}: {_WANTED} wanted")
+
+
+@dataclass(frozen=True)
+class BatchedImages:
+    """Test images that come in batches, the same ones in every pass.
+
+    What the evaluation reads of `ImageData` and `ImageFiles` is here, too.
+    """
+
+    read: Callable[[], Batches]
+    input_range: Range
+    test_labels: Tensor
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    name: str = _NAME
+    class_names: tuple[str, ...] = ()
+    official_corruptions: str | None = None
+
+    @property
+    def num_test(self) -> int:
+        """Images of a pass."""
+        return len(self.test_labels)
+
+    def test_batches(self, batch_size: int, *, workers: int | None = None) -> Batches:
+        """Float32 images in [0, 1] and labels, on the CPU; the batches are the source's own.
+
+        Raises:
+            ValueError: what comes is not what came in the first pass, or out of range.
+        """
+        first = 0
+        for images, labels in self.read():
+            made, wanted = _batch(images, labels, self.input_range, first, self.image_shape)
+            if not torch.equal(wanted, self.test_labels[first : first + len(wanted)]):
+                raise ValueError(
+                    f"data gives other labels for images {first} ... {first + len(wanted) - 1} "
+                    "than in its first pass: every pass must be in the same order (shuffle=False)"
+                )
+            yield made, wanted
+            first += len(wanted)
+        if first != self.num_test:
+            raise ValueError(f"data gave {first} images, and {self.num_test} in its first pass")
+
+
+def _of_batches(read: Callable[[], Batches], input_range: Range) -> ImageSet:
+    """Pass for the first time: look at every image before anything is computed."""
+    labels, shape = [], None
+    seen = 0
+    for pair in read():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"data gives a {type(pair).__name__}; (images, labels) wanted")
+        made, wanted = _batch(*pair, input_range, seen, shape)
+        shape = (made.shape[1], made.shape[2], made.shape[3])
+        labels.append(wanted)
+        seen += len(wanted)
+    if shape is None:
+        raise ValueError("data holds no test image; at least one is needed")
+    all_labels = torch.cat(labels)
+    classes = int(all_labels.max()) + 1
+    return cast(ImageSet, BatchedImages(read, input_range, all_labels, classes, shape))
+
+
+def _batch(
+    images: Any,
+    labels: Any,
+    input_range: Range,
+    first: int,
+    shape: tuple[int, int, int] | None,
+) -> tuple[Tensor, Tensor]:
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        kinds = f"{type(images).__name__} and {type(labels).__name__}"
+        raise TypeError(f"data gives {kinds}; two tensors, images and labels, wanted")
+    _check_shapes(images, labels)
+    if shape is not None and images.shape[1:] != shape:
+        raise ValueError(
+            f"images {first} ... have shape {list(images.shape[1:])}, those before {list(shape)}"
+        )
+    images, labels = images.detach().cpu(), labels.cpu()
+    _check_values(images, input_range, f"images {first} ... {first + len(images) - 1}")
+    return _in_unit_range(images, input_range), labels.long()
+
+
+def _of_tensors(images: Tensor, labels: Tensor, input_range: Range) -> ImageData:
+    _check_shapes(images, labels)
+    if not len(images):
+        raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted, N above 0")
+    images, labels = images.detach().cpu(), labels.cpu().long()
+    _check_values(images, input_range, "images")
+    if input_range != (0.0, 1.0):
+        images = _in_unit_range(images, input_range)
+    classes = int(labels.max()) + 1
+    return ImageData(_NAME, images[:0], labels[:0], images, labels, classes)
+
+
+def _check_shapes(images: Tensor, labels: Tensor) -> None:
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted")
+    if labels.ndim != 1 or labels.dtype == torch.bool or labels.is_floating_point():
+        wrong = f"{labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(f"labels are {wrong}; int64 [N] of 0 or more wanted")
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    if len(labels) and labels.min() < 0:
+        wrong = f"{labels.dtype} {tuple(labels.shape)}, the lowest {labels.min().item():g}"
+        raise ValueError(f"labels are {wrong}; int64 [N] of 0 or more wanted")
+
+
+def _check_values(images: Tensor, input_range: Range, what: str) -> None:
+    if not images.is_floating_point():
+        if images.dtype != torch.uint8:
+            raise ValueError(f"{what} are {images.dtype}; uint8 or a floating dtype is needed")
+        return
+    if not len(images):
+        return
+    lowest, highest = (float(one) for one in images.aminmax())
+    low, high = input_range
+    spare = TOLERANCE * (high - low)
+    if low - spare <= lowest and highest <= high + spare:  # False for NaN
+        return
+    if not (abs(lowest) < torch.inf and abs(highest) < torch.inf):
+        raise ValueError(f"{what} hold values that are not finite")
+    raise ValueError(
+        f"{what} hold values from {lowest:.4g} to {highest:.4g}, outside of input_range = "
+        f"{input_range}: give images before their normalisation, and normalization=(mean, std) "
+        "of the network; input_range says how bright the brightest may be"
+    )
+
+
+def _in_unit_range(images: Tensor, input_range: Range) -> Tensor:
+    if not images.is_floating_point():
+        return to_float(images)
+    low, high = input_range
+    made = images.float()
+    if input_range != (0.0, 1.0):
+        made = (made - low) / (high - low)
+    return made.clamp(0, 1)  # a rounding's width outside
+
+
+def _of_rows(
+    dataset: Dataset[Any], batch_size: int | None, workers: int | None
+) -> Callable[[], Batches]:
+    size = 100 if batch_size is None else batch_size
+    if size < 1:
+        raise ValueError(f"batch_size = {size} must be at least 1")
+    count = len(dataset)  # type: ignore[arg-type]
+    if not count:
+        raise ValueError("data holds no test image; at least one is needed")
+    rows = torch.arange(count).split(size)
+    return lambda: read_batches(dataset, rows, workers=workers or 0, what="image")
+
+
+def _in_one_order(loader: DataLoader[Any]) -> Callable[[], Batches]:
+    """Bring the loader's batches into one order for all passes: a sampler draws once."""
+    if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
+        return lambda: iter(loader)
+    batching: Any = loader.batch_sampler
+    by_itself = batching is None or type(batching) is BatchSampler
+    if by_itself and type(loader.sampler) is SequentialSampler:
+        return lambda: iter(loader)
+    order: dict[str, Any] = (
+        {"batch_size": None, "sampler": list(loader.sampler)}
+        if batching is None
+        else {"batch_sampler": list(batching)}
+    )
+    fixed: DataLoader[Any] = DataLoader(
+        loader.dataset,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=torch.Generator(),  # the default one is the caller's
+        **order,
+    )
+    return lambda: iter(fixed)

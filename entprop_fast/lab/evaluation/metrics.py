@@ -1,0 +1,92 @@
+"""The paper's metrics: accuracy and Hscore. Fractions in [0, 1]; tables print percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.eval_mode import evaluating
+from entprop_fast.lab import stopping
+from entprop_fast.logits import logits_in
+
+
+class NaNLogits(ValueError):
+    """A network that answers NaN or infinity: such an answer is no class, and would count as 0."""
+
+    def __init__(self, broken: int, images: int, what: str = "images") -> None:
+        super().__init__(
+            f"the network gives logits that are NaN or infinite for {broken} of {images} {what}: "
+            "their class is not defined"
+        )
+
+
+def hscore(sa: float, ra: float) -> float:
+    """Harmonic mean of standard and robust accuracy, ``2 SA RA / (SA + RA)``; 0 if both are 0."""
+    return 2 * sa * ra / (sa + ra) if sa + ra else 0.0
+
+
+def logits_of(output: object, rows: int) -> Tensor:
+    """The logits in what a network returned, see `logits_in`; their shape and dtype are checked.
+
+    Args:
+        output: of the network.
+        rows: images that it was given.
+
+    Raises:
+        TypeError: neither (a tuple, say).
+        ValueError: a tensor of another shape than ``[rows, classes]``.
+    """
+    logits = logits_in(output)
+    if logits is None:
+        inside = ""
+        if isinstance(output, tuple | list):
+            inside = f" of {', '.join(type(one).__name__ for one in output)}"
+        raise TypeError(
+            f"the network returns a {type(output).__name__}{inside}: a tensor [images, classes], "
+            "or an object with .logits, is needed; wrap it in a module that returns one of them"
+        )
+    if logits.ndim != 2 or len(logits) != rows or not logits.is_floating_point():
+        raise ValueError(
+            f"the network returns {logits.dtype} {list(logits.shape)} for {rows} images: floating "
+            f"[{rows}, classes] is needed"
+        )
+    return logits
+
+
+def broken_rows(logits: Tensor) -> Tensor:
+    """Which rows hold NaN or plus infinity, bool ``[rows]``; minus infinity rules a class out."""
+    return (logits.isnan() | logits.isposinf()).any(dim=1) | logits.isneginf().all(dim=1)
+
+
+def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Top-1 accuracy (SA on the clean test set), model in eval mode, training flags restored.
+
+    The host waits for the device once, at the end.
+
+    Args:
+        model: from images to logits ``[B, classes]``, or to an object with ``.logits``.
+        batches: images ``[B, C, H, W]`` and labels int64 ``[B]``, on the model's device. They stay
+            as they are, also where the model writes into its input.
+
+    Raises:
+        NaNLogits: the network answers NaN or infinity.
+        ValueError: there is no image, or the network returns another shape.
+        TypeError: it returns neither a tensor nor an object with ``.logits``.
+    """
+    seen = 0
+    counts: Tensor | int = 0  # right answers, and answers that are none
+    with evaluating(model), torch.no_grad():
+        for images, labels in batches:
+            seen += len(labels)
+            logits = logits_of(model(images.clone()), len(labels))
+            right = logits.argmax(dim=1) == labels
+            counts += torch.stack((right.sum(), broken_rows(logits).sum()))
+            stopping.check()
+    if not isinstance(counts, Tensor) or not seen:
+        raise ValueError("batches hold no image; at least one is needed")
+    correct, broken = counts.tolist()
+    if broken:
+        raise NaNLogits(broken, seen)
+    return float(correct / seen)

@@ -1,0 +1,56 @@
+"""A network of any kind as the evaluation scores it: images in [0, 1] in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.lab.data.augment import Normalize
+from entprop_fast.lab.evaluation.metrics import logits_of
+
+Normalization = tuple[Sequence[float], Sequence[float]]
+
+
+class Scored(nn.Module):
+    """``model`` on float32 images ``[B, C, H, W]`` in [0, 1].
+
+    It is given images of its own dtype, in memory of its own (some networks normalise in place).
+
+    Args:
+        model: returns logits ``[B, classes]`` or an object with ``.logits``.
+        normalization: (mean, std) per channel that its inputs went through, in the units of
+            `input_range`.
+        input_range: lowest and highest value of its images before that.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalization: Normalization | None,
+        input_range: tuple[float, float],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        held = next(
+            (one for one in chain(model.parameters(), model.buffers()) if one.is_floating_point()),
+            torch.zeros(0),
+        )
+        self.device, self.dtype = held.device, held.dtype
+        self.low, self.width = input_range[0], input_range[1] - input_range[0]
+        self._normalize = None if normalization is None else Normalize(*normalization, held.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, classes]`` of the model.
+
+        Raises:
+            TypeError, ValueError: the model returns something else.
+        """
+        x = images
+        if (self.low, self.width) != (0.0, 1.0):
+            x = self.low + self.width * x
+        if self._normalize is not None:
+            x = self._normalize(x)
+        return logits_of(self.model(x.to(self.dtype, copy=x is images)), len(images))

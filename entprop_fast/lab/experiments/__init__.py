@@ -1,0 +1,1 @@
+"""Many runs at once, the statistics of their results, comparisons and studies."""

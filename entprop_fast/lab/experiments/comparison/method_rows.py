@@ -1,0 +1,130 @@
+"""What the finished runs say: a row for each method, and a statement made from the rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from entprop_fast.lab.experiments.statistics import (
+    SIGNIFICANCE,
+    UNCLEAR,
+    Difference,
+    Spread,
+    corrected,
+    paired,
+    spread,
+)
+
+HEADINGS = {"sa": "SA", "ra": "RA", "hscore": "Hscore"}
+METRICS = tuple(HEADINGS)
+
+Scores = Mapping[str, Any]  # what a run's summary.json holds
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One row of the table.
+
+    Attributes:
+        name: the method, with its options.
+        seeds: of the runs that finished.
+        scores: SA, RA and Hscore in percent; empty when no run finished, only SA where no
+            corruption was tested.
+        differences: to the baseline, by metric; empty for the baseline itself.
+        cost: passes over the training images, mean of the runs.
+        seconds: of a run, training and evaluation.
+        failures: seed to what went wrong.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    scores: dict[str, Spread]
+    differences: dict[str, Difference]
+    cost: Spread | None
+    seconds: Spread | None
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+
+def method_rows(
+    summaries: Mapping[str, Mapping[int, Scores]],
+    baseline: str,
+    failures: Mapping[str, Mapping[int, str]] | None = None,
+) -> list[MethodRow]:
+    """A row for each name of `summaries`, which holds the finished runs by seed.
+
+    Holm's correction is over the rows, separately for each metric.
+    """
+    differences: dict[str, dict[str, Difference]] = {name: {} for name in summaries}
+    for metric in METRICS:
+        values = {name: _values(runs, metric) for name, runs in summaries.items()}
+        found = {name: paired(values[name], values[baseline]) for name in values}
+        compared = {n: one for n, one in found.items() if one is not None and n != baseline}
+        for name, one in corrected(compared).items():
+            differences[name][metric] = one
+    return [
+        MethodRow(
+            name=name,
+            seeds=tuple(sorted(runs)),
+            scores={
+                metric: spread(list(known.values()))
+                for metric in METRICS
+                if (known := _values(runs, metric))
+            },
+            differences=differences[name],
+            cost=spread(list(_values(runs, "cost").values())) if runs else None,
+            seconds=spread(list(_values(runs, "seconds").values())) if runs else None,
+            failures=(failures or {}).get(name, {}),
+        )
+        for name, runs in summaries.items()
+    ]
+
+
+def compared_metric(rows: Sequence[MethodRow]) -> str:
+    """By which the rows are compared: Hscore, or SA where no corruption was tested."""
+    scored = [row for row in rows if row.scores]
+    return "sa" if scored and not any("hscore" in row.scores for row in scored) else "hscore"
+
+
+def statement(rows: Sequence[MethodRow], baseline: str) -> str:
+    """What the Hscores of the table support (SAs without corruptions), in a few sentences."""
+    scored = [row for row in rows if row.scores]
+    if not scored:
+        return "No run finished."
+    metric = compared_metric(rows)
+    best = max(scored, key=lambda row: row.scores[metric].mean)
+    said = [f"Highest mean {HEADINGS[metric]}: {best.name}, {best.scores[metric].mean:.1f} %."]
+    said += against(rows, baseline)
+    if failed := sum(len(row.failures) for row in rows):
+        said.append(f"Runs that failed and are left out: {failed}.")
+    return " ".join(said)
+
+
+def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
+    """Which rows are higher than the baseline, which lower and which neither: a sentence or two."""
+    said, metric = [], compared_metric(rows)
+    compared = {row.name: row.differences[metric] for row in rows if metric in row.differences}
+    if tested := {name: one for name, one in compared.items() if one.corrected_p is not None}:
+        groups: dict[str, list[str]] = {"higher": [], "lower": [], UNCLEAR: []}
+        for name, one in tested.items():
+            groups[one.verdict].append(f"{name} ({one.mean:+.1f})")
+        listed = "; ".join(f"{word}: {', '.join(who)}" for word, who in groups.items() if who)
+        said.append(
+            f"Against {baseline} (paired t-test, Holm-corrected p < {SIGNIFICANCE:g}), {listed}."
+        )
+    if untested := [name for name in compared if name not in tested]:
+        said.append(f"Too few seeds, or no spread, for a test: {', '.join(untested)}.")
+    if partial := [f"{name} ({one.left_out})" for name, one in compared.items() if one.left_out]:
+        said.append(f"Seeds without a partner, left out of the differences: {', '.join(partial)}.")
+    return said
+
+
+def _values(runs: Mapping[int, Scores], name: str) -> dict[int, float]:
+    """Keep the values that are numbers: a JSON null, or a NaN, is none."""
+    values = {seed: summary[name] for seed, summary in runs.items()}
+    return {
+        seed: float(value)
+        for seed, value in values.items()
+        if value is not None and math.isfinite(value)
+    }

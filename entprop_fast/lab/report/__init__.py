@@ -1,0 +1,1 @@
+"""Tables, pictures and progress: how results are written and shown."""

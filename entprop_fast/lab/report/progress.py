@@ -1,0 +1,252 @@
+"""What a command is doing, said as it goes: lines that stay, and on a terminal moving rows below.
+
+A terminal and a log get the same lines. The rows are additional: one for each thing that is being
+waited for, with the time that it has taken and, where its size is known, the time that is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as Row
+from rich.text import Text
+
+from entprop_fast.lab.report.observer import Measured
+from entprop_fast.lab.report.text import plain
+
+EPOCH_LEGEND = (
+    "loss: of the main pass; aux loss: of the last auxiliary pass, unweighted\n"
+    "SA: accuracy on clean test images, in percent; gap: training accuracy minus SA"
+)
+
+ANNOUNCED = 2.0  # seconds after which a wait of unknown length gets a line
+FIRST, EVERY = 5.0, 60.0  # seconds without a line after which a task says how far it is
+
+_Batch = TypeVar("_Batch", bound="tuple[Any, ...]")
+
+
+class Reporter:
+    """Tells a console what a command is doing; `Reporter.quiet()` tells nobody."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.last_line = -math.inf  # when it was said
+        self._rows: Progress | None = None
+        self._running = 0  # tasks
+        self._training: Task | None = None
+        self._epochs = 0
+
+    @classmethod
+    def quiet(cls) -> Reporter:
+        """For callers who read the summary instead."""
+        return cls(Console(quiet=True))
+
+    def say(self, text: str) -> None:
+        """One line or several, above the rows."""
+        self.last_line = time.monotonic()
+        lines = "\n".join(plain(line) for line in text.split("\n"))
+        self.console.print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def task(
+        self, what: str, total: int | None = None, *, done: int = 0, first: float = FIRST
+    ) -> Iterator[Task]:
+        """A row on a terminal while it lasts, and a line now and then on how far it is.
+
+        Args:
+            what: is being done.
+            total: its size, in any unit; None: not known.
+            done: so much of it is behind.
+            first: seconds without a line until its first one, on how long it will take.
+        """
+        rows = self._show()
+        row = None
+        if rows is not None:
+            row = rows.add_task(plain(what), total=total, completed=done)
+        self._running += 1
+        task = Task(self, what, total, done, rows, row, first=first)
+        try:
+            yield task
+        finally:
+            self._running -= 1
+            if rows is not None and row is not None:
+                rows.remove_task(row)
+            if rows is not None and not self._running:
+                self._rows = None
+                rows.stop()
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Around what cannot say how far it is; a line at its begin and its end if it is long."""
+        started, announced = time.monotonic(), threading.Event()
+
+        def announce() -> None:
+            announced.set()
+            self.say(f"{what} ...")
+
+        timer = threading.Timer(ANNOUNCED, announce)
+        timer.daemon = True
+        if not self.console.quiet:
+            timer.start()
+        try:
+            with self.task(what):
+                yield
+            timer.cancel()
+            if announced.is_set():
+                self.say(f"{what}: took {duration(time.monotonic() - started)}")
+        finally:
+            timer.cancel()
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[Callable[[Measured], None]]:
+        """For `evaluate_model`'s ``progress``: a task for each thing that it measures."""
+        with self.task("evaluating"), contextlib.ExitStack() as stack:
+            tasks: dict[str, tuple[Task, contextlib.ExitStack]] = {}
+
+            def heard(news: Measured) -> None:
+                if news.what not in tasks:
+                    own = stack.enter_context(contextlib.ExitStack())
+                    task = self.task(news.what, news.total, done=news.done)
+                    tasks[news.what] = own.enter_context(task), own
+                row, own = tasks[news.what]
+                row.reach(news.done, detail=news.detail)
+                if news.done >= news.total:
+                    del tasks[news.what]
+                    own.close()
+
+            yield heard
+
+    @contextlib.contextmanager
+    def training(self, *, epochs: int, steps: int, done: int) -> Iterator[None]:
+        """Show the task that `steps_done` moves, `done` of `steps` steps being behind."""
+        self._epochs = epochs
+        with self.task("training", steps, done=done) as task:
+            self._training = task
+            try:
+                yield
+            finally:
+                self._training = None
+
+    def steps_done(self, done: int, *, epoch: int, loss: float, images_per_second: float) -> None:
+        """`done` steps are behind; `epoch` counts from 1."""
+        if self._training is not None:
+            place = f"epoch {epoch}/{self._epochs}"
+            speed = f"loss {loss:.3f}  {images_per_second:.0f} images/s"
+            self._training.reach(done, what=f"{place}  {speed}")
+
+    def epoch_done(self, row: dict[str, Any], *, seconds_left: float) -> None:
+        """Say the line of an epoch."""
+        auxiliary = f"aux loss {row['aux_loss']:.3f}  " if row["aux_loss"] else ""
+        self.say(
+            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {auxiliary}"
+            f"SA {row['sa']:.1f}  gap {row['gap']:.1f}  "
+            f"{row['images_per_second']:.0f} images/s  {duration(seconds_left)} left"
+        )
+
+    def moved(self, task: Task, text: str) -> None:
+        """A task has got further: say so if nothing was said for long."""
+        now = time.monotonic()
+        over = task.total is not None and task.done >= task.total  # its own line follows
+        if over or now - max(task.began, self.last_line) < task.patience or self.console.quiet:
+            return
+        task.patience = EVERY
+        behind = task.done - task.done_before
+        if task.total and behind > 0:
+            left = (now - task.began) * (task.total - task.done) / behind
+            text = f"{text}  ({100 * task.done / task.total:.0f} %, about {duration(left)} left)"
+        self.say(text)
+
+    def _show(self) -> Progress | None:
+        if self._rows is None and self.console.is_terminal and not self.console.quiet:
+            self._rows = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=16),
+                TimeElapsedColumn(),
+                _Left(),
+                console=self.console,
+                transient=True,
+            )
+            self._rows.start()
+        return self._rows
+
+
+class Task:
+    """Something that `Reporter.task` shows; made there."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        what: str,
+        total: int | None,
+        done: int,
+        rows: Progress | None,
+        row: Any,
+        *,
+        first: float,
+    ) -> None:
+        self.what, self.total, self.done = what, total, done
+        self._reporter, self._rows, self._row = reporter, rows, row
+        self.began, self.done_before = time.monotonic(), done
+        self.patience = first  # seconds without a line
+
+    def begin(self, total: int | None, done: int) -> None:
+        """Go on with what is of another size; its time counts from now."""
+        self.total, self.done = total, done
+        self.began, self.done_before = time.monotonic(), done
+        if self._rows is not None:
+            self._rows.reset(self._row, total=total, completed=done)
+
+    def reach(self, done: int, *, what: str | None = None, detail: str = "") -> None:
+        """So much is done, in the unit of the total; `what` is being done now, `detail` of it."""
+        self.done, self.what = done, what or self.what
+        text = f"{self.what}: {detail}" if detail else self.what
+        if self._rows is not None:
+            self._rows.update(self._row, completed=done, total=self.total, description=plain(text))
+        self._reporter.moved(self, text)
+
+    def over(self, batches: Iterable[_Batch]) -> Iterator[_Batch]:
+        """Pass the batches on, counting their rows as they are done with."""
+        for batch in batches:
+            yield batch
+            self.reach(self.done + len(batch[-1]))
+
+
+class _Left(ProgressColumn):
+    """The time that is left, of tasks whose size is known."""
+
+    max_refresh = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._time = TimeRemainingColumn()
+
+    def render(self, task: Row) -> Text:
+        """Draw one row's time."""
+        return Text("") if task.total is None else Text("left ") + self._time.render(task)
+
+
+def duration(seconds: float) -> str:
+    """``7 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

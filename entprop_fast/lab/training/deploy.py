@@ -1,0 +1,161 @@
+"""Networks as a run builds them, and as a file deploys them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from entprop_fast import models
+from entprop_fast.lab.data import ImageFiles, ImageSet
+from entprop_fast.lab.files import write_atomically
+from entprop_fast.lab.training.config import typed
+from entprop_fast.layers import convert_dual_norm, strip_auxiliary
+from entprop_fast.methods import needs_dual_norms
+from entprop_fast.models import resnet
+from entprop_fast.models.normalized import core, with_normalization
+from entprop_fast.models.weights import load_weights
+
+CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
+
+# One key only: the order of several in a safetensors header is not defined, the bytes would differ.
+_METADATA_KEY = "entprop_fast"
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What it takes to build a run's network, and to find its test images again."""
+
+    arch: str
+    num_classes: int
+    in_channels: int
+    stem: resnet.Stem
+    dataset: str
+    seed: int
+    image_size: int | None = None  # of images read from files
+    normalize: str = "none"  # what the network does first; images come in [0, 1]
+
+    @classmethod
+    def of(cls, saved: object) -> NetworkSpec:
+        """Check what a file says: anybody may have written it.
+
+        Raises:
+            ValueError: it is no such record, or a value is not of its field's type.
+        """
+        if not isinstance(saved, Mapping):
+            raise ValueError(f"network is a {type(saved).__name__}, not a table")
+        given = {str(name): value for name, value in saved.items() if value is not None}
+        found = typed(given, cls)
+        if missing := [one.name for one in fields(cls) if _needed(one) and one.name not in found]:
+            raise ValueError(f"network lacks {', '.join(missing)}")
+        return cls(**found)
+
+    def build(self) -> nn.Module:
+        """The plain network with fresh weights, channels_last, behind its normalisation.
+
+        Raises:
+            ValueError: no such architecture, or the normalisation is of other channels.
+            ImportError: the library behind it is not installed.
+        """
+        network = models.create(
+            self.arch,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            stem=self.stem,
+        )
+        model = with_normalization(network, self.normalize, self.in_channels)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def build_for(
+        self,
+        method: str,
+        options: Mapping[str, Any],
+        *,
+        weights: str | None = None,
+        say: Callable[[str], None] = print,
+    ) -> nn.Module:
+        """The network that `method` trains: `build`, with dual norms where it needs them.
+
+        Args:
+            method: its name.
+            options: the method's.
+            weights: to start from, see `entprop_fast.models.weights.load_weights`; both halves of
+                a dual norm start from those of the plain one.
+            say: is told what was not taken from them.
+
+        Raises:
+            ValueError, ImportError: as `build` and `load_weights`.
+        """
+        model = self.build()
+        if weights is not None:
+            sizes = {"num_classes": self.num_classes, "in_channels": self.in_channels}
+            for note in load_weights(core(model), weights, self.arch, **sizes):
+                say(note)
+        return convert_dual_norm(model) if needs_dual_norms(method, options) else model
+
+
+def _needed(field: Field[Any]) -> bool:
+    return field.default is MISSING
+
+
+def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none") -> NetworkSpec:
+    """The network `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
+    channels, height, width = data.image_shape
+    small = max(height, width) <= CIFAR_STEM_UP_TO and arch in resnet.LAYOUTS
+    return NetworkSpec(
+        arch=arch,
+        num_classes=data.num_classes,
+        in_channels=channels,
+        stem="cifar" if small else "imagenet",
+        dataset=data.name,
+        seed=seed,
+        image_size=data.image_size if isinstance(data, ImageFiles) else None,
+        normalize=normalize,
+    )
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy without auxiliary norms: what is deployed. `model` stays as it is."""
+    return strip_auxiliary(copy.deepcopy(model))
+
+
+def save_deployable(path: Path, plain: nn.Module, spec: NetworkSpec) -> None:
+    """Write a network without auxiliary norms as safetensors, with what `load_deployable` needs."""
+    # Clones, because tied parameters must not share memory in the file.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in core(plain).state_dict().items()
+    }
+    metadata = {_METADATA_KEY: json.dumps(asdict(spec), sort_keys=True)}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_deployable(path: Path) -> tuple[nn.Module, NetworkSpec]:
+    """The network in a file of `save_deployable`, on the CPU, and what it was trained on.
+
+    Raises:
+        ValueError: the file is truncated, or was not written by a run.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if _METADATA_KEY not in metadata:
+            raise ValueError(f"{path} does not say which network it holds: no run wrote it")
+        spec = NetworkSpec.of(json.loads(metadata[_METADATA_KEY]))
+        model = spec.build()
+        core(model).load_state_dict(safetensors.torch.load_file(path))
+    except (FileNotFoundError, ImportError):
+        raise
+    except Exception as error:  # the file may be damaged, or somebody else's
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a run's network: {reason}") from error
+    return model, spec

@@ -1,0 +1,161 @@
+"""The engine behind the commands: one call trains, evaluates and documents one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from entprop_fast.lab import checkpoint, data, stopping
+from entprop_fast.lab.data import ImageSet
+from entprop_fast.lab.evaluation.metrics import NaNLogits
+from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training.allocator import keep_freed_memory
+from entprop_fast.lab.training.config import Config, differences
+from entprop_fast.lab.training.device import set_threads
+from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
+from entprop_fast.lab.training.finish import Summary, finish, open_suite
+from entprop_fast.lab.training.run_folder import RunFolder
+from entprop_fast.lab.training.trainer import Trainer
+from entprop_fast.ops.backend import why_reference
+
+__all__ = ["Summary", "rehearse", "train"]
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    images: ImageSet | None = None,
+    reporter: Reporter | None = None,
+    signals: StopSignals | None = None,
+    watch: Callable[[Trainer], None] | None = None,
+    pictures: bool = True,
+) -> Summary:
+    """Train one run into its folder, evaluate it, and return what ``summary.json`` holds.
+
+    Args:
+        config: settings, e.g. from `entprop_fast.lab.training.recipe.resolve`.
+        resume: continue the folder's run, bit for bit on the CPU; start one if there is none.
+        overwrite: replace a run that the folder holds.
+        images: in place of the data set that `config` names.
+        reporter: says what happens; None says nothing.
+        signals: those of `StopSignals.installed`, answered between two steps or batches of an
+            evaluation; None leaves signals alone.
+        watch: is given the run before its first step, to read what no file of it holds.
+        pictures: draw them, too; of a hundred small runs that nobody looks at they are a third of
+            the time.
+
+    Raises:
+        UsageError: settings, data or folder that cannot be used. The folder is as it was.
+        RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
+        Stopped: a signal came; the checkpoint is saved.
+    """
+    with stopping.watched(signals):
+        return _train(
+            config,
+            images,
+            reporter or Reporter.quiet(),
+            watch,
+            resume=resume,
+            overwrite=overwrite,
+            pictures=pictures,
+        )
+
+
+def _train(
+    config: Config,
+    images: ImageSet | None,
+    reporter: Reporter,
+    watch: Callable[[Trainer], None] | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    pictures: bool,
+) -> Summary:
+    folder = RunFolder(config.folder)
+    if resume and overwrite:
+        raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
+    if not resume and not overwrite:
+        folder.check_free()
+    state = _saved_state(folder, config, reporter) if resume else None
+    with bad_input():
+        set_threads(config.threads)
+        keep_freed_memory()
+        data_set = images or _load_data(config, reporter)
+        stopping.check()
+        with reporter.waiting(f"building {config.arch}"):
+            trainer = Trainer(config, data_set, reporter, fresh=state is None)
+        stopping.check()
+        with reporter.waiting("looking at the corrupted images"):
+            open_suite(trainer)  # a missing or broken set is no find for the end of a run
+    if reason := why_reference(trainer.device.type):
+        reporter.say(reason)
+    folder.claim()
+    try:
+        if state is not None:
+            with bad_input():
+                checkpoint.set_corrupt_aside(folder.path)
+                trainer.load_state_dict(state)
+                folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+        if watch is not None:
+            watch(trainer)
+        trainer.fit(folder, fresh=state is None)
+        try:
+            return finish(trainer, folder, draw=pictures)
+        except (OSError, NaNLogits) as error:  # a corrupted set, say, that is there no more
+            raise RunFailed(f"{error}; --resume evaluates again") from None
+        except Stopped as stopped:
+            stopped.saved = f"the run is trained; {stopped.saved or 'its evaluation begins anew'}"
+            raise
+    finally:
+        folder.release()
+
+
+def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
+    """A run in memory, after its first step; it has no folder.
+
+    Args:
+        config: the settings.
+        images: in place of the data set that `config` names.
+        step: take the step, which may refuse what the settings alone do not show.
+
+    Raises:
+        UsageError: what `train` refuses before a run begins, its folder apart.
+    """
+    stopping.check()
+    with bad_input():
+        quiet = Reporter.quiet()
+        trainer = Trainer(config, images or _load_data(config, quiet), quiet)
+        if step:
+            with fitting(config.arch, trainer.images.image_shape):
+                trainer.method(*next(trainer.loader.epoch(0)))
+    return trainer
+
+
+def _load_data(config: Config, reporter: Reporter) -> ImageSet:
+    with reporter.waiting(f"reading data set {config.dataset}"):
+        return data.load(
+            config.dataset,
+            data_dir=config.data_dir,
+            train_size=config.train_size,
+            seed=config.seed,
+            image_size=config.image_size,
+            say=reporter.say,
+        )
+
+
+def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[str, Any] | None:
+    with bad_input():
+        state = checkpoint.read_newest(folder.path, reporter.say)
+    if state is None:
+        reporter.say(f"{folder.path} holds no checkpoint yet: starting anew")
+    elif not isinstance(saved := state.get("config", {}), dict):
+        raise UsageError(f"the checkpoint in {folder.path} is no run's: config is {saved!r}")
+    elif different := differences(config, saved):
+        raise UsageError(
+            f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
+        )
+    return state

@@ -1,0 +1,113 @@
+"""The ways a command ends early; `entprop_fast.lab.cli.command_line` gives each its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from entprop_fast.lab.data.readers import ReadersFailed
+from entprop_fast.lab.report.text import plain
+from entprop_fast.lab.stopping import Stopped
+
+__all__ = [
+    "RunFailed",
+    "Stopped",
+    "UsageError",
+    "bad_input",
+    "failing",
+    "fitting",
+    "machine_failed",
+    "one_line",
+]
+
+# How torch begins when it finds no memory on the CPU; on CUDA there is a class for it.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+_LONGEST = 160  # characters of torch's reason
+
+
+class _OneLine(Exception):
+    """Its message is one line, whatever is quoted in it."""
+
+    def __str__(self) -> str:
+        return _as_one_line(super().__str__())
+
+
+class UsageError(_OneLine, ValueError):
+    """Bad usage or bad input: one line that names it and says what is valid."""
+
+
+class RunFailed(_OneLine, RuntimeError):
+    """A run that cannot go on, although its settings and data were accepted."""
+
+
+@contextlib.contextmanager
+def bad_input() -> Iterator[None]:
+    """Turn what settings, data or missing libraries make fail within into a `UsageError`.
+
+    Raises:
+        UsageError: see above.
+        RunFailed: a process that reads images was killed, or has not what it needs.
+    """
+    try:
+        yield
+    except ReadersFailed as error:
+        raise RunFailed(one_line(error)) from error
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise UsageError(one_line(error)) from error
+
+
+@contextlib.contextmanager
+def failing(way_on: str) -> Iterator[None]:
+    """Turn what the disk makes fail within into a `RunFailed` that ends with the way to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{one_line(error)}; {way_on}") from error
+
+
+@contextlib.contextmanager
+def fitting(arch: str, shape: Sequence[int]) -> Iterator[None]:
+    """Turn what torch refuses in a run's first step into settings that do not fit.
+
+    Args:
+        arch: of the network.
+        shape: of its images.
+
+    Raises:
+        RunFailed: the machine lacks memory.
+        ValueError: anything else that the network or its data made fail.
+    """
+    try:
+        yield
+    except RunFailed:
+        raise
+    except (RuntimeError, MemoryError, AssertionError, IndexError) as error:
+        if (reason := machine_failed(error)) is not None:
+            raise RunFailed(reason) from error
+        raise ValueError(
+            f"arch {arch!r} cannot be trained on images {list(shape)} with these settings: "
+            f"{one_line(error)}"
+        ) from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks, or what else moves a terminal's cursor."""
+    return _as_one_line(str(error)) or type(error).__name__
+
+
+def machine_failed(error: BaseException) -> str | None:
+    """Name what the machine lacked: memory, room on a disk; None for another error."""
+    if isinstance(error, OSError):
+        return one_line(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    ):
+        first = one_line(RuntimeError(*str(error).splitlines()[:1]))
+        return f"out of memory, a smaller --batch-size takes less ({first[:_LONGEST]})"
+    return None
+
+
+def _as_one_line(text: str) -> str:
+    return plain(" ".join(text.split()))

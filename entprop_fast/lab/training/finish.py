@@ -1,0 +1,194 @@
+"""What a finished run leaves: scores, the deployable network, pictures and the summary."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast import reference
+from entprop_fast.lab import stopping
+from entprop_fast.lab.corruptions.suites import Suite
+from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.lab.evaluation.choose_suite import choose_suite
+from entprop_fast.lab.evaluation.evaluation_pictures import draw_heat_map_of
+from entprop_fast.lab.evaluation.kept_counts import Kept
+from entprop_fast.lab.files import write_json
+from entprop_fast.lab.report import pictures
+from entprop_fast.lab.training import criteria, run_folder
+from entprop_fast.lab.training.deploy import plain_copy, save_deployable
+from entprop_fast.lab.training.run_folder import RunFolder
+from entprop_fast.lab.training.trainer import Trainer
+from entprop_fast.methods import create_method
+
+EXAMPLES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What ``summary.json`` holds.
+
+    Attributes:
+        sa: accuracy on clean test images, in percent.
+        ra: plain mean over kinds and severities of corruption; None where none were tested.
+        hscore: harmonic mean of the two; None likewise.
+        corruptions: kind to accuracies of severities 1 to 5, in percent.
+        corruption_source: where the corrupted images come from, empty where there are none.
+        cost: passes over the training images.
+        captured: steps ran as a CUDA graph.
+    """
+
+    sa: float
+    ra: float | None
+    hscore: float | None
+    corruptions: dict[str, list[float]]
+    corruption_source: str
+    method: str
+    arch: str
+    dataset: str
+    seed: int
+    cost: float
+    images_per_second: float
+    seconds: float
+    device: str
+    captured: bool
+    epochs: int
+    train_size: int
+    parameters: int
+    folder: str
+
+
+def open_suite(trainer: Trainer) -> Suite | None:
+    """The corrupted images that the run will be scored on, or None; official ones are checked.
+
+    Raises:
+        ValueError, FileNotFoundError: as `entprop_fast.lab.evaluation.choose_suite.choose_suite`.
+    """
+    return choose_suite(
+        trainer.images,
+        _evaluation(trainer),
+        trainer.device,
+        workers=trainer.config.workers,
+        say=trainer.reporter.say,
+    )
+
+
+def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary:
+    """Evaluate a trained run, as the evaluate command would, and write the rest of its folder.
+
+    Raises:
+        Stopped: a signal came; called again, the evaluation goes on.
+    """
+    with Kept(folder.path, trainer.reporter.say) as kept:
+        return _finish(trainer, folder, kept, draw=draw)
+
+
+def _finish(trainer: Trainer, folder: RunFolder, kept: Kept, *, draw: bool) -> Summary:
+    config, images = trainer.config, trainer.images
+    deployed = plain_copy(trainer.model)
+    save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
+    with trainer.reporter.measuring() as progress:
+        scores = evaluate_model(
+            deployed,
+            images,
+            _evaluation(trainer),
+            name=config.method,
+            workers=config.workers,
+            say=trainer.reporter.say,
+            progress=progress,
+            kept=kept,
+        )
+    stopping.check()
+    (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
+    if draw:
+        with trainer.reporter.waiting("drawing the pictures"):
+            pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
+            stopping.check()
+            if scores.corruptions:
+                draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
+            stopping.check()
+            _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
+    size = images.num_train
+    train_seconds = sum(row["train_seconds"] for row in trainer.rows)
+    seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
+    summary = Summary(
+        sa=scores.sa,
+        ra=scores.ra,
+        hscore=scores.hscore,
+        corruptions=scores.corruptions,
+        corruption_source=scores.corruption_source,
+        method=config.method,
+        arch=config.arch,
+        dataset=images.name,
+        seed=config.seed,
+        cost=trainer.method.rows / size,
+        images_per_second=seen / train_seconds,
+        seconds=trainer.seconds,
+        device=_device_name(trainer.device),
+        captured=trainer.captured,
+        epochs=config.epochs,
+        train_size=size,
+        parameters=sum(parameter.numel() for parameter in deployed.parameters()),
+        folder=str(folder.path),
+    )
+    write_json(folder / run_folder.SUMMARY, asdict(summary))
+    return summary
+
+
+def _evaluation(trainer: Trainer) -> EvaluationOptions:
+    config = trainer.config
+    return EvaluationOptions(corruptions=config.corruptions, official_dir=config.data_dir)
+
+
+def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
+    """What the trained network would be shown next, unmixed; nothing if its method perturbs none.
+
+    A step on a copy, so that the picture is a function of the final state, resumed or not.
+    """
+    config = trainer.config
+    model = copy.deepcopy(trainer.model)
+    for parameter in model.parameters():
+        parameter.grad = None
+    unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
+    options = trainer.method_options | unmixed
+    if (criterion := trainer.method.criterion) is not None:
+        options["criterion"] = criterion = copy.deepcopy(criterion)
+    method = create_method(
+        config.method,
+        model,
+        torch.optim.SGD(criteria.learned(model, criterion), lr=0.0),
+        generator=torch.Generator(trainer.device).manual_seed(config.seed),
+        capture="off",
+        **options,
+    )
+    images, labels = next(trainer.loader.epoch(0))
+    method(images, labels)
+    if method.perturbed is None:
+        return
+    perturbed = method.perturbed[:EXAMPLES]
+    index = method.selected_index
+    rows = torch.arange(len(images), device=images.device) if index is None else index
+    shown, true = images[rows[:EXAMPLES]], labels[rows[:EXAMPLES]].tolist()
+    entropy, predicted = _answers(deployed, shown)
+    perturbed_entropy, afterwards = _answers(deployed, perturbed)
+    names = trainer.images.class_names or [str(one) for one in range(trainer.spec.num_classes)]
+    classes = [
+        pictures.Classes(*(names[one] for one in numbers))
+        for numbers in zip(true, predicted, afterwards, strict=True)
+    ]
+    pictures.draw_examples(path, shown.cpu(), perturbed.cpu(), entropy, perturbed_entropy, classes)
+
+
+def _answers(model: nn.Module, images: Tensor) -> tuple[list[float], list[int]]:
+    """Entropy (nats) and class of the deployed network's prediction for each image."""
+    model.eval()
+    with torch.no_grad():
+        logits = model(images.clone()).float()
+    return reference.entropy(logits).tolist(), logits.argmax(dim=1).tolist()
+
+
+def _device_name(device: torch.device) -> str:
+    return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type

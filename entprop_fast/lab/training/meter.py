@@ -1,0 +1,96 @@
+"""An epoch's step results, summed on the host without holding up the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from entprop_fast.devices import widest_float
+from entprop_fast.lab.training.errors import RunFailed
+from entprop_fast.methods import StepResult
+
+READ_EVERY = 50  # steps between two reads of the device,
+READ_SECONDS = 1.0  # or less, where steps are so slow that a synchronisation costs nothing
+
+_FINITE = ("loss", "aux_loss")
+
+
+class Meter:
+    """Collects results as device tensors and reads them together.
+
+    The sums do not depend on when they were read, so a resumed epoch ends with the same bits.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[int, int, int, StepResult]] = []
+        self._last_read = time.monotonic()
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, step: int, images: int, result: StepResult, main_rows: int | None = None) -> bool:
+        """Take the result of global step `step`; True when it is time to `read`.
+
+        `main_rows` is how many of the images went through the main pass, None for all.
+        """
+        counted = images if main_rows is None else main_rows
+        self._pending.append((step, images, counted, result))
+        waited = time.monotonic() - self._last_read
+        return len(self._pending) >= READ_EVERY or waited >= READ_SECONDS
+
+    def read(self) -> None:
+        """Copy the pending results from the device, in one synchronisation.
+
+        Raises:
+            RunFailed: a loss is NaN or infinite; the message names the first such step.
+        """
+        if not self._pending:
+            return
+        wide = widest_float(self._pending[0][3].loss.device)
+        columns = [torch.stack(column).to(wide) for column in zip(*self._results(), strict=True)]
+        values = torch.stack(columns, dim=1).tolist()  # [steps, fields]
+        for (step, images, main_rows, _), row in zip(self._pending, values, strict=True):
+            named = dict(zip(StepResult._fields, row, strict=True))
+            for name in _FINITE:
+                if not math.isfinite(named[name]):
+                    raise RunFailed(f"{name.replace('_', ' ')} is {named[name]} at step {step}")
+            self._count("images", images, 1)
+            self._count("correct", named.pop("correct"), main_rows)
+            for name, value in named.items():
+                if math.isfinite(value):  # the entropy of an empty group is NaN
+                    self._count(name, value * images, images)
+        self._pending.clear()
+        self._last_read = time.monotonic()
+
+    def mean(self, name: str) -> float:
+        """Mean over the images of the steps read so far; NaN without any."""
+        count = self._counts.get(name, 0)
+        return self._sums[name] / count if count else math.nan
+
+    def means(self) -> dict[str, float]:
+        """Of the epoch's row: both losses, both groups' entropy, accuracy (percent) as trained."""
+        return {name: self.mean(name) for name in StepResult._fields if name != "correct"} | {
+            "batch_accuracy": 100 * self.mean("correct")
+        }
+
+    @property
+    def images(self) -> int:
+        """Images of the steps read so far."""
+        return int(self._sums.get("images", 0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of what was read; `read` first."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+    def _results(self) -> list[StepResult]:
+        return [result for *_, result in self._pending]
+
+    def _count(self, name: str, value: float, weight: int) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + value
+        self._counts[name] = self._counts.get(name, 0) + weight

@@ -1,0 +1,130 @@
+"""What a run folder holds, and when a run may write to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from entprop_fast.lab import checkpoint, files
+from entprop_fast.lab.evaluation.kept_counts import COUNTS
+from entprop_fast.lab.files import plain_numbers, write_atomically
+from entprop_fast.lab.training.errors import UsageError, one_line
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+SUMMARY = "summary.json"
+CURVES = "curves.png"
+CORRUPTIONS = "corruptions.png"
+EXAMPLES = "examples.png"
+LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
+
+_CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
+_FILES = (CONFIG, METRICS, *_CHECKPOINTS, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES)
+
+Row = dict[str, Any]
+
+
+class RunFolder:
+    """A folder that becomes a run's once its first step has succeeded, never before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made: list[Path] = []
+        self._lock: IO[bytes] | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run.
+
+        Raises:
+            UsageError: it does; the message names the flags that allow it. Or it cannot be read.
+        """
+        try:
+            held = [name for name in _FILES if (self.path / name).exists()]
+        except OSError as error:
+            raise UsageError(f"run folder {self.path} cannot be read: {one_line(error)}") from error
+        if held:
+            raise UsageError(
+                f"{self.path} already holds a run ({held[0]}): continue it with --resume, "
+                "replace it with --overwrite, or name another folder with --out"
+            )
+
+    def claim(self) -> None:
+        """Make the folder, make sure that it can be written, and keep other processes out of it.
+
+        Raises:
+            UsageError: it cannot, or another process writes to it.
+        """
+        try:
+            missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._made = missing
+            lock = files.open_lock(self.path / LOCK)
+            if not _take(lock):
+                lock.close()
+                raise UsageError(
+                    f"another process writes to the run folder {self.path}: wait for its end, or "
+                    "name another folder with --out"
+                )
+            self._lock = lock
+            lock.write(b"\0")  # a disk without room says so before the work
+        except OSError as error:
+            self.release()
+            raise UsageError(
+                f"run folder {self.path} cannot be written: {one_line(error)}"
+            ) from error
+
+    def release(self) -> None:
+        """Let others in; remove the folders that `claim` made, if nothing was put in them."""
+        if self._lock is not None:
+            (self.path / LOCK).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+        for made in self._made:
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()
+        self._made = []
+
+    def clear(self) -> None:
+        """Remove the files of a run."""
+        for name in (*_FILES, *(one.name for one in self.path.glob(COUNTS))):
+            (self.path / name).unlink(missing_ok=True)
+
+    def begin(self, config_toml: str, rows: Sequence[Row] = (), *, fresh: bool) -> None:
+        """Write the settings and the rows so far; a fresh run removes an older run's files."""
+        if fresh:
+            self.clear()
+        write_atomically(self.path / CONFIG, config_toml.encode())
+        self.write_rows(rows)
+
+    def write_rows(self, rows: Sequence[Row]) -> None:
+        """Make the metrics file hold exactly these rows."""
+        lines = "".join(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n" for row in rows)
+        write_atomically(self.path / METRICS, lines.encode())
+
+    def append_row(self, row: Row) -> None:
+        """Add an epoch's row to the metrics file."""
+        with files.append(self.path / METRICS) as file:
+            file.write(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n".encode())
+
+
+def _take(lock: IO[bytes]) -> bool:
+    """Take the lock for this process, if no other one has it.
+
+    A lock of `fcntl`, not of `flock`: processes that were forked to read images have none, and so
+    a killed run can be resumed before they have noticed.
+    """
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # either, says POSIX
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return os.fstat(lock.fileno()).st_nlink > 0  # else its owner was just about to end

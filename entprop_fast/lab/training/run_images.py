@@ -1,0 +1,95 @@
+"""The images of a run: the loader that trains on them, and the test set on the run's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from entprop_fast.lab.data import (
+    AUGMENTS,
+    ImageData,
+    ImageSet,
+    Loader,
+    PrefetchLoader,
+    channels_last,
+    create_loader,
+    to_float,
+)
+from entprop_fast.lab.data.loader import Batch
+from entprop_fast.lab.training.config import Config
+
+
+class TestSet:
+    """The test images on a device: whole where they are tensors, read anew where they are files.
+
+    Args:
+        data: the data set.
+        device: where the batches are.
+        batch_size: images in a batch.
+        workers: processes that read files, see `entprop_fast.data.PrefetchLoader`.
+    """
+
+    def __init__(
+        self, data: ImageSet, device: torch.device, *, batch_size: int, workers: int | None
+    ) -> None:
+        self.data, self.device = data, device
+        self.batch_size, self.workers = batch_size, workers
+
+    @cached_property
+    def images(self) -> Tensor:
+        """All of them, float ``[N, C, H, W]``; `batches` does without that memory for files."""
+        if isinstance(self.data, ImageData):
+            return channels_last(to_float(self.data.test_images.to(self.device)))
+        return channels_last(torch.cat([images for images, _ in self.batches()]))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Of all of them, int64 ``[N]``."""
+        return self.data.test_labels.to(self.device)
+
+    def batches(self) -> Iterator[Batch]:
+        """All of them in order, float images in channels_last and labels."""
+        if isinstance(self.data, ImageData):
+            parts = (one.split(self.batch_size) for one in (self.images, self.labels))
+            yield from zip(*parts, strict=True)
+            return
+        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
+            yield channels_last(images.to(self.device)), labels.to(self.device)
+
+
+def training_loader(
+    config: Config, data: ImageSet, device: torch.device, say: Callable[[str], None]
+) -> Loader:
+    """The loader that the settings ask for; `say` is told where its images are, if not there.
+
+    Raises:
+        ValueError: training and test images of two dtypes, and as `create_loader`.
+    """
+    in_memory = isinstance(data, ImageData)
+    if isinstance(data, ImageData):
+        _check_dtypes(data)
+    loader = create_loader(
+        config.loader,
+        data.training(config.augment),
+        config.batch_size,
+        seed=config.seed,
+        drop_last=config.drop_last,
+        device=device,
+        augment=AUGMENTS[config.augment],
+        workers=config.workers,
+        unaugmented=None if isinstance(data, ImageData) else data.training("none"),
+    )
+    if isinstance(loader, PrefetchLoader):
+        where = "stay in host memory" if in_memory else "are read from files"
+        say(f"training images {where}: {loader.workers} workers")
+    return loader
+
+
+def _check_dtypes(data: ImageData) -> None:
+    """Bytes in one set and floats in the other are most likely two scales as well."""
+    train, test = data.train_images.dtype, data.test_images.dtype
+    if train != test and torch.uint8 in (train, test):
+        raise ValueError(f"training images are {train}, test images {test}: uint8 both or neither")

@@ -1,0 +1,62 @@
+"""A run's record as its checkpoint holds it: checked before it is used, for anybody wrote it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from entprop_fast.lab import checkpoint
+from entprop_fast.methods import Method
+
+# What pictures, summaries and signatures read of an epoch's row, a number each.
+ROW = (
+    *("epoch", "step", "loss", "aux_loss", "entropy_selected", "entropy_unselected", "lr"),
+    *("train_accuracy", "sa", "gap", "images_per_second", "train_seconds", "seconds"),
+)
+
+
+def check(state: Mapping[str, Any], *, epochs: int, batches: int) -> None:
+    """Refuse what would fail epochs later: a place beyond the run, rows that lack a number.
+
+    Args:
+        state: of a `Trainer`.
+        epochs: of the run.
+        batches: of an epoch.
+
+    Raises:
+        ValueError: what is refused; other errors where `state` has another form.
+    """
+    for name, most in (("epoch", epochs), ("batch", batches)):
+        if type(state[name]) is not int or not 0 <= state[name] <= most:
+            raise ValueError(f"{name} is {state[name]!r}, the run has {most}")
+    for name in ("train_seconds", "seconds"):
+        if type(state[name]) is not float or not 0 <= state[name] < math.inf:
+            raise ValueError(f"{name} is {state[name]!r}")
+    counted = {"method's rows": state["method"]["rows"]} | {
+        f"meter's {name}": value for part in state["meter"].values() for name, value in part.items()
+    }
+    for name, value in counted.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"the {name} is {value!r}")
+    rows = state["rows"]
+    if not isinstance(rows, list) or len(rows) != state["epoch"]:
+        raise ValueError(f"rows are not those of {state['epoch']} epochs")
+    for row in rows:
+        if broken := [name for name in ROW if not isinstance(row[name], int | float)]:
+            raise ValueError(f"a row's {broken[0]} is {row[broken[0]]!r}")
+
+
+def load_random(
+    state: Mapping[str, Any], method: Method, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """Put the random numbers and the method's state back; on another kind of device, say so."""
+    if state["device"] == device.type:
+        checkpoint.restore_random_state(state["random"], device)
+        method.load_state_dict(state["method"])
+        return
+    generator = method.state_dict()["generator"]  # a state fits one kind of device
+    method.load_state_dict(state["method"] | {"generator": generator})
+    say(f"saved on {state['device']}, continued on {device.type}: not bit for bit")

@@ -1,0 +1,289 @@
+"""A run in memory: data, network, method, and the loop over epochs."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entprop_fast.lab import checkpoint, stopping
+from entprop_fast.lab.data import ImageSet
+from entprop_fast.lab.evaluation import metrics
+from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
+from entprop_fast.lab.evaluation.metrics import NaNLogits
+from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter
+from entprop_fast.lab.training import criteria, diagnostics, recipe, run_record
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.deploy import network_for
+from entprop_fast.lab.training.device import resolve_amp, resolve_device
+from entprop_fast.lab.training.errors import RunFailed, Stopped, bad_input, fitting, machine_failed
+from entprop_fast.lab.training.meter import Meter
+from entprop_fast.lab.training.optim import (
+    create_optimizer,
+    learning_rate,
+    plain_state,
+    set_learning_rate,
+)
+from entprop_fast.lab.training.run_folder import Row, RunFolder
+from entprop_fast.lab.training.run_images import TestSet, training_loader
+from entprop_fast.methods import create_method
+
+GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
+
+_METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
+
+
+class Trainer:
+    """A run in memory. All that decides its next step is in `state_dict`.
+
+    Args:
+        config: the settings.
+        images: the data set.
+        reporter: is told about epochs and failure signatures.
+        fresh: start from the weights that `config` names; a run that is continued brings its own.
+
+    Raises:
+        ValueError, TypeError: settings, network and data do not fit together.
+    """
+
+    def __init__(
+        self, config: Config, images: ImageSet, reporter: Reporter, *, fresh: bool = True
+    ) -> None:
+        self.config, self.reporter = config, reporter
+        self.device = resolve_device(config.device)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        self.images = images
+        self.spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
+        model = self.spec.build_for(
+            config.method,
+            config.options,
+            weights=config.weights if fresh else None,
+            say=reporter.say,
+        )
+        self.model = model.to(self.device).train()
+        self.loader = training_loader(config, images, self.device, reporter.say)
+        self.test = TestSet(
+            images,
+            self.device,
+            batch_size=usual_batch_size(images),
+            workers=config.workers,
+        )
+        self.method_options = criteria.keywords(config.options, self.spec.num_classes, self.device)
+        self.optimizer = create_optimizer(
+            config.optimizer,
+            criteria.learned(self.model, self.method_options["criterion"]),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+        )
+        self._lr = learning_rate(
+            config.schedule,
+            peak=config.lr,
+            steps=config.epochs * len(self.loader),
+            steps_per_epoch=len(self.loader),
+            warmup=config.warmup,
+            decay_every=config.decay_every,
+        )
+        self.method = create_method(
+            config.method,
+            self.model,
+            self.optimizer,
+            amp=resolve_amp(config.amp, self.device),
+            capture=config.capture,
+            generator=torch.Generator(self.device).manual_seed(config.seed + _METHOD_STREAM),
+            **self.method_options,
+        )
+        self.epoch = 0  # the running one, from 0
+        self.batch = 0  # its next batch
+        self.meter = Meter()
+        self.rows: list[Row] = []
+        self.train_seconds = 0.0  # in steps, of the running epoch
+        self._told_capture = False
+        self._fit_began = time.monotonic(), 0  # and the epoch then
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def step(self) -> int:
+        """The next step of the run, from 0."""
+        return self.epoch * len(self.loader) + self.batch
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, without the time between its sessions."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps of this session were replays of a CUDA graph."""
+        return self.method.captures.replays > 0
+
+    def fit(self, folder: RunFolder, *, fresh: bool) -> None:
+        """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
+        steps = self.config.epochs * len(self.loader)
+        try:
+            if fresh:
+                self._first_step(folder)
+            if self.epoch < self.config.epochs:
+                self.reporter.say(EPOCH_LEGEND)
+            self._fit_began = time.monotonic(), self.epoch
+            with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
+                try:
+                    while self.epoch < self.config.epochs:
+                        self._run_epoch(folder)
+                except Stopped as stopped:
+                    self._save(folder)
+                    kept = folder / checkpoint.CURRENT
+                    stopped.saved = f"step {self.step} of {steps} is saved in {kept}"
+                    raise
+        except (RunFailed, NaNLogits, OSError) as error:  # an image is gone, a disk full
+            raise RunFailed(f"{error}; {_last_good(folder)}") from None
+        except (RuntimeError, MemoryError) as error:
+            if (reason := machine_failed(error)) is None:
+                raise
+            raise RunFailed(f"{reason}; {_last_good(folder)}") from None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, and its record so far."""
+        return {
+            "config": asdict(self.config),
+            "network": asdict(self.spec),
+            "device": self.device.type,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "meter": self.meter.state_dict(),
+            "rows": self.rows,
+            "train_seconds": self.train_seconds,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": plain_state(self.optimizer),
+            "method": self.method.state_dict(),
+            "random": checkpoint.random_state(self.device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken, on the same kind of device or another.
+
+        Raises:
+            ValueError: the state is not one of this version's.
+        """
+        try:
+            run_record.check(state, epochs=self.config.epochs, batches=len(self.loader))
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            run_record.load_random(state, self.method, self.device, self.reporter.say)
+            self.meter.load_state_dict(state["meter"])
+            self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
+            self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
+        except Exception as error:  # anybody may have written it
+            raise ValueError(f"the checkpoint is another version's: {error!r}") from error
+
+    def _first_step(self, folder: RunFolder) -> None:
+        """The step that may refuse settings or data; the folder becomes the run's after it."""
+        stopping.check()
+        started = time.monotonic()
+        fit = fitting(self.config.arch, self.images.image_shape)
+        with self.reporter.waiting("the first step"), bad_input(), fit:
+            self._train_batch(*next(self.loader.epoch(0)))
+        self.train_seconds = time.monotonic() - started
+        folder.begin(recipe.to_toml(self.config), fresh=True)
+
+    def _run_epoch(self, folder: RunFolder) -> None:
+        started = time.monotonic() - self.train_seconds
+        try:
+            stopping.check()
+            for images, labels in self.loader.epoch(self.epoch, self.batch):
+                with bad_input():
+                    full = self._train_batch(images, labels)
+                if full:
+                    self._tell(time.monotonic() - started)
+                stopping.check()
+            self.meter.read()
+        finally:
+            self.train_seconds = time.monotonic() - started
+        self._end_epoch(folder)
+
+    def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
+        """One step; True when the results are to be read."""
+        set_learning_rate(self.optimizer, self._lr(self.step))
+        result = self.method(images, labels)
+        self.batch += 1
+        main_rows = self.method.main_rows(len(images))
+        return self.meter.add(self.step, len(images), result, main_rows)
+
+    def _tell(self, seconds: float) -> None:
+        self.meter.read()
+        self.reporter.steps_done(
+            self.step,
+            epoch=self.epoch + 1,
+            loss=self.meter.mean("loss"),
+            images_per_second=self.meter.images / seconds,
+        )
+
+    def _end_epoch(self, folder: RunFolder) -> None:
+        self._check_finite()
+        row = self._row()
+        self.rows.append(row)
+        row["signatures"] = diagnostics.detect(
+            self.rows, epochs=self.config.epochs, num_classes=self.spec.num_classes
+        )
+        self._tell(self.train_seconds)
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.meter, self.train_seconds = Meter(), 0.0
+        self._save(folder)
+        folder.append_row(row)
+        began, before = self._fit_began
+        of_each = (time.monotonic() - began) / (self.epoch - before)
+        left = (self.config.epochs - self.epoch) * of_each
+        self.reporter.epoch_done(row, seconds_left=left)
+        for name in row["signatures"]:
+            self.reporter.say(diagnostics.describe(name, row))
+        if self.captured and not self._told_capture:
+            self._told_capture = True
+            replays = self.method.captures.replays
+            self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
+
+    def _row(self) -> Row:
+        seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
+        images = min(GAP_IMAGES, self.images.num_train) + self.images.num_test
+        with self.reporter.task("accuracy of the epoch", images, first=EVERY) as task:
+            train_accuracy = 100 * metrics.accuracy(self.model, task.over(seen))
+            sa = 100 * metrics.accuracy(self.model, task.over(self.test.batches()))
+        return {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            **self.meter.means(),
+            "train_accuracy": train_accuracy,
+            "sa": sa,
+            "gap": train_accuracy - sa,
+            "lr": self._lr(self.step - 1),
+            "images_per_second": self.meter.images / self.train_seconds,
+            "train_seconds": self.train_seconds,
+            "seconds": self.seconds,
+        }
+
+    def _save(self, folder: RunFolder) -> None:
+        """Save a good state only: a loss may still be finite when the weights no longer are."""
+        self.meter.read()
+        self._check_finite()
+        checkpoint.save(folder.path, self.state_dict())
+
+    def _check_finite(self) -> None:
+        state = self.model.state_dict()
+        finite = [value.isfinite().all() for value in state.values()]
+        if not bool(torch.stack(finite).all()):
+            broken = next(name for name, value in state.items() if not value.isfinite().all())
+            raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
+
+
+def _last_good(folder: RunFolder) -> str:
+    kept = folder / checkpoint.CURRENT
+    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"

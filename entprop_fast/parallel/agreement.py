@@ -1,0 +1,143 @@
+"""What the processes of a step tell each other on the host before they exchange tensors.
+
+A process that never enters a collective, or enters it with another shape, leaves the others waiting
+for ever or ends one of them with an abort. So every exchange is agreed upon first: a process whose
+batch is refused says so there, and all of them raise an error in place of the exchange.
+"""
+
+import contextlib
+import weakref
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from entprop_fast.parallel.rows import world_size
+
+_OWN = 2  # numbers that a process tells the others beside what has to be the same
+_GOES_ON, _FAILED = 1, 2
+_host_groups: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+
+
+class Disagreement(ValueError):
+    """The processes are not about to do the same.
+
+    Attributes:
+        what: of each rank, what it is about to do.
+        of_ranks: of each rank, what should be the same everywhere.
+    """
+
+    def __init__(self, what: list[str], of_ranks: list[object]) -> None:
+        self.what, self.of_ranks = what, of_ranks
+        shown = what if len(set(what)) > 1 else of_ranks
+        each = ", ".join(f"rank {rank} has {one}" for rank, one in enumerate(shown))
+        super().__init__(
+            f"the processes disagree at {what[0]}: {each}; give all of them the same method, "
+            "options and kind of images"
+        )
+
+
+class Agreement:
+    """One method's part in what its processes agree upon; a process alone agrees with itself."""
+
+    def __init__(self) -> None:
+        self._left = 0  # agreements that the others still expect in this call
+
+    @contextlib.contextmanager
+    def call(self, times: int) -> Iterator[None]:
+        """A call in which all processes agree so many times; 0: it is a matter of this one alone.
+
+        What is raised before the last of them is told to the others, who raise an error, too.
+        """
+        if times == 0 or world_size() == 1:
+            yield
+            return
+        _host_group()  # all processes are here; later one may be elsewhere
+        self._left = times
+        try:
+            yield
+        except Exception as error:
+            if self._left:
+                self._tell(error)
+            raise
+        finally:
+            self._left = 0
+
+    def agree(self, what: str, same: object = (), own: tuple[int, ...] = ()) -> list[list[int]]:
+        """Wait until all processes are about to do the same, and return what each has of its own.
+
+        Outside of `call` nobody waits, and the result is what this process has.
+
+        Args:
+            what: is about to be exchanged.
+            same: has to be the same everywhere; compared and shown by its ``repr``.
+            own: at most two numbers of 0 or more.
+
+        Returns:
+            `own` of every rank.
+
+        Raises:
+            Disagreement: they are about to do something else, or `same` differs.
+            ValueError: another process refused its batch.
+            RuntimeError: another process failed.
+        """
+        if not self._left:
+            return [list(own)]
+        self._left -= 1
+        digest = zlib.crc32(repr((what, same)).encode())
+        told = _post(_GOES_ON, digest, own)
+        if all(row[:2] == [_GOES_ON, digest] for row in told):
+            return [row[2:][: len(own)] for row in told]
+        self._left = 0  # all of them raise
+        errors, whats, sames = zip(*_explain((None, what, same)), strict=True)
+        for rank, error in enumerate(errors):
+            if error is not None:
+                refused, text = error
+                raise (ValueError if refused else RuntimeError)(
+                    f"rank {rank} {'refused its batch' if refused else 'failed'}, and no process "
+                    f"takes the step: {text}"
+                )
+        raise Disagreement(list(whats), list(sames))
+
+    def _tell(self, error: Exception) -> None:
+        refused = isinstance(error, ValueError | TypeError)
+        try:
+            _post(_FAILED, 0, ())
+            _explain(((refused, f"{type(error).__name__}: {error}"), "", ()))
+        except RuntimeError as lost:  # they have ended already
+            error.add_note(f"The other processes could not be told: {lost}")
+
+
+def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
+    """Gather what every process posts, by rank: by a sum, since one takes log(world) messages."""
+    board = torch.zeros(world_size(), 2 + _OWN, dtype=torch.int64)
+    numbers = (status, digest, *own)
+    board[dist.get_rank(), : len(numbers)] = torch.tensor(numbers)
+    dist.all_reduce(board, group=_host_group())
+    rows: list[list[int]] = board.tolist()
+    return rows
+
+
+def _explain(words: tuple[Any, str, object]) -> list[Any]:
+    """Put the words of all processes together; only where something is wrong."""
+    said: list[Any] = [None] * world_size()
+    dist.all_gather_object(said, words, group=_host_group())
+    return said
+
+
+def _host_group() -> Any:
+    """Choose the processes' own group where it takes CPU tensors, else one of gloo beside it."""
+    everyone = dist.group.WORLD
+    if everyone not in _host_groups:
+        on_host = "cpu:" in dist.get_backend_config()
+        try:
+            _host_groups[everyone] = None if on_host else dist.new_group(backend="gloo")
+        except RuntimeError as error:
+            error.add_note(
+                "Processes compare their batches over gloo: GLOO_SOCKET_IFNAME names the network "
+                "interface"
+            )
+            raise
+    return _host_groups[everyone]

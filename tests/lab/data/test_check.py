@@ -1,0 +1,216 @@
+"""``python -m entprop_fast.data check``: everything in a folder is read, and said in numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from entprop_fast.lab.cli.data import main
+from entprop_fast.lab.data.cifar import FORMS
+from entprop_fast.lab.data.contents import doubles, read_tensors
+from entprop_fast.lab.data.official_files import SOURCES, OfficialFile
+from entprop_fast.lab.data.read_image import describe_image
+from tests.tiny_data import layouts
+from tests.tiny_data.archives import cifar_files, make_official, write_folder
+
+Capture = pytest.CaptureFixture[str]
+
+
+def reported(folder: Path, code: int, capsys: Capture, *more: str) -> str:
+    assert main(["check", str(folder), *more]) == code
+    out, err = capsys.readouterr()
+    assert err.count("\n") == (code != 0)
+    return out
+
+
+def small_is_official(patch: pytest.MonkeyPatch, *names: str) -> None:
+    for name in names:
+        patch.setitem(SOURCES, name, replace(SOURCES[name], counts=(12, 6, 3), files=()))
+
+
+def test_all_sets_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    for name, write in layouts.LAYOUTS.items():
+        write(tmp_path)
+        small_is_official(monkeypatch, name)
+    for name, (pickled, binary) in FORMS.items():
+        write_folder(tmp_path / pickled.folder, cifar_files(name, pickled))
+        write_folder(tmp_path / binary.folder, cifar_files(name, binary))
+        make_official(monkeypatch, name)
+    out = reported(tmp_path, 0, capsys)
+    titles = [line.partition(",")[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert titles == ["cifar10", "cifar100", "cub", "pets", "cars", "imagenet"]
+    assert "500 images, 100 classes, 5 of each" in out
+    assert out.count("12 images, 3 classes, 4 of each") == 4
+    assert "width     24 to 54 pixels" in out
+    assert "modes     RGB 9, L 5, CMYK 4" in out  # by layouts.MODES over both splits
+    only = reported(tmp_path, 0, capsys, "--dataset", "cars")
+    assert only in out and "cub" not in only
+
+
+def test_unreadable_files_are_all_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    small_is_official(monkeypatch, "pets")
+    layouts.pets(tmp_path)
+    (tmp_path / "images" / "Abyssinian_3.jpg").write_bytes(b"")
+    (tmp_path / "images" / "Abyssinian_100.jpg").write_bytes(b"text")
+    out = reported(tmp_path, 1, capsys)
+    assert "training images that cannot be read: 1, it has zero bytes (images/Abys" in out
+    assert "test images that cannot be read: 1, it is no image" in out
+    assert "(images/Abyssinian_100.jpg)" in out
+
+
+def test_archives_are_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    layouts.cub(tmp_path)
+    archive = tmp_path / "CUB_200_2011.tgz"
+    archive.write_bytes(b"as published")
+    published = OfficialFile(archive.name, 12, hashlib.md5(b"as published").hexdigest())
+    cub = replace(SOURCES["cub"], counts=(12, 6, 3), files=(published,))
+    monkeypatch.setitem(SOURCES, "cub", cub)
+    assert "CUB_200_2011.tgz  as published" in reported(tmp_path, 0, capsys)
+    archive.write_bytes(b"As published")
+    assert f"{archive} is not the published" in reported(tmp_path, 1, capsys)
+
+
+def test_other_counts_than_the_official_ones(tmp_path: Path, capsys: Capture) -> None:
+    layouts.imagenet(tmp_path)
+    out = reported(tmp_path, 1, capsys)
+    assert "the official set has 1,281,167 training and 50,000 test images of 1,000" in out
+
+
+def test_a_plain_folder_is_no_imagenet(tmp_path: Path, capsys: Capture) -> None:
+    assert reported(layouts.folder(tmp_path), 0, capsys).startswith(f"folder:{tmp_path}\n")
+
+
+def test_a_damaged_list_is_a_problem(tmp_path: Path, capsys: Capture) -> None:
+    (layouts.cub(tmp_path) / "classes.txt").unlink()
+    assert "lacks classes.txt" in reported(tmp_path, 1, capsys)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["check", "{empty}"], "holds no data set that is known here"),
+        (["check", "{empty}/none"], "there is no such folder"),
+        (["check", "{empty}", "--dataset", "cup"], "nearest: cub"),
+        (["check", "{empty}", "--dataset", "cub"], None),
+        (["chekc", "{empty}"], "nearest: check"),
+        (["check"], "no data set: python -m"),
+        ([], "no command: python -m"),
+        (["check", "digitz", "--data-dir", "{empty}"], "unknown dataset 'digitz'"),
+        (["check", "folder:x", "--data-dir", "{empty}/none"], "there is no such folder"),
+        (["check", "folder:x", "--dataset", "cub"], "is a second"),
+    ],
+)
+def test_refused(args: list[str], message: str | None, tmp_path: Path, capsys: Capture) -> None:
+    code = main([one.format(empty=tmp_path) for one in args])
+    out, err = capsys.readouterr()
+    assert code == (1 if message is None else 2)
+    assert (message or "fetch CUB_200_2011.tgz") in (err if message else out)
+
+
+def test_every_spelling_of_a_data_set(tmp_path: Path, capsys: Capture) -> None:
+    """FOUND C16: as train --dataset takes it, with --data-dir, or the folder."""
+    path = layouts.folder(tmp_path / "birds")
+    spellings = (
+        [f"folder:{path}"],
+        ["folder:birds", "--data-dir", str(tmp_path)],
+        ["--dataset", "folder:birds", "--data-dir", str(tmp_path)],
+        [str(path)],
+        ["--data-dir", str(path)],
+        [str(path), "--dataset", "folder"],
+    )
+    for spelling in spellings:
+        assert main(["check", *spelling]) == 0, spelling
+        assert "12 images, 3 classes, 4 of each" in capsys.readouterr().out
+    layouts.cub(tmp_path)
+    for spelling in (["cub", "--data-dir", str(tmp_path)], [str(tmp_path), "--dataset", "cub"]):
+        assert main(["check", *spelling]) == 1, spelling
+        out, err = capsys.readouterr()
+        assert "the official set has 5,994" in out and err == "failed: 1 problem; see above\n"
+
+
+def test_digits(capsys: Capture) -> None:
+    """FOUND C16: a data set that is embedded has no folder."""
+    assert main(["check", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "1,297 images, 10 classes" in out and "8x8, grey" in out
+
+
+def test_images_in_memory_that_are_there_twice() -> None:
+    """FOUND W6: by the hash of their bytes; of an official set it is a note."""
+    images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).repeat(1, 3, 2, 2)
+    labels = torch.arange(10)
+    found = read_tensors((images[:6], labels[:6]), (images[5:], labels[5:]))
+    assert list(doubles(found.same)) == [
+        ("test images that are training images: 1 (test image 0 = training image 5)", True)
+    ]
+    found = read_tensors((images[:6], labels[:6]), (images[5:], labels[5:] - 1))
+    assert [wrong for _, wrong in doubles(found.same)] == [True, True]
+
+
+def test_cifar_that_repeats_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """FOUND W6: published numbers have the same fault, so it is no problem of this copy."""
+    form = FORMS["cifar10"][1]
+    files = cifar_files("cifar10", form)
+    size = form.label_bytes + 3 * 32 * 32
+    train = b"".join(files[name] for name in form.train)
+    records = {train[at]: train[at : at + size] for at in range(0, len(train), size)}  # by label
+    files[form.test[0]] = b"".join(records[label] for label in range(10))
+    write_folder(tmp_path / form.folder, files)
+    make_official(monkeypatch, "cifar10")
+    out = reported(tmp_path, 0, capsys)
+    assert "test images that are training images: 10" in out and "published set as well" in out
+
+
+def test_uneven_classes(tmp_path: Path, capsys: Capture) -> None:
+    """Issue 16.5: what always giving one answer would score."""
+    path = layouts.folder(tmp_path)
+    for number in range(300, 320):
+        layouts.save(path / "test" / "class 2" / f"{number}.jpg", number)
+    out = reported(path, 0, capsys)
+    assert "test images are uneven: 2 of class 0, 22 of class 2; who always answers it" in out
+    assert "84.6 %" in out  # 22 of 26
+
+
+def test_images_in_no_list(tmp_path: Path, capsys: Capture) -> None:
+    """Issue 16.5: files left out."""
+    layouts.save(layouts.listed(tmp_path) / "pictures" / "extra.jpg", 70)
+    assert "images in no list: 1 (pictures/extra.jpg)" in reported(tmp_path, 0, capsys)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> None:
+    """Issue 16.5: one pass; a run would stop at the first."""
+    path = layouts.folder(tmp_path)
+    train, test = path / "train" / "class 1", path / "test" / "class 1"
+    (train / "page.jpg").write_bytes(b"<html></html>")
+    (train / "pointer.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    (test / "copy.jpg").write_bytes((train / "1.jpg").read_bytes())
+    (test / "link.jpg").symlink_to(train / "4.jpg")
+    out = reported(path, 1, capsys)
+    for kind in ("an HTML page", "a Git LFS pointer", "copy.jpg = ", "that are one file"):
+        assert sum(kind in line for line in out.splitlines() if "problem" in line) == 1
+
+
+def test_an_animation_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    """FOUND W7, a neighbour: Pillow opens it, and fails at a later frame in a way of its own."""
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 90, 180, 250)]
+    whole = tmp_path / "whole.gif"
+    frames[0].save(whole, save_all=True, append_images=frames[1:], duration=40)
+    path = tmp_path / "cut.gif"
+    for length in range(1, whole.stat().st_size):
+        path.write_bytes(whole.read_bytes()[:length])
+        with contextlib.suppress(OSError):
+            describe_image(path)

@@ -1,0 +1,329 @@
+"""CIFAR in both forms: the right tensors; nothing in a file is run, written or just believed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from entprop_fast.lab.data import load
+from entprop_fast.lab.data.cifar import FORMS, Form
+from entprop_fast.lab.data.file_sources import inside, read_archive
+from tests.tiny_data.archives import (
+    cifar_files,
+    cifar_images,
+    cifar_names,
+    make_official,
+    write_folder,
+    write_tar,
+)
+
+ALL_FORMS = [pytest.param(n, f, id=f.folder) for n, forms in FORMS.items() for f in forms]
+PICKLED, BINARY = FORMS["cifar10"]
+
+
+def packed(name: str, form: Form, data_dir: Path, files: dict[str, bytes] | None = None) -> Path:
+    content = cifar_files(name, form) if files is None else files
+    return write_tar(
+        data_dir / form.archive, {f"{form.folder}/{name}": one for name, one in content.items()}
+    )
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+@pytest.mark.parametrize(("name", "form"), ALL_FORMS)
+def test_the_tensors_are_those_that_were_written(
+    name: Any, form: Form, unpacked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if unpacked:
+        write_folder(tmp_path / form.folder, cifar_files(name, form))
+        make_official(monkeypatch, name)
+    else:
+        make_official(monkeypatch, name, packed(name, form, tmp_path))
+    data = load(name, data_dir=tmp_path)
+    for (pixels, labels), images, found in zip(
+        cifar_images(name),
+        (data.train_images, data.test_images),
+        (data.train_labels, data.test_labels),
+        strict=True,
+    ):
+        assert torch.equal(images, torch.from_numpy(pixels.reshape(-1, 3, 32, 32)))
+        assert (images.dtype, found.dtype) == (torch.uint8, torch.int64)
+        assert found.tolist() == labels.tolist()
+    assert data.class_names == tuple(cifar_names(name))
+    assert data.official_corruptions == f"{name}-c"
+    assert (data.num_train, data.image_shape) == (len(data.train_labels), (3, 32, 32))
+    batches = list(data.test_batches(7))
+    assert torch.equal(torch.cat([images for images, _ in batches]), data.test_images.float() / 255)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), data.test_labels)
+    if unpacked:  # the folder itself may be named as well
+        assert torch.equal(
+            load(name, data_dir=tmp_path / form.folder).test_images, data.test_images
+        )
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_torchvision_reads_the_same(
+    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = FORMS[name][0]
+    write_folder(tmp_path / form.folder, cifar_files(name, form))
+    make_official(monkeypatch, name)
+    reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    monkeypatch.setattr(reader, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    data = load(name, data_dir=tmp_path)
+    for train, images, labels in (
+        (True, data.train_images, data.train_labels),
+        (False, data.test_images, data.test_labels),
+    ):
+        theirs = reader(tmp_path, train=train)
+        assert np.array_equal(theirs.data, images.permute(0, 2, 3, 1).numpy())
+        assert theirs.targets == labels.tolist()
+        assert tuple(theirs.classes) == data.class_names
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickles_of_any_writer(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / PICKLED.folder, cifar_files("cifar10", PICKLED, protocol=protocol))
+    make_official(monkeypatch, "cifar10")
+    (pixels, _), _ = cifar_images("cifar10")
+    data = load("cifar10", data_dir=tmp_path)
+    assert torch.equal(data.train_images.flatten(1), torch.from_numpy(pixels))
+
+
+# A batch as Python 2 and NumPy 1 wrote the official ones: the bytes of cPickle's protocol 2.
+PYTHON_2 = (
+    b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04"
+    b"K\x00\x85q\x05U\x01bq\x06\x87Rq\x07(K\x01K\x01K\x03\x86q\x08cnumpy\ndtype\nq\tU\x02u1q\nK\x00"
+    b"K\x01\x87Rq\x0b(K\x03U\x01|q\x0cNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x03"
+    b"\x07\xff\x00tbU\x06labelsq\r]q\x0e(K\x06K\x09eu."
+)
+
+
+def test_a_pickle_of_python_2() -> None:
+    from entprop_fast.lab.data.cifar_pickles import read_pickle
+
+    found = read_pickle(PYTHON_2, "batch")
+    assert found["data"].tolist() == [[7, 255, 0]] and found["labels"] == [6, 9]
+
+
+class Runs:
+    """What a pickle that runs a command looks like."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("function", "named"), [(os.system, "posix.system"), (eval, "eval"), (getattr, "getattr")]
+)
+def test_a_pickle_that_would_run_code_is_refused_by_name(
+    function: Any,
+    named: str,
+    protocol: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = tmp_path / "ran"
+    argument = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
+    files = cifar_files("cifar10", PICKLED)
+    files["data_batch_3"] = pickle.dumps({"data": Runs(function, argument)}, protocol)
+    write_folder(tmp_path / PICKLED.folder, files)
+    make_official(monkeypatch, "cifar10")
+    with pytest.raises(ValueError, match=rf"data_batch_3 is refused: it asks for .*{named}"):
+        load("cifar10", data_dir=tmp_path)
+    assert not mark.exists()
+
+
+HOSTILE = {
+    "'O8'": pickle.dumps({"data": np.array([os.getpid], dtype=object)}, 2),
+    "'f8'": pickle.dumps({"data": np.zeros((2, 3072))}, 2),
+    "list, a dictionary": pickle.dumps([1, 2]),
+    "truncated|ran out|Ran out|exhausted": pickle.dumps({"data": b"x" * 100})[:-40],
+    "reshape": PYTHON_2.replace(b"K\x01K\x03\x86", b"K\x09K\x03\x86"),
+    "_Ndarray|values": b"\x80\x02}U\x04datacnumpy\nndarray\n)Rs.",
+    "no images": pickle.dumps({"data": b"none", "labels": []}),
+    "persistent": b"\x80\x02U\x01xQ.",
+    "extension|registered": b"\x80\x02\x82\x01.",
+}
+
+
+@pytest.mark.parametrize("reason", HOSTILE)
+def test_other_pickles_are_refused(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = cifar_files("cifar10", PICKLED) | {"test_batch": HOSTILE[reason]}
+    write_folder(tmp_path / PICKLED.folder, files)
+    make_official(monkeypatch, "cifar10")
+    with pytest.raises(ValueError, match=f"test_batch.*({reason})"):
+        load("cifar10", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("form", FORMS["cifar10"], ids=lambda form: form.folder)
+def test_wrong_counts_are_refused(
+    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_official(monkeypatch, "cifar10")
+    train, (pixels, labels) = cifar_images("cifar10")
+
+    def refused(message: str, *changed: Any) -> None:
+        write_folder(tmp_path / form.folder, cifar_files("cifar10", form, changed))
+        with pytest.raises(ValueError, match=message):
+            load("cifar10", data_dir=tmp_path)
+
+    refused("holds 9 test images, the official set 10", train, (pixels[:-1], labels[:-1]))
+    others = labels.copy()
+    others[labels == 3] = 4
+    refused("class 3 has 0 test images, the official set 1 of each", train, (pixels, others))
+    others = labels.copy()
+    others[0] = 10
+    refused("a test label is 10, the 10 classes are 0 to 9", train, (pixels, others))
+
+
+def test_damaged_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_official(monkeypatch, "cifar10")
+    whole = cifar_files("cifar10", BINARY)
+    folder = tmp_path / BINARY.folder
+
+    def refused(message: str, **changed: bytes) -> None:
+        write_folder(folder, whole | {f"{name}.bin": one for name, one in changed.items()})
+        with pytest.raises(ValueError, match=message):
+            load("cifar10", data_dir=tmp_path)
+
+    batch = whole["data_batch_2.bin"]
+    refused("data_batch_2.bin has 30,729 bytes, no multiple of 3073", data_batch_2=batch[:-1])
+    refused("30,731 bytes, at most 30,730 were expected", data_batch_2=batch + b"x")
+    refused("data_batch_2.bin has 0|holds 40 training", data_batch_2=b"")
+    write_folder(folder, whole | {BINARY.names: b"one two"})
+    with pytest.raises(ValueError, match="names 2 classes, the data set has 10"):
+        load("cifar10", data_dir=tmp_path)
+    (folder / "test_batch.bin").unlink()
+    with pytest.raises(ValueError, match="lacks test_batch"):
+        load("cifar10", data_dir=tmp_path)
+
+
+def test_archives_are_the_official_ones_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = packed("cifar10", BINARY, tmp_path)
+    make_official(monkeypatch, "cifar10", archive)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=rf"has .* bytes, the official .* {len(content):,}: fetch"):
+        load("cifar10", data_dir=tmp_path)
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    archive.write_bytes(flipped)
+    with pytest.raises(ValueError, match=r"has md5 \w{32}, the official file \w{32}"):
+        load("cifar10", data_dir=tmp_path)
+    archive.write_bytes(content[: len(content) // 2])
+    make_official(monkeypatch, "cifar10", archive)  # cut off before it was summed
+    with pytest.raises(ValueError, match="cannot be read as an archive"):
+        load("cifar10", data_dir=tmp_path)
+
+
+def link(name: str, to: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, to
+    return member
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "reason"),
+    [
+        ("../evil", b"x", r"'../evil' lies outside of it"),
+        ("cifar-10-batches-bin/../../evil", b"x", "lies outside of it"),
+        ("/tmp/entprop-evil", b"x", "lies outside of it"),
+        ("cifar-10-batches-bin/l", link("cifar-10-batches-bin/l", "/etc/passwd"), "is a link"),
+    ],
+)
+def test_archives_that_reach_outside_are_refused(
+    member: str,
+    content: bytes | tarfile.TarInfo,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    files = {f"{BINARY.folder}/{n}": one for n, one in cifar_files("cifar10", BINARY).items()}
+    archive = write_tar(data_dir / BINARY.archive, {member: content, **files})
+    make_official(monkeypatch, "cifar10", archive)
+    with pytest.raises(ValueError, match=reason):
+        load("cifar10", data_dir=data_dir)
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", BINARY.archive]
+
+
+def test_a_member_larger_than_expected_is_not_unpacked(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "bomb.tar.gz", {"a/b": bytes(10**6)})
+    with pytest.raises(ValueError, match="has 1,000,000 bytes, at most 1,000 were expected"):
+        read_archive(archive, "a", {"b": 1000})
+    with pytest.raises(ValueError, match="lacks a/c"):
+        read_archive(archive, "a", {"c": 10**6})
+
+
+@pytest.mark.parametrize("file", ["a/b.jpg", "a", "a b/..c", "./a"])
+def test_inside(file: str) -> None:
+    assert inside(file)
+
+
+@pytest.mark.parametrize("file", ["", "..", "a/../b", "/a", "..\\a", "\\\\host\\a"])
+def test_outside(file: str) -> None:
+    assert not inside(file)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_to_fetch_and_where_to_put_it(name: Any, tmp_path: Path) -> None:
+    for data_dir, where in ((None, "needs --data-dir DIR"), (tmp_path, f"into {tmp_path} as")):
+        with pytest.raises(FileNotFoundError) as caught:
+            load(name, data_dir=data_dir)
+        message = str(caught.value)
+        assert where in message and "https://www.cs.toronto.edu/~kriz/cifar.html" in message
+        for form in FORMS[name]:
+            assert form.archive in message
+        assert message.count("md5") == 2 and "bytes" in message
+
+
+def test_train_size_is_a_stratified_subset_by_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / BINARY.folder, cifar_files("cifar10", BINARY))
+    make_official(monkeypatch, "cifar10")
+
+    whole = [i.numpy().tobytes() for i in load("cifar10", data_dir=tmp_path).train_images]
+
+    def kept(size: int, seed: int) -> set[bytes]:
+        data = load("cifar10", data_dir=tmp_path, train_size=size, seed=seed)
+        assert data.train_labels.bincount().tolist() == [size // 10] * 10
+        images = [image.numpy().tobytes() for image in data.train_images]
+        assert images == [image for image in whole if image in set(images)]  # in their order
+        return set(images)
+
+    assert kept(10, 0) < kept(30, 0) < kept(50, 0)
+    assert kept(30, 0) != kept(30, 1)
+    with pytest.raises(ValueError, match=r"train_size = 9 must be between 10 .* and 50"):
+        load("cifar10", data_dir=tmp_path, train_size=9)
+
+
+def test_arguments_that_mean_nothing_here(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="image_size = 64: the images of 'cifar10' have one size"):
+        load("cifar10", data_dir=tmp_path, image_size=64)
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        load("cifar10", data_dir=tmp_path / "none")
+    with pytest.raises(ValueError, match="'digits' is embedded and takes no --data-dir"):
+        load("digits", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="batch_size = 0"):
+        load("digits").test_batches(0)

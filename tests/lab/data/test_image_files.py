@@ -1,0 +1,316 @@
+"""Data sets of image files: what the lists say, every mode and size, and what cannot be read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from entprop_fast.lab.data import ImageFiles, ImageSet, load
+from entprop_fast.lab.data.official_files import SOURCES
+from entprop_fast.lab.data.read_image import read_image
+from tests.tiny_data import layouts
+from tests.tiny_data.layouts import CLASSES, LAYOUTS, SPLITS, TEST, TRAIN
+
+SIZE = 28
+
+pytestmark = pytest.mark.filterwarnings("ignore:data set .* do not stand beside:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def files(found: ImageSet) -> ImageFiles:
+    assert isinstance(found, ImageFiles)
+    return found
+
+
+Written = tuple[str, Callable[[Path], Path], bool]  # name, writer, is it a folder: set
+
+WRITTEN: dict[str, Written] = {name: (name, write, False) for name, write in LAYOUTS.items()} | {
+    "imagenet, flat": ("imagenet", layouts.imagenet_flat, False),
+    "folder": ("folder:", layouts.folder, True),
+    "lists": ("folder:", layouts.listed, True),
+}
+
+
+def written(kind: str, data_dir: Path) -> ImageFiles:
+    name, write, is_folder = WRITTEN[kind]
+    write(data_dir)
+    if is_folder:
+        return files(load(f"{name}{data_dir}", image_size=SIZE))
+    return files(load(name, data_dir=data_dir, image_size=SIZE))
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_images_and_labels_are_those_of_the_lists(kind: str, tmp_path: Path) -> None:
+    data = written(kind, tmp_path)
+    assert (data.num_classes, data.num_train, data.num_test) == (
+        CLASSES,
+        CLASSES * TRAIN,
+        CLASSES * TEST,
+    )
+    assert data.image_shape == (3, SIZE, SIZE) and data.skipped == ()
+    for listed, split in zip((data.train, data.test), SPLITS, strict=True):
+        found = set()
+        for index in range(len(listed)):
+            digits = "".join(c for c in listed.path(index).stem.split("_")[-1] if c.isdigit())
+            if kind == "imagenet, flat" and listed is data.test:
+                digits = str(100 + int(digits) - 1)
+            found.add((int(digits), int(listed.labels[index])))
+        assert found == set(split)
+
+
+def test_class_names(tmp_path: Path) -> None:
+    assert {kind: written(kind, tmp_path / kind).class_names[1] for kind in WRITTEN} == {
+        "cub": "002.Black_footed_1",
+        "pets": "american_bulldog",
+        "cars": "Acura RL 2012",
+        "imagenet": "n01443537",
+        "imagenet, flat": "n01443537",
+        "folder": "class 1",
+        "lists": "1",
+    }
+    assert written("imagenet", tmp_path / "again").official_corruptions == "imagenet-c"
+    assert written("cub", tmp_path / "again").official_corruptions is None
+
+
+def transformed(path: Path) -> torch.Tensor:
+    """What the evaluation sees of a file, by torchvision's reader and plain operations."""
+    image = datasets.folder.pil_loader(str(path))
+    scale = round(SIZE * 256 / 224) / min(image.size)
+    width, height = (int(side * scale) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - SIZE) / 2), round((height - SIZE) / 2)
+    cut = image.crop((left, top, left + SIZE, top + SIZE))
+    return torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_test_batches_are_the_test_set_in_order(workers: int, tmp_path: Path) -> None:
+    data = written("cub", tmp_path)
+    batches = list(data.test_batches(4, workers=workers))
+    assert [len(labels) for _, labels in batches] == [4, 2]
+    images = torch.cat([images for images, _ in batches])
+    assert (images.dtype, batches[0][1].dtype) == (torch.float32, torch.int64)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), data.test.labels)
+    for index, image in enumerate(images):
+        assert torch.equal(image, transformed(data.test.path(index)))
+
+
+@pytest.mark.parametrize("name", ["pets", "cars", "imagenet"])
+def test_torchvision_reads_the_same(name: str, tmp_path: Path) -> None:
+    base = {"pets": "oxford-iiit-pet", "cars": "stanford_cars", "imagenet": "."}[name]
+    LAYOUTS[name](tmp_path / base)
+    data = files(load(name, data_dir=tmp_path, image_size=SIZE))
+    transform = v2.Compose([v2.Resize(32), v2.CenterCrop(SIZE), v2.PILToTensor()])
+    theirs = {
+        "pets": lambda: datasets.OxfordIIITPet(tmp_path, "test", transform=transform),
+        "cars": lambda: datasets.StanfordCars(tmp_path, "test", transform=transform),
+        "imagenet": lambda: datasets.ImageFolder(tmp_path / "val", transform),
+    }[name]()
+    (batch,) = data.test_batches(100)
+    assert len(theirs) == len(batch[1])
+    for image, label, (image_2, label_2) in zip(*batch, theirs, strict=True):
+        assert int(label) == label_2
+        assert torch.equal(image, image_2.float() / 255)
+
+
+def test_training_images_are_cropped_or_seen_as_in_the_evaluation(tmp_path: Path) -> None:
+    data = written("pets", tmp_path)
+    plain, cropped = data.training("none"), data.training("resized-crop-flip")
+    assert plain[3][1] == cropped[3][1] == data.train.labels[3]
+    assert torch.equal(plain[3][0].float() / 255, transformed(data.train.path(3)))
+    torch.manual_seed(1)
+    found = cropped[3][0]
+    torch.manual_seed(1)
+    transform = v2.Compose([v2.RandomResizedCrop(SIZE), v2.RandomHorizontalFlip()])
+    truth = v2.functional.pil_to_tensor(transform(Image.open(data.train.path(3)).convert("RGB")))
+    assert torch.equal(found, truth) and found.dtype == torch.uint8
+    assert not torch.equal(found, cropped[3][0])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    layouts.picture(5).convert(mode).save(path)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", layouts.picture(5).size)
+    assert np.array_equal(np.array(image), np.array(Image.open(path).convert("RGB")))
+
+
+def damaged(path: Path) -> dict[Path, str]:
+    """Files that cannot be read beside `path`, an image, and what is wrong with each."""
+    content = path.read_bytes()
+    broken = {
+        "zero.jpg": (b"", "zero bytes"),
+        "cut.jpg": (content[: len(content) * 2 // 3], "truncated"),
+        "text.jpg": (b"<html>404</html>", "no image that Pillow knows"),
+    }
+    found = {}
+    for name, (new, reason) in broken.items():
+        (path.parent / name).write_bytes(new)
+        found[path.parent / name] = reason
+    deep = path.parent / "deep.png"
+    Image.fromarray(np.full((9, 9), 60_000, dtype=np.uint16)).save(deep)
+    return found | {deep: "more than 8 bits", path.parent / "gone.jpg": "no such file"}
+
+
+@pytest.mark.parametrize("draft", [None, 32])
+def test_unreadable_files_say_why(draft: int | None, tmp_path: Path) -> None:
+    for path, reason in damaged(layouts.save(tmp_path / "4.jpg", 4)).items():
+        with pytest.raises(OSError, match=reason) as caught:
+            read_image(path, draft=draft)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_unreadable_training_images_are_named_counted_and_left_out(tmp_path: Path) -> None:
+    path = layouts.folder(tmp_path)
+    bad = damaged(path / "train" / "class 1" / "1.jpg")
+    names = [one.name for one in bad if one.exists()]
+    said: list[str] = []
+    data = files(load(f"folder:{path}", image_size=SIZE, say=said.append))
+    (message,) = said
+    assert f"4 of {CLASSES * TRAIN + 4} training images cannot be read" in message
+    assert all(name in message for name in names) and "left out" in message
+    assert data.num_train == CLASSES * TRAIN and len(data.skipped) == 4
+    kept = [data.train.path(i).name for i in range(data.num_train)]
+    assert not set(kept) & set(names)
+    assert data.train.labels.bincount().tolist() == [TRAIN] * CLASSES
+    with pytest.warns(UserWarning, match="4 of 16 training images cannot be read"):
+        load(f"folder:{path}", image_size=SIZE)
+
+
+def test_many_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    path = layouts.folder(tmp_path)
+    for i in range(15):
+        (path / "train" / "class 0" / f"x{i:02}.jpg").touch()
+    said: list[str] = []
+    load(f"folder:{path}", say=said.append)
+    assert "x09.jpg" in said[0] and "x10.jpg" not in said[0] and "and 5 more" in said[0]
+
+
+def test_unreadable_test_images_are_an_error(tmp_path: Path) -> None:
+    root = layouts.cub(tmp_path)
+    victim = files(load("cub", data_dir=tmp_path)).test.path(3)
+    victim.write_bytes(victim.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"1 of 6 test images cannot be read: .*truncated") as it:
+        load("cub", data_dir=tmp_path)
+    assert victim.name in str(it.value) and str(root) in str(it.value)
+
+
+def test_a_file_is_opened_again_only_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from entprop_fast.lab.data import verify
+
+    opened: list[Path] = []
+
+    def noting(path: Path, *, draft: int | None = None) -> Image.Image:
+        opened.append(path)
+        return read_image(path, draft=draft)
+
+    monkeypatch.setattr(verify, "read_image", noting)
+    path = layouts.folder(tmp_path)
+    for _ in range(2):
+        load(f"folder:{path}")
+    assert len(opened) == len(set(opened)) == CLASSES * (TRAIN + TEST)
+    (path / "test" / "class 0" / "100.jpg").write_bytes(b"now it is text")
+    with pytest.raises(ValueError, match="1 of 6 test images"):
+        load(f"folder:{path}")
+
+
+def test_a_mended_file_is_read_though_its_size_and_time_are_the_same(tmp_path: Path) -> None:
+    """As after chmod, or after rsync from where it is whole."""
+    path = layouts.folder(tmp_path)
+    victim = next((path / "train" / "class 0").iterdir())
+    content, status = victim.read_bytes(), victim.stat()
+    times = status.st_atime_ns, status.st_mtime_ns
+    victim.write_bytes(bytes(len(content)))
+    os.utime(victim, ns=times)
+    with pytest.warns(UserWarning, match="1 of 12 training images cannot be read"):
+        load(f"folder:{path}", image_size=SIZE)
+    victim.write_bytes(content)
+    os.utime(victim, ns=times)
+    assert load(f"folder:{path}", image_size=SIZE).num_train == CLASSES * TRAIN
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    path = layouts.folder(tmp_path)
+    assert load(f"folder:{path}", image_size=SIZE).num_train == CLASSES * TRAIN
+
+
+def test_a_file_that_breaks_later_is_named(tmp_path: Path) -> None:
+    data = written("pets", tmp_path)
+    data.test.path(4).unlink()
+    with pytest.raises(OSError, match=r"test image 4 cannot be read: .*no such file"):
+        list(data.test_batches(3, workers=0))
+
+
+@pytest.mark.parametrize("kind", ["imagenet", "folder"])
+def test_an_evaluation_needs_no_training_images(kind: str, tmp_path: Path) -> None:
+    whole = written(kind, tmp_path)
+    name = "imagenet" if kind == "imagenet" else f"folder:{tmp_path}"
+    where = tmp_path if kind == "imagenet" else None
+    for path in (tmp_path / "train").rglob("*.*"):
+        path.write_bytes(b"")
+    data = files(load(name, data_dir=where, image_size=SIZE, test_only=True))
+    assert data.skipped == () and data.num_train == whole.num_train
+    (tmp_path / "train").rename(tmp_path / "aside")
+    data = files(load(name, data_dir=where, image_size=SIZE, test_only=True))
+    assert (data.num_train, data.class_names) == (0, whole.class_names)
+    for found, truth in zip(data.test_batches(9), whole.test_batches(9), strict=True):
+        assert torch.equal(found[0], truth[0]) and torch.equal(found[1], truth[1])
+    with pytest.raises(ValueError, match="lists no training images"):
+        load(name, data_dir=where)
+
+
+def test_train_size_is_a_stratified_subset(tmp_path: Path) -> None:
+    layouts.imagenet(tmp_path)
+
+    def kept(size: int, seed: int = 0) -> set[Path]:
+        train = files(load("imagenet", data_dir=tmp_path, train_size=size, seed=seed)).train
+        assert train.labels.bincount().tolist() == [size // CLASSES] * CLASSES
+        return {train.path(i) for i in range(len(train))}
+
+    assert kept(3) < kept(6) < kept(12)
+    with pytest.raises(ValueError, match="train_size = 13 must be between 3"):
+        kept(13)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_set_that_is_not_the_official_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.pets(tmp_path)
+    with pytest.warns(UserWarning, match=r"12 training and 6 test .* official one 3,680, 3,669"):
+        load("pets", data_dir=tmp_path)
+    from dataclasses import replace
+
+    monkeypatch.setitem(SOURCES, "pets", replace(SOURCES["pets"], counts=(12, 6, 3)))
+    with warnings.catch_warnings():
+        load("pets", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_to_fetch_and_where_to_put_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' is not in") as caught:
+        load(name, data_dir=tmp_path)
+    for official in SOURCES[name].files:
+        assert str(official) in str(caught.value)
+    assert SOURCES[name].page in str(caught.value)

@@ -1,0 +1,243 @@
+"""Order, coverage, resuming and refusals of the loader."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from entprop_fast.lab.data import Augment, DeviceLoader
+from tests.methods.test_no_sync import NoSynchronisation
+
+
+def loader(
+    count: int = 50, batch_size: int = 8, *, seed: int = 0, drop_last: bool = False
+) -> DeviceLoader:
+    images = torch.arange(count).float().view(-1, 1, 1, 1).expand(count, 3, 2, 2)
+    labels = torch.arange(count)
+    return DeviceLoader(images, labels, batch_size, seed=seed, drop_last=drop_last, device="cpu")
+
+
+def order(batches: DeviceLoader, epoch: int, start: int = 0) -> list[int]:
+    return [int(label) for _, labels in batches.epoch(epoch, start) for label in labels]
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.booleans())
+def test_every_image_once_an_epoch_in_batches_of_the_size(
+    count: int, batch_size: int, drop_last: bool
+) -> None:
+    if drop_last and count < batch_size:
+        return
+    batches = loader(count, batch_size, drop_last=drop_last)
+    sizes = [len(labels) for _, labels in batches.epoch(0)]
+    seen = order(batches, 0)
+    assert len(sizes) == len(batches)
+    assert all(size == batch_size for size in sizes[:-1]) and 0 < sizes[-1] <= batch_size
+    assert len(set(seen)) == len(seen) == (count // batch_size * batch_size if drop_last else count)
+
+
+def test_images_stay_with_their_labels() -> None:
+    for images, labels in loader().epoch(3):
+        assert torch.equal(images[:, 1, 1, 0], labels.float())
+
+
+def test_order_is_a_function_of_seed_and_epoch_alone() -> None:
+    batches = loader()
+    first = order(batches, 0)
+    torch.manual_seed(123)
+    assert order(batches, 5) != first
+    assert order(batches, 0) == first == order(loader(), 0)
+    assert len({tuple(order(loader(seed=s), e)) for s in range(4) for e in range(4)}) == 16
+    assert first != sorted(first)
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    state = torch.get_rng_state()
+    order(loader(), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_places_in_the_epoch_are_even() -> None:
+    places = torch.tensor([order(loader(10), epoch).index(0) for epoch in range(2000)])
+    counts = torch.bincount(places, minlength=10).double()
+    # Chi squared with 9 degrees of freedom: 99.9 % lie below 27.9.
+    assert ((counts - 200).square() / 200).sum() < 27.9
+
+
+def test_resuming_gives_the_rest_of_the_epoch() -> None:
+    batches = loader()
+    whole = order(batches, 2)
+    for start in range(len(batches) + 1):
+        assert order(batches, 2, start) == whole[8 * start :]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_is_kept(channels: int) -> None:
+    images = torch.rand(9, channels, 4, 4).to(memory_format=torch.channels_last)
+    batches = DeviceLoader(images, torch.zeros(9).long(), 4, seed=0, drop_last=True, device="cpu")
+    batch, _ = next(batches.epoch(0))
+    assert batch.stride() == images.stride()
+
+
+AUGMENT = Augment(padding=2)
+NORMALIZE = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
+
+
+def photos(
+    count: int = 50, *, seed: int = 0, batch_size: int = 8, augment: Augment | None = AUGMENT
+) -> DeviceLoader:
+    """Bytes, each image another, whose label is its number."""
+    images = torch.randint(256, (count, 3, 7, 5), generator=torch.Generator().manual_seed(9))
+    return DeviceLoader(
+        images.to(torch.uint8),
+        torch.arange(count),
+        batch_size,
+        seed=seed,
+        drop_last=False,
+        device="cpu",
+        augment=augment,
+        normalize=NORMALIZE,
+    )
+
+
+def by_label(batches: DeviceLoader, epoch: int) -> dict[int, Tensor]:
+    return {
+        int(label): image
+        for images, labels in batches.epoch(epoch)
+        for image, label in zip(images, labels, strict=True)
+    }
+
+
+def test_bytes_become_floats_in_channels_last() -> None:
+    batches = photos(augment=None)
+    assert batches.images.dtype == torch.uint8
+    mean, std = (torch.tensor(one).double().view(3, 1, 1) for one in NORMALIZE)
+    for images, labels in batches.epoch(1):
+        assert images.dtype == torch.float32
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        truth = (batches.images[labels].double() / 255 - mean) / std
+        torch.testing.assert_close(images.double(), truth, rtol=1e-6, atol=1e-6)
+
+
+def test_every_image_is_moved_by_its_own_draws() -> None:
+    """Some move of the padded image gives it: 25 crops, mirrored or not; most moves occur."""
+    batches = photos(200)
+    plain = dict(enumerate(batches.first(200)[0]))
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in NORMALIZE)
+    black = (0 - mean) / std
+    found = set()
+    for label, image in by_label(batches, 0).items():
+        padded = black.repeat(1, 11, 9)
+        padded[:, 2:9, 2:7] = plain[label]
+        crops = {
+            (top, left): padded[:, top : top + 7, left : left + 5]
+            for top, left in product(range(5), range(5))
+        }
+        moves = [
+            (place, flipped)
+            for place, crop in crops.items()
+            for flipped in (False, True)
+            if torch.equal(image, crop.flip(2) if flipped else crop)
+        ]
+        assert len(moves) == 1, label
+        found.add(moves[0])
+    assert len(found) > 40
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_image_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches = photos()
+    first = by_label(batches, 0)
+    torch.manual_seed(123)
+    other = by_label(batches, 1)
+    again, larger = by_label(batches, 0), by_label(photos(batch_size=13), 0)
+    for label, image in first.items():
+        assert torch.equal(image, again[label]) and torch.equal(image, larger[label])
+    for changed in (other, by_label(photos(seed=1), 0)):
+        assert sum(torch.equal(first[label], changed[label]) for label in first) < 10
+    monkeypatch.setattr(batches, "_order", lambda epoch: torch.arange(50))
+    assert all(torch.equal(image, first[label]) for label, image in by_label(batches, 0).items())
+
+
+def test_resuming_gives_the_same_augmented_batches() -> None:
+    whole = list(photos().epoch(2))
+    for start in range(len(whole) + 1):
+        rest = list(photos().epoch(2, start))
+        assert len(rest) == len(whole) - start
+        for (images, labels), (kept, truth) in zip(rest, whole[start:], strict=True):
+            assert torch.equal(images, kept) and torch.equal(labels, truth)
+
+
+def test_first_is_neither_shuffled_nor_augmented() -> None:
+    images, labels = photos().first(5)
+    whole, _ = photos().first(1000)
+    assert labels.tolist() == [0, 1, 2, 3, 4] and len(whole) == 50
+    assert torch.equal(images, whole[:5])
+    plain = by_label(photos(augment=None), 0)
+    assert all(torch.equal(whole[label], image) for label, image in plain.items())
+
+
+def test_a_batch_does_not_synchronise() -> None:
+    batches = photos().epoch(0)
+    next(batches)  # what an epoch's start does on the host is done
+    with NoSynchronisation():  # type: ignore[no-untyped-call]
+        assert len(list(batches)) == 6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("augment", [None, AUGMENT, Augment(padding=2, padding_mode="reflect")])
+def test_the_gpu_gives_the_cpus_batches_without_waiting(augment: Augment | None) -> None:
+    host = photos(augment=augment)
+    device = DeviceLoader(
+        host.images,
+        host.labels,
+        8,
+        seed=0,
+        drop_last=False,
+        device="cuda",
+        augment=augment,
+        normalize=NORMALIZE,
+    )
+    list(device.epoch(0))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batches = list(device.epoch(1))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for (images, labels), (truth, kept) in zip(batches, host.epoch(1), strict=True):
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(labels.cpu(), kept)
+        torch.testing.assert_close(images.cpu(), truth, rtol=1e-6, atol=1e-6)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="batch_size = 0 must be at least 1"):
+        loader(batch_size=0)
+    with pytest.raises(ValueError, match="batch_size = 8 with drop_last leaves no batch of 7"):
+        loader(7, 8, drop_last=True)
+    with pytest.raises(ValueError, match="images is empty"):
+        loader(0)
+    with pytest.raises(ValueError, match="3 images but 2 labels"):
+        DeviceLoader(
+            torch.rand(3, 1, 2, 2), torch.zeros(2), 1, seed=0, drop_last=False, device="cpu"
+        )
+    with pytest.raises(ValueError, match=r"images are torch\.int32"):
+        DeviceLoader(
+            torch.zeros(3, 1, 2, 2).int(),
+            torch.zeros(3),
+            1,
+            seed=0,
+            drop_last=False,
+            device="cpu",
+        ).first(1)
+    with pytest.raises(ValueError, match="epoch = -1"):
+        loader().epoch(-1)
+    for start in (-1, 8):
+        with pytest.raises(ValueError, match=f"start = {start} must be between 0 and 7"):
+            loader().epoch(0, start)

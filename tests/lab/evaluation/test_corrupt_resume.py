@@ -1,0 +1,172 @@
+"""A set whose writing was broken off: told from a whole one, gone on with, to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from entprop_fast.lab.cli import corrupt
+from entprop_fast.lab.corruptions import write_sets
+from entprop_fast.lab.corruptions.common import COMMON_KINDS, corrupted_bytes
+from entprop_fast.lab.corruptions.official_sets import read_marker
+from tests.lab.evaluation.support import write_classes
+from tests.lab.training.test_resume import command_named
+
+KINDS = ("contrast", "brightness", "snow")
+
+
+class Killed(BaseException):
+    """Nothing but what is on the disk survives it."""
+
+
+@pytest.fixture(params=["arrays", "folders"])
+def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    shared = ["--device", "cpu", "--threads", "1", "--kinds", *KINDS]
+    if request.param == "arrays":
+        return ["--dataset", "digits", "--batch-size", "200", *shared]
+    for split in ("train", "val"):
+        write_classes(tmp_path / "set" / split, count=4, side=40)
+    files = ["--dataset", f"folder:{tmp_path}/set", "--image-size", "32", "--batch-size", "5"]
+    return [*files, "--scale", "cifar-c", *shared]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*.*")}
+
+
+def broken_in(call: int, end: Callable[[], None]) -> Callable[..., Tensor]:
+    original, calls = corrupted_bytes, 0
+
+    def made(*args: Any, **settings: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            end()
+        return original(*args, **settings)
+
+    return made
+
+
+def killed() -> None:
+    raise Killed
+
+
+def stopped() -> None:
+    signal.raise_signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("every", [0.0, 5.0], ids=["kept by batch", "kept by kind"])
+@pytest.mark.parametrize("end", [killed, stopped])
+def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
+    end: Callable[[], None],
+    every: float,
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """FOUND C6."""
+    monkeypatch.setattr(write_sets, "EVERY", every)
+    whole = tmp_path / "whole"
+    assert corrupt.main([*command, "--out", str(whole)]) == 0
+    for call in (17, 33):
+        out = tmp_path / f"broken-{call}"
+        arguments = [*command, "--out", str(out)]
+        again = [*arguments, "--resume"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(write_sets, "corrupted_bytes", broken_in(call, end))
+            if end is killed:
+                with pytest.raises(Killed):
+                    corrupt.main(arguments)
+            else:
+                assert corrupt.main(arguments) == 129
+                again = command_named(capsys.readouterr().err, "entprop_fast.corrupt")
+        assert (read_marker(out) or {})["complete"] is False
+        assert corrupt.main(arguments) == 2 and "--resume" in capsys.readouterr().err
+        made = broken_in(-1, killed)
+        monkeypatch.setattr(write_sets, "corrupted_bytes", made)
+        assert corrupt.main(again) == 0
+        assert files(out) == files(whole)
+    assert corrupt.main([*command, "--out", str(whole), "--resume"]) == 0  # it is whole already
+
+
+def test_what_is_whole_is_not_made_again(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FOUND C6: a kill costs seconds of an array, and of image files one batch of one kind."""
+    monkeypatch.setattr(write_sets, "EVERY", 0.0)
+    out, counts = tmp_path / "out", []
+    for call, more in ((20, []), (-1, ["--resume"])):
+        made = broken_in(call, killed)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(write_sets, "corrupted_bytes", made)
+            try:
+                assert corrupt.main([*command, "--out", str(out), *more]) == 0
+            except Killed:
+                assert not more
+        counts.append(made.__closure__[1].cell_contents)  # type: ignore[index]
+    batches = 3 if "digits" in command else 4
+    assert sum(int(one) for one in counts) <= batches * len(KINDS) * 5 + 6
+
+
+@pytest.mark.parametrize(
+    ("other", "named"), [("--seed 1", "seed is 1, was 0"), ("--extra", "kinds"), ("", "")]
+)
+def test_other_settings_do_not_go_on(
+    other: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C6."""
+    write_classes(tmp_path / "set" / "train", side=40)
+    write_classes(tmp_path / "set" / "val", side=40)
+    dataset = ["--dataset", f"folder:{tmp_path}/set", "--image-size", "32"]
+    command = [*dataset, "--device", "cpu", "--out", str(tmp_path / "out"), "--kinds", "contrast"]
+    assert corrupt.main(command) == 0
+    before = files(tmp_path / "out")
+    if not other:  # another clean image
+        write_classes(tmp_path / "more", wnids=("n01440764",), count=1, side=60)
+        (tmp_path / "more/n01440764/0.JPEG").replace(tmp_path / "set/val/n01440764/0.JPEG")
+        named = "clean is"
+    assert corrupt.main([*command, *other.split(), "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1
+    assert files(tmp_path / "out") == before
+
+
+def test_a_part_of_a_set_is_refused_by_evaluate(tmp_path: Path) -> None:
+    """FOUND C6: before a file that is missing, whose name would say nothing."""
+    from entprop_fast.lab.corruptions.official_sets import open_suite
+    from entprop_fast.lab.data import load
+
+    out = tmp_path / "digits-c"
+    arguments = ["--dataset", "digits", "--out", str(out), "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_sets, "corrupted_bytes", broken_in(12, killed))
+        with pytest.raises(Killed):
+            corrupt.main([*arguments, "--kinds", *COMMON_KINDS])
+    with pytest.raises(ValueError, match="a part of a set"):
+        open_suite("cifar10-c", out, load("digits"), 100)
+
+
+def test_overwriting_removes_the_older_set_first(tmp_path: Path) -> None:
+    """FOUND C6: or --resume would take its files for those of the new one."""
+    out = tmp_path / "out"
+    arguments = ["--dataset", "digits", "--device", "cpu", "--out", str(out)]
+    assert corrupt.main([*arguments, "--kinds", "contrast", "snow", "--seed", "3"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_sets, "corrupted_bytes", broken_in(1, killed))
+        with pytest.raises(Killed):
+            corrupt.main([*arguments, "--kinds", "contrast", "--overwrite"])
+    assert not list(out.glob("*snow*")) and not (out / "contrast.npy").exists()
+    assert corrupt.main([*arguments, "--kinds", "contrast", "--resume"]) == 0
+    assert json.loads((out / "entprop_fast.json").read_text())["seed"] == 0
+
+
+def test_two_do_not_write_the_same_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert corrupt.main(["--dataset", "digits", "--resume", "--overwrite", "--out", "x"]) == 2
+    assert "--resume" in capsys.readouterr().err

@@ -1,0 +1,272 @@
+"""Whole evaluations: of any module, by the command, side by side, cached."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from entprop_fast import convert_dual_norm
+from entprop_fast.lab.cli import evaluate
+from entprop_fast.lab.cli.train import main as train
+from entprop_fast.lab.corruptions import SEVERITIES
+from entprop_fast.lab.corruptions.common import (
+    COMMON_KINDS,
+    EXTRA_KINDS,
+    GENERATOR,
+    common_corruption,
+    to_bytes,
+)
+from entprop_fast.lab.data import to_float
+from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.lab.evaluation.evaluation_report import markdown
+from tests.lab.evaluation.support import Brightness, by_another_generator, tiny_cifar, tiny_imagenet
+
+
+def test_generated_corruptions_are_those_of_the_generator() -> None:
+    data, model = tiny_cifar(count=8), Brightness(4)
+    options = EvaluationOptions(corruptions="generated", extra=True, seed=3)
+    found = evaluate_model(model, data, options, batch_size=3)
+    images = to_float(data.test_images)
+    for kind in (*COMMON_KINDS, *EXTRA_KINDS):
+        group = found.corruptions if kind in COMMON_KINDS else found.extra
+        for severity in SEVERITIES:
+            made = to_float(to_bytes(common_corruption(images, kind, severity, seed=3)))
+            right = (model(made).argmax(1) == data.test_labels).double().mean().item()
+            assert group[kind][severity - 1] == pytest.approx(100 * right), (kind, severity)
+    assert found.corruption_source.startswith("generated (CIFAR-C's strengths, seed 3")
+
+
+def test_any_module_in_three_lines() -> None:
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 4
+    model = Brightness(4).train()
+    report = evaluate_model(model, (images, labels), name="mine").markdown()
+    assert "| mine | main |" in report and "| snow |" in report
+    assert model.training and model.modes == {False}
+
+
+def test_a_network_of_normalised_images() -> None:
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 4
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+
+    class Denormalised(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            back = x * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+            return super().forward(back)
+
+    options = EvaluationOptions(corruptions="none")
+    plain = evaluate_model(Brightness(4), (images, labels), options)
+    normalised = evaluate_model(
+        Denormalised(4), (images, labels), options, normalization=(mean, std)
+    )
+    assert normalised.sa == plain.sa
+
+
+def test_the_auxiliary_norms_are_measured_when_asked_for() -> None:
+    model = convert_dual_norm(nn.Sequential(nn.BatchNorm2d(3), Brightness(4)))
+    model[0].aux_bn.bias.data.fill_(9.0)  # type: ignore[union-attr, operator]
+    data = tiny_cifar()
+    by_norms = [
+        evaluate_model(model, data, EvaluationOptions(corruptions="none", norms=norms))
+        for norms in ("main", "aux")
+    ]
+    assert by_norms[0].sa == pytest.approx(80) and by_norms[1].sa < 40
+    assert [one.norms for one in by_norms] == ["main", "aux"]
+    with pytest.raises(ValueError, match="dual"):
+        evaluate_model(Brightness(4), data, EvaluationOptions(norms="aux"))
+
+
+def test_a_cache_is_used_for_the_same_images_only(tmp_path: Path) -> None:
+    data, model, told = tiny_cifar(count=6), Brightness(4), list[str]()
+    plain = evaluate_model(model, data, EvaluationOptions(corruptions="generated"))
+    options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
+    first = evaluate_model(model, data, options, batch_size=4, say=told.append)
+    assert first == plain and any("snow.npy" in line for line in told)
+    told.clear()
+    assert evaluate_model(model, data, options, batch_size=5, say=told.append) == plain
+    assert not any("snow.npy" in line for line in told)
+    evaluate_model(model, tiny_cifar(count=7), options)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_cache_that_was_not_finished_is_written_again(tmp_path: Path) -> None:
+    data, model = tiny_cifar(count=5), Brightness(4)
+    options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
+    plain = evaluate_model(model, data, options)
+    (root,) = tmp_path.iterdir()
+    marker = json.loads((root / "entprop_fast.json").read_text())
+    (root / "entprop_fast.json").write_text(json.dumps(marker | {"complete": False}))
+    (root / "fog.npy").unlink()
+    assert evaluate_model(model, data, options) == plain
+
+
+@pytest.mark.parametrize("generator", [1, GENERATOR + 1])
+def test_a_cache_of_another_generator_is_written_again(tmp_path: Path, generator: int) -> None:
+    """FOUND W14: images of two generators are never mixed; the first one did not name itself."""
+    data, model, told = tiny_cifar(count=5), Brightness(4), list[str]()
+    options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
+    plain = evaluate_model(model, data, options)
+    (root,) = tmp_path.iterdir()
+    by_another_generator(root, generator)
+    np.save(root / "fog.npy", np.zeros_like(np.load(root / "fog.npy")))
+    assert evaluate_model(model, data, options, say=told.append) == plain
+    assert any("fog.npy" in line for line in told)
+    assert json.loads((root / "entprop_fast.json").read_text())["generator"] == GENERATOR
+
+
+def test_a_kind_that_grey_images_cannot_have_is_refused_before_any_is_written(
+    tmp_path: Path,
+) -> None:
+    grey = (torch.rand(3, 1, 8, 8), torch.arange(3))
+    for cache in (None, tmp_path / "cache"):
+        options = EvaluationOptions(corruptions="generated", extra=True, cache_dir=cache)
+        with pytest.raises(ValueError, match="1 channels; saturate wants 3"):
+            evaluate_model(Brightness(3), grey, options)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("unused", [{"extra": True}, {"scale": "cifar-c"}, {"cache_dir": "c"}])
+@pytest.mark.parametrize("corruptions", ["auto", "digits", "none"])
+def test_an_option_of_other_corruptions_is_refused(
+    unused: dict[str, object], corruptions: str
+) -> None:
+    data = replace(tiny_cifar(count=4), name="digits")
+    options = EvaluationOptions(corruptions=corruptions, **unused)  # type: ignore[arg-type]
+    (name,) = unused
+    with pytest.raises(ValueError, match=f"{name} = .*corruptions = {corruptions} takes"):
+        evaluate_model(Brightness(4), data, options)
+
+
+def test_image_files_are_not_cached(tmp_path: Path) -> None:
+    options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path / "cache")
+    data = tiny_imagenet(tmp_path)
+    # As many as CUB has: 75 x 5,794 x 3 x 224 x 224 bytes
+    large = replace(data, image_size=224, test=data.test.kept([0] * 5794))
+    advice = r"imagenet is read from files.* 65\.4 GB .* --out DIR/imagenet-c --scale imagenet-c;"
+    with pytest.raises(ValueError, match=f"cache_dir: {advice}"):
+        evaluate_model(Brightness(4), large, options)
+
+
+def test_networks_that_saw_different_images_are_not_compared_silently() -> None:
+    data, found = tiny_cifar(count=4), []
+    for seed in (0, 1):
+        options = EvaluationOptions(corruptions="generated", seed=seed)
+        found.append(evaluate_model(Brightness(4), data, options, name=f"{seed}"))
+    assert "cannot be compared" in markdown(found)
+    assert "cannot be compared" not in markdown(found[:1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"norms": "auxx"}, "unknown norms 'auxx'; nearest: aux"),
+        ({"corruptions": "offical"}, "nearest: official"),
+        ({"scale": "cifar"}, "unknown scale 'cifar'; nearest: cifar-c"),
+        ({"also": ("imagenet-b",), "official_dir": "x"}, "unknown also 'imagenet-b'"),
+        ({"also": ("imagenet-a",)}, "needs official_dir"),
+        ({"pgd": -1}, "pgd = -1"),
+        ({"eps": 0.0}, r"eps = 0\.0"),
+    ],
+)
+def test_options_are_checked_at_once(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationOptions(**changed)  # type: ignore[arg-type]
+
+
+def test_bad_data_is_named() -> None:
+    with pytest.raises(ValueError, match="3 images but 2 labels"):
+        evaluate_model(Brightness(2), (torch.rand(3, 3, 8, 8), torch.zeros(2).long()))
+    with pytest.raises(ValueError, match=r"\[N, C, H, W\] wanted"):
+        evaluate_model(Brightness(2), (torch.rand(3, 8, 8), torch.zeros(3).long()))
+    with pytest.raises(ValueError, match="batch_size = 0"):
+        evaluate_model(Brightness(4), tiny_cifar(), batch_size=0)
+    for labels in (torch.tensor([0, -100, 1]), torch.zeros(3), torch.zeros(3, 2).long()):
+        with pytest.raises(ValueError, match=r"labels are torch\.\w+ .*; int64 \[N\] of 0 or more"):
+            evaluate_model(Brightness(2), (torch.rand(3, 3, 8, 8), labels))
+
+
+@pytest.mark.parametrize("how", ["arrays", "images alone", "three tensors", "batches"])
+def test_what_is_no_data_is_named(how: str) -> None:
+    images, labels = torch.rand(3, 3, 8, 8), torch.arange(3)
+    data: dict[str, object] = {
+        "three tensors": (images, labels, labels),
+        "batches": [(images, labels)],
+        "arrays": (images.numpy(), labels.numpy()),
+        "images alone": images,
+    }
+    with pytest.raises(TypeError, match=r"data is a .*two tensors, \(images \[N, C, H, W\]"):
+        evaluate_model(Brightness(3), data[how])  # type: ignore[arg-type]
+
+
+def test_labels_that_no_logit_is_of() -> None:
+    data = (torch.rand(3, 3, 8, 8), torch.arange(3))
+    with pytest.raises(ValueError, match="gives 2 logits, and the labels of images are of 3"):
+        evaluate_model(Brightness(2), data)
+    assert evaluate_model(Brightness(4), data, EvaluationOptions(corruptions="none")).sa >= 0
+
+
+# The command.
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two finished runs on digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = ["--train-size", "40", "--batch-size", "20", "--epochs", "1", "--device", "cpu"]
+    for method in ("entprop", "vanilla"):
+        out = str(folder / method)
+        assert train([*small, "--threads", "1", "--method", method, "--out", out]) == 0
+    return [folder / "entprop", folder / "vanilla"]
+
+
+def test_the_whole_report_of_two_checkpoints_in_one_command(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "report"
+    arguments = [*map(str, runs), "--corruptions", "generated", "--pgd", "2", "--eps", "4/255"]
+    assert evaluate.main([*arguments, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "no defence" in printed and "PGD-2, eps 4/255" in printed
+    document = json.loads((out / "evaluation.json").read_text())["evaluations"]
+    assert [one["name"] for one in document] == [str(run) for run in runs]
+    assert all(set(one["corruptions"]) == set(COMMON_KINDS) for one in document)
+    assert document[0]["rows"][2]["images"] == 500
+    text = (out / "evaluation.md").read_text()
+    assert text.count("generated (CIFAR-C's strengths") >= 4 and "no defence" in text
+    # FOUND N8: the report shows its picture, and one picture shows the corruptions.
+    assert [one.name for one in out.glob("*.png")] == ["corruptions.png"]
+    assert "](corruptions.png)" in text
+    with Image.open(out / "corruptions.png") as drawn:
+        assert min(drawn.size) > 300
+
+
+def test_one_checkpoints_numbers_as_json(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    assert evaluate.main([str(runs[0]), "--norms", "aux", "--out", str(out)]) == 0
+    scores = json.loads(out.read_text())
+    assert scores["checkpoint"] == str(runs[0]) and scores["norms"] == "aux"
+    assert scores["corruption_source"] == "generated (ten kinds for digits)"
+    assert scores["rows"][0]["low"] < scores["sa"] < scores["rows"][0]["high"]
+
+
+def test_the_command_refuses(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {
+        f"{runs[0]} --corruptions official": "there is no such set of digits",
+        f"{runs[0]} --also imagenet-a": "needs official_dir",
+        f"{runs[0]} --autoattack": "AutoAttack is not installed",
+        f"{runs[0]} {runs[1]} --norms aux": "vanilla has no auxiliary norms",
+        f"{runs[0]} --scale cifar": "nearest: cifar-c",
+        f"{runs[0]} --pgd 3 --eps 0": "eps = 0",
+    }
+    for arguments, message in cases.items():
+        assert evaluate.main(arguments.split()) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1

@@ -1,0 +1,261 @@
+"""FOUND W2 and C9: what `evaluate_model` is given is looked at, and comes in any usual form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.lab.evaluation.metrics import NaNLogits, accuracy
+
+from .support import Brightness, tiny_cifar
+
+CLEAN = EvaluationOptions(corruptions="none", pgd=2)
+CLASSES = 4
+
+
+def pair(count: int = 12) -> tuple[Tensor, Tensor]:
+    """Images in [0, 1] with labels by their brightness, a quarter of them wrong."""
+    labels = torch.arange(count) % CLASSES
+    images = ((labels + 0.5) / CLASSES).view(-1, 1, 1, 1).expand(count, 3, 8, 8).clone()
+    return images, torch.where(torch.arange(count) % 4 == 0, 1, labels)
+
+
+class Items(Dataset[tuple[Tensor, int]]):
+    """A data set with items of its own making."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+class Stream(IterableDataset[tuple[Tensor, int]]):
+    def __init__(self, items: Items) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return (self.items[i] for i in range(len(self.items)))
+
+
+def forms(images: Tensor, labels: Tensor) -> dict[str, Any]:
+    items = Items(images, labels)
+    return {
+        "tensors": (images, labels),
+        "dataset": items,
+        "tensor dataset": TensorDataset(images, labels),
+        "loader": DataLoader(items, batch_size=5),
+        "shuffled": DataLoader(items, batch_size=5, shuffle=True),
+        "one by one": DataLoader(items, batch_size=1, sampler=torch.arange(len(items)).tolist()),
+        "stream": DataLoader(Stream(items), batch_size=5),
+    }
+
+
+FORMS = tuple(forms(*pair()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_data_gives_the_same_numbers(form: str) -> None:
+    """FOUND C9: a DataLoader, a Dataset and tensors."""
+    options = EvaluationOptions(corruptions="generated", pgd=2)
+    torch.manual_seed(3)
+    found = evaluate_model(Brightness(CLASSES), forms(*pair())[form], options)
+    wanted = evaluate_model(Brightness(CLASSES), pair(), options)
+    assert found.sa == wanted.sa == 75.0
+    assert [row.images for row in found.rows] == [row.images for row in wanted.rows]
+    if form != "shuffled":  # draws of noise are by the image's number
+        assert found == wanted
+
+
+def test_a_loader_that_shuffles_keeps_one_order() -> None:
+    """FOUND C9: intervals pair an image's answers, so each pass must see the same order."""
+    seen: list[Tensor] = []
+
+    class Sees(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.detach()[:, 0, 0, 0].clone())
+            return super().forward(x)
+
+    images, labels = torch.rand(12, 3, 8, 8), torch.arange(12) % CLASSES
+    loader = DataLoader(Items(images, labels), batch_size=12, shuffle=True)
+    evaluate_model(Sees(CLASSES), loader, EvaluationOptions(corruptions="none", pgd=1))
+    clean, attacked = seen[0], seen[1]  # PGD starts within 8/255 of each image
+    assert not torch.equal(clean, images[:, 0, 0, 0])
+    assert (clean - attacked).abs().max() <= 8 / 255 + 1e-6
+
+
+class Shuffling(IterableDataset[tuple[Tensor, int]]):
+    def __init__(self, items: Items) -> None:
+        self.items, self.passes = items, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        self.passes += 1
+        return (self.items[(i + self.passes) % len(self.items)] for i in range(len(self.items)))
+
+
+def test_a_source_whose_order_changes_is_refused() -> None:
+    """FOUND C9: where no order can be kept, the message says so."""
+    loader = DataLoader(Shuffling(Items(*pair())), batch_size=4)
+    with pytest.raises(ValueError, match="shuffle=False"):
+        evaluate_model(Brightness(CLASSES), loader, CLEAN)
+
+
+BAD = {
+    "normalised": lambda images: (images - 0.5) / 0.25,
+    "bytes as floats": lambda images: images * 255,
+    "nan": lambda images: images.index_fill(0, torch.tensor([7]), torch.nan),
+    "infinite": lambda images: images.index_fill(0, torch.tensor([7]), torch.inf),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("values", BAD)
+def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
+    """FOUND W2: accuracies on normalised images or on 0 ... 255 came without a word."""
+    images, labels = pair()
+    given = forms(BAD[values](images), labels)[form]
+    word = "not finite" if values in ("nan", "infinite") else "input_range"
+    with pytest.raises(ValueError, match=word):
+        evaluate_model(Brightness(CLASSES), given, CLEAN)
+
+
+def test_an_image_set_of_the_wrong_values() -> None:
+    """FOUND W2: what `entprop_fast.data` makes may be somebody's own, too."""
+    data = tiny_cifar()
+    wrong = type(data)(**{**vars(data), "test_images": data.test_images.float()})
+    with pytest.raises(ValueError, match="input_range"):
+        evaluate_model(Brightness(CLASSES), wrong, CLEAN)
+
+
+@pytest.mark.parametrize("form", ["tensors", "dataset", "loader"])
+def test_another_range_and_bytes(form: str) -> None:
+    """FOUND W2: the way out that the message names."""
+
+    class Wide(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x / 255)
+
+    images, labels = pair()
+    wide = evaluate_model(
+        Wide(CLASSES), forms(images * 255, labels)[form], CLEAN, input_range=(0, 255)
+    )
+    bytes_ = forms((images * 255).round().to(torch.uint8), labels)[form]
+    assert wide.sa == evaluate_model(Brightness(CLASSES), bytes_, CLEAN).sa == 75.0
+    with pytest.raises(ValueError, match="input_range"):
+        evaluate_model(Brightness(CLASSES), (images, labels), CLEAN, input_range=(1.0, 0.0))
+
+
+def test_labels_and_items_that_are_none() -> None:
+    """FOUND W2: labels outside, PIL images, dictionaries, images of two sizes."""
+    images, labels = pair()
+    with pytest.raises(ValueError, match="labels"):
+        evaluate_model(Brightness(4), DataLoader(Items(images, labels - 2)), CLEAN)
+    with pytest.raises(ValueError, match="labels"):
+        evaluate_model(Brightness(4), TensorDataset(images, labels.float()), CLEAN)
+    with pytest.raises(TypeError, match="images, labels"):
+        evaluate_model(Brightness(4), DataLoader([{"x": images[0]}]), CLEAN)  # type: ignore[arg-type]
+    two: Any = DataLoader([(images[0], 1), (images[0, :, :4], 1)])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shape"):
+        evaluate_model(Brightness(4), two, CLEAN)
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate_model(Brightness(4), DataLoader(Items(images, labels)), CLEAN, batch_size=3)
+    with pytest.raises(ValueError, match="no test image"):
+        evaluate_model(Brightness(4), Items(images[:0], labels[:0]), CLEAN)
+    narrow = evaluate_model(Brightness(4), (images, labels.int()), CLEAN)
+    assert narrow == evaluate_model(Brightness(4), (images, labels), CLEAN)
+
+
+class Breaks(Brightness):
+    """NaN for dark images alone, which the clean ones are not."""
+
+    def __init__(self, below: float, value: float = torch.nan) -> None:
+        super().__init__(CLASSES)
+        self.below, self.value = below, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        dark = x.mean(dim=(1, 2, 3)) < self.below
+        return super().forward(x).masked_fill(dark[:, None], self.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_network_that_answers_no_number_is_named(value: float) -> None:
+    """FOUND W2: NaN counted as class 0."""
+    images, labels = pair()
+    with pytest.raises(NaNLogits, match="3 of 12 clean"):
+        evaluate_model(Breaks(0.2, value), (images, labels), CLEAN)
+    with pytest.raises(NaNLogits, match="3 of 12"):  # the accuracy of every epoch
+        accuracy(Breaks(0.2, value), [(images, labels)])
+    bright = (images * 0.1 + 0.7, labels)
+    assert evaluate_model(Breaks(0.2, value), bright, CLEAN).sa >= 0
+    with pytest.raises(NaNLogits, match="severity"):
+        evaluate_model(Breaks(0.6, value), bright, EvaluationOptions(corruptions="generated"))
+
+
+def test_minus_infinity_rules_one_class_out() -> None:
+    """FOUND W2, the neighbour that is right: a masked class."""
+
+    class Masks(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).index_fill(1, torch.tensor([3]), -torch.inf)
+
+    assert evaluate_model(Masks(CLASSES), pair(), CLEAN).sa > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_networks_of_any_floating_dtype(dtype: torch.dtype) -> None:
+    """FOUND C9: the images take the network's dtype."""
+    found = evaluate_model(Brightness(CLASSES).to(dtype), pair(), CLEAN)
+    assert found.sa == 75.0
+
+
+class Returns(Brightness):
+    def __init__(self, form: Any) -> None:
+        super().__init__(CLASSES)
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(super().forward(x))
+
+
+def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
+    """FOUND C9: `.logits` works, a tuple is a clear refusal."""
+    named = Returns(lambda logits: SimpleNamespace(logits=logits))
+    assert evaluate_model(named, pair(), CLEAN) == evaluate_model(Brightness(4), pair(), CLEAN)
+    assert accuracy(named, [pair()]) == 0.75
+    assert accuracy(Returns(lambda logits: {"logits": logits}), [pair()]) == 0.75
+    for form, kind, word in (
+        (lambda logits: (logits, logits), TypeError, "tuple of Tensor, Tensor"),
+        (lambda logits: {"out": logits}, TypeError, "dict"),
+        (lambda logits: logits.argmax(dim=1), ValueError, "int64"),
+        (lambda logits: logits.mean(dim=0, keepdim=True), ValueError, r"\[1, 4\]"),
+        (lambda logits: logits[:, :, None, None], ValueError, r"classes"),
+    ):
+        with pytest.raises(kind, match=word):
+            evaluate_model(Returns(form), pair(), CLEAN)
+        with pytest.raises(kind, match=word):
+            accuracy(Returns(form), [pair()])
+
+
+def test_a_network_without_parameters_and_one_that_writes_into_its_input() -> None:
+    """FOUND C9: neighbours; the caller's images stay as they were."""
+
+    class Writes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x.mul_(-1).add_(1)  # as some normalise
+            mean = 1 - x.mean(dim=(1, 2, 3))
+            return -(mean[:, None] - (torch.arange(CLASSES) + 0.5) / CLASSES).abs()
+
+    images, labels = pair()
+    before = images.clone()
+    assert evaluate_model(Writes(), (images, labels), CLEAN).sa == 75.0
+    assert torch.equal(images, before)

@@ -1,0 +1,316 @@
+"""The command: what it leaves, what it repeats, how it stops, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import active_children
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from entprop_fast.lab.checkpoint import read
+from entprop_fast.lab.cli import train
+from entprop_fast.lab.cli.compare import main
+from entprop_fast.lab.corruptions.suites import generated_source
+from entprop_fast.lab.experiments import workers
+from entprop_fast.lab.experiments.comparison import plan, run_comparison
+from entprop_fast.lab.experiments.comparison.plan import Key
+from entprop_fast.lab.experiments.watching import State
+from entprop_fast.lab.experiments.workers import Outcome, run_all
+from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import Stopped
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.recipe import resolve
+from tests.children import running
+
+from .conftest import SMALL
+
+Done = Callable[[int, Outcome | State], None]
+
+ROWS = ("vanilla", "entprop:score=random")
+AGAIN = ["--methods", *ROWS, "--seeds", "0", "1", *SMALL]
+
+
+def table(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "compare.json").read_text())
+    return found
+
+
+def test_what_a_comparison_leaves(finished: Path, tmp_path: Path) -> None:
+    folders = {f"{row}-{seed}" for row in ("vanilla", "entprop-score=random") for seed in (0, 1)}
+    files = {"compare.json", "compare.md", "compare.png"}
+    assert {path.name for path in finished.iterdir()} == folders | files
+    found = table(finished)
+    assert [row["name"] for row in found["methods"]] == list(ROWS)
+    for row in found["methods"]:
+        summaries = [
+            json.loads(
+                (finished / f"{row['name'].replace(':', '-')}-{seed}/summary.json").read_text()
+            )
+            for seed in (0, 1)
+        ]
+        assert row["runs"] == summaries
+        scores = [summary["hscore"] for summary in summaries]
+        assert row["scores"]["hscore"]["mean"] == pytest.approx(sum(scores) / 2)
+    assert found["statement"] in (finished / "compare.md").read_text()
+    # A run of a comparison is the run of the train command.
+    out = tmp_path / "run"
+    flags = ["--score", "random", "--seed", "1", "--threads", "1", "--out", str(out)]
+    assert train.main([*SMALL, *flags]) == 0
+    ours = finished / "entprop-score=random-1" / "model.safetensors"
+    assert ours.read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_finished_runs_are_not_repeated_and_broken_ones_resume(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    (out / "compare.json").unlink()
+    broken = out / "vanilla-1"
+    # As it stood after its first epoch, with a summary that was cut off.
+    (broken / "checkpoint.prev.pt").replace(broken / "checkpoint.pt")
+    (broken / "summary.json").write_text('{"sa": 1')
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
+    assert main([*AGAIN, "--out", str(out)]) == 0
+    assert "4 runs, 3 finished before; 1 at a time" in capsys.readouterr().out
+    changed = [path for path, then in kept.items() if path.stat().st_mtime_ns != then]
+    assert changed == [broken / "summary.json"]
+    assert (broken / "model.safetensors").read_bytes() == (
+        finished / "vanilla-1" / "model.safetensors"
+    ).read_bytes()
+    for ours, theirs in zip(table(out)["methods"], table(finished)["methods"], strict=True):
+        assert ours["scores"] == theirs["scores"]
+        assert ours["differences"] == theirs["differences"]
+
+
+def test_other_settings_do_not_mix_with_the_folders(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*.*")}
+    assert main([*AGAIN, "--lr", "0.05", "--out", str(finished)]) == 2
+    assert "lr is 0.05, was 0.1" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in finished.rglob("*.*")} == before
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs one after the other, without the seconds that processes need to start."""
+
+    def run_here(jobs: Sequence[Config], devices: Sequence[str], done: Done) -> None:
+        for index, job in enumerate(jobs):
+            done(index, workers._outcome(job, StopSignals()))
+
+    monkeypatch.setattr(run_comparison, "run_all", run_here)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_runs_of_one_table_are_scored_on_the_same_images(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    older = out / "vanilla-0/summary.json"
+    other, kept = (out / f"entprop-score=random-{seed}" / "summary.json" for seed in (0, 1))
+    before = json.loads(older.read_text())
+    source = before.pop("corruption_source")
+    older.write_text(json.dumps(before | {"ra": 1.0}))  # as a version before this one scored it
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"corruption_source": "official"}))
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    assert main([*AGAIN, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 finished runs were scored on others: evaluated again" in printed
+    assert f"corruptions behind RA: {source}" in printed
+    assert times[kept] == kept.stat().st_mtime_ns
+    assert table(out)["corruption_source"] == source
+    assert f"Corruptions: {source}." in (out / "compare.md").read_text()
+    for ours, theirs in zip(table(out)["methods"], table(finished)["methods"], strict=True):
+        assert ours["scores"] == theirs["scores"]
+    for name in ("vanilla-0/model.safetensors", "vanilla-0/metrics.jsonl"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    assert main([*AGAIN, "--corruptions", "none", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "4 finished runs were scored on others" in printed and "RA –  Hscore –" in printed
+    assert "Highest mean SA" in table(out)["statement"]
+    assert [run["hscore"] for row in table(out)["methods"] for run in row["runs"]] == [None] * 4
+
+
+def test_overwriting_that_was_stopped_is_gone_on_with_without_it(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """FOUND N7: else the command that it names would take the older runs for new ones."""
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_comparison, "run_all", stopped)
+        assert main([*AGAIN, "--overwrite", "--out", str(out)]) == 143
+    said = capsys.readouterr().err
+    assert "0 of 4 runs are finished" in said
+    assert said.rstrip().endswith(f"python -m entprop_fast.compare {shlex.join(AGAIN)} --out {out}")
+    assert not list(out.glob("*/*"))
+
+
+def test_images_of_an_older_generator_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOUND W14: runs that all agree on an older generator's images are evaluated again."""
+    runs: Any = [SimpleNamespace(key=("vanilla", seed), config=None) for seed in (0, 1)]
+    opened: list[str] = []
+
+    def source(config: object) -> str:
+        opened.append("data set")
+        return generated_source("cifar-c", 0)
+
+    monkeypatch.setattr(plan, "corruption_source", source)
+
+    def others(*sources: str) -> set[Key]:
+        summaries = {
+            run.key: {"corruption_source": one} for run, one in zip(runs, sources, strict=True)
+        }
+        return run_comparison._other_images(runs, summaries, Reporter())
+
+    old, now = generated_source("cifar-c", 0, generator=1), generated_source("cifar-c", 0)
+    assert others(old, old) == {("vanilla", 0), ("vanilla", 1)}
+    assert others(old, now) == {("vanilla", 0)}
+    opened.clear()
+    for settled in (now, "official CIFAR-10-C", "generated (ten kinds for digits)"):
+        assert others(settled, settled) == set() and not opened
+
+
+def test_equal_passes_and_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    rows = ["--methods", "vanilla", "free_at", "vanilla:lr=1e30,schedule=constant", "--seeds", "0"]
+    passes = ["--budget", "passes", "--epochs", "4", "--jobs", "1"]
+    assert main([*rows, *SMALL, *passes, "--out", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "0, 1 failed" in printed.out and "1 of 3 runs" in printed.err
+    vanilla, free, bad = table(out)["methods"]
+    assert vanilla["cost"]["mean"] == free["cost"]["mean"] == 4.0
+    assert (vanilla["epochs"], free["epochs"]) == (4, 1)
+    assert (len(vanilla["runs"]), vanilla["failures"], bad["runs"]) == (1, [], [])
+    assert bad["failures"][0]["seed"] == 0 and "at step" in bad["failures"][0]["error"]
+
+
+def test_sigint_stops_every_run_with_its_checkpoint_saved(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # Epochs of 600 steps: within the first one, only a stop saves a checkpoint.
+    size = "--arch wrn16_2 --train-size 1200 --batch-size 2 --epochs 9 --device cpu".split()
+    command = [sys.executable, "-m", "entprop_fast.compare", "--methods", "vanilla", "mixup", *size]
+    folders = [out / f"{row}-0" for row in ("vanilla", "mixup")]
+    more = ["--seeds", "0", "--jobs", "2", "--out", str(out)]
+    with running([*command, *more]) as process:
+        while process.poll() is None and not all((f / "config.toml").exists() for f in folders):
+            time.sleep(0.02)
+        children = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        until = time.monotonic() + 10  # multiprocessing's own helper ends a moment after its parent
+        while any(child.exists() for child in children) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not [child for child in children if child.exists()]
+    assert process.returncode == 130
+    assert error.startswith("stopped by SIGINT: 0 of 2 runs are finished") and (
+        error.count("\n") == 1
+    )
+    states = [read(folder / "checkpoint.pt") for folder in folders]
+    assert all(0 < 600 * state["epoch"] + state["batch"] < 9 * 600 for state in states)
+    assert any(state["batch"] for state in states)
+    assert not list(out.glob("*/summary.json"))
+    assert len(children) >= 2
+
+
+def children_of(pid: int) -> list[Path]:
+    """Their folders in /proc."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [Path("/proc") / child for one in lists for child in one.read_text().split()]
+
+
+def test_a_killed_process_fails_its_run_alone(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"train_size": 40, "batch_size": 20, "threads": 1}
+    folders = [tmp_path / "long", tmp_path / "short"]
+    jobs = [
+        resolve("digits", method="vanilla", epochs=epochs, out=str(folder), **settings)
+        for epochs, folder in zip((5000, 1), folders, strict=True)
+    ]
+
+    def kill() -> None:
+        while not (folders[0] / "checkpoint.pt").exists():
+            time.sleep(0.01)
+        (child,) = active_children()
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+
+    outcomes: dict[int, Outcome | State] = {}
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run_all(jobs, ["cpu"], outcomes.__setitem__)
+    killer.join()
+    killed, other = outcomes[0], outcomes[1]
+    assert isinstance(killed, Outcome) and isinstance(other, Outcome)
+    assert "exit code -9" in (killed.error or "")
+    assert other.summary is not None and other.summary["epochs"] == 1
+    assert not active_children()
+
+
+REFUSED = {
+    "": "--methods names none",
+    "--methods entprp": "nearest: entprop",
+    "--methods entprop:k": "'k' must be option=value",
+    "--methods entprop:kk=1": "unknown option 'kk'",
+    "--methods entprop:k=few": "k must be a number",
+    "--methods entprop:n=1.5": "n must be an integer",
+    "--methods entprop:k=1,k=1": "gives k twice",
+    "--methods vanilla:k=0.5": "has no option 'k'",
+    "--methods entprop:seed=1": "unknown option 'seed'",
+    "--methods vanilla vanilla": "are one row",
+    "--methods entprop entprop:k=0.2": "are the same settings",
+    "--methods vanilla mixup --k 0.2": "--k 0.2: none of the methods has it (vanilla, mixup)",
+    "--methods vanilla entprop:k=0.3 --k 0.2": "every row sets k itself",
+    "--methods vanilla --baseline mixup": "unknown baseline 'mixup'",
+    "--methods vanilla --budget pass": "nearest: passes",
+    "--methods vanilla --seeds 0 0": "different numbers",
+    "--methods vanilla --seeds -1": "seed must be",
+    "--methods vanilla --jobs 0": "--jobs must be at least 1",
+    "--methods vanilla --recipe digitz": "nearest: digits",
+    "--methods vanilla --seed 1": "nearest: --seeds",
+    "--methods vanilla --threads 0": "threads must be at least 1",
+    "--methods advprop --budget passes --epochs 3": "--epochs 4 or more",
+    "--methods free_at:epochs=2 --budget passes": "--budget passes decides",
+    # Seen by a first step alone, of the last row.
+    "--methods vanilla entprop --arch resnet18 --batch-size 5": "m=1",
+    "--methods vanilla entprop:k=2": "k=2.0: expected a number in (0, 1] (in the row",
+    "--methods vanilla --batch-size 41": "batch_size = 41",
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_refused_before_any_run_starts(
+    flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "out"
+    assert main([*SMALL, "--out", str(out), *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert REFUSED[flags] in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not out.parent.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["--methods", "vanilla", *SMALL, "--out", str(tmp_path / "file")]) == 2

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entprop_fast.lab import checkpoint
+from entprop_fast.lab.checkpoint import CorruptCheckpoint
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"step": step, "weights": torch.full((3, 5), float(step)), "rows": [{"sa": 1.5}, None]}
+
+
+def test_saved_state_comes_back_and_plain_torch_reads_the_file(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1))
+    ours = checkpoint.read(tmp_path / checkpoint.CURRENT)
+    plain = torch.load(tmp_path / checkpoint.CURRENT, weights_only=True)
+    for read in (ours, plain):
+        assert read["rows"] == [{"sa": 1.5}, None]
+        assert torch.equal(read["weights"], state(1)["weights"])
+
+
+def test_the_one_before_is_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, state(step))
+    assert checkpoint.read(tmp_path / checkpoint.CURRENT)["step"] == 3
+    assert checkpoint.read(tmp_path / checkpoint.PREVIOUS)["step"] == 2
+
+
+@given(data=st.data())
+def test_any_flipped_bit_is_detected(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("flip")
+    checkpoint.save(folder, state(1))
+    path = folder / checkpoint.CURRENT
+    damaged = bytearray(path.read_bytes())
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptCheckpoint):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -1, -73, -74])
+def test_a_truncated_file_is_detected(tmp_path: Path, kept: int) -> None:
+    checkpoint.save(tmp_path, state(1))
+    path = tmp_path / checkpoint.CURRENT
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CorruptCheckpoint, match=r"checkpoint\.pt"):
+        checkpoint.read(path)
+
+
+def test_a_corrupt_one_falls_back_to_the_previous_and_says_so(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1))
+    checkpoint.save(tmp_path, state(2))
+    path = tmp_path / checkpoint.CURRENT
+    path.write_bytes(path.read_bytes()[:-9])
+    said: list[str] = []
+    read = checkpoint.read_newest(tmp_path, said.append)
+    assert read is not None and read["step"] == 1
+    assert len(said) == 1 and "truncated" in said[0] and checkpoint.PREVIOUS in said[0]
+
+
+def test_a_save_after_the_fall_back_keeps_the_good_previous_one(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1))
+    checkpoint.save(tmp_path, state(2))
+    (tmp_path / checkpoint.CURRENT).write_bytes(b"\0" * 100)
+    checkpoint.set_corrupt_aside(tmp_path)
+    checkpoint.save(tmp_path, state(3))
+    assert checkpoint.read(tmp_path / checkpoint.CURRENT)["step"] == 3
+    assert checkpoint.read(tmp_path / checkpoint.PREVIOUS)["step"] == 1
+
+
+def test_without_any_whole_checkpoint_both_files_are_named(tmp_path: Path) -> None:
+    for name in (checkpoint.CURRENT, checkpoint.PREVIOUS):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(CorruptCheckpoint, match=r"checkpoint\.pt.*checkpoint\.prev\.pt"):
+        checkpoint.read_newest(tmp_path, print)
+
+
+def test_an_empty_folder_has_none(tmp_path: Path) -> None:
+    assert checkpoint.read_newest(tmp_path, pytest.fail) is None
+
+
+@pytest.mark.parametrize("calls", range(5))
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_a_kill_between_any_two_steps_of_a_save_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, calls: int
+) -> None:
+    checkpoint.save(tmp_path, state(1))
+    checkpoint.save(tmp_path, state(2))
+    original: Any = getattr(os, name)
+    done: list[Any] = []
+
+    def killed(*args: Any) -> Any:
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(args)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, killed)
+        try:
+            checkpoint.save(tmp_path, state(3))
+        except KeyboardInterrupt:
+            assert len(done) == calls
+    read = checkpoint.read_newest(tmp_path, pytest.fail)
+    assert read is not None and read["step"] >= 2
+    assert torch.equal(read["weights"], state(read["step"])["weights"])
+
+
+def test_pickled_code_is_not_executed(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    payload = pickle.dumps({"weights": Malicious()}, protocol=2)
+    digest = hashlib.sha256(payload).hexdigest().encode()
+    path = tmp_path / checkpoint.CURRENT
+    path.write_bytes(payload + b"\nentprop-sha256 " + digest + b"\n")
+    with pytest.raises(CorruptCheckpoint):
+        checkpoint.read(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_random_state_round_trips_through_a_file(tmp_path: Path) -> None:
+    import random
+
+    import numpy as np
+
+    def draws() -> list[float]:
+        return [random.random(), float(np.random.rand()), float(torch.rand(()))]
+
+    device = torch.device("cpu")
+    checkpoint.save(tmp_path, {"random": checkpoint.random_state(device)})
+    expected = draws()
+    draws()
+    saved = checkpoint.read(tmp_path / checkpoint.CURRENT)
+    checkpoint.restore_random_state(saved["random"], device)
+    assert draws() == expected

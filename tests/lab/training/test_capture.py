@@ -1,0 +1,127 @@
+"""Runs whose steps are captured: learning rates, checkpoints, and what the run says about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from entprop_fast.capture import capturable_optimizer, graphs
+from entprop_fast.lab.checkpoint import read
+from entprop_fast.lab.cli import train
+from entprop_fast.lab.training.optim import OPTIMIZERS, create_optimizer, plain_state
+from entprop_fast.lab.training.trainer import Trainer
+from entprop_fast.methods import Method
+from tests.capture.recording import RecordingGraphs
+
+from .conftest import Args
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> RecordingGraphs:
+    """What captures the steps of the next run, on the CPU."""
+    recorder = RecordingGraphs()
+    monkeypatch.setitem(graphs.GRAPHS, "cpu", lambda device: recorder)
+    original = Trainer.__init__
+
+    def init(self: Trainer, *args: Any, **settings: Any) -> None:
+        original(self, *args, **settings)
+        recorder.method = self.method
+
+    monkeypatch.setattr(Trainer, "__init__", init)
+    return recorder
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_captured_run_and_its_continuation(
+    recorder: RecordingGraphs,
+    tiny: Args,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    optimizer: str,
+) -> None:
+    rates: list[float] = []
+    original = Method.__call__
+
+    def call(self: Method, *batch: torch.Tensor) -> Any:
+        result = original(self, *batch)
+        rates.append(float(self.optimizer.param_groups[0]["lr"]))
+        return result
+
+    monkeypatch.setattr(Method, "__call__", call)
+    settings = ["--optimizer", optimizer, "--lr", "0.01", "--schedule", "onecycle", "--epochs", "6"]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert train.main(tiny(whole, *settings)) == 0
+    assert recorder.log == ["eager"] * 3 + ["capture"] + ["replay"] * 9
+    assert "steps so far were replays of a CUDA graph" in capsys.readouterr().out
+    assert summary(whole)["captured"] is True
+    assert len(set(rates)) == len(rates)  # each step had its own
+
+    run_epoch = Trainer._run_epoch
+
+    def stop_after_three(self: Trainer, *args: Any) -> None:
+        if self.epoch == 3:
+            raise KeyboardInterrupt
+        run_epoch(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_run_epoch", stop_after_three)
+        train.main(tiny(halves, *settings))
+    group = read(halves / "checkpoint.pt")["optimizer"]["param_groups"][0]
+    assert isinstance(group["lr"], float) and group["fused"] is None
+    assert train.main(tiny(halves, *settings, "--resume")) == 0
+    trained = [(folder / "model.safetensors").read_bytes() for folder in (halves, whole)]
+    assert trained[0] == trained[1]
+
+
+def test_an_eager_run_says_so(tiny: Args, tmp_path: Path) -> None:
+    assert train.main(tiny(tmp_path / "run", "--epochs", "1")) == 0
+    assert summary(tmp_path / "run")["captured"] is False
+
+
+def test_off(recorder: RecordingGraphs, tiny: Args, tmp_path: Path) -> None:
+    assert train.main(tiny(tmp_path / "run", "--capture", "off")) == 0
+    assert recorder.log == [] and summary(tmp_path / "run")["captured"] is False
+
+
+def test_on_without_a_gpu(tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(tiny(tmp_path / "run", "--capture", "on")) == 2
+    assert "capture='on': the model is on cpu" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_state_loads_with_and_without_captures(name: str) -> None:
+    """What a captured run saves continues as plain, and the reverse, to the same weights."""
+
+    def steps(first: bool, second: bool) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.linspace(-1, 1, 7))
+        state: dict[str, Any] | None = None
+        for captured in (first, second):
+            optimizer = create_optimizer(name, [weight], lr=0.1, weight_decay=0.01)
+            if state is not None:
+                optimizer.load_state_dict(state)
+            if captured:
+                capturable_optimizer(optimizer, torch.device("cpu"))
+            for _ in range(3):
+                weight.grad = weight.detach().square() + 0.1
+                optimizer.step()
+            state = plain_state(optimizer)
+            assert state["param_groups"][0]["fused"] is None
+            assert state["param_groups"][0]["lr"] == pytest.approx(0.1)
+        return weight.detach()
+
+    expected = steps(False, False)
+    for first, second in ((True, False), (False, True), (True, True)):
+        torch.testing.assert_close(steps(first, second), expected)

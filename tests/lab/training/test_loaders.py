@@ -1,0 +1,119 @@
+"""Where training images live changes no run; what augments them does."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from entprop_fast.lab import data
+from entprop_fast.lab.cli import train
+from entprop_fast.lab.data import choose_loader
+from entprop_fast.lab.training.engine import train as train_run
+from entprop_fast.lab.training.recipe import resolve
+
+from .conftest import Args
+from .test_resume import model, rows, stop_at
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_prefetching_trains_the_same_network(
+    workers: str,
+    finished: Path,
+    tiny: Args,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    assert train.main(tiny(out, "--loader", "prefetch", "--workers", workers)) == 0
+    assert f"{workers} workers" in capsys.readouterr().out
+    assert model(out) == model(finished)
+    assert rows(out) == rows(finished)
+
+
+@pytest.mark.parametrize("first", ["device", "prefetch"])
+def test_a_stopped_run_goes_on_with_either_loader(
+    first: str, finished: Path, tiny: Args, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert train.main(tiny(whole, "--augment", "crop-flip")) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 2, signal.SIGTERM)  # in the middle of the second epoch
+        assert train.main(tiny(out, "--augment", "crop-flip", "--loader", first)) == 143
+    second = {"device": "prefetch", "prefetch": "device"}[first]
+    again = ("--augment", "crop-flip", "--loader", second, "--workers", "1", "--resume")
+    assert train.main(tiny(out, *again)) == 0
+    assert model(out) == model(whole) != model(finished)
+    assert rows(out) == rows(whole)
+
+
+def test_bytes_train_as_their_floats_do(tmp_path: Path) -> None:
+    digits = data.load("digits", train_size=40)
+    images = [(255 * one).round().byte() for one in (digits.train_images, digits.test_images)]
+    scores = []
+    for name, sets in (("bytes", images), ("floats", [one.float() / 255 for one in images])):
+        config = resolve("digits", batch_size=20, epochs=2, device="cpu", out=str(tmp_path / name))
+        given = replace(digits, train_images=sets[0], test_images=sets[1])
+        scores.append(train_run(config, images=given).corruptions)
+    assert model(tmp_path / "bytes") == model(tmp_path / "floats")
+    assert rows(tmp_path / "bytes") == rows(tmp_path / "floats")
+    assert scores[0] == scores[1]
+
+
+class Breaking(Dataset[tuple[Tensor, Tensor]]):
+    """Can be read a number of times."""
+
+    left = 0
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        Breaking.left -= 1
+        if Breaking.left < 0:
+            raise OSError("disk lost")
+        return self.images[index], self.labels[index]
+
+
+@pytest.mark.parametrize(("readable", "code"), [(0, 2), (9, 1)])  # batches; an epoch reads 4
+def test_an_unreadable_image_ends_the_run_in_one_line(
+    readable: int,
+    code: int,
+    tiny: Args,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Breaking, "left", 20 * readable)
+    monkeypatch.setattr(choose_loader, "TensorDataset", Breaking)
+    out = tmp_path / "run"
+    assert train.main(tiny(out, "--loader", "prefetch", "--workers", "0")) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "training image " in error and "disk lost" in error
+    assert out.exists() == (code == 1)
+    assert ("the last good checkpoint is" in error) == (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--augment crop_flip", "unknown augment 'crop_flip'; nearest: crop-flip"),
+        ("--loader disk", "known: auto, device, prefetch"),
+        ("--workers -1", "workers must be at least 0"),
+    ],
+)
+def test_refused(
+    flags: str, message: str, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(tiny(tmp_path / "run", *flags.split())) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

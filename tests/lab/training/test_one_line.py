@@ -1,0 +1,315 @@
+"""FOUND C8: what users and machines do wrong is one line, with exit code 2 or 1."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from entprop_fast import models
+from entprop_fast.lab import checkpoint, data, files
+from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, study, train
+from entprop_fast.lab.data import verify
+from entprop_fast.lab.data.image_files import FileList
+from entprop_fast.lab.experiments.comparison import run_comparison
+from entprop_fast.lab.experiments.studies import STUDIES
+from entprop_fast.lab.experiments.studies.form import Table
+from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_failed, one_line
+from entprop_fast.lab.training.trainer import Trainer
+
+from .conftest import Args
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+def the_line(capsys: pytest.CaptureFixture[str], word: str) -> str:
+    error = capsys.readouterr().err
+    assert error.startswith(f"{word}: ") and error.count("\n") == 1, error
+    return error
+
+
+REFUSED = {
+    "--recipe digits --weights /etc/passwd": "weights '/etc/passwd'",
+    "--recipe digits --weights /dev/null": "weights '/dev/null'",
+    "--recipe digits --weights .": "weights '.'",
+    "--device mps": "torch sees 0 MPS devices",
+    "--device meta": "device must be",
+    "--device cpu:1": "device must be",
+    "--device cuda:-1": "device",
+    "--device xla:0": "device must be",
+    "--lr 1e308": "lr must be",
+    "--lr 3e38": "lr must be",
+    "--lr inf": "lr",
+    "--weight-decay 1e300": "weight_decay",
+    "--eps 1e99": "eps",
+    "--threads 100000": "threads",
+    "--threads 99999999999999999999": "--threads",
+    "--workers 100000": "workers",
+    "--batch-size 2147483648": "batch_size",
+    "--batch-size 99999999999999999999": "--batch-size",
+    "--seed 4294967297": "--seed",
+    "--epochs 2147483648": "epochs",
+    "--dataset folder:/tmp/\udcff": "UTF-8",
+    "--out /tmp/\udcff": "UTF-8",
+    "--arch wrn10_\0": "null character",
+    "--arch torchvision:squeezenet1_0": "norm layer",
+    "--arch torchvision:vit_b_16": "images",
+    "--arch wrn600004_1": "depth",
+    "--arch timm:resnet18,checkpoint_path=/etc/passwd": "checkpoint_path",
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_refused_in_one_line(
+    flags: str, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C8: nothing is left behind, either."""
+    assert train.main(tiny(tmp_path / "run", *flags.split(" "))) == 2
+    assert REFUSED[flags] in the_line(capsys, "error")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_words_of_other_commands(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C8: neighbours."""
+    digits = ("--dataset", "digits", "--out", str(tmp_path / "set"))
+    for command, words, word in (
+        (evaluate, (str(finished), "--device", "mps"), "torch sees 0 MPS devices"),
+        (evaluate, (str(finished), "--threads", "5000"), "threads"),
+        (evaluate, (str(finished), "--batch-size", str(10**30)), "--batch-size"),
+        (evaluate, (str(finished), "--pgd", "1", "--eps", "1e99"), "eps"),
+        (evaluate, ("\udcff",), "UTF-8"),
+        (corrupt, (*digits, "--device", "xpu:7"), "torch sees 0 XPU devices"),
+        (compare, ("--methods", "vanilla", "--out", str(tmp_path / "\0")), "null character"),
+        (study, ("score", "--epochs", str(2**33)), "--epochs"),
+        (study, ("ratio", "--archs"), "--archs"),
+        (study, ("steps", "--corruptions", "x", "--out", str(tmp_path / "s")), "corruptions"),
+    ):
+        assert command.main(words) == 2, words
+        assert word in the_line(capsys, "error")
+
+
+def flipped(path: Path, byte: int, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "old.pth"])
+def test_weights_with_a_flipped_bit(name: str, tmp_path: Path) -> None:
+    """FOUND C8: read, or refused by name; never anything else."""
+    model = models.create("wrn10_0.01", num_classes=3)
+    state = model.state_dict()
+    path, outcomes = tmp_path / name, set()
+    draw = torch.Generator().manual_seed(1)
+    for _ in range(150):
+        if name == "w.safetensors":
+            safetensors.torch.save_file(state, path)
+        else:
+            torch.save(state, path, _use_new_zipfile_serialization=name == "w.pth")
+        size = path.stat().st_size if torch.rand((), generator=draw) < 0.3 else 600
+        flipped(path, *(int(torch.randint(n, (), generator=draw)) for n in (size, 8)))
+        try:
+            models.weights.load_weights(
+                model, str(path), "wrn10_0.01", num_classes=3, in_channels=3
+            )
+            outcomes.add("taken")
+        except ValueError as error:
+            assert name in str(error)
+            outcomes.add("refused")
+    assert outcomes == {"taken", "refused"}  # a bit of a number is a number
+
+
+def test_weights_that_are_no_number(tmp_path: Path) -> None:
+    """FOUND C8: a flipped exponent."""
+    model = models.create("wrn10_0.01", num_classes=3)
+    state = model.state_dict()
+    state["conv1.weight"] = state["conv1.weight"].clone().fill_(torch.inf)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"conv1\.weight"):
+        models.weights.load_weights(
+            model, str(tmp_path / "w.pth"), "wrn10_0.01", num_classes=3, in_channels=3
+        )
+
+
+NO_MEMORY: dict[str, Callable[[], object]] = {
+    "torch": lambda: torch.empty(2**55).zero_(),
+    "python": lambda: bytearray(2**60),
+    "sizes": lambda: torch.empty(2**62, 2**20),
+}
+
+
+def test_what_no_memory_looks_like() -> None:
+    """FOUND C8: the errors themselves, as this torch and this system raise them."""
+    for take in NO_MEMORY.values():
+        with pytest.raises((RuntimeError, MemoryError)) as raised:
+            take()
+        said = machine_failed(raised.value)
+        assert said is not None and said.startswith("out of memory") and "\n" not in said
+    assert machine_failed(torch.OutOfMemoryError("CUDA out of memory.\nmore")) is not None
+    assert machine_failed(OSError(errno.ENOSPC, "No space left", "x")) is not None
+    assert machine_failed(RuntimeError("a fault of ours")) is None
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_out_of_memory_names_the_last_good_checkpoint(
+    at: int,
+    tiny: Args,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """FOUND C8: at the first step, and later."""
+    train_batch = Trainer._train_batch
+
+    def full(self: Trainer, *batch: torch.Tensor) -> bool:
+        if self.step == at:
+            NO_MEMORY["torch"]()
+        return train_batch(self, *batch)
+
+    monkeypatch.setattr(Trainer, "_train_batch", full)
+    out = tmp_path / "run"
+    assert train.main(tiny(out)) == 1
+    error = the_line(capsys, "failed")
+    assert "out of memory" in error
+    assert (str(out / "checkpoint.pt") in error) == (at == 3)
+    assert out.exists() == (at == 3)
+
+
+def test_a_network_that_does_not_fit_into_memory(
+    tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C8: before the first step."""
+    assert train.main(tiny(tmp_path / "run", "--arch", "wrn10_100000000")) == 1
+    assert "out of memory" in the_line(capsys, "failed")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        *("", "nul", "[]", "3", '{"7": ""}', '{"-1": ""}', '{"x": ""}', '{"1": 3, "": ""}'),
+        *("[" * 100_000, "\udcff", '{"1": "said before"}'),
+    ],
+    ids=range(11),
+)
+def test_a_damaged_verdict_cache(
+    verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FOUND C8: files are looked at again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    files = FileList(tmp_path, ["a.png", "b.png"], [0, 0])
+    assert set(verify.unreadable(files)) == {0, 1}
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    kept.write_bytes(verdict.encode(errors="surrogateescape"))
+    assert set(verify.unreadable(files)) >= {1}
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "compare.json")
+
+
+def test_a_full_disk_at_the_end_of_a_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C8: the runs are there, and so is the way on."""
+    monkeypatch.setattr(run_comparison, "run_all", lambda *_: None)
+    monkeypatch.setattr(run_comparison, "write_json", full_disk)
+    small = ("--train-size", "40", "--batch-size", "20", "--epochs", "1", "--device", "cpu")
+    words = ("--methods", "vanilla", "--seeds", "0", "--out", str(tmp_path / "c"))
+    assert compare.main([*small, *words]) == 1
+    error = the_line(capsys, "failed")
+    assert "compare.json" in error and "the same command" in error
+
+
+def test_a_full_disk_at_the_end_of_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C8."""
+    monkeypatch.setattr("entprop_fast.lab.experiments.studies.form.write_atomically", full_disk)
+    one = STUDIES["ratio"]
+    stub = type(one)(
+        one.name, one.help, lambda *_: Table([{"k": 1}]), lambda _: "so", lambda *_: None
+    )
+    monkeypatch.setitem(STUDIES, "ratio", stub)
+    assert study.main(["ratio", "--out", str(tmp_path / "s")]) == 1
+    assert "the same command" in the_line(capsys, "failed")
+
+
+def test_a_full_disk_at_the_end_of_an_evaluation(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """FOUND C8: the numbers were printed."""
+    monkeypatch.setattr("entprop_fast.evaluate.write_json", full_disk)
+    out = str(tmp_path / "x.json")
+    plain = (str(finished), "--device", "cpu", "--corruptions", "none")
+    assert evaluate.main([*plain, "--out", out]) == 1
+    assert "No space left" in the_line(capsys, "failed")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("a\nb \x1b[31m"), 2),
+        (RunFailed("a\nb \x1b[31m"), 1),
+        (OSError(errno.ENOSPC, "full"), 1),
+        (MemoryError(), 1),
+    ],
+)
+def test_what_ends_a_command(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND C8: in one place for every command, and on one line whatever is quoted."""
+
+    def ends(_: object) -> None:
+        raise error
+
+    assert command_line.run_command(ends) == code
+    said = the_line(capsys, "error" if code == 2 else "failed")
+    assert "\x1b" not in said
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    def ends(_: object) -> None:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        command_line.run_command(ends)
+    assert one_line(ValueError("")) == "ValueError"
+
+
+def test_a_crafted_checkpoint_is_refused(tmp_path: Path) -> None:
+    """FOUND C8: under the right checksum stands a tensor."""
+    checkpoint.save(tmp_path, {"model": {}})
+    path = tmp_path / checkpoint.CURRENT
+    torch.save(torch.zeros(3), tmp_path / "t")
+    content = (tmp_path / "t").read_bytes()
+    files.write_atomically(
+        path, content, checkpoint._MARK, checkpoint._digest(memoryview(content)), b"\n"
+    )
+    with pytest.raises(checkpoint.CorruptCheckpoint, match="Tensor"):
+        checkpoint.read(path)
+    with pytest.raises(ValueError, match="another version"):
+        checkpoint.save(tmp_path, {"model": {}})
+        evaluate.load_network(tmp_path)
+
+
+def test_lists_of_labels_beyond_reason(tmp_path: Path) -> None:
+    """Found by the fuzz test: names for 10**12 classes would be made for ever."""
+    (tmp_path / "a.png").write_bytes(b"")
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text(f"a.png {10**12}\n")
+    with pytest.raises(ValueError, match="label"):
+        data.load(f"folder:{tmp_path}")
