@@ -38,7 +38,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 def both(
     dtype: torch.dtype = torch.float32, **options: Any
 ) -> tuple[DualBatchNorm2d, nn.BatchNorm2d]:
-    """A dual and a plain batch norm with equal, unusual parameters and buffers."""
+    """Return a dual and a plain batch norm with equal, unusual parameters and buffers."""
     plain = nn.BatchNorm2d(C, **options)
     randomize(plain)
     dual = DualBatchNorm2d(C, **options)

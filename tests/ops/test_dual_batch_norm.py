@@ -116,7 +116,7 @@ def run_ops(
 
 
 def addends(case: Case) -> dict[str, float]:
-    """The largest term, or sum of magnitudes, that each result is rounded against."""
+    """Return the largest term, or sum of magnitudes, that each result is rounded against."""
     before_relu = torch_chain(case._replace(relu=False), torch.float64)["y"]
     grad = case.grad.double()
     if case.relu:

@@ -101,13 +101,13 @@ BEYOND: dict[str, dict[str, list[Any]]] = {
 
 
 def _through_cuda(name: str) -> Callable[..., Any]:
-    """The Triton launcher that is registered for CUDA, on tensors of the CPU."""
+    """Return the Triton launcher that is registered for CUDA, on tensors of the CPU."""
     overload = fuzz.overload(name)
     return lambda *arguments: overload.redispatch(CUDA, *arguments)
 
 
 def _fake(name: str) -> Callable[..., Any]:
-    """The op as a compiler sees it."""
+    """Return the op as a compiler sees it."""
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         with FakeTensorMode() as mode:
@@ -138,7 +138,7 @@ IMPLEMENTED: dict[str, Callable[[str], Callable[..., Any]]] = {
     params=[pytest.param("cpp", marks=needs_extension), "reference", "triton", "fake"],
 )
 def implemented(request: pytest.FixtureRequest, name: str) -> Callable[..., Any]:
-    """The op `name` of one implementation."""
+    """Return the op `name` of one implementation."""
     if request.param == "triton" and name not in TRITON_OPS:
         pytest.skip("csrc/cuda serves it: tests/kernels_aot/test_cuda_binding.py")
     return IMPLEMENTED[request.param](name)

@@ -42,7 +42,7 @@ def norm_arguments(
 
 
 def public_norm(*flat: Any) -> Tensor:
-    """The public function with the op's arguments."""
+    """Return the public function with the op's arguments."""
     x, residual, main, aux, num_main, relu = from_flat(*flat)
     return dual_batch_norm(x, main, aux, num_main, residual=residual, relu=relu)
 
@@ -86,7 +86,7 @@ def test_opcheck_perturb(device: str, layout: str) -> None:
 def norm_of_float64(
     x: Tensor, *, residual: bool, training: bool, relu: bool
 ) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """A function of every differentiable input, which moves no running statistic, and those."""
+    """Return a function that moves no running statistic, and its differentiable inputs."""
     arguments = norm_arguments(x, residual=residual, training=training, relu=relu)
     positions = [0, 2, 3, 6, 7, *([1] if residual else [])]
 
