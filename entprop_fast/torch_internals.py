@@ -9,6 +9,7 @@ pyproject.toml sets no upper bound on torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,8 +103,8 @@ def step_hooks_of(optimizer: Optimizer | None) -> list[dict[int, Any]]:
     their `post` twins: nothing public lists hooks. Tried: 2.11 to 2.15.
     """
     if optimizer is None:
-        return [_get(torch_optimizer, f"_global_optimizer_{when}_hooks") for when in ("pre", "post")]
-    return [_get(optimizer, f"_optimizer_step_{when}_hooks") for when in ("pre", "post")]
+        return [_get(torch_optimizer, f"_global_optimizer_{at}_hooks") for at in ("pre", "post")]
+    return [_get(optimizer, f"_optimizer_step_{at}_hooks") for at in ("pre", "post")]
 
 
 def find_hooked(parameters: Sequence[Tensor]) -> int | None:
@@ -113,7 +114,8 @@ def find_hooked(parameters: Sequence[Tensor]) -> int | None:
     Tried: 2.11 to 2.15.
     """
     for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
-        hooks = [_get(parameter, name) for parameter in parameters]
+        _get(torch.Tensor, name)
+        hooks = list(map(attrgetter(name), parameters))  # each step asks, of hundreds
         if any(hooks):
             return next(place for place, found in enumerate(hooks) if found)
     return None

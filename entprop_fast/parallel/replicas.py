@@ -12,8 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.torch_internals import copy_each, reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
+_INSTEAD = {
+    "mixed_precision": "leave it out and use amp='bf16'",
+    "join()": "give every process as many batches",
+}
 
 
 class Alone:
@@ -158,7 +163,7 @@ class Replicas:
         """
         _check(self._wrapper)
         # A forward through the wrapper whose backward never came left its hooks waiting for one.
-        self._wrapper.reducer._reset_state()
+        reset_reducer(self._wrapper)
         buffers: list[Tensor] = []
         if self._wrapper.broadcast_buffers and self.averages:
             buffers = list(self._exchanged(nn.Module.named_buffers).values())
@@ -217,13 +222,9 @@ def _check(wrapper: DistributedDataParallel) -> None:
     Raises:
         ValueError: names it and what to do instead.
     """
-    for there, what, instead in (
-        (wrapper.mixed_precision, "mixed_precision", "leave it out and use amp='bf16'"),
-        (wrapper._comm_hooks, "a communication hook", "leave it out"),
-        (wrapper._delay_all_reduce_params, "delay_all_reduce_named_params", "leave it out"),
-        (wrapper._join_config.enable, "join()", "give every process as many batches"),
-    ):
-        if there:
+    for what, is_on in settings_of_passes(wrapper).items():
+        if is_on:
+            instead = _INSTEAD.get(what, "leave it out")
             raise ValueError(
                 f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
                 f"the wrapper; a step runs the network inside and averages once: {instead}"
@@ -239,4 +240,4 @@ def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -
         flat = torch.cat([tensor.reshape(-1) for tensor in some])
         collective(flat)
         parts = flat.split([tensor.numel() for tensor in some])
-        torch._foreach_copy_(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])
+        copy_each(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])
