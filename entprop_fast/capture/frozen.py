@@ -133,19 +133,19 @@ class Hooks:
         self._owners = [owner for owner, registries in owners for _ in registries]
         self._registries = [registry for _, registries in owners for registry in registries]
         named = [(n, t) for n, t in _named_tensors(modules) if isinstance(t, nn.Parameter)]
-        self._names, self._parameters = [n for n, _ in named], [p for _, p in named]
+        self._names, self._learned = [n for n, _ in named], [p for _, p in named]
 
     def find(self) -> str | None:
         """Return whose hook it is, or None where there is none."""
         if any(self._registries):
             places = zip(self._owners, self._registries, strict=True)
             return next(owner for owner, registry in places if registry)
-        hooked = find_hooked(self._parameters)
+        hooked = find_hooked(self._learned)
         return None if hooked is None else self._names[hooked]
 
 
 def named_modules(steps: Steps) -> list[tuple[str, nn.Module]]:
-    """List every module once, by a name that starts with the attribute of the step that holds it."""
+    """List every module once, by a name that starts with the step's attribute that holds it."""
     found: dict[nn.Module, str] = {}
     for owner, root in (("model", steps.model), ("criterion", steps.criterion)):
         if root is not None:

@@ -125,7 +125,7 @@ class Replicas:
             with agreement.call(1):
                 agreement.agree("the criterion's parameters", shapes)
             self._broadcast(learned)
-        self._parameters = self._exchanged(nn.Module.named_parameters)
+        self._averaged = self._exchanged(nn.Module.named_parameters)
 
     @property
     def averages(self) -> bool:
@@ -139,7 +139,7 @@ class Replicas:
             ValueError: some were replaced.
         """
         now = self._exchanged(nn.Module.named_parameters)
-        held = self._parameters
+        held = self._averaged
         new = [n for n in {**now, **held} if now.get(n) is not held.get(n)]
         if new:
             raise ValueError(
@@ -176,7 +176,7 @@ class Replicas:
         with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
             yield
         self._check_alike()
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        gradients = [p.grad for p in self._averaged.values() if p.grad is not None]
         _in_one(gradients, self._average)
 
     def _exchanged(
@@ -200,13 +200,13 @@ class Replicas:
 
     def _check_alike(self) -> None:
         """Who has gradients of which parameters; a wrong sum, or no end, where that differs."""
-        reached = bytes(parameter.grad is not None for parameter in self._parameters.values())
+        reached = bytes(parameter.grad is not None for parameter in self._averaged.values())
         try:
             self._agreement.agree(_GRADIENTS, reached)
         except Disagreement as error:
             if set(error.what) != {_GRADIENTS}:
                 raise
-            found = zip(self._parameters, zip(*error.of_ranks, strict=True), strict=True)
+            found = zip(self._averaged, zip(*error.of_ranks, strict=True), strict=True)
             apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]
             shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
             raise RuntimeError(
