@@ -33,7 +33,7 @@ def test_the_readmes_words_work_after_one_import() -> None:
 def test_every_module_is_an_attribute_and_no_other_name_is() -> None:
     """FOUND C4."""
     for one in pkgutil.iter_modules(entprop_fast.__path__):
-        if one.ispkg:
+        if one.ispkg and one.name != "kernels":  # which imports Triton
             assert getattr(entprop_fast, one.name).__name__ == f"entprop_fast.{one.name}"
     for name in ("modelz", "__main_", "_nothing", "os", "sys.modules"):
         with pytest.raises(AttributeError, match=name):
