@@ -1,4 +1,4 @@
-"""A step's results in one buffer, so that one launch copies them out of a graph's memory."""
+"""Copy a step's results out of a graph's memory in one launch."""
 
 from typing import Generic, TypeVar
 
@@ -35,7 +35,7 @@ class Packed(Generic[ResultT]):
                 packed += 1
 
     def copy(self) -> ResultT:
-        """The result in memory of its own, which no later step overwrites."""
+        """Return the result in memory of its own, which no later step overwrites."""
         fresh = self._buffer.clone()
         values: list[Tensor] = []
         for dtype, start, stop in self._spans:

@@ -1,4 +1,4 @@
-"""When a training step runs eagerly, when it is captured, and when it is replayed."""
+"""Decide when a training step runs eagerly, when it is captured and when it is replayed."""
 
 import warnings
 import weakref
@@ -40,14 +40,14 @@ class Steps(Protocol[ResultT_co]):
     _captured_by: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
 
     def _step(self, images: Tensor, labels: Tensor) -> ResultT_co:
-        """One optimiser step on an accepted batch: nothing but operations on the device.
+        """Take one optimiser step on an accepted batch: nothing but operations on the device.
 
         State that it carries to the next step is changed in place; an attribute that it sets is
         set again by a replay, to the graph's own tensor.
         """
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
-        """The same; the first batch of a shape may be refused, and then nothing has changed."""
+        """Take the same step, or refuse the first batch of a shape, and then nothing has changed."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class StepCapture(Generic[ResultT]):
                 raise ValueError(f"capture='on': {reason}")
 
     def __call__(self, images: Tensor, labels: Tensor) -> ResultT:
-        """One step on a batch whose shape, dtypes and devices were accepted.
+        """Take one step on a batch whose shape, dtypes and devices were accepted.
 
         Raises:
             RuntimeError: `capture` is "on" and the step cannot be captured; it was not taken.
@@ -145,7 +145,7 @@ class StepCapture(Generic[ResultT]):
         self._lived = 0
 
     def _active(self, device: torch.device) -> bool:
-        """Whether steps on `device` go through here; prepares the first one."""
+        """Return whether steps on `device` go through here; prepare the first one."""
         if self._steps.capture == "off":
             self.forget()
             return False
@@ -266,7 +266,7 @@ class StepCapture(Generic[ResultT]):
         return captured.packed.copy()
 
     def _end(self, reason: str, cause: Exception | None = None, *, taken: bool = False) -> None:
-        """No more captures: one warning, or an error with "on"; `taken`: at the next step."""
+        """Capture no more: warn once, or with "on" raise; if `taken`, at the next step."""
         self.forget()
         self._graphs = self._form = None
         self.why_eager = reason
