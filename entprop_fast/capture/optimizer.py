@@ -75,7 +75,7 @@ class CapturableForm:
         expect_eager_steps(self.optimizer)
 
     def _rate(self, given: float | Tensor) -> Tensor:
-        """Return a tensor for a group's lr: the user's own where it fits, so that filling it works."""
+        """Return a tensor for a group's lr: the user's own where it fits."""
         taken = any(given is rate for rate in self._rates)
         if isinstance(given, Tensor):
             fits = given.dtype == torch.float32 and given.device == self.device and given.ndim == 0
@@ -85,7 +85,7 @@ class CapturableForm:
         return torch.full((), given, dtype=torch.float32, device=self.device)
 
     def _move_counters(self, group: dict[str, Any]) -> None:
-        """Move Adam's counts to the device; they are on the host until its groups are capturable."""
+        """Move Adam's counts, which are on the host until then, to the device."""
         for parameter in group["params"]:
             state = self.optimizer.state.get(parameter, {})
             if "step" in state:

@@ -47,7 +47,7 @@ class Steps(Protocol[ResultT_co]):
         """
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
-        """Take the same step, or refuse the first batch of a shape, and then nothing has changed."""
+        """Take the same step, or refuse the first batch of a shape and change nothing."""
 
 
 @dataclass
