@@ -28,7 +28,7 @@ from entprop_fast.lab.corruptions.set_marker import Marker, about_set
 from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.files import write_atomically
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 EVERY = 5.0  # seconds: the most that a kill can cost of an array
 
@@ -235,8 +235,9 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
 
 
 def _write_image(path: Path, pixels: Any) -> None:
-    with needs("PIL", extra="vision", purpose="writing image files"):
-        from PIL import Image
+    require("PIL", extra="vision", purpose="writing image files")
+    from PIL import Image
+
     part = path.with_suffix(".part")
     with files.create(part) as file:
         Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 
 def read_matlab(path: Path, key: str) -> Any:
@@ -17,8 +17,9 @@ def read_matlab(path: Path, key: str) -> Any:
         ValueError: there is no such file or variable, or it is damaged.
         ImportError: SciPy is not installed.
     """
-    with needs("scipy", extra="train", purpose=f"reading {path.name}"):
-        from scipy.io import loadmat
+    require("scipy", extra="train", purpose=f"reading {path.name}")
+    from scipy.io import loadmat
+
     if not path.is_file():
         raise ValueError(f"{path.parent} lacks {path.name}")
     try:

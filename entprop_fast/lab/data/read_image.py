@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,8 +57,9 @@ def read_image(path: Path, *, draft: int | None = None) -> Image:
             message begins with the path and names what it is instead, where that is known.
         ImportError: Pillow is not installed.
     """
-    with needs("PIL", extra="vision", purpose="reading image files"):
-        from PIL import Image
+    require("PIL", extra="vision", purpose="reading image files")
+    from PIL import Image
+
     try:
         if path.stat().st_size == 0:
             raise OSError("it has zero bytes")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.lab.data.augment import Normalize
-from entprop_fast.lab.evaluation.metrics import logits_of
+from entprop_fast.logits import logits_of
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 

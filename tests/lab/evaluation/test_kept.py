@@ -29,7 +29,7 @@ from entprop_fast.lab.evaluation import (
 )
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.kept_counts import Kept, key_of
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from tests.lab.evaluation.support import Brightness, tiny_cifar, tiny_imagenet, write_cifar_c
 
 CPU = torch.device("cpu")

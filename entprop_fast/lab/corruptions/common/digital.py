@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.filters import pixel_grid, warp
 from entprop_fast.lab.data.counter_random import keys_of, packed_uniforms
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 
 def contrast(images: Tensor, keys: Tensor, factor: float) -> Tensor:
@@ -113,8 +113,9 @@ def _windows(side: int, cells: int) -> tuple[list[int], list[int]]:
 
 def jpeg_compression(levels: Tensor, keys: Tensor, quality: float) -> Tensor:
     """Through Pillow's JPEG encoder and decoder, image by image on the host; from and to uint8."""
-    with needs("PIL", extra="vision", purpose="corruption 'jpeg_compression'"):
-        from PIL import Image
+    require("PIL", extra="vision", purpose="corruption 'jpeg_compression'")
+    from PIL import Image
+
     height, width = levels.shape[2:]
     planes = levels.cpu().numpy()  # [N, C, H, W]
     decoded = np.empty_like(planes)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.lab.data.counter_random import packed_normals, packed_uniforms
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 LEVELS = 256  # of an 8-bit image
 _BINS = 4096  # of the uniform number; in most of them all give the same count
@@ -81,9 +81,10 @@ class _PoissonTables:
 
 @functools.lru_cache(maxsize=16)
 def _poisson_tables(photons: float, device: torch.device) -> _PoissonTables:
-    with needs("scipy", extra="train", purpose="corruption 'shot_noise'"):
-        from scipy.special import pdtr
-        from scipy.stats import poisson
+    require("scipy", extra="train", purpose="corruption 'shot_noise'")
+    from scipy.special import pdtr
+    from scipy.stats import poisson
+
     edges = (np.arange(_BINS) / _BINS).astype(np.float32)
     values, by_bin, lows, widest = [], [], [], 0
     for level in range(LEVELS):
