@@ -119,7 +119,7 @@ def _blackened(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 RESIZED_CROP = "resized-crop-flip"
 
 # What a setting can name, and what of it is done on the device; None: nothing. Crops of images of
-# any size are made where those are read (`entprop_fast.lab.data.file_transforms`).
+# any size are made where those are read (`entprop_fast.lab.data.image_files`).
 AUGMENTS: dict[str, Augment | None] = {"none": None, "crop-flip": Augment(), RESIZED_CROP: None}
 
 

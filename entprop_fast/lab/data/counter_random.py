@@ -89,16 +89,16 @@ def normals(keys: Tensor, count: int) -> Tensor:
     return radius * (2 * math.pi * u[:, count:]).cos()
 
 
-def packed_uniforms(keys: Tensor, count: int) -> Tensor:
+def paired_uniforms(keys: Tensor, count: int) -> Tensor:
     """As `uniforms`, two numbers a word: half the work, other values than `uniforms`'."""
     halves = bits(keys, (count + 1) // 2).view(torch.int32)[:, :count]
     return (halves >> 9).bitwise_and_(0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
 
 
-def packed_normals(keys: Tensor, count: int) -> Tensor:
+def paired_normals(keys: Tensor, count: int) -> Tensor:
     """As `normals`, two numbers from two uniform ones: a quarter of the words."""
     pairs = (count + 1) // 2
-    u = packed_uniforms(keys, 2 * pairs)
+    u = paired_uniforms(keys, 2 * pairs)
     radius = u[:, :pairs].log().mul_(-2).sqrt_()
     angle = u[:, pairs:] * (2 * math.pi)
     return torch.cat((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=1)[:, :count]

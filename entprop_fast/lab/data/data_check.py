@@ -21,13 +21,13 @@ from entprop_fast.lab.data.datasets import (
     load,
     locate_splits,
 )
+from entprop_fast.lab.data.folder_layouts import is_tiny_imagenet
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.lists import Splits
 from entprop_fast.lab.data.official_files import SOURCES
 from entprop_fast.lab.data.same_files import TEST, TRAINING
 from entprop_fast.lab.data.split_checks import look, some
 from entprop_fast.lab.data.stray_files import LeftOut, image_paths, is_image
-from entprop_fast.lab.data.tiny_imagenet import is_at as is_tiny_imagenet
 from entprop_fast.name_errors import unknown
 
 KNOWN = (*TENSORS, *FILES, "folder")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entprop_fast.lab.data.lists import Listed, Splits, fields, first_folder, number
-from entprop_fast.lab.data.matlab import read_matlab
+from entprop_fast.lab.data.lists import (
+    Listed,
+    Splits,
+    fields,
+    first_folder,
+    number,
+    read_matlab,
+)
 
 
 def cub(data_dir: Path) -> Splits | None:

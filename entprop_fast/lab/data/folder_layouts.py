@@ -6,13 +6,21 @@ import difflib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from entprop_fast.lab.data import tiny_imagenet
 from entprop_fast.lab.data.layout_hints import without_classes, without_test
-from entprop_fast.lab.data.lists import Listed, Splits, fields, lines, number, split_line
-from entprop_fast.lab.data.matlab import read_matlab
+from entprop_fast.lab.data.lists import (
+    Listed,
+    Splits,
+    fields,
+    lines,
+    number,
+    read_matlab,
+    split_line,
+)
 from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, image_paths, is_image
 
 DEVKIT = "ILSVRC2012_devkit_t12"
+
+_TINY_LIST = "val_annotations.txt"
 
 
 def imagenet(data_dir: Path) -> Splits | None:
@@ -48,7 +56,7 @@ def folder(path: Path) -> Splits | None:
         left_out = LeftOut()
         train, tested = (_list(path / f"{name}.txt", left_out) for name in ("train", test))
         return Splits(path, train, tested, _class_names(path, train), left_out.lines())
-    if (path / "train").is_dir() and tiny_imagenet.is_at(path):
+    if (path / "train").is_dir() and is_tiny_imagenet(path):
         return _tiny_imagenet(path)
     test = next((name for name in ("test", "val") if (path / name).is_dir()), None)
     if (
@@ -67,8 +75,39 @@ def folder(path: Path) -> Splits | None:
 def _tiny_imagenet(path: Path) -> Splits:
     left_out = LeftOut()
     classes, train = _class_folders(path, "train", left_out)
-    test = tiny_imagenet.validation(path, classes, left_out)
+    test = _tiny_validation(path, classes, left_out)
     return Splits(path, train, test, classes, left_out.lines())
+
+
+def is_tiny_imagenet(path: Path) -> bool:
+    """Return whether ``val/`` is as Tiny ImageNet unpacks: images in one folder, labels in a list.
+
+    One that was sorted into class folders is read like any other.
+    """
+    val = path / "val"
+    return (val / _TINY_LIST).is_file() and class_folders_in(val, LeftOut(), "val") == ["images"]
+
+
+def _tiny_validation(path: Path, classes: tuple[str, ...], left_out: LeftOut) -> Listed:
+    """List ``val/images/*``, labelled by a list: file, wnid and four numbers of a box.
+
+    Nobody publishes the labels of ``test/``, so that it is left out.
+
+    Raises:
+        ValueError: a class that ``train/`` lacks, or a line without a class.
+    """
+    label_of = {wnid: label for label, wnid in enumerate(classes)}
+    listed: Listed = []
+    for file, rest in fields(path / "val" / _TINY_LIST, 2, last=True):
+        wnid = rest.split()[0]
+        if wnid not in label_of:
+            raise ValueError(
+                f"{path / 'val' / _TINY_LIST}: {file} is of class {wnid}, which train/ lacks"
+            )
+        listed.append((f"val/images/{file}", label_of[wnid]))
+    if (path / "test").is_dir():
+        left_out.add("folder without labels", "test")
+    return listed
 
 
 def _class_folder_splits(root: Path, test: str) -> Splits:

@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from entprop_fast.lab.data.augment import RESIZED_CROP, to_float
-from entprop_fast.lab.data.file_transforms import evaluation_transform, training_transform
 from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.lab.data.read_image import read_image
+from entprop_fast.optional import import_torchvision
 
 IMAGE_SIZE = 224  # pixels, where a data set or a user names no other
 
 Transform = Callable[[Any], Tensor]
+
+# ImageNet's evaluation: the shorter side to 256 pixels, then the middle 224 of it.
+_RESIZED, _CROPPED = 256, 224
 
 
 class FileList:
@@ -149,3 +152,20 @@ class TransformedFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = read_image(self.files.path(index))
         return self.transform(image), int(self.files.labels[index])
+
+
+def evaluation_transform(size: int) -> Transform:
+    """A Pillow image to uint8 ``[3, size, size]``: shorter side to 8/7 size, middle cut out."""
+    v2 = import_torchvision("transforms.v2", purpose="reading image files")
+    resized = round(size * _RESIZED / _CROPPED)
+    made: Transform = v2.Compose([v2.Resize(resized), v2.CenterCrop(size), v2.PILToTensor()])
+    return made
+
+
+def training_transform(size: int) -> Transform:
+    """A Pillow image to uint8 ``[3, size, size]``: random crop of 8 to 100 % of it, random flip."""
+    v2 = import_torchvision("transforms.v2", purpose="reading image files")
+    made: Transform = v2.Compose(
+        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    )
+    return made

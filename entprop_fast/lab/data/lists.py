@@ -1,10 +1,15 @@
-"""Official lists of images: lines of text, and the two splits that they make."""
+"""Read official lists of images: lines of text, MATLAB files, and the splits that they make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entprop_fast.optional import require
 
 Listed = list[tuple[str, int]]  # file within the root, label
 
@@ -79,6 +84,24 @@ def number(path: Path, text: str) -> int:
     if abs(found) > _MOST:  # a label of 10**12 would ask for as many classes
         raise ValueError(f"{path}: {text} is beyond {_MOST:,}: labels count from 0")
     return found
+
+
+def read_matlab(path: Path, key: str) -> Any:
+    """A variable of a MATLAB 5 file as a NumPy array of at least one dimension.
+
+    Raises:
+        ValueError: there is no such file or variable, or it is damaged.
+        ImportError: SciPy is not installed.
+    """
+    require("scipy", extra="train", purpose=f"reading {path.name}")
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise ValueError(f"{path.parent} lacks {path.name}")
+    try:
+        return np.atleast_1d(loadmat(path, squeeze_me=True)[key])
+    except Exception as error:  # scipy raises whatever damaged bytes lead it to
+        raise ValueError(f"{path} cannot be read as MATLAB's {key}: {error!r}") from error
 
 
 def first_folder(data_dir: Path, names: Sequence[str], holds: str) -> Path | None:

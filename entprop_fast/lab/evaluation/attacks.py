@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from entprop_fast import ops
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import fold, packed_uniforms, row_keys
+from entprop_fast.lab.data.counter_random import fold, paired_uniforms, row_keys
 from entprop_fast.methods.image_units import ImageUnits
 
 NO_DEFENCE = (
@@ -64,7 +64,7 @@ def pgd(
     index = torch.arange(len(images), device=images.device)
     bounds = units.distance(alpha, images), units.distance(eps, images), *units.bounds(images)
     keys = row_keys(fold((_START, seed)), first, len(images), images.device)
-    start = 2 * packed_uniforms(keys, images[0].numel()).view(images.shape) - 1
+    start = 2 * paired_uniforms(keys, images[0].numel()).view(images.shape) - 1
     attacked = (images + eps * start.to(images.dtype)).clamp_(0, 1)
     attacked = attacked.contiguous(memory_format=torch.channels_last)
     with evaluating(model), torch.enable_grad():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entprop_fast.lab.corruptions.common import SCALES, Scale
-from entprop_fast.lab.data.class_folders import NATURAL
+from entprop_fast.lab.data.natural_sets import NATURAL
 from entprop_fast.lab.evaluation import attacks
 from entprop_fast.name_errors import unknown
 

@@ -230,7 +230,7 @@ def test_broken_natural_sets(tmp_path: Path) -> None:
 
 
 def test_a_network_of_all_1000_classes_is_compared_on_the_200(tmp_path: Path) -> None:
-    from entprop_fast.lab.data.class_folders import open_natural
+    from entprop_fast.lab.data.natural_sets import open_natural
 
     names = [f"n{i:08d}" for i in range(1000)]
     write_classes(tmp_path / "imagenet-a", wnids=(names[6], names[11]), count=1)

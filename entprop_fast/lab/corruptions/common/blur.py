@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.common.levels import NEAR, whole
 from entprop_fast.lab.corruptions.filters import gaussian_blur as smooth
-from entprop_fast.lab.data.counter_random import keys_of, packed_uniforms
+from entprop_fast.lab.data.counter_random import keys_of, paired_uniforms
 
 _JUMPS = 7  # doublings of a chain of moved pixels; each link has a probability below 0.42
 _FEW = 25  # weights of a kernel, up to which a sum is faster than Fourier transforms
@@ -130,7 +130,7 @@ def glass_blur(
 def _sources(images: Tensor, keys: Tensor, reach: int) -> Tensor:
     """For each pixel, the place ``y width + x`` whose value it ends with, int64 ``[N, H W]``."""
     height, width = images.shape[2:]
-    drawn = packed_uniforms(keys, 2 * height * width).view(-1, 2, height, width)
+    drawn = paired_uniforms(keys, 2 * height * width).view(-1, 2, height, width)
     moves = (drawn * (2 * reach)).long() - reach  # from -reach to reach - 1: down, right
     own = torch.arange(height * width, device=images.device).view(height, width)
     source = own + moves[:, 0] * width + moves[:, 1]
@@ -152,7 +152,7 @@ def _moved(images: Tensor, source: Tensor) -> Tensor:
 
 def motion_blur(images: Tensor, keys: Tensor, radius: float, sigma: float) -> Tensor:
     """Along a line at an angle between -45 and 45 degrees, fading out as half a Gaussian."""
-    degrees = 90 * packed_uniforms(keys, 1)[:, 0] - 45
+    degrees = 90 * paired_uniforms(keys, 1)[:, 0] - 45
     return line_blur(images, degrees, radius, sigma)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entprop_fast.lab.corruptions.filters import pixel_grid, warp
-from entprop_fast.lab.data.counter_random import keys_of, packed_uniforms
+from entprop_fast.lab.data.counter_random import keys_of, paired_uniforms
 from entprop_fast.optional import require
 
 
@@ -145,11 +145,11 @@ def elastic_transform(
         corners: how far each of three points of the affine map moves at most, in pixels.
     """
     count, _, height, width = images.shape
-    drawn = 2 * packed_uniforms(keys_of(0, keys), 6).to(images.dtype) - 1
+    drawn = 2 * paired_uniforms(keys_of(0, keys), 6).to(images.dtype) - 1
     images = _affine(images, corners * drawn.view(count, 3, 2))
     if not amplitude:
         return images
-    noise = 2 * packed_uniforms(keys_of(1, keys), 2 * height * width) - 1
+    noise = 2 * paired_uniforms(keys_of(1, keys), 2 * height * width) - 1
     field = _smoothed(noise.view(count, 2, height, width), sigma).to(images.dtype) * amplitude
     x, y = pixel_grid(images)
     return warp(images, x + field[:, 0], y + field[:, 1], edges="reflect")

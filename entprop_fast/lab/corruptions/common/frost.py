@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import integers, keys_of, packed_normals
+from entprop_fast.lab.data.counter_random import integers, keys_of, paired_normals
 
 # Red, green and blue of the photographs that the published code draws from, frost1.png to
 # frost5.jpg (the third is the second again), in 8-bit levels: means, then standard deviations.
@@ -64,7 +64,7 @@ def _texture(number: int) -> Tensor:
     """Whole 8-bit levels ``[3, SIDE, SIDE]``, in [0, 1], with `MOMENTS`."""
     stopping.check()  # half a second each
     keys = keys_of(_KEY, torch.arange(number * _FIELDS, (number + 1) * _FIELDS))
-    noise = packed_normals(keys, SIDE * SIDE).view(-1, SIDE, SIDE).double()
+    noise = paired_normals(keys, SIDE * SIDE).view(-1, SIDE, SIDE).double()
     frequency = torch.fft.fftfreq(SIDE, dtype=torch.float64)
     fy, fx = frequency[:, None], frequency[None, :]
     veil = _filtered(noise[0], fy, fx, along=160, across=160)

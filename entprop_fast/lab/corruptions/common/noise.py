@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entprop_fast.lab.data.counter_random import packed_normals, packed_uniforms
+from entprop_fast.lab.data.counter_random import paired_normals, paired_uniforms
 from entprop_fast.optional import require
 
 LEVELS = 256  # of an 8-bit image
@@ -31,7 +31,7 @@ def speckle_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
 
 def impulse_noise(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
     """That fraction of the values becomes 0 or 1, evenly."""
-    u = packed_uniforms(keys, images[0].numel()).view(images.shape)
+    u = paired_uniforms(keys, images[0].numel()).view(images.shape)
     # By arithmetic: torch's comparisons and masks take three times as long.
     kept, lit = (((u - bound) * _STEEP).clamp_(0, 1) for bound in (fraction, fraction / 2))
     return (images * kept).add_(lit.sub_(kept))
@@ -43,7 +43,7 @@ def shot_noise(images: Tensor, keys: Tensor, photons: float) -> Tensor:
     The mean is that of the nearest of 256 levels, as the published code sees only 8-bit images:
     so there are few distributions, and a table gives nearly every draw at once.
     """
-    u = packed_uniforms(keys, images[0].numel()).view(-1)
+    u = paired_uniforms(keys, images[0].numel()).view(-1)
     level = (images.reshape(-1) * (LEVELS - 1)).round_().clamp_(0, LEVELS - 1).int()
     tables = _poisson_tables(photons, images.device)
     counts = tables.by_bin.index_select(0, level * _BINS + (u * _BINS).int())
@@ -111,4 +111,4 @@ def _poisson_tables(photons: float, device: torch.device) -> _PoissonTables:
 
 
 def _normals(images: Tensor, keys: Tensor) -> Tensor:
-    return packed_normals(keys, math.prod(images.shape[1:])).view(images.shape)
+    return paired_normals(keys, math.prod(images.shape[1:])).view(images.shape)

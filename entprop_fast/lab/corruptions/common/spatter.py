@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.common.blur import mirrored
 from entprop_fast.lab.corruptions.filters import gaussian_blur as smooth
-from entprop_fast.lab.data.counter_random import packed_normals
+from entprop_fast.lab.data.counter_random import paired_normals
 
 _WATER = (175 / 255, 238 / 255, 238 / 255)
 _MUD = (63 / 255, 42 / 255, 20 / 255)
@@ -50,7 +50,7 @@ def spatter(
     ``strength`` is water's brightness, or the sigma of mud's soft edge.
     """
     count, _, height, width = images.shape
-    noise = packed_normals(keys, height * width).view(count, 1, height, width)
+    noise = paired_normals(keys, height * width).view(count, 1, height, width)
     layer = _smooth(mean + std * noise, sigma)
     layer = F.threshold(layer, threshold, 0, inplace=True)
     if not mud:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.common.blur import line_blur, zoomed
 from entprop_fast.lab.corruptions.common.levels import cut
-from entprop_fast.lab.data.counter_random import keys_of, packed_normals, packed_uniforms
+from entprop_fast.lab.data.counter_random import keys_of, paired_normals, paired_uniforms
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -29,10 +29,10 @@ def snow(
     Beneath them the image is whitened: mixed with the brighter of itself and 1.5 luma + 0.5.
     """
     count, _, height, width = images.shape
-    noise = packed_normals(keys_of(0, keys), height * width).view(count, 1, height, width)
+    noise = paired_normals(keys_of(0, keys), height * width).view(count, 1, height, width)
     layer = zoomed(mean + std * noise.to(images.dtype), zoom)
     layer = cut(layer.masked_fill(layer < threshold, 0).clamp_(0, 1))
-    degrees = -135 + 90 * packed_uniforms(keys_of(1, keys), 1)[:, 0]
+    degrees = -135 + 90 * paired_uniforms(keys_of(1, keys), 1)[:, 0]
     layer = cut(line_blur(layer, degrees, radius, sigma))
     white = torch.maximum(images, 1.5 * luma(images) + 0.5)
     return keep * images + (1 - keep) * white + layer + layer.flip(2, 3)
@@ -63,7 +63,7 @@ def plasma(keys: Tensor, size: int, decay: float) -> Tensor:
         size: a power of two.
         decay: each level's random part is smaller by its square.
     """
-    random = 2 * packed_uniforms(keys, size * size).view(-1, size, size) - 1
+    random = 2 * paired_uniforms(keys, size * size).view(-1, size, size) - 1
     heights = torch.zeros_like(random)
     step, roughness = size, 100.0
     while step >= 2:
