@@ -26,7 +26,7 @@ from entprop_fast.lab.corruptions.common import (
     check_channels,
     check_kind,
 )
-from entprop_fast.lab.corruptions.official_sets import MARKER, read_marker
+from entprop_fast.lab.corruptions.set_marker import MARKER, read_marker
 from entprop_fast.lab.corruptions.suites import generated_source
 from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
 from entprop_fast.lab.data.datasets import usual_image_size

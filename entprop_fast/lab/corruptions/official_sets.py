@@ -1,13 +1,12 @@
-"""The published corrupted sets as they are downloaded: CIFAR-10-C, CIFAR-100-C and ImageNet-C.
+"""Read the published corrupted sets as they are downloaded: CIFAR-10-C, CIFAR-100-C, ImageNet-C.
 
-The same readers take what `entprop_fast.corrupt` wrote, which carries `MARKER`: it is reported as
+The same readers take what `entprop_fast.corrupt` wrote, which carries a marker: it is reported as
 generated, whatever the folder is called.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entprop_fast.lab.corruptions import SEVERITIES
-from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, SCALES
-from entprop_fast.lab.corruptions.suites import Sample, Samples, Suite, generated_source
+from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS
+from entprop_fast.lab.corruptions.set_marker import read_marker, source_of
+from entprop_fast.lab.corruptions.suites import Sample, Samples, Suite
 from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
 from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
@@ -32,7 +32,6 @@ OFFICIAL = {
     "imagenet-c": ("ImageNet-C", ("imagenet-c", "ImageNet-C", "imagenet_c")),
 }
 
-MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
 JPEG_QUALITY = 85  # of the published ImageNet-C, and of folders that `entprop_fast.corrupt` writes
 
 
@@ -89,7 +88,7 @@ def open_suite(
     """
     title = OFFICIAL[name][0]
     marker = read_marker(root)
-    source = f"official {title}" if marker is None else _marked(root, marker)
+    source = f"official {title}" if marker is None else source_of(root, marker)
     if marker is not None and name == "imagenet-c":
         source += f", JPEG of quality {JPEG_QUALITY}"
     more = EXTRA_KINDS if extra else ()
@@ -111,38 +110,6 @@ def open_suite(
         aligned=aligned,
         read_from=tuple((str(one), one.stat().st_mtime_ns) for one in places if one.exists()),
     )
-
-
-def read_marker(root: Path) -> dict[str, Any] | None:
-    """What `entprop_fast.corrupt` says of a set that it wrote; None for other sets.
-
-    Raises:
-        ValueError: the file is not what that command writes.
-    """
-    path = root / MARKER
-    if not path.exists():
-        return None
-    try:
-        marker = json.loads(path.read_text())
-        if not isinstance(marker, dict):
-            raise TypeError
-        return marker
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not what entprop_fast.corrupt writes") from error
-
-
-def _marked(root: Path, marker: dict[str, Any]) -> str:
-    if marker.get("complete") is not True:
-        raise ValueError(
-            f"{root} is a part of a set: the command that wrote it did not finish. The same one "
-            "goes on with --resume"
-        )
-    if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
-        raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
-    generator = marker.get("generator", 1)  # the first one did not say
-    if type(generator) is not int or generator < 1:
-        raise ValueError(f"{root / MARKER} names no known generator: {generator!r}")
-    return generated_source(marker["scale"], marker["seed"], generator)
 
 
 def _arrays(

@@ -12,8 +12,8 @@ import torch
 
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, GENERATOR, Scale
-from entprop_fast.lab.corruptions.official_sets import open_suite, read_marker, written_name
-from entprop_fast.lab.corruptions.set_marker import digest_of_clean
+from entprop_fast.lab.corruptions.official_sets import open_suite, written_name
+from entprop_fast.lab.corruptions.set_marker import digest_of_clean, read_marker
 from entprop_fast.lab.corruptions.suites import Suite, generated_kinds
 from entprop_fast.lab.corruptions.write_sets import write_arrays
 from entprop_fast.lab.data import ImageFiles, ImageSet

@@ -17,11 +17,11 @@ from torch import Tensor
 from entprop_fast.devices import widest_float
 from entprop_fast.lab.corruptions.filters import gaussian_blur, pixel_grid, rotate, shift, warp
 from entprop_fast.lab.data.counter_random import fold, normals, row_keys, uniforms
+from entprop_fast.methods.checks import RANGE_TOLERANCE
 from entprop_fast.name_errors import unknown
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_TOLERANCE = 1e-5
 _ELASTIC_SMOOTHING = 0.125
 
 
@@ -191,5 +191,5 @@ def check_images(images: Tensor, first: int, *, levels: bool = False) -> None:
         raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted")
     if images.device.type == "cpu" and images.numel() and not whole:
         low, high = float(images.amin()), float(images.amax())  # quicker than `aminmax`
-        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+        if not (-RANGE_TOLERANCE <= low and high <= 1 + RANGE_TOLERANCE):
             raise ValueError(f"images hold values in [{low:g}, {high:g}]; [0, 1] wanted")

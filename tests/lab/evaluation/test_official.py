@@ -14,7 +14,7 @@ from PIL import Image
 
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
-from entprop_fast.lab.corruptions.official_sets import MARKER
+from entprop_fast.lab.corruptions.set_marker import MARKER
 from entprop_fast.lab.data import ImageData, UnreadableImage
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.corruption_error import corruption_errors
