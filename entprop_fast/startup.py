@@ -21,7 +21,7 @@ def refuse(error: Exception) -> NoReturn:
 
 
 def _is_command(argv: list[str]) -> bool:
-    """Whether Python was started as ``python -m entprop_fast...``."""
+    """Return whether Python was started as ``python -m entprop_fast...``."""
     words = iter(argv[1:])
     for word in words:
         if word == "-m":

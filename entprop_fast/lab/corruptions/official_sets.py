@@ -36,19 +36,19 @@ JPEG_QUALITY = 85  # of the published ImageNet-C, and of folders that `entprop_f
 
 
 def find(name: str, folder: Path | None) -> Path | None:
-    """The folder of the published set ``name`` within ``folder``, or None."""
+    """Find the folder of the published set ``name`` within ``folder``, or None."""
     if folder is None:
         return None
     return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
 
 
 def written_name(data: ImageSet) -> str:
-    """The folder in which a set that `entprop_fast.corrupt` wrote of this one is looked for."""
+    """Return the folder in which a set that was written of this one is looked for."""
     return f"{Path(data.name.rpartition(':')[2]).name}-c"
 
 
 def find_written(data: ImageSet, folder: Path | None) -> Path | None:
-    """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
+    """Find the folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
 
     Raises:
         ValueError: it was written of another data set.
@@ -71,7 +71,7 @@ def open_suite(
     extra: bool = False,
     workers: int | None = None,
 ) -> Suite:
-    """The set in ``root`` as a suite, checked as far as can be without reading every image.
+    """Open the set in ``root``, checked as far as can be without reading every image.
 
     Args:
         name: a key of `OFFICIAL`, which decides the layout.
@@ -140,7 +140,7 @@ def _arrays(
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A uint8 array of that shape, mapped from its ``.npy`` file; nothing pickled is ever run.
+    """Map a uint8 array of that shape from its ``.npy`` file; nothing pickled is ever run.
 
     Raises:
         ValueError: it is no such array; the message begins with the path.
@@ -165,7 +165,7 @@ def _loaded(path: Path) -> NDArray[Any]:
 
 
 def _labels(path: Path, count: int, num_classes: int) -> Tensor:
-    """Labels of one severity, which those of all five must repeat."""
+    """Read the labels of one severity, which those of all five must repeat."""
     array = _loaded(path)
     wanted = len(SEVERITIES) * count
     if array.dtype.kind not in "iu" or array.shape != (wanted,):
@@ -181,7 +181,7 @@ def _labels(path: Path, count: int, num_classes: int) -> Tensor:
 def _folders(
     root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int, workers: int | None
 ) -> tuple[int, Samples, bool]:
-    """Its images, in the clean ones' order where every kind and severity has their names."""
+    """Find its images, in the clean ones' order where all kinds and severities have their names."""
     lists: dict[tuple[str, int], FileList] = {}
     for kind in kinds:
         # As its archives unpack: either side by side, or each within its own category's folder.

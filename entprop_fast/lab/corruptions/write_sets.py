@@ -49,7 +49,7 @@ def write_arrays(
     resume: bool = False,
     say: Say | None = None,
 ) -> None:
-    """Write ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``, as CIFAR-C has.
+    """Write ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``: as CIFAR-C.
 
     Args:
         data: whose test images are corrupted.

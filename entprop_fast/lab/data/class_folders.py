@@ -18,7 +18,7 @@ from entprop_fast.optional import import_torchvision
 
 
 def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
-    """The images of a folder of class folders, by class and name.
+    """List the images of a folder of class folders, by class and name.
 
     Raises:
         FileNotFoundError: the folder is missing.
@@ -45,7 +45,7 @@ def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
 
 
 def in_order(files: FileList, names: Sequence[tuple[int, str]]) -> FileList | None:
-    """The files in the order of these labels and names; None where they have others.
+    """Put the files in the order of these labels and names; None where they have others.
 
     Args:
         files: of corrupted images.
@@ -62,7 +62,7 @@ def in_order(files: FileList, names: Sequence[tuple[int, str]]) -> FileList | No
 def image_batches(
     files: FileList, size: int, batch_size: int, workers: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images float32 ``[B, 3, size, size]`` in [0, 1] and labels, in order.
+    """Yield images float32 ``[B, 3, size, size]`` in [0, 1] and labels, in order.
 
     An image of ``size`` pixels is taken as it is; others are resized and cropped as clean ones.
 

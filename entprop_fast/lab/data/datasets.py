@@ -82,7 +82,7 @@ def load(
     test_only: bool = False,
     say: Say | None = None,
 ) -> ImageSet:
-    """A data set with its training and test split; docs/data.md says what each needs on disk.
+    """Load a data set with its training and test split; docs/data.md says what each needs.
 
     ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
     stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``: whole tensors, uint8.
@@ -137,7 +137,7 @@ def load(
 
 
 def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:
-    """The images that a data set of files lists; none for training only if ``test_only``.
+    """List the images of a data set of files; no training images only if ``test_only``.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.

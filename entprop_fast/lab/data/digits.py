@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which come with its package."""
+"""Load scikit-learn's handwritten digits, which come with its package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEST_IMAGES = 500
 
 
 def load_digits(train_size: int | None, seed: int) -> ImageData:
-    """1797 images of 8x8: a stratified test set by ``seed``, a stratified subset of the others."""
+    """Load 1797 images of 8x8: a stratified test set by ``seed``, a stratified part of the rest."""
     require("sklearn", extra="train", purpose="dataset 'digits'")
     from sklearn.datasets import load_digits as embedded
     from sklearn.model_selection import train_test_split

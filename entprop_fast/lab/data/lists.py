@@ -52,7 +52,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]:
-    """The fields of each line that is neither empty nor a comment.
+    """Yield the fields of each line that is neither empty nor a comment.
 
     Args:
         path: of the text file.
@@ -87,7 +87,7 @@ def number(path: Path, text: str) -> int:
 
 
 def read_matlab(path: Path, key: str) -> Any:
-    """A variable of a MATLAB 5 file as a NumPy array of at least one dimension.
+    """Read a variable of a MATLAB 5 file as a NumPy array of at least one dimension.
 
     Raises:
         ValueError: there is no such file or variable, or it is damaged.
@@ -105,7 +105,7 @@ def read_matlab(path: Path, key: str) -> Any:
 
 
 def first_folder(data_dir: Path, names: Sequence[str], holds: str) -> Path | None:
-    """The first of ``data_dir/name`` (``.``: itself) that holds that file or folder."""
+    """Return the first of ``data_dir/name`` (``.``: itself) that holds that file or folder."""
     folders = (data_dir / name for name in names)
     return next((folder for folder in folders if (folder / holds).exists()), None)
 

@@ -83,7 +83,7 @@ def open_natural(
     *,
     workers: int | None = None,
 ) -> NaturalSet:
-    """ImageNet-A, ImageNet-R or Stylized-ImageNet, from folders named by WordNet identifiers.
+    """Open ImageNet-A, -R or Stylized-ImageNet, from folders named by WordNet identifiers.
 
     -A and -R have 200 classes. A network of all 1000 is compared on these alone, as in their
     papers; one of other classes on those that the folders name.

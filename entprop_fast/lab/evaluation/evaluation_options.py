@@ -1,4 +1,4 @@
-"""What an evaluation measures."""
+"""Choose what an evaluation measures."""
 
 from __future__ import annotations
 

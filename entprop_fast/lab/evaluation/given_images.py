@@ -88,7 +88,7 @@ class BatchedImages:
         return len(self.test_labels)
 
     def test_batches(self, batch_size: int, *, workers: int | None = None) -> Batches:
-        """Float32 images in [0, 1] and labels, on the CPU; the batches are the source's own.
+        """Yield float32 images in [0, 1] and labels, on the CPU; the batches are the source's own.
 
         Raises:
             ValueError: what comes is not what came in the first pass, or out of range.

@@ -1,4 +1,4 @@
-"""The paper's metrics: accuracy and Hscore. Fractions in [0, 1]; tables print percent."""
+"""Measure accuracy and Hscore, the paper's metrics: fractions in [0, 1]."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class NaNLogits(ValueError):
 
 
 def hscore(sa: float, ra: float) -> float:
-    """Harmonic mean of standard and robust accuracy, ``2 SA RA / (SA + RA)``; 0 if both are 0."""
+    """Return the harmonic mean of both accuracies, ``2 SA RA / (SA + RA)``; 0 if both are 0."""
     return 2 * sa * ra / (sa + ra) if sa + ra else 0.0
 
 
 def broken_rows(logits: Tensor) -> Tensor:
-    """Which rows hold NaN or plus infinity, bool ``[rows]``; minus infinity rules a class out."""
+    """Return which rows hold NaN or plus infinity; minus infinity rules a class out."""
     return (logits.isnan() | logits.isposinf()).any(dim=1) | logits.isneginf().all(dim=1)
 
 
 def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Top-1 accuracy (SA on the clean test set), model in eval mode, training flags restored.
+    """Measure top-1 accuracy (SA on the clean test set) in eval mode; training flags come back.
 
     The host waits for the device once, at the end.
 

@@ -1,4 +1,4 @@
-"""Noise, drawn for each value of an image on its own."""
+"""Add noise, drawn for each value of an image on its own."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _RAREST = 2.0**-25  # below half of the smallest uniform number
 
 
 def gaussian_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
-    """``x + std z``."""
+    """Make ``x + std z``."""
     return images.add(_normals(images, keys), alpha=std)
 
 
 def speckle_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
-    """``x + std x z``."""
+    """Make ``x + std x z``."""
     return images.addcmul(images, _normals(images, keys), value=std)
 
 
 def impulse_noise(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
-    """That fraction of the values becomes 0 or 1, evenly."""
+    """Make that fraction of the values 0 or 1, evenly."""
     u = paired_uniforms(keys, images[0].numel()).view(images.shape)
     # By arithmetic: torch's comparisons and masks take three times as long.
     kept, lit = (((u - bound) * _STEEP).clamp_(0, 1) for bound in (fraction, fraction / 2))
@@ -38,7 +38,7 @@ def impulse_noise(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
 
 
 def shot_noise(images: Tensor, keys: Tensor, photons: float) -> Tensor:
-    """``Poisson(photons x) / photons``, by inversion of the distribution function.
+    """Draw ``Poisson(photons x) / photons`` by inversion of the distribution function.
 
     The mean is that of the nearest of 256 levels, as the published code sees only 8-bit images:
     so there are few distributions, and a table gives nearly every draw at once.
@@ -68,7 +68,7 @@ class _PoissonTables:
     widest: int
 
     def searched(self, u: Tensor, level: Tensor, found: Tensor) -> Tensor:
-        """The counts of those u, from what `by_bin` has for them, by bisection."""
+        """Search the counts of those u by bisection, from what `by_bin` has for them."""
         first = self.first.index_select(0, level)
         place = first - 1 - found  # of the count, if its distribution function is above u
         step = 1 << max(0, self.widest.bit_length() - 1)

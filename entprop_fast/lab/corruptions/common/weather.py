@@ -1,4 +1,4 @@
-"""Snow and fog; `frost` has a file of its own."""
+"""Make snow and fog; `frost` has a file of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def snow(
     sigma: float,
     keep: float,
 ) -> Tensor:
-    """Flakes: noise, enlarged, thresholded, blurred along a line and laid on twice.
+    """Lay flakes on twice: noise, enlarged, thresholded, blurred along a line.
 
     They are cut to 8 bits before and after that blur, as files go into and out of ImageMagick.
     Beneath them the image is whitened: mixed with the brighter of itself and 1.5 luma + 0.5.
@@ -39,7 +39,7 @@ def snow(
 
 
 def luma(images: Tensor) -> Tensor:
-    """The grey image ``[N, 1, H, W]`` of an RGB one (Rec. 601); a grey one as it is."""
+    """Make an RGB image grey ``[N, 1, H, W]`` (Rec. 601); a grey one stays."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(dim=1)
@@ -47,7 +47,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def fog(images: Tensor, keys: Tensor, amount: float, decay: float) -> Tensor:
-    """A fractal height map added, then rescaled so that the brightest value stays possible."""
+    """Add a fractal height map, then rescale so that the brightest value stays possible."""
     height, width = images.shape[2:]
     size = 1 << (max(height, width) - 1).bit_length()
     mist = plasma(keys, size, decay)[:, None, :height, :width].to(images.dtype)
@@ -56,7 +56,7 @@ def fog(images: Tensor, keys: Tensor, amount: float, decay: float) -> Tensor:
 
 
 def plasma(keys: Tensor, size: int, decay: float) -> Tensor:
-    """Height maps in [0, 1] by the diamond-square algorithm, ``[N, size, size]``, wrapped round.
+    """Draw height maps in [0, 1] by diamonds and squares, ``[N, size, size]``, wrapped round.
 
     Args:
         keys: of the images, ``[N]``.
