@@ -13,11 +13,15 @@ from dataclasses import MISSING, fields, make_dataclass
 from itertools import takewhile
 from typing import Annotated, Any
 
+# First: it says in one line which of the commands' libraries are missing.
+from entprop_fast.lab import training as _training  # noqa: F401
+
+# isort: split
 import tyro
 
 from entprop_fast import name_errors
 from entprop_fast.lab.cli.output import lasting, missed
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.config import number, unfit, value_types
 from entprop_fast.lab.training.errors import (
     RunFailed,
@@ -42,7 +46,7 @@ def run_command(
     """Run a command and return its exit code.
 
     0; 2 after bad usage or bad input; 128 + the signal's number after one of
-    `entprop_fast.lab.stop_signals.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP,
+    `entprop_fast.lab.stopping.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP,
     138 after SIGUSR1 on Linux; 1 otherwise. A user's error or a failed run is one line on stderr; a
     fault of ours keeps its traceback.
 

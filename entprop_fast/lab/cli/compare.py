@@ -28,7 +28,7 @@ from entprop_fast.lab.experiments.comparison.run_comparison import (
 )
 from entprop_fast.lab.experiments.workers import places
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import follow_data
 from entprop_fast.lab.training.config import Config, MethodOptions
 from entprop_fast.lab.training.errors import RunFailed, bad_input, failing

@@ -19,7 +19,7 @@ from entprop_fast.lab.cli.command_line import (
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
 

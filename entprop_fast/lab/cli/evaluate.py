@@ -23,7 +23,7 @@ from entprop_fast.lab.cli.command_line import (
     several,
     switch,
 )
-from entprop_fast.lab.data.class_folders import NATURAL
+from entprop_fast.lab.data.natural_sets import NATURAL
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
@@ -32,11 +32,11 @@ from entprop_fast.lab.evaluation import (
 )
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
 from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
-from entprop_fast.lab.evaluation.kept_counts import Kept
+from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
@@ -143,7 +143,7 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
         device = resolve_device(flags.device or "auto")
         _check_used(flags)
         options = _options(flags)
-        with _writable(out), Kept(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
+        with _writable(out), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
             evaluations = _all(flags, options, device, reporter, kept)
             if out is not None:
                 _write(out, evaluations)
@@ -235,7 +235,11 @@ def _options(flags: Any) -> EvaluationOptions:
 
 
 def _all(
-    flags: Any, options: EvaluationOptions, device: torch.device, reporter: Reporter, kept: Kept
+    flags: Any,
+    options: EvaluationOptions,
+    device: torch.device,
+    reporter: Reporter,
+    kept: SavedCounts,
 ) -> list[Evaluation]:
     """Every checkpoint on one data set; all are loaded and checked before the first is measured."""
     networks = []

@@ -24,7 +24,7 @@ from entprop_fast.lab.experiments.studies import STUDIES, Options, score
 from entprop_fast.lab.experiments.studies.form import markdown, write
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import follow_data, recipe
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing

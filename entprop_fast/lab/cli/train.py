@@ -19,7 +19,7 @@ from entprop_fast.lab.cli.command_line import (
 )
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import follow_data, recipe, run_folder
 from entprop_fast.lab.training.config import Config, MethodOptions
 from entprop_fast.lab.training.engine import train

@@ -1,4 +1,4 @@
-"""What an evaluation measures."""
+"""Choose what an evaluation measures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entprop_fast.lab.corruptions.common import SCALES, Scale
-from entprop_fast.lab.data.class_folders import NATURAL
+from entprop_fast.lab.data.natural_sets import NATURAL
 from entprop_fast.lab.evaluation import attacks
 from entprop_fast.name_errors import unknown
 

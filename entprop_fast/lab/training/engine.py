@@ -9,7 +9,7 @@ from entprop_fast.lab import checkpoint, data, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config, differences

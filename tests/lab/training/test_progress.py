@@ -24,7 +24,7 @@ from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.report import progress
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 
 from .conftest import Args
 

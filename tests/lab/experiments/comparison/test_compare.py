@@ -28,8 +28,7 @@ from entprop_fast.lab.experiments.comparison.plan import Key
 from entprop_fast.lab.experiments.watching import State
 from entprop_fast.lab.experiments.workers import Outcome, run_all
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
-from entprop_fast.lab.stopping import Stopped
+from entprop_fast.lab.stopping import Stopped, StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.recipe import resolve
 from tests.children import running
