@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,7 +25,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from entprop_fast.name_errors import unknown
 
 _KEY = "option"
-_LARGEST = {int: 2**31, float: 1e38}  # no count reaches it; about float32's range
+_LIMITS = {int: "2**31", float: "1e38"}  # no count reaches it; about float32's range
+_LARGEST = {int: 2**31, float: 1e38}
 _Record = TypeVar("_Record")
 
 
@@ -134,14 +135,17 @@ def create(record: type[_Record], given: Mapping[str, Any], *, owner: str = "") 
     """Make an instance of the dataclass `record` from checked values.
 
     Raises:
-        TypeError: an option that `record` does not have, or a value of another type.
+        TypeError: an option that `record` does not have or that is not given, or a value of
+            another type.
         ValueError: a value that is not valid. Every message names the option.
     """
     known: dict[str, Option] = options_of(record)  # type: ignore[arg-type]
+    where = f"{owner}: " if owner else ""
     for name in given:
         if name not in known:
-            where = f"{owner}: " if owner else ""
             raise TypeError(f"{where}{unknown('option', name, known)}")
+    if missing := [n for n, one in known.items() if one.default is MISSING and n not in given]:
+        raise TypeError(f"{where}lacks {', '.join(missing)}")
     return record(**{name: check(known[name], value) for name, value in given.items()})
 
 
@@ -166,8 +170,8 @@ def check(about: Option, value: Any) -> Any:
     if not number:
         return value
     if abs(value) >= _LARGEST[about.type]:
-        limit = _LARGEST[about.type]
-        raise ValueError(f"{about.name}={value!r}: expected {valid(about)}, below {limit:g}")
+        limit = _LIMITS[about.type]
+        raise ValueError(f"{about.name}={value!r}: expected {valid(about)}, below {limit}")
     if not about.bounds.hold(value):
         raise ValueError(f"{about.name}={value!r}: expected {valid(about)}")
     return about.type(value)
@@ -244,7 +248,7 @@ def _from_hint(hint: Any) -> dict[str, Any]:
         parts = [one for one in get_args(hint) if one is not type(None)]
         found["optional"] = len(parts) < len(get_args(hint))
         hint = parts[0]
-    if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+    if get_origin(hint) is Sequence or get_args(hint)[1:] == (Ellipsis,):
         found["many"], hint = True, get_args(hint)[0]
     if get_origin(hint) is Literal:
         found["choices"] = get_args(hint)
