@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -56,12 +56,13 @@ class Option:
         name: of the field.
         type: float, int, bool, str or a class, without the None of an optional one.
         optional: whether None is valid.
-        choices: the valid values where the field is a `Literal`, else empty.
+        choices: the valid values where the field is a `Literal` or names its own, else empty.
         default: `dataclasses.MISSING` where it has to be given.
         help: a sentence.
         unit: "image units", say; empty for a plain number.
         group: heading under which it is listed.
         bounds: of a number.
+        parse: checks and converts the value in place of type, choices and bounds, or None.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Option:
     unit: str
     group: str
     bounds: Bounds
+    parse: Callable[[Any], Any] | None
 
 
 def option(
@@ -85,6 +87,8 @@ def option(
     open_high: bool = False,
     unit: str = "",
     group: str = "",
+    choices: Iterable[Any] = (),
+    parse: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Declare a field of a dataclass of options; see the example above.
 
@@ -97,27 +101,31 @@ def option(
         open_high: leave out `high` itself.
         unit: of the number.
         group: heading in ``--help`` and in the tables of the documentation.
+        choices: the valid values, where a table gives them and no `Literal` can.
+        parse: checks a value and returns it as it is kept, for what is no number or choice.
     """
     bounds = Bounds(low=low, high=high, open_low=open_low, open_high=open_high)
-    about = {"help": help, "bounds": bounds, "unit": unit, "group": group}
+    about = {"help": help, "bounds": bounds, "unit": unit, "group": group, "parse": parse}
+    about["choices"] = tuple(choices)
     return field(default=default, metadata={_KEY: about})
 
 
-@cache
 def options_of(record: type) -> dict[str, Option]:
     """Read the options of a dataclass, in their order; fields without `option` are none."""
+    return _options_of(record)
+
+
+@cache
+def _options_of(record: Any) -> dict[str, Option]:
     hints = get_type_hints(record)
     found = {}
     for one in fields(record):
         if _KEY in one.metadata:
+            about = dict(one.metadata[_KEY])
             kind, optional, choices = _read(hints[one.name])
+            about["choices"] = about["choices"] or choices
             found[one.name] = Option(
-                name=one.name,
-                type=kind,
-                optional=optional,
-                choices=choices,
-                default=one.default,
-                **one.metadata[_KEY],
+                name=one.name, type=kind, optional=optional, default=one.default, **about
             )
     return found
 
@@ -129,7 +137,7 @@ def create(record: type[_Record], given: Mapping[str, Any], *, owner: str = "") 
         TypeError: an option that `record` does not have, or a value of another type.
         ValueError: a value that is not valid. Every message names the option.
     """
-    known: dict[str, Option] = options_of(record)  # type: ignore[arg-type]
+    known = options_of(record)
     for name in given:
         if name not in known:
             where = f"{owner}: " if owner else ""
@@ -144,6 +152,8 @@ def check(about: Option, value: Any) -> Any:
         TypeError: it is of another type.
         ValueError: it is out of bounds or none of the choices.
     """
+    if about.parse is not None:
+        return about.parse(value)
     if value is None and about.optional:
         return None
     if about.choices:
@@ -164,7 +174,8 @@ def check(about: Option, value: Any) -> Any:
 def valid(about: Option) -> str:
     """Say what is valid, for messages and tables: ``a number in (0, 1]``."""
     if about.choices:
-        return f"one of {', '.join(map(repr, about.choices))}"
+        listed = (*about.choices, None) if about.optional else about.choices
+        return f"one of {', '.join(map(repr, listed))}"
     words = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
     said = words.get(about.type, f"a {about.type.__name__}")
     if about.bounds != Bounds():
@@ -187,6 +198,11 @@ def signature(record: type, *leading: inspect.Parameter) -> inspect.Signature:
         for one in options_of(record).values()
     ]
     return inspect.Signature([*leading, *keywords])
+
+
+def document(record: type) -> str:
+    """Return the "Args" lines of a docstring: a name and its sentence each."""
+    return "\n".join(f"    {one.name}: {one.help}" for one in options_of(record).values())
 
 
 def _read(hint: Any) -> tuple[type, bool, tuple[Any, ...]]:
