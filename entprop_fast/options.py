@@ -74,6 +74,7 @@ class Option:
         unit: "image units", say; empty for a plain number.
         group: heading under which it is listed.
         bounds: of a number.
+        parse: checks and converts the value in place of type, choices and bounds, or None.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Option:
     unit: str
     group: str
     bounds: Bounds
+    parse: Callable[[Any], Any] | None
 
 
 def option(
@@ -99,6 +101,7 @@ def option(
     unit: str = "",
     group: str = "",
     choices: Iterable[Any] = (),
+    parse: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Declare a field of a dataclass of options; see the example above.
 
@@ -112,16 +115,21 @@ def option(
         unit: of the number.
         group: heading in ``--help`` and in the tables of the documentation.
         choices: valid values that a table lists; a `Literal` says them itself.
+        parse: checks a value and returns it as it is kept, for what is no number or choice.
     """
     bounds = Bounds(low=low, high=high, open_low=open_low, open_high=open_high)
-    about = {"help": help, "bounds": bounds, "unit": unit, "group": group}
+    about = {"help": help, "bounds": bounds, "unit": unit, "group": group, "parse": parse}
     about["choices"] = tuple(choices)
     return field(default=default, metadata={_KEY: about})
 
 
-@cache
 def options_of(record: type) -> dict[str, Option]:
     """Read the options of a dataclass, in their order; fields without `option` are none."""
+    return _options_of(record)
+
+
+@cache
+def _options_of(record: Any) -> dict[str, Option]:
     hints = get_type_hints(record)
     found = {}
     for one in fields(record):
@@ -139,7 +147,7 @@ def create(record: type[_Record], given: Mapping[str, Any], *, owner: str = "") 
             another type.
         ValueError: a value that is not valid. Every message names the option.
     """
-    known: dict[str, Option] = options_of(record)  # type: ignore[arg-type]
+    known = options_of(record)
     where = f"{owner}: " if owner else ""
     for name in given:
         if name not in known:
@@ -156,6 +164,8 @@ def check(about: Option, value: Any) -> Any:
         TypeError: it is of another type.
         ValueError: it is out of bounds or none of the choices.
     """
+    if about.parse is not None:
+        return about.parse(value)
     if value is None and about.optional:
         return None
     if about.many and isinstance(value, list | tuple):
@@ -214,7 +224,8 @@ _READERS: dict[type, Callable[[str], Any]] = {
 def valid(about: Option) -> str:
     """Say what is valid, for messages and tables: ``a number in (0, 1]``."""
     if about.choices:
-        return f"one of {', '.join(map(repr, about.choices))}"
+        listed = (*about.choices, None) if about.optional else about.choices
+        return f"one of {', '.join(map(repr, listed))}"
     words = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
     said = words.get(about.type, f"a {about.type.__name__}")
     if about.bounds != Bounds():
@@ -239,6 +250,11 @@ def signature(record: type, *leading: inspect.Parameter) -> inspect.Signature:
         for one in options_of(record).values()
     ]
     return inspect.Signature([*leading, *keywords])
+
+
+def document(record: type) -> str:
+    """Return the "Args" lines of a docstring: a name and its sentence each."""
+    return "\n".join(f"    {one.name}: {one.help}" for one in options_of(record).values())
 
 
 def _from_hint(hint: Any) -> dict[str, Any]:

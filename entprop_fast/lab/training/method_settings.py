@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from entprop_fast.lab.training import criteria
 from entprop_fast.methods import METHODS
 from entprop_fast.name_errors import unknown
-from entprop_fast.options import Option, options_of, read
+from entprop_fast.options import Option, option, options_of, read
 
 Value = str | int | float | bool
 
 # What the run's own settings say, or what only a loop in Python needs.
 _NOT_HERE = frozenset({"amp", "capture", "check"})
+
+
+# Methods take a module, text names one.
+@dataclass(frozen=True, kw_only=True)
+class _ByName:
+    criterion: str = option(
+        criteria.DEFAULT,
+        "Loss that is trained: cross-entropy, or another in its place.",
+        choices=criteria.NAMES,
+    )
 
 
 def settable(method: str) -> dict[str, Option]:
@@ -26,11 +36,8 @@ def settable(method: str) -> dict[str, Option]:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     found = {}
-    for name, one in _options(method).items():
-        if name == "criterion":
-            one = replace(
-                one, type=str, optional=False, default=criteria.DEFAULT, choices=criteria.NAMES
-            )
+    for name, one in options_of(METHODS[method].Options).items():
+        one = options_of(_ByName).get(name, one)
         if one.type in (str, int, float, bool) and not one.many and name not in _NOT_HERE:
             found[name] = one
     return found
@@ -62,24 +69,3 @@ def complete(method: str, given: Mapping[str, Any]) -> dict[str, Value]:
         for name, one in known.items()
     }
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def _options(method: str) -> dict[str, Option]:
-    cls = METHODS[method]
-    if hasattr(cls, "Options"):
-        return options_of(cls.Options)
-    # until the methods have their Options
-    import dataclasses
-    import typing
-
-    from entprop_fast.methods import method_options
-    from entprop_fast.methods.base import Method
-    from entprop_fast.options import option
-
-    hints: dict[str, Any] = {}
-    for one in (Method, cls):
-        for base in reversed(one.__mro__):
-            if "__init__" in vars(base):
-                hints |= typing.get_type_hints(base.__init__)
-    made = [(n, hints[n], option(d)) for n, d in method_options(method).items()]
-    return options_of(dataclasses.make_dataclass("Options", made, kw_only=True))
