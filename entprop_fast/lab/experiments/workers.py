@@ -176,10 +176,10 @@ def _work(pipe: Connection) -> None:
     """Do what comes through the pipe; the parent's signals stay blocked, SIGTERM stops a run."""
     follow_parent()
     try:
-        with StopSignals().installed() as signals:
+        with StopSignals().installed():
             while True:
                 config: Config = pipe.recv()
-                outcome = _outcome(config, signals, Teller(pipe))
+                outcome = _outcome(config, Teller(pipe))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -187,9 +187,9 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(config: Config, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
+def _outcome(config: Config, reporter: Reporter | None = None) -> Outcome:
     try:
-        summary = train(config, resume=True, reporter=reporter, signals=signals)
+        summary = train(config, resume=True, reporter=reporter)
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
