@@ -158,7 +158,7 @@ def test_explicit_request_that_cannot_be_met_is_refused(
     assert not list(tmp_path.glob("*.whl"))
 
 
-TOOLS = {"clang-format", "hypothesis", "mypy", "ninja", "pdoc", "pytest", "ruff", "setuptools"}
+TOOLS = {"clang-format", "hypothesis", "mkdocs", "mypy", "ninja", "pytest", "ruff", "setuptools"}
 PIN_TORCH = {"timm", "torchaudio", "torchvision"}  # each release is for one release of torch
 
 
