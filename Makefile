@@ -92,12 +92,12 @@ lint: setup
 docs: setup $(VENV)/.requirements-docs
 	@echo "== the documentation as a site: about 1 minute"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
-	@echo "open docs/_build/index.html"
+	@echo "open site/index.html"
 
 $(VENV)/.requirements-docs: requirements-docs.txt $(VENV)/.requirements
 	$(PIP) install --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 clean:
-	rm -rf build dist docs/_build *.egg-info entprop_fast/_C*.so
+	rm -rf build dist site *.egg-info entprop_fast/_C*.so
 	rm -f $(VENV)/.installed

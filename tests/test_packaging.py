@@ -20,7 +20,7 @@ from entprop_fast.optional import needs
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("entprop_fast", "kernels", "csrc", "tests", "bench", "docs")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md", "Makefile")
-GENERATED = shutil.ignore_patterns("__pycache__", "*.so", "_build")
+GENERATED = shutil.ignore_patterns("__pycache__", "*.so")
 
 
 @pytest.fixture(scope="module")
