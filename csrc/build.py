@@ -1,4 +1,4 @@
-"""Build the module ``entprop_fast._C`` from csrc/: which files, which flags, one ninja run.
+"""How csrc/ becomes the module ``entprop_fast._C``: which files, which flags, one ninja run.
 
 - ``bindings.cpp``: always; the module itself, which answers what was built.
 - ``cpu/*.cpp``: always. ``*_avx2.cpp`` and ``*_avx512.cpp`` are compiled for those instruction sets
@@ -70,7 +70,7 @@ class Kernels(Extension):
 
 
 def extensions() -> list[Extension]:
-    """Return the extension to build, or none, with the reason on standard error in one line.
+    """The extension to build, or none, with the reason on standard error in one line.
 
     Raises:
         SystemExit: an unknown ``ENTPROP_BUILD``, or one that cannot be honoured: ``cpu`` without a
@@ -97,14 +97,14 @@ def extensions() -> list[Extension]:
 
 
 def sources(toolchain: Toolchain) -> list[Path]:
-    """List the files of csrc/ that ``toolchain`` compiles on this processor."""
+    """The files of csrc/ that ``toolchain`` compiles on this processor."""
     cpu = [path for path in CSRC.glob("cpu/*.cpp") if _is_x86() or _instruction_set(path) is None]
     cuda = [*CSRC.glob("cuda/*.cpp"), *CSRC.glob("cuda/*.cu")] if toolchain.cuda else []
     return [CSRC / "bindings.cpp", *sorted(cpu), *sorted(cuda)]
 
 
 def compile_command(source: Path, output: Path, toolchain: Toolchain) -> list[str]:
-    """Return the command that compiles ``source`` to ``output`` and its ``.d`` dependencies."""
+    """The command that compiles ``source`` to the object ``output`` and its ``.d`` dependencies."""
     common = [*DEFINES, f"-I{CSRC}", f"-I{output.parent}", "-MD", "-MF", f"{output}.d"]
     common += ["-c", str(source), "-o", str(output)]
     torch_headers = ["-isystem", str(toolchain.torch_root / "include")]
@@ -122,7 +122,7 @@ def compile_command(source: Path, output: Path, toolchain: Toolchain) -> list[st
 
 
 def link_command(objects: list[Path], output: Path, toolchain: Toolchain) -> list[str]:
-    """Return the command that links ``objects`` to the module; torch's libraries come before it."""
+    """The command that links ``objects`` to the module; torch's libraries are loaded before it."""
     libraries = [f"-L{toolchain.torch_root / 'lib'}", "-ltorch_cpu"]
     files = [*map(str, objects), "-o", str(output)]
     if toolchain.cuda is None:
@@ -133,7 +133,7 @@ def link_command(objects: list[Path], output: Path, toolchain: Toolchain) -> lis
 
 
 def build_config(toolchain: Toolchain) -> str:
-    """Return the header that tells ``bindings.cpp`` what is built; lists are space-separated."""
+    """The header that tells ``bindings.cpp`` what is being built; lists are space-separated."""
     parts = {path.parent.name for path in sources(toolchain)} & {"cpu", "cuda"}
     sets = {_instruction_set(path) for path in sources(toolchain)} - {None}
     cuda = toolchain.cuda
@@ -190,7 +190,7 @@ class BuildExtension(build_ext):
 
 
 def build_steps(toolchain: Toolchain, folder: Path, module: Path) -> tuple[list[Step], Step]:
-    """Return the compilations into `folder`, which gets ``build_config.h``, and `module`'s link."""
+    """Compilations into `folder`, where ``build_config.h`` is left, and the link of `module`."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_if_changed(folder / "build_config.h", build_config(toolchain))
     compiles = []
@@ -221,7 +221,7 @@ def run_steps(compiles: list[Step], link: Step, folder: Path) -> None:
 
 
 def ninja_file(compiles: Iterable[Step], link: Step) -> str:
-    """Return the text of build.ninja: a ``compile`` edge for each source, then one ``link``."""
+    """The text of build.ninja: a ``compile`` edge for each source, then one ``link``."""
     lines = ["rule compile", "  command = $cmd", "  depfile = $out.d", "  deps = gcc"]
     lines += ["rule link", "  command = $cmd"]
     for rule, step in [*(("compile", step) for step in compiles), ("link", link)]:

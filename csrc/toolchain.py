@@ -1,4 +1,4 @@
-"""Find what compiles here: the installed torch, a C++20 compiler and, if asked for, nvcc.
+"""What this machine can compile: the installed torch, a C++20 compiler and, if asked for, nvcc.
 
 A GPU is never asked for: the machine that builds need not be the one that trains.
 """
@@ -50,7 +50,7 @@ class Toolchain:
 
 
 def build_mode() -> str:
-    """Read ``ENTPROP_BUILD``, one of :data:`MODES`; ``auto`` when unset.
+    """``ENTPROP_BUILD``, one of :data:`MODES`; ``auto`` when unset.
 
     Raises:
         SystemExit: any other value.
@@ -62,7 +62,7 @@ def build_mode() -> str:
 
 
 def find_toolchain(mode: str) -> Toolchain:
-    """Find everything that ``mode`` (``auto``, ``cpu`` or ``cuda``) builds with.
+    """Everything that ``mode`` (``auto``, ``cpu`` or ``cuda``) builds with.
 
     Raises:
         Unavailable: nothing can be compiled or, with ``cuda``, CUDA kernels cannot.
@@ -85,7 +85,7 @@ def find_toolchain(mode: str) -> Toolchain:
 
 
 def find_torch() -> tuple[Path, str, str | None]:
-    """Find the installed torch: folder, version and CUDA version (None for a CPU build)."""
+    """Folder, version and CUDA version (None for a CPU build) of the installed torch."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -98,7 +98,7 @@ def find_torch() -> tuple[Path, str, str | None]:
 
 
 def find_cxx() -> tuple[str, ...]:
-    """Find the C++ compiler's command: ``$CXX`` if set, else the first of c++, g++ and clang++."""
+    """The C++ compiler's command: ``$CXX`` if set, else the first of c++, g++ and clang++."""
     if os.environ.get("CXX"):
         command = tuple(shlex.split(os.environ["CXX"]))
     else:
@@ -113,7 +113,7 @@ def find_cxx() -> tuple[str, ...]:
 
 
 def find_cuda(torch_version: str, torch_cuda: str | None, cxx: tuple[str, ...]) -> Cuda:
-    """Find nvcc and its flags; it has to accept the C++ compiler, and torch what it compiles."""
+    """nvcc and its flags, if it accepts the C++ compiler and torch can use what it compiles."""
     if torch_cuda is None:
         raise Unavailable(f"the installed torch {torch_version} is a build without CUDA")
     roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
@@ -137,7 +137,7 @@ def find_cuda(torch_version: str, torch_cuda: str | None, cxx: tuple[str, ...]) 
 
 
 def cuda_gencode(supported: list[str]) -> tuple[str, ...]:
-    """Return ``-gencode`` flags for ``TORCH_CUDA_ARCH_LIST``; unset, for sm_80, 90, 100 and PTX.
+    """``-gencode`` flags for ``TORCH_CUDA_ARCH_LIST``, or for sm_80, 90, 100 and PTX when unset.
 
     Args:
         supported: what ``nvcc --list-gpu-arch`` prints (``compute_80`` and so on); of the default
