@@ -14,7 +14,7 @@ from entprop_fast.capture import graphs
 from entprop_fast.capture.frozen import Frozen, Hooks
 from entprop_fast.capture.graphs import Graph, Graphs
 from entprop_fast.capture.optimizer import CapturableForm, why_not_capturable
-from entprop_fast.capture.result_copy import Packed
+from entprop_fast.capture.result_copy import ResultCopy
 
 WARM_UP = 3  # eager steps at a shape before its capture: cuDNN has chosen, Triton has compiled
 SETTLE = 1  # after a change: a new parameter's optimiser state must exist before the capture
@@ -57,7 +57,7 @@ class _Captured(Generic[ResultT]):
     graph: Graph
     images: Tensor
     labels: Tensor
-    packed: Packed[ResultT]
+    result: ResultCopy[ResultT]
     gradients: list[tuple[Tensor, Tensor | None]]
     attributes: dict[str, Any]
     rows: int
@@ -228,7 +228,7 @@ class StepCapture(Generic[ResultT]):
         steps.optimizer.zero_grad(set_to_none=True)
         torch.clear_autocast_cache()  # weights cast before would be read as they were, for ever
         try:
-            graph, (packed, gradients) = self._graphs.capture(
+            graph, (result, gradients) = self._graphs.capture(
                 lambda: self._run(*static), steps.generator
             )
             after = dict(vars(steps))
@@ -243,14 +243,14 @@ class StepCapture(Generic[ResultT]):
         if self._frozen is None:
             no_options = {"rows", *steps._captured_by, *attributes}
             self._frozen = Frozen(steps, no_options, images.device.type)
-        return _Captured(graph, *static, packed, gradients, attributes, rows)
+        return _Captured(graph, *static, result, gradients, attributes, rows)
 
     def _run(
         self, images: Tensor, labels: Tensor
-    ) -> tuple[Packed[ResultT], list[tuple[Tensor, Tensor | None]]]:
+    ) -> tuple[ResultCopy[ResultT], list[tuple[Tensor, Tensor | None]]]:
         result = self._steps._step(images, labels)
         groups = self._steps.optimizer.param_groups
-        return Packed(result), [(p, p.grad) for group in groups for p in group["params"]]
+        return ResultCopy(result), [(p, p.grad) for group in groups for p in group["params"]]
 
     def _replay(self, captured: _Captured[ResultT], images: Tensor, labels: Tensor) -> ResultT:
         captured.images.copy_(images.detach(), non_blocking=True)
@@ -263,7 +263,7 @@ class StepCapture(Generic[ResultT]):
         self._steps.rows += captured.rows
         self.replays += 1
         self._lived += 1
-        return captured.packed.copy()
+        return captured.result.copy()
 
     def _end(self, reason: str, cause: Exception | None = None, *, taken: bool = False) -> None:
         """Capture no more: warn once, or with "on" raise; if `taken`, at the next step."""
