@@ -77,12 +77,9 @@ def largest_difference(one: rows.Row, other: rows.Row, what: str) -> float:
     return float(max(abs(a - b) for a, b in pairs))
 
 
-def section() -> str:
-    """The docs' table."""
-    try:
-        found = {row["run"]: row for row in rows.read(NAME)}
-    except FileNotFoundError:
-        return "Not measured yet: `python -m bench.captured_run` writes the rows."
+def section(page: Path) -> str:
+    """Write the curves side by side."""
+    found = {row["run"]: row for row in rows.read(NAME)}
     first = next(iter(found.values()))
     shown = sorted({epoch for epoch in (*SHOWN, first["epochs"]) if epoch <= first["epochs"]})
     head = ["epoch", *(f"{what}, {name}" for what in ("loss", "SA") for name in found)]

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from entprop_fast.lab.cli.output import lasting, missed
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.errors import (
     RunFailed,
     Stopped,
@@ -27,7 +27,7 @@ def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | N
     """Run a command and return its exit code.
 
     0; 2 after bad usage or bad input; 128 + the signal's number after one of
-    `entprop_fast.lab.stop_signals.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP,
+    `entprop_fast.lab.stopping.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP,
     138 after SIGUSR1 on Linux; 1 otherwise. A user's error or a failed run is one line on stderr; a
     fault of ours keeps its traceback.
 

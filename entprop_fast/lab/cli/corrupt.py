@@ -17,10 +17,10 @@ from entprop_fast.lab.corruptions.common import (
     check_channels,
     check_kind,
 )
-from entprop_fast.lab.corruptions.official_sets import MARKER, read_marker
+from entprop_fast.lab.corruptions.set_marker import MARKER, read_marker
 from entprop_fast.lab.corruptions.suites import generated_source
 from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
-from entprop_fast.lab.data.image_sizes import usual_image_size
+from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.evaluation.choose_suite import usual_scale
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.config import Config

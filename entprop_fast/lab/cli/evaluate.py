@@ -22,7 +22,7 @@ from entprop_fast.lab.evaluation import (
 )
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
 from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
-from entprop_fast.lab.evaluation.kept_counts import Kept
+from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
@@ -96,7 +96,7 @@ def _evaluate(args: Sequence[str] | None) -> None:
         _check_used(settings)
         settings.setdefault("official_dir", machine["data_dir"])
         options = EvaluationOptions(**settings, cache_dir=flags.cache)
-        with _writable(out), Kept(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
+        with _writable(out), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
             evaluations = _all(flags, machine, options, device, reporter, kept)
             if out is not None:
                 _write(out, evaluations)
@@ -174,7 +174,7 @@ def _all(
     options: EvaluationOptions,
     device: torch.device,
     reporter: Reporter,
-    kept: Kept,
+    kept: SavedCounts,
 ) -> list[Evaluation]:
     """Measure every checkpoint on one data set; all are checked before the first is measured."""
     networks = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from entprop_fast.lab.corruptions.common import Scale
-from entprop_fast.lab.data.class_folders import NATURAL
+from entprop_fast.lab.data.natural_sets import NATURAL
 from entprop_fast.lab.evaluation import attacks
 from entprop_fast.options import check, option, options_of
 

@@ -20,7 +20,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.data.readers import workers_of_each
 from entprop_fast.lab.experiments.watching import State, Teller
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import SIGNALS, StopSignals
+from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import (

@@ -34,7 +34,7 @@ def train(
 ) -> Summary:
     """Train one run into its folder, evaluate it, and return what ``summary.json`` holds.
 
-    Within `entprop_fast.lab.stop_signals.StopSignals.installed` a signal is answered between two
+    Within `entprop_fast.lab.stopping.StopSignals.installed` a signal is answered between two
     steps, or batches of an evaluation.
 
     Args:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS
-from entprop_fast.lab.data.image_sizes import usual_image_size
+from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.models.weights import RANDOM

@@ -14,7 +14,7 @@ import pytest
 from entprop_fast.lab import stopping
 from entprop_fast.lab.checkpoint import read
 from entprop_fast.lab.cli import train
-from entprop_fast.lab.stop_signals import SIGNALS, StopSignals
+from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.trainer import Trainer

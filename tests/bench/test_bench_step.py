@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, rows
+from bench import rows
 from bench.step import cases, table
 from bench.step import contenders as c
 from bench.step.results import TARGETS, Row, Verdict, paper_cost, verdicts
 
+PAGE = Path("docs/x.md")
 SECONDS = {
     c.VANILLA: 1.0,
     c.VANILLA_CHANNELS_LAST: 0.8,
@@ -41,11 +42,9 @@ def measured(device: str = "cpu", **changed: float | None) -> list[rows.Row]:
 
 @pytest.fixture
 def committed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Rows of both devices in place of the committed ones; pictures go to the folder returned."""
+    """Rows of both devices in place of the committed ones; a folder for pictures."""
     kept = {table.name_of(device): measured(device) for device in ("cpu", "cuda")}
     monkeypatch.setattr(rows, "read", kept.__getitem__)
-    monkeypatch.setattr(table, "ROOT", tmp_path)
-    (tmp_path / "docs" / "images").mkdir(parents=True)
     return tmp_path
 
 
@@ -132,8 +131,9 @@ def test_a_target_is_told_the_way_it_was_set() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_page_and_readme_show_the_rows_and_the_verdicts(committed: Path, device: str) -> None:
-    page = table.section(device)
-    assert (committed / table.picture_of(device)).read_bytes().startswith(b"\x89PNG")
+    page = table.section(device, PAGE)
+    table.draw(device, committed / "picture.png")
+    assert (committed / "picture.png").read_bytes().startswith(b"\x89PNG")
     for setting in cases.settings(device):
         assert f"**{setting.arch}, {setting.batch}x3x" in page
         assert f"the paper counts {paper_cost(setting):.2g} plain steps" in page
@@ -142,7 +142,7 @@ def test_page_and_readme_show_the_rows_and_the_verdicts(committed: Path, device:
             assert line.split("|")[2].strip() in ("contiguous", "channels_last")
     tables = [line.count("|") for line in page.splitlines() if line.startswith("| vanilla eager")]
     assert set(tables) == {11 if device == "cuda" else 10}
-    readme = table.summary(device)
+    readme = table.summary(device, PAGE)
     assert readme.count("| reached |") + readme.count("| missed |") == len(
         [target for target in TARGETS if target.device == device]
     )
@@ -152,36 +152,7 @@ def test_page_and_readme_show_the_rows_and_the_verdicts(committed: Path, device:
 def test_a_refused_contender_has_no_time(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = measured("cpu", **{c.NAIVE: None})
     monkeypatch.setattr(rows, "read", lambda name: refused)
-    page = table.section("cpu")
+    page = table.section("cpu", PAGE)
     assert "| naive | contiguous | no time: its losses differ |" in page
     of_naive = [v for v in verdicts("cpu", refused) if v.target.base == c.NAIVE]
     assert of_naive and {str(verdict) for verdict in of_naive} == {"unmeasured"}
-
-
-def test_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(rows, "ROWS", tmp_path)
-    assert table.section("cuda").startswith("Not measured yet")
-
-
-def test_docs_show_the_committed_rows() -> None:
-    sections = report.SECTIONS["docs/step/README.md"]
-    text = (report.ROOT / "docs" / "step" / "README.md").read_text()
-    for name in sections:
-        begin = f"<!-- {name}: written by `python -m bench.report` -->\n"
-        shown = text.partition(begin)[2].partition(f"\n<!-- /{name} -->")[0]
-        try:
-            first = rows.read(name)[0]
-        except FileNotFoundError:
-            assert shown.startswith("Not measured yet")
-        else:
-            assert first["git"] in shown
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/step/README.md"])
-def test_pages_show_the_captured_rows(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = report.SECTIONS[page][table.CAPTURED]
-    shown = section()
-    assert shown in (report.ROOT / page).read_text()
-    kept = rows.read(table.CAPTURED)
-    monkeypatch.setattr(rows, "read", lambda name: [row | {"seconds": 1.0} for row in kept])
-    assert section() != shown

@@ -127,7 +127,7 @@ def test_a_run_whose_folder_is_called_so(
 ) -> None:
     """FOUND C5: the case itself, with pictures."""
     monkeypatch.chdir(tmp_path)
-    source = Path(__file__).parent / "checkpoints" / "0.1.0"
+    source = Path(__file__).parents[2] / "checkpoints" / "0.1.0"
     for name in ("[", "$a|b$"):
         shutil.copytree(source, Path("runs") / name / "]")
     runs = ["runs/[/]", "runs/$a|b$/]"]

@@ -9,15 +9,13 @@ import pytest
 import torch
 
 from bench import rows
-from bench.ops import contenders, graphs, sweep, table
+from bench.ops import contenders, graphs, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import Case, cases, devices
 from bench.ops.contenders import Place
 from bench.ops.convolution import convolution
 from bench.ops.timing import Comparison, Contender, Timer, compare, wall_timer
 from tests.ops.conftest import needs_extension
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "kernels" / "README.md"
 
 
 class AsOnCuda(Place):
@@ -137,7 +135,7 @@ def test_summary_has_the_worst_shape_and_what_kept_memory_leaves(
 ) -> None:
     monkeypatch.setattr(rows, "ROWS", tmp_path)
     rows.write("ops_cpu", [measured(1.0, 2.5), measured(9.0, 2.5), measured(2.0, 2.5, kept=True)])
-    lines = table.summary("ops_cpu").splitlines()
+    lines = table.summary("ops_cpu", Path("README.md")).splitlines()
     assert lines[2] == "| norm | contiguous | 3.00 | 1.00 | 2.5 | reached | 2.00 |"
     assert lines[3] == ""
 
@@ -203,12 +201,6 @@ def test_a_call_that_fits_the_caches_is_made_once_before_the_clock_starts(
     made.clear()
     assert timer() == pytest.approx(seconds)
     assert len(made) == calls
-
-
-def test_docs_show_the_committed_rows() -> None:
-    assert sweep.section() in (PAGE.parent / "dual_batch_norm_gpu.md").read_text()
-    for device in ("cpu", "cuda"):
-        assert table.section(table.name_of(device)) in PAGE.read_text()
 
 
 @pytest.mark.parametrize(
