@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from entprop_fast import models
 from entprop_fast.lab.cli import compare, corrupt, evaluate, options_table, study, train
 from entprop_fast.lab.cli import data as data_command
 from entprop_fast.lab.cli.flags import POSITIONAL, method_flags, own_flags, parse, run_flags
 from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.recipe import resolve
-from entprop_fast.methods import METHODS, EntProp
+from entprop_fast.layers import convert_dual_norm
+from entprop_fast.methods import METHODS, EntProp, create_method
 from entprop_fast.methods.entprop import EntPropOptions
-from entprop_fast.options import create, option, signature
+from entprop_fast.options import option
 
 COMMANDS = (train, compare, evaluate, corrupt, study, data_command)
 
@@ -122,11 +125,15 @@ def test_adding_an_option_is_one_line(
 
         warmth: float = option(0.5, "Share of the run that is warm.", low=0, high=1)
 
-    mine = type("Mine", (EntProp,), {"name": "mine", "Options": Options})
+    mine = type("Mine", (EntProp,), {"name": "mine", "Options": Options, "__doc__": "Mine."})
     monkeypatch.setitem(METHODS, "mine", mine)
 
+    model = convert_dual_norm(models.create("wrn10_0.5", num_classes=3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    made = create_method("mine", model, optimizer, warmth=1)
+    assert made.warmth == 1.0 and "warmth: Share of the run" in str(mine.__doc__)
     with pytest.raises(ValueError, match="warmth"):  # checks
-        create(METHODS["mine"].Options, {"warmth": 2})
+        create_method("mine", model, optimizer, warmth=2)
     assert resolve("digits", method="mine").options["warmth"] == 0.5  # recipes
     assert resolve("digits", method="mine", warmth="1/4").options["warmth"] == 0.25
     with pytest.raises(ValueError, match="warmth"):
@@ -135,8 +142,7 @@ def test_adding_an_option_is_one_line(
     said = help_of(train, capsys)
     assert "--warmth NUMBER Share of the run that is warm. (in [0, 1]; mine: 0.5)" in said
     assert "| warmth | a number in " in options_table.tables()  # the documentation
-    assert signature(METHODS["mine"].Options).parameters["warmth"].default == 0.5
-    assert "warmth" in inspect.signature(METHODS["mine"].Options).parameters
+    assert inspect.signature(METHODS["mine"]).parameters["warmth"].default == 0.5
 
 
 def test_the_page_of_options_is_the_code_s() -> None:
