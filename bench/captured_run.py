@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.trainer import Trainer
 
 NAME = "captured_run_cuda"
-RUNS = {"captured": "on", "eager": "off", "eager again": "off"}
+RUNS: dict[str, Literal["on", "off"]] = {"captured": "on", "eager": "off", "eager again": "off"}
 SHOWN = (1, 2, 3, 5, 10, 20, 30)  # epochs of the table
 
 
@@ -76,12 +77,9 @@ def largest_difference(one: rows.Row, other: rows.Row, what: str) -> float:
     return float(max(abs(a - b) for a, b in pairs))
 
 
-def section() -> str:
-    """The docs' table."""
-    try:
-        found = {row["run"]: row for row in rows.read(NAME)}
-    except FileNotFoundError:
-        return "Not measured yet: `python -m bench.captured_run` writes the rows."
+def section(page: Path) -> str:
+    """Write the curves side by side."""
+    found = {row["run"]: row for row in rows.read(NAME)}
     first = next(iter(found.values()))
     shown = sorted({epoch for epoch in (*SHOWN, first["epochs"]) if epoch <= first["epochs"]})
     head = ["epoch", *(f"{what}, {name}" for what in ("loss", "SA") for name in found)]

@@ -1,14 +1,14 @@
 """Hold every private name of PyTorch, of its DDP and of Triton that this package relies on.
 
 Each function says what it uses, why nothing public will do and which releases its test passed on
-(tests/test_torch_internals.py has one for each). A release that lacks the name makes the function
-raise `MissingInternal`, unless it says otherwise; everything else goes on working. So
-pyproject.toml sets no upper bound on torch.
+(in tests/test_torch_internals.py). Without the name it raises `MissingInternal`, unless it says
+otherwise, and everything else goes on working: pyproject.toml needs no upper bound on torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,14 +24,13 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 if TYPE_CHECKING:
-    from torch.nn.parallel import DistributedDataParallel
+    from torch.nn.parallel import DistributedDataParallel as Ddp
     from torch.nn.utils.prune import BasePruningMethod
 
-# Classes that no public module exports, for `isinstance`. Tried: 2.11 to 2.15. Without one of them
-# the package does not import, and Python's error names it.
+# Classes that no public module exports, for `isinstance`. Tried: 2.11 to 2.15. Without one the
+# package does not import, and Python's error names it.
 __all__ = ["BatchNormBase", "ConvBase", "MissingInternal", "NormBase", "OpOverload"]
 
-TRIED = "torch 2.11 to 2.15, Triton 3.6 to 3.9"
 TRIED_TRITONS = ("3.6.", "3.7.", "3.8.", "3.9.")
 
 
@@ -46,7 +45,7 @@ def _get(owner: Any, name: str) -> Any:
         kind = getattr(owner, "__name__", None) or type(owner).__name__
         raise MissingInternal(
             f"{kind}.{name} is not in torch {torch.__version__}, and entprop_fast.torch_internals "
-            f"needs it: install a release that was tried ({TRIED}), and report this, please"
+            f"needs it: torch 2.11 to 2.15 have it; install one of them, and report this"
         ) from None
 
 
@@ -61,8 +60,7 @@ def _bind(owner: Any, name: str) -> Callable[..., Any]:
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     """Return a module's registry of children, to read or to change.
 
-    `Module._modules`: `named_children` leaves out None and a child that comes twice, and cannot
-    replace one. Tried: 2.11 to 2.15.
+    `Module._modules`: `named_children` leaves out None and twins. Tried: 2.11 to 2.15.
     """
     return _get(module, "_modules")
 
@@ -86,8 +84,8 @@ def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
 def call_hooks_of(module: nn.Module | None) -> list[dict[int, Any]]:
     """Return the registries of hooks that run when a module does, or (None) when any module does.
 
-    `Module._forward_hooks` and its three like, `torch.nn.modules.module._global_forward_hooks` and
-    its: nothing public lists hooks. Tried: 2.11 to 2.15.
+    `Module._forward_hooks` and its three like; `torch.nn.modules.module._global_forward_hooks` and
+    its three: nothing public lists hooks. Tried: 2.11 to 2.15.
     """
     kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
     if module is None:
@@ -102,8 +100,8 @@ def step_hooks_of(optimizer: Optimizer | None) -> list[dict[int, Any]]:
     their `post` twins: nothing public lists hooks. Tried: 2.11 to 2.15.
     """
     if optimizer is None:
-        return [_get(torch_optimizer, f"_global_optimizer_{when}_hooks") for when in ("pre", "post")]
-    return [_get(optimizer, f"_optimizer_step_{when}_hooks") for when in ("pre", "post")]
+        return [_get(torch_optimizer, f"_global_optimizer_{at}_hooks") for at in ("pre", "post")]
+    return [_get(optimizer, f"_optimizer_step_{at}_hooks") for at in ("pre", "post")]
 
 
 def find_hooked(parameters: Sequence[Tensor]) -> int | None:
@@ -113,7 +111,8 @@ def find_hooked(parameters: Sequence[Tensor]) -> int | None:
     Tried: 2.11 to 2.15.
     """
     for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
-        hooks = [_get(parameter, name) for parameter in parameters]
+        _get(torch.Tensor, name)
+        hooks = list(map(attrgetter(name), parameters))  # each step asks, of hundreds
         if any(hooks):
             return next(place for place, found in enumerate(hooks) if found)
     return None
@@ -122,8 +121,7 @@ def find_hooked(parameters: Sequence[Tensor]) -> int | None:
 def loading_hooks_of(module: nn.Module) -> dict[int, Any]:
     """Return the registry of hooks before a module loads; `hook` of a value is the function.
 
-    `Module._load_state_dict_pre_hooks`: only who registered a hook could remove it, and a model is
-    stripped long after it was converted. Tried: 2.11 to 2.15.
+    `Module._load_state_dict_pre_hooks`: nothing public lists hooks. Tried: 2.11 to 2.15.
     """
     return _get(module, "_load_state_dict_pre_hooks")
 
@@ -183,9 +181,9 @@ def in_backward() -> bool:
 def backward_reaches(node: Any) -> bool:
     """Return whether the backward pass that is running goes on to `node`.
 
-    `torch._C._will_engine_execute_node`: `ctx.needs_input_grad` is true of a weight also where
-    `torch.autograd.grad` asks for the images' gradient alone. Tried: 2.11 to 2.15. Without it, and
-    where it cannot tell (a leaf whose gradient `torch.autograd.grad` returns): True.
+    `torch._C._will_engine_execute_node`: `ctx.needs_input_grad` is true of a weight also where only
+    the images' gradient is asked for. Tried: 2.11 to 2.15. Without it, and where it cannot tell (a
+    leaf whose gradient `torch.autograd.grad` returns): True.
     """
     try:
         return _will_execute(node)
@@ -196,8 +194,7 @@ def backward_reaches(node: Any) -> bool:
 def saved_tensor_hooks() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     """Return the innermost pair of hooks that pack and unpack saved tensors now, or None.
 
-    `torch._C._autograd._top_saved_tensors_default_hooks`: the public context manager only sets
-    them. Tried: 2.11 to 2.15.
+    `torch._C._autograd._top_saved_tensors_default_hooks`: no public getter. Tried: 2.11 to 2.15.
     """
     return _saved_tensor_hooks(True)
 
@@ -267,13 +264,12 @@ def multiply_each(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
 def end_allocation_to_pool(device: int, pool: Any) -> None:
     """End what a failed capture left open: later allocations going to its memory pool.
 
-    `torch._C._cuda_endAllocateToPool`: `CUDAGraph.capture_end` raises before it gets there.
-    Tried: 2.11.
+    `torch._C._cuda_endAllocateToPool`: `capture_end` raises before it gets there. Tried: 2.11.
     """
     _get(torch._C, "_cuda_endAllocateToPool")(device, pool)
 
 
-def reset_reducer(wrapper: DistributedDataParallel) -> None:
+def reset_reducer(wrapper: Ddp) -> None:
     """Let a wrapper forget a forward whose backward never came.
 
     `DistributedDataParallel.reducer._reset_state`: nothing public does. Tried: 2.11 to 2.15.
@@ -281,7 +277,7 @@ def reset_reducer(wrapper: DistributedDataParallel) -> None:
     _get(_get(wrapper, "reducer"), "_reset_state")()
 
 
-def settings_of_passes(wrapper: DistributedDataParallel) -> dict[str, bool]:
+def settings_of_passes(wrapper: Ddp) -> dict[str, bool]:
     """Return which settings are on that only a forward through the wrapper heeds.
 
     `DistributedDataParallel._comm_hooks`, `._delay_all_reduce_params`, `._join_config`: nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import rows
 from bench.corruptions.cases import CASES, SIZES, Size
@@ -89,8 +90,8 @@ def lines_of(found: list[Row]) -> list[str]:
     return lines
 
 
-def section() -> str:
-    """The part of docs/evaluation.md, from the committed rows."""
+def section(page: Path) -> str:
+    """Write the table of the committed rows, and what is slower or missed."""
     found = rows.read(NAME)
     first = found[0]
     fractions = "; ".join(

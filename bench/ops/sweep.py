@@ -6,6 +6,7 @@ One group, ReLU, bfloat16, channels_last; graphs of calls over input sets that o
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -123,8 +124,8 @@ def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
         yield {"shape": list(shape), **cut._asdict(), **microseconds(("forward", "both")), **native}
 
 
-def section() -> str:
-    """The docs' table: the adopted cut beside native norms, and the best cut of each shape."""
+def section(page: Path) -> str:
+    """Write the adopted cut beside native norms, and the best cut of each shape."""
     found = rows.read(NAME)
     lines = [
         "| shape | MB | forward | native | forward + backward | native | times native | best cut |",

@@ -4,10 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import rows
 from bench.ops.cases import Case, cases
 from bench.ops.timing import Comparison
+from bench.pages import link, page_of
 
 KEYS = ("op", "layout", "dtype", "cache", "memory")
 Key = tuple[str, ...]
@@ -140,12 +142,9 @@ def markdown(lines: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *shown)]
 
 
-def section(name: str) -> str:
-    """The part of docs/kernels/README.md that shows the rows called `name`."""
-    try:
-        measured = rows.read(name)
-    except FileNotFoundError:
-        return "Not measured yet: `pytest bench/ops` writes the rows."
+def section(name: str, page: Path) -> str:
+    """Write every row called `name`, then their geometric means."""
+    measured = rows.read(name)
     first = measured[0]
     note = (
         "Ratios of medians, torch eager over ours, contenders in turns in one process"
@@ -159,8 +158,8 @@ def section(name: str) -> str:
     return "\n".join([*markdown(table(measured)), "", note])
 
 
-def summary(name: str) -> str:
-    """The README's part: the geometric means alone."""
+def summary(name: str, page: Path) -> str:
+    """Write the geometric means of the rows called `name` alone."""
     measured = rows.read(name)
     first = measured[0]
     lines = [
@@ -178,8 +177,9 @@ def summary(name: str) -> str:
         cells = [*what[:2], f"{mean:.2f}", f"{worst:.2f}", aim, verdict(mean, target)]
         lines.append(f"| {' | '.join(cells)} | {kept:.2f} |")
     note = (
-        "Geometric means over the shapes of [the whole table](docs/kernels/README.md): forward and "
-        "backward, float32, one thread. Memory kept: both sides without the page faults that "
+        "Geometric means over the shapes of "
+        f"[the whole table]({link(page, page_of(name))}): forward "
+        "and backward, float32, one thread. Memory kept: both sides without the page faults that "
         "PyTorch has by itself, as in a training run. Made by `pytest bench/ops` "
         f"({rows.origin(first)})."
     )

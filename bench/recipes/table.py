@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench import rows
 from bench.recipes.cases import ROUNDS, STEPS, Case
 from bench.rows import Row
@@ -67,8 +69,8 @@ def lines_of(found: list[Row]) -> list[str]:
     return lines
 
 
-def section() -> str:
-    """The part of docs/data.md, from the committed rows of every device that has some."""
+def section(page: Path) -> str:
+    """Write a table for every device that has committed rows."""
     parts = []
     for device in DEVICES:
         try:

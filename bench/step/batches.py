@@ -5,6 +5,7 @@ A graph saves the host's time, so small batches gain the most, and from some siz
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from bench import rows
 from bench.cuda import require_cuda
@@ -39,12 +40,9 @@ def cases(arch: str, device: str = "cuda") -> list[Setting]:
     return [replace(usual, batch=batch, device=device) for batch in BATCHES]
 
 
-def section() -> str:
-    """The docs' table."""
-    try:
-        found = rows.read(NAME)
-    except FileNotFoundError:
-        return "Not measured yet: `python -m bench.step.batches` writes the rows."
+def section(page: Path) -> str:
+    """Write a line for each network and size of batch."""
+    found = rows.read(NAME)
     lines = [f"| {HEAD} |", "|" + "---|" * (HEAD.count("|") + 1)]
     by_case: dict[tuple[str, int], dict[str, rows.Row]] = {}
     for row in found:

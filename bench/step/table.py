@@ -13,18 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench import rows
+from bench.pages import ROOT, link
 from bench.step import contenders as c
 from bench.step.results import Verdict, verdicts
 from entprop_fast.lab.report.pictures import save_figure
 
-ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = {one.name: "channels_last" if one.channels_last else "contiguous" for one in c.CONTENDERS}
 HEAD = (
     "contender | layout | ms | quartiles | images/s | over vanilla, contiguous "
     "| over vanilla, channels_last | over vanilla on our kernels, channels_last | peak MiB"
 )
 CAPTURED = "captured_cuda"  # rows of the captured step alone, later than those beside baselines
-PROFILE = ROOT / "docs" / "step" / "profile_h100.txt"
+PROFILE = Path("docs/step/profile_h100.txt")
 UNITS = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA)
 Group = list[rows.Row]
 
@@ -35,7 +35,7 @@ def name_of(device: str) -> str:
 
 
 def picture_of(device: str) -> Path:
-    """Say where the picture of a device lies, from the root."""
+    """Return where the picture of a device lies, from the root."""
     return Path("docs/images") / f"{name_of(device)}.png"
 
 
@@ -77,15 +77,11 @@ def groups(measured: list[rows.Row]) -> Iterator[Group]:
     yield from found.values()
 
 
-def section(device: str) -> str:
-    """Write the docs page's part for a device; draws its picture where rows were committed."""
-    try:
-        measured = rows.read(name_of(device))
-    except FileNotFoundError:
-        return "Not measured yet: `pytest bench/step` writes the rows."
-    draw(ROOT / picture_of(device), measured)
+def section(device: str, page: Path) -> str:
+    """Write the whole part of a device: picture, targets, a table for each setting."""
+    measured = rows.read(name_of(device))
     parts = [
-        f"![Time of a step on {device}](../images/{picture_of(device).name})",
+        f"![Time of a step on {device}]({link(page, picture_of(device))})",
         "\n".join(_targets(device, measured)),
         *("\n".join(_table(group)) for group in groups(measured)),
         _method(measured),
@@ -93,24 +89,20 @@ def section(device: str) -> str:
     return "\n\n".join(parts)
 
 
-def summary(device: str) -> str:
-    """Write the README's part: targets, the layout of all that is compared, where it was run."""
+def summary(device: str, page: Path) -> str:
+    """Write the short part: targets, the layout of all that is compared, where it was run."""
     return summary_of(device, rows.read(name_of(device)))
 
 
 def summary_of(device: str, measured: list[rows.Row]) -> str:
-    """Write the README's part of these rows."""
+    """Write the short part of these rows."""
     return "\n\n".join(("\n".join(_targets(device, measured)), _method(measured)))
 
 
-def captured(folder: str = "") -> str:
-    """Say what a step takes as a CUDA graph, beside plain training's kernels, for README and docs.
-
-    Args:
-        folder: leads from the page to docs/step.
-    """
+def captured(page: Path) -> str:
+    """Say what a step takes as a CUDA graph, beside plain training's kernels."""
     measured = rows.read(CAPTURED)
-    plain = plain_kernels(PROFILE.read_text())
+    plain = plain_kernels((ROOT / PROFILE).read_text())
     first = measured[0]
     lines = [
         "| network | EntProp, captured | plain training: its kernels alone | ratio | plain "
@@ -124,7 +116,7 @@ def captured(folder: str = "") -> str:
     note = (
         f"{_size(first)}, EntProp({first['k']:g}, {first['n']}), bfloat16, channels_last. Plain "
         "training was never captured; its kernels alone, from "
-        f"[the profile]({folder}{PROFILE.name}) of the same day, are what a capture of it would "
+        f"[the profile]({link(page, PROFILE)}) of the same day, are what a capture of it would "
         f"run, so that the ratio is an estimate. `bench/rows/{CAPTURED}.jsonl`, by hand from a "
         f"session's log: no command writes it yet ({rows.origin(first)})."
     )
@@ -195,8 +187,9 @@ def _method(measured: list[rows.Row]) -> str:
     )
 
 
-def draw(path: Path, measured: list[rows.Row]) -> None:
+def draw(device: str, path: Path) -> None:
     """Draw bars of time in steps of vanilla eager (contiguous), a panel for each network."""
+    measured = rows.read(name_of(device))
     by_arch: dict[str, list[Group]] = {}
     for group in groups(measured):
         by_arch.setdefault(group[0]["arch"], []).append(group)
