@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..torch_internals import TRIED_TRITONS, launch_compiled
+from entprop_fast.torch_internals import TRIED_TRITONS, launch_compiled
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

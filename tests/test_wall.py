@@ -33,7 +33,6 @@ LIBRARY: dict[str, set[str]] = {
 # What may stand in a function all the same, by module and by what it imports.
 LATE = {
     ("layers.conversion", "entprop_fast.layers.timm_norms"): "timm is an extra, and slow to import",
-    ("ops.backend", "entprop_fast.ops.triton"): "Triton may be missing",
     # Until evaluation is rebuilt:
     ("lab.evaluation.evaluation_report", "entprop_fast.lab.evaluation.evaluation_pictures"): "",
     ("lab.evaluation.evaluation_result", "entprop_fast.lab.evaluation.evaluation_report"): "",
