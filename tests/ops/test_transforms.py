@@ -56,10 +56,10 @@ def test_opcheck_dual_batch_norm(device: str, layout: str, residual: bool) -> No
     _, mean, rstd, mask = OP(*arguments)
     kept = arguments[1] if mask.numel() == 0 else None
     affine = (arguments[2], arguments[3], arguments[6], arguments[7])
-    for wanted in ([True] * 4, [True, False, False, False], [False, True, True, False]):
-        torch.library.opcheck(
-            BACKWARD, (x, x, kept, *affine, mean, rstd, mask, 2, True, True, True, wanted)
-        )
+    wanted = [True] * 4 if residual else [layout != "sliced", False, layout == "sliced", False]
+    torch.library.opcheck(
+        BACKWARD, (x, x, kept, *affine, mean, rstd, mask, 2, True, True, True, wanted)
+    )
 
 
 def test_opcheck_loss_and_entropy(device: str) -> None:
@@ -110,7 +110,7 @@ def test_gradients_and_second_gradients(
     x = LAYOUTS[layout](torch.randn(4, 3, 2, 2, dtype=torch.float64))
     function, inputs = norm_of_float64(x, residual=residual, training=training, relu=relu)
     assert gradcheck(function, inputs)
-    assert gradgradcheck(function, inputs)
+    assert gradgradcheck(function, inputs, fast_mode=True)
 
 
 def test_loss_gradients_and_second_gradients(backend: str) -> None:
