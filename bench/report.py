@@ -14,10 +14,11 @@ from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import table as step_table
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.comparison_tables import legend, markdown_table
 from entprop_fast.lab.experiments.comparison.method_rows import against, method_rows, statement
-from entprop_fast.lab.experiments.statistics import CONFIDENCE, UNCLEAR, corrected, paired
+from entprop_fast.lab.experiments.statistics import UNCLEAR, corrected, paired
 from entprop_fast.lab.report.pictures import draw_heat_map
 
 Runs = dict[str, dict[int, rows.Row]]  # variant, seed

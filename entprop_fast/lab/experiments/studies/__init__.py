@@ -1,4 +1,4 @@
-"""The studies: one file each, one form, one command (``python -m entprop_fast.study``)."""
+"""Collect the studies: one file each, one form, one command (``python -m entprop_fast.study``)."""
 
 from entprop_fast.lab.experiments.studies import (
     bias,

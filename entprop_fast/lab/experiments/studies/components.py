@@ -1,4 +1,4 @@
-"""Which part of EntProp brings what? The paper's ablation."""
+"""Study which part of EntProp brings what: the paper's ablation."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ VARIANTS: dict[str, Settings] = {
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Every combination."""
+    """Train every combination."""
     return score_table(run_grid(options, VARIANTS, reporter), BASELINE)
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Hscore of each combination against plain training."""
+    """Compare the Hscore of each combination with plain training's."""
     return f"{hscores_in_words(rows, BASELINE)}."
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Hscore by combination, and against its cost."""
+    """Draw Hscore by combination, and against its cost."""
     draw_scores(figure, table.rows, "components")
 
 

@@ -1,4 +1,4 @@
-"""How large a share k of the batch should be selected?"""
+"""Study how large a share k of the batch should be selected."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ BASELINE = "k=0.2"
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """EntProp with n = 1 at every share."""
+    """Train EntProp with n = 1 at every share."""
     variants = {f"k={k:g}": {"k": k, "n": 1} for k in SHARES}
     return score_table(run_grid(options, variants, reporter), BASELINE)
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Hscore against k = 0.2, and what the ends of the sweep cost."""
+    """Compare Hscore with that of k = 0.2, and say what the ends of the sweep cost."""
     return f"{hscores_in_words(rows, BASELINE)}; {costs_in_words(rows)}."
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Hscore by share, and against its cost."""
+    """Draw Hscore by share, and against its cost."""
     draw_scores(figure, table.rows, "share of the batch")
 
 

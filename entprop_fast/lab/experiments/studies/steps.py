@@ -1,4 +1,4 @@
-"""How many auxiliary passes n are worth their cost?"""
+"""Study how many auxiliary passes n are worth their cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASELINE = "n=1"
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """EntProp with k = 0.6 at every n: the recipe's radius, reached in steps of radius / n.
+    """Train EntProp with k = 0.6 at every n: the recipe's radius, in steps of radius / n.
 
     A step as long as the radius would find nothing more to do after the first.
     """
@@ -38,12 +38,12 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Hscore against one pass, and what the ends of the sweep cost."""
+    """Compare Hscore with one pass's, and say what the ends of the sweep cost."""
     return f"At k={SHARE:g}, {hscores_in_words(rows, BASELINE)}; {costs_in_words(rows)}."
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Hscore by n, and against its cost."""
+    """Draw Hscore by n, and against its cost."""
     draw_scores(figure, table.rows, "auxiliary passes")
 
 
