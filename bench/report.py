@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import captured_run, digits, rows
+from bench import captured_run, digits, rows, trade
 from bench.corruptions import table as corruptions_table
 from bench.ops import sweep
 from bench.ops import table as ops_table
@@ -29,7 +29,7 @@ CORRUPTIONS = Path("docs/images/digits_corruptions.png")
 
 def digits_section(page: Path) -> str:
     """Write the part of the digits: table, statement, pictures."""
-    runs = _digits_runs()
+    runs = digits.runs()
     table = method_rows(runs, digits.BASELINE)
     first = next(iter(runs[digits.BASELINE].values()))
     return "\n\n".join(
@@ -49,13 +49,6 @@ def digits_section(page: Path) -> str:
             f"![Digits: accuracy under each corruption]({link(page, CORRUPTIONS)})",
         )
     )
-
-
-def _digits_runs() -> Runs:
-    runs: Runs = {}
-    for row in rows.read(digits.NAME):
-        runs.setdefault(row["variant"], {})[row["seed"]] = row
-    return runs
 
 
 def _epochs(runs: Runs) -> str:
@@ -96,7 +89,7 @@ def _draw_corruptions(path: Path, runs: Runs) -> None:
 
 
 def _digits_pictures(which: str, path: Path) -> None:
-    runs = _digits_runs()
+    runs = digits.runs()
     if which == "scores":
         draw_comparison(path, method_rows(runs, digits.BASELINE))
     else:
@@ -121,6 +114,7 @@ _OPS, _STEP = "pytest bench/ops", "pytest bench/step"
 # By the name in a part's markers; `bench.pages` finds the page.
 PARTS = {
     digits.NAME: Part(digits_section, "python -m bench.digits"),
+    trade.NAME: Part(trade.section, "python -m bench.digits"),
     "kernels": Part(partial(ops_table.summary, ops_table.name_of("cpu")), _OPS),
     **{
         name: Part(partial(ops_table.section, name), _OPS)
@@ -144,6 +138,7 @@ PARTS = {
 # By the path from the root.
 PICTURES: dict[Path, Callable[[Path], None]] = {
     SCORES: partial(_digits_pictures, "scores"),
+    trade.PICTURE: trade.draw,
     CORRUPTIONS: partial(_digits_pictures, "corruptions"),
     **{step_table.picture_of(d): partial(step_table.draw, d) for d in ("cpu", "cuda")},
 }

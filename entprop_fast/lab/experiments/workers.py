@@ -22,7 +22,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.data.readers import workers_of_each
 from entprop_fast.lab.experiments.run_progress import State, StateReporter
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import SIGNALS, StopSignals
+from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import (
@@ -42,9 +42,9 @@ _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
 Record = dict[str, Any]  # what is kept of a finished run: its summary.json, or more
 
 
-def train_run(config: Config, reporter: Reporter, signals: StopSignals | None) -> Record:
+def train_run(config: Config, reporter: Reporter) -> Record:
     """Train a run as the train command does, from where its folder stands; its summary."""
-    return asdict(train(config, resume=True, reporter=reporter, signals=signals))
+    return asdict(train(config, resume=True, reporter=reporter))
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Run:
     variant: str
     seed: int
     config: Config
-    work: Callable[[Config, Reporter, StopSignals | None], Record] = train_run
+    work: Callable[[Config, Reporter], Record] = train_run
 
     @property
     def folder(self) -> Path:
@@ -226,10 +226,10 @@ def _work(pipe: Connection) -> None:
     """Do what comes through the pipe; the parent's signals stay blocked, SIGTERM stops a run."""
     _follow_parent()
     try:
-        with StopSignals().installed() as signals:
+        with StopSignals().installed():
             while True:
                 run: Run = pipe.recv()
-                outcome = _outcome(run, StateReporter(pipe.send), signals)
+                outcome = _outcome(run, StateReporter(pipe.send))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -237,10 +237,9 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(run: Run, reporter: Reporter, signals: StopSignals | None = None) -> Outcome:
-    """Do the run; `signals` are those of its own process, None for the command's."""
+def _outcome(run: Run, reporter: Reporter) -> Outcome:
     try:
-        return Outcome(record=run.work(run.config, reporter, signals))
+        return Outcome(record=run.work(run.config, reporter))
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown

@@ -11,7 +11,6 @@ from typing import Any
 from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import Stopped
@@ -57,9 +56,7 @@ class Unwatched(Exception):
     """A run that has gone further than its probe has seen."""
 
 
-def train_watched(
-    make: MakeProbe, config: Config, reporter: Reporter, signals: StopSignals | None
-) -> Record:
+def train_watched(make: MakeProbe, config: Config, reporter: Reporter) -> Record:
     """Train a run under a probe, from where both stand, and keep its record.
 
     The record is the summary, the last epoch's gap and training accuracy, and what was seen. A
@@ -79,7 +76,6 @@ def train_watched(
             resume=resume,
             overwrite=not resume,
             reporter=reporter,
-            signals=signals,
             watch=attach,
             pictures=False,
         )

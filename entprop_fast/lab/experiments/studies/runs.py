@@ -19,8 +19,9 @@ from entprop_fast.lab.experiments.studies.probe import (
 from entprop_fast.lab.experiments.workers import Record, Run, places
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.config import MACHINE_SETTINGS, Config, Value
+from entprop_fast.lab.training.config import MACHINE_SETTINGS, Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
+from entprop_fast.lab.training.method_settings import Value
 
 Settings = Mapping[str, Value]
 Grid = dict[str, list[Record]]  # variant to its records, in the order of the seeds

@@ -63,17 +63,18 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
-class StopAfter:
+class StopAfter(stopping.StopSignals):
     """Signals of which one comes after so many looks."""
 
     def __init__(self, looks: int) -> None:
+        super().__init__()
         self.looks = looks
 
     def look(self) -> int | None:
         self.looks -= 1
         return signal.SIGTERM if self.looks < 0 else None
 
-    pending: Any = property(look)
+    pending: Any = property(look, lambda self, value: None)
 
 
 @pytest.mark.parametrize("name", PROBES)
