@@ -11,7 +11,7 @@ from entprop_fast.lab.evaluation import evaluation_tables
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Accuracy on one set of images.
+    """Hold the accuracy on one set of images.
 
     Attributes:
         test: what was tested.
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One network on one data set.
+    """Hold the scores of one network on one data set.
 
     Attributes:
         name: of the network.

@@ -1,4 +1,4 @@
-"""Costs of runs before they are trained: rows that go through the network."""
+"""Compute what runs cost before they are trained: rows that go through the network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plain_rows(trainer: Trainer) -> int:
 
 
 def _batches(trainer: Trainer) -> list[int]:
-    """Rows of each batch of an epoch."""
+    """Return the rows of each batch of an epoch."""
     loader = trainer.loader
     sizes = [loader.batch_size] * len(loader)
     left = loader.size - loader.batch_size * (len(loader) - 1)

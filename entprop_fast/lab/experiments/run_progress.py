@@ -1,4 +1,4 @@
-"""Progress of runs: each tells how far it is, wherever it is done; the command shows a row each."""
+"""Show the progress of runs: each tells how far it is, wherever it is done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EVERY = 0.5  # seconds between two messages of a run
 
 
 class State(NamedTuple):
-    """How far a run is."""
+    """Say how far a run is."""
 
     what: str  # it is doing
     done: int

@@ -27,7 +27,7 @@ Records = dict[Path, Record]  # by run folder
 
 
 class Results(NamedTuple):
-    """Records of the runs that finished, and the errors of those that failed, by run folder."""
+    """Hold the records of finished runs and the errors of failed ones, by run folder."""
 
     records: Records
     failures: dict[Path, str]

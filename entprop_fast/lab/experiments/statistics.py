@@ -26,7 +26,7 @@ _ROUNDING = 1e-12  # of the largest value: a smaller deviation is that of floats
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1) of `count` values."""
+    """Hold mean and standard deviation (n - 1) of `count` values."""
 
     mean: float
     deviation: float | None
@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences to a baseline.
+    """Hold paired differences to a baseline.
 
     Attributes:
         mean: of the differences.

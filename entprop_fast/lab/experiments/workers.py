@@ -49,7 +49,7 @@ def train_run(config: Config, reporter: Reporter) -> Record:
 
 @dataclass(frozen=True)
 class Run:
-    """One of many runs.
+    """Hold one of many runs.
 
     Attributes:
         variant: settings that it shares with the runs of other seeds, by name.
@@ -76,7 +76,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The record of a run, or why there is none.
+    """Hold the record of a run, or why there is none.
 
     After a `fault`, ours or the device's, the process is not used for another run.
     """
@@ -161,7 +161,7 @@ def _with_readers(run: Run, readers: int) -> Run:
 
 
 class _Worker:
-    """A process that does one run after the other on one device.
+    """Do one run after the other in a process on one device.
 
     Args:
         device: its.

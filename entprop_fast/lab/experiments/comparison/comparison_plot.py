@@ -53,7 +53,7 @@ def _draw_accuracies(axes: Axes, rows: Sequence[MethodRow]) -> None:
 
 
 def _draw_contours(axes: Axes) -> None:
-    """Over what the points span and a margin, so that the contours do not widen the view."""
+    """Draw contours over what the points span and a margin, so that they do not widen the view."""
     spans = []
     for low, high in (axes.get_xlim(), axes.get_ylim()):
         spans.append((max(low - MARGIN, 0.1), min(high + MARGIN, 100.0)))

@@ -28,7 +28,7 @@ Summary = Mapping[str, Any]  # what a run's summary.json holds
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One row of the table.
+    """Hold one row of the table.
 
     Attributes:
         name: the method, with its options.

@@ -29,7 +29,7 @@ OWN_SETTINGS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A method and what it is given beyond the recipe; `name` is what the user wrote."""
+    """Hold a method and its settings beyond the recipe; `name` is what the user wrote."""
 
     name: str
     method: str

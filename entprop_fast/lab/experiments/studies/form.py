@@ -29,7 +29,7 @@ PICTURE = "picture.png"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of a study; everything else is the recipe's.
+    """Hold the settings of a study; everything else is the recipe's.
 
     Attributes:
         out: folder of the result, and of its runs.
@@ -57,7 +57,7 @@ class Options:
 
 
 class Table(NamedTuple):
-    """What a study measured: the rows that it prints, and what only its picture shows."""
+    """Hold what a study measured: the rows that it prints, and what only its picture shows."""
 
     rows: list[Row]
     points: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to the default)
@@ -65,7 +65,7 @@ class Table(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a study ends with."""
+    """Hold what a study ends with."""
 
     rows: list[Row]
     figure: Figure
@@ -75,7 +75,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A question about training that one command answers.
+    """Answer a question about training by one command.
 
     Attributes:
         name: after ``python -m entprop_fast.study``.

@@ -85,7 +85,7 @@ IN_PLACE_OF_MIXUP = ("random signs", "gamma", "zoom")
 
 
 class Transformed(EntProp):
-    """EntProp with another transformation in place of MixUp or of the free step; n = 1.
+    """Train as EntProp with another transformation in place of MixUp or of the free step; n = 1.
 
     Args:
         model: see `EntProp`.

@@ -53,7 +53,7 @@ MakeProbe = Callable[[], Probe]
 
 
 class Unwatched(Exception):
-    """A run that has gone further than its probe has seen."""
+    """Refuse a run that has gone further than its probe has seen."""
 
 
 def train_watched(make: MakeProbe, config: Config, reporter: Reporter) -> Record:
