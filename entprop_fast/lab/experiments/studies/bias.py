@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
 from entprop_fast.lab.experiments.studies.measures import gini
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import draw_curves
+from entprop_fast.lab.experiments.studies.variant_scores import draw_curves
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.trainer import Trainer
 
@@ -57,7 +56,7 @@ class Selections(Probe):
             drop_last=loader.drop_last,
             device=trainer.device,
         )
-        self._counts = torch.zeros(len(places), dtype=torch.int64, device=trainer.device)
+        self.kept = [0] * len(places)
         trainer.optimizer.register_step_post_hook(lambda *_: self._count())
 
     def selected(self) -> Tensor:
@@ -68,15 +67,8 @@ class Selections(Probe):
         return batch[index]
 
     def _count(self) -> None:
-        self._counts[self.selected()] += 1
-
-    def state(self) -> Any:
-        """Return a count for each image."""
-        return self._counts.tolist()
-
-    def load_state(self, state: Any) -> None:
-        """Go on counting."""
-        self._counts.copy_(torch.tensor(state))
+        for place in self.selected().tolist():
+            self.kept[place] += 1
 
 
 def measure(options: Options, reporter: Reporter) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ from entprop_fast.lab.experiments.studies.features import perturbed, radius
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import draw_curves
+from entprop_fast.lab.experiments.studies.variant_scores import draw_curves
 from entprop_fast.lab.report.pictures import count_epochs
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.methods.targets import mixup
@@ -45,8 +44,7 @@ class Entropies(Probe):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._curves: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.kept = {kind: [] for kind in KINDS}
 
     def after_epoch(self, epoch: int) -> None:
         """Measure all kinds."""
@@ -66,19 +64,11 @@ class Entropies(Probe):
             for kind, value in zip(KINDS, values, strict=True):
                 found[kind].append(value)
         for kind, rows in found.items():
-            self._curves[kind].append(float(torch.cat(rows).mean()))
+            self.kept[kind].append(float(torch.cat(rows).mean()))
 
     def _entropy(self, images: Tensor) -> Tensor:
         with evaluating(self.trainer.model), torch.no_grad():
             return reference.entropy(self.trainer.model(images.clone()))
-
-    def state(self) -> Any:
-        """Return a value for each epoch, by kind."""
-        return self._curves
-
-    def load_state(self, state: Any) -> None:
-        """Go on with the curves."""
-        self._curves = state
 
 
 def measure(options: Options, reporter: Reporter) -> Table:

@@ -24,7 +24,7 @@ from entprop_fast.lab.experiments.studies.form import Cell, Options, Row, Study,
 from entprop_fast.lab.experiments.studies.measures import linear_separability, projection
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import column
+from entprop_fast.lab.experiments.studies.variant_scores import column
 from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.report.pictures import count_epochs
 from entprop_fast.lab.report.progress import Reporter
@@ -47,23 +47,14 @@ class Norms(Probe):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._drifts: dict[str, dict[str, list[float]]] = {name: {} for name in DRIFTS}
+        self.kept = {name: {} for name in DRIFTS}
 
     def after_epoch(self, epoch: int) -> None:
         """Measure every dual norm."""
         for name, module in self.trainer.model.named_modules():
             if isinstance(module, DualNorm):
                 for kind, value in drift(module).items():
-                    self._drifts[kind].setdefault(name, []).append(value)
-
-    def state(self) -> Any:
-        """Return the drifts so far, by kind and layer."""
-        return self._drifts
-
-    def load_state(self, state: Any) -> None:
-        """Go on with the drifts."""
-        self._drifts = state
+                    self.kept[kind].setdefault(name, []).append(value)
 
     def seen(self) -> Any:
         """Return drifts by kind and layer; separability by layer; the last layer in the plane."""
@@ -86,7 +77,7 @@ class Norms(Probe):
         last = list(clean)[-1]
         plane = projection(torch.cat([clean[last][:SHOWN], moved[last][:SHOWN]]))
         return {
-            "drifts": self._drifts,
+            "drifts": self.kept,
             "separability": {
                 name: 100 * linear_separability(clean[name], moved[name]) for name in clean
             },

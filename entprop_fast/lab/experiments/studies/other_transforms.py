@@ -15,7 +15,11 @@ from entprop_fast.lab.corruptions.filters import pixel_grid, warp
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
 from entprop_fast.lab.experiments.studies.probe import MakeProbe, Probe
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid
-from entprop_fast.lab.experiments.studies.sweep import draw_scores, hscores_in_words, score_table
+from entprop_fast.lab.experiments.studies.variant_scores import (
+    draw_scores,
+    hscores_in_words,
+    score_table,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.device import resolve_amp
 from entprop_fast.lab.training.method_settings import Value
@@ -126,7 +130,6 @@ class Replaced(Probe):
     """Train the run with a `Transformed` in place of its method; names as in `TRANSFORMS`."""
 
     def __init__(self, batch: str | None = None, rows: str | None = None) -> None:
-        super().__init__()
         self._names = {"batch": batch, "rows": rows}
 
     def attach(self, trainer: Trainer) -> None:
@@ -170,7 +173,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 def draw(figure: Figure, table: Table) -> None:
     """Draw Hscore by transformation, and against its cost."""
-    draw_scores(figure, table.rows, "mixing, what moves the selected rows")
+    draw_scores(figure, table, "mixing, what moves the selected rows")
 
 
 STUDY = Study(

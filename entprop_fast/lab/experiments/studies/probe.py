@@ -28,6 +28,7 @@ class Probe:
     """
 
     trainer: Trainer
+    kept: Any = None  # what was seen so far, as JSON holds it
     every_step = False  # it looks at steps, not at the ends of epochs
 
     def attach(self, trainer: Trainer) -> None:
@@ -37,16 +38,9 @@ class Probe:
     def after_epoch(self, epoch: int) -> None:
         """Look at the run after `epoch`, counted from 1."""
 
-    def state(self) -> Any:
-        """Return what was seen so far, as JSON holds it; None: there is nothing to keep."""
-        return None
-
-    def load_state(self, state: Any) -> None:
-        """Go on from what `state` returned."""
-
     def seen(self) -> Any:
-        """Return what was seen, as JSON holds it; asked for once, at the end."""
-        return self.state()
+        """Return what the record holds of it; asked for once, at the end."""
+        return self.kept
 
 
 MakeProbe = Callable[[], Probe]
@@ -115,10 +109,10 @@ def _look(watching: Probe, epoch: int) -> None:
 
 
 def _keep(watching: Probe) -> None:
-    state, trainer = watching.state(), watching.trainer
-    if state is not None:
+    trainer = watching.trainer
+    if watching.kept is not None:
         place = {"epoch": trainer.epoch, "step": trainer.step}
-        write_json(trainer.config.folder / STATE, place | {"state": state})
+        write_json(trainer.config.folder / STATE, place | {"state": watching.kept})
 
 
 def _catch_up(watching: Probe) -> None:
@@ -127,16 +121,17 @@ def _catch_up(watching: Probe) -> None:
     Raises:
         Unwatched: that is of another step.
     """
-    trainer, kept = watching.trainer, {"epoch": 0, "step": 0, "state": None}
-    if watching.state() is None:
+    trainer, kept = watching.trainer, {"epoch": 0, "step": 0, "state": watching.kept}
+    if watching.kept is None:
         return
     try:
         with contextlib.suppress(FileNotFoundError):
             kept = json.loads((trainer.config.folder / STATE).read_text())
         epoch, step = kept["epoch"], kept["step"]
-        if kept["state"] is not None:
-            watching.load_state(kept["state"])
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError):
+        if type(kept["state"]) is not type(watching.kept):
+            raise TypeError(f"state is {kept['state']!r}")
+        watching.kept = kept["state"]
+    except (OSError, ValueError, LookupError, TypeError):
         raise Unwatched from None
     if watching.every_step:
         behind = step != trainer.step

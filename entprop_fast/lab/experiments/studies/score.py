@@ -18,7 +18,7 @@ from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
 from entprop_fast.lab.experiments.studies.measures import jaccard
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import error_bars, score_rows
+from entprop_fast.lab.experiments.studies.variant_scores import error_bars, score_rows
 from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.methods.targets import mixup
@@ -36,8 +36,7 @@ class Overlap(Probe):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._found: dict[str, list[float]] = {score: [] for score in SCORES}
+        self.kept = {score: [] for score in SCORES}
 
     def after_epoch(self, epoch: int) -> None:
         """Select with every metric from the same batches."""
@@ -61,19 +60,11 @@ class Overlap(Probe):
                 for score, chosen in sets.items():
                     found[score].append(jaccard(chosen, sets[BASELINE]))
         for score, overlaps in found.items():
-            self._found[score] += overlaps
-
-    def state(self) -> Any:
-        """Return the overlaps so far."""
-        return self._found
-
-    def load_state(self, state: Any) -> None:
-        """Go on with the overlaps."""
-        self._found = state
+            self.kept[score] += overlaps
 
     def seen(self) -> Any:
         """Return the mean Jaccard overlap with entropy's selection, by metric."""
-        return {score: statistics.fmean(values) for score, values in self._found.items()}
+        return {score: statistics.fmean(values) for score, values in self.kept.items()}
 
 
 def measure(options: Options, reporter: Reporter) -> Table:

@@ -12,7 +12,7 @@ from entprop_fast.lab.data import load
 from entprop_fast.lab.experiments.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import column, error_bars, score_rows
+from entprop_fast.lab.experiments.studies.variant_scores import column, error_bars, score_rows
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import UsageError, bad_input

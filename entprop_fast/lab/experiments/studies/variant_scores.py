@@ -80,16 +80,16 @@ def costs_in_words(rows: Sequence[Row]) -> str:
     )
 
 
-def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
+def draw_scores(figure: Figure, table: Table, xlabel: str) -> None:
     """Draw Hscore of the variants in their order, and against their cost, in the same colours."""
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-    for place, row in enumerate(rows):
+    for place, row in enumerate(table.rows):
         style = {"fmt": _MARKERS[place // 10 % len(_MARKERS)], "color": f"C{place % 10}"}
         for axes, x in ((left, place), (right, number(row, "cost"))):
             bar = row["deviation"]
             axes.errorbar(x, number(row, "Hscore"), yerr=bar, capsize=4, **style)
-    names = [str(row["variant"]) for row in rows]
-    left.set_xticks(range(len(rows)), names, rotation=30, ha="right")
+    names = [str(row["variant"]) for row in table.rows]
+    left.set_xticks(range(len(names)), names, rotation=30, ha="right")
     for place, label in enumerate(left.get_xticklabels()):
         label.set_color(f"C{place % 10}")
     left.set(xlabel=xlabel, ylabel="Hscore (%), ± deviation over seeds")
