@@ -10,6 +10,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +26,7 @@ from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.trainer import Trainer
 
 NAME = "captured_run_cuda"
-RUNS = {"captured": "on", "eager": "off", "eager again": "off"}
+RUNS: dict[str, Literal["on", "off"]] = {"captured": "on", "eager": "off", "eager again": "off"}
 SHOWN = (1, 2, 3, 5, 10, 20, 30)  # epochs of the table
 
 

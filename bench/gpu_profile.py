@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.cuda import require_cuda
 from entprop_fast.ops import (
+    Half,
     dual_batch_norm,
     gather_perturb,
     loss_and_entropy,
@@ -32,7 +33,11 @@ def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -
 
     def call() -> object:
         y = dual_batch_norm(
-            x, added if residual else None, weight, bias, num_main=shape[0] * 4 // 5, relu=True
+            x,
+            Half(weight, bias),
+            num_main=shape[0] * 4 // 5,
+            residual=added if residual else None,
+            relu=True,
         )
         return torch.autograd.grad(y, leaves, grad)
 

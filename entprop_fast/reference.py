@@ -7,6 +7,7 @@ brackets are the equations of docs/algorithm.md.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from entprop_fast.draws import draw_start as draw_start
 from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
 
 Waiting = tuple[Tensor, Tensor]  # rows for the next pipelined step, images and labels
-SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
 ATTACK_LOSSES = ("ce", "cw", "trades")
 
 
@@ -55,32 +55,15 @@ def entropy(logits: Tensor) -> Tensor:
 def uncertainty(
     logits: Tensor, labels: Tensor, score: str, generator: torch.Generator | None = None
 ) -> Tensor:
-    """How uncertain each prediction is, [B, classes] -> [B]; the step selects the highest.
+    """Return how uncertain each prediction is, [B, classes] -> [B]; the step selects the highest.
 
     Args:
         logits: [B, classes].
         labels: [B], int64, the original labels.
-        score: one of `SCORES` (the paper's ablation): entropy; confidence (minus the largest
-            probability); cross_entropy; margin (the largest wrong probability minus the true
-            one); random, from `generator`. Beyond the paper's: energy (``-log sum_c exp z_c``) and
-            gini (``1 - sum_c p_c^2``).
-        generator: on the device of `logits`.
+        score: one of `SCORES`.
+        generator: on the device of `logits`; the random score draws from it.
     """
-    logits = full_precision(logits)
-    if score == "entropy":
-        return entropy(logits)
-    if score == "confidence":
-        return -logits.softmax(dim=1).amax(dim=1)
-    if score == "cross_entropy":
-        return F.cross_entropy(logits, labels, reduction="none")
-    if score == "margin":
-        return _wrong_minus_true(logits.softmax(dim=1), labels)
-    if score == "energy":
-        return -logits.logsumexp(dim=1)
-    if score == "gini":
-        return 1 - logits.softmax(dim=1).square().sum(dim=1)
-    assert score == "random", score
-    return random_score(logits[:, 0], generator)
+    return SCORES[score](full_precision(logits), labels, generator)
 
 
 def _wrong_minus_true(values: Tensor, labels: Tensor) -> Tensor:
@@ -89,9 +72,18 @@ def _wrong_minus_true(values: Tensor, labels: Tensor) -> Tensor:
     return values.scatter(1, true, -math.inf).amax(dim=1) - values.gather(1, true)[:, 0]
 
 
-def random_score(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A uniform draw for each row, in the dtype and on the device of `like`, [B]."""
-    return torch.rand(len(like), generator=generator, device=like.device, dtype=like.dtype)
+# What selects, from logits of full precision, labels and a generator; a new score is one entry.
+# Energy and gini go beyond the paper's ablation.
+SCORES: dict[str, Callable[[Tensor, Tensor, torch.Generator | None], Tensor]] = {
+    "entropy": lambda z, y, g: entropy(z),
+    "confidence": lambda z, y, g: -z.softmax(dim=1).amax(dim=1),  # minus the largest probability
+    "cross_entropy": lambda z, y, g: F.cross_entropy(z, y, reduction="none"),
+    # The largest wrong probability minus the true one.
+    "margin": lambda z, y, g: _wrong_minus_true(z.softmax(dim=1), y),
+    "energy": lambda z, y, g: -z.logsumexp(dim=1),  # -log sum_c exp z_c
+    "gini": lambda z, y, g: 1 - z.softmax(dim=1).square().sum(dim=1),  # 1 - sum_c p_c^2
+    "random": lambda z, y, g: torch.rand(len(z), generator=g, device=z.device, dtype=z.dtype),
+}
 
 
 def num_selected(k: float, batch: int) -> int:

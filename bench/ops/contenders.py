@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.ops.timing import Contender
-from entprop_fast.ops import dual_batch_norm, entropy_topk, gather_perturb, perturb_
+from entprop_fast.ops import Half, dual_batch_norm, entropy_topk, gather_perturb, perturb_
 from entprop_fast.ops.loss_and_entropy import OP as LOSS
 from entprop_fast.ops.select_topk import OP as TOPK
 
@@ -67,7 +67,7 @@ def one_group(
         return F.relu(y if added is None else y + added)
 
     def ours() -> Tensor:
-        return dual_batch_norm(x, added, *main, *aux, shape[0], relu=True)
+        return dual_batch_norm(x, Half(*main), Half(*aux), residual=added, relu=True)
 
     contenders = {"ours": _trained(ours, inputs, grad), "eager": _trained(eager, inputs, grad)}
     if place.compiled:
@@ -89,7 +89,7 @@ def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, C
         return F.relu(torch.cat([_norm(x[:half], main), _norm(x[half:], aux)]))
 
     def ours() -> Tensor:
-        return dual_batch_norm(x, None, *main, *aux, half, relu=True)
+        return dual_batch_norm(x, Half(*main), Half(*aux), half, relu=True)
 
     inputs = [x, *main[:2], *aux[:2]]
     contenders = {

@@ -17,6 +17,7 @@ from bench import rows
 from bench.cuda import require_cuda
 from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
 from bench.ops.timing import Contender, compare
+from entprop_fast.norm_half import Half
 
 NAME = "norm_cuda"
 
@@ -68,15 +69,15 @@ def calls(shape: tuple[int, ...]) -> dict[str, Contender]:
     bias, var = torch.zeros_like(weight), torch.ones_like(mean)
     run: Callable[..., Any] = dual_batch_norm
     run_backward: Callable[..., Any] = dual_batch_norm_backward
-    main, trains = (x, None, weight, bias, mean, var), (shape[0], True, True)
+    main, aux = Half(weight, bias, mean, var), Half()
 
     def forward() -> Any:
-        return run(*main, *[None] * 4, *trains, 0.1, 0.1, 1e-5, 1e-5, True)
+        return run(x, None, main, aux, shape[0], True)
 
     def both() -> Any:
         y, *kept = forward()
-        affine, wanted = (weight, bias, None, None), [True, False, True, True]
-        return y, *run_backward(grad, x, None, *affine, *kept, *trains, True, wanted)
+        wanted = [True, False, True, True]
+        return y, *run_backward(grad, x, None, main, aux, *kept, shape[0], True, wanted)
 
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
 

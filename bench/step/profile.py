@@ -8,7 +8,6 @@ import sys
 from collections import Counter, defaultdict
 
 import torch
-from torch._C._autograd import DeviceType
 
 from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA
@@ -52,7 +51,7 @@ def profile(arch: str, name: str) -> None:
     microseconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
     for event in profiler.events() or []:
-        if event.device_type == DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             microseconds[event.name] += event.device_time / STEPS
             launches[event.name] += 1
     of_kind: dict[str, float] = defaultdict(float)

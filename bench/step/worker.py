@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from torch._C._autograd import DeviceType
 
 from bench.step.contenders import CONTENDERS, Contender, Setting
 
@@ -122,7 +121,7 @@ class _Served:
         if self._cuda:
             gc.collect()
             torch.cuda.empty_cache()
-        torch._dynamo.reset()
+        torch.compiler.reset()
         self._run = contender.build(setting)
         self._in_a_row = STEPS_IN_A_ROW if self._cuda else 1
         self._before = self._memory()
@@ -163,4 +162,4 @@ class _Served:
             self._run()
             torch.cuda.synchronize()
         events = profile.events() or []
-        return sum(e.device_type == DeviceType.CUDA for e in events)
+        return sum(e.device_type.name == "CUDA" for e in events)

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from entprop_fast.torch_internals import end_allocation_to_pool
+
 T = TypeVar("T")
 
 
@@ -119,8 +121,8 @@ class CudaGraphs:
 
     def _recover(self, generator: torch.Generator | None) -> None:
         """Undo what a failed capture leaves behind in torch 2.11: its own end stops half-way."""
-        with contextlib.suppress(RuntimeError, AttributeError, TypeError):  # it did end
-            torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
+        with contextlib.suppress(RuntimeError, TypeError):  # it did end
+            end_allocation_to_pool(self.device.index, self._pool)
         self._alive.clear()  # the next capture gets a pool of its own
         default = torch.cuda.default_generators[self.device.index]
         for source in (default, generator):

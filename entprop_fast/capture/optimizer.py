@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from entprop_fast.torch_internals import expect_eager_steps
+
 # What each group is set to; an lr in a device tensor makes any other form synchronise.
 FORMS: dict[type[Optimizer], dict[str, Any]] = {
     SGD: {"fused": True, "foreach": None},
@@ -70,8 +72,7 @@ class CapturableForm:
                 group.update(self._form)
                 self._move_counters(group)
                 self._fill_momentum(group)
-        # Eager steps are meant to be in this form: no warning about it.
-        self.optimizer._warned_capturable_if_run_uncaptured = True
+        expect_eager_steps(self.optimizer)
 
     def _rate(self, given: float | Tensor) -> Tensor:
         """A tensor for a group's lr: the user's own where it will do, so that filling it works."""

@@ -1,4 +1,4 @@
-"""Files made anew: a link, a pipe or a second name that somebody planted is never written through.
+"""Make files anew: nothing is written through a link, a pipe or a second name that was planted.
 
 A file that is opened for writing by its name alone is whatever that name leads to. Here it is a new
 one (``O_EXCL``), put in the place of what was there. A folder that is itself a link is the user's
@@ -55,7 +55,7 @@ def plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def create(path: Path) -> IO[bytes]:
-    """A new file to write, in place of a file or link of that name.
+    """Open a new file to write, in place of a file or link of that name.
 
     Raises:
         OSError: a folder has the name, or none can be made.
@@ -66,7 +66,7 @@ def create(path: Path) -> IO[bytes]:
 
 
 def append(path: Path) -> IO[bytes]:
-    """The file that is there, to write at its end.
+    """Open the file that is there, to write at its end.
 
     Raises:
         OSError: it is a link, or is not there.
@@ -75,7 +75,7 @@ def append(path: Path) -> IO[bytes]:
 
 
 def update(path: Path) -> IO[bytes]:
-    """The file that is there, to write anywhere in it.
+    """Open the file that is there, to write anywhere in it.
 
     Raises:
         OSError: it is a link, or is not there.
@@ -84,7 +84,7 @@ def update(path: Path) -> IO[bytes]:
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """The file that processes lock: made where there is none, and never emptied.
+    """Open the file that processes lock: made where there is none, and never emptied.
 
     Raises:
         OSError: it cannot be made.
@@ -102,7 +102,7 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def folder_within(root: Path, *names: str) -> Path:
-    """The folder ``root/name/...``, made where there is none, no part of it below a link.
+    """Make the folder ``root/name/...`` where there is none, no part of it below a link.
 
     Raises:
         OSError: a name is that of a link or a file, or a folder cannot be made.

@@ -1,6 +1,5 @@
 """The training methods: one file each, all called the same way."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from entprop_fast.methods.mixprop import MixProp
 from entprop_fast.methods.mixup import MixUp
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.name_errors import unknown
+from entprop_fast.options import options_of
 from entprop_fast.parallel.replicas import Alone
 
 _CLASSES: tuple[type[Method], ...] = (
@@ -90,12 +90,7 @@ def method_options(name: str) -> dict[str, Any]:
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    options: dict[str, Any] = {}
-    for cls in (Method, METHODS[name]):
-        for parameter in inspect.signature(cls).parameters.values():
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-                options[parameter.name] = parameter.default
-    return options
+    return {one.name: one.default for one in options_of(METHODS[name].Options).values()}
 
 
 def needs_dual_norms(name: str, options: Mapping[str, Any]) -> bool:

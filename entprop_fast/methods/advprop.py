@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,57 @@ from torch import Tensor, nn
 from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.layers.routing import Target
-from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.options import check_choice, check_count, check_flag
 from entprop_fast.methods.propagation import Propagation, unselected
 from entprop_fast.methods.selection import check_selection, num_attacked
 from entprop_fast.methods.targets import Targets
+from entprop_fast.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvPropOptions(CommonOptions):
+    """Hold the options of `AdvProp`."""
+
+    n: int = option(
+        5,
+        "Steps of the attack; one more auxiliary pass follows, which the weights learn from.",
+        low=1,
+    )
+    eps: float = fields.distance(4 / 255, "Radius of the perturbation.")
+    alpha: float = fields.distance(1 / 255, "The attack's step.")
+    random_start: bool = option(
+        True, "Start uniform in +-eps (9); False starts at the image itself."
+    )
+    attack_mode: Literal["train", "eval"] = option(
+        "train",
+        'The attack sees batch statistics ("train") or the auxiliary running ones, with dropout at '
+        'rest ("eval"); neither moves any.',
+    )
+    attack_loss: Literal["ce", "cw", "trades"] = option(
+        "ce",
+        'What the attack climbs: "ce" (the training loss), "cw" (10) or "trades" (11), which '
+        "starts from a random offset only.",
+    )
+    k: float | None = fields.share(
+        None,
+        "Share of the batch that is attacked, the rows of highest score, as in EntProp (4); None "
+        "for all.",
+    )
+    score: str = fields.score()
+
+    def __post_init__(self) -> None:
+        """Check what no option can say alone."""
+        super().__post_init__()
+        fields.check_attack_loss(self.attack_loss, self.criterion)
+        fields.check_score_used(self.k, self.score)
+        if self.attack_loss == "trades" and not self.random_start:
+            raise ValueError(
+                "attack_loss='trades' has no gradient at the image itself: use it with "
+                "random_start=True"
+            )
 
 
 class AdvProp(Propagation):
@@ -40,6 +87,7 @@ class AdvProp(Propagation):
     """
 
     name = "advprop"
+    Options = AdvPropOptions
 
     def __init__(
         self,
@@ -54,7 +102,7 @@ class AdvProp(Propagation):
         attack_loss: Literal["ce", "cw", "trades"] = "ce",
         k: float | None = None,
         score: str = "entropy",
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.n = check_count("n", n)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods import checks, losses
-from entprop_fast.methods.contract import CommonOptions, StepResult
+from entprop_fast.methods.common_options import CommonOptions
+from entprop_fast.methods.contract import StepResult
 from entprop_fast.methods.copies import Copied
 from entprop_fast.methods.image_units import Channels, ImageUnits
 from entprop_fast.methods.options import check_choice, check_instance, check_number
@@ -63,6 +64,7 @@ class Method(Passes, Copied, abc.ABC):
     """
 
     name: ClassVar[str]
+    Options: ClassVar[type[CommonOptions]] = CommonOptions
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _carried: ClassVar[tuple[str, ...]] = ("rows",)

@@ -29,7 +29,7 @@ class StepResult(NamedTuple):
     entropy_unselected: Tensor
 
 
-class CommonOptions(TypedDict, total=False):
+class _Unused(TypedDict, total=False):
     """The options that every method takes; see `Method`."""
 
     input_range: tuple[float, float]

@@ -1,14 +1,23 @@
 """CutMix (Yun et al., ICCV 2019): plain training on images with a box of another."""
 
-from typing import Unpack
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.methods.base import CommonOptions
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.options import check_number
 from entprop_fast.methods.targets import Targets, cutmix
 from entprop_fast.methods.vanilla import Vanilla
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutMixOptions(CommonOptions):
+    """Hold the options of `CutMix`."""
+
+    cutmix: float = fields.cutmix(1.0)
 
 
 class CutMix(Vanilla):
@@ -22,6 +31,7 @@ class CutMix(Vanilla):
     """
 
     name = "cutmix"
+    Options = CutMixOptions
 
     def __init__(
         self,
@@ -29,7 +39,7 @@ class CutMix(Vanilla):
         optimizer: torch.optim.Optimizer,
         *,
         cutmix: float = 1.0,
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.cutmix = check_number("cutmix", cutmix, low=0)

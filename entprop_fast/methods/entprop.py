@@ -1,26 +1,102 @@
 """EntProp (Enomoto, UAI 2024): the equations in brackets are those of docs/algorithm.md."""
 
 import contextlib
-from typing import Literal, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import StepResult
 from entprop_fast.methods.checks import image_gradient
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.options import check_choice, check_count, check_flag
 from entprop_fast.methods.propagation import Everywhere, MainPass
 from entprop_fast.methods.targets import Targets
+from entprop_fast.options import option
 from entprop_fast.parallel.rows import gather_rows
 
 
 def default_eps(n: int, alpha: float) -> float:
     """Choose the radius of `n` auxiliary passes of step `alpha`: the paper's n + 1 steps, or 1."""
     return alpha if n == 1 else (n + 1) * alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntPropOptions(CommonOptions):
+    """Hold the options of `EntProp`."""
+
+    k: float = fields.share(
+        0.2, "Share of the batch that is selected; max(1, floor(k * B + 0.5)) rows (4)."
+    )
+    n: int = option(1, "Auxiliary passes, each after one more step of the perturbation (5).", low=1)
+    eps: float | None = fields.distance(
+        None, "Radius of the perturbation; None for (n + 1) * alpha, or alpha if n is 1."
+    )
+    alpha: float = fields.distance(1 / 255, "The perturbation's step.")
+    mixup: float = fields.mixup(1.0)
+    cutmix: float = fields.cutmix(0.0)
+    score: str = fields.score()
+    aux_labels: Literal["original", "mixed"] = option(
+        "original",
+        'Labels of the auxiliary loss: "original", or "mixed" for the two-label form.',
+    )
+    accumulate: Literal["last", "all"] = option(
+        "last",
+        'The weights learn from the "last" auxiliary pass (6), or from "all", as in free '
+        "adversarial training.",
+    )
+    aux_weight: float = fields.weight(1.0, "Weight of the auxiliary loss.")
+    aux_stats: Literal["last", "every"] = option(
+        "last",
+        'The auxiliary running statistics move in the "last" pass or in "every" one.',
+    )
+    selection: Literal["rank", "global"] = option(
+        "rank", 'Each process selects among its own rows ("rank") or all among all ("global").'
+    )
+    equalize: bool = option(
+        False, "Divide each gradient by the weighted number of rows that reached its parameter."
+    )
+    attack_loss: Literal["ce", "cw", "trades"] = option(
+        "ce",
+        'What steps 2 to n of the perturbation climb: "ce" (the auxiliary loss), "cw" (10) or '
+        '"trades" (11); the first step is free, along the main pass\'s loss (3).',
+    )
+    norms: Literal["dual", "shared"] = option(
+        "dual",
+        'Two sets of norms ("dual"), or "shared" for the control experiment on a plain model: '
+        "every pass through its only norms, whose running statistics move with the main pass and "
+        "where auxiliary ones would.",
+    )
+
+    def __post_init__(self) -> None:
+        """Check what no option can say alone."""
+        super().__post_init__()
+        fields.check_one_mixing(self.mixup, self.cutmix)
+        fields.check_attack_loss(self.attack_loss, self.criterion)
+        if self.attack_loss == "ce":
+            return
+        given = f"attack_loss={self.attack_loss!r}"
+        if self.n == 1:
+            raise ValueError(
+                f"{given} with n=1: the first step is along the main pass's own loss, and there "
+                "is no second; use n=2 or more, or attack_loss='ce'"
+            )
+        if self.accumulate == "all":
+            raise ValueError(
+                f"{given} with accumulate='all', whose passes have one backward for weights and "
+                "images: use accumulate='last', or attack_loss='ce'"
+            )
+        if self.attack_loss == "cw" and self.aux_labels == "mixed":
+            raise ValueError(
+                f"{given} knows one label a row, and aux_labels='mixed' gives two: use "
+                "aux_labels='original', or attack_loss='ce' or 'trades'"
+            )
 
 
 class EntProp(HighEntropy):
@@ -55,6 +131,7 @@ class EntProp(HighEntropy):
     """
 
     name = "entprop"
+    Options = EntPropOptions
 
     def __init__(
         self,
@@ -76,7 +153,7 @@ class EntProp(HighEntropy):
         equalize: bool = False,
         attack_loss: Literal["ce", "cw", "trades"] = "ce",
         norms: Literal["dual", "shared"] = "dual",
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         check_choice("norms", norms, ("dual", "shared"))
         self.norms, self.needs_dual_norms = norms, norms == "dual"

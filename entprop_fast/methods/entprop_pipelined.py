@@ -1,6 +1,7 @@
 """EntProp, pipelined: this step's perturbed rows ride in the next step's main pass."""
 
-from typing import Any, Literal, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +9,39 @@ from torch import Tensor, nn
 from entprop_fast import reference
 from entprop_fast.layers.routing import route
 from entprop_fast.methods import checks
-from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.high_entropy import HighEntropy
 from entprop_fast.methods.propagation import MainPass
 from entprop_fast.methods.targets import Targets
+from entprop_fast.options import option
 
 # Where the waiting rows lie: images, labels, and of mixed labels the partners' and lam.
 _KEYS = ("images", "labels", "labels_b", "lam")
 _MEMORY = ("_images", "_labels", "_labels_b", "_lam")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntPropPipelinedOptions(CommonOptions):
+    """Hold the options of `EntPropPipelined`."""
+
+    k: float = fields.share(0.2, "Share of the batch that is selected (4).")
+    eps: float | None = fields.distance(None, "Radius of the perturbation; None for alpha.")
+    alpha: float = fields.distance(1 / 255, "The perturbation's one step.")
+    mixup: float = fields.mixup(1.0)
+    cutmix: float = fields.cutmix(0.0)
+    score: str = fields.score()
+    aux_labels: Literal["original", "mixed"] = option(
+        "original",
+        'Labels of the waiting rows: "original", or "mixed" for the two-label form.',
+    )
+    aux_weight: float = fields.weight(1.0, "Weight of the waiting rows' mean loss.")
+
+    def __post_init__(self) -> None:
+        """Check what no option can say alone."""
+        super().__post_init__()
+        fields.check_one_mixing(self.mixup, self.cutmix)
 
 
 class EntPropPipelined(HighEntropy):
@@ -49,6 +75,7 @@ class EntPropPipelined(HighEntropy):
     """
 
     name = "entprop_pipelined"
+    Options = EntPropPipelinedOptions
     _carried = ("rows", "waiting", *_MEMORY)
     _captured_by = ("waiting",)
 
@@ -65,7 +92,7 @@ class EntPropPipelined(HighEntropy):
         score: str = "entropy",
         aux_labels: Literal["original", "mixed"] = "original",
         aux_weight: float = 1.0,
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(
             model,

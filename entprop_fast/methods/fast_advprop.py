@@ -1,14 +1,17 @@
 """Fast AdvProp (Mei et al., ICLR 2022): AdvProp at hardly more than the cost of plain training."""
 
 from collections.abc import Iterator
-from typing import Unpack
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.layers.routing import Target
-from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.options import check_number
 from entprop_fast.methods.propagation import Propagation, unselected
@@ -17,6 +20,35 @@ from entprop_fast.methods.targets import Targets
 from entprop_fast.parallel.rows import shuffle_rows
 
 P_ADV = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastAdvPropOptions(CommonOptions):
+    """Hold the options of `FastAdvProp`."""
+
+    p_adv: float = fields.share(
+        P_ADV,
+        "Share of the batch that is attacked, its last max(1, floor(p_adv * B + 0.5)) rows.",
+        open_high=True,
+    )
+    eps: float = fields.distance(1 / 255, "Radius of the perturbation.")
+    alpha: float = fields.distance(1 / 255, "The attack's step.")
+    k: float | None = fields.share(
+        None,
+        "EntProp's selection in place of the split: all rows go through the main norms, and this "
+        "share of highest score is attacked (4); None for the split.",
+    )
+    score: str = fields.score()
+
+    def __post_init__(self) -> None:
+        """Check what no option can say alone."""
+        super().__post_init__()
+        fields.check_score_used(self.k, self.score)
+        if self.k is not None and self.p_adv != P_ADV:
+            raise ValueError(
+                f"p_adv={self.p_adv!r} with k={self.k!r}: the selection takes the place of the "
+                "split; leave p_adv out, or k"
+            )
 
 
 class FastAdvProp(Propagation):
@@ -40,6 +72,7 @@ class FastAdvProp(Propagation):
     """
 
     name = "fast_advprop"
+    Options = FastAdvPropOptions
     accumulate = "all"
     _sums = True
 
@@ -53,7 +86,7 @@ class FastAdvProp(Propagation):
         alpha: float = 1 / 255,
         k: float | None = None,
         score: str = "entropy",
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.p_adv = check_number("p_adv", p_adv, low=0, open_low=True, high=1, open_high=True)

@@ -1,15 +1,28 @@
 """Free adversarial training (Shafahi et al., *Adversarial Training for Free!*, NeurIPS 2019)."""
 
-from typing import Any, NoReturn, Unpack
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.methods import checks
-from entprop_fast.methods.base import CommonOptions, Method, StepResult
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import Method, StepResult
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.options import check_count
 from entprop_fast.methods.targets import Targets
+from entprop_fast.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeATOptions(CommonOptions):
+    """Hold the options of `FreeAT`."""
+
+    replays: int = option(4, "How often each batch is used.", low=1)
+    eps: float = fields.distance(4 / 255, "Radius of the perturbation.")
+    alpha: float | None = fields.distance(None, "The perturbation's step; None for eps.")
 
 
 class FreeAT(Method):
@@ -32,6 +45,7 @@ class FreeAT(Method):
     """
 
     name = "free_at"
+    Options = FreeATOptions
     _carried = ("rows", "delta")
     _agreed = ("replays",)
 
@@ -43,7 +57,7 @@ class FreeAT(Method):
         replays: int = 4,
         eps: float = 4 / 255,
         alpha: float | None = None,
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.replays = check_count("replays", replays)

@@ -1,14 +1,13 @@
 """What EntProp and its pipelined form share: (1), (4) and the free step of (5)."""
 
 from collections.abc import Iterator
-from typing import Literal, Unpack
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.layers.routing import Target
-from entprop_fast.methods.base import CommonOptions
 from entprop_fast.methods.options import check_choice, check_number
 from entprop_fast.methods.propagation import Propagation
 from entprop_fast.methods.targets import Targets, cutmix, mixup
@@ -34,7 +33,7 @@ class HighEntropy(Propagation):
         score: str,
         aux_labels: Literal["original", "mixed"],
         aux_weight: float,
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.k = check_number("k", k, low=0, open_low=True, high=1)
@@ -43,7 +42,7 @@ class HighEntropy(Propagation):
         self.mixup = check_number("mixup", mixup, low=0)
         self.cutmix = check_number("cutmix", cutmix, low=0)
         self.aux_weight = check_number("aux_weight", aux_weight, low=0, open_low=True)
-        check_choice("score", score, reference.SCORES)
+        check_choice("score", score, tuple(reference.SCORES))
         check_choice("aux_labels", aux_labels, ("original", "mixed"))
         self.score, self.aux_labels = score, aux_labels
         if self.cutmix and self.mixup:

@@ -90,6 +90,24 @@ class ImageUnits:
         return self._cache[key]
 
 
+def input_range(value: Any) -> tuple[float, float]:
+    """Return the lowest and highest value of an image as floats.
+
+    Raises:
+        ValueError: no two numbers, the lower one first.
+    """
+    return ImageUnits(value, None).input_range
+
+
+def normalization(value: Any) -> tuple[Channels, Channels] | None:
+    """Return (mean, std) or None as given.
+
+    Raises:
+        ValueError: no such pair, or a std that is not positive.
+    """
+    return ImageUnits((0.0, 1.0), value).normalization
+
+
 def _floats(name: str, value: object) -> tuple[float, ...]:
     items: Any = value.tolist() if isinstance(value, Tensor) else value
     try:

@@ -1,14 +1,24 @@
 """MixProp (BMVC 2022): AdvProp with MixUp in place of the attack."""
 
-from typing import Unpack
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.methods.base import CommonOptions, StepResult
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.options import check_number
 from entprop_fast.methods.propagation import Propagation, unselected
 from entprop_fast.methods.targets import Targets, mixup
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixPropOptions(CommonOptions):
+    """Hold the options of `MixProp`."""
+
+    mixup: float = fields.mixup(1.0)
 
 
 class MixProp(Propagation):
@@ -22,6 +32,7 @@ class MixProp(Propagation):
     """
 
     name = "mixprop"
+    Options = MixPropOptions
 
     def __init__(
         self,
@@ -29,7 +40,7 @@ class MixProp(Propagation):
         optimizer: torch.optim.Optimizer,
         *,
         mixup: float = 1.0,
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.mixup = check_number("mixup", mixup, low=0)

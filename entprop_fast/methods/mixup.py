@@ -1,14 +1,23 @@
 """MixUp (Zhang et al., ICLR 2018): plain training on mixed images."""
 
-from typing import Unpack
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.methods.base import CommonOptions
+from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.options import check_number
 from entprop_fast.methods.targets import Targets, mixup
 from entprop_fast.methods.vanilla import Vanilla
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixUpOptions(CommonOptions):
+    """Hold the options of `MixUp`."""
+
+    mixup: float = fields.mixup(1.0)
 
 
 class MixUp(Vanilla):
@@ -22,6 +31,7 @@ class MixUp(Vanilla):
     """
 
     name = "mixup"
+    Options = MixUpOptions
 
     def __init__(
         self,
@@ -29,7 +39,7 @@ class MixUp(Vanilla):
         optimizer: torch.optim.Optimizer,
         *,
         mixup: float = 1.0,
-        **options: Unpack[CommonOptions],
+        **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
         self.mixup = check_number("mixup", mixup, low=0)

@@ -122,7 +122,9 @@ class Propagation(Method):
         """
         entropy, score = main.entropy, main.score
         if self.score == "random":
-            score = reference.random_score(entropy, self.generator)
+            score = torch.rand(
+                len(entropy), generator=self.generator, device=entropy.device, dtype=entropy.dtype
+            )
         if everywhere is None:
             index = ranking = select_topk(score, m)
         else:

@@ -10,7 +10,7 @@ def check_selection(k: float | None, score: str) -> tuple[float | None, str]:
     Raises:
         TypeError, ValueError: one of them is something else.
     """
-    check_choice("score", score, reference.SCORES)
+    check_choice("score", score, tuple(reference.SCORES))
     if k is not None:
         k = check_number("k", k, low=0, open_low=True, high=1)
     elif score != "entropy":

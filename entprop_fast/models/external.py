@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.name_errors import unknown
-from entprop_fast.optional import import_torchvision, load_torchvision, needs
+from entprop_fast.optional import import_torchvision, load_torchvision, require
 
 # Training mode would return a tuple of logits otherwise, and a training step takes one loss.
 _WITHOUT_SIDE_CLASSIFIERS: dict[str, dict[str, Any]] = {
@@ -110,9 +110,10 @@ def torchvision_weights(name: str, tag: str) -> dict[str, Tensor]:
 
 
 def _timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
-    with needs("timm", extra="vision", purpose=f"arch 'timm:{name}'"):
-        load_torchvision(purpose=f"arch 'timm:{name}'")  # timm imports it
-        import timm
+    require("timm", extra="vision", purpose=f"arch 'timm:{name}'")
+    load_torchvision(purpose=f"arch 'timm:{name}'")  # timm imports it
+    import timm
+
     name, *settings = name.split(",")
     arguments = _arguments(settings)
     if not (_NETWORK.fullmatch(name) and timm.is_model(name)):

@@ -23,6 +23,7 @@ from entprop_fast.lab.training import recipe, run_folder
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.errors import bad_input
+from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.methods import METHODS
 from entprop_fast.models.weights import load_weights
 
@@ -118,7 +119,7 @@ def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
         if _is_small(found):
             rehearse(found, step=step)
 
-    return lambda: command_line.run_command(lambda signals: resolve())
+    return lambda: command_line.run_command(lambda: resolve())
 
 
 def _recipe_text(name: str) -> str:
@@ -153,7 +154,7 @@ def list_files(draw: Random, sandbox: Sandbox) -> Case:
         with bad_input():
             data.load("folder:set", image_size=8, say=lambda text: None)
 
-    return lambda: command_line.run_command(lambda signals: load())
+    return lambda: command_line.run_command(lambda: load())
 
 
 def weights(draw: Random, sandbox: Sandbox) -> Case:
@@ -176,7 +177,7 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
         with bad_input():
             load_weights(sandbox.network, str(path), "wrn10_0.5", num_classes=10, in_channels=1)
 
-    return lambda: command_line.run_command(lambda signals: load())
+    return lambda: command_line.run_command(lambda: load())
 
 
 def _tensors(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -221,16 +222,16 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
     if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
         saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
         run = Run("entprop", 0, saved)
-        return lambda: command_line.run_command(lambda signals: _ignore(finished_summary(run)))
+        return lambda: command_line.run_command(lambda: _ignore(finished_summary(run)))
     if name == "summary.json" or draw.random() < 0.2:
         small = ("--epochs", "2", *_SMALL[2:], "--device", "cpu", "--corruptions", "none")
         return lambda: train.main([*small, "--out", str(folder), "--resume"])
 
     def load() -> None:
         with bad_input():
-            evaluate.load_network(folder, say=lambda text: None)
+            load_network(folder, say=lambda text: None)
 
-    return lambda: command_line.run_command(lambda signals: load())
+    return lambda: command_line.run_command(lambda: load())
 
 
 def _ignore(value: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from entprop_fast.lab import data
 from entprop_fast.lab.cli import study, train
 from entprop_fast.lab.data import digits
-from entprop_fast.lab.evaluation.kept_counts import COUNTS
+from entprop_fast.lab.evaluation.saved_counts import COUNTS
 from entprop_fast.lab.experiments.comparison import run_comparison
 from entprop_fast.lab.experiments.studies import runs as study_runs
 from entprop_fast.lab.report import pictures

@@ -1,4 +1,4 @@
-"""How sure an accuracy is: 95 % intervals over the draw of the test images."""
+"""Say how sure an accuracy is: 95 % intervals over the draw of the test images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 
 def wilson(correct: int, total: int) -> Interval:
-    """Wilson's score interval (1927) of a share, for images that are drawn independently.
+    """Return Wilson's score interval (1927) of a share, for images drawn independently.
 
     Args:
         correct: images classified right.
@@ -37,7 +37,7 @@ def wilson(correct: int, total: int) -> Interval:
 
 
 def mean_by_image(shares: Tensor) -> Interval:
-    """Normal interval of a mean over images, each with many results that hang together.
+    """Return the normal interval of a mean over images, each with many results that hang together.
 
     All corrupted versions of an image count as one draw, so 75 of them do not make the interval
     narrower than the images allow.
@@ -53,7 +53,7 @@ def mean_by_image(shares: Tensor) -> Interval:
 
 
 def hscore_by_image(clean: Tensor, shares: Tensor, seed: int = 0) -> Interval:
-    """Percentile bootstrap (1000 resamples of the images) of the Hscore.
+    """Bootstrap the Hscore's percentile interval (1000 resamples of the images).
 
     Args:
         clean: float ``[N]``, 1 where the clean image is right.

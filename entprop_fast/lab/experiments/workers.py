@@ -20,7 +20,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.data.readers import workers_of_each
 from entprop_fast.lab.experiments.watching import State, Teller
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import SIGNALS, StopSignals
+from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import (
@@ -176,10 +176,10 @@ def _work(pipe: Connection) -> None:
     """Do what comes through the pipe; the parent's signals stay blocked, SIGTERM stops a run."""
     follow_parent()
     try:
-        with StopSignals().installed() as signals:
+        with StopSignals().installed():
             while True:
                 config: Config = pipe.recv()
-                outcome = _outcome(config, signals, Teller(pipe))
+                outcome = _outcome(config, Teller(pipe))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -187,9 +187,9 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(config: Config, signals: StopSignals, reporter: Reporter | None = None) -> Outcome:
+def _outcome(config: Config, reporter: Reporter | None = None) -> Outcome:
     try:
-        summary = train(config, resume=True, reporter=reporter, signals=signals)
+        summary = train(config, resume=True, reporter=reporter)
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown

@@ -15,7 +15,7 @@ from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.evaluation_pictures import draw_heat_map_of
-from entprop_fast.lab.evaluation.kept_counts import Kept
+from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report import pictures
 from entprop_fast.lab.training import criteria, run_folder
@@ -82,11 +82,11 @@ def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary
     Raises:
         Stopped: a signal came; called again, the evaluation goes on.
     """
-    with Kept(folder.path, trainer.reporter.say) as kept:
+    with SavedCounts(folder.path, trainer.reporter.say) as kept:
         return _finish(trainer, folder, kept, draw=draw)
 
 
-def _finish(trainer: Trainer, folder: RunFolder, kept: Kept, *, draw: bool) -> Summary:
+def _finish(trainer: Trainer, folder: RunFolder, kept: SavedCounts, *, draw: bool) -> Summary:
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from entprop_fast.lab import checkpoint, files
-from entprop_fast.lab.evaluation.kept_counts import COUNTS
+from entprop_fast.lab.evaluation.saved_counts import COUNTS
 from entprop_fast.lab.files import plain_numbers, write_atomically
 from entprop_fast.lab.training.errors import UsageError, one_line
 

@@ -8,10 +8,10 @@ import scipy.stats
 import torch
 
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
-from entprop_fast.lab.data.imagenet_classes import IMAGENET_A, IMAGENET_R
+from entprop_fast.lab.data.natural_sets import IMAGENET_A, IMAGENET_R
 from entprop_fast.lab.evaluation.corruption_error import ALEXNET_ERRORS, corruption_errors
 from entprop_fast.lab.evaluation.intervals import hscore_by_image, mean_by_image, wilson
-from entprop_fast.lab.evaluation.running_metrics import Tally
+from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 7), (7, 7), (1, 1), (83, 100), (9123, 10000)])
@@ -47,9 +47,9 @@ def test_hscore_interval_holds_the_hscore_and_repeats() -> None:
 def test_calibration_error_by_its_definition() -> None:
     logits = 3 * torch.randn(200, 7)
     labels = torch.randint(7, (200,))
-    tally = Tally(200, torch.device("cpu"))
+    metrics = RunningMetrics(200, torch.device("cpu"))
     for start, stop in ((0, 30), (30, 200)):
-        tally.add(start, logits[start:stop], labels[start:stop])
+        metrics.add(start, logits[start:stop], labels[start:stop])
     probabilities = logits.double().softmax(1).numpy()
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels.numpy()
     truth = 0.0
@@ -57,15 +57,15 @@ def test_calibration_error_by_its_definition() -> None:
         inside = (confidence > bin / 15) & (confidence <= (bin + 1) / 15)
         if inside.any():
             truth += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert tally.ece == pytest.approx(truth, abs=1e-12)
-    assert tally.correct == right.sum() and tally.total == 200
+    assert metrics.ece == pytest.approx(truth, abs=1e-12)
+    assert metrics.correct == right.sum() and metrics.total == 200
 
 
 def test_a_tally_among_some_classes() -> None:
     logits = torch.tensor([[9.0, 1.0, 2.0, 0.0], [9.0, 3.0, 2.0, 0.0]])
-    tally = Tally(2, torch.device("cpu"), classes=torch.tensor([1, 2]))
-    tally.add(0, logits, torch.tensor([2, 2]))
-    assert tally.right.tolist() == [True, False]
+    metrics = RunningMetrics(2, torch.device("cpu"), classes=torch.tensor([1, 2]))
+    metrics.add(0, logits, torch.tensor([2, 2]))
+    assert metrics.right.tolist() == [True, False]
 
 
 def test_alexnets_corruption_error_is_100() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
-from entprop_fast.lab.corruptions.official_sets import MARKER
+from entprop_fast.lab.corruptions.set_marker import MARKER
 from entprop_fast.lab.data import ImageData, UnreadableImage
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.corruption_error import corruption_errors
@@ -230,7 +230,7 @@ def test_broken_natural_sets(tmp_path: Path) -> None:
 
 
 def test_a_network_of_all_1000_classes_is_compared_on_the_200(tmp_path: Path) -> None:
-    from entprop_fast.lab.data.class_folders import open_natural
+    from entprop_fast.lab.data.natural_sets import open_natural
 
     names = [f"n{i:08d}" for i in range(1000)]
     write_classes(tmp_path / "imagenet-a", wnids=(names[6], names[11]), count=1)

@@ -15,8 +15,8 @@ from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import choose_loader
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
+from tests.lab.conftest import Args
 
-from .conftest import Args
 from .test_resume import model, rows, stop_at
 
 pytestmark = pytest.mark.usefixtures("without_pictures")

@@ -14,16 +14,16 @@ import torch
 
 from entprop_fast import models
 from entprop_fast.lab import checkpoint, data, files
-from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, study, train
+from entprop_fast.lab.cli import command_line, compare, evaluate, study, train
 from entprop_fast.lab.data import verify
 from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.experiments.comparison import run_comparison
 from entprop_fast.lab.experiments.studies import STUDIES
 from entprop_fast.lab.experiments.studies.form import Table
 from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_failed, one_line
+from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.lab.training.trainer import Trainer
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -32,68 +32,6 @@ def the_line(capsys: pytest.CaptureFixture[str], word: str) -> str:
     error = capsys.readouterr().err
     assert error.startswith(f"{word}: ") and error.count("\n") == 1, error
     return error
-
-
-REFUSED = {
-    "--recipe digits --weights /etc/passwd": "weights '/etc/passwd'",
-    "--recipe digits --weights /dev/null": "weights '/dev/null'",
-    "--recipe digits --weights .": "weights '.'",
-    "--device mps": "torch sees 0 MPS devices",
-    "--device meta": "device must be",
-    "--device cpu:1": "device must be",
-    "--device cuda:-1": "device",
-    "--device xla:0": "device must be",
-    "--lr 1e308": "lr must be",
-    "--lr 3e38": "lr must be",
-    "--lr inf": "lr",
-    "--weight-decay 1e300": "weight_decay",
-    "--eps 1e99": "eps",
-    "--threads 100000": "threads",
-    "--threads 99999999999999999999": "--threads",
-    "--workers 100000": "workers",
-    "--batch-size 2147483648": "batch_size",
-    "--batch-size 99999999999999999999": "--batch-size",
-    "--seed 4294967297": "--seed",
-    "--epochs 2147483648": "epochs",
-    "--dataset folder:/tmp/\udcff": "UTF-8",
-    "--out /tmp/\udcff": "UTF-8",
-    "--arch wrn10_\0": "null character",
-    "--arch torchvision:squeezenet1_0": "norm layer",
-    "--arch torchvision:vit_b_16": "images",
-    "--arch wrn600004_1": "depth",
-    "--arch timm:resnet18,checkpoint_path=/etc/passwd": "checkpoint_path",
-}
-
-
-@pytest.mark.parametrize("flags", REFUSED)
-def test_refused_in_one_line(
-    flags: str, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """FOUND C8: nothing is left behind, either."""
-    assert train.main(tiny(tmp_path / "run", *flags.split(" "))) == 2
-    assert REFUSED[flags] in the_line(capsys, "error")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_same_words_of_other_commands(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """FOUND C8: neighbours."""
-    digits = ("--dataset", "digits", "--out", str(tmp_path / "set"))
-    for command, words, word in (
-        (evaluate, (str(finished), "--device", "mps"), "torch sees 0 MPS devices"),
-        (evaluate, (str(finished), "--threads", "5000"), "threads"),
-        (evaluate, (str(finished), "--batch-size", str(10**30)), "--batch-size"),
-        (evaluate, (str(finished), "--pgd", "1", "--eps", "1e99"), "eps"),
-        (evaluate, ("\udcff",), "UTF-8"),
-        (corrupt, (*digits, "--device", "xpu:7"), "torch sees 0 XPU devices"),
-        (compare, ("--methods", "vanilla", "--out", str(tmp_path / "\0")), "null character"),
-        (study, ("score", "--epochs", str(2**33)), "--epochs"),
-        (study, ("ratio", "--archs"), "--archs"),
-        (study, ("steps", "--corruptions", "x", "--out", str(tmp_path / "s")), "corruptions"),
-    ):
-        assert command.main(words) == 2, words
-        assert word in the_line(capsys, "error")
 
 
 def flipped(path: Path, byte: int, bit: int) -> None:
@@ -252,7 +190,7 @@ def test_a_full_disk_at_the_end_of_an_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """FOUND C8: the numbers were printed."""
-    monkeypatch.setattr("entprop_fast.evaluate.write_json", full_disk)
+    monkeypatch.setattr("entprop_fast.lab.cli.evaluate.write_json", full_disk)
     out = str(tmp_path / "x.json")
     plain = (str(finished), "--device", "cpu", "--corruptions", "none")
     assert evaluate.main([*plain, "--out", out]) == 1
@@ -273,7 +211,7 @@ def test_what_ends_a_command(
 ) -> None:
     """FOUND C8: in one place for every command, and on one line whatever is quoted."""
 
-    def ends(_: object) -> None:
+    def ends() -> None:
         raise error
 
     assert command_line.run_command(ends) == code
@@ -282,7 +220,7 @@ def test_what_ends_a_command(
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    def ends(_: object) -> None:
+    def ends() -> None:
         raise RuntimeError("shape mismatch")
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
@@ -303,7 +241,7 @@ def test_a_crafted_checkpoint_is_refused(tmp_path: Path) -> None:
         checkpoint.read(path)
     with pytest.raises(ValueError, match="another version"):
         checkpoint.save(tmp_path, {"model": {}})
-        evaluate.load_network(tmp_path)
+        load_network(tmp_path)
 
 
 def test_lists_of_labels_beyond_reason(tmp_path: Path) -> None:

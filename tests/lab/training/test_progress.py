@@ -24,9 +24,7 @@ from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.report import progress
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 ROW = {"epoch": 2, "loss": 0.5, "aux_loss": 0.25, "sa": 90.0, "gap": 4.0, "images_per_second": 99.0}
 
@@ -223,7 +221,7 @@ def test_a_character_that_stdout_lacks_ends_no_command(
     stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
     monkeypatch.setattr(sys, "stdout", stdout)
 
-    def command(signals: StopSignals) -> None:
+    def command() -> None:
         print("a \u2013 \udcff")
         Reporter().say("a \u2013 \udcff")
 

@@ -14,9 +14,8 @@ from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.data.cifar import FORMS
+from tests.lab.conftest import Args
 from tests.tiny_data.archives import Bytes, cifar_files, cifar_images, make_official, write_folder
-
-from .conftest import Args
 
 Capture = pytest.CaptureFixture[str]
 

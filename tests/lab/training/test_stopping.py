@@ -17,12 +17,11 @@ import pytest
 from entprop_fast.lab import stopping
 from entprop_fast.lab.checkpoint import read
 from entprop_fast.lab.cli import command_line, train
-from entprop_fast.lab.stop_signals import SIGNALS, StopSignals
+from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.trainer import Trainer
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -114,15 +113,15 @@ def test_from_python_a_run_can_be_stopped_without_a_signal(tmp_path: Path) -> No
     def stop(trainer: Trainer) -> None:
         signals.pending = signal.SIGTERM
 
-    with pytest.raises(stopping.Stopped) as stopped:
-        train_run(config, signals=signals, watch=stop)
+    with stopping.watched(signals), pytest.raises(stopping.Stopped) as stopped:
+        train_run(config, watch=stop)
     assert stopped.value.saved is None and not out.exists()
     stopping.check()  # the next one is not
 
 
 def test_a_signal_during_the_last_words_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
     """FOUND W13: else a shell's loop would go on after Ctrl-C."""
-    assert command_line.run_command(lambda _: os.kill(os.getpid(), signal.SIGINT)) == 130
+    assert command_line.run_command(lambda: os.kill(os.getpid(), signal.SIGINT)) == 130
     assert capsys.readouterr().err == "stopped by SIGINT: all was done\n"
 
 

@@ -17,8 +17,7 @@ from entprop_fast.lab.training.deploy import load_deployable
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.run_folder import RunFolder
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 PNG = b"\x89PNG\r\n"
 

@@ -18,7 +18,7 @@ from entprop_fast.lab.cli import announce, compare, study, train
 from entprop_fast.lab.corruptions import suites
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.data import load
-from entprop_fast.lab.data.image_sizes import usual_image_size
+from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.experiments.studies import STUDIES
 from entprop_fast.lab.experiments.studies.form import Options, Table
 from entprop_fast.lab.training import follow_data

@@ -16,10 +16,11 @@ import torch
 from entprop_fast import name_errors
 from entprop_fast.lab.experiments.comparison.variants import Variant, options_of
 from entprop_fast.lab.training import recipe, run_folder
-from entprop_fast.lab.training.config import OPTION_NAMES, Config, Value, differences
+from entprop_fast.lab.training.config import SETTINGS, Config, differences
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.errors import UsageError, bad_input
 from entprop_fast.lab.training.finish import open_suite
+from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import method_options
 
@@ -186,7 +187,7 @@ def _config(
 ) -> Config:
     """The variant's settings: the recipe's, under the flags' that it has, under its own."""
     had = method_options(variant.method)
-    taken = {n: v for n, v in overrides.items() if n not in OPTION_NAMES or n in had}
+    taken = {n: v for n, v in overrides.items() if n in SETTINGS or n in had}
     given = taken | variant.settings | {"method": variant.method, "seed": seed}
     try:
         return recipe.resolve(source, **given)
@@ -199,7 +200,7 @@ def _config(
 def _check_used(variants: Sequence[Variant], overrides: Mapping[str, Value | None]) -> None:
     """Refuse a flag that no row takes: none has it, or each sets it itself."""
     for name, value in overrides.items():
-        if value is None or name not in OPTION_NAMES:
+        if value is None or name in SETTINGS:
             continue
         if not any(name in method_options(v.method) for v in variants):
             flag, rows = name.replace("_", "-"), ", ".join(v.name for v in variants)

@@ -15,8 +15,8 @@ from entprop_fast.lab.report.pictures import save_figure
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.config import Value
 from entprop_fast.lab.training.errors import bad_input
+from entprop_fast.lab.training.method_settings import Value
 
 Cell = str | int | float | None
 Row = dict[str, Cell]

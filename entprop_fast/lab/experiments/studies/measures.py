@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-
-from entprop_fast.optional import needs
-
-with needs("sklearn", extra="train", purpose="a study"):
-    from sklearn.covariance import LedoitWolf
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score, roc_curve
-    from sklearn.neighbors import NearestNeighbors
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
 Array = NDArray[np.float64]
 

@@ -86,23 +86,21 @@ class Norms(Probe):
 
 def drift(layer: DualNorm) -> dict[str, float]:
     """How far the two halves of a layer are apart, by kind; a layer without statistics has none."""
-    main, aux = layer._buffers, layer.aux._buffers
+    main, aux = (dict(half.named_buffers(recurse=False)) for half in (layer, layer.aux))
     found: dict[str, float] = {}
     if isinstance(variance := main.get("running_var"), Tensor):
         mean, other = main["running_mean"], aux["running_mean"]
-        assert mean is not None and other is not None and aux["running_var"] is not None
         eps = float(getattr(layer, "eps", 0.0))
         found["drift of means"] = _rms((other - mean) / (variance + eps).sqrt())
         found["drift of variances"] = _rms(((aux["running_var"] + eps) / (variance + eps)).log())
-    if layer._parameters:
+    if list(layer.parameters(recurse=False)):
         ours, theirs = (_affine(half) for half in (layer, layer.aux))
         found["drift of affines"] = float((theirs - ours).norm() / ours.norm())
     return found
 
 
 def _affine(half: nn.Module) -> Tensor:
-    values = [p.detach().flatten() for p in half._parameters.values() if p is not None]
-    return torch.cat(values)
+    return torch.cat([p.detach().flatten() for p in half.parameters(recurse=False)])
 
 
 def _rms(values: Tensor) -> float:

@@ -16,8 +16,8 @@ from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
 from entprop_fast.lab.experiments.studies.runs import MakeProbe, Probe, Settings, run_grid
 from entprop_fast.lab.experiments.studies.sweep import draw_scores, hscores_in_words, score_table
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.training.config import Value
 from entprop_fast.lab.training.device import resolve_amp
+from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import EntProp, StepResult
 

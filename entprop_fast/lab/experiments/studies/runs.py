@@ -23,12 +23,13 @@ from entprop_fast.lab.experiments.studies.form import Options
 from entprop_fast.lab.experiments.workers import follow_parent
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter, duration
-from entprop_fast.lab.stop_signals import SIGNALS
+from entprop_fast.lab.stopping import SIGNALS
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.config import MACHINE_SETTINGS, Config, Value
+from entprop_fast.lab.training.config import MACHINE_SETTINGS, Config
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input
+from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.trainer import Trainer
 
 Record = dict[str, Any]  # summary.json, the last epoch's gap, and what the probe saw

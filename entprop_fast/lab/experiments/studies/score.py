@@ -23,7 +23,7 @@ from entprop_fast.methods.targets import mixup
 from entprop_fast.ops import select_topk
 
 ARCHS = ("wrn10_0.5", "wrn16_0.5", "wrn10_1")  # the second is deeper, the third wider
-SCORES = reference.SCORES
+SCORES = tuple(reference.SCORES)
 BASELINE = "entropy"
 
 

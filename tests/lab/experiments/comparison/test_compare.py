@@ -28,7 +28,6 @@ from entprop_fast.lab.experiments.comparison.plan import Key
 from entprop_fast.lab.experiments.watching import State
 from entprop_fast.lab.experiments.workers import Outcome, run_all
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stop_signals import StopSignals
 from entprop_fast.lab.stopping import Stopped
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.recipe import resolve
@@ -110,7 +109,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_here(jobs: Sequence[Config], devices: Sequence[str], done: Done) -> None:
         for index, job in enumerate(jobs):
-            done(index, workers._outcome(job, StopSignals()))
+            done(index, workers._outcome(job))
 
     monkeypatch.setattr(run_comparison, "run_all", run_here)
 

@@ -24,12 +24,12 @@ from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
     evaluate_model,
-    kept_counts,
     pgd,
+    saved_counts,
 )
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
-from entprop_fast.lab.evaluation.kept_counts import Kept, key_of
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.evaluation.saved_counts import SavedCounts, key_of
+from entprop_fast.lab.stopping import StopSignals
 from tests.lab.evaluation.support import Brightness, tiny_cifar, tiny_imagenet, write_cifar_c
 
 CPU = torch.device("cpu")
@@ -96,7 +96,7 @@ def test_a_suite_gives_what_comes_after_the_first_samples(case: Case, tmp_path: 
 
 def run(model: Brightness, case: tuple[ImageSet, EvaluationOptions], folder: Path) -> Evaluation:
     signals = getattr(model, "signals", None)
-    with stopping.watched(signals), Kept(folder, lambda _: None) as keeping:
+    with stopping.watched(signals), SavedCounts(folder, lambda _: None) as keeping:
         return evaluate_model(model, *case, batch_size=7, workers=0, kept=keeping)
 
 
@@ -121,7 +121,7 @@ def test_a_stopped_evaluation_goes_on(case: Case, tmp_path: Path) -> None:
 
 def test_a_kill_loses_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FOUND C6: counts are written now and then, not at the end."""
-    monkeypatch.setattr(kept_counts, "EVERY", 0.0)
+    monkeypatch.setattr(saved_counts, "EVERY", 0.0)
     given = tiny_cifar(count=70), EvaluationOptions(corruptions="none", pgd=1)
     expected = run(whole := Counting(), given, tmp_path)
     assert whole.batches == 10 + 2 * 10

@@ -126,7 +126,7 @@ def test_what_the_wrapper_ignores_stays_at_home() -> None:
     model = Wrapped(network)
     exchanged: Any = create_method("vanilla", model, sgd(model))._replicas
     names = {f"model.{name}" for name, _ in network.named_parameters()} - {"model.head.bias"}
-    assert set(exchanged._parameters) == names
+    assert set(exchanged._averaged) == names
     buffers = exchanged._exchanged(nn.Module.named_buffers)
     held = {id(buffer) for buffer in buffers.values()}
     assert held == {id(b) for n, b in network.named_buffers() if n != "bn1.running_mean"}

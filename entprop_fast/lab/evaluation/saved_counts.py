@@ -1,4 +1,4 @@
-"""What an evaluation has counted so far, kept on disk: after a stop or a kill it goes on."""
+"""Save what an evaluation has counted so far: after a stop or a kill it goes on from there."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from torch import Tensor, nn
 from entprop_fast.lab import checkpoint, stopping
 from entprop_fast.lab.data import ImageFiles, ImageSet
 from entprop_fast.lab.data.verify import digest_of
-from entprop_fast.lab.evaluation.running_metrics import Tally
+from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 
 T = TypeVar("T")
 
-_FORMAT = 1  # of the counts; another one where a `Tally` keeps something else
+_FORMAT = 1  # of the counts; another one where `RunningMetrics` keeps something else
 COUNTS = "evaluation-*.part"  # the files, * for their keys
 EVERY = 5.0  # seconds between two writes: the most that a kill can cost
 
 State = dict[str, Any]
 
 
-class Kept:
-    """Counts of the evaluations of one command, each in a file of `folder` while they last.
+class SavedCounts:
+    """The counts of a command's evaluations, each in a file of `folder` while they last.
 
     As a context manager: a stop within writes what was counted, the end removes the files.
 
     Args:
-        folder: of the files; they are ``evaluation-<key>.part``.
+        folder: of the files, ``evaluation-<key>.part``.
         say: is told when counts are gone on with, or cannot be kept.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
-        self._files: dict[Path, Counts] = {}
+        self._files: dict[Path, EvaluationCounts] = {}
 
-    def counts(self, key: str) -> Counts:
-        """Those of an evaluation; `key` is `key_of` everything that its result depends on."""
+    def counts(self, key: str) -> EvaluationCounts:
+        """Open an evaluation's counts; `key` is `key_of` all that its result depends on."""
         path = self.folder / COUNTS.replace("*", key[:16])
-        self._files[path] = counts = Counts(path, self.say)
+        self._files[path] = counts = EvaluationCounts(path, self.say)
         return counts
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> SavedCounts:
         return self
 
     def __exit__(
@@ -64,18 +64,18 @@ class Kept:
                 path.unlink(missing_ok=True)
 
 
-class Counts:
-    """What one network's evaluation has counted: its tallies, phase by phase.
+class EvaluationCounts:
+    """What one network's evaluation has counted, phase by phase.
 
     Args:
         path: of the file, None to keep nothing; one that is there is gone on with.
-        say: see `Kept`.
+        say: see `SavedCounts`.
     """
 
     def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
         self.path, self.say = path, say
         self._phases: dict[str, State] = {}
-        self._now: tuple[str, Mapping[str, Tally]] | None = None
+        self._now: tuple[str, Mapping[str, RunningMetrics]] | None = None
         self._done = 0  # samples of the phase at hand
         self._saved = time.monotonic()
         if path is not None and path.exists():
@@ -85,14 +85,17 @@ class Counts:
             except (ValueError, OSError) as error:
                 say(f"{error}: counted anew")
 
-    def counted(
-        self, phase: str, tallies: Mapping[str, Tally], samples: Callable[[int], Iterator[T]]
+    def remaining(
+        self,
+        phase: str,
+        metrics: Mapping[str, RunningMetrics],
+        samples: Callable[[int], Iterator[T]],
     ) -> Iterator[T]:
-        """The samples of a phase that are not counted yet; each is added before the next is taken.
+        """Yield the samples of a phase that are not counted yet; the caller adds each of them.
 
         Args:
             phase: its name, other than every other one's.
-            tallies: empty ones, that the samples are added to.
+            metrics: empty ones, to which the caller adds a sample before it takes the next one.
             samples: gives all samples after the first so many.
 
         Raises:
@@ -101,9 +104,9 @@ class Counts:
         self._done = 0
         if (before := self._phases.get(phase)) is not None:
             self._done = before["done"]
-            for name, tally in tallies.items():
-                tally.load_state_dict(before["tallies"][name])
-        self._now = phase, tallies
+            for name, one in metrics.items():
+                one.load_state_dict(before["tallies"][name])
+        self._now = phase, metrics
         for sample in samples(self._done):
             yield sample
             self._done += 1
@@ -114,7 +117,7 @@ class Counts:
         self._now = None
 
     def save(self) -> bool:
-        """Write what was counted, if there is anything and a file for it; whether it was."""
+        """Write what was counted, if there is anything and a file for it; return whether it was."""
         self._take()
         self._saved = time.monotonic()
         if self.path is None or not self._phases:
@@ -128,13 +131,13 @@ class Counts:
 
     def _take(self) -> None:
         if self._now is not None and self._done:
-            phase, tallies = self._now
-            counted = {name: tally.state_dict() for name, tally in tallies.items()}
+            phase, metrics = self._now
+            counted = {name: one.state_dict() for name, one in metrics.items()}
             self._phases[phase] = {"done": self._done, "tallies": counted}
 
 
 def key_of(model: nn.Module, data: ImageSet, settings: Mapping[str, Any]) -> str:
-    """SHA-256 of the weights, the clean test images and the settings.
+    """Return the SHA-256 of the weights, the clean test images and the settings.
 
     Image files count by path, size and time of change.
     """
