@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from entprop_fast.lab.cli.commands import COMMANDS
 from entprop_fast.lab.training.deploy import NetworkSpec, save_deployable
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,14 @@ def test_every_page_is_in_the_site_s_navigation() -> None:
     nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     listed = re.findall(r"- (?:[^:\n]+: )?(\S+\.md)$", nav, re.M)
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def test_every_command_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "commands.md").read_text()
+    assert re.findall(r"^## (\w+)$", page, re.M) == list(COMMANDS)
+    assert set(re.findall(r"^<!-- help: (\w+) -->$", page, re.M)) == COMMANDS.keys() - {
+        "env_report"
+    }
 
 
 def test_the_readme_fits_on_a_page_and_begins_with_a_command() -> None:
