@@ -1,4 +1,4 @@
-"""A model in eval mode for a while."""
+"""Put a model in eval mode for a while."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """`model` in eval mode; each module's own training flag comes back."""
+    """Put `model` in eval mode within; each module's own training flag comes back."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""One way to refuse a name that does not exist."""
+"""Refuse a name that does not exist, in one way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHORT_LIST = 16
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> ValueError:
-    """The error for a name that is not among ``known``; the caller raises it.
+    """Return the error for a name that is not among ``known``; the caller raises it.
 
     Args:
         kind: what was being named, in the caller's words (``"dataset"``, ``"score"``).

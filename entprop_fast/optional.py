@@ -1,12 +1,11 @@
-"""Libraries of the extras: one way to say that one is missing, and torchvision beside any torch."""
+"""Ask for the libraries of the extras, and load torchvision beside any torch."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import multiprocessing
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,34 +16,36 @@ _SCHEMAS = {"nms": _NMS, "qnms": _NMS}
 _LIBRARIES: list[torch.library.Library] = []  # ops go when the library that declared them does
 
 
-@contextmanager
-def needs(module: str, *, extra: str, purpose: str) -> Iterator[None]:
-    """Around a late import: a missing ``module`` becomes an error that says what to install.
-
-    A module that is there, but fails to import something of its own, is reported as it is.
+def require(*modules: str, extra: str, purpose: str) -> None:
+    """Refuse to go on without libraries of an extra, before they are imported.
 
     Args:
-        module: the top-level module of the library.
-        extra: the extra of this package that brings it.
-        purpose: what needs it, the beginning of the message.
+        modules: top-level modules.
+        extra: the extra of this package that brings them.
+        purpose: what needs them, the beginning of the message.
 
     Raises:
-        ImportError: the module is not installed.
+        ImportError: one is not installed; the message says what to install.
     """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
+    if missing := [name for name in modules if not _is_there(name)]:
         # Left to itself, pip takes the newest torchvision, and the torch that it was built for.
         pinned = f" torch=={torch.__version__}" if extra == "vision" else ""
         raise ImportError(
-            f"{purpose} needs {module}: pip install 'entprop_fast[{extra}]'{pinned}"
-        ) from error
+            f"{purpose} needs {', '.join(missing)}: pip install 'entprop_fast[{extra}]'{pinned}"
+        )
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # an import hook may say so
+        return False
+    except ValueError:  # made by hand, or half imported: without a specification
+        return True
 
 
 def import_torchvision(module: str, *, purpose: str) -> Any:
-    """A module of torchvision, ``torchvision.<module>``.
+    """Import a module of torchvision, ``torchvision.<module>``.
 
     Raises:
         ImportError: torchvision is not installed, or does not load beside this torch.
@@ -54,7 +55,7 @@ def import_torchvision(module: str, *, purpose: str) -> Any:
 
 
 def load_torchvision(*, purpose: str) -> None:
-    """``import torchvision``, also where the library of its compiled ops cannot be loaded.
+    """Import torchvision, also where the library of its compiled ops cannot be loaded.
 
     PyPI's wheel is built for CUDA; beside a CPU build of torch its library does not load, and its
     import then fails on the fakes of ops that nobody declared. Declared without a kernel, they let
@@ -63,19 +64,19 @@ def load_torchvision(*, purpose: str) -> None:
     Raises:
         ImportError: it is not installed, or another reason keeps it from loading.
     """
-    with needs("torchvision", extra="vision", purpose=purpose):
+    require("torchvision", extra="vision", purpose=purpose)
+    try:
         try:
-            try:
-                importlib.import_module("torchvision")
-            except RuntimeError as error:
-                if not any(f"torchvision::{op} does not exist" in str(error) for op in _SCHEMAS):
-                    raise
-                _declare_missing_ops()
-                _warn_of_missing_ops(importlib.import_module("torchvision").__version__)
-        except (RuntimeError, AttributeError, AssertionError) as error:
-            raise ImportError(
-                f"{purpose} needs torchvision, which does not load beside this torch: {error}"
-            ) from error
+            importlib.import_module("torchvision")
+        except RuntimeError as error:
+            if not any(f"torchvision::{op} does not exist" in str(error) for op in _SCHEMAS):
+                raise
+            _declare_missing_ops()
+            _warn_of_missing_ops(importlib.import_module("torchvision").__version__)
+    except (RuntimeError, AttributeError, AssertionError) as error:
+        raise ImportError(
+            f"{purpose} needs torchvision, which does not load beside this torch: {error}"
+        ) from error
 
 
 def _declare_missing_ops() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a flipped bit cannot turn into a wrong run.
+"""Keep checkpoints that no kill, full disk or flipped bit can turn into a wrong run.
 
 A file is what ``torch.save`` writes, followed by one line with the SHA-256 of those bytes: torch
 still loads it (its reader looks for the zip directory from the end), and a file and its checksum
@@ -61,7 +61,7 @@ def write(path: Path, state: State) -> None:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> State:
-    """The state in one checkpoint file, its tensors on ``device``. No pickled code is executed.
+    """Read the state in one checkpoint file, its tensors on ``device``; run no pickled code.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -80,7 +80,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> State:
 def read_newest(
     folder: Path, say: Callable[[str], None], device: torch.device | str = "cpu"
 ) -> State | None:
-    """The newest whole checkpoint of a run folder, or None when it has none yet.
+    """Read the newest whole checkpoint of a run folder, or None when it has none yet.
 
     A corrupt one is named through ``say`` and the previous one is used.
 
@@ -116,7 +116,7 @@ def set_corrupt_aside(folder: Path) -> None:
 
 
 def random_state(device: torch.device) -> State:
-    """The state of the global random number generators, as plain data."""
+    """Return the state of the global random number generators, as plain data."""
     legacy: Any = np.random.get_state(legacy=True)  # the form that `set_state` takes back
     kind, keys, position, has_gauss, cached = legacy
     return {
@@ -137,7 +137,7 @@ def restore_random_state(state: State, device: torch.device) -> None:
 
 
 def _whole_payload(path: Path) -> memoryview:
-    """What ``torch.save`` wrote into a file that is still as it was saved."""
+    """Read what ``torch.save`` wrote into a file that is still as it was saved."""
     data = memoryview(path.read_bytes())
     payload, trailer = data[:-_TRAILER], bytes(data[-_TRAILER:])
     if not trailer.startswith(_MARK):

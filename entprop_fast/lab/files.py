@@ -1,4 +1,4 @@
-"""Files made anew: a link, a pipe or a second name that somebody planted is never written through.
+"""Make files anew: nothing is written through a link, a pipe or a second name that was planted.
 
 A file that is opened for writing by its name alone is whatever that name leads to. Here it is a new
 one (``O_EXCL``), put in the place of what was there. A folder that is itself a link is the user's
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +46,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_atomically(path, f"{text}\n".encode())
 
 
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write a line of JSON for each row."""
+    return "".join(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n" for row in rows)
+
+
 def plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put null for NaN and infinity, which JSON has not: there was nothing to average."""
     return {
@@ -55,7 +60,7 @@ def plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def create(path: Path) -> IO[bytes]:
-    """A new file to write, in place of a file or link of that name.
+    """Open a new file to write, in place of a file or link of that name.
 
     Raises:
         OSError: a folder has the name, or none can be made.
@@ -66,7 +71,7 @@ def create(path: Path) -> IO[bytes]:
 
 
 def append(path: Path) -> IO[bytes]:
-    """The file that is there, to write at its end.
+    """Open the file that is there, to write at its end.
 
     Raises:
         OSError: it is a link, or is not there.
@@ -75,7 +80,7 @@ def append(path: Path) -> IO[bytes]:
 
 
 def update(path: Path) -> IO[bytes]:
-    """The file that is there, to write anywhere in it.
+    """Open the file that is there, to write anywhere in it.
 
     Raises:
         OSError: it is a link, or is not there.
@@ -84,7 +89,7 @@ def update(path: Path) -> IO[bytes]:
 
 
 def open_lock(path: Path) -> IO[bytes]:
-    """The file that processes lock: made where there is none, and never emptied.
+    """Open the file that processes lock: made where there is none, and never emptied.
 
     Raises:
         OSError: it cannot be made.
@@ -102,7 +107,7 @@ def open_lock(path: Path) -> IO[bytes]:
 
 
 def folder_within(root: Path, *names: str) -> Path:
-    """The folder ``root/name/...``, made where there is none, no part of it below a link.
+    """Make the folder ``root/name/...`` where there is none, no part of it below a link.
 
     Raises:
         OSError: a name is that of a link or a file, or a folder cannot be made.

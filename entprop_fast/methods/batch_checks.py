@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.logits import logits_in
+from entprop_fast.logits import logits_of
 from entprop_fast.methods.common_options import FLOAT16
 from entprop_fast.methods.image_units import ImageUnits
 
@@ -142,7 +142,6 @@ def check_logits(output: object, batch: int) -> Tensor:
     Raises:
         ValueError: the model returned something else, or auxiliary classifiers beside them.
     """
-    logits = logits_in(output)
     if not isinstance(output, Tensor):
         for name, value in _fields(output):
             if name.startswith("aux") and value is not None:
@@ -151,17 +150,7 @@ def check_logits(output: object, batch: int) -> Tensor:
                     "from: switch the auxiliary classifiers off (torchvision: model.aux_logits = "
                     "False), or wrap the model in a module that returns the logits"
                 )
-    if logits is None:
-        raise ValueError(
-            f"model returned a {type(output).__name__}: expected logits [B, classes], or an output "
-            "with .logits; wrap the model in a module that returns them"
-        )
-    if logits.ndim != 2 or logits.shape[0] != batch:
-        raise ValueError(
-            f"model returned shape {tuple(logits.shape)}: expected logits [{batch}, classes]"
-        )
-    if not logits.is_floating_point():
-        raise ValueError(f"model returned {logits.dtype}: expected floating-point logits")
+    logits = logits_of(output, batch)
     if not logits.requires_grad:
         raise ValueError(
             "model returned logits that no gradient leads to: expected a trainable parameter, and "

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import devices, reference
 from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, corrupt
-from entprop_fast.lab.evaluation.running_metrics import Tally
+from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
@@ -100,9 +100,9 @@ def test_evaluation(without_float64: None) -> None:
     logits, labels = torch.randn(40, 5, generator=generator()), torch.arange(40) % 5
     images = torch.rand(2, 3, 16, 16, generator=generator())
     with NoFloat64():
-        tally = Tally(40, torch.device("cpu"))
-        tally.add(0, logits, labels)
-        assert tally.correct == int((logits.argmax(1) == labels).sum()) and 0 <= tally.ece <= 1
+        metrics = RunningMetrics(40, torch.device("cpu"))
+        metrics.add(0, logits, labels)
+        assert metrics.correct == int((logits.argmax(1) == labels).sum()) and 0 <= metrics.ece <= 1
         for kind in CORRUPTIONS:
             corrupt(images, kind, 3)
 

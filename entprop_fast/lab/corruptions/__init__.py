@@ -1,4 +1,4 @@
-"""Corrupted test images: made here, or the published sets, and which of them is scored on."""
+"""Make corrupted test images, or read the published sets."""
 
 from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, SEVERITIES, corrupt
 

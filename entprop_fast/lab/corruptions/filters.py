@@ -1,4 +1,4 @@
-"""Smoothing and warping, built so that an image's result does not hang on the batch around it."""
+"""Smooth and warp images so that a result does not hang on the batch around it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def gaussian_blur(
     edges: Literal["replicate", "circular"] = "replicate",
     radius: int | None = None,
 ) -> Tensor:
-    """Gaussian smoothing, cut at 3 sigma or at `radius`.
+    """Smooth with a Gaussian, cut at 3 sigma or at `radius`.
 
     A sum of shifted copies rather than a convolution (kornia's is one): convolutions run in TF32
     on a GPU and choose their algorithm by batch size, and reflected edges, kornia's default, need
@@ -78,7 +78,7 @@ def warp(images: Tensor, x: Tensor, y: Tensor, edges: Edges = "zeros") -> Tensor
 
 
 def rotate(images: Tensor, radians: Tensor) -> Tensor:
-    """Each image about its centre, positive counter-clockwise as seen on a screen.
+    """Rotate each image about its centre, positive counter-clockwise as seen on a screen.
 
     Args:
         images: float ``[N, C, H, W]``.
@@ -92,7 +92,7 @@ def rotate(images: Tensor, radians: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """Each image by its own number of pixels, fractions included; what comes in is 0.
+    """Shift each image by its own number of pixels, fractions included; what comes in is 0.
 
     Args:
         images: float ``[N, C, H, W]``.
@@ -103,7 +103,7 @@ def shift(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
 
 
 def pixel_grid(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Every pixel's own ``(x, y)``, each ``[1, H, W]`` in the images' dtype."""
+    """Return every pixel's own ``(x, y)``, each ``[1, H, W]`` in the images' dtype."""
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device, dtype=images.dtype)
     y = torch.arange(height, device=images.device, dtype=images.dtype)

@@ -1,13 +1,12 @@
-"""The published corrupted sets as they are downloaded: CIFAR-10-C, CIFAR-100-C and ImageNet-C.
+"""Read the published corrupted sets as they are downloaded: CIFAR-10-C, CIFAR-100-C, ImageNet-C.
 
-The same readers take what `entprop_fast.corrupt` wrote, which carries `MARKER`: it is reported as
+The same readers take what `entprop_fast.corrupt` wrote, which carries a marker: it is reported as
 generated, whatever the folder is called.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entprop_fast.lab.corruptions import SEVERITIES
-from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, SCALES
-from entprop_fast.lab.corruptions.suites import Sample, Samples, Suite, generated_source
+from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS
+from entprop_fast.lab.corruptions.set_marker import read_marker, source_of
+from entprop_fast.lab.corruptions.suites import Sample, Samples, Suite
 from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
 from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
@@ -32,24 +32,23 @@ OFFICIAL = {
     "imagenet-c": ("ImageNet-C", ("imagenet-c", "ImageNet-C", "imagenet_c")),
 }
 
-MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
 JPEG_QUALITY = 85  # of the published ImageNet-C, and of folders that `entprop_fast.corrupt` writes
 
 
 def find(name: str, folder: Path | None) -> Path | None:
-    """The folder of the published set ``name`` within ``folder``, or None."""
+    """Find the folder of the published set ``name`` within ``folder``, or None."""
     if folder is None:
         return None
     return next((folder / one for one in OFFICIAL[name][1] if (folder / one).is_dir()), None)
 
 
 def written_name(data: ImageSet) -> str:
-    """The folder in which a set that `entprop_fast.corrupt` wrote of this one is looked for."""
+    """Return the folder in which a set that was written of this one is looked for."""
     return f"{Path(data.name.rpartition(':')[2]).name}-c"
 
 
 def find_written(data: ImageSet, folder: Path | None) -> Path | None:
-    """The folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
+    """Find the folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
 
     Raises:
         ValueError: it was written of another data set.
@@ -72,7 +71,7 @@ def open_suite(
     extra: bool = False,
     workers: int | None = None,
 ) -> Suite:
-    """The set in ``root`` as a suite, checked as far as can be without reading every image.
+    """Open the set in ``root``, checked as far as can be without reading every image.
 
     Args:
         name: a key of `OFFICIAL`, which decides the layout.
@@ -89,7 +88,7 @@ def open_suite(
     """
     title = OFFICIAL[name][0]
     marker = read_marker(root)
-    source = f"official {title}" if marker is None else _marked(root, marker)
+    source = f"official {title}" if marker is None else source_of(root, marker)
     if marker is not None and name == "imagenet-c":
         source += f", JPEG of quality {JPEG_QUALITY}"
     more = EXTRA_KINDS if extra else ()
@@ -111,38 +110,6 @@ def open_suite(
         aligned=aligned,
         read_from=tuple((str(one), one.stat().st_mtime_ns) for one in places if one.exists()),
     )
-
-
-def read_marker(root: Path) -> dict[str, Any] | None:
-    """What `entprop_fast.corrupt` says of a set that it wrote; None for other sets.
-
-    Raises:
-        ValueError: the file is not what that command writes.
-    """
-    path = root / MARKER
-    if not path.exists():
-        return None
-    try:
-        marker = json.loads(path.read_text())
-        if not isinstance(marker, dict):
-            raise TypeError
-        return marker
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not what entprop_fast.corrupt writes") from error
-
-
-def _marked(root: Path, marker: dict[str, Any]) -> str:
-    if marker.get("complete") is not True:
-        raise ValueError(
-            f"{root} is a part of a set: the command that wrote it did not finish. The same one "
-            "goes on with --resume"
-        )
-    if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
-        raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
-    generator = marker.get("generator", 1)  # the first one did not say
-    if type(generator) is not int or generator < 1:
-        raise ValueError(f"{root / MARKER} names no known generator: {generator!r}")
-    return generated_source(marker["scale"], marker["seed"], generator)
 
 
 def _arrays(
@@ -173,7 +140,7 @@ def _arrays(
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A uint8 array of that shape, mapped from its ``.npy`` file; nothing pickled is ever run.
+    """Map a uint8 array of that shape from its ``.npy`` file; nothing pickled is ever run.
 
     Raises:
         ValueError: it is no such array; the message begins with the path.
@@ -198,7 +165,7 @@ def _loaded(path: Path) -> NDArray[Any]:
 
 
 def _labels(path: Path, count: int, num_classes: int) -> Tensor:
-    """Labels of one severity, which those of all five must repeat."""
+    """Read the labels of one severity, which those of all five must repeat."""
     array = _loaded(path)
     wanted = len(SEVERITIES) * count
     if array.dtype.kind not in "iu" or array.shape != (wanted,):
@@ -214,7 +181,7 @@ def _labels(path: Path, count: int, num_classes: int) -> Tensor:
 def _folders(
     root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int, workers: int | None
 ) -> tuple[int, Samples, bool]:
-    """Its images, in the clean ones' order where every kind and severity has their names."""
+    """Find its images, in the clean ones' order where all kinds and severities have their names."""
     lists: dict[tuple[str, int], FileList] = {}
     for kind in kinds:
         # As its archives unpack: either side by side, or each within its own category's folder.

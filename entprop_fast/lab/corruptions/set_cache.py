@@ -1,4 +1,4 @@
-"""Generated images kept on disk, and found again only for the same clean images and generator."""
+"""Keep generated images on disk, found again only for the same clean images and generator."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, GENERATOR, Scale
-from entprop_fast.lab.corruptions.official_sets import open_suite, read_marker, written_name
-from entprop_fast.lab.corruptions.set_marker import digest_of_clean
+from entprop_fast.lab.corruptions.official_sets import open_suite, written_name
+from entprop_fast.lab.corruptions.set_marker import digest_of_clean, read_marker
 from entprop_fast.lab.corruptions.suites import Suite, generated_kinds
 from entprop_fast.lab.corruptions.write_sets import write_arrays
 from entprop_fast.lab.data import ImageFiles, ImageSet
@@ -32,7 +32,7 @@ def cached_suite(
     extra: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Suite:
-    """The generated suite, read from ``folder`` and written there first if it is not complete.
+    """Read the generated suite from ``folder``, written there first if it is not complete.
 
     Raises:
         ValueError: images that are read from files: their 75 copies belong in a set of their own;
@@ -80,7 +80,7 @@ def _holds(marker: dict[str, Any] | None, digest: str, kinds: Sequence[str]) -> 
 
 
 def _made_for(marker: dict[str, Any] | None, digest: str) -> TypeGuard[dict[str, Any]]:
-    """Whether a set is of these clean images, by the present generator."""
+    """Return whether a set is of these clean images, by the present generator."""
     return (
         marker is not None
         and marker.get("generator") == GENERATOR

@@ -1,4 +1,4 @@
-"""The file that says how a generated set was made, and whether it is whole."""
+"""Write and read the file that says how a generated set was made, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from entprop_fast.lab.corruptions.common import (
     COMMON_KINDS,
     EXTRA_KINDS,
     GENERATOR,
+    SCALES,
     Scale,
     to_bytes,
 )
-from entprop_fast.lab.corruptions.official_sets import MARKER, read_marker
 from entprop_fast.lab.corruptions.suites import generated_source
 from entprop_fast.lab.data import ImageFiles, ImageSet
 from entprop_fast.lab.files import write_atomically
+
+MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
 
 _PROGRESS = "progress"  # within an array that is being written
 _BATCH = 500
@@ -87,6 +89,43 @@ class Marker:
         write_atomically(self.root / MARKER, f"{text}\n".encode())
 
 
+def read_marker(root: Path) -> dict[str, Any] | None:
+    """Read what `entprop_fast.corrupt` says of a set that it wrote; None for other sets.
+
+    Raises:
+        ValueError: the file is not what that command writes.
+    """
+    path = root / MARKER
+    if not path.exists():
+        return None
+    try:
+        marker = json.loads(path.read_text())
+        if not isinstance(marker, dict):
+            raise TypeError
+        return marker
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not what entprop_fast.corrupt writes") from error
+
+
+def source_of(root: Path, marker: dict[str, Any]) -> str:
+    """Return the words for a whole set that carries this marker.
+
+    Raises:
+        ValueError: it is a part of a set, or nobody knows how it was made.
+    """
+    if marker.get("complete") is not True:
+        raise ValueError(
+            f"{root} is a part of a set: the command that wrote it did not finish. The same one "
+            "goes on with --resume"
+        )
+    if marker.get("scale") not in SCALES or type(marker.get("seed")) is not int:
+        raise ValueError(f"{root / MARKER} names no known scale and seed: {marker}")
+    generator = marker.get("generator", 1)  # the first one did not say
+    if type(generator) is not int or generator < 1:
+        raise ValueError(f"{root / MARKER} names no known generator: {generator!r}")
+    return generated_source(marker["scale"], marker["seed"], generator)
+
+
 def about_set(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> About:
     """Say what a generated set depends on, as its marker does."""
     return {
@@ -103,7 +142,7 @@ def about_set(data: ImageSet, kinds: Sequence[str], scale: Scale, seed: int) -> 
 
 
 def digest_of_clean(data: ImageSet) -> str:
-    """SHA-256 of the test images' 8-bit levels and labels; of files their names and sizes."""
+    """Hash the 8-bit levels and labels of the test images; of files their names and sizes."""
     total = hashlib.sha256()
     if isinstance(data, ImageFiles):
         for number, (label, _) in enumerate(data.test.names()):

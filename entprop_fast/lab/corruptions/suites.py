@@ -1,4 +1,4 @@
-"""Corrupted test sets that are made here, and what a suite of corruptions is."""
+"""Make corrupted test sets, and say what a suite of corruptions is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Samples(Protocol):
     """A suite's images."""
 
     def __call__(self, severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
-        """Those of some severities, without the first `skip` of these samples."""
+        """Yield those of some severities, without the first `skip` of these samples."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Suite:
 def digits_suite(
     data: ImageSet, batch_size: int, device: torch.device, *, workers: int | None = None
 ) -> Suite:
-    """The ten kinds of `entprop_fast.data.corrupt`, made for 8x8 digits."""
+    """Make the ten kinds of `entprop_fast.data.corrupt`, meant for 8x8 digits."""
 
     def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
         each = list(itertools.product(CORRUPTIONS, severities))
@@ -102,7 +102,7 @@ def generated_suite(
     extra: bool = False,
     workers: int | None = None,
 ) -> Suite:
-    """The 15 common corruptions (and the 4 extra ones), made on the device, as 8-bit images.
+    """Make the 15 common corruptions (and the 4 extra ones) on the device, as 8-bit images.
 
     On the CPU in place of a device that has no float64.
     """
@@ -127,7 +127,7 @@ def generated_suite(
 
 
 def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
-    """The 15 common kinds, and the 4 extra ones if wanted.
+    """Return the 15 common kinds, and the 4 extra ones if wanted.
 
     Raises:
         ValueError: one of them is not for images of so many channels.
@@ -139,14 +139,14 @@ def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
 
 
 def generated_source(scale: str, seed: int, generator: int = GENERATOR) -> str:
-    """The words for images made by us; the first generator's did not name it."""
+    """Return the words for images made by us; the first generator's did not name it."""
     published = {"cifar-c": "CIFAR-C", "imagenet-c": "ImageNet-C"}[scale]
     version = "" if generator == 1 else f", generator {generator}"
     return f"{GENERATED} ({published}'s strengths, seed {seed}, {PROCEDURAL_FROST}{version})"
 
 
 def of_another_generator(source: str) -> bool:
-    """Whether these words of `generated_source` are of images that would be others by now."""
+    """Return whether these words of `generated_source` are of another generator's images."""
     return PROCEDURAL_FROST in source and f", generator {GENERATOR})" not in source
 
 
@@ -164,7 +164,7 @@ def _rounds(
     device: torch.device,
     workers: int | None,
 ) -> Iterator[tuple[str, int, _Clean]]:
-    """Every batch of clean images with each kind and severity, after the first `skip` of these."""
+    """Yield every batch of clean images with each kind and severity, but the first `skip`."""
     batches, rest = divmod(skip, len(each))
     first = batches * batch_size
     read = data.test_batches(batch_size, workers=workers)

@@ -1,4 +1,4 @@
-"""Ten seeded corruptions at five severities, for any batch of [0, 1] images.
+"""Corrupt any batch of [0, 1] images in ten seeded ways at five severities.
 
 Spatial strengths are fractions of the image, so 8x8 and 224x224 images are hurt alike. The
 strengths were set on digits with vanilla training alone (WRN-10 of width 0.5, 200 images): each
@@ -17,11 +17,11 @@ from torch import Tensor
 from entprop_fast.devices import widest_float
 from entprop_fast.lab.corruptions.filters import gaussian_blur, pixel_grid, rotate, shift, warp
 from entprop_fast.lab.data.counter_random import fold, normals, row_keys, uniforms
+from entprop_fast.methods.batch_checks import RANGE_TOLERANCE
 from entprop_fast.name_errors import unknown
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_TOLERANCE = 1e-5
 _ELASTIC_SMOOTHING = 0.125
 
 
@@ -31,19 +31,19 @@ def _gaussian(images: Tensor, std: float, keys: Tensor) -> Tensor:
 
 
 def _impulse(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
-    """Salt and pepper: that fraction of the values becomes 0 or 1, evenly."""
+    """Make that fraction of the values 0 or 1, evenly: salt and pepper."""
     u = uniforms(keys, images[0].numel()).view(images.shape)
     salted = images.masked_fill(u < fraction, 1)
     return salted.masked_fill(u < fraction / 2, 0)
 
 
 def _blur(images: Tensor, sigma: float, keys: Tensor) -> Tensor:
-    """``sigma`` is a fraction of the shorter side."""
+    """Smooth by ``sigma``, a fraction of the shorter side."""
     return gaussian_blur(images, sigma * min(images.shape[2:]))
 
 
 def _contrast(images: Tensor, factor: float, keys: Tensor) -> Tensor:
-    """Each channel's distance from its own mean, times ``factor``."""
+    """Scale each channel's distance from its own mean by ``factor``."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + factor * (images - mean)
 
@@ -53,20 +53,20 @@ def _brightness(images: Tensor, offset: float, keys: Tensor) -> Tensor:
 
 
 def _rotate(images: Tensor, degrees: float, keys: Tensor) -> Tensor:
-    """About the centre, either way round."""
+    """Rotate about the centre, either way round."""
     sign = torch.where(uniforms(keys, 1) < 0.5, -1.0, 1.0).to(images.dtype)
     return rotate(images, sign[:, 0] * math.radians(degrees))
 
 
 def _shift(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
-    """By that fraction of the size, in any direction."""
+    """Shift by that fraction of the size, in any direction."""
     height, width = images.shape[2:]
     angle = 2 * math.pi * uniforms(keys, 1)[:, 0].to(images.dtype)
     return shift(images, fraction * width * angle.cos(), fraction * height * angle.sin())
 
 
 def _occlude(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
-    """A grey rectangle of ``fraction`` of each side, wholly inside, at any place."""
+    """Lay a grey rectangle of ``fraction`` of each side, wholly inside, at any place."""
     place = uniforms(keys, 2).to(images.dtype)
     height, width = images.shape[2:]
     x, y = pixel_grid(images)
@@ -77,7 +77,7 @@ def _occlude(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
 
 
 def _pixelate(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
-    """Averaged over a grid of ``fraction`` of each side's pixels (at least 1), then enlarged.
+    """Average over a grid of ``fraction`` of each side's pixels (at least 1), then enlarge.
 
     Both ways by area, so that cells whose edges cut through pixels do not move the picture.
     """
@@ -89,7 +89,7 @@ def _pixelate(images: Tensor, fraction: float, keys: Tensor) -> Tensor:
 
 
 def _area_resampling(side: int, fraction: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels to cells ``[cells, side]`` and back ``[side, cells]``; rows sum to 1."""
+    """Map pixels to cells ``[cells, side]`` and back ``[side, cells]``; rows sum to 1."""
     cells = max(1, math.floor(fraction * side + 0.5))
     length = side / cells
     wide = widest_float(like.device)
@@ -100,7 +100,7 @@ def _area_resampling(side: int, fraction: float, like: Tensor) -> tuple[Tensor, 
 
 
 def _cover(pixel: Tensor, start: Tensor, length: float) -> Tensor:
-    """How much of each unit cell ``[pixel, pixel + 1]`` lies in ``[start, start + length]``."""
+    """Return how much of each cell ``[pixel, pixel + 1]`` lies in ``[start, start + length]``."""
     overlap = torch.minimum(pixel + 1, start + length) - torch.maximum(pixel, start)
     return overlap.clamp(min=0)
 
@@ -141,7 +141,7 @@ CORRUPTIONS: tuple[str, ...] = tuple(_KINDS)
 
 
 def corrupt(images: Tensor, kind: str, severity: int, *, seed: int = 0, first: int = 0) -> Tensor:
-    """The corrupted images, clipped to [0, 1]: same dtype, device and memory format.
+    """Corrupt images, clipped to [0, 1]: same dtype, device and memory format.
 
     An image's draws depend on ``(seed, kind, severity, its index)`` alone, so the result depends
     neither on the batch it sits in nor on the device (up to the device's rounding).
@@ -175,7 +175,7 @@ def corrupt(images: Tensor, kind: str, severity: int, *, seed: int = 0, first: i
 
 
 def check_severity(severity: int) -> None:
-    """``ValueError`` unless it is one of ``SEVERITIES``."""
+    """Raise ``ValueError`` unless the severity is one of ``SEVERITIES``."""
     if type(severity) is not int or severity not in SEVERITIES:
         raise ValueError(f"severity = {severity!r} must be one of {SEVERITIES}")
 
@@ -191,5 +191,5 @@ def check_images(images: Tensor, first: int, *, levels: bool = False) -> None:
         raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted")
     if images.device.type == "cpu" and images.numel() and not whole:
         low, high = float(images.amin()), float(images.amax())  # quicker than `aminmax`
-        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+        if not (-RANGE_TOLERANCE <= low and high <= 1 + RANGE_TOLERANCE):
             raise ValueError(f"images hold values in [{low:g}, {high:g}]; [0, 1] wanted")

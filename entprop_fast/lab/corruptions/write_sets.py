@@ -1,10 +1,11 @@
-"""Writes generated sets in the layout of the published ones, marked as generated.
+"""Write generated sets in the layout of the published ones, marked as generated.
 
 A killed call can be gone on with: a file that has its name is whole.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import os
@@ -28,7 +29,7 @@ from entprop_fast.lab.corruptions.set_marker import Marker, about_set
 from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.files import write_atomically
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 EVERY = 5.0  # seconds: the most that a kill can cost of an array
 
@@ -48,7 +49,7 @@ def write_arrays(
     resume: bool = False,
     say: Say | None = None,
 ) -> None:
-    """As CIFAR-C: ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``.
+    """Write ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``: as CIFAR-C.
 
     Args:
         data: whose test images are corrupted.
@@ -110,7 +111,7 @@ def _write_array(
     batch_size: int,
     made: Callable[[str, int], Iterator[tuple[int, Tensor]]],
 ) -> None:
-    """All severities of a kind, from image `done` on; the marker hears how far it is."""
+    """Write all severities of a kind from image `done` on; the marker hears how far it is."""
     count, (channels, height, width) = data.num_test, data.image_shape
     size, kept = height * width * channels, time.monotonic()
     # Not mapped: a full disk would be a signal that ends the process, not an error.
@@ -153,7 +154,7 @@ def write_folders(
     resume: bool = False,
     say: Say | None = None,
 ) -> None:
-    """As ImageNet-C: ``<kind>/<severity>/<class>/<name>.JPEG`` of quality 85.
+    """Write folders as ImageNet-C's: ``<kind>/<severity>/<class>/<name>.JPEG`` of quality 85.
 
     Arguments are `write_arrays`'; the images are as the evaluation's transform cuts them.
 
@@ -168,6 +169,7 @@ def write_folders(
     places = list(itertools.product(kinds, SEVERITIES))
     there = _there(root, places, names) if resume else np.zeros((len(places), len(names)), bool)
     starts = range(0, len(names), batch_size)
+    folder_within = functools.cache(files.folder_within)  # each is made and looked at once
     left = [first for first in starts if not there[:, first : first + batch_size].all()]
     try:
         for first, images in _batches(data, left, batch_size):
@@ -181,9 +183,8 @@ def write_folders(
                     continue
                 made = corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first)
                 for name, pixels in zip(names[rows], _pixels(made), strict=True):
-                    group, name = name.split("/")
-                    folder = files.folder_within(root, kind, str(severity), group)
-                    _write_image(folder / name, pixels)
+                    group, file = name.split("/")
+                    _write_image(folder_within(root, kind, str(severity), group) / file, pixels)
     except stopping.Stopped as stopped:
         stopped.saved = f"the images written so far are kept in {root}"
         raise
@@ -191,7 +192,7 @@ def write_folders(
 
 
 def _names(data: ImageFiles) -> list[str]:
-    """``<class>/<name>.JPEG`` of each test image."""
+    """Return ``<class>/<name>.JPEG`` of each test image."""
     for name in data.class_names:
         if name in ("", ".", "..") or "/" in name or os.sep in name:
             raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
@@ -203,7 +204,7 @@ def _names(data: ImageFiles) -> list[str]:
 
 
 def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray[np.bool_]:
-    """Which images are written already: bool ``[places, images]``."""
+    """Return which images are written already: bool ``[places, images]``."""
     found = np.zeros((len(places), len(names)), bool)
     for row, (kind, severity) in zip(found, places, strict=True):
         stopping.check()
@@ -229,14 +230,15 @@ def _batches(
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:
-    """uint8 ``[B, H, W, C]``, of uint8 ``[B, C, H, W]``."""
+    """Turn uint8 ``[B, C, H, W]`` into ``[B, H, W, C]``."""
     pixels: NDArray[np.uint8] = images.permute(0, 2, 3, 1).cpu().numpy()
     return pixels
 
 
 def _write_image(path: Path, pixels: Any) -> None:
-    with needs("PIL", extra="vision", purpose="writing image files"):
-        from PIL import Image
+    require("PIL", extra="vision", purpose="writing image files")
+    from PIL import Image
+
     part = path.with_suffix(".part")
     with files.create(part) as file:
         Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)

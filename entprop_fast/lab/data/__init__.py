@@ -1,4 +1,4 @@
-"""Images: data sets, the loaders that batch and augment them, and the corruption suite."""
+"""Load data sets, and batch and augment their images."""
 
 from entprop_fast.lab.data.augment import AUGMENTS, Augment, to_float
 from entprop_fast.lab.data.choose_loader import LOADERS, create_loader

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device: crop, flip, to float, normalise.
+"""Augment whole batches on their device: crop, flip, to float, normalise.
 
 The host decides nothing, and each image's draws are a function of its own key, so an image is
 augmented the same way on every device, in any batch and after any resume.
@@ -28,7 +28,7 @@ class Moves(NamedTuple):
     flipped: Tensor  # 0 or 1
 
     def of(self, rows: slice) -> Moves:
-        """Those of some of the images."""
+        """Return the moves of some of the images."""
         return Moves(*(drawn[rows] for drawn in self))
 
 
@@ -57,12 +57,12 @@ class Augment:
             raise unknown("padding_mode", self.padding_mode, PADDING_MODES)
 
     def draw(self, keys: Tensor) -> Moves:
-        """The moves of the images with these keys (`counter_random.keys_of`), int64 ``[rows]``."""
+        """Draw the moves of the images with these keys (`counter_random.keys_of`)."""
         places = 2 * self.padding + 1
         return Moves(*integers(keys, (places, places, 2 if self.flip else 1)))
 
     def __call__(self, images: Tensor, rows: Tensor, moves: Moves) -> Tensor:
-        """The images ``rows``, moved: one gather, of any dtype.
+        """Move the images ``rows``: one gather, of any dtype.
 
         Args:
             images: ``[N, C, H, W]``; in channels_last a pixel's channels are read together.
@@ -91,7 +91,7 @@ class Augment:
         return moved.permute(0, 3, 1, 2)
 
     def _source(self, start: Tensor, flipped: Tensor | int, size: int) -> Tensor:
-        """Where each place of the result comes from, ``[B, size]``; outside where padded."""
+        """Return where each place of the result comes from, ``[B, size]``; outside where padded."""
         places = torch.arange(size, device=start.device)
         if isinstance(flipped, Tensor) and self.flip:
             first, step = flipped * (size - 1), 1 - 2 * flipped
@@ -99,14 +99,14 @@ class Augment:
         return places + (start[:, None] - self.padding)
 
     def _inside(self, source: Tensor, size: int) -> Tensor:
-        """The pixels to read: the mirrored ones, or any where zero will be put."""
+        """Return the pixels to read: the mirrored ones, or any where zero will be put."""
         if self.padding_mode == "reflect":
             return (size - 1) - ((size - 1) - source.abs()).abs()
         return source.clamp(0, size - 1)
 
 
 def _blackened(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Zero in those rows ``[B, H]`` and columns ``[B, W]`` of pixels ``[B, H, W, C]``.
+    """Put zero into those rows ``[B, H]`` and columns ``[B, W]`` of pixels ``[B, H, W, C]``.
 
     Along whole lines of W*C values: a loop over 3 channels takes a CPU several times as long.
     """
@@ -119,7 +119,7 @@ def _blackened(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 RESIZED_CROP = "resized-crop-flip"
 
 # What a setting can name, and what of it is done on the device; None: nothing. Crops of images of
-# any size are made where those are read (`entprop_fast.lab.data.file_transforms`).
+# any size are made where those are read (`entprop_fast.lab.data.image_files`).
 AUGMENTS: dict[str, Augment | None] = {"none": None, "crop-flip": Augment(), RESIZED_CROP: None}
 
 
@@ -148,12 +148,12 @@ class Normalize:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Floating images ``[B, C, H, W]``; their dtype and layout are kept."""
+        """Normalise floating images ``[B, C, H, W]``; their dtype and layout are kept."""
         return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1], bit for bit as torchvision's; floating ones as they are.
+    """Make uint8 images float32 in [0, 1], bit for bit as torchvision; leave floating ones.
 
     Raises:
         ValueError: another dtype.

@@ -1,4 +1,4 @@
-"""Which loader: the data set on the device where it fits, read ahead where it does not."""
+"""Choose a loader: the data set on the device where it fits, read ahead where it does not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def create_loader(
     workers: int | None = None,
     unaugmented: Dataset[Any] | None = None,
 ) -> Loader:
-    """The loader of a data set. Which one changes where images are, not what is in a batch.
+    """Create the loader of a data set; its kind changes where images are, not what is in a batch.
 
     Args:
         kind: ``device``; ``prefetch``; ``auto``: device for images in memory that `fits` it.
@@ -74,7 +74,7 @@ def create_loader(
 
 
 def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether images are to live on the device: at most a quarter of a GPU's free memory.
+    """Return whether images are to live on the device: in a quarter of a GPU's free memory.
 
     Those that are on the device, as all in memory are on a CPU, do.
     """

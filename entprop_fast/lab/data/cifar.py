@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 out of their official archives, pickled or binary, or unpacked."""
+"""Load CIFAR-10 and CIFAR-100 from their official archives, pickled or binary, or unpacked."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ FORMS: dict[str, tuple[Form, Form]] = {
 
 
 def load_cifar(name: str, data_dir: Path | None, train_size: int | None, seed: int) -> ImageData:
-    """The official split, uint8 ``[N, 3, 32, 32]``; a stratified subset of the training images.
+    """Load the official split, uint8 ``[N, 3, 32, 32]``, or a stratified subset of its training.
 
     What is unpacked goes before an archive, the pickled form before the binary one.
 
@@ -136,7 +136,7 @@ def load_cifar(name: str, data_dir: Path | None, train_size: int | None, seed: i
 
 
 def found_in(name: str, data_dir: Path) -> list[Path]:
-    """The folders and archives of the data set in ``data_dir``, the one that is read first."""
+    """List the folders and archives of the data set in ``data_dir``, in the order of reading."""
     data_dir = data_dir.absolute()
     folders = [data_dir / form.folder for form in FORMS[name]]
     if any(data_dir.name == folder.name for folder in folders):
@@ -159,7 +159,7 @@ def _read(name: str, data_dir: Path) -> tuple[Form, Path, dict[str, bytes]]:
 
 
 def _limits(name: str, form: Form) -> dict[str, int]:
-    """The most bytes of each file."""
+    """Return the most bytes of each file."""
     num_train, num_test, _ = SOURCES[name].counts or (0, 0, 0)
     # Beside an image a pickle holds a file name and labels, and an old protocol takes two bytes for
     # one above 127.
@@ -183,7 +183,7 @@ def _split(form: Form, where: Path, contents: Sequence[bytes], names: Sequence[s
 
 
 def _binary(form: Form, content: bytes, where: str) -> Split:
-    """Records of label bytes and 3072 pixel bytes, channel by channel."""
+    """Split records of label bytes and 3072 pixel bytes, channel by channel."""
     ahead = form.label_bytes
     if len(content) % (ahead + PIXELS):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""CIFAR's pickled files, read without running anything that is in them.
+"""Read CIFAR's pickled files without running anything that is in them.
 
 A pickle is a program: it may name any function and have it called. CIFAR's batches need three names
 of NumPy, and older writers one of codecs; here each stands for a harmless object of this file, and
@@ -23,7 +23,7 @@ class _Dtype:
             raise ValueError(f"an array of dtype {code!r}; images are bytes (u1)")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and fields, of which bytes have none."""
+        """Take byte order and fields, of which bytes have none."""
 
 
 class _Ndarray:
@@ -41,12 +41,12 @@ class _Ndarray:
 
 
 def _reconstruct(kind: object, shape: object, code: object) -> _Ndarray:
-    """In place of NumPy's: the array that the state will fill."""
+    """Stand in for NumPy's function: make the array that the state will fill."""
     return _Ndarray()
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """In place of ``codecs.encode``: how bytes are written in an old protocol."""
+    """Stand in for ``codecs.encode``: how bytes are written in an old protocol."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
         raise ValueError(f"text encoded as {encoding!r}; latin1 was expected")
     return text.encode("latin1")
@@ -70,7 +70,7 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(content: bytes, where: str) -> dict[str, Any]:
-    """A dictionary of numbers, strings (as bytes), lists and uint8 arrays.
+    """Read a dictionary of numbers, strings (as bytes), lists and uint8 arrays.
 
     Args:
         content: the pickle.

@@ -1,4 +1,4 @@
-"""What is in the images of a data set: sizes, modes, what cannot be read, what is there twice."""
+"""Look at the images of a data set: sizes, modes, what cannot be read, what is there twice."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Contents:
     same: list[list[Line]] = field(default_factory=list)
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """Width, height and mode of the images, for a table."""
+        """Yield width, height and mode of the images, for a table."""
         for what, side in (("width", 0), ("height", 1)):
             sides = [size[side] for size, count in self.sizes.items() for _ in range(count)]
             if sides:
@@ -106,7 +106,7 @@ def read_files(splits: Splits, watch: Watch[Image]) -> Contents:
 
 
 def read_tensors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Contents:
-    """The same of images and labels in memory, which are named by their numbers."""
+    """Look at images and labels in memory, which are named by their numbers."""
     found = Contents()
     groups: defaultdict[bytes, list[Line]] = defaultdict(list)
     for split, (images, labels) in ((TRAINING, train), (TEST, test)):
@@ -120,7 +120,7 @@ def read_tensors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> C
 
 
 def doubles(same: Iterable[list[Line]]) -> Iterator[tuple[str, bool]]:
-    """What is there twice, in words, and whether an accuracy is wrong for it."""
+    """Say what is there twice, and whether an accuracy is wrong for it."""
     leaked: list[str] = []
     contradicted: list[str] = []
     again: dict[str, list[str]] = {TRAINING: [], TEST: []}

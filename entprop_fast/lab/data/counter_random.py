@@ -1,4 +1,4 @@
-"""Random numbers that are a pure function of their place: no generator, no state.
+"""Draw random numbers that are a pure function of their place: no generator, no state.
 
 A word is a 64-bit integer kept in an int64 tensor, whose products wrap on every device. The mixing
 function is SplitMix64's (Steele, Lea and Flood, OOPSLA 2014), and one row of draws is the
@@ -17,7 +17,7 @@ _MASK = (1 << 64) - 1
 
 
 def _signed(word: int) -> int:
-    """The int64 with the same bits as the low 64 of ``word``."""
+    """Return the int64 with the same bits as the low 64 of ``word``."""
     word &= _MASK
     return word - (1 << 64) if word >> 63 else word
 
@@ -28,7 +28,7 @@ _MULTIPLIER_2 = _signed(0x94D049BB133111EB)
 
 
 def mix(words: Tensor) -> Tensor:
-    """SplitMix64's finaliser, a bijection of int64 tensors in which every bit moves every bit."""
+    """Apply SplitMix64's finaliser, a bijection of int64 in which every bit moves every bit."""
     # In place on what the shifts have made: half the memory to go through.
     words = _shift_right(words, 30).bitwise_xor_(words).mul_(_MULTIPLIER_1)
     words = _shift_right(words, 27).bitwise_xor_(words).mul_(_MULTIPLIER_2)
@@ -36,7 +36,7 @@ def mix(words: Tensor) -> Tensor:
 
 
 def fold(words: Sequence[int]) -> int:
-    """One 64-bit key, as a signed integer, from a sequence of integers; order matters."""
+    """Fold a sequence of integers into one 64-bit key, a signed integer; order matters."""
     key = 0
     for word in words:
         key = _mix_one((key + _GOLDEN) ^ word)
@@ -44,7 +44,7 @@ def fold(words: Sequence[int]) -> int:
 
 
 def _mix_one(word: int) -> int:
-    """`mix` of one word, from which tensors of one element would take a hundred times as long."""
+    """Apply `mix` to one word: tensors of one element would take a hundred times as long."""
     word &= _MASK
     word = (word ^ word >> 30) * _MULTIPLIER_1 & _MASK
     word = (word ^ word >> 27) * _MULTIPLIER_2 & _MASK
@@ -52,23 +52,23 @@ def _mix_one(word: int) -> int:
 
 
 def row_keys(key: int, first: int, count: int, device: torch.device) -> Tensor:
-    """Keys of rows ``first ... first + count - 1``, int64 ``[count]``."""
+    """Return the keys of rows ``first ... first + count - 1``, int64 ``[count]``."""
     return keys_of(key, torch.arange(first, first + count, device=device))
 
 
 def keys_of(key: int, rows: Tensor) -> Tensor:
-    """Keys of the rows with these numbers, int64 as ``rows``: each row's key is its own alone."""
+    """Return the keys of the rows with these numbers, int64 as ``rows``: of each row alone."""
     return mix(mix(rows * _GOLDEN) ^ key)
 
 
 def bits(keys: Tensor, count: int) -> Tensor:
-    """The first ``count`` words of each key's SplitMix64 stream, int64 ``[rows, count]``."""
+    """Return the first ``count`` words of each key's SplitMix64 stream, int64 ``[rows, count]``."""
     steps = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
     return mix(keys[:, None] + steps)
 
 
 def uniforms(keys: Tensor, count: int) -> Tensor:
-    """Uniform numbers in the open interval (0, 1), float32 ``[rows, count]``.
+    """Draw uniform numbers in the open interval (0, 1), float32 ``[rows, count]``.
 
     Multiples of 2^-24: 23 random bits and a half, which float32 holds exactly, so neither end
     is ever reached.
@@ -77,33 +77,33 @@ def uniforms(keys: Tensor, count: int) -> Tensor:
 
 
 def integers(keys: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """For each bound below 2^31 an int64 ``[rows]`` in ``[0, bound)``, even to bound / 2^32."""
+    """Draw for each bound below 2^31 int64 ``[rows]`` in ``[0, bound)``, even to bound / 2^32."""
     words = _shift_right(bits(keys, len(bounds)), 32)
     return [(words[:, i] * bound) >> 32 for i, bound in enumerate(bounds)]
 
 
 def normals(keys: Tensor, count: int) -> Tensor:
-    """Standard normal numbers, float32 ``[rows, count]`` (Box and Muller, 1958)."""
+    """Draw standard normal numbers, float32 ``[rows, count]`` (Box and Muller, 1958)."""
     u = uniforms(keys, 2 * count)
     radius = (-2 * u[:, :count].log()).sqrt()
     return radius * (2 * math.pi * u[:, count:]).cos()
 
 
-def packed_uniforms(keys: Tensor, count: int) -> Tensor:
-    """As `uniforms`, two numbers a word: half the work, other values than `uniforms`'."""
+def paired_uniforms(keys: Tensor, count: int) -> Tensor:
+    """Draw as `uniforms`, two numbers a word: half the work, other values than `uniforms`'."""
     halves = bits(keys, (count + 1) // 2).view(torch.int32)[:, :count]
     return (halves >> 9).bitwise_and_(0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
 
 
-def packed_normals(keys: Tensor, count: int) -> Tensor:
-    """As `normals`, two numbers from two uniform ones: a quarter of the words."""
+def paired_normals(keys: Tensor, count: int) -> Tensor:
+    """Draw as `normals`, two numbers from two uniform ones: a quarter of the words."""
     pairs = (count + 1) // 2
-    u = packed_uniforms(keys, 2 * pairs)
+    u = paired_uniforms(keys, 2 * pairs)
     radius = u[:, :pairs].log().mul_(-2).sqrt_()
     angle = u[:, pairs:] * (2 * math.pi)
     return torch.cat((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=1)[:, :count]
 
 
 def _shift_right(words: Tensor, distance: int) -> Tensor:
-    """A logical shift, a fresh tensor: torch's own ``>>`` copies the sign bit."""
+    """Shift logically, into a fresh tensor: torch's own ``>>`` copies the sign bit."""
     return (words >> distance).bitwise_and_((1 << (64 - distance)) - 1)

@@ -1,4 +1,4 @@
-"""What a data set holds, and what a person would want to know of it before training."""
+"""Check what a data set holds, and what a person would want to know before training."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from entprop_fast.lab.data.datasets import (
     load,
     locate_splits,
 )
+from entprop_fast.lab.data.folder_layouts import is_tiny_imagenet
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.lists import Splits
 from entprop_fast.lab.data.official_files import SOURCES
 from entprop_fast.lab.data.same_files import TEST, TRAINING
 from entprop_fast.lab.data.split_checks import look, some
 from entprop_fast.lab.data.stray_files import LeftOut, image_paths, is_image
-from entprop_fast.lab.data.tiny_imagenet import is_at as is_tiny_imagenet
 from entprop_fast.name_errors import unknown
 
 KNOWN = (*TENSORS, *FILES, "folder")
@@ -64,7 +64,7 @@ class Report:
 
 
 def is_data_set(name: str) -> bool:
-    """Whether ``train --dataset`` takes it: a data set, not a folder of some."""
+    """Return whether ``train --dataset`` takes it: a data set, not a folder of some."""
     return name.startswith(FOLDER) or name in DATASETS
 
 
@@ -122,7 +122,7 @@ def check_one(name: str, data_dir: Path | None, watch: Watch[Any] = _unwatched) 
 
 
 def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
-    """Whether something of it is there; ImageNet and a plain folder look alike but for names."""
+    """Return whether something of it is there; names tell ImageNet from a plain folder."""
     if name in TENSORS:
         return bool(cifar.found_in(name, data_dir))
     train = data_dir / "train"
@@ -218,7 +218,7 @@ def _archives(name: str, data_dir: Path, report: Report) -> None:
 def _classes(
     counts: Mapping[tuple[str, int], int], class_names: Sequence[str], report: Report
 ) -> None:
-    """How many images each class has, and what guessing alone would score."""
+    """Report how many images each class has, and what guessing alone would score."""
     for split in (TRAINING, TEST):
         of_class = [counts.get((split, label), 0) for label in range(len(class_names))]
         if not sum(of_class):
@@ -255,7 +255,7 @@ def _unreadable(contents: Contents, splits: Splits, report: Report) -> None:
 
 
 def _doubles(contents: Contents, report: Report, *, official: bool) -> None:
-    """An official set is what it is: the numbers that stand beside it have its faults too."""
+    """Report images that are there twice: a fault, but of an official set, whose scores have it."""
     for text, wrong in doubles(contents.same):
         if official:
             report.notes.append(f"{text} (in the published set as well)")
@@ -264,7 +264,7 @@ def _doubles(contents: Contents, report: Report, *, official: bool) -> None:
 
 
 def _unlisted(splits: Splits, report: Report) -> None:
-    """Images among the listed ones, in their topmost folders, that no list names."""
+    """Report images among the listed ones, in their topmost folders, that no list names."""
     listed = {file for part in (splits.train, splits.test) for file, _ in part}
     left_out, extra = LeftOut(), []
     for top in sorted({file.partition("/")[0] for file in listed if "/" in file}):

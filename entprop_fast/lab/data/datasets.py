@@ -1,7 +1,8 @@
-"""Data sets by name."""
+"""Load a data set by its name."""
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from entprop_fast.lab.data.image_files import IMAGE_SIZE, FileList, ImageFiles
 from entprop_fast.lab.data.layout_hints import without_split
 from entprop_fast.lab.data.lists import Listed, Splits
 from entprop_fast.lab.data.official_files import SOURCES, missing
+from entprop_fast.lab.data.read_image import describe_image
 from entprop_fast.lab.data.split_checks import check_splits, empty_classes
 from entprop_fast.lab.data.subset import stratified_subset
 from entprop_fast.lab.data.verify import summary, unreadable
@@ -38,6 +40,10 @@ FOLDER = "folder:"  # and its path
 DATASETS = (EMBEDDED, *TENSORS, *FILES, f"{FOLDER}PATH")
 
 _OFFICIAL_CORRUPTIONS = {"imagenet": "imagenet-c"}
+
+_HEADERS = 64  # of files, spread over the list
+_NEAR = 0.85  # of 224: images that are hardly enlarged
+_STEP = 4  # pixels
 
 
 @overload
@@ -76,7 +82,7 @@ def load(
     test_only: bool = False,
     say: Say | None = None,
 ) -> ImageSet:
-    """A data set with its training and test split; docs/data.md says what each needs on disk.
+    """Load a data set with its training and test split; docs/data.md says what each needs.
 
     ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
     stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``: whole tensors, uint8.
@@ -131,7 +137,7 @@ def load(
 
 
 def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:
-    """The images that a data set of files lists; none for training only if ``test_only``.
+    """List the images of a data set of files; no training images only if ``test_only``.
 
     Raises:
         FileNotFoundError, ValueError: as `load`.
@@ -160,6 +166,36 @@ def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
     if found is None:
         raise missing(name, data_dir)
     return found.root, found
+
+
+def usual_image_size(name: str, data_dir: str | Path | None) -> int | None:
+    """Return the height and width to train at: the files' own where they are smaller than 224.
+
+    Args:
+        name: of a data set; those that have a name have one size, and get None.
+        data_dir: where it is, as `entprop_fast.data.load` takes it.
+
+    Returns:
+        The median of the shorter sides, in steps of 4 pixels, and at most 224; None where no file
+        can be read: `load` says why.
+    """
+    if not name.startswith(FOLDER):
+        return None
+    try:
+        _, splits = locate_splits(name, None if data_dir is None else Path(data_dir))
+    except (ValueError, OSError):
+        return None
+    sides = []
+    listed = splits.train or splits.test
+    for file, _ in listed[:: max(1, len(listed) // _HEADERS)]:
+        try:
+            sides.append(min(describe_image(splits.root / file).size))
+        except Exception:  # Pillow raises whatever broken bytes lead it to; `load` names the file
+            continue
+    if not sides:
+        return None
+    side = statistics.median(sides)
+    return IMAGE_SIZE if side >= _NEAR * IMAGE_SIZE else max(_STEP, round(side / _STEP) * _STEP)
 
 
 def _folder_path(name: str, data_dir: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which come with its package."""
+"""Load scikit-learn's handwritten digits, which come with its package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.subset import check_train_size, stratified_order
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 SIDE = 8  # pixels
 
@@ -15,10 +15,11 @@ _TEST_IMAGES = 500
 
 
 def load_digits(train_size: int | None, seed: int) -> ImageData:
-    """1797 images of 8x8: a stratified test set by ``seed``, a stratified subset of the others."""
-    with needs("sklearn", extra="train", purpose="dataset 'digits'"):
-        from sklearn.datasets import load_digits as embedded
-        from sklearn.model_selection import train_test_split
+    """Load 1797 images of 8x8: a stratified test set by ``seed``, a stratified part of the rest."""
+    require("sklearn", extra="train", purpose="dataset 'digits'")
+    from sklearn.datasets import load_digits as embedded
+    from sklearn.model_selection import train_test_split
+
     digits = embedded()
     images = torch.from_numpy(digits.images / 16).float().unsqueeze(1)
     labels = torch.from_numpy(digits.target).long()

@@ -1,4 +1,4 @@
-"""Files of a data set, out of a folder or out of an archive that is never unpacked."""
+"""Read files of a data set out of a folder, or out of an archive that is never unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 
 def read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """The bytes of files in a folder.
+    """Read files in a folder.
 
     Args:
         folder: holds them.
@@ -29,7 +29,7 @@ def read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
 
 
 def read_archive(archive: Path, folder: str, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """The bytes of regular files in a tar archive, read in place: nothing is written to disk.
+    """Read regular files in a tar archive in place: nothing is written to disk.
 
     Args:
         archive: ``.tar``, or compressed in any way that Python knows.
@@ -60,7 +60,7 @@ def read_archive(archive: Path, folder: str, limits: Mapping[str, int]) -> dict[
 
 
 def inside(file: str) -> bool:
-    """Whether a path written in a data set's list or archive stays within its folder."""
+    """Return whether a path written in a data set's list or archive stays within its folder."""
     path = PurePosixPath(file.replace("\\", "/"))
     return bool(file) and not path.is_absolute() and ".." not in path.parts
 

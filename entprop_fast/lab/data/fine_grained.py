@@ -1,15 +1,21 @@
-"""The lists of the three fine-grained sets: CUB-200-2011, Oxford-IIIT Pet and Stanford Cars."""
+"""List the fine-grained sets: CUB-200-2011, Oxford-IIIT Pet and Stanford Cars."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from entprop_fast.lab.data.lists import Listed, Splits, fields, first_folder, number
-from entprop_fast.lab.data.matlab import read_matlab
+from entprop_fast.lab.data.lists import (
+    Listed,
+    Splits,
+    fields,
+    first_folder,
+    number,
+    read_matlab,
+)
 
 
 def cub(data_dir: Path) -> Splits | None:
-    """``CUB_200_2011/`` as its archive unpacks; None where there is none.
+    """List ``CUB_200_2011/`` as its archive unpacks; None where there is none.
 
     Four lists, joined by image number: names, classes, split (1: training) and class names.
     """
@@ -30,7 +36,7 @@ def cub(data_dir: Path) -> Splits | None:
 
 
 def pets(data_dir: Path) -> Splits | None:
-    """``images/`` and ``annotations/`` side by side, or in ``oxford-iiit-pet/`` as torchvision has.
+    """List ``images/`` and ``annotations/`` side by side, or in torchvision's ``oxford-iiit-pet/``.
 
     A class is called as its images are: ``Abyssinian_100`` is an Abyssinian.
     """
@@ -55,7 +61,7 @@ def pets(data_dir: Path) -> Splits | None:
 
 
 def cars(data_dir: Path) -> Splits | None:
-    """The archives' folders side by side, or in ``stanford_cars/`` as torchvision has them."""
+    """List the archives' folders side by side, or in torchvision's ``stanford_cars/``."""
     root = first_folder(data_dir, ("stanford_cars", "."), "devkit/cars_train_annos.mat")
     if root is None:
         return None

@@ -1,4 +1,4 @@
-"""ImageNet, and any folder of images: a folder a class, or official list files."""
+"""List ImageNet, or any folder of images: a folder a class, or official list files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import difflib
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from entprop_fast.lab.data import tiny_imagenet
 from entprop_fast.lab.data.layout_hints import without_classes, without_test
-from entprop_fast.lab.data.lists import Listed, Splits, fields, lines, number, split_line
-from entprop_fast.lab.data.matlab import read_matlab
+from entprop_fast.lab.data.lists import (
+    Listed,
+    Splits,
+    fields,
+    lines,
+    number,
+    read_matlab,
+    split_line,
+)
 from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, image_paths, is_image
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 
+_TINY_LIST = "val_annotations.txt"
+
 
 def imagenet(data_dir: Path) -> Splits | None:
-    """``train/<wnid>/*`` and ``val/<wnid>/*``, or ``val/*`` as its archive unpacks.
+    """List ``train/<wnid>/*`` and ``val/<wnid>/*``, or ``val/*`` as its archive unpacks.
 
     The latter takes its labels from the development kit, ``ILSVRC2012_devkit_t12/``. Labels number
     the wnids in their alphabetical order, as torchvision's and timm's weights expect. Without
@@ -35,7 +43,7 @@ def imagenet(data_dir: Path) -> Splits | None:
 
 
 def folder(path: Path) -> Splits | None:
-    """``train`` and ``test`` (else ``val``), each a ``.txt`` list or a folder of class folders.
+    """List ``train`` and ``test`` (else ``val``), each a ``.txt`` list or folder of class folders.
 
     A line of a list is ``file label``, the file within ``path`` and the label a number from 0;
     ``classes.txt`` names the classes, a line each, where there is one. A line that begins with #
@@ -48,7 +56,7 @@ def folder(path: Path) -> Splits | None:
         left_out = LeftOut()
         train, tested = (_list(path / f"{name}.txt", left_out) for name in ("train", test))
         return Splits(path, train, tested, _class_names(path, train), left_out.lines())
-    if (path / "train").is_dir() and tiny_imagenet.is_at(path):
+    if (path / "train").is_dir() and is_tiny_imagenet(path):
         return _tiny_imagenet(path)
     test = next((name for name in ("test", "val") if (path / name).is_dir()), None)
     if (
@@ -67,12 +75,43 @@ def folder(path: Path) -> Splits | None:
 def _tiny_imagenet(path: Path) -> Splits:
     left_out = LeftOut()
     classes, train = _class_folders(path, "train", left_out)
-    test = tiny_imagenet.validation(path, classes, left_out)
+    test = _tiny_validation(path, classes, left_out)
     return Splits(path, train, test, classes, left_out.lines())
 
 
+def is_tiny_imagenet(path: Path) -> bool:
+    """Return whether ``val/`` is as Tiny ImageNet unpacks: images in one folder, labels in a list.
+
+    One that was sorted into class folders is read like any other.
+    """
+    val = path / "val"
+    return (val / _TINY_LIST).is_file() and class_folders_in(val, LeftOut(), "val") == ["images"]
+
+
+def _tiny_validation(path: Path, classes: tuple[str, ...], left_out: LeftOut) -> Listed:
+    """List ``val/images/*``, labelled by a list: file, wnid and four numbers of a box.
+
+    Nobody publishes the labels of ``test/``, so that it is left out.
+
+    Raises:
+        ValueError: a class that ``train/`` lacks, or a line without a class.
+    """
+    label_of = {wnid: label for label, wnid in enumerate(classes)}
+    listed: Listed = []
+    for file, rest in fields(path / "val" / _TINY_LIST, 2, last=True):
+        wnid = rest.split()[0]
+        if wnid not in label_of:
+            raise ValueError(
+                f"{path / 'val' / _TINY_LIST}: {file} is of class {wnid}, which train/ lacks"
+            )
+        listed.append((f"val/images/{file}", label_of[wnid]))
+    if (path / "test").is_dir():
+        left_out.add("folder without labels", "test")
+    return listed
+
+
 def _class_folder_splits(root: Path, test: str) -> Splits:
-    """``train/`` and that folder; without the former, no training images."""
+    """List ``train/`` and that folder; without the former, no training images."""
     left_out = LeftOut()
     names, tested = _class_folders(root, test, left_out)
     if not (root / "train").is_dir():
@@ -83,7 +122,7 @@ def _class_folder_splits(root: Path, test: str) -> Splits:
 
 
 def _class_folders(root: Path, split: str, left_out: LeftOut) -> tuple[tuple[str, ...], Listed]:
-    """torchvision's reading, hidden and other programs' folders apart; none may be empty."""
+    """List as torchvision does, hidden and other programs' folders apart; none may be empty."""
     names = class_folders_in(root / split, left_out, split)
     if not names:
         raise ValueError(f"{root / split} has no class folders: {without_classes(root / split)}")
@@ -108,7 +147,7 @@ def _class_folders(root: Path, split: str, left_out: LeftOut) -> tuple[tuple[str
 def _renumbered(
     path: Path, listed: Listed, names: tuple[str, ...], classes: tuple[str, ...]
 ) -> Listed:
-    """Labels by the training set's classes: a test folder may have fewer."""
+    """Map labels to the training set's classes: a test folder may have fewer."""
     number_of = {name: label for label, name in enumerate(classes)}
     if strange := [name for name in names if name not in number_of]:
         near = difflib.get_close_matches(strange[0], classes, n=1)
@@ -118,7 +157,7 @@ def _renumbered(
 
 
 def _flat_validation(data_dir: Path, classes: tuple[str, ...], left_out: LeftOut) -> Listed:
-    """Images in the order of their names, classes as the development kit numbers them."""
+    """List images in the order of their names, classes as the development kit numbers them."""
     kit = data_dir / DEVKIT / "data"
     if not kit.is_dir():
         raise ValueError(
@@ -142,7 +181,7 @@ def _flat_validation(data_dir: Path, classes: tuple[str, ...], left_out: LeftOut
 
 
 def _devkit_wnids(path: Path) -> dict[int, str]:
-    """ILSVRC's number of a class to its wnid, out of the development kit's ``synsets``."""
+    """Map ILSVRC's number of a class to its wnid, out of the development kit's ``synsets``."""
     return {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in read_matlab(path, "synsets")}
 
 
@@ -162,7 +201,7 @@ def _list(path: Path, left_out: LeftOut) -> Listed:
 
 
 def _class_names(path: Path, train: Listed) -> tuple[str, ...]:
-    """One a line, # and all: a name that were taken for a comment would move all that follow."""
+    """Read one name a line, # and all: one taken for a comment would move all that follow."""
     file = path / "classes.txt"
     if file.is_file():
         names = tuple(line for _, line in lines(file))

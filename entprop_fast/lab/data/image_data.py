@@ -1,4 +1,4 @@
-"""Data sets as whole tensors."""
+"""Hold data sets as whole tensors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ImageData:
         return channels, height, width
 
     def training(self, augment: str) -> tuple[Tensor, Tensor]:
-        """Training images and labels for `entprop_fast.data.create_loader`.
+        """Return the training images and labels for `entprop_fast.data.create_loader`.
 
         Raises:
             ValueError: an ``augment`` that is made while images are read from files.
@@ -61,7 +61,7 @@ class ImageData:
     def test_batches(
         self, batch_size: int, *, workers: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test set in order: float32 images ``[B, C, H, W]`` in [0, 1], labels; on the CPU.
+        """Yield the test set in order: float32 images ``[B, C, H, W]`` in [0, 1], labels.
 
         Args:
             batch_size: images in a batch.

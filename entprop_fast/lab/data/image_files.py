@@ -1,4 +1,4 @@
-"""Data sets as lists of image files, which worker processes read, convert and transform."""
+"""Hold data sets as lists of image files, which worker processes read and transform."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from entprop_fast.lab.data.augment import RESIZED_CROP, to_float
-from entprop_fast.lab.data.file_transforms import evaluation_transform, training_transform
 from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.lab.data.read_image import read_image
+from entprop_fast.optional import import_torchvision
 
 IMAGE_SIZE = 224  # pixels, where a data set or a user names no other
 
 Transform = Callable[[Any], Tensor]
+
+# ImageNet's evaluation: the shorter side to 256 pixels, then the middle 224 of it.
+_RESIZED, _CROPPED = 256, 224
 
 
 class FileList:
@@ -44,16 +47,16 @@ class FileList:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """Of the file with this number."""
+        """Return the path of the file with this number."""
         return self.root / os.fsdecode(self._files[index])
 
     def names(self) -> list[tuple[int, str]]:
-        """Of each file its label, and its name without folders and suffix."""
+        """Return each file's label, and its name without folders and suffix."""
         stems = (os.path.splitext(os.path.basename(os.fsdecode(file)))[0] for file in self._files)
         return list(zip(self.labels.tolist(), stems, strict=True))
 
     def kept(self, rows: Sequence[int]) -> FileList:
-        """Those with these numbers, in that order."""
+        """Return the files with these numbers, in that order."""
         files = [os.fsdecode(self._files[row]) for row in rows]
         return FileList(self.root, files, self.labels[list(rows)].tolist())
 
@@ -106,7 +109,7 @@ class ImageFiles:
         return 3, self.image_size, self.image_size
 
     def training(self, augment: str) -> Dataset[tuple[Tensor, int]]:
-        """The training images for `entprop_fast.data.create_loader`, uint8.
+        """Return the training images for `entprop_fast.data.create_loader`, uint8.
 
         Args:
             augment: ``resized-crop-flip``: each image's own random crop of 8 to 100 % of its area
@@ -119,7 +122,7 @@ class ImageFiles:
     def test_batches(
         self, batch_size: int, *, workers: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The test set in order: float32 images ``[B, 3, S, S]`` in [0, 1], labels; on the CPU.
+        """Yield the test set in order: float32 images ``[B, 3, S, S]`` in [0, 1], labels.
 
         Args:
             batch_size: images in a batch.
@@ -149,3 +152,20 @@ class TransformedFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = read_image(self.files.path(index))
         return self.transform(image), int(self.files.labels[index])
+
+
+def evaluation_transform(size: int) -> Transform:
+    """Make Pillow images uint8 ``[3, size, size]``: shorter side to 8/7 size, middle cut out."""
+    v2 = import_torchvision("transforms.v2", purpose="reading image files")
+    resized = round(size * _RESIZED / _CROPPED)
+    made: Transform = v2.Compose([v2.Resize(resized), v2.CenterCrop(size), v2.PILToTensor()])
+    return made
+
+
+def training_transform(size: int) -> Transform:
+    """Make Pillow images uint8 ``[3, size, size]``: random crop of 8 to 100 %, random flip."""
+    v2 = import_torchvision("transforms.v2", purpose="reading image files")
+    made: Transform = v2.Compose(
+        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+    )
+    return made

@@ -1,4 +1,4 @@
-"""What a folder holds instead of a data set's layout, and what to do about it."""
+"""Say what a folder holds instead of a data set's layout, and what to do about it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without_split(path: Path) -> str:
 
 
 def renames(path: Path) -> str:
-    """Which folders are called otherwise than ``train`` and ``test``; empty: none."""
+    """Say which folders are called otherwise than ``train`` and ``test``; empty: none."""
     folders = class_folders_in(path, LeftOut(), path.name)
     renamed = [
         f"{name}/ to {usual}/"
@@ -56,7 +56,7 @@ def without_test(path: Path) -> str:
 
 
 def without_classes(folder: Path) -> str:
-    """Why a split's folder has no class folders."""
+    """Say why a split's folder has no class folders."""
     if _has_image(folder):
         return (
             "images lie in it without a class: sort them into a folder for each class, or list "

@@ -1,10 +1,15 @@
-"""Official lists of images: lines of text, and the two splits that they make."""
+"""Read official lists of images: lines of text, MATLAB files, and the splits that they make."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entprop_fast.optional import require
 
 Listed = list[tuple[str, int]]  # file within the root, label
 
@@ -47,7 +52,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]:
-    """The fields of each line that is neither empty nor a comment.
+    """Yield the fields of each line that is neither empty nor a comment.
 
     Args:
         path: of the text file.
@@ -81,8 +86,26 @@ def number(path: Path, text: str) -> int:
     return found
 
 
+def read_matlab(path: Path, key: str) -> Any:
+    """Read a variable of a MATLAB 5 file as a NumPy array of at least one dimension.
+
+    Raises:
+        ValueError: there is no such file or variable, or it is damaged.
+        ImportError: SciPy is not installed.
+    """
+    require("scipy", extra="train", purpose=f"reading {path.name}")
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise ValueError(f"{path.parent} lacks {path.name}")
+    try:
+        return np.atleast_1d(loadmat(path, squeeze_me=True)[key])
+    except Exception as error:  # scipy raises whatever damaged bytes lead it to
+        raise ValueError(f"{path} cannot be read as MATLAB's {key}: {error!r}") from error
+
+
 def first_folder(data_dir: Path, names: Sequence[str], holds: str) -> Path | None:
-    """The first of ``data_dir/name`` (``.``: itself) that holds that file or folder."""
+    """Return the first of ``data_dir/name`` (``.``: itself) that holds that file or folder."""
     folders = (data_dir / name for name in names)
     return next((folder for folder in folders if (folder / holds).exists()), None)
 

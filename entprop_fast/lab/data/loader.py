@@ -1,4 +1,4 @@
-"""Shuffled batches by seed and epoch, and the loader whose images live on the device."""
+"""Shuffle batches by seed and epoch, for loaders whose images live on the device or elsewhere."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Loader(ABC):
         self.normalize = normalize and Normalize(*normalize, self.device)
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """Return the steps in an epoch."""
         full, rest = divmod(self.size, self.batch_size)
         return full if self.drop_last or rest == 0 else full + 1
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from batch ``start`` on (a resumed run's next one).
+        """Yield the batches of an epoch, from batch ``start`` on (a resumed run's next one).
 
         Raises:
             ValueError: a negative ``epoch``, or ``start`` outside ``0 ... len(self)``.
@@ -79,34 +79,34 @@ class Loader(ABC):
         return self._batches(epoch, start)
 
     def first(self, count: int) -> Batch:
-        """The data set's first images, unshuffled and not augmented, as an evaluation sees them."""
+        """Return the data set's first images as an evaluation sees them, in order."""
         images, labels = zip(*self.first_batches(count, self.batch_size), strict=True)
         return channels_last(torch.cat(images)), torch.cat(labels)
 
     @abstractmethod
     def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """`first`, a batch at a time: large images need not all be there at once."""
+        """Yield `first`, a batch at a time: large images need not all be there at once."""
 
     @abstractmethod
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]: ...
 
     def _order(self, epoch: int) -> Tensor:
-        """The images of an epoch, int64 ``[size]`` on the host."""
+        """Return the images of an epoch, int64 ``[size]`` on the host."""
         generator = torch.Generator().manual_seed(fold((self.seed, epoch)))
         return torch.randperm(self.size, generator=generator)
 
     def _rows(self, step: int) -> slice:
-        """The places of a batch in the order."""
+        """Return the places of a batch in the order."""
         return slice(step * self.batch_size, (step + 1) * self.batch_size)
 
     def _moves(self, epoch: int, order: Tensor) -> Moves | None:
-        """An epoch's draws, in its order and on its device; at once, as each costs launches."""
+        """Draw an epoch's moves in its order, on its device; at once, as each costs launches."""
         if self.augment is None:
             return None
         return self.augment.draw(keys_of(fold((self.seed, epoch, _AUGMENT)), order))
 
     def _made(self, images: Tensor, rows: Tensor | None, moves: Moves | None) -> Tensor:
-        """The batch of `images`' ``rows`` (None: all of them), as the network takes it."""
+        """Make the batch of `images`' ``rows`` (None: all of them), as the network takes it."""
         if self.augment is not None and moves is not None:
             every = torch.arange(len(images), device=images.device) if rows is None else rows
             images = self.augment(images, every, moves)
@@ -161,7 +161,7 @@ class DeviceLoader(Loader):
         self.labels = labels.to(self.device)
 
     def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """See `Loader`."""
+        """Yield `first`, a batch at a time: large images need not all be there at once."""
         pairs = (one[:count].split(batch_size) for one in (self.images, self.labels))
         for images, labels in zip(*pairs, strict=True):
             yield self._made(images, None, None), labels
@@ -176,19 +176,19 @@ class DeviceLoader(Loader):
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on the device; on CUDA from pinned memory, so that the host does not wait."""
+    """Copy a host tensor to the device; to CUDA from pinned memory, without a wait."""
     if device.type == "cuda":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same images ``[N, C, H, W]``, channels last in memory."""
+    """Put images ``[N, C, H, W]`` channels last in memory."""
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def check_batching(images: Tensor, labels: Tensor, batch_size: int) -> None:
-    """``ValueError`` unless there are images, as many labels, and a batch size of 1 or more."""
+    """Raise ``ValueError`` unless there are images, as many labels, and a positive batch size."""
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     _check_size(len(images), batch_size)

@@ -1,4 +1,4 @@
-"""The official files of each data set: names, sizes, checksums, and how to ask for them."""
+"""List the official files of each data set: names, sizes, checksums, and how to ask for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OfficialFile:
         return f"{self.name} ({size}md5 {self.md5})"
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file there is this one, bit for bit."""
+        """Return whether the file there is this one, bit for bit."""
         same_size = self.size is None or path.stat().st_size == self.size
         return same_size and md5_of(path) == self.md5
 
@@ -119,7 +119,7 @@ SOURCES: dict[str, Source] = {
 
 
 def missing(name: str, data_dir: Path | None) -> FileNotFoundError:
-    """The error for a data set that is not there: what to fetch, from where, where to put it."""
+    """Return the error for a data set that is not there: what to fetch, and where to put it."""
     source = SOURCES[name]
     files = (" or " if source.either else ", ").join(map(str, source.files))
     where = "needs --data-dir DIR" if data_dir is None else f"is not in {data_dir}"
@@ -130,7 +130,7 @@ def missing(name: str, data_dir: Path | None) -> FileNotFoundError:
 
 
 def check_archive(path: Path, official: OfficialFile) -> None:
-    """``ValueError`` unless the archive is the official one, bit for bit."""
+    """Raise ``ValueError`` unless the archive is the official one, bit for bit."""
     size = path.stat().st_size
     hint = (
         "fetch it again; one that you packed yourself, unpack: a folder is judged by what it holds"
@@ -144,7 +144,7 @@ def check_archive(path: Path, official: OfficialFile) -> None:
 
 
 def md5_of(path: Path) -> str:
-    """The MD5 of a file's bytes, in hexadecimal."""
+    """Return the MD5 of a file's bytes, in hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while part := file.read(_PART):

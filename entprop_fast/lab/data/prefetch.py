@@ -1,4 +1,4 @@
-"""Batches of data that do not fit the device: worker processes, pinned memory, copies ahead."""
+"""Batch data that do not fit the device: worker processes, pinned memory, copies ahead."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PrefetchLoader(Loader):
         self.unaugmented = dataset if unaugmented is None else unaugmented
 
     def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """See `Loader`."""
+        """Yield the first images, see `Loader`."""
         rows = torch.arange(min(count, self.size)).split(batch_size)
         # The transforms' draws of an epoch that does not exist: the same ones at every call.
         for images, labels in self._read(self.unaugmented, -1, rows):
@@ -89,7 +89,7 @@ class PrefetchLoader(Loader):
     def _read(
         self, dataset: Dataset[Any], epoch: int, batches: Sequence[Tensor]
     ) -> Iterator[Batch]:
-        """The images and labels of those rows, on the device, as the data set gives them."""
+        """Read those rows as the data set gives them, onto the device."""
         key = fold((self.seed, epoch, _TRANSFORMS))
         return read_batches(dataset, batches, key=key, workers=self.workers, device=self.device)
 
@@ -103,7 +103,7 @@ def read_batches(
     device: torch.device | None = None,
     what: str = "training image",
 ) -> Iterator[Batch]:
-    """Images and labels of a data set's rows, batch by batch in the order given.
+    """Read images and labels of a data set's rows, batch by batch in the order given.
 
     Args:
         dataset: see `PrefetchLoader`.
@@ -132,7 +132,7 @@ def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
 
 
 def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """On a stream of its own: the next batch's copy starts before this one is handed out."""
+    """Copy on a stream of its own: the next batch's copy starts before this one is handed out."""
     side = torch.cuda.Stream(device)
 
     def copy(batch: Batch) -> tuple[Tensor, Tensor, torch.cuda.Event]:
@@ -145,7 +145,7 @@ def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Ba
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each handed out when the next one has been made."""
+    """Yield the same items, each when the next one has been made."""
     for ahead in items:
         for coming in items:
             yield ahead
@@ -154,7 +154,7 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _arrived(images: Tensor, labels: Tensor, copied: torch.cuda.Event) -> Batch:
-    """For the current stream, which waits on the device; the memory is its own from here on."""
+    """Hand a batch to the current stream, which waits on the device and owns its memory now."""
     current = torch.cuda.current_stream(images.device)
     current.wait_event(copied)
     images.record_stream(current)

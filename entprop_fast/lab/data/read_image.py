@@ -1,4 +1,4 @@
-"""One image file as RGB, or the reason why not."""
+"""Read one image file as RGB, or say why not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from entprop_fast.optional import needs
+from entprop_fast.optional import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ _PEEKED = 512  # bytes
 
 
 def read_image(path: Path, *, draft: int | None = None) -> Image:
-    """The image in a file, decoded to the end and converted to RGB as torchvision does.
+    """Decode the image in a file to its end and convert it to RGB as torchvision does.
 
     Grey, palette, CMYK and transparent images are converted; transparency is dropped. Of several
     frames (GIF, TIFF, WebP) the first is read.
@@ -57,8 +57,9 @@ def read_image(path: Path, *, draft: int | None = None) -> Image:
             message begins with the path and names what it is instead, where that is known.
         ImportError: Pillow is not installed.
     """
-    with needs("PIL", extra="vision", purpose="reading image files"):
-        from PIL import Image
+    require("PIL", extra="vision", purpose="reading image files")
+    from PIL import Image
+
     try:
         if path.stat().st_size == 0:
             raise OSError("it has zero bytes")
@@ -101,7 +102,7 @@ def describe_image(path: Path) -> Description:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those that this Pillow was built with."""
+    """Return the formats that this Pillow was built with."""
     from PIL import Image
 
     Image.init()
@@ -117,7 +118,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _instead(path: Path) -> str:
-    """What a file that is no image is."""
+    """Say what a file is that is no image."""
     with path.open("rb") as file:
         start = file.read(_PEEKED)
     if not start.strip(b"\0"):

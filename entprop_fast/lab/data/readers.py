@@ -1,4 +1,4 @@
-"""Batches read by other processes, in order; a killed or stopped one holds up nobody."""
+"""Read batches in other processes, in order; a killed or stopped one holds up nobody."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_on_host(
     pin: bool,
     what: str,
 ) -> Iterator[Batch]:
-    """`entprop_fast.lab.data.prefetch.read_batches`, on the CPU; `pin` for copies to a GPU."""
+    """Read as `prefetch.read_batches`, on the CPU; `pin` for copies to a GPU."""
     num_workers = min(processes(workers), len(batches))
     loader = DataLoader(
         _Reader(dataset, key),
@@ -191,7 +191,7 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
 
 
 def _check_semaphores(read: DataLoader[_Item]) -> None:
-    """``OSError`` where the queues' semaphores find no room in ``/dev/shm``.
+    """Raise ``OSError`` where the queues' semaphores find no room in ``/dev/shm``.
 
     DataLoader, half made, would print a traceback of its own.
     """
@@ -252,7 +252,7 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _leave_signals(worker: int) -> None:
-    """Signals reach every process of a terminal or a job; the run decides when to stop.
+    """Leave signals, which reach every process of a terminal or a job, to the run.
 
     It ends its readers then. They die of a second SIGTERM alone: the first one may be the job's.
     """
@@ -262,7 +262,7 @@ def _leave_signals(worker: int) -> None:
 
 
 def _start_method() -> str | None:
-    """Forked where that is usual: a spawned one imports torch anew, for seconds, in every epoch.
+    """Choose to fork where that is usual: a spawned process imports torch anew in every epoch.
 
     The default of a process that was spawned itself, as a comparison's are, is to spawn.
     """
@@ -270,12 +270,12 @@ def _start_method() -> str | None:
 
 
 def workers_of_each(runs: int) -> int:
-    """Processes that read for each of `runs` side by side, so that together they are one a core."""
+    """Return the readers of each of `runs` side by side that are together one a core."""
     return max(1, min(usable_cores() // runs, MOST_WORKERS))
 
 
 def processes(workers: int | None) -> int:
-    """That many, or by default one a core within reason."""
+    """Return that many processes, by default one a core within reason."""
     if workers is not None and not 0 <= workers <= MOST_PROCESSES:
         raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
     return min(usable_cores(), MOST_WORKERS) if workers is None else workers

@@ -1,4 +1,4 @@
-"""Listed files that are one file on the disk, and folders that are copies of others."""
+"""Find listed files that are one file on the disk, and folders that are copies of others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ListedFiles:
         return Line(TEST, *test[row - len(train)])
 
     def pairs(self) -> Iterator[tuple[Line, Line]]:
-        """Lines that name one file, the earlier one first: by link, hard link or case.
+        """Yield lines that name one file, the earlier one first: by link, hard link or case.
 
         A file system that is no disk may give a number twice: the size and a second look confirm.
         """
@@ -70,7 +70,7 @@ class ListedFiles:
                 yield self[row], self[other]
 
     def copied_folders(self) -> Iterator[tuple[str, str]]:
-        """Folders of different classes in one split with the same files by name, size and bytes."""
+        """Yield folders of two classes in one split with the same files by name, size and bytes."""
         rows: defaultdict[tuple[str, int, str], list[int]] = defaultdict(list)
         for row in range(len(self)):
             split, file, label = self[row]

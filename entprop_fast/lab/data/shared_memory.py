@@ -1,4 +1,4 @@
-"""Tensors from one process to another in memory that no ``/dev/shm`` limits.
+"""Send tensors to another process in memory that no ``/dev/shm`` limits.
 
 torch's own way puts them there, where a container has 64 MB (Docker's default) or less: a batch
 that finds no room kills its process, or is lost while the other one waits for it.
@@ -56,7 +56,7 @@ def share(tensors: Sequence[Tensor]) -> SharedTensors | tuple[Tensor, ...]:
 
 
 def _write(file: int, tensor: Tensor, first: int) -> None:
-    """Without a mapping: its page faults would take longer than the copy."""
+    """Write without a mapping: its page faults would take longer than the copy."""
     left: memoryview = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
     while left:
         written = os.pwrite(file, left, first)

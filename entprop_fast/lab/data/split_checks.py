@@ -1,4 +1,4 @@
-"""What is wrong with two lists of images, found without reading an image."""
+"""Find what is wrong with two lists of images, without reading an image."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def look(source: Path, splits: Splits, *, test_only: bool = False) -> tuple[list
 
 
 def empty_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]) -> str:
-    """Which classes have no training image, and why, where that can be told; empty: none."""
+    """Say which classes have no training image, and why, where that can be told; empty: none."""
     known = labels[(labels >= 0) & (labels < len(class_names))]
     counts = np.bincount(known, minlength=len(class_names))
     empty = np.flatnonzero(counts == 0).tolist()
@@ -153,7 +153,7 @@ def _why(first: Line, second: Line) -> str:
 
 
 def _within(splits: Splits) -> str:
-    """Whether the only class's folder holds folders that look like the classes."""
+    """Say whether the only class's folder holds folders that look like the classes."""
     parts = [Path(file).parts for file, _ in splits.train]
     below = sorted({part[2] for part in parts if len(part) > lists.CLASS_DEPTH})
     return f"; the folders {some(below)} in it: are those the classes?" if below else ""

@@ -1,4 +1,4 @@
-"""Which files in a folder of images are images, and what is left out: named and counted.
+"""Tell which files in a folder of images are images; name and count what is left out.
 
 File managers, notebooks, archivers and network drives leave files and folders of their own behind;
 none of them is data, whatever its suffix.
@@ -25,12 +25,12 @@ _NAMES = frozenset(
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or a program's own: never an image."""
+    """Return whether a file or folder is hidden, or a program's own: never an image."""
     return name.startswith(".") or name.endswith("~") or name.casefold() in _NAMES
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Return whether a file of this name is taken for an image."""
     return not is_leftover(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -52,7 +52,7 @@ class LeftOut:
             self._found[kind] = before + count, earlier
 
     def lines(self) -> tuple[str, ...]:
-        """A text for each kind, the most frequent first."""
+        """Return a text for each kind, the most frequent first."""
         most = sorted(self._found.items(), key=lambda item: -item[1][0])
         return tuple(
             f"{count:,} x {kind} ({first}{', ...' if count > 1 else ''})"
@@ -104,7 +104,7 @@ def image_paths(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
 def _walk(
     folder: Path, below: str, parents: tuple[tuple[int, int], ...], left_out: LeftOut, shown: str
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Each folder as the beginning of its files' paths, and its files."""
+    """Yield each folder as the beginning of its files' paths, and its files."""
     stopping.check()
     status = os.stat(folder / below)
     here = status.st_dev, status.st_ino

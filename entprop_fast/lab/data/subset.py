@@ -1,4 +1,4 @@
-"""Fewer training images: every class in its share, small subsets within large ones."""
+"""Choose fewer training images: every class in its share, small subsets within large ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Integers = NDArray[np.integer[Any]]
 
 
 def stratified_subset(name: str, labels: Integers, size: int, seed: int) -> Integers:
-    """Which images of a data set to keep: drawn by ``seed``, in the order of the data set.
+    """Choose the images of a data set to keep: drawn by ``seed``, in the order of the data set.
 
     Args:
         name: of the data set, for the error.
@@ -29,7 +29,7 @@ def stratified_subset(name: str, labels: Integers, size: int, seed: int) -> Inte
 
 
 def stratified_order(labels: Integers) -> Integers:
-    """An order whose every beginning holds the classes in their shares, within one image.
+    """Return an order whose every beginning holds the classes in their shares, within one image.
 
     The i-th of a class's n images goes to place ``(i + 1/2) / n`` of the unit interval.
     """
@@ -41,7 +41,7 @@ def stratified_order(labels: Integers) -> Integers:
 
 
 def check_train_size(name: str, size: int, num_classes: int, there: int) -> None:
-    """``ValueError`` unless there are as many images, and enough for one of each class."""
+    """Raise ``ValueError`` unless there are as many images, and one of each class at least."""
     if not num_classes <= size <= there:
         raise ValueError(
             f"train_size = {size} must be between {num_classes} (the classes) "

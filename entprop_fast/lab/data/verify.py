@@ -1,4 +1,4 @@
-"""Which image files cannot be read: found before a run begins, not in its 37th epoch.
+"""Find the image files that cannot be read before a run begins, not in its 37th epoch.
 
 Every file is decoded once, in threads (Pillow's decoders run beside each other). The verdict is
 kept under ``$XDG_CACHE_HOME/entprop_fast`` (``~/.cache``), for the same paths, sizes and times of
@@ -32,7 +32,7 @@ _DRAFT = 32  # pixels: the whole file is parsed, and few of its pixels are compu
 
 
 def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dict[int, str]:
-    """The files that cannot be read: their numbers, and "path: why".
+    """Find the files that cannot be read: their numbers, and "path: why".
 
     Args:
         files: are opened, every one.
@@ -74,7 +74,7 @@ def _numbers(verdict: Any, count: int) -> list[int]:
 
 
 def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:
-    """``function(0) ... function(count - 1)``, in order; a bounded number of them waits.
+    """Yield ``function(0) ... function(count - 1)``, in order; a bounded number of them waits.
 
     Raises:
         Stopped: a signal came.
@@ -90,7 +90,7 @@ def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:
 
 
 def summary(what: str, total: int, reasons: dict[int, str]) -> str:
-    """One line: how many files cannot be read, and the first ones by name."""
+    """Say in one line how many files cannot be read, and name the first ones."""
     named = "; ".join(list(reasons.values())[:NAMED])
     more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     return f"{len(reasons):,} of {total:,} {what} images cannot be read: {named}{more}"
@@ -105,7 +105,7 @@ def _reason(path: Path) -> str:
 
 
 def digest_of(files: FileList) -> str:
-    """SHA-256 of everything that a verdict depends on, short of the files' bytes."""
+    """Return the SHA-256 of everything that a verdict depends on, short of the files' bytes."""
     digest = hashlib.sha256(_READER)
     for number in range(len(files)):
         stopping.check()

@@ -1,4 +1,4 @@
-"""Robust evaluation: corrupted, natural and attacked test sets, with intervals and sources."""
+"""Evaluate robustness: corrupted, natural and attacked test sets, with intervals and sources."""
 
 from entprop_fast.lab.evaluation.attacks import autoattack, pgd
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions

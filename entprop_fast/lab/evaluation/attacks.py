@@ -1,4 +1,4 @@
-"""Adversarial checks. EntProp is no defence against attackers: these numbers say by how much."""
+"""Attack a network. EntProp is no defence against attackers: these numbers say by how much."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from entprop_fast import ops
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import fold, packed_uniforms, row_keys
+from entprop_fast.lab.data.counter_random import fold, paired_uniforms, row_keys
 from entprop_fast.methods.image_units import ImageUnits
 
 NO_DEFENCE = (
@@ -35,7 +35,7 @@ def pgd(
     seed: int = 0,
     first: int = 0,
 ) -> Tensor:
-    """Images after projected gradient ascent on the cross-entropy (Madry et al., ICLR 2018).
+    """Attack by projected gradient ascent on the cross-entropy (Madry et al., ICLR 2018).
 
     ``x <- clip(x0 + clip(x + alpha sign(grad) - x0, ±eps), 0, 1)``, from a uniform start within
     ±eps that depends on ``(seed, index of the image)`` alone. The model is in eval mode, its
@@ -64,7 +64,7 @@ def pgd(
     index = torch.arange(len(images), device=images.device)
     bounds = units.distance(alpha, images), units.distance(eps, images), *units.bounds(images)
     keys = row_keys(fold((_START, seed)), first, len(images), images.device)
-    start = 2 * packed_uniforms(keys, images[0].numel()).view(images.shape) - 1
+    start = 2 * paired_uniforms(keys, images[0].numel()).view(images.shape) - 1
     attacked = (images + eps * start.to(images.dtype)).clamp_(0, 1)
     attacked = attacked.contiguous(memory_format=torch.channels_last)
     with evaluating(model), torch.enable_grad():
@@ -82,7 +82,7 @@ def pgd(
 def autoattack(
     model: nn.Module, images: Tensor, labels: Tensor, *, eps: float = 8 / 255, seed: int = 0
 ) -> Tensor:
-    """Images after AutoAttack's standard version (Croce and Hein, ICML 2020), through its package.
+    """Attack by AutoAttack's standard version (Croce and Hein, ICML 2020), its own package.
 
     That version attacks towards 9 other classes; where there are fewer logits than 10, towards all
     the others, with the attacks of `autoattack_parts`.
@@ -146,14 +146,14 @@ def autoattack_parts(classes: int) -> tuple[str, ...]:
 
 
 def autoattack_note(classes: int) -> str:
-    """Which attacks replace the standard ones with so many logits; empty where none does."""
+    """Say which attacks replace the standard ones with so many logits; empty where none does."""
     if classes >= 4:
         return ""
     return f"{classes} logits, so not the standard attacks: {', '.join(autoattack_parts(classes))}."
 
 
 def autoattack_class() -> Any:
-    """The class ``AutoAttack`` of its package.
+    """Import the class ``AutoAttack`` of its package.
 
     Raises:
         ImportError: see `autoattack`.

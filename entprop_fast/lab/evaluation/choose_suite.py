@@ -1,4 +1,4 @@
-"""Which corrupted images a network is scored on: one choice for runs, comparisons and evaluate."""
+"""Choose the corrupted images that a network is scored on, for runs, comparisons and evaluate."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BATCH, _LARGE_BATCH = 500, 100  # images of 224 pixels take 49 times the memory
 
 
 def usual_batch_size(data: ImageSet) -> int:
-    """Images in a forward pass that measures, where nobody names another number."""
+    """Return the images in a forward pass that measures, where nobody names another number."""
     return _BATCH if _is_small(data) and isinstance(data, ImageData) else _LARGE_BATCH
 
 
 def usual_scale(data: ImageSet) -> Scale:
-    """The published strengths that are meant for images of that size."""
+    """Return the published strengths that are meant for images of that size."""
     return "cifar-c" if _is_small(data) else "imagenet-c"
 
 
@@ -38,7 +38,7 @@ def choose_suite(
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Suite | None:
-    """The corrupted test images that `options` ask for; None where they ask for none.
+    """Open the corrupted test images that `options` ask for; None where they ask for none.
 
     Opening an official set checks it, so that a broken one is found before anything is computed.
 

@@ -1,4 +1,4 @@
-"""ImageNet-C's mean corruption error."""
+"""Compute ImageNet-C's mean corruption error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ALEXNET_ERRORS = {
 
 
 def corruption_errors(accuracies: Mapping[str, Sequence[float]]) -> tuple[dict[str, float], float]:
-    """``CE_c = 100 sum_s E_sc / sum_s E^AlexNet_sc`` of each kind, and their mean, the mCE.
+    """Return each kind's ``CE_c = 100 sum_s E_sc / sum_s E^AlexNet_sc`` and their mean, the mCE.
 
     Args:
         accuracies: kind to fractions, of all 15 kinds.

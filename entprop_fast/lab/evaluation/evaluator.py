@@ -1,10 +1,10 @@
-"""The measurements of `evaluate_model`, one after the other."""
+"""Take the measurements of `evaluate_model`, one after the other."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,26 @@ import torch
 from torch import Tensor
 
 from entprop_fast.eval_mode import evaluating
-from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.suites import Suite
-from entprop_fast.lab.data import ImageSet, channels_last, class_folders
-from entprop_fast.lab.data.readers import processes
+from entprop_fast.lab.data import ImageSet, channels_last, natural_sets
 from entprop_fast.lab.evaluation import attacks, intervals
 from entprop_fast.lab.evaluation.choose_suite import choose_suite, usual_batch_size
 from entprop_fast.lab.evaluation.corruption_error import corruption_errors
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation, Row
-from entprop_fast.lab.evaluation.kept_counts import Counts, Kept, key_of
 from entprop_fast.lab.evaluation.metrics import hscore
-from entprop_fast.lab.evaluation.running_metrics import Tally
+from entprop_fast.lab.evaluation.running_metrics import CorruptionMetrics, RunningMetrics
+from entprop_fast.lab.evaluation.saved_counts import EvaluationCounts, SavedCounts, key_of
 from entprop_fast.lab.evaluation.scored_network import Scored
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.layers import route
 
+Batch = tuple[int, Tensor, Tensor]  # number of the first image, images, labels
+Answers = Callable[[int, Tensor, Tensor], Tensor]  # from these to logits, or to attacked images
+
 
 class Evaluator:
-    """One network on one data set; `evaluate_model` explains the arguments."""
+    """Measures one network on one data set; `evaluate_model` explains the arguments."""
 
     def __init__(
         self,
@@ -42,20 +43,16 @@ class Evaluator:
         batch_size: int | None,
         workers: int | None,
         say: Callable[[str], None] | None,
-        kept: Kept | None,
+        kept: SavedCounts | None,
         progress: Callable[[Measured], None] | None,
     ) -> None:
         self.model, self.data, self.options, self.kept = model, data, options, kept
         self.say, self.progress = say or _silent, progress or _silent
         self.workers = workers
         self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size = {self.batch_size} must be at least 1")
-        processes(workers)  # a number that cannot be is refused here
         if not data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
         self.device = model.device
-        self.folder = None if options.official_dir is None else Path(options.official_dir)
 
     def run(self, name: str) -> Evaluation:
         """Measure everything; the result calls the network `name`."""
@@ -70,16 +67,30 @@ class Evaluator:
             workers=self.workers,
             say=self.say,
         )
-        natural = [self._natural(one) for one in self.options.also]
+        natural = [
+            natural_sets.open_natural(
+                one,
+                Path(self.options.official_dir or ""),
+                self.data.class_names,
+                self.data.image_shape[1],
+                self.batch_size,
+                workers=self.workers,
+            )
+            for one in self.options.also
+        ]
         self.counts = self._counts(suite)
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
         with routed, evaluating(self.model):
-            clean, labels = self._clean(), self.data.test_labels.to(self.device)
+            self.say("clean images")
+            clean = self._counted(
+                "clean", self.data.num_test, self._batches, self._answers, shown="clean images"
+            )
+            clean.check("clean test images")
+            labels = self.data.test_labels.to(self.device)
             rows = [self._row("clean", f"{self.data.name} test set", clean)]
             found = self._corrupted(suite, clean, labels, rows) if suite else {}
-            for one in natural:
-                rows.append(self._on_natural(one))
+            rows += [self._on_natural(one) for one in natural]
             rows += self._attacked()
         return Evaluation(
             name=name,
@@ -90,22 +101,10 @@ class Evaluator:
             **found,
         )
 
-    def _natural(self, name: str) -> class_folders.NaturalSet:
-        assert self.folder is not None
-        size = self.data.image_shape[1]
-        return class_folders.open_natural(
-            name,
-            self.folder,
-            self.data.class_names,
-            size,
-            self.batch_size,
-            workers=self.workers,
-        )
-
-    def _counts(self, suite: Suite | None) -> Counts:
+    def _counts(self, suite: Suite | None) -> EvaluationCounts:
         """Open the counts of this network's images, from a file on where a stop left one."""
         if self.kept is None:
-            return Counts(None, self.say)
+            return EvaluationCounts(None, self.say)
         settings = {
             **asdict(self.options),
             "batch_size": self.batch_size,
@@ -115,44 +114,51 @@ class Evaluator:
         }
         return self.kept.counts(key_of(self.model, self.data, settings))
 
-    def _batches(self, skip: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
-        first = skip * self.batch_size
+    def _batches(self, skip: int = 0) -> Iterator[Batch]:
         read = self.data.test_batches(self.batch_size, workers=self.workers)
+        return self._on_device(read, skip)
+
+    def _on_device(self, read: Iterator[tuple[Tensor, Tensor]], skip: int) -> Iterator[Batch]:
+        first = skip * self.batch_size
         for images, labels in itertools.islice(read, skip, None):
             yield first, channels_last(images.to(self.device)), labels.to(self.device)
             first += len(labels)
 
     @torch.no_grad()
-    def _clean(self) -> Tally:
-        self.say("clean images")
-        tally = Tally(self.data.num_test, self.device)
-        for first, images, wanted in self.counts.counted("clean", {"": tally}, self._batches):
-            logits = self.model(images)
-            if logits.shape[1] < self.data.num_classes:  # some answers could never be right
-                raise ValueError(
-                    f"the network gives {logits.shape[1]} logits, and the labels of "
-                    f"{self.data.name} are of {self.data.num_classes} classes"
-                )
-            tally.add(first, logits, wanted)
-            self.progress(Measured("clean images", tally.total, self.data.num_test))
-        tally.check("clean test images")
-        return tally
+    def _counted(
+        self,
+        phase: str,
+        images: int,
+        batches: Callable[[int], Iterator[Batch]],
+        answers: Answers,
+        *,
+        shown: str = "",
+        classes: Tensor | None = None,
+    ) -> RunningMetrics:
+        """Count the network's answers to the batches of a phase that are not counted yet."""
+        metrics = RunningMetrics(images, self.device, classes)
+        for first, batch, labels in self.counts.remaining(phase, {"": metrics}, batches):
+            metrics.add(first, answers(first, batch, labels), labels)
+            self.progress(Measured(shown or phase, metrics.total, images))
+        return metrics
+
+    def _answers(self, first: int, images: Tensor, labels: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        if logits.shape[1] < self.data.num_classes:  # some answers could never be right
+            raise ValueError(
+                f"the network gives {logits.shape[1]} logits, and the labels of "
+                f"{self.data.name} are of {self.data.num_classes} classes"
+            )
+        return logits
 
     @torch.no_grad()
     def _corrupted(
-        self, suite: Suite, clean: Tally, labels: Tensor, rows: list[Row]
+        self, suite: Suite, clean: RunningMetrics, labels: Tensor, rows: list[Row]
     ) -> dict[str, Any]:
         self.say(f"{suite.name}: {suite.source}")
-        tallies: dict[str, list[Tally]] = {
-            kind: [Tally(suite.images, self.device) for _ in SEVERITIES]
-            for kind in (*suite.kinds, *suite.extra)
-        }
-        every = {
-            f"{kind} {severity}": tally
-            for kind, each in tallies.items()
-            for severity, tally in zip(SEVERITIES, each, strict=True)
-        }
-        for kind, severity, first, images, wanted in self.counts.counted(
+        metrics = CorruptionMetrics(suite, self.device)
+        every = metrics.named()
+        for kind, severity, first, images, wanted in self.counts.remaining(
             "corrupted", every, lambda skip: suite.samples(skip=skip)
         ):
             wanted = wanted.to(self.device)
@@ -162,21 +168,16 @@ class Evaluator:
                     f"{first} ... {first + len(wanted) - 1}: it was made from others"
                 )
             logits = self.model(channels_last(images.to(self.device)))
-            tallies[kind][severity - 1].add(first, logits, wanted)
-            self.progress(_of_kind(kind, tallies, suite.images))
-        for kind, severities in tallies.items():
-            for severity, tally in enumerate(severities, start=1):
-                tally.check(f"images of {kind}, severity {severity}")
-        shares = {
-            kind: [tally.correct / tally.total for tally in severities]
-            for kind, severities in tallies.items()
-        }
-        counted = [tally for kind in suite.kinds for tally in tallies[kind]]
+            every[f"{kind} {severity}"].add(first, logits, wanted)
+            kinds = list(metrics.of_kind)
+            place = f"{kind}, kind {kinds.index(kind) + 1} of {len(kinds)}"
+            done = sum(one.total for one in every.values())
+            self.progress(Measured("corruptions", done, len(every) * suite.images, place))
+        shares = metrics.shares()
         values = [value for kind in suite.kinds for value in shares[kind]]
         ra, sa = sum(values) / len(values), clean.correct / clean.total
-        by_image = torch.stack([tally.right for tally in counted]).cpu().double().mean(dim=0)
+        by_image, calibration = metrics.by_image(), metrics.ece
         low, high = intervals.mean_by_image(by_image)
-        calibration = sum(tally.ece for tally in counted) / len(counted)
         rows.append(
             Row(
                 test=f"corrupted, mean of {len(suite.kinds)} x 5",
@@ -210,27 +211,22 @@ class Evaluator:
             "ce": errors,
         }
 
-    @torch.no_grad()
-    def _on_natural(self, one: class_folders.NaturalSet) -> Row:
+    def _on_natural(self, one: natural_sets.NaturalSet) -> Row:
         self.say(one.title)
         classes = None if one.classes is None else one.classes.to(self.device)
-        tally = Tally(one.images, self.device, classes)
-
-        def batches(skip: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-            first = skip * self.batch_size
-            for images, labels in itertools.islice(one.batches(), skip, None):
-                yield first, images.to(self.device), labels.to(self.device)
-                first += len(labels)
-
-        for first, images, labels in self.counts.counted(one.title, {"": tally}, batches):
-            tally.add(first, self.model(channels_last(images)), labels)
-            self.progress(Measured(one.title, tally.total, one.images))
+        metrics = self._counted(
+            one.title,
+            one.images,
+            lambda skip: self._on_device(one.batches(), skip),
+            self._answers,
+            classes=classes,
+        )
         note = "" if classes is None else f"among the set's {len(classes)} classes"
-        return self._row(one.title, f"official {one.title}", tally, note=note)
+        return self._row(one.title, f"official {one.title}", metrics, note=note)
 
     def _attacked(self) -> Iterator[Row]:
         options = self.options
-        wanted: dict[str, Callable[[int, Tensor, Tensor], Tensor]] = {}
+        wanted: dict[str, Answers] = {}
         more: dict[str, str] = {}  # to be said of one of them
         if options.pgd:
             name = f"PGD-{options.pgd}, eps {_units(options.eps)}, alpha {_units(options.alpha)}"
@@ -253,45 +249,49 @@ class Evaluator:
                 self.model, images, labels, eps=options.eps, seed=options.seed
             )
         for name, attack in wanted.items():
-            self.say(f"{name}, through the {options.norms} norms")
-            tally = Tally(self.data.num_test, self.device)
-            for first, images, labels in self.counts.counted(name, {"": tally}, self._batches):
+            yield self._under_attack(name, attack, more.get(name, ""))
+
+    def _under_attack(self, name: str, attack: Answers, more: str) -> Row:
+        def answers(first: int, images: Tensor, labels: Tensor) -> Tensor:
+            with torch.enable_grad():
                 attacked = attack(first, images, labels)
-                with torch.no_grad():
-                    tally.add(first, self.model(attacked), labels)
-                self.progress(Measured(name, tally.total, self.data.num_test))
-            source = f"{self.data.name} test set, attacked through the {options.norms} norms"
-            note = f"{attacks.NO_DEFENCE} {more.get(name, '')}".strip()
-            yield self._row(name, source, tally, note=note, calibrated=False)
+            logits: Tensor = self.model(attacked)
+            return logits
+
+        self.say(f"{name}, through the {self.options.norms} norms")
+        metrics = self._counted(name, self.data.num_test, self._batches, answers)
+        source = f"{self.data.name} test set, attacked through the {self.options.norms} norms"
+        note = f"{attacks.NO_DEFENCE} {more}".strip()
+        return self._row(name, source, metrics, note=note, calibrated=False)
 
     def _row(
-        self, test: str, source: str, tally: Tally, *, note: str = "", calibrated: bool = True
+        self,
+        test: str,
+        source: str,
+        metrics: RunningMetrics,
+        *,
+        note: str = "",
+        calibrated: bool = True,
     ) -> Row:
-        tally.check(f"images of {test}")
-        low, high = intervals.wilson(tally.correct, tally.total)
+        metrics.check(f"images of {test}")
+        low, high = intervals.wilson(metrics.correct, metrics.total)
         return Row(
             test=test,
             source=source,
-            accuracy=100 * (tally.correct / tally.total),
+            accuracy=100 * (metrics.correct / metrics.total),
             low=100 * low,
             high=100 * high,
             interval="Wilson",
-            ece=100 * tally.ece if calibrated else None,
-            images=tally.total,
+            ece=100 * metrics.ece if calibrated else None,
+            images=metrics.total,
             note=note,
         )
 
 
 def _units(value: float) -> str:
-    """An image unit as a fraction of 255 where it is a whole or half one."""
+    """Write image units as a fraction of 255 where they are a whole or half one."""
     levels = round(2 * value * 255) / 2
     return f"{levels:g}/255" if abs(levels - value * 255) < 1e-9 else f"{value:g}"
-
-
-def _of_kind(kind: str, tallies: Mapping[str, Sequence[Tally]], images: int) -> Measured:
-    every = [tally for severities in tallies.values() for tally in severities]
-    place = f"{kind}, kind {list(tallies).index(kind) + 1} of {len(tallies)}"
-    return Measured("corruptions", sum(one.total for one in every), len(every) * images, place)
 
 
 def _silent(what: object) -> None:

@@ -1,4 +1,4 @@
-"""Test images as callers have them: tensors, a torch data set, a loader. All are looked at."""
+"""Take test images as callers have them: tensors, a torch data set, a loader; look at them all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, to_float
 from entprop_fast.lab.data.prefetch import read_batches
+from entprop_fast.methods.batch_checks import RANGE_TOLERANCE
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Range = tuple[float, float]
-
-TOLERANCE = 1e-5  # of the range: values within it of a bound count as inside
 
 _NAME = "images"
 _WANTED = (
@@ -32,7 +31,7 @@ def images_of(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> ImageSet:
-    """Make what `evaluate_model` was given a test set of images in [0, 1].
+    """Make a test set of images in [0, 1] of what `evaluate_model` was given.
 
     Tensors are checked whole; a loader or a data set is read once for that, and again in each pass
     that measures: its images are never held in memory together.
@@ -45,13 +44,14 @@ def images_of(
 
     Raises:
         TypeError: it is none of these.
-        ValueError: images or labels of another shape or dtype, or values that are not finite or
-            outside of `input_range`.
+        ValueError: images or labels of another shape or dtype, values that are not finite or
+            outside of `input_range`, or bytes of 0 and 1 alone, which are no 0 ... 255.
     """
     if isinstance(data, ImageFiles):
         return data
     if isinstance(data, ImageData):
         _check_values(data.test_images, (0.0, 1.0), "test images")
+        _check_brightest(data.test_images.dtype, _highest(data.test_images), "test images")
         return data
     match data:
         case (Tensor() as images, Tensor() as labels):
@@ -88,7 +88,7 @@ class BatchedImages:
         return len(self.test_labels)
 
     def test_batches(self, batch_size: int, *, workers: int | None = None) -> Batches:
-        """Float32 images in [0, 1] and labels, on the CPU; the batches are the source's own.
+        """Yield float32 images in [0, 1] and labels, on the CPU; the batches are the source's own.
 
         Raises:
             ValueError: what comes is not what came in the first pass, or out of range.
@@ -110,16 +110,18 @@ class BatchedImages:
 def _of_batches(read: Callable[[], Batches], input_range: Range) -> ImageSet:
     """Pass for the first time: look at every image before anything is computed."""
     labels, shape = [], None
-    seen = 0
+    seen, highest, dtype = 0, 0.0, torch.uint8
     for pair in read():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"data gives a {type(pair).__name__}; (images, labels) wanted")
         made, wanted = _batch(*pair, input_range, seen, shape)
         shape = (made.shape[1], made.shape[2], made.shape[3])
+        highest, dtype = max(highest, _highest(pair[0])), pair[0].dtype
         labels.append(wanted)
         seen += len(wanted)
     if shape is None:
         raise ValueError("data holds no test image; at least one is needed")
+    _check_brightest(dtype, highest, _NAME)
     all_labels = torch.cat(labels)
     classes = int(all_labels.max()) + 1
     return cast(ImageSet, BatchedImages(read, input_range, all_labels, classes, shape))
@@ -150,7 +152,8 @@ def _of_tensors(images: Tensor, labels: Tensor, input_range: Range) -> ImageData
     if not len(images):
         raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted, N above 0")
     images, labels = images.detach().cpu(), labels.cpu().long()
-    _check_values(images, input_range, "images")
+    _check_values(images, input_range, _NAME)
+    _check_brightest(images.dtype, _highest(images), _NAME)
     if input_range != (0.0, 1.0):
         images = _in_unit_range(images, input_range)
     classes = int(labels.max()) + 1
@@ -179,7 +182,7 @@ def _check_values(images: Tensor, input_range: Range, what: str) -> None:
         return
     lowest, highest = (float(one) for one in images.aminmax())
     low, high = input_range
-    spare = TOLERANCE * (high - low)
+    spare = RANGE_TOLERANCE * (high - low)
     if low - spare <= lowest and highest <= high + spare:  # False for NaN
         return
     if not (abs(lowest) < torch.inf and abs(highest) < torch.inf):
@@ -189,6 +192,19 @@ def _check_values(images: Tensor, input_range: Range, what: str) -> None:
         f"{input_range}: give images before their normalisation, and normalization=(mean, std) "
         "of the network; input_range says how bright the brightest may be"
     )
+
+
+def _highest(images: Tensor) -> float:
+    return float(images.amax()) if images.dtype == torch.uint8 and images.numel() else 0.0
+
+
+def _check_brightest(dtype: torch.dtype, highest: float, what: str) -> None:
+    """Refuse bytes that were cut off from [0, 1]: all but black, they would be scored as such."""
+    if dtype == torch.uint8 and highest == 1:
+        raise ValueError(
+            f"{what} are uint8 whose highest value is 1: bytes are 0 ... 255; give floating images "
+            "where they are in [0, 1] (images.float()), or multiply masks by 255"
+        )
 
 
 def _in_unit_range(images: Tensor, input_range: Range) -> Tensor:

@@ -1,4 +1,4 @@
-"""How sure an accuracy is: 95 % intervals over the draw of the test images."""
+"""Say how sure an accuracy is: 95 % intervals over the draw of the test images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from entprop_fast.lab.evaluation.metrics import hscore
 
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # of the normal distribution, two-sided
@@ -21,7 +23,7 @@ class Interval(NamedTuple):
 
 
 def wilson(correct: int, total: int) -> Interval:
-    """Wilson's score interval (1927) of a share, for images that are drawn independently.
+    """Return Wilson's score interval (1927) of a share, for images drawn independently.
 
     Args:
         correct: images classified right.
@@ -37,7 +39,7 @@ def wilson(correct: int, total: int) -> Interval:
 
 
 def mean_by_image(shares: Tensor) -> Interval:
-    """Normal interval of a mean over images, each with many results that hang together.
+    """Return the normal interval of a mean over images, each with many results that hang together.
 
     All corrupted versions of an image count as one draw, so 75 of them do not make the interval
     narrower than the images allow.
@@ -53,7 +55,7 @@ def mean_by_image(shares: Tensor) -> Interval:
 
 
 def hscore_by_image(clean: Tensor, shares: Tensor, seed: int = 0) -> Interval:
-    """Percentile bootstrap (1000 resamples of the images) of the Hscore.
+    """Bootstrap the Hscore's percentile interval (1000 resamples of the images).
 
     Args:
         clean: float ``[N]``, 1 where the clean image is right.
@@ -65,7 +67,7 @@ def hscore_by_image(clean: Tensor, shares: Tensor, seed: int = 0) -> Interval:
     for i in range(_RESAMPLES):
         rows = torch.randint(len(clean), (len(clean),), generator=generator)
         sa, ra = clean[rows].mean(), shares[rows].mean()
-        values[i] = 2 * sa * ra / (sa + ra).clamp(min=1e-300)
+        values[i] = hscore(float(sa), float(ra))
     tail = (1 - CONFIDENCE) / 2
     low, high = values.quantile(torch.tensor((tail, 1 - tail), dtype=torch.float64)).tolist()
     return Interval(low, high)

@@ -1,4 +1,4 @@
-"""The paper's metrics: accuracy and Hscore. Fractions in [0, 1]; tables print percent."""
+"""Measure accuracy and Hscore, the paper's metrics: fractions in [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab import stopping
-from entprop_fast.logits import logits_in
+from entprop_fast.logits import logits_of
 
 
 class NaNLogits(ValueError):
@@ -23,45 +23,17 @@ class NaNLogits(ValueError):
 
 
 def hscore(sa: float, ra: float) -> float:
-    """Harmonic mean of standard and robust accuracy, ``2 SA RA / (SA + RA)``; 0 if both are 0."""
+    """Return the harmonic mean of both accuracies, ``2 SA RA / (SA + RA)``; 0 if both are 0."""
     return 2 * sa * ra / (sa + ra) if sa + ra else 0.0
 
 
-def logits_of(output: object, rows: int) -> Tensor:
-    """The logits in what a network returned, see `logits_in`; their shape and dtype are checked.
-
-    Args:
-        output: of the network.
-        rows: images that it was given.
-
-    Raises:
-        TypeError: neither (a tuple, say).
-        ValueError: a tensor of another shape than ``[rows, classes]``.
-    """
-    logits = logits_in(output)
-    if logits is None:
-        inside = ""
-        if isinstance(output, tuple | list):
-            inside = f" of {', '.join(type(one).__name__ for one in output)}"
-        raise TypeError(
-            f"the network returns a {type(output).__name__}{inside}: a tensor [images, classes], "
-            "or an object with .logits, is needed; wrap it in a module that returns one of them"
-        )
-    if logits.ndim != 2 or len(logits) != rows or not logits.is_floating_point():
-        raise ValueError(
-            f"the network returns {logits.dtype} {list(logits.shape)} for {rows} images: floating "
-            f"[{rows}, classes] is needed"
-        )
-    return logits
-
-
 def broken_rows(logits: Tensor) -> Tensor:
-    """Which rows hold NaN or plus infinity, bool ``[rows]``; minus infinity rules a class out."""
+    """Return which rows hold NaN or plus infinity; minus infinity rules a class out."""
     return (logits.isnan() | logits.isposinf()).any(dim=1) | logits.isneginf().all(dim=1)
 
 
 def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Top-1 accuracy (SA on the clean test set), model in eval mode, training flags restored.
+    """Measure top-1 accuracy (SA on the clean test set) in eval mode; training flags come back.
 
     The host waits for the device once, at the end.
 

@@ -1,4 +1,4 @@
-"""The paper's protocol, and what is measured beside it, on any network."""
+"""Measure any network by the paper's protocol, and beside it what was asked for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
+from entprop_fast.lab.data.readers import processes
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation
 from entprop_fast.lab.evaluation.evaluator import Evaluator
 from entprop_fast.lab.evaluation.given_images import images_of
-from entprop_fast.lab.evaluation.kept_counts import Kept
+from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.evaluation.scored_network import Normalization, Scored
 from entprop_fast.lab.report.observer import Measured
+from entprop_fast.layers.routing import dual_layers
 
 
 def evaluate_model(
@@ -30,10 +32,10 @@ def evaluate_model(
     batch_size: int | None = None,
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
-    kept: Kept | None = None,
+    kept: SavedCounts | None = None,
     progress: Callable[[Measured], None] | None = None,
 ) -> Evaluation:
-    """SA, RA, Hscore and more of any network: the metrics of the paper's tables, with intervals.
+    """Measure SA, RA, Hscore and more of any network, the metrics of the paper's tables.
 
     The model stays where it is, in eval mode while it runs; its flags, gradients and routing come
     back as they were.
@@ -78,11 +80,17 @@ def evaluate_model(
         raise ValueError(f"input_range = {input_range} must be a lower and a higher number")
     if kept is not None and not isinstance(data, ImageData | ImageFiles):
         raise ValueError("kept goes with a data set of entprop_fast.data.load")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size} must be at least 1")
+    processes(workers)  # a number that cannot be is refused here, before anything is read
+    options = options or EvaluationOptions()
+    if options.norms == "aux":
+        dual_layers(model)
     images = images_of(data, (low, high), batch_size=batch_size, workers=workers)
     evaluator = Evaluator(
         Scored(model, normalization, (low, high)),
         images,
-        options or EvaluationOptions(),
+        options,
         batch_size=batch_size,
         workers=workers,
         say=say,

@@ -1,4 +1,4 @@
-"""What is counted while logits pass by: right answers by image, and calibration."""
+"""Count right answers by image, and calibration, while logits pass by."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from entprop_fast.devices import widest_float
+from entprop_fast.lab.corruptions import SEVERITIES
+from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation.metrics import NaNLogits, broken_rows
 
 BINS = 15  # of confidence, equally wide
 
 
-class Tally:
-    """Right answers and confidences on one set of images; the host waits only when asked.
+class RunningMetrics:
+    """The right answers and confidences on one set of images; the host waits only when asked.
 
     Args:
         images: how many.
@@ -87,3 +89,52 @@ class Tally:
         """
         _, confidence, right = self._bins
         return float((confidence - right).abs().sum()) / max(self._seen, 1)
+
+
+class CorruptionMetrics:
+    """The metrics of every kind and severity of a suite.
+
+    Args:
+        suite: whose images are counted.
+        device: of the logits.
+    """
+
+    def __init__(self, suite: Suite, device: torch.device) -> None:
+        self.suite = suite
+        self.of_kind = {
+            kind: [RunningMetrics(suite.images, device) for _ in SEVERITIES]
+            for kind in (*suite.kinds, *suite.extra)
+        }
+
+    def named(self) -> dict[str, RunningMetrics]:
+        """Return all of them by kind and severity."""
+        return {
+            f"{kind} {severity}": metrics
+            for kind, each in self.of_kind.items()
+            for severity, metrics in zip(SEVERITIES, each, strict=True)
+        }
+
+    def shares(self) -> dict[str, list[float]]:
+        """Return the accuracies of each kind, fractions by severity.
+
+        Raises:
+            NaNLogits: some answers were none.
+        """
+        for kind, each in self.of_kind.items():
+            for severity, metrics in enumerate(each, start=1):
+                metrics.check(f"images of {kind}, severity {severity}")
+        return {kind: [one.correct / one.total for one in e] for kind, e in self.of_kind.items()}
+
+    def by_image(self) -> Tensor:
+        """Return the share of each image's versions that are right, float64 on the CPU.
+
+        The extra kinds are not among them.
+        """
+        right = [one.right for kind in self.suite.kinds for one in self.of_kind[kind]]
+        return torch.stack(right).cpu().double().mean(dim=0)
+
+    @property
+    def ece(self) -> float:
+        """Mean calibration error over kinds and severities, without the extra kinds."""
+        errors = [one.ece for kind in self.suite.kinds for one in self.of_kind[kind]]
+        return sum(errors) / len(errors)

@@ -1,4 +1,4 @@
-"""A network of any kind as the evaluation scores it: images in [0, 1] in, logits out."""
+"""Score a network of any kind: images in [0, 1] in, logits out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.lab.data.augment import Normalize
-from entprop_fast.lab.evaluation.metrics import logits_of
+from entprop_fast.logits import logits_of
 
 Normalization = tuple[Sequence[float], Sequence[float]]
 
@@ -43,7 +43,7 @@ class Scored(nn.Module):
         self._normalize = None if normalization is None else Normalize(*normalization, held.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[B, classes]`` of the model.
+        """Return the logits ``[B, classes]`` of the model.
 
         Raises:
             TypeError, ValueError: the model returns something else.

@@ -1,10 +1,12 @@
-"""A run behind the commands: its settings, loop, folder, results and terminal output."""
+"""Train a run behind the commands: its settings, loop, folder and results."""
 
 from entprop_fast import startup
+from entprop_fast.optional import require
+
+_LIBRARIES = ("matplotlib", "rich", "safetensors", "scipy", "sklearn", "tomli_w", "tyro")
 
 # Each command imports them; asked here, once, because nobody can catch what an import raises.
-startup.need(
-    ("matplotlib", "rich", "safetensors", "scipy", "sklearn", "tomli_w", "tyro"),
-    extra="train",
-    purpose="the commands",
-)
+try:
+    require(*_LIBRARIES, extra="train", purpose="a command")
+except ImportError as error:
+    startup.refuse(error)

@@ -23,8 +23,8 @@ from entprop_fast.lab.data.counter_random import (
     fold,
     integers,
     keys_of,
-    packed_normals,
-    packed_uniforms,
+    paired_normals,
+    paired_uniforms,
     row_keys,
 )
 from tests.lab.corruptions.spatter_per_image import spatter
@@ -42,10 +42,10 @@ class Counted:
         return Counted(keys_of(number, self.key))
 
     def normal(self, *shape: int) -> Array:
-        return _shaped(packed_normals(self.key, math.prod(shape)), shape)
+        return _shaped(paired_normals(self.key, math.prod(shape)), shape)
 
     def uniform(self, *shape: int) -> Array:
-        return _shaped(packed_uniforms(self.key, math.prod(shape)), shape)
+        return _shaped(paired_uniforms(self.key, math.prod(shape)), shape)
 
     def poisson(self, mean: Array) -> Array:
         return np.asarray(scipy.stats.poisson.ppf(self.uniform(*mean.shape), mean))
@@ -121,7 +121,7 @@ def test_shot_noise_leaves_black_black() -> None:
 
 def test_the_plasma_map_is_the_one_by_neighbours() -> None:
     keys = row_keys(3, 0, 2, torch.device("cpu"))
-    random = 2 * packed_uniforms(keys, 64).view(2, 8, 8).double().numpy() - 1
+    random = 2 * paired_uniforms(keys, 64).view(2, 8, 8).double().numpy() - 1
     for i, made in enumerate(plasma(keys, 8, 1.75)):
         np.testing.assert_allclose(made.numpy(), per_image.plasma(random[i], 1.75), atol=1e-5)
 

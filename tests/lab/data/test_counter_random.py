@@ -14,8 +14,8 @@ from entprop_fast.lab.data.counter_random import (
     keys_of,
     mix,
     normals,
-    packed_normals,
-    packed_uniforms,
+    paired_normals,
+    paired_uniforms,
     row_keys,
     uniforms,
 )
@@ -112,7 +112,7 @@ def test_packed_uniforms_are_the_words_halves(key: int, count: int) -> None:
         for half in (word % 2**32, word >> 32)
     ]
     truth = [((half >> 9) + 0.5) * 2.0**-23 for half in halves[:count]]
-    drawn = packed_uniforms(torch.tensor([key]), count)
+    drawn = paired_uniforms(torch.tensor([key]), count)
     assert drawn[0].tolist() == truth and all(0 < one < 1 for one in truth)
 
 
@@ -120,10 +120,10 @@ def test_packed_normals_are_box_and_mullers_of_packed_uniforms() -> None:
     keys = row_keys(5, 0, 1000, CPU)
     for count in (1, 7, 1000):
         pairs = (count + 1) // 2
-        u = packed_uniforms(keys, 2 * pairs).double().numpy()
+        u = paired_uniforms(keys, 2 * pairs).double().numpy()
         radius, angle = np.sqrt(-2 * np.log(u[:, :pairs])), 2 * np.pi * u[:, pairs:]
         truth = np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
-        drawn = packed_normals(keys, count).double()
+        drawn = paired_normals(keys, count).double()
         np.testing.assert_allclose(drawn.numpy(), truth[:, :count], atol=1e-5)
     assert_normal_moments(drawn)
     assert abs(np.corrcoef(drawn[:, :500].flatten(), drawn[:, 500:].flatten())[0, 1]) < 0.008

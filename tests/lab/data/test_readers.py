@@ -22,7 +22,7 @@ from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.lab.data.readers import ReadersFailed
 from entprop_fast.lab.data.shared_memory import SharedTensors, share
 from entprop_fast.lab.data.verify import in_threads
-from entprop_fast.lab.stop_signals import StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.errors import RunFailed, bad_input
 
 ROWS = torch.arange(12).split(3)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import convert_dual_norm, route
-from entprop_fast.lab.data.counter_random import fold, packed_uniforms, row_keys
+from entprop_fast.lab.data.counter_random import fold, paired_uniforms, row_keys
 from entprop_fast.lab.evaluation import EvaluationOptions, autoattack, evaluate_model, pgd
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
 from tests.lab.evaluation.support import Brightness, tiny_cifar
@@ -27,7 +27,7 @@ def by_hand(
     model: nn.Module, x: Tensor, labels: Tensor, steps: int, eps: float, alpha: float, first: int
 ) -> Tensor:
     keys = row_keys(fold((0xA77, 3)), first, len(x), x.device)
-    start = packed_uniforms(keys, x[0].numel()).view(x.shape).double()
+    start = paired_uniforms(keys, x[0].numel()).view(x.shape).double()
     adversarial = x + eps * (2 * start - 1)
     adversarial = adversarial.clip(0, 1)
     for _ in range(steps):

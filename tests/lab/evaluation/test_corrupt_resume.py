@@ -14,7 +14,7 @@ from torch import Tensor
 from entprop_fast.lab.cli import corrupt
 from entprop_fast.lab.corruptions import write_sets
 from entprop_fast.lab.corruptions.common import COMMON_KINDS, corrupted_bytes
-from entprop_fast.lab.corruptions.official_sets import read_marker
+from entprop_fast.lab.corruptions.set_marker import read_marker
 from tests.lab.evaluation.support import write_classes
 from tests.lab.training.test_resume import command_named
 

@@ -236,8 +236,9 @@ def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
     for form, kind, word in (
         (lambda logits: (logits, logits), TypeError, "tuple of Tensor, Tensor"),
         (lambda logits: {"out": logits}, TypeError, "dict"),
-        (lambda logits: logits.argmax(dim=1), ValueError, "int64"),
-        (lambda logits: logits.mean(dim=0, keepdim=True), ValueError, r"\[1, 4\]"),
+        (lambda logits: logits.long(), ValueError, "int64"),
+        (lambda logits: logits.argmax(dim=1), ValueError, r"\(12,\)"),
+        (lambda logits: logits.mean(dim=0, keepdim=True), ValueError, r"\(1, 4\)"),
         (lambda logits: logits[:, :, None, None], ValueError, r"classes"),
     ):
         with pytest.raises(kind, match=word):

@@ -1,4 +1,4 @@
-"""The 15 + 4 common corruptions of ImageNet-C and CIFAR-C, generated in batches on any device."""
+"""Generate the 15 + 4 common corruptions of ImageNet-C and CIFAR-C in batches on any device."""
 
 from entprop_fast.lab.corruptions.common.generate import (
     COMMON_KINDS,

@@ -1,4 +1,4 @@
-"""Blurs: of the lens, through glass, of motion and of zooming."""
+"""Blur images as a lens, glass, motion and zooming do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.common.levels import NEAR, whole
 from entprop_fast.lab.corruptions.filters import gaussian_blur as smooth
-from entprop_fast.lab.data.counter_random import keys_of, packed_uniforms
+from entprop_fast.lab.data.counter_random import keys_of, paired_uniforms
 
 _JUMPS = 7  # doublings of a chain of moved pixels; each link has a probability below 0.42
 _FEW = 25  # weights of a kernel, up to which a sum is faster than Fourier transforms
@@ -22,7 +22,7 @@ _FAINTEST = 1e-7  # of a kernel's largest weight; less than a hundredth of an 8-
 
 
 def gaussian_blur(levels: Tensor, keys: Tensor, sigma: float) -> Tensor:
-    """Cut at 4 sigma, with the border repeated, as scikit-image does; uint8 as is the result."""
+    """Smooth, cut at 4 sigma, the border repeated, as scikit-image does; uint8 as is the result."""
     radius = math.floor(4 * sigma + 0.5)
     if radius > _EXACT:
         return whole(smooth(levels.float(), sigma, radius=radius).add_(NEAR))
@@ -30,7 +30,7 @@ def gaussian_blur(levels: Tensor, keys: Tensor, sigma: float) -> Tensor:
 
 
 def _smooth_exactly(images: Tensor, sigma: float, radius: int) -> Tensor:
-    """SciPy's sums one by one, in float64: in plain areas their rounding decides about a level."""
+    """Sum as SciPy, one by one in float64: in plain areas the rounding decides about a level."""
     weights = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
     far_to_near = (weights / weights.sum())[: radius + 1].tolist()
     for dim, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
@@ -43,7 +43,7 @@ def _smooth_exactly(images: Tensor, sigma: float, radius: int) -> Tensor:
 
 
 def defocus_blur(levels: Tensor, keys: Tensor, radius: float, softness: float) -> Tensor:
-    """A disk of ``radius`` pixels, its edge smoothed by ``softness``; the image is mirrored around.
+    """Blur by a disk of ``radius`` pixels, its edge smoothed by ``softness``; mirrored around.
 
     A small disk is a sum of shifted copies, a large one a product of Fourier transforms. From and
     to uint8; plain areas go down by one where the weights come to less than 1, by rounding.
@@ -75,7 +75,7 @@ def _fast(side: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _disk(radius: float, softness: float) -> Tensor:
-    """A disk's even weights under a Gaussian of 3x3 or 5x5 pixels, without the zeros around.
+    """Weigh a disk evenly, under a Gaussian of 3x3 or 5x5 pixels, without the zeros around.
 
     In float32, as OpenCV has them: they come to 1 but for its rounding.
     """
@@ -95,7 +95,7 @@ def _disk(radius: float, softness: float) -> Tensor:
 
 
 def mirrored(images: Tensor, reach: int) -> Tensor:
-    """The image and ``reach`` pixels around it: turned over, its border not repeated."""
+    """Pad the image by ``reach`` pixels: turned over, its border not repeated."""
     if reach < min(images.shape[2:]):
         return F.pad(images, (reach,) * 4, mode="reflect")
     rows, columns = (
@@ -114,7 +114,7 @@ def _mirror(place: Tensor, side: int) -> Tensor:
 def glass_blur(
     levels: Tensor, keys: Tensor, sigma: float, reach: float, iterations: float
 ) -> Tensor:
-    """Blurred, each pixel replaced by one within ``reach``, blurred again; 8 bits after each blur.
+    """Blur, replace each pixel by one within ``reach``, blur again; 8 bits after each blur.
 
     The published loop goes through the pixels from the last to the first; its exchange of two
     pixels copies in one direction only (both sides are views), and so do we: a pixel takes the
@@ -128,9 +128,9 @@ def glass_blur(
 
 
 def _sources(images: Tensor, keys: Tensor, reach: int) -> Tensor:
-    """For each pixel, the place ``y width + x`` whose value it ends with, int64 ``[N, H W]``."""
+    """Find for each pixel the place ``y width + x`` whose value it ends with, int64 ``[N, HW]``."""
     height, width = images.shape[2:]
-    drawn = packed_uniforms(keys, 2 * height * width).view(-1, 2, height, width)
+    drawn = paired_uniforms(keys, 2 * height * width).view(-1, 2, height, width)
     moves = (drawn * (2 * reach)).long() - reach  # from -reach to reach - 1: down, right
     own = torch.arange(height * width, device=images.device).view(height, width)
     source = own + moves[:, 0] * width + moves[:, 1]
@@ -151,13 +151,13 @@ def _moved(images: Tensor, source: Tensor) -> Tensor:
 
 
 def motion_blur(images: Tensor, keys: Tensor, radius: float, sigma: float) -> Tensor:
-    """Along a line at an angle between -45 and 45 degrees, fading out as half a Gaussian."""
-    degrees = 90 * packed_uniforms(keys, 1)[:, 0] - 45
+    """Blur along a line at an angle of -45 to 45 degrees, fading out as half a Gaussian."""
+    degrees = 90 * paired_uniforms(keys, 1)[:, 0] - 45
     return line_blur(images, degrees, radius, sigma)
 
 
 def line_blur(images: Tensor, degrees: Tensor, radius: float, sigma: float) -> Tensor:
-    """ImageMagick's motion blur: pixel i of the line, of ``2 radius + 1``, weighs exp(-i²/2σ²).
+    """Blur as ImageMagick: pixel i of a line of ``2 radius + 1`` weighs exp(-i²/2σ²).
 
     Its places are rounded to whole pixels; the border is repeated.
 
@@ -208,7 +208,7 @@ def zoom_blur(levels: Tensor, keys: Tensor, *factors: float) -> Tensor:
 
 
 def zoomed(images: Tensor, factor: float) -> Tensor:
-    """Enlarged about its centre, which fills the same frame: bilinear, as SciPy's ``zoom``.
+    """Enlarge about the centre, to fill the same frame: bilinear, as SciPy's ``zoom``.
 
     There the corners' centres stay corners, so the exact factor depends on rounded sizes.
     """

@@ -1,4 +1,4 @@
-"""Corruptions of the picture as data: contrast, colour, resolution, compression, elastic warps."""
+"""Corrupt the picture as data: contrast, colour, resolution, compression, elastic warps."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entprop_fast.lab.corruptions.filters import pixel_grid, warp
-from entprop_fast.lab.data.counter_random import keys_of, packed_uniforms
-from entprop_fast.optional import needs
+from entprop_fast.lab.data.counter_random import keys_of, paired_uniforms
+from entprop_fast.optional import require
 
 
 def contrast(images: Tensor, keys: Tensor, factor: float) -> Tensor:
-    """Each channel's distance from its own mean, times ``factor``."""
+    """Scale each channel's distance from its own mean by ``factor``."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     return mean + factor * (images - mean)
 
 
 def brightness(images: Tensor, keys: Tensor, offset: float) -> Tensor:
-    """``offset`` added to HSV's value, clipped at 1: each pixel times the new over the old."""
+    """Add ``offset`` to HSV's value, clipped at 1: each pixel times the new over the old."""
     value = images.amax(dim=1, keepdim=True)
     brighter = (value + offset).clamp(max=1)
     return torch.where(value > 0, images * (brighter / value), brighter)  # black turns grey
 
 
 def saturate(images: Tensor, keys: Tensor, factor: float, offset: float) -> Tensor:
-    """HSV's saturation times ``factor`` plus ``offset``, clipped to [0, 1]; grey counts as red."""
+    """Scale HSV's saturation by ``factor``, add ``offset``, clip to [0, 1]; grey counts as red."""
     value = images.amax(dim=1, keepdim=True)
     drop = value - images
     widest = drop.amax(dim=1, keepdim=True)
@@ -43,7 +43,7 @@ def saturate(images: Tensor, keys: Tensor, factor: float, offset: float) -> Tens
 
 
 def pixelate(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
-    """Averaged down to ``fraction`` of each side and enlarged again, as Pillow's box filter does.
+    """Average down to ``fraction`` of each side and enlarge again, as Pillow's box filter does.
 
     A cell is the mean of the pixels whose centres lie in it, rounded to 8 bits after each
     direction. From uint8, or from the nearest level of floating images; to uint8.
@@ -94,7 +94,7 @@ def _means(levels: Tensor, cells: _Cells) -> Tensor:
 
 
 def _windows(side: int, cells: int) -> tuple[list[int], list[int]]:
-    """First pixel and number of pixels that Pillow's box filter averages into each cell.
+    """Find the first pixel and the number of pixels that Pillow's box filter puts into each cell.
 
     A pixel is in by its centre, edges included above; in Pillow's own float arithmetic, which
     decides about centres on an edge.
@@ -112,9 +112,10 @@ def _windows(side: int, cells: int) -> tuple[list[int], list[int]]:
 
 
 def jpeg_compression(levels: Tensor, keys: Tensor, quality: float) -> Tensor:
-    """Through Pillow's JPEG encoder and decoder, image by image on the host; from and to uint8."""
-    with needs("PIL", extra="vision", purpose="corruption 'jpeg_compression'"):
-        from PIL import Image
+    """Go through Pillow's JPEG encoder and decoder, image by image on the host; uint8 to uint8."""
+    require("PIL", extra="vision", purpose="corruption 'jpeg_compression'")
+    from PIL import Image
+
     height, width = levels.shape[2:]
     planes = levels.cpu().numpy()  # [N, C, H, W]
     decoded = np.empty_like(planes)
@@ -134,7 +135,7 @@ def jpeg_compression(levels: Tensor, keys: Tensor, quality: float) -> Tensor:
 def elastic_transform(
     images: Tensor, keys: Tensor, amplitude: float, sigma: float, corners: float
 ) -> Tensor:
-    """A random affine map, then a smooth random displacement.
+    """Apply a random affine map, then a smooth random displacement.
 
     Args:
         images: float ``[N, C, H, W]``.
@@ -144,18 +145,18 @@ def elastic_transform(
         corners: how far each of three points of the affine map moves at most, in pixels.
     """
     count, _, height, width = images.shape
-    drawn = 2 * packed_uniforms(keys_of(0, keys), 6).to(images.dtype) - 1
+    drawn = 2 * paired_uniforms(keys_of(0, keys), 6).to(images.dtype) - 1
     images = _affine(images, corners * drawn.view(count, 3, 2))
     if not amplitude:
         return images
-    noise = 2 * packed_uniforms(keys_of(1, keys), 2 * height * width) - 1
+    noise = 2 * paired_uniforms(keys_of(1, keys), 2 * height * width) - 1
     field = _smoothed(noise.view(count, 2, height, width), sigma).to(images.dtype) * amplitude
     x, y = pixel_grid(images)
     return warp(images, x + field[:, 0], y + field[:, 1], edges="reflect")
 
 
 def _affine(images: Tensor, moved: Tensor) -> Tensor:
-    """Three corners of a square moved by ``moved`` ``[N, 3, (x, y)]``; the image is mirrored.
+    """Move three corners of a square by ``moved`` ``[N, 3, (x, y)]``; the image is mirrored.
 
     A point's place among the three is its barycentric coordinates b, so it moves by sum b_i d_i;
     a pixel shows what is moved there, hence the inverse.
@@ -181,7 +182,7 @@ def _affine(images: Tensor, moved: Tensor) -> Tensor:
 
 
 def _smoothed(noise: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing cut at 3 sigma, the noise turned over at its edges, in float64.
+    """Smooth in float64, cut at 3 sigma, the noise turned over at its edges.
 
     By matrices, as 3 sigma may be several times the image; in float64, because a GPU may run a
     float32 product in TF32.

@@ -1,4 +1,4 @@
-"""Frost, on procedural textures: the photographs of the published code are not in this package.
+"""Make frost on procedural textures: the published photographs are not in this package.
 
 A texture is ice of three kinds: broad fields of it, thin crystals where a Gaussian field, stretched
 to needles of many directions, crosses zero, and fine grain. It is then brought to the mean and
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import integers, keys_of, packed_normals
+from entprop_fast.lab.data.counter_random import integers, keys_of, paired_normals
 
 # Red, green and blue of the photographs that the published code draws from, frost1.png to
 # frost5.jpg (the third is the second again), in 8-bit levels: means, then standard deviations.
@@ -37,7 +37,7 @@ _FIELDS = 3 + _NEEDLES  # of noise, in a texture
 
 
 def frost(images: Tensor, keys: Tensor, keep: float, ice: float, shrink: float) -> Tensor:
-    """``keep x + ice t``, t a random cut of a random texture, ``shrink`` of its pixels to one."""
+    """Mix ``keep x + ice t``: t a random cut of a random texture, ``shrink`` pixels to one."""
     channels, height, width = images.shape[1:]
     textures = _textures(int(shrink), images.device)
     side = textures.shape[2]
@@ -52,7 +52,7 @@ def frost(images: Tensor, keys: Tensor, keep: float, ice: float, shrink: float) 
 
 @functools.lru_cache(maxsize=8)
 def _textures(shrink: int, device: torch.device) -> Tensor:
-    """``[TEXTURES, 3, side, side]`` in [0, 1]; made on the CPU, so all devices have the same.
+    """Make ``[TEXTURES, 3, side, side]`` in [0, 1], on the CPU: all devices have the same.
 
     Every ``shrink``-th pixel, as OpenCV's bilinear reduction by an odd number takes them.
     """
@@ -61,10 +61,10 @@ def _textures(shrink: int, device: torch.device) -> Tensor:
 
 
 def _texture(number: int) -> Tensor:
-    """Whole 8-bit levels ``[3, SIDE, SIDE]``, in [0, 1], with `MOMENTS`."""
+    """Make whole 8-bit levels ``[3, SIDE, SIDE]``, in [0, 1], with `MOMENTS`."""
     stopping.check()  # half a second each
     keys = keys_of(_KEY, torch.arange(number * _FIELDS, (number + 1) * _FIELDS))
-    noise = packed_normals(keys, SIDE * SIDE).view(-1, SIDE, SIDE).double()
+    noise = paired_normals(keys, SIDE * SIDE).view(-1, SIDE, SIDE).double()
     frequency = torch.fft.fftfreq(SIDE, dtype=torch.float64)
     fy, fx = frequency[:, None], frequency[None, :]
     veil = _filtered(noise[0], fy, fx, along=160, across=160)
@@ -84,7 +84,7 @@ def _texture(number: int) -> Tensor:
 
 
 def _filtered(noise: Tensor, fy: Tensor, fx: Tensor, *, along: float, across: float) -> Tensor:
-    """White noise smoothed to those lengths in pixels, mean 0 and variance 1, periodic."""
+    """Smooth white noise to those lengths in pixels: mean 0, variance 1, periodic."""
     shape = torch.exp(-2 * math.pi**2 * ((fx * along) ** 2 + (fy * across) ** 2) / 4)
     field: Tensor = torch.fft.ifft2(torch.fft.fft2(noise) * shape).real
     return _standard(field)

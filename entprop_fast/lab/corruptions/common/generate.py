@@ -1,4 +1,4 @@
-"""The 19 corruptions by name, severity and scale, on any batch of images."""
+"""Generate the 19 corruptions by name, severity and scale, on any batch of images."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def common_corruption(
     seed: int = 0,
     first: int = 0,
 ) -> Tensor:
-    """Images under a corruption of Hendrycks and Dietterich (2019), in [0, 1], not yet in 8 bits.
+    """Corrupt images as Hendrycks and Dietterich (2019) do: in [0, 1], not yet in 8 bits.
 
     `corrupted_bytes` is what to score on. Pixelate, JPEG and all blurs but that of motion take the
     nearest 8-bit images and give whole levels here too.
@@ -90,9 +90,9 @@ def common_corruption(
             synchronise a GPU), values outside [0, 1].
         TypeError: images that are not floating.
     """
-    _check(images, kind, severity, scale, first, levels=False)
+    parts = _parts(images, kind, severity, scale, seed, first, levels=False)
     out = torch.empty_like(images, memory_format=torch.contiguous_format)
-    for part, made in _made(images, kind, severity, scale, seed, first):
+    for part, made in parts:
         if made.dtype == torch.uint8:
             out[part].copy_(made).div_(255)
         else:
@@ -111,31 +111,35 @@ def corrupted_bytes(
 ) -> Tensor:
     """Cut `common_corruption` to 8 bits as the published sets are: uint8 ``[N, C, H, W]``.
 
-    Images may be uint8 too.
+    Arguments and errors are its own, but images may be uint8 too.
     """
-    _check(images, kind, severity, scale, first, levels=True)
+    parts = _parts(images, kind, severity, scale, seed, first, levels=True)
     out = torch.empty(images.shape, dtype=torch.uint8, device=images.device)
-    for part, made in _made(images, kind, severity, scale, seed, first):
+    for part, made in parts:
         out[part] = made if made.dtype == torch.uint8 else to_bytes(made)
     return out
 
 
-def _check(images: Tensor, kind: str, severity: int, scale: str, first: int, levels: bool) -> None:
+def _parts(
+    images: Tensor, kind: str, severity: int, scale: Scale, seed: int, first: int, *, levels: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    """Check the arguments, then corrupt: parts of the batch, floating about in [0, 1], or uint8."""
     check_kind(kind)
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
     check_severity(severity)
     check_images(images, first, levels=levels)
     check_channels(kind, images.shape[1])
+    return _made(images, kind, severity, scale, seed, first)
 
 
 def _made(
     images: Tensor, kind: str, severity: int, scale: Scale, seed: int, first: int
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Parts of the batch, corrupted: floating, about in [0, 1], or uint8."""
     if images.numel() == 0:
         return
-    keys = row_keys(fold((_SUITE, seed, _ALL.index(kind), severity)), first, *_of(images))
+    key = fold((_SUITE, seed, _ALL.index(kind), severity))
+    keys = row_keys(key, first, len(images), images.device)
     strength = STRENGTHS[scale][kind][severity - 1]
     rows = max(1, _CHUNK // images[0].numel()) if images.device.type == "cpu" else len(images)
     for start in range(0, len(images), rows):
@@ -157,18 +161,14 @@ def _as_floats(images: Tensor) -> Tensor:
     return images.to(torch.promote_types(images.dtype, torch.float32))
 
 
-def _of(images: Tensor) -> tuple[int, torch.device]:
-    return len(images), images.device
-
-
 def check_kind(kind: str) -> None:
-    """``ValueError`` unless it is one of the 19."""
+    """Raise ``ValueError`` unless the kind is one of the 19."""
     if kind not in _FUNCTIONS:
         raise unknown("corruption", kind, _ALL)
 
 
 def check_channels(kind: str, channels: int) -> None:
-    """``ValueError`` unless images of so many channels can be corrupted in that way."""
+    """Raise ``ValueError`` unless images of so many channels can be corrupted in that way."""
     wanted = (3,) if kind == "saturate" else (1, 3)
     if channels not in wanted:
         names = " or ".join(map(str, wanted))

@@ -1,4 +1,4 @@
-"""Noise, drawn for each value of an image on its own."""
+"""Add noise, drawn for each value of an image on its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entprop_fast.lab.data.counter_random import packed_normals, packed_uniforms
-from entprop_fast.optional import needs
+from entprop_fast.lab.data.counter_random import paired_normals, paired_uniforms
+from entprop_fast.optional import require
 
 LEVELS = 256  # of an 8-bit image
 _BINS = 4096  # of the uniform number; in most of them all give the same count
@@ -20,30 +20,30 @@ _RAREST = 2.0**-25  # below half of the smallest uniform number
 
 
 def gaussian_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
-    """``x + std z``."""
+    """Make ``x + std z``."""
     return images.add(_normals(images, keys), alpha=std)
 
 
 def speckle_noise(images: Tensor, keys: Tensor, std: float) -> Tensor:
-    """``x + std x z``."""
+    """Make ``x + std x z``."""
     return images.addcmul(images, _normals(images, keys), value=std)
 
 
 def impulse_noise(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
-    """That fraction of the values becomes 0 or 1, evenly."""
-    u = packed_uniforms(keys, images[0].numel()).view(images.shape)
+    """Make that fraction of the values 0 or 1, evenly."""
+    u = paired_uniforms(keys, images[0].numel()).view(images.shape)
     # By arithmetic: torch's comparisons and masks take three times as long.
     kept, lit = (((u - bound) * _STEEP).clamp_(0, 1) for bound in (fraction, fraction / 2))
     return (images * kept).add_(lit.sub_(kept))
 
 
 def shot_noise(images: Tensor, keys: Tensor, photons: float) -> Tensor:
-    """``Poisson(photons x) / photons``, by inversion of the distribution function.
+    """Draw ``Poisson(photons x) / photons`` by inversion of the distribution function.
 
     The mean is that of the nearest of 256 levels, as the published code sees only 8-bit images:
     so there are few distributions, and a table gives nearly every draw at once.
     """
-    u = packed_uniforms(keys, images[0].numel()).view(-1)
+    u = paired_uniforms(keys, images[0].numel()).view(-1)
     level = (images.reshape(-1) * (LEVELS - 1)).round_().clamp_(0, LEVELS - 1).int()
     tables = _poisson_tables(photons, images.device)
     counts = tables.by_bin.index_select(0, level * _BINS + (u * _BINS).int())
@@ -68,7 +68,7 @@ class _PoissonTables:
     widest: int
 
     def searched(self, u: Tensor, level: Tensor, found: Tensor) -> Tensor:
-        """The counts of those u, from what `by_bin` has for them, by bisection."""
+        """Search the counts of those u by bisection, from what `by_bin` has for them."""
         first = self.first.index_select(0, level)
         place = first - 1 - found  # of the count, if its distribution function is above u
         step = 1 << max(0, self.widest.bit_length() - 1)
@@ -81,9 +81,10 @@ class _PoissonTables:
 
 @functools.lru_cache(maxsize=16)
 def _poisson_tables(photons: float, device: torch.device) -> _PoissonTables:
-    with needs("scipy", extra="train", purpose="corruption 'shot_noise'"):
-        from scipy.special import pdtr
-        from scipy.stats import poisson
+    require("scipy", extra="train", purpose="corruption 'shot_noise'")
+    from scipy.special import pdtr
+    from scipy.stats import poisson
+
     edges = (np.arange(_BINS) / _BINS).astype(np.float32)
     values, by_bin, lows, widest = [], [], [], 0
     for level in range(LEVELS):
@@ -110,4 +111,4 @@ def _poisson_tables(photons: float, device: torch.device) -> _PoissonTables:
 
 
 def _normals(images: Tensor, keys: Tensor) -> Tensor:
-    return packed_normals(keys, math.prod(images.shape[1:])).view(images.shape)
+    return paired_normals(keys, math.prod(images.shape[1:])).view(images.shape)

@@ -1,4 +1,4 @@
-"""Drops of water or mud on the lens, the corruption with most steps: it has a file of its own.
+"""Put drops of water or mud on the lens, the corruption with most steps.
 
 The published water goes through OpenCV's Canny edges, distance transform, histogram equalisation
 and small filters, on 8-bit layers. Here they run on whole batches, in the smallest integers that
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.common.blur import mirrored
 from entprop_fast.lab.corruptions.filters import gaussian_blur as smooth
-from entprop_fast.lab.data.counter_random import packed_normals
+from entprop_fast.lab.data.counter_random import paired_normals
 
 _WATER = (175 / 255, 238 / 255, 238 / 255)
 _MUD = (63 / 255, 42 / 255, 20 / 255)
@@ -45,12 +45,12 @@ def spatter(
     strength: float,
     mud: float,
 ) -> Tensor:
-    """Smoothed noise above ``threshold`` is liquid: water shines at its edges, mud covers.
+    """Take smoothed noise above ``threshold`` for liquid: water shines at its edges, mud covers.
 
     ``strength`` is water's brightness, or the sigma of mud's soft edge.
     """
     count, _, height, width = images.shape
-    noise = packed_normals(keys, height * width).view(count, 1, height, width)
+    noise = paired_normals(keys, height * width).view(count, 1, height, width)
     layer = _smooth(mean + std * noise, sigma)
     layer = F.threshold(layer, threshold, 0, inplace=True)
     if not mud:
@@ -70,7 +70,7 @@ def _color(rgb: tuple[float, float, float], like: Tensor) -> Tensor:
 
 
 def _gleam(liquid: Tensor) -> Tensor:
-    """Brightness of water ``[N, 1, H, W]``, at most 1: the liquid's, lit from its edges' side."""
+    """Return the brightness of water ``[N, 1, H, W]``, at most 1: lit from its edges' side."""
     levels = (liquid * 255).floor_().remainder_(256)  # bytes, which wrap round above white
     distance = _distance(_edges(levels.to(torch.int16))).float()
     near = _mean3(distance).add_(_ROUNDING).div_(_UNIT).floor_()
@@ -80,7 +80,7 @@ def _gleam(liquid: Tensor) -> Tensor:
 
 
 def _edges(levels: Tensor) -> Tensor:
-    """Canny's edges of int16 levels: gradients by Sobel, thinned, faint ones only along strong.
+    """Find Canny's edges of int16 levels: Sobel's gradients, thinned, faint ones along strong.
 
     uint8, 255 where there is one. Conditions are integers with all bits set or none: torch's
     comparisons and `where` take up to fifty times as long.
@@ -123,7 +123,7 @@ def _edges(levels: Tensor) -> Tensor:
 
 
 def _less(one: Tensor | int, other: Tensor | int) -> Tensor:
-    """All bits where ``one`` is less than ``other``, of integers that are far from overflow."""
+    """Set all bits where ``one`` is less than ``other``, integers that are far from overflow."""
     difference = torch.as_tensor(one - other)
     return difference >> (8 * difference.element_size() - 1)
 
@@ -165,7 +165,7 @@ def _distance(edges: Tensor) -> Tensor:
 
 
 def _in_row(edges: Tensor) -> Tensor:
-    """Whole pixels to the nearest edge of the same row, int16, cut at `_FARTHEST`."""
+    """Measure whole pixels to the nearest edge of the same row, int16, cut at `_FARTHEST`."""
     far = (edges.to(torch.int16) >> 7).bitwise_xor_(1).mul_(_FARTHEST)
     # By doubling: after steps of 1, 2, 4, ... the nearest of all within their sum is known.
     step = 1
@@ -178,7 +178,7 @@ def _in_row(edges: Tensor) -> Tensor:
 
 
 def _equalized(levels: Tensor) -> Tensor:
-    """OpenCV's histogram equalisation of whole levels up to `_FARTHEST`, to 0 ... 255."""
+    """Equalise whole levels up to `_FARTHEST` as OpenCV does, to 0 ... 255."""
     kinds = torch.arange(_FARTHEST + 1, device=levels.device, dtype=levels.dtype)
     flat = levels.flatten(1).long()
     histogram = torch.zeros(len(flat), len(kinds), dtype=torch.long, device=flat.device)
@@ -207,7 +207,7 @@ def _filtered(layer: Tensor, weights: tuple[tuple[int, ...], ...]) -> Tensor:
 
 
 def _taps(padded: Tensor, weights: tuple[tuple[int, ...], ...]) -> Tensor:
-    """A 3x3 correlation of a layer padded by 1, as a sum of shifted copies (see `filters`)."""
+    """Correlate a layer padded by 1 with 3x3 weights: a sum of shifted copies (see `filters`)."""
     total = torch.zeros_like(_beside(padded, 0, 0))
     for down, row in enumerate(weights):
         for right, weight in enumerate(row):

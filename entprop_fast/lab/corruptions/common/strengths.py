@@ -1,4 +1,4 @@
-"""The published strengths of the corruptions: numbers of Hendrycks and Dietterich (ICLR 2019).
+"""List the published strengths of the corruptions (Hendrycks and Dietterich, ICLR 2019).
 
 From github.com/hendrycks/robustness, ImageNet-C/create_c: ``make_cifar_c.py`` (images of 32 pixels)
 and ``make_imagenet_c.py`` (of 224). They differ by much more than the size of the images: CIFAR-C
@@ -19,13 +19,13 @@ Severities = tuple[Strength, Strength, Strength, Strength, Strength]
 
 
 def _one(*values: float) -> Severities:
-    """Kinds with one number a severity."""
+    """List kinds with one number a severity."""
     one, two, three, four, five = ((value,) for value in values)
     return one, two, three, four, five
 
 
 def _zooms(*ends: tuple[float, float]) -> Severities:
-    """Zoom factors from 1 to an end by a step; NumPy decides which ends are in, as there."""
+    """List zoom factors from 1 to an end by a step; NumPy decides which ends are in, as there."""
     one, two, three, four, five = (
         tuple(float(factor) for factor in np.arange(1, end, step)) for end, step in ends
     )
@@ -33,7 +33,7 @@ def _zooms(*ends: tuple[float, float]) -> Severities:
 
 
 def _times(unit: float, *rows: Strength) -> Severities:
-    """Fractions of an image's side."""
+    """Scale fractions of an image's side."""
     one, two, three, four, five = (tuple(unit * value for value in row) for row in rows)
     return one, two, three, four, five
 

@@ -1,4 +1,4 @@
-"""Snow and fog; `frost` has a file of its own."""
+"""Make snow and fog; `frost` has a file of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.common.blur import line_blur, zoomed
 from entprop_fast.lab.corruptions.common.levels import cut
-from entprop_fast.lab.data.counter_random import keys_of, packed_normals, packed_uniforms
+from entprop_fast.lab.data.counter_random import keys_of, paired_normals, paired_uniforms
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -23,23 +23,23 @@ def snow(
     sigma: float,
     keep: float,
 ) -> Tensor:
-    """Flakes: noise, enlarged, thresholded, blurred along a line and laid on twice.
+    """Lay flakes on twice: noise, enlarged, thresholded, blurred along a line.
 
     They are cut to 8 bits before and after that blur, as files go into and out of ImageMagick.
     Beneath them the image is whitened: mixed with the brighter of itself and 1.5 luma + 0.5.
     """
     count, _, height, width = images.shape
-    noise = packed_normals(keys_of(0, keys), height * width).view(count, 1, height, width)
+    noise = paired_normals(keys_of(0, keys), height * width).view(count, 1, height, width)
     layer = zoomed(mean + std * noise.to(images.dtype), zoom)
     layer = cut(layer.masked_fill(layer < threshold, 0).clamp_(0, 1))
-    degrees = -135 + 90 * packed_uniforms(keys_of(1, keys), 1)[:, 0]
+    degrees = -135 + 90 * paired_uniforms(keys_of(1, keys), 1)[:, 0]
     layer = cut(line_blur(layer, degrees, radius, sigma))
     white = torch.maximum(images, 1.5 * luma(images) + 0.5)
     return keep * images + (1 - keep) * white + layer + layer.flip(2, 3)
 
 
 def luma(images: Tensor) -> Tensor:
-    """The grey image ``[N, 1, H, W]`` of an RGB one (Rec. 601); a grey one as it is."""
+    """Make an RGB image grey ``[N, 1, H, W]`` (Rec. 601); a grey one stays."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(dim=1)
@@ -47,7 +47,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def fog(images: Tensor, keys: Tensor, amount: float, decay: float) -> Tensor:
-    """A fractal height map added, then rescaled so that the brightest value stays possible."""
+    """Add a fractal height map, then rescale so that the brightest value stays possible."""
     height, width = images.shape[2:]
     size = 1 << (max(height, width) - 1).bit_length()
     mist = plasma(keys, size, decay)[:, None, :height, :width].to(images.dtype)
@@ -56,14 +56,14 @@ def fog(images: Tensor, keys: Tensor, amount: float, decay: float) -> Tensor:
 
 
 def plasma(keys: Tensor, size: int, decay: float) -> Tensor:
-    """Height maps in [0, 1] by the diamond-square algorithm, ``[N, size, size]``, wrapped round.
+    """Draw height maps in [0, 1] by diamonds and squares, ``[N, size, size]``, wrapped round.
 
     Args:
         keys: of the images, ``[N]``.
         size: a power of two.
         decay: each level's random part is smaller by its square.
     """
-    random = 2 * packed_uniforms(keys, size * size).view(-1, size, size) - 1
+    random = 2 * paired_uniforms(keys, size * size).view(-1, size, size) - 1
     heights = torch.zeros_like(random)
     step, roughness = size, 100.0
     while step >= 2:
