@@ -9,7 +9,7 @@ from pathlib import Path
 from entprop_fast import name_errors
 from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import method_flags, parse, recipe_option, run_flags
+from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
 from entprop_fast.lab.experiments.comparison import comparison_tables, method_rows, variants
 from entprop_fast.lab.experiments.comparison.comparison_files import document, table_of
 from entprop_fast.lab.experiments.comparison.plan import BUDGETS, finished_summary, resolve_runs
@@ -62,6 +62,11 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    # A row says its method, each seed is a run, and runs have folders in that of all.
+    return [*run_flags("method", "seed", "out"), *method_flags()]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.compare", args)
@@ -74,8 +79,7 @@ def _compare(args: Sequence[str] | None) -> None:
         args,
         prog="entprop_fast.compare",
         description=_DESCRIPTION,
-        # A row says its method, each seed is a run, and runs have folders in that of all.
-        more=[*run_flags("method", "seed", "out"), *method_flags()],
+        more=_more_flags(),
     )
     with bad_input():
         rows = variants.parse_all(flags.methods)

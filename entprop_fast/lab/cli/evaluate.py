@@ -13,7 +13,7 @@ import torch
 
 from entprop_fast.lab import data
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
@@ -69,6 +69,10 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return [*own_flags(Config, *_MACHINE), *own_flags(EvaluationOptions, *_MEASURED)]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.evaluate", args)
@@ -81,7 +85,7 @@ def _evaluate(args: Sequence[str] | None) -> None:
         args,
         prog="entprop_fast.evaluate",
         description=_DESCRIPTION,
-        more=[*own_flags(Config, *_MACHINE), *own_flags(EvaluationOptions, *_MEASURED)],
+        more=_more_flags(),
     )
     machine = {name: settings.pop(name, None) for name in _MACHINE}
     reporter = Reporter()

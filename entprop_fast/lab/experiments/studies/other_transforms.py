@@ -25,6 +25,8 @@ from entprop_fast.lab.training.device import resolve_amp
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import EntProp, StepResult
+from entprop_fast.methods.image_units import Ball
+from entprop_fast.methods.network import Network
 
 # Rows and their gradients [m, C, H, W], the radius, and the source of random numbers.
 Transform = Callable[[Tensor, Tensor, float, torch.Generator | None], Tensor]
@@ -111,19 +113,20 @@ class Transformed(EntProp):
         super().__init__(model, optimizer, **options)
         self._batch, self._rows = batch, rows
 
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         if self._batch is not None:
             images = self._transformed(self._batch, images, torch.zeros_like(images))
-        return super()._passes(images, labels)
+        return super()._passes(net, images, labels)
 
-    def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor) -> Tensor:
+    def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor, ball: Ball) -> Tensor:
         if self._rows is None:
-            return super()._first_step(x, gradient, index)
+            return super()._first_step(x, gradient, index, ball)
         return self._transformed(self._rows, x[index], gradient[index])
 
     def _transformed(self, transform: Transform, x: Tensor, gradient: Tensor) -> Tensor:
-        moved = transform(x.detach(), gradient, self.eps, self.generator)
-        return moved.clamp(*self.input_range).contiguous(memory_format=torch.channels_last)
+        o = self.options
+        moved = transform(x.detach(), gradient, self.eps, o.generator)
+        return moved.clamp(*o.input_range).contiguous(memory_format=torch.channels_last)
 
 
 class Replaced(Probe):
