@@ -234,7 +234,8 @@ def _argument(flag: Flag) -> tuple[str, Any, Any]:
 
 
 def _metavar(about: Option) -> str:
-    return f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.type]
+    one = f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.type]
+    return f"{one} ..." if about.many else one
 
 
 def _default(about: Option, value: Any) -> str:
@@ -244,6 +245,8 @@ def _default(about: Option, value: Any) -> str:
 
 def _shown(about: Option, value: Any) -> str:
     """Write a value as it would be typed."""
+    if about.many:
+        return " ".join(_shown(replace(about, many=False), one) for one in value)
     if about.type is float and about.unit == "image units" and value is not None:
         return f"{value * 255:g}/255"
     if isinstance(value, bool):
