@@ -1,4 +1,4 @@
-"""The random numbers of a step, drawn on its device and from its generator, without waiting for it.
+"""Draw a step's random numbers on its device, from its generator, without waiting for it.
 
 Numbers in brackets are the equations of docs/algorithm.md.
 """
@@ -31,7 +31,7 @@ def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> 
 def _log_gamma_draws(
     beta: float, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """Logarithms of two draws from Gamma(beta), in float32 and without waiting for the device.
+    """Draw two logarithms from Gamma(beta), in float32 and without waiting for the device.
 
     Marsaglia and Tsang (ACM TOMS 26, 2000): the first of 16 candidates for Gamma(beta + 1) that is
     accepted, as 95 of 100 are; G(b) = G(b + 1) U^(1/b).

@@ -41,7 +41,7 @@ def mixed_loss(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Return logits in float32, or in float64 as they are: no loss or score is in half precision."""
+    """Return logits in float32, or float64 as they are: no loss or score is in half precision."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -1,4 +1,4 @@
-"""The CUDA calls behind a capture: a side stream, a memory pool, begin, end and replay."""
+"""Make the CUDA calls behind a capture: a side stream, a memory pool, begin, end and replay."""
 
 import contextlib
 import gc
@@ -28,7 +28,7 @@ class Graphs(Protocol):
         """Run eagerly, where a later capture will find handles and workspaces ready."""
 
     def watched(self, run: Callable[[], T]) -> tuple[T, str | None]:
-        """`eager`, and where `run` waited for the device, or None if it did not."""
+        """Run as `eager` does; say where `run` waited for the device, None if it did not."""
 
     def capture(self, run: Callable[[], T], generator: torch.Generator | None) -> tuple[Graph, T]:
         """Record `run`, which then has not been executed, and return what it returned.
@@ -64,7 +64,7 @@ class CudaGraphs:
             outer.wait_stream(self._stream)
 
     def watched(self, run: Callable[[], T]) -> tuple[T, str | None]:
-        """`eager`, with torch's warnings about synchronising calls collected."""
+        """Run as `eager` does and collect torch's warnings about synchronising calls."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

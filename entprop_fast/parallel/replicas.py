@@ -1,4 +1,4 @@
-"""Copies of a network in several processes, kept alike by one exchange a step."""
+"""Keep the copies of a network in several processes alike by one exchange a step."""
 
 import contextlib
 import warnings
@@ -35,12 +35,12 @@ class Alone:
 
     @contextlib.contextmanager
     def exchange(self, alike: dict[str, object]) -> Iterator[None]:
-        """All passes of a step, for which `alike` has to be the same in all processes."""
+        """Surround all passes of a step, for which `alike` has to be the same in all processes."""
         self._agreement.agree("a step", alike)
         yield
 
     def check_unchanged(self) -> None:
-        """A network whose modules are others than before may go on."""
+        """Accept a network whose modules are others than before."""
 
     def warn(self, stacklevel: int) -> None:
         """Say that nobody keeps the networks of several processes alike."""
@@ -129,7 +129,7 @@ class Replicas:
 
     @property
     def averages(self) -> bool:
-        """Whether a step averages its gradients: not inside of the wrapper's ``no_sync()``."""
+        """Return whether a step averages gradients: not inside of the wrapper's ``no_sync()``."""
         return bool(self._wrapper.require_backward_grad_sync)
 
     def check_unchanged(self) -> None:
@@ -149,7 +149,7 @@ class Replicas:
 
     @contextlib.contextmanager
     def exchange(self, alike: dict[str, object]) -> Iterator[None]:
-        """All passes of a step: buffers before, the mean of all processes' gradients after them.
+        """Exchange buffers before all passes of a step, and gradients after them.
 
         Inside the wrapper's own ``no_sync()`` nothing is exchanged.
 
@@ -182,7 +182,7 @@ class Replicas:
     def _exchanged(
         self, named: Callable[[nn.Module], Iterable[tuple[str, Tensor]]]
     ) -> dict[str, Tensor]:
-        """Tensors of network and criterion by name, but what the wrapper was told to ignore."""
+        """Return tensors of network and criterion by name, without what the wrapper ignores."""
         return {
             f"{owner}.{name}": tensor
             for owner, root in self._roots
@@ -199,7 +199,7 @@ class Replicas:
         dist.all_reduce(flat, group=self._wrapper.process_group)
 
     def _check_alike(self) -> None:
-        """Who has gradients of which parameters; a wrong sum, or no end, where that differs."""
+        """Check that all have gradients of the same parameters: else the sum is wrong, or hangs."""
         reached = bytes(parameter.grad is not None for parameter in self._averaged.values())
         try:
             self._agreement.agree(_GRADIENTS, reached)
@@ -217,7 +217,7 @@ class Replicas:
 
 
 def _check(wrapper: DistributedDataParallel) -> None:
-    """Nothing is set up that belongs to the wrapper's own forward and backward.
+    """Refuse settings that only the wrapper's own forward and backward heed.
 
     Raises:
         ValueError: names it and what to do instead.
