@@ -182,7 +182,7 @@ def _typed(
     """Have tyro take the words apart: the text after each flag by name, and what is no flag."""
     groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
     for flag in flags:
-        groups[flag.about.group].append(_argument(flag))
+        groups.setdefault(flag.about.group, []).append(_argument(flag))
     members = [*groups.pop(POSITIONAL), *groups.pop("")]
     for name, arguments in groups.items():
         if arguments:
@@ -251,4 +251,6 @@ def _shown(about: Option, value: Any) -> str:
         return f"{value * 255:g}/255"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
