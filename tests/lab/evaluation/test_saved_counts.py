@@ -57,8 +57,8 @@ class Counting(Brightness):
 
 def digits(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
     data = load("digits")
-    few = {"test_images": data.test_images[:40], "test_labels": data.test_labels[:40]}
-    return replace(data, **few), EvaluationOptions()
+    images, labels = data.test_images[:40], data.test_labels[:40]
+    return replace(data, test_images=images, test_labels=labels), EvaluationOptions()
 
 
 def generated(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
