@@ -15,8 +15,6 @@ PIP := $(BIN)/python -m pip
 # The CPU build of torch brings no Triton; a CUDA build brings the one release that it works with.
 TRITON := triton==3.6.0
 CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
-PACKAGES := $(filter-out %/kernels,$(patsubst %/__init__.py,%,$(wildcard entprop_fast/*/__init__.py)))
-API := $(subst /,.,$(PACKAGES) $(patsubst %.py,%,$(wildcard entprop_fast/[a-z]*.py)))
 
 .PHONY: help setup train test test-main test-interpreter test-aot compare bench bench-recipes lint docs clean
 
@@ -59,7 +57,7 @@ test-interpreter: setup
 test-aot: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_aot
 
-# The README's digits table: 9 rows, 5 seeds; resumes what was interrupted.
+# The documentation's digits tables: 9 rows, 5 seeds; resumes what was interrupted.
 compare: setup
 	@echo "== 9 methods by 5 seeds on digits: about 4 minutes; finished runs are kept"
 	$(BIN)/python -m bench.digits $(COMPARE_ARGS)
@@ -90,10 +88,17 @@ lint: setup
 	find csrc \( -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' \) -print0 \
 	    | xargs -0 $(BIN)/clang-format --dry-run -Werror
 
-docs: setup
-	$(BIN)/pdoc --docformat google --output-directory docs/_build entprop_fast $(API)
-	@echo "open docs/_build/index.html"
+# A site that opens from the disk; only here are its tools installed.
+docs: setup $(VENV)/.requirements-docs
+	@echo "== the documentation as a site: about 1 minute"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "open site/index.html"
+
+$(VENV)/.requirements-docs: requirements-docs.txt $(VENV)/.requirements
+	@echo "== the documentation's tools: under 1 minute"
+	$(PIP) install --disable-pip-version-check -r requirements-docs.txt
+	touch $@
 
 clean:
-	rm -rf build dist docs/_build *.egg-info entprop_fast/_C*.so
+	rm -rf build dist site *.egg-info entprop_fast/_C*.so
 	rm -f $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""The README's digits table: ``python -m bench.digits`` compares the methods and keeps the rows.
+"""Compare the methods on digits and keep the rows: ``python -m bench.digits``.
 
 A thin caller of ``python -m entprop_fast.compare``, whose flags it takes as well. An interrupted
 one continues; another commit measures anew.
@@ -13,8 +13,8 @@ from entprop_fast.lab.cli import compare
 
 NAME = "digits"
 BASELINE, OURS = "vanilla", "EntProp"
-# Row of the comparison to its name in the README. Free training's four replays of a batch are four
-# passes: 15 epochs of it cost what 60 of plain training do.
+# Row of the comparison to its name in the documentation. Free training's four replays of a batch
+# are four passes: 15 epochs of it cost what 60 of plain training do.
 LABELS = {
     "vanilla": "vanilla",
     "mixup": "MixUp",
@@ -40,13 +40,21 @@ def main() -> int:
 
 
 def labelled(comparison: rows.Row) -> list[rows.Row]:
-    """A row for each run of a ``compare.json``, under the README's name of its method."""
+    """Make a row for each run of a ``compare.json``, under the docs' name of its method."""
     return [
         {"variant": LABELS.get(method["name"], method["name"])}
         | {name: value for name, value in run.items() if name != "folder"}
         for method in comparison["methods"]
         for run in method["runs"]
     ]
+
+
+def runs() -> dict[str, dict[int, rows.Row]]:
+    """Return the committed rows by method and seed."""
+    found: dict[str, dict[int, rows.Row]] = {}
+    for row in rows.read(NAME):
+        found.setdefault(row["variant"], {})[row["seed"]] = row
+    return found
 
 
 if __name__ == "__main__":

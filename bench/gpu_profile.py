@@ -1,4 +1,4 @@
-"""`python -m bench.gpu_profile`: the GPU time of every kernel at a training step's sizes.
+"""Profile every kernel at a training step's sizes: `python -m bench.gpu_profile`.
 
 With `--once` each call runs once more after its warm-up and nothing is printed: for ncu.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.cuda import require_cuda
 from entprop_fast.ops import (
+    Half,
     dual_batch_norm,
     gather_perturb,
     loss_and_entropy,
@@ -24,7 +25,7 @@ NORMS = ((128, 160, 32, 32), (128, 640, 8, 8), (26, 640, 8, 8), (64, 256, 56, 56
 
 
 def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -> Call:
-    """Forward and backward of two groups, bfloat16."""
+    """Run forward and backward of two groups, bfloat16."""
     images = (torch.randn(shape, device="cuda").bfloat16() for _ in range(3))
     x, added, grad = (image.to(memory_format=layout) for image in images)
     weight, bias = torch.ones(2, shape[1], device="cuda").requires_grad_().unbind()
@@ -32,7 +33,11 @@ def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -
 
     def call() -> object:
         y = dual_batch_norm(
-            x, added if residual else None, weight, bias, num_main=shape[0] * 4 // 5, relu=True
+            x,
+            Half(weight, bias),
+            num_main=shape[0] * 4 // 5,
+            residual=added if residual else None,
+            relu=True,
         )
         return torch.autograd.grad(y, leaves, grad)
 
@@ -40,7 +45,7 @@ def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -
 
 
 def calls() -> dict[str, Call]:
-    """What is profiled, by name."""
+    """Return what is profiled, by name."""
     found: dict[str, Call] = {}
     layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     for shape in NORMS:

@@ -1,42 +1,40 @@
-"""``python -m bench.report``: draw the committed rows, write their tables into README and docs."""
+"""Draw the committed rows and write their tables into README and docs: `python -m bench.report`."""
 
 import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from bench import captured_run, digits, rows
+from bench import captured_run, digits, rows, trade
 from bench.corruptions import table as corruptions_table
 from bench.ops import sweep
 from bench.ops import table as ops_table
+from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import table as step_table
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.comparison_tables import legend, markdown_table
 from entprop_fast.lab.experiments.comparison.method_rows import against, method_rows, statement
-from entprop_fast.lab.experiments.statistics import CONFIDENCE, UNCLEAR, corrected, paired
+from entprop_fast.lab.experiments.statistics import UNCLEAR, corrected, paired
 from entprop_fast.lab.report.pictures import draw_heat_map
 
 Runs = dict[str, dict[int, rows.Row]]  # variant, seed
 
-ROOT = Path(__file__).resolve().parent.parent
-IMAGES = Path("docs/images")
+SCORES = Path("docs/images/digits.png")
+CORRUPTIONS = Path("docs/images/digits_corruptions.png")
 
 
-def digits_section() -> str:
-    """The README's digits part, from the rows of `bench.digits`; draws its pictures."""
-    measured = rows.read(digits.NAME)
-    runs: dict[str, dict[int, rows.Row]] = {}
-    for row in measured:
-        runs.setdefault(row["variant"], {})[row["seed"]] = row
+def digits_section(page: Path) -> str:
+    """Write the part of the digits: table, statement, pictures."""
+    runs = digits.runs()
     table = method_rows(runs, digits.BASELINE)
-    draw_comparison(ROOT / IMAGES / "digits.png", table)
-    _draw_corruptions(ROOT / IMAGES / "digits_corruptions.png", runs)
-    first = measured[0]
+    first = next(iter(runs[digits.BASELINE].values()))
     return "\n\n".join(
         (
-            f"![Digits: SA against RA, Hscore against cost]({IMAGES}/digits.png)",
+            f"![Digits: SA against RA, Hscore against cost]({link(page, SCORES)})",
             markdown_table(table, digits.BASELINE, without=("seconds", "seeds")),
             " ".join(
                 (
@@ -48,13 +46,13 @@ def digits_section() -> str:
             f"{first['train_size']} training images, {_epochs(runs)}, {len(table[0].seeds)} seeds. "
             f"{legend(digits.BASELINE, seconds=False)} Made by `python -m bench.digits` "
             f"({rows.origin(first)}).",
-            f"![Digits: accuracy under each corruption]({IMAGES}/digits_corruptions.png)",
+            f"![Digits: accuracy under each corruption]({link(page, CORRUPTIONS)})",
         )
     )
 
 
 def _epochs(runs: Runs) -> str:
-    """The baseline's, and those of the rows that differ."""
+    """Say the baseline's epochs, and those of the rows that differ."""
     epochs = {variant: next(iter(of_seed.values()))["epochs"] for variant, of_seed in runs.items()}
     usual = epochs[digits.BASELINE]
     others = [f"{variant}: {count}" for variant, count in epochs.items() if count != usual]
@@ -62,7 +60,7 @@ def _epochs(runs: Runs) -> str:
 
 
 def _random_sentence(runs: Runs) -> str:
-    """How far choosing by entropy is ahead of choosing at random, with its interval."""
+    """Say how far choosing by entropy is ahead of choosing at random, with its interval."""
     by_entropy, at_random = (
         {seed: row["hscore"] for seed, row in runs[variant].items()}
         for variant in (digits.OURS, "EntProp, random rows")
@@ -78,7 +76,7 @@ def _random_sentence(runs: Runs) -> str:
 
 
 def _draw_corruptions(path: Path, runs: Runs) -> None:
-    """Accuracy of each method under each corruption, mean of severities and seeds."""
+    """Draw the accuracy of each method under each corruption, mean of severities and seeds."""
     kinds = list(next(iter(next(iter(runs.values())).values()))["corruptions"])
     means = {
         variant: [
@@ -90,44 +88,68 @@ def _draw_corruptions(path: Path, runs: Runs) -> None:
     draw_heat_map(path, means, kinds, title="accuracy (%), mean of the severities")
 
 
-# Page to its sections.
-SECTIONS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
-        digits.NAME: digits_section,
-        "kernels": partial(ops_table.summary, ops_table.name_of("cpu")),
-        **{step_table.name_of(d): partial(step_table.summary, d) for d in ("cpu", "cuda")},
-        step_table.CAPTURED: partial(step_table.captured, "docs/step/"),
+def _digits_pictures(which: str, path: Path) -> None:
+    runs = digits.runs()
+    if which == "scores":
+        draw_comparison(path, method_rows(runs, digits.BASELINE))
+    else:
+        _draw_corruptions(path, runs)
+
+
+class Part(NamedTuple):
+    """Hold a part of a page: what it says there, and the command that writes its rows."""
+
+    section: Callable[[Path], str]
+    command: str
+
+    def text(self, page: Path) -> str:
+        """Return what `page`, a path from the root, says."""
+        try:
+            return self.section(page)
+        except FileNotFoundError:
+            return f"Not measured yet: `{self.command}` writes the rows."
+
+
+_OPS, _STEP = "pytest bench/ops", "pytest bench/step"
+# By the name in a part's markers; `bench.pages` finds the page.
+PARTS = {
+    digits.NAME: Part(digits_section, "python -m bench.digits"),
+    trade.NAME: Part(trade.section, "python -m bench.digits"),
+    "kernels": Part(partial(ops_table.summary, ops_table.name_of("cpu")), _OPS),
+    **{
+        name: Part(partial(ops_table.section, name), _OPS)
+        for name in map(ops_table.name_of, ("cpu", "cuda"))
     },
-    "docs/kernels/dual_batch_norm_gpu.md": {sweep.NAME: sweep.section},
-    "docs/evaluation.md": {corruptions_table.PART: corruptions_table.section},
-    "docs/data.md": {recipes_table.PART: recipes_table.section},
-    "docs/kernels/README.md": {
-        name: partial(ops_table.section, name) for name in map(ops_table.name_of, ("cpu", "cuda"))
+    sweep.NAME: Part(sweep.section, "python -m bench.ops.sweep"),
+    corruptions_table.PART: Part(corruptions_table.section, "pytest bench/corruptions"),
+    recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
+    **{
+        f"step_{device}_summary": Part(partial(step_table.summary, device), _STEP)
+        for device in ("cpu", "cuda")
     },
-    "docs/step/README.md": {
-        **{step_table.name_of(d): partial(step_table.section, d) for d in ("cpu", "cuda")},
-        batches.NAME: batches.section,
-        captured_run.NAME: captured_run.section,
-        step_table.CAPTURED: step_table.captured,
+    **{
+        step_table.name_of(device): Part(partial(step_table.section, device), _STEP)
+        for device in ("cpu", "cuda")
     },
+    step_table.CAPTURED: Part(step_table.captured, _STEP),
+    batches.NAME: Part(batches.section, "python -m bench.step.batches"),
+    captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
+}
+# By the path from the root.
+PICTURES: dict[Path, Callable[[Path], None]] = {
+    SCORES: partial(_digits_pictures, "scores"),
+    trade.PICTURE: trade.draw,
+    CORRUPTIONS: partial(_digits_pictures, "corruptions"),
+    **{step_table.picture_of(d): partial(step_table.draw, d) for d in ("cpu", "cuda")},
 }
 
 
 def main() -> None:
-    """Rewrite every section of every page between its two markers."""
-    for page, sections in SECTIONS.items():
-        text = (ROOT / page).read_text()
-        for name, section in sections.items():
-            begin, end = (
-                f"<!-- {name}: written by `python -m bench.report` -->",
-                f"<!-- /{name} -->",
-            )
-            before, found, rest = text.partition(begin)
-            _, closed, after = rest.partition(end)
-            if not (found and closed):
-                raise SystemExit(f"{page} has no section {begin} ... {end}")
-            text = f"{before}{begin}\n{section()}\n{end}{after}"
-        (ROOT / page).write_text(text)
+    """Draw every picture, and rewrite every part in the page that holds it."""
+    for path, draw in PICTURES.items():
+        draw(ROOT / path)
+    for name, part in PARTS.items():
+        replace(name, part.text(page_of(name)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """EntProp: train an image classifier that stays accurate on clean and on shifted images."""
 
-from importlib import import_module
+from pkgutil import resolve_name
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from entprop_fast.build import BuildInfo, build_info
@@ -47,26 +48,29 @@ __all__ = [
     "update_bn",
 ]
 
-# What loads when it is first touched: modules by their place, and objects by their module.
-_MODULES = {name: name for name in ("data", "models", "reference")} | {
+# What loads when it is first touched, by where it is.
+_LAZY = {
+    "Evaluation": "lab.evaluation:Evaluation",
+    "EvaluationOptions": "lab.evaluation:EvaluationOptions",
+    "data": "data",
+    "evaluate_model": "lab.evaluation:evaluate_model",
     "evaluation": "lab.evaluation",
+    "lab": "lab",
     "metrics": "lab.evaluation.metrics",
+    "models": "models",
+    "reference": "reference",
     "studies": "lab.experiments.studies",
-}
-_OBJECTS = {
-    name: "lab.evaluation" for name in ("Evaluation", "EvaluationOptions", "evaluate_model")
 }
 
 if not TYPE_CHECKING:  # a type checker is not to take every misspelt name for a module
 
     def __getattr__(name: str) -> Any:
-        """Load a module or an object of the laboratory on its first use."""
-        if name in _MODULES:
-            return import_module(f"{__name__}.{_MODULES[name]}")
-        if name in _OBJECTS:
-            return getattr(import_module(f"{__name__}.{_OBJECTS[name]}"), name)
+        """Load a module or an object on its first use."""
+        if name in _LAZY:
+            return resolve_name(f"{__name__}.{_LAZY[name]}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_OBJECTS})
+    modules = (name for name, value in globals().items() if isinstance(value, ModuleType))
+    return sorted({"__version__", *__all__, *_LAZY, *modules})

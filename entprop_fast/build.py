@@ -1,4 +1,4 @@
-"""What of csrc/ was compiled into this installation, and the module that holds it."""
+"""Load the module that csrc/ was compiled to, and say what is in it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BuildInfo:
 
 
 def build_info() -> BuildInfo:
-    """What this installation was compiled with; where nothing was, ``reason`` says why.
+    """Return what this installation was compiled with; where nothing was, ``reason`` says why.
 
     An extension module that does not load is reported, and its ops fall back.
 
@@ -63,7 +63,7 @@ def build_info() -> BuildInfo:
 
 
 def extension() -> ModuleType | None:
-    """The compiled module ``entprop_fast._C``, its ops registered; None if it cannot be had."""
+    """Return the compiled module ``entprop_fast._C``, its ops registered; None without one."""
     return _load()[0]
 
 

@@ -1,4 +1,4 @@
-"""What devices differ in: float64, where their random numbers come from, how many cores."""
+"""Ask a device what others lack: float64, a generator of its own, a number of cores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WITHOUT_FLOAT64 = {"mps"}
 
 
 def with_float64(device: torch.device) -> torch.device:
-    """Give the device, or the CPU in the place of one that has no float64."""
+    """Return the device, or the CPU in the place of one that has no float64."""
     return device if widest_float(device) == torch.float64 else torch.device("cpu")
 
 
@@ -22,7 +22,7 @@ def usable_cores() -> int:
 
 
 def widest_float(device: torch.device) -> torch.dtype:
-    """float64, or float32 on a device that has no float64: Apple's, and some of Intel's."""
+    """Return float64, or float32 on a device that has no float64: Apple's, and some of Intel's."""
     if device.type == "xpu":
         wide: bool = torch.xpu.get_device_properties(device).has_fp64
         return torch.float64 if wide else torch.float32
@@ -30,7 +30,7 @@ def widest_float(device: torch.device) -> torch.dtype:
 
 
 def random_state_of(device: torch.device) -> Tensor | None:
-    """State of the device's default generator, None where that is the CPU's."""
+    """Return the state of the device's default generator, None where that is the CPU's."""
     if device.type not in ("cuda", "mps", "xpu"):
         return None
     if device.type == "mps":  # one device, and no argument for it

@@ -1,4 +1,4 @@
-"""The random numbers of a step, drawn on its device and from its generator, without waiting for it.
+"""Draw a step's random numbers on its device, from its generator, without waiting for it.
 
 Numbers in brackets are the equations of docs/algorithm.md.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.devices import widest_float
+from entprop_fast.torch_internals import draw_dirichlet, draw_gamma
 
 
 def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -21,16 +22,16 @@ def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> 
         return (log[0] - log[1]).sigmoid().to(images.dtype)
     concentration = torch.full((2,), beta, dtype=torch.float64, device=images.device)
     if beta < 0.02:  # both of the Dirichlet's gamma numbers may underflow, and its lam be 1/2
-        log = beta * torch._standard_gamma(concentration + 1, generator).log()
+        log = beta * draw_gamma(concentration + 1, generator).log()
         log += torch.empty_like(log).uniform_(generator=generator).log()  # G(b) = G(b+1) U^(1/b)
         return ((log[0] - log[1]) / beta).sigmoid().to(images.dtype)
-    return torch._sample_dirichlet(concentration, generator)[0].to(images.dtype)
+    return draw_dirichlet(concentration, generator)[0].to(images.dtype)
 
 
 def _log_gamma_draws(
     beta: float, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """Logarithms of two draws from Gamma(beta), in float32 and without waiting for the device.
+    """Draw two logarithms from Gamma(beta), in float32 and without waiting for the device.
 
     Marsaglia and Tsang (ACM TOMS 26, 2000): the first of 16 candidates for Gamma(beta + 1) that is
     accepted, as 95 of 100 are; G(b) = G(b + 1) U^(1/b).

@@ -9,6 +9,7 @@ one more field::
         score: Literal["entropy", "random"] = option("entropy", "What selects the rows.")
 
     options = create(MyOptions, {"k": 0.5})  # checked: ValueError and TypeError name the option
+    k = read(options_of(MyOptions)["k"], "1/5")  # what somebody typed, or wrote into a file
 """
 
 from __future__ import annotations
@@ -16,20 +17,25 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from entprop_fast import name_errors
+from entprop_fast.name_errors import unknown
 
 _KEY = "option"
+_LIMITS = {int: "2**31", float: "1e38"}  # no count reaches it; about float32's range
+_LARGEST = {int: 2**31, float: 1e38}
 _Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Say which numbers are valid; an infinite end is always open."""
+    """Say which numbers are valid; an infinite end is always open.
+
+    Written as it stands in a sentence: a number ``in (0, 1]``, ``of at least 1``.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -43,9 +49,14 @@ class Bounds:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        opens = "(" if self.open_low or math.isinf(self.low) else "["
-        closes = ")" if self.open_high or math.isinf(self.high) else "]"
-        return f"{opens}{self.low:g}, {self.high:g}{closes}"
+        above = f"{'above' if self.open_low else 'of at least'} {self.low:g}"
+        below = f"{'below' if self.open_high else 'of at most'} {self.high:g}"
+        if math.isinf(self.high):
+            return above
+        if math.isinf(self.low):
+            return below
+        ends = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"in {ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +67,27 @@ class Option:
         name: of the field.
         type: float, int, bool, str or a class, without the None of an optional one.
         optional: whether None is valid.
-        choices: the valid values where the field is a `Literal`, else empty.
+        many: whether it is a tuple of values of `type`.
+        choices: the valid values where they are listed, in a `Literal` say; else empty.
         default: `dataclasses.MISSING` where it has to be given.
         help: a sentence.
         unit: "image units", say; empty for a plain number.
         group: heading under which it is listed.
         bounds: of a number.
+        parse: checks and converts the value in place of type, choices and bounds, or None.
     """
 
     name: str
     type: type
     optional: bool
+    many: bool
     choices: tuple[Any, ...]
     default: Any
     help: str
     unit: str
     group: str
     bounds: Bounds
+    parse: Callable[[Any], Any] | None
 
 
 def option(
@@ -85,6 +100,8 @@ def option(
     open_high: bool = False,
     unit: str = "",
     group: str = "",
+    choices: Iterable[Any] = (),
+    parse: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Declare a field of a dataclass of options; see the example above.
 
@@ -97,28 +114,28 @@ def option(
         open_high: leave out `high` itself.
         unit: of the number.
         group: heading in ``--help`` and in the tables of the documentation.
+        choices: valid values that a table lists; a `Literal` says them itself.
+        parse: checks a value and returns it as it is kept, for what is no number or choice.
     """
     bounds = Bounds(low=low, high=high, open_low=open_low, open_high=open_high)
-    about = {"help": help, "bounds": bounds, "unit": unit, "group": group}
+    about = {"help": help, "bounds": bounds, "unit": unit, "group": group, "parse": parse}
+    about["choices"] = tuple(choices)
     return field(default=default, metadata={_KEY: about})
 
 
-@cache
 def options_of(record: type) -> dict[str, Option]:
     """Read the options of a dataclass, in their order; fields without `option` are none."""
+    return _options_of(record)
+
+
+@cache
+def _options_of(record: Any) -> dict[str, Option]:
     hints = get_type_hints(record)
     found = {}
     for one in fields(record):
         if _KEY in one.metadata:
-            kind, optional, choices = _read(hints[one.name])
-            found[one.name] = Option(
-                name=one.name,
-                type=kind,
-                optional=optional,
-                choices=choices,
-                default=one.default,
-                **one.metadata[_KEY],
-            )
+            about = {"name": one.name, "default": one.default} | one.metadata[_KEY]
+            found[one.name] = Option(**about | _from_hint(hints[one.name]))
     return found
 
 
@@ -126,14 +143,17 @@ def create(record: type[_Record], given: Mapping[str, Any], *, owner: str = "") 
     """Make an instance of the dataclass `record` from checked values.
 
     Raises:
-        TypeError: an option that `record` does not have, or a value of another type.
+        TypeError: an option that `record` does not have or that is not given, or a value of
+            another type.
         ValueError: a value that is not valid. Every message names the option.
     """
-    known: dict[str, Option] = options_of(record)  # type: ignore[arg-type]
+    known = options_of(record)
+    where = f"{owner}: " if owner else ""
     for name in given:
         if name not in known:
-            where = f"{owner}: " if owner else ""
-            raise TypeError(f"{where}{name_errors.unknown('option', name, known)}")
+            raise TypeError(f"{where}{unknown('option', name, known)}")
+    if missing := [n for n, one in known.items() if one.default is MISSING and n not in given]:
+        raise TypeError(f"{where}lacks {', '.join(missing)}")
     return record(**{name: check(known[name], value) for name, value in given.items()})
 
 
@@ -144,33 +164,76 @@ def check(about: Option, value: Any) -> Any:
         TypeError: it is of another type.
         ValueError: it is out of bounds or none of the choices.
     """
+    if about.parse is not None:
+        return about.parse(value)
     if value is None and about.optional:
         return None
-    if about.choices:
-        if not any(
-            value is one or (type(value) is type(one) and value == one) for one in about.choices
-        ):
-            raise ValueError(f"{about.name}={value!r}: expected {valid(about)}")
-        return value
+    if about.many and isinstance(value, list | tuple):
+        return tuple(check(replace(about, many=False), one) for one in value)
     number = about.type in (int, float)
     accepted: Any = (int, float) if about.type is float else about.type
-    if not isinstance(value, accepted) or (number and isinstance(value, bool)):
-        raise TypeError(f"{about.name}={value!r}: expected {valid(about)}")
-    if number and not about.bounds.hold(value):
+    if about.many or not isinstance(value, accepted) or (number and isinstance(value, bool)):
+        wrong = ValueError if about.choices else TypeError
+        raise wrong(f"{about.name}={value!r}: expected {valid(about)}")
+    if about.choices and value not in about.choices:
+        raise unknown(about.name, value, map(str, about.choices))
+    if not number:
+        return value
+    if abs(value) >= _LARGEST[about.type]:
+        limit = _LIMITS[about.type]
+        raise ValueError(f"{about.name}={value!r}: expected {valid(about)}, below {limit}")
+    if not about.bounds.hold(value):
         raise ValueError(f"{about.name}={value!r}: expected {valid(about)}")
-    return about.type(value) if number else value
+    return about.type(value)
+
+
+def read(about: Option, given: Any) -> Any:
+    """Return what a flag or a file says, checked; a number may be text, ``"4/255"``.
+
+    Raises:
+        TypeError, ValueError: as `check`.
+    """
+    if about.many and isinstance(given, list | tuple):
+        return tuple(read(replace(about, many=False), one) for one in given)
+    if not isinstance(given, str) or about.type is str:
+        return check(about, given)
+    try:
+        value = _READERS[about.type](given)
+    except (KeyError, ValueError, ZeroDivisionError):
+        raise ValueError(f"{about.name}={given!r}: expected {valid(about)}") from None
+    return check(about, value)
+
+
+def number(text: str) -> float:
+    """Read a float, or a fraction of two: ``"4/255"``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    top, slash, bottom = text.partition("/")
+    return float(top) / float(bottom) if slash else float(top)
+
+
+_READERS: dict[type, Callable[[str], Any]] = {
+    int: int,
+    float: number,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+}
 
 
 def valid(about: Option) -> str:
     """Say what is valid, for messages and tables: ``a number in (0, 1]``."""
     if about.choices:
-        return f"one of {', '.join(map(repr, about.choices))}"
+        listed = (*about.choices, None) if about.optional else about.choices
+        return f"one of {', '.join(map(repr, listed))}"
     words = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
     said = words.get(about.type, f"a {about.type.__name__}")
     if about.bounds != Bounds():
-        said += f" in {about.bounds}"
+        said += f" {about.bounds}"
     if about.unit:
         said += f" ({about.unit})"
+    if about.many:
+        said = f"values, each {said}"
     return f"{said}, or None" if about.optional else said
 
 
@@ -189,14 +252,21 @@ def signature(record: type, *leading: inspect.Parameter) -> inspect.Signature:
     return inspect.Signature([*leading, *keywords])
 
 
-def _read(hint: Any) -> tuple[type, bool, tuple[Any, ...]]:
-    """Split a type hint into its type, whether None is valid, and the choices of a `Literal`."""
-    optional = False
+def document(record: type) -> str:
+    """Return the "Args" lines of a docstring: a name and its sentence each."""
+    return "\n".join(f"    {one.name}: {one.help}" for one in options_of(record).values())
+
+
+def _from_hint(hint: Any) -> dict[str, Any]:
+    """Read a field's type: what it holds, whether None or a tuple, the choices of a `Literal`."""
+    found: dict[str, Any] = {"optional": False, "many": False}
     if get_origin(hint) in (Union, types.UnionType):
         parts = [one for one in get_args(hint) if one is not type(None)]
-        optional = len(parts) < len(get_args(hint))
+        found["optional"] = len(parts) < len(get_args(hint))
         hint = parts[0]
+    if get_origin(hint) is Sequence or get_args(hint)[1:] == (Ellipsis,):
+        found["many"], hint = True, get_args(hint)[0]
     if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        return type(choices[0]), optional, choices
-    return get_origin(hint) or hint, optional, ()
+        found["choices"] = get_args(hint)
+        hint = type(found["choices"][0])
+    return found | {"type": get_origin(hint) or hint}

@@ -6,10 +6,12 @@ import torch
 import triton
 from torch import Tensor
 
+from ..torch_internals import TRIED_TRITONS, launch_compiled
+
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # How a compiled kernel takes its arguments is Triton's own affair: only where it was tried.
-_REMEMBERS = triton.__version__.startswith(("3.6.", "3.7.", "3.8.", "3.9."))
+_REMEMBERS = triton.__version__.startswith(TRIED_TRITONS)
 _COMPILED: dict[tuple[Any, ...], Any] = {}
 
 
@@ -53,7 +55,7 @@ def launch(
     aligned = addresses % 16 == 0  # as almost always; the others Triton tells apart one by one
     compiled = _COMPILED.get(key) if aligned else None
     if compiled is not None:
-        compiled[*grid, 1](*tensors, *numbers, *constants.values())
+        launch_compiled(compiled, grid, (*tensors, *numbers, *constants.values()))
         return
     compiled = kernel[grid](*tensors, *numbers, **constants, num_warps=num_warps)
     if aligned and _REMEMBERS and compiled is not None:  # None from Triton's interpreter

@@ -1,9 +1,11 @@
-"""Forward of the dual batch norm: one launch for partial statistics, one to merge and normalise."""
+"""Launch the dual batch norm: once for partial statistics, once to merge and normalise."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from entprop_fast.norm_half import Half
 
 from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
@@ -123,42 +125,25 @@ def _normalize(
         tl.store(y + base + offset, value.to(y.dtype.element_ty), mask=mask)
 
 
-def covers(x: Tensor, residual: Tensor | None, *parameters: Tensor | None) -> bool:
-    """Whether `dual_batch_norm` takes these inputs; `parameters` are the eight per-channel ones."""
-    return covers_input(x, residual) and covers_parameters(x, *parameters)
+def covers(
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
+) -> bool:  # fmt: skip
+    """Tell whether `dual_batch_norm` takes these inputs."""
+    return covers_input(x, residual) and covers_parameters(x, *main.tensors, *aux.tensors)
 
 
 def dual_batch_norm(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
-    aux_running_mean: Tensor | None,
-    aux_running_var: Tensor | None,
-    num_main: int,
-    training: bool,
-    aux_training: bool,
-    momentum: float,
-    aux_momentum: float,
-    eps: float,
-    aux_eps: float,
-    relu: bool,
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`relu?(norm(x) + residual?)`, rows `[0, num_main)` by main's parameters, the rest by aux's.
+    """Compute `relu?(norm(x) + residual?)`, rows `[0, num_main)` by main, the rest by aux.
 
     Args:
         x: `[N, C, ...]`, float32, bfloat16 or float16; copied first unless contiguous or
             channels_last.
         residual: like `x`; one in another layout is copied first.
-        weight, bias, aux_weight, aux_bias: `[C]`, or None for 1 and 0.
-        running_mean, running_var, aux_running_mean, aux_running_var: `[C]`; moved in place by the
-            unbiased variance where the group trains, read where it does not.
-        num_main: rows of the main group, `0 <= num_main <= N`.
-        training, aux_training: whether each group is normalised by the batch's statistics.
+        main, aux: `[C]` tensors, None for 1 and 0; running statistics are moved in place by the
+            unbiased variance where the half trains, read where it does not.
+        num_main: rows of the main half, `0 <= num_main <= N`.
 
     Returns:
         y like `x`, strides included; mean and rstd `[2, C]` float32, row 0 main, row 1 auxiliary,
@@ -174,20 +159,21 @@ def dual_batch_norm(
     mask = torch.empty(0, dtype=torch.uint8, device=x.device)
     if residual is not None:
         residual = in_layout_of(x, residual, plan)
-    modes = (int(training), int(aux_training))
+    trains = (int(main.training), int(aux.training))
     partial = None
     with on_device_of(x):
-        if (training and num_main > 0) or (aux_training and num_main < x.shape[0]):
+        if (main.training and num_main > 0) or (aux.training and num_main < x.shape[0]):
             partial = mean.new_empty((3, plan.grid[1], channels))
             launch(
-                statistics, plan.grid, (x, partial), (*plan.sizes, *modes), plan.specialized,
+                statistics, plan.grid, (x, partial), (*plan.sizes, *trains), plan.specialized,
                 plan.constants, NUM_WARPS,
             )  # fmt: skip
         tensors = (
-            x, residual, weight, bias, running_mean, running_var, aux_weight, aux_bias,
-            aux_running_mean, aux_running_var, partial, y, mean, rstd,
+            x, residual, main.weight, main.bias, main.running_mean, main.running_var, aux.weight,
+            aux.bias, aux.running_mean, aux.running_var, partial, y, mean, rstd,
         )  # fmt: skip
-        numbers = (*plan.sizes, *modes, *map(float, (momentum, aux_momentum, eps, aux_eps)))
+        scalars = (main.momentum, aux.momentum, main.eps, aux.eps)
+        numbers = (*plan.sizes, *trains, *map(float, scalars))
         constants = {"RELU": bool(relu), **plan.constants}
         launch(_normalize, plan.grid, tensors, numbers, plan.specialized, constants, NUM_WARPS)
     return y if x is given else torch.empty_like(given).copy_(y), mean, rstd, mask

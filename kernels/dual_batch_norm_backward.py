@@ -1,9 +1,11 @@
-"""Backward of the dual batch norm: one launch for the sums, one for dx; only what is wanted."""
+"""Launch the dual batch norm's backward: once for the sums, once for dx; only what is wanted."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from entprop_fast.norm_half import Half
 
 from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
@@ -186,35 +188,32 @@ def _apply(
 
 
 def covers(
-    grad: Tensor, x: Tensor, residual: Tensor | None, *parameters: Tensor | None
+    grad: Tensor, x: Tensor, residual: Tensor | None, main: Half, aux: Half, *_: object
 ) -> bool:  # fmt: skip
-    """Whether `dual_batch_norm_backward` takes these; `parameters` are weight, bias and aux's."""
-    return covers_input(x, grad, residual) and covers_parameters(x, *parameters)
+    """Tell whether `dual_batch_norm_backward` takes these; the rest it takes always."""
+    affine = (main.weight, main.bias, aux.weight, aux.bias)
+    return covers_input(x, grad, residual) and covers_parameters(x, *affine)
 
 
 def dual_batch_norm_backward(
     grad: Tensor,
     x: Tensor,
     residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
+    main: Half,
+    aux: Half,
     mean: Tensor,
     rstd: Tensor,
     mask: Tensor,
     num_main: int,
-    training: bool,
-    aux_training: bool,
     relu: bool,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `dual_batch_norm`; each tensor pass and launch only if something needs it.
+    """Compute the gradients of `dual_batch_norm`; a pass or launch only if something needs it.
 
     Args:
         grad: `[N, C, ...]` like `x`; one in another layout is copied first.
-        x, residual, weight, bias, aux_weight, aux_bias, num_main, training, aux_training, relu: as
-            given to the forward. Without `relu` the residual is not read.
+        x, residual, main, aux, num_main, relu: as given to the forward; of the halves the affine
+            parameters and `training` are read, without `relu` no residual.
         mean, rstd: `[2, C]` float32, the forward's.
         mask: the forward's, empty: the sign of the output is recomputed.
         wanted: dx, dresidual, dweight, dbias.
@@ -233,8 +232,8 @@ def dual_batch_norm_backward(
     dx, dresidual, dweight, dbias = (
         out if want else None for out, want in zip([*images, *sums], wanted, strict=True)
     )
-    affine = (weight, bias, aux_weight, aux_bias, mean, rstd)
-    trains = (training and num_main > 0) or (aux_training and num_main < x.shape[0])
+    affine = (main.weight, main.bias, aux.weight, aux.bias, mean, rstd)
+    trains = (main.training and num_main > 0) or (aux.training and num_main < x.shape[0])
     partial = None
     with on_device_of(x):
         if wanted[2] or wanted[3] or (wanted[0] and trains):
@@ -250,7 +249,7 @@ def dual_batch_norm_backward(
             launch(
                 _apply, plan.grid,
                 (grad, x, residual, *affine, partial, dx, dresidual, dweight, dbias),
-                (*plan.sizes, int(training), int(aux_training)), plan.specialized,
+                (*plan.sizes, int(main.training), int(aux.training)), plan.specialized,
                 {"RELU": bool(relu), **plan.constants}, NUM_WARPS,
             )  # fmt: skip
     if x is not given:

@@ -83,8 +83,10 @@ def _loss_and_entropy(
     tl.store(out, gradient.to(dlogits.dtype.element_ty), mask=inside)
 
 
-def covers(logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor) -> bool:
-    """Whether `loss_and_entropy` takes these inputs."""
+def covers(
+    logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor, *_: object
+) -> bool:  # fmt: skip
+    """Tell whether `loss_and_entropy` takes these inputs; the rest it takes always."""
     return (
         logits.dim() == 2
         and logits.dtype in KERNEL_DTYPES

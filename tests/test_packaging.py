@@ -20,7 +20,7 @@ from entprop_fast.optional import require
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("entprop_fast", "kernels", "csrc", "tests", "bench", "docs")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md", "Makefile")
-GENERATED = shutil.ignore_patterns("__pycache__", "*.so", "_build")
+GENERATED = shutil.ignore_patterns("__pycache__", "*.so")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_explicit_request_that_cannot_be_met_is_refused(
     assert not list(tmp_path.glob("*.whl"))
 
 
-TOOLS = {"clang-format", "hypothesis", "mypy", "ninja", "pdoc", "pytest", "ruff", "setuptools"}
+TOOLS = {"clang-format", "hypothesis", "mkdocs", "mypy", "ninja", "pytest", "ruff", "setuptools"}
 PIN_TORCH = {"timm", "torchaudio", "torchvision"}  # each release is for one release of torch
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.ops.precompile`: fill Inductor's cache for the CUDA cases, on all cores.
+"""Fill Inductor's cache for the CUDA cases, on all cores: `python -m bench.ops.precompile`.
 
 `pytest bench/ops` compiles what it does not find there, one case after the other, while the GPU
 waits.
@@ -16,8 +16,7 @@ from bench.ops.cases import cases
 
 def compile_case(number: int) -> None:
     """Compile and run the compiled contender of one case."""
-    torch._inductor.config.compile_threads = 1
-    torch._dynamo.reset()
+    torch.compiler.reset()
     contenders = list(cases("cuda"))[number].contenders()
     if "compile" in contenders:
         contenders["compile"]()
@@ -26,6 +25,7 @@ def compile_case(number: int) -> None:
 def main() -> None:
     """Compile all of them."""
     require_cuda()
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # of each process
     processes = min(12, os.cpu_count() or 1)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         list(pool.map(compile_case, range(len(list(cases("cuda"))))))

@@ -38,7 +38,7 @@ def test_speed(name: str, benchmark: BenchmarkFixture) -> None:
     if kept and not keep_freed_memory():
         pytest.skip("no glibc, whose allocator this is about")
     torch.manual_seed(0)
-    torch._dynamo.reset()  # it gives up on a function after a few shapes
+    torch.compiler.reset()  # it gives up on a function after a few shapes
     contenders = case.contenders()
     assert disagreement(contenders, case.dtype) is None
     for cache, timers in timers_of(device, contenders, case.contenders).items():

@@ -1,4 +1,4 @@
-"""`python -m bench.step.profile [ARCH ...]`: where the GPU's time of a training step goes.
+"""Say where the GPU's time of a training step goes: `python -m bench.step.profile [ARCH ...]`.
 
 EntProp as ours replays it beside plain training in channels_last, at k = 0.2, n = 1.
 """
@@ -8,7 +8,6 @@ import sys
 from collections import Counter, defaultdict
 
 import torch
-from torch._C._autograd import DeviceType
 
 from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA
@@ -28,7 +27,7 @@ KINDS = {
 
 
 def kind_of(kernel: str) -> str:
-    """What a kernel is for, by its name."""
+    """Say what a kernel is for, by its name."""
     for kind, pattern in KINDS.items():
         if re.search(pattern, kernel):
             return kind
@@ -52,7 +51,7 @@ def profile(arch: str, name: str) -> None:
     microseconds: dict[str, float] = defaultdict(float)
     launches: Counter[str] = Counter()
     for event in profiler.events() or []:
-        if event.device_type == DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             microseconds[event.name] += event.device_time / STEPS
             launches[event.name] += 1
     of_kind: dict[str, float] = defaultdict(float)

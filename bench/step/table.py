@@ -1,4 +1,4 @@
-"""The rows of steps as a page, a picture and the README's section.
+"""Show the rows of steps as tables and a picture.
 
 Wherever two steps are compared, the layout of both is named: plain training in PyTorch's default
 layout and plain training in channels_last are two different things to be cheaper than.
@@ -13,18 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench import rows
+from bench.pages import ROOT, link
 from bench.step import contenders as c
 from bench.step.results import Verdict, verdicts
 from entprop_fast.lab.report.pictures import save_figure
+from entprop_fast.lab.report.text import markdown_table
 
-ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = {one.name: "channels_last" if one.channels_last else "contiguous" for one in c.CONTENDERS}
-HEAD = (
-    "contender | layout | ms | quartiles | images/s | over vanilla, contiguous "
-    "| over vanilla, channels_last | over vanilla on our kernels, channels_last | peak MiB"
-)
+HEAD = [
+    *("contender", "layout", "ms", "quartiles", "images/s", "over vanilla, contiguous"),
+    *("over vanilla, channels_last", "over vanilla on our kernels, channels_last", "peak MiB"),
+]
 CAPTURED = "captured_cuda"  # rows of the captured step alone, later than those beside baselines
-PROFILE = ROOT / "docs" / "step" / "profile_h100.txt"
+PROFILE = Path("docs/step/profile_h100.txt")
 UNITS = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA)
 Group = list[rows.Row]
 
@@ -35,7 +36,7 @@ def name_of(device: str) -> str:
 
 
 def picture_of(device: str) -> Path:
-    """Say where the picture of a device lies, from the root."""
+    """Return where the picture of a device lies, from the root."""
     return Path("docs/images") / f"{name_of(device)}.png"
 
 
@@ -77,58 +78,47 @@ def groups(measured: list[rows.Row]) -> Iterator[Group]:
     yield from found.values()
 
 
-def section(device: str) -> str:
-    """Write the docs page's part for a device; draws its picture where rows were committed."""
-    try:
-        measured = rows.read(name_of(device))
-    except FileNotFoundError:
-        return "Not measured yet: `pytest bench/step` writes the rows."
-    draw(ROOT / picture_of(device), measured)
+def section(device: str, page: Path) -> str:
+    """Write the whole part of a device: picture, targets, a table for each setting."""
+    measured = rows.read(name_of(device))
     parts = [
-        f"![Time of a step on {device}](../images/{picture_of(device).name})",
-        "\n".join(_targets(device, measured)),
-        *("\n".join(_table(group)) for group in groups(measured)),
+        f"![Time of a step on {device}]({link(page, picture_of(device))})",
+        _targets(device, measured),
+        *map(_table, groups(measured)),
         _method(measured),
     ]
     return "\n\n".join(parts)
 
 
-def summary(device: str) -> str:
-    """Write the README's part: targets, the layout of all that is compared, where it was run."""
+def summary(device: str, page: Path) -> str:
+    """Write the short part: targets, the layout of all that is compared, where it was run."""
     return summary_of(device, rows.read(name_of(device)))
 
 
 def summary_of(device: str, measured: list[rows.Row]) -> str:
-    """Write the README's part of these rows."""
-    return "\n\n".join(("\n".join(_targets(device, measured)), _method(measured)))
+    """Write the short part of these rows."""
+    return f"{_targets(device, measured)}\n\n{_method(measured)}"
 
 
-def captured(folder: str = "") -> str:
-    """Say what a step takes as a CUDA graph, beside plain training's kernels, for README and docs.
-
-    Args:
-        folder: leads from the page to docs/step.
-    """
+def captured(page: Path) -> str:
+    """Say what a step takes as a CUDA graph, beside plain training's kernels."""
     measured = rows.read(CAPTURED)
-    plain = plain_kernels(PROFILE.read_text())
+    plain = plain_kernels((ROOT / PROFILE).read_text())
     first = measured[0]
-    lines = [
-        "| network | EntProp, captured | plain training: its kernels alone | ratio | plain "
-        "training, captured |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [["network", "EntProp, captured", "plain training: its kernels alone", "ratio"]]
+    lines[0].append("plain training, captured")
     for row in measured:
         seconds, kernels = row["seconds"], plain[row["arch"]]
-        cells = [row["arch"], f"{1e3 * seconds:.1f} ms", f"{1e3 * kernels:.1f} ms"]
-        lines.append(f"| {' | '.join(cells)} | {seconds / kernels:.2f} | unmeasured |")
+        times = f"{1e3 * seconds:.1f} ms", f"{1e3 * kernels:.1f} ms"
+        lines.append([row["arch"], *times, f"{seconds / kernels:.2f}", "unmeasured"])
     note = (
         f"{_size(first)}, EntProp({first['k']:g}, {first['n']}), bfloat16, channels_last. Plain "
         "training was never captured; its kernels alone, from "
-        f"[the profile]({folder}{PROFILE.name}) of the same day, are what a capture of it would "
+        f"[the profile]({link(page, PROFILE)}) of the same day, are what a capture of it would "
         f"run, so that the ratio is an estimate. `bench/rows/{CAPTURED}.jsonl`, by hand from a "
         f"session's log: no command writes it yet ({rows.origin(first)})."
     )
-    return "\n".join([*lines, "", note])
+    return f"{markdown_table(lines)}\n\n{note}"
 
 
 def plain_kernels(profile: str) -> dict[str, float]:
@@ -141,26 +131,25 @@ def _size(row: rows.Row) -> str:
     return f"{row['batch']}x3x{row['pixels']}x{row['pixels']}"
 
 
-def _targets(device: str, measured: list[rows.Row]) -> list[str]:
-    found = verdicts(device, measured)
-    return ["| measured | |", "|---|---|", *(f"| {told(one)} | {one} |" for one in found)]
+def _targets(device: str, measured: list[rows.Row]) -> str:
+    lines = [[told(one), str(one)] for one in verdicts(device, measured)]
+    return markdown_table([["measured", ""], *lines])
 
 
-def _table(group: Group) -> list[str]:
+def _table(group: Group) -> str:
     first = group[0]
     launches = any(row["launches"] is not None for row in group)
-    head = f"{HEAD} | launches" if launches else HEAD
     title = (
         f"**{first['arch']}, {_size(first)}, EntProp({first['k']:g}, {first['n']})**; the paper "
         f"counts {first['paper_cost']:.2g} plain steps."
     )
-    lines = [title, "", f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
+    lines = [HEAD + ["launches"] * launches]
     for row in group:
         cells = _cells(row)
         if launches:
             cells.append("" if row["launches"] is None else str(row["launches"]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return f"{title}\n\n{markdown_table(lines)}"
 
 
 def _cells(row: rows.Row) -> list[str]:
@@ -195,8 +184,9 @@ def _method(measured: list[rows.Row]) -> str:
     )
 
 
-def draw(path: Path, measured: list[rows.Row]) -> None:
+def draw(device: str, path: Path) -> None:
     """Draw bars of time in steps of vanilla eager (contiguous), a panel for each network."""
+    measured = rows.read(name_of(device))
     by_arch: dict[str, list[Group]] = {}
     for group in groups(measured):
         by_arch.setdefault(group[0]["arch"], []).append(group)

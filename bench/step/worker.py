@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which takes its steps when it is told to.
+"""Run a contender in a process of its own, which takes its steps when it is told to.
 
 Each has its own memory allocator, compiler caches and patches, and its own peak memory; the steps
 of all of them still take turns on the machine.
@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from torch._C._autograd import DeviceType
 
 from bench.step.contenders import CONTENDERS, Contender, Setting
 
@@ -25,14 +24,14 @@ LONG_ENOUGH = 0.1  # seconds, of steps in a row
 
 
 class Start(NamedTuple):
-    """What a worker says once it can be timed."""
+    """Hold what a worker says once it can be timed."""
 
     losses: list[tuple[float, float]]  # of the first CHECKED_STEPS steps: main and auxiliary
     launches: int | None  # kernels of a step; None on the CPU
 
 
 class Worker:
-    """The parent's side of a contender's process; a context manager.
+    """Start and ask a contender's process; a context manager.
 
     Args:
         contender: what to run.
@@ -69,7 +68,7 @@ class Worker:
         return float(self._ask("step"))
 
     def peak_memory(self) -> int:
-        """Bytes that the steps added at most: to the process, or allocated on the device."""
+        """Return the bytes that the steps added at most: to the process, or on the device."""
         return int(self._ask("memory"))
 
     def _ask(self, what: str) -> Any:
@@ -115,14 +114,14 @@ def _serve(pipe: Connection, name: str, threads: int) -> None:
 
 
 class _Served:
-    """The child's side: a contender at a setting."""
+    """Take a contender's steps at a setting, in its process."""
 
     def __init__(self, contender: Contender, setting: Setting) -> None:
         self._cuda = setting.device == "cuda"
         if self._cuda:
             gc.collect()
             torch.cuda.empty_cache()
-        torch._dynamo.reset()
+        torch.compiler.reset()
         self._run = contender.build(setting)
         self._in_a_row = STEPS_IN_A_ROW if self._cuda else 1
         self._before = self._memory()
@@ -163,4 +162,4 @@ class _Served:
             self._run()
             torch.cuda.synchronize()
         events = profile.events() or []
-        return sum(e.device_type == DeviceType.CUDA for e in events)
+        return sum(e.device_type.name == "CUDA" for e in events)

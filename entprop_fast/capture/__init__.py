@@ -1,4 +1,4 @@
-"""Whole training steps as CUDA graphs: see docs/capture.md for what a captured step freezes."""
+"""Run whole training steps as CUDA graphs; docs/capture.md says what a captured step freezes."""
 
 from entprop_fast.capture.optimizer import capturable_optimizer
 from entprop_fast.capture.step import StepCapture

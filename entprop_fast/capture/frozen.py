@@ -1,4 +1,4 @@
-"""What a captured step took from the host, and whether it still holds.
+"""Tell whether what a captured step took from the host still holds.
 
 The reads are C-level maps over lists made once: tens of microseconds for a network of hundreds of
 modules, where a walk over the modules would cost more than the replay.
@@ -11,18 +11,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 from torch.optim import Optimizer
-from torch.optim import optimizer as torch_optimizer
+
+from entprop_fast.torch_internals import (
+    buffers_of,
+    call_hooks_of,
+    children_of,
+    find_hooked,
+    parameters_of,
+    step_hooks_of,
+)
 
 _PLAIN = (bool, int, float, str, tuple, type(None), torch.dtype)
 _NOT_FROZEN = ("params", "lr")  # of a group: compared by identity; copied into the graph's tensor
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
-_OPTIMIZER_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _REQUIRES_GRAD = attrgetter("requires_grad")
-_PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 class Steps(Protocol):
@@ -40,7 +42,7 @@ class _Part:
         self.read, self.names, self.before = read, names, read()
 
     def difference(self) -> str | None:
-        """The name of the first value that is not as it was."""
+        """Return the name of the first value that is not as it was."""
         now = self.read()
         if now == self.before:
             return None
@@ -103,14 +105,14 @@ class Frozen:
         ]
 
     def difference(self) -> str | None:
-        """The name of something that a captured step no longer agrees with; None if it agrees."""
+        """Return the name of what a captured step no longer agrees with; None if it agrees."""
         for part in self._parts:
             if name := part.difference():
                 return name
         return None
 
     def hook(self) -> str | None:
-        """A hook that was registered since, or None."""
+        """Return whose hook was registered since, or None."""
         return self._hooks.find()
 
 
@@ -122,36 +124,28 @@ class Hooks:
 
     def __init__(self, steps: Steps) -> None:
         modules = named_modules(steps)
-        self._places: list[tuple[str, Any]] = [
-            (f"{name} ({type(module).__name__})", getattr(module, kind))
-            for name, module in modules
-            for kind in _HOOKS
+        owners = [(f"{name} ({type(m).__name__})", call_hooks_of(m)) for name, m in modules]
+        owners += [
+            ("every module", call_hooks_of(None)),
+            ("the optimizer", step_hooks_of(steps.optimizer)),
+            ("every optimizer", step_hooks_of(None)),
         ]
-        self._places += [("every module", getattr(torch_module, kind)) for kind in _GLOBAL_HOOKS]
-        self._places += [
-            ("the optimizer", getattr(steps.optimizer, kind)) for kind in _OPTIMIZER_HOOKS
-        ]
-        self._places += [
-            ("every optimizer", torch_optimizer._global_optimizer_pre_hooks),
-            ("every optimizer", torch_optimizer._global_optimizer_post_hooks),
-        ]
-        self._dicts = [place for _, place in self._places]
+        self._owners = [owner for owner, registries in owners for _ in registries]
+        self._registries = [registry for _, registries in owners for registry in registries]
         named = [(n, t) for n, t in _named_tensors(modules) if isinstance(t, nn.Parameter)]
-        self._names, self._parameters = [n for n, _ in named], [p for _, p in named]
+        self._names, self._learned = [n for n, _ in named], [p for _, p in named]
 
     def find(self) -> str | None:
-        """Whose hook it is, or None where there is none."""
-        if any(self._dicts):
-            return next(name for name, place in self._places if place)
-        for kind in _PARAMETER_HOOKS:
-            hooks = list(map(attrgetter(kind), self._parameters))
-            if any(hooks):
-                return next(n for n, hook in zip(self._names, hooks, strict=True) if hook)
-        return None
+        """Return whose hook it is, or None where there is none."""
+        if any(self._registries):
+            places = zip(self._owners, self._registries, strict=True)
+            return next(owner for owner, registry in places if registry)
+        hooked = find_hooked(self._learned)
+        return None if hooked is None else self._names[hooked]
 
 
 def named_modules(steps: Steps) -> list[tuple[str, nn.Module]]:
-    """Every module of the step once, by a name that starts with the attribute that holds it."""
+    """List every module once, by a name that starts with the step's attribute that holds it."""
     found: dict[nn.Module, str] = {}
     for owner, root in (("model", steps.model), ("criterion", steps.criterion)):
         if root is not None:
@@ -161,15 +155,15 @@ def named_modules(steps: Steps) -> list[tuple[str, nn.Module]]:
 
 
 def _module_parts(modules: list[tuple[str, nn.Module]]) -> list[_Part]:
-    """What the modules hold, and their training flags."""
+    """Watch what the modules hold, and their training flags."""
     dicts = [module.__dict__ for _, module in modules]
-    registries = [entries[registry] for entries in dicts for registry in _REGISTRIES]
-    names = [
-        f"{name}.{entry}"
-        for (name, _), entries in zip(modules, dicts, strict=True)
-        for registry in _REGISTRIES
-        for entry in entries[registry]
+    owned: list[tuple[str, dict[str, Any]]] = [
+        (name, registry)
+        for name, module in modules
+        for registry in (parameters_of(module), buffers_of(module), children_of(module))
     ]
+    registries = [registry for _, registry in owned]
+    names = [f"{name}.{entry}" for name, registry in owned for entry in registry]
     flags = [f"{name}.training" for name, _ in modules]
     return [
         _Part(lambda: _ids(_entries(registries)), names),
@@ -178,7 +172,7 @@ def _module_parts(modules: list[tuple[str, nn.Module]]) -> list[_Part]:
 
 
 def _tensor_parts(modules: list[tuple[str, nn.Module]], optimizer: Optimizer) -> list[_Part]:
-    """Where parameters and buffers lie, and which ask for a gradient."""
+    """Watch where parameters and buffers lie, and which ask for a gradient."""
     named = {id(tensor): (name, tensor) for name, tensor in _named_tensors(modules)}
     for number, parameter in enumerate(_parameters(optimizer)):
         named.setdefault(id(parameter), (f"the optimizer's parameter {number}", parameter))
@@ -198,10 +192,10 @@ def _tensor_parts(modules: list[tuple[str, nn.Module]], optimizer: Optimizer) ->
 
 
 def _named_tensors(modules: list[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:
-    """Parameters and buffers, each once."""
+    """Yield parameters and buffers, each once."""
     seen: set[int] = set()
     for owner, module in modules:
-        for name, tensor in chain(module._parameters.items(), module._buffers.items()):
+        for name, tensor in chain(parameters_of(module).items(), buffers_of(module).items()):
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield f"{owner}.{name}", tensor
@@ -220,5 +214,5 @@ def _ids(values: Iterable[object]) -> list[int]:
 
 
 def _plain(value: object) -> object:
-    """A value that compares by itself; of any other, what identifies it."""
+    """Return a value that compares by itself, and the identity of any other."""
     return value if isinstance(value, _PLAIN) else id(value)

@@ -1,4 +1,4 @@
-"""The CUDA calls behind a capture: a side stream, a memory pool, begin, end and replay."""
+"""Make the CUDA calls behind a capture: a side stream, a memory pool, begin, end and replay."""
 
 import contextlib
 import gc
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import torch
+
+from entprop_fast.torch_internals import end_allocation_to_pool
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ class Graphs(Protocol):
         """Run eagerly, where a later capture will find handles and workspaces ready."""
 
     def watched(self, run: Callable[[], T]) -> tuple[T, str | None]:
-        """`eager`, and where `run` waited for the device, or None if it did not."""
+        """Run as `eager` does; say where `run` waited for the device, None if it did not."""
 
     def capture(self, run: Callable[[], T], generator: torch.Generator | None) -> tuple[Graph, T]:
         """Record `run`, which then has not been executed, and return what it returned.
@@ -62,7 +64,7 @@ class CudaGraphs:
             outer.wait_stream(self._stream)
 
     def watched(self, run: Callable[[], T]) -> tuple[T, str | None]:
-        """`eager`, with torch's warnings about synchronising calls collected."""
+        """Run as `eager` does and collect torch's warnings about synchronising calls."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -119,8 +121,8 @@ class CudaGraphs:
 
     def _recover(self, generator: torch.Generator | None) -> None:
         """Undo what a failed capture leaves behind in torch 2.11: its own end stops half-way."""
-        with contextlib.suppress(RuntimeError, AttributeError, TypeError):  # it did end
-            torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
+        with contextlib.suppress(RuntimeError, TypeError):  # it did end
+            end_allocation_to_pool(self.device.index, self._pool)
         self._alive.clear()  # the next capture gets a pool of its own
         default = torch.cuda.default_generators[self.device.index]
         for source in (default, generator):

@@ -1,10 +1,12 @@
-"""The form of an optimiser whose step a CUDA graph can hold, and its learning rates."""
+"""Give an optimiser the form whose step a CUDA graph can hold."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from entprop_fast.torch_internals import expect_eager_steps
 
 # What each group is set to; an lr in a device tensor makes any other form synchronise.
 FORMS: dict[type[Optimizer], dict[str, Any]] = {
@@ -15,7 +17,7 @@ FORMS: dict[type[Optimizer], dict[str, Any]] = {
 
 
 def why_not_capturable(optimizer: Optimizer, device: torch.device) -> str | None:
-    """What keeps a graph from holding this optimiser's step, or None."""
+    """Return what keeps a graph from holding this optimiser's step, or None."""
     # A subclass may step otherwise.
     if type(optimizer) not in FORMS:
         return f"{type(optimizer).__name__} cannot be captured (SGD, Adam and AdamW can)"
@@ -70,11 +72,10 @@ class CapturableForm:
                 group.update(self._form)
                 self._move_counters(group)
                 self._fill_momentum(group)
-        # Eager steps are meant to be in this form: no warning about it.
-        self.optimizer._warned_capturable_if_run_uncaptured = True
+        expect_eager_steps(self.optimizer)
 
     def _rate(self, given: float | Tensor) -> Tensor:
-        """A tensor for a group's lr: the user's own where it will do, so that filling it works."""
+        """Return a tensor for a group's lr: the user's own where it fits."""
         taken = any(given is rate for rate in self._rates)
         if isinstance(given, Tensor):
             fits = given.dtype == torch.float32 and given.device == self.device and given.ndim == 0
@@ -84,7 +85,7 @@ class CapturableForm:
         return torch.full((), given, dtype=torch.float32, device=self.device)
 
     def _move_counters(self, group: dict[str, Any]) -> None:
-        """Adam counts on the host until its groups are capturable."""
+        """Move Adam's counts, which are on the host until then, to the device."""
         for parameter in group["params"]:
             state = self.optimizer.state.get(parameter, {})
             if "step" in state:
@@ -92,7 +93,7 @@ class CapturableForm:
                 state["step"] = count.to(self.device)
 
     def _fill_momentum(self, group: dict[str, Any]) -> None:
-        """Zeros for the velocities that SGD makes in a parameter's first step, to the same effect.
+        """Make the velocities that SGD makes in a parameter's first step: zeros.
 
         Its fused form takes them from all parameters or from none, and some may get their first
         gradient later than others.

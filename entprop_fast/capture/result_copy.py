@@ -1,4 +1,4 @@
-"""A step's results in one buffer, so that one launch copies them out of a graph's memory."""
+"""Copy a step's results out of a graph's memory in one launch."""
 
 from typing import Generic, TypeVar
 
@@ -10,7 +10,7 @@ ResultT = TypeVar("ResultT", bound=tuple[Tensor, ...])
 _SLOT = 8  # bytes, so that every dtype is aligned
 
 
-class Packed(Generic[ResultT]):
+class ResultCopy(Generic[ResultT]):
     """A copy of a result in one buffer, written when this is made (so inside a capture).
 
     Args:
@@ -23,19 +23,19 @@ class Packed(Generic[ResultT]):
         self._spans: list[tuple[torch.dtype, int, int]] = []  # dtype, bytes [start, stop)
         size = _SLOT * len(result)
         self._buffer = torch.empty(size, dtype=torch.uint8, device=result[0].device)
-        packed = 0
+        taken = 0  # slots
         for dtype in dict.fromkeys(value.dtype for value in result):
             positions = [i for i, value in enumerate(result) if value.dtype == dtype]
-            start, stop = _SLOT * packed, _SLOT * packed + dtype.itemsize * len(positions)
+            start, stop = _SLOT * taken, _SLOT * taken + dtype.itemsize * len(positions)
             span = self._buffer[start:stop].view(dtype)
             torch.stack([result[i].detach() for i in positions], out=span)
             self._spans.append((dtype, start, stop))
             for i in positions:
-                self._places[i] = packed
-                packed += 1
+                self._places[i] = taken
+                taken += 1
 
     def copy(self) -> ResultT:
-        """The result in memory of its own, which no later step overwrites."""
+        """Return the result in memory of its own, which no later step overwrites."""
         fresh = self._buffer.clone()
         values: list[Tensor] = []
         for dtype, start, stop in self._spans:

@@ -1,4 +1,4 @@
-"""When a training step runs eagerly, when it is captured, and when it is replayed."""
+"""Decide when a training step runs eagerly, when it is captured and when it is replayed."""
 
 import warnings
 import weakref
@@ -14,7 +14,7 @@ from entprop_fast.capture import graphs
 from entprop_fast.capture.frozen import Frozen, Hooks
 from entprop_fast.capture.graphs import Graph, Graphs
 from entprop_fast.capture.optimizer import CapturableForm, why_not_capturable
-from entprop_fast.capture.result_copy import Packed
+from entprop_fast.capture.result_copy import ResultCopy
 
 WARM_UP = 3  # eager steps at a shape before its capture: cuDNN has chosen, Triton has compiled
 SETTLE = 1  # after a change: a new parameter's optimiser state must exist before the capture
@@ -37,17 +37,17 @@ class Steps(Protocol[ResultT_co]):
     generator: torch.Generator | None
     capture: Literal["auto", "on", "off"]
     rows: int
-    _captured_by: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
+    _graph_key: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
 
     def _step(self, images: Tensor, labels: Tensor) -> ResultT_co:
-        """One optimiser step on an accepted batch: nothing but operations on the device.
+        """Take one optimiser step on an accepted batch: nothing but operations on the device.
 
         State that it carries to the next step is changed in place; an attribute that it sets is
         set again by a replay, to the graph's own tensor.
         """
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
-        """The same; the first batch of a shape may be refused, and then nothing has changed."""
+        """Take the same step, or refuse the first batch of a shape and change nothing."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Captured(Generic[ResultT]):
     graph: Graph
     images: Tensor
     labels: Tensor
-    packed: Packed[ResultT]
+    result: ResultCopy[ResultT]
     gradients: list[tuple[Tensor, Tensor | None]]
     attributes: dict[str, Any]
     rows: int
@@ -108,7 +108,7 @@ class StepCapture(Generic[ResultT]):
                 raise ValueError(f"capture='on': {reason}")
 
     def __call__(self, images: Tensor, labels: Tensor) -> ResultT:
-        """One step on a batch whose shape, dtypes and devices were accepted.
+        """Take one step on a batch whose shape, dtypes and devices were accepted.
 
         Raises:
             RuntimeError: `capture` is "on" and the step cannot be captured; it was not taken.
@@ -121,7 +121,7 @@ class StepCapture(Generic[ResultT]):
         self._check_frozen()
         if self.why_eager is not None:
             return self._steps._eager_step(images, labels)
-        own = tuple(map(vars(self._steps).get, self._steps._captured_by))
+        own = tuple(map(vars(self._steps).get, self._steps._graph_key))
         key = (images.shape, images.stride(), images.dtype, images.device, own)
         shape = self._shapes.get(key)
         if shape is None or (not shape.captured and self._calls - shape.seen > RETURNS_WITHIN):
@@ -145,7 +145,7 @@ class StepCapture(Generic[ResultT]):
         self._lived = 0
 
     def _active(self, device: torch.device) -> bool:
-        """Whether steps on `device` go through here; prepares the first one."""
+        """Return whether steps on `device` go through here; prepare the first one."""
         if self._steps.capture == "off":
             self.forget()
             return False
@@ -228,7 +228,7 @@ class StepCapture(Generic[ResultT]):
         steps.optimizer.zero_grad(set_to_none=True)
         torch.clear_autocast_cache()  # weights cast before would be read as they were, for ever
         try:
-            graph, (packed, gradients) = self._graphs.capture(
+            graph, (result, gradients) = self._graphs.capture(
                 lambda: self._run(*static), steps.generator
             )
             after = dict(vars(steps))
@@ -241,16 +241,16 @@ class StepCapture(Generic[ResultT]):
         rows = after.pop("rows") - before["rows"]
         attributes = {name: v for name, v in after.items() if v is not before.get(name)}
         if self._frozen is None:
-            no_options = {"rows", *steps._captured_by, *attributes}
+            no_options = {"rows", *steps._graph_key, *attributes}
             self._frozen = Frozen(steps, no_options, images.device.type)
-        return _Captured(graph, *static, packed, gradients, attributes, rows)
+        return _Captured(graph, *static, result, gradients, attributes, rows)
 
     def _run(
         self, images: Tensor, labels: Tensor
-    ) -> tuple[Packed[ResultT], list[tuple[Tensor, Tensor | None]]]:
+    ) -> tuple[ResultCopy[ResultT], list[tuple[Tensor, Tensor | None]]]:
         result = self._steps._step(images, labels)
         groups = self._steps.optimizer.param_groups
-        return Packed(result), [(p, p.grad) for group in groups for p in group["params"]]
+        return ResultCopy(result), [(p, p.grad) for group in groups for p in group["params"]]
 
     def _replay(self, captured: _Captured[ResultT], images: Tensor, labels: Tensor) -> ResultT:
         captured.images.copy_(images.detach(), non_blocking=True)
@@ -263,10 +263,10 @@ class StepCapture(Generic[ResultT]):
         self._steps.rows += captured.rows
         self.replays += 1
         self._lived += 1
-        return captured.packed.copy()
+        return captured.result.copy()
 
     def _end(self, reason: str, cause: Exception | None = None, *, taken: bool = False) -> None:
-        """No more captures: one warning, or an error with "on"; `taken`: at the next step."""
+        """Capture no more: warn once, or with "on" raise; if `taken`, at the next step."""
         self.forget()
         self._graphs = self._form = None
         self.why_eager = reason

@@ -1,24 +1,11 @@
 """`nn.BatchNorm2d` modules as arguments of the batch norm op."""
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from entprop_fast.norm_half import PLAIN, Half
 from entprop_fast.ops.dual_batch_norm import dual_batch_norm
-
-
-class _Half(NamedTuple):
-    """What `nn.BatchNorm2d.forward` would hand to `F.batch_norm`."""
-
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    running_mean: Tensor | None = None
-    running_var: Tensor | None = None
-    training: bool = True
-    momentum: float = 0.0
-    eps: float = 1e-5
 
 
 def batch_norm(
@@ -43,19 +30,12 @@ def batch_norm(
     Raises:
         ValueError: as `nn.BatchNorm2d`: an input that is not 4-d, a single value per channel.
     """
-    first, second = (_Half() if norm is None else _half(norm, x) for norm in (main, aux))
     return dual_batch_norm(
         x,
-        residual,
-        *first[:4],
-        *second[:4],
-        num_main=x.shape[0] if num_main is None else num_main,
-        training=first.training,
-        aux_training=second.training,
-        momentum=first.momentum,
-        aux_momentum=second.momentum,
-        eps=first.eps,
-        aux_eps=second.eps,
+        PLAIN if main is None else _half(main, x),
+        PLAIN if aux is None else _half(aux, x),
+        num_main,
+        residual=residual,
         relu=relu,
     )
 
@@ -111,7 +91,8 @@ def cumulative_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
     return y
 
 
-def _half(norm: _BatchNorm, x: Tensor) -> _Half:
+def _half(norm: _BatchNorm, x: Tensor) -> Half:
+    """Return what `nn.BatchNorm2d.forward` would hand to `F.batch_norm`."""
     norm._check_input_dim(x)
     momentum = norm.momentum
     moves = norm.training and norm.track_running_stats
@@ -120,7 +101,7 @@ def _half(norm: _BatchNorm, x: Tensor) -> _Half:
         if momentum is None:  # a cumulative average; on the CPU reading the counter is free
             momentum = 1.0 / float(norm.num_batches_tracked)
     reads = moves or not norm.training
-    return _Half(
+    return Half(
         norm.weight,
         norm.bias,
         norm.running_mean if reads else None,

@@ -1,4 +1,4 @@
-"""Networks by name. All are plain: one norm per spot, fresh weights."""
+"""Create networks by name, plain ones: one norm per spot, fresh weights."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _EXTERNAL = {"timm": external.create_timm, "torchvision": external.create_torchv
 
 
 def available() -> list[str]:
-    """Every name and pattern that :func:`create` understands."""
+    """List every name and pattern that :func:`create` understands."""
     return ["wrn{depth}_{width}", *resnet.LAYOUTS, *(f"{library}:NAME" for library in _EXTERNAL)]
 
 
 def create(
     name: str, *, num_classes: int, in_channels: int = 3, stem: Stem = "imagenet"
 ) -> nn.Module:
-    """A plain (single-norm) network with fresh weights; ``convert_dual_norm`` makes it dual.
+    """Create a plain (single-norm) network with fresh weights; ``convert_dual_norm`` makes it dual.
 
     Args:
         name: ``wrn{depth}_{width}`` (depth = 6n+4, width a positive number such as 10 or 0.5),

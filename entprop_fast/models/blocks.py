@@ -1,4 +1,4 @@
-"""What every network here sends to the ops: a norm with its sum and ReLU, a 3x3 convolution."""
+"""Send to the ops what every network here has: a norm with its sum and ReLU, a 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from entprop_fast.ops.backend import exporting
 
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    """``relu(norm(x) + residual)``, in one op where `norm` is a plain or a dual batch norm.
+    """Compute ``relu(norm(x) + residual)``, in one op where `norm` is a plain or a dual batch norm.
 
     A function rather than a module, so that the networks' ``state_dict`` keys stay torchvision's.
 
@@ -32,7 +32,7 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """``layer(x)``, by the op where it is a plain 3x3 convolution of stride 1 and that is faster.
+    """Compute ``layer(x)``, by the op where that is faster: plain 3x3 convolutions of stride 1.
 
     Args:
         layer: any convolution.

@@ -1,4 +1,4 @@
-"""Networks of timm and torchvision, by their own names, with fresh weights."""
+"""Create networks of timm and torchvision, by their own names, with fresh weights."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _NETWORK = re.compile(r"[\w.-]+")  # "hf-hub:" and "local-dir:" are addresses to
 
 
 def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
-    """A timm network; a pretrained tag (``resnet18.a1_in1k``) must exist and loads no weights.
+    """Create a timm network; a pretrained tag (``resnet18.a1_in1k``) must exist, and loads nothing.
 
     After the name may follow arguments of its own: ``vit_tiny_patch16_224,img_size=8,patch_size=2``
     takes images of 8x8. Sizes, counts, rates and the like alone: the string may come out of a file
@@ -71,7 +71,7 @@ def create_timm(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
 
 
 def timm_weights(name: str, *, in_channels: int) -> dict[str, Tensor]:
-    """The published weights of a timm network, its classifier included, as its state dict.
+    """Return the published weights of a timm network, its classifier included, as its state dict.
 
     timm takes them from its cache or downloads them there, and fits the first convolution to other
     channels.
@@ -84,7 +84,7 @@ def timm_weights(name: str, *, in_channels: int) -> dict[str, Tensor]:
 
 
 def torchvision_weights(name: str, tag: str) -> dict[str, Tensor]:
-    """torchvision's published weights of a classifier, out of torch.hub's cache or downloaded.
+    """Return torchvision's published weights of a classifier, cached by torch.hub or downloaded.
 
     Args:
         name: torchvision's.
@@ -133,7 +133,7 @@ def _timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
 
 
 def _arguments(settings: list[str]) -> dict[str, Any]:
-    """``key=value`` each, of keys that are listed above.
+    """Read ``key=value`` each, of keys that are listed above.
 
     Raises:
         ValueError: another key, a key twice, or a value that is not of its type.
@@ -177,7 +177,7 @@ def _plain(text: str) -> str:
 
 
 def _number(text: str) -> int | float:
-    """An int where it reads like one: a ratio of channels must not make their number a float."""
+    """Return an int where it reads like one: a ratio must not make a number of channels a float."""
     try:
         return int(text)
     except ValueError:
@@ -191,7 +191,7 @@ def _size(value: int | float) -> int | float:
 
 
 def create_torchvision(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
-    """A torchvision classifier. Side classifiers (GoogLeNet, Inception) are left out.
+    """Create a torchvision classifier, without side classifiers (GoogLeNet, Inception).
 
     For ``in_channels`` other than 3 the first convolution is replaced by one of the same geometry
     with PyTorch's default initialisation; the rest of the network is torchvision's own.

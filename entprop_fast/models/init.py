@@ -1,4 +1,4 @@
-"""The networks' initial weights."""
+"""Initialise networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def init_convolutional(model: nn.Module) -> None:
-    """Kaiming normal (fan out, ReLU) in every convolution, in place; other layers keep PyTorch's.
+    """Fill every convolution by Kaiming's normal (fan out, ReLU); other layers keep PyTorch's.
 
     He et al., ICCV 2015; the same in torchvision's ResNets. Norms already start at 1 and 0.
     """

@@ -1,4 +1,4 @@
-"""Networks that were trained on normalised images, behind an input in [0, 1]."""
+"""Put networks that were trained on normalised images behind an input in [0, 1]."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Normalized(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` in [0, 1] to what the network makes of them."""
+        """Return what the network makes of images ``[N, C, H, W]`` in [0, 1]."""
         logits: Tensor = self.network((images - self.mean) / self.std)
         return logits
 
 
 def with_normalization(network: nn.Module, name: str, in_channels: int) -> nn.Module:
-    """The network behind the named normalisation.
+    """Put a network behind the named normalisation.
 
     Args:
         network: of `in_channels`.
@@ -67,5 +67,5 @@ def with_normalization(network: nn.Module, name: str, in_channels: int) -> nn.Mo
 
 
 def core(model: nn.Module) -> nn.Module:
-    """The network itself, whose keys are those of its published weights."""
+    """Return the network itself, whose keys are those of its published weights."""
     return model.network if isinstance(model, Normalized) else model

@@ -1,4 +1,4 @@
-"""ResNet, Wide ResNet-50-2 and ResNeXt-50, with torchvision's state_dict keys and outputs."""
+"""Build ResNet, Wide ResNet-50-2 and ResNeXt-50 with torchvision's state_dict keys and outputs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BasicBlock(nn.Module):
         self.downsample = _downsample(in_width, planes * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_width, H, W]`` to ``[N, planes, ceil(H / stride), ceil(W / stride)]``."""
+        """Map ``[N, in_width, H, W]`` to ``[N, planes, ceil(H / stride), ceil(W / stride)]``."""
         skip = x if self.downsample is None else self.downsample(x)
         out = norm_relu(self.bn1, conv(self.conv1, x))
         return norm_relu(self.bn2, conv(self.conv2, out), skip)
@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
         self.downsample = _downsample(in_width, out_width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_width, H, W]`` to ``[N, 4 * planes, ceil(H / stride), ceil(W / stride)]``."""
+        """Map ``[N, in_width, H, W]`` to ``[N, 4 planes, ceil(H / stride), ceil(W / stride)]``."""
         skip = x if self.downsample is None else self.downsample(x)
         out = norm_relu(self.bn1, self.conv1(x))
         out = norm_relu(self.bn2, conv(self.conv2, out))
@@ -115,7 +115,7 @@ class ResNet(nn.Module):
         init_convolutional(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
+        """Map images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
         x = self.maxpool(norm_relu(self.bn1, self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))

@@ -1,4 +1,4 @@
-"""1x1 convolutions with a stride on few channels: oneDNN writes beyond their weight gradient."""
+"""Avoid 1x1 convolutions with a stride on few channels, where oneDNN writes out of bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SubsampledConv2d(nn.Conv2d):
     """A 1x1 convolution that leaves out pixels first, on a CPU, and then has no stride."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `nn.Conv2d`, with the same values and gradients."""
+        """Convolve as `nn.Conv2d` does, with the same values and gradients."""
         if x.device.type != "cpu":
             return super().forward(x)
         # Slicing would give a contiguous gradient; this keeps channels_last both ways.

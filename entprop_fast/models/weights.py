@@ -1,4 +1,4 @@
-"""Fine-tuning: a network starts from weights in a file or from published ones."""
+"""Start a network from weights in a file or from published ones, for fine-tuning."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def load_weights(
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a file by name, on the CPU.
+    """Read the tensors of a file by name, onto the CPU.
 
     Raises:
         ValueError: there is no such file, it is damaged, or it holds no state dict of tensors.
@@ -167,7 +167,7 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
 
 
 def _of_the_stem(own: State, state: State) -> str:
-    """Why a ResNet for small images does not take published weights."""
+    """Say why a ResNet for small images does not take published weights."""
     sizes = [list(one["conv1.weight"].shape[2:]) for one in (own, state) if "conv1.weight" in one]
     if sizes != [[3, 3], [7, 7]] or "layer4.0.conv1.weight" not in own:
         return ""
@@ -175,7 +175,7 @@ def _of_the_stem(own: State, state: State) -> str:
 
 
 def _classifier(model: nn.Module, num_classes: int) -> str | None:
-    """The name of the last layer that gives a value for each class."""
+    """Return the name of the last layer that gives a value for each class."""
     heads = [
         name
         for name, module in model.named_modules()

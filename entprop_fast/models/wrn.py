@@ -1,4 +1,4 @@
-"""Pre-activation Wide ResNet (Zagoruyko and Komodakis, BMVC 2016), for small images."""
+"""Build pre-activation Wide ResNets (Zagoruyko and Komodakis, BMVC 2016), for small images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Conv2d(in_width, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_width, H, W]`` to ``[N, width, ceil(H / stride), ceil(W / stride)]``."""
+        """Map ``[N, in_width, H, W]`` to ``[N, width, ceil(H / stride), ceil(W / stride)]``."""
         activated = norm_relu(self.bn1, x)
         skip = x if self.shortcut is None else self.shortcut(activated)
         out: Tensor = conv(self.conv2, norm_relu(self.bn2, conv(self.conv1, activated)))
@@ -80,14 +80,14 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[N, in_channels, H, W]`` of any size to logits ``[N, num_classes]``."""
+        """Map images ``[N, in_channels, H, W]`` of any size to logits ``[N, num_classes]``."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         logits: Tensor = self.fc(self.avgpool(norm_relu(self.bn, x)).flatten(1))
         return logits
 
 
 def parse(name: str) -> tuple[int, float]:
-    """Depth and width out of ``wrn{depth}_{width}``; ``ValueError`` for any other form."""
+    """Read depth and width out of ``wrn{depth}_{width}``; ``ValueError`` for any other form."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(

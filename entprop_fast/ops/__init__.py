@@ -1,5 +1,6 @@
-"""The custom ops: one schema each, kernels where they were built, plain PyTorch everywhere else."""
+"""Offer the custom ops: one schema each, kernels where they were built, else plain PyTorch."""
 
+from entprop_fast.norm_half import Half
 from entprop_fast.ops.backend import backends, register_kernels
 from entprop_fast.ops.conv3x3 import conv3x3, conv3x3_pays
 from entprop_fast.ops.dual_batch_norm import dual_batch_norm
@@ -12,6 +13,7 @@ register_kernels()
 
 __all__ = [
     "SCORES",
+    "Half",
     "LossAndEntropy",
     "LossAndSelection",
     "backends",

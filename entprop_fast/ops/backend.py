@@ -14,6 +14,7 @@ from torch import Tensor
 
 from entprop_fast import startup
 from entprop_fast.build import build_info
+from entprop_fast.ops import triton
 
 CHOICES = ("auto", "reference")
 TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy", "select_topk")
@@ -54,9 +55,7 @@ def register_kernels() -> None:
     if importlib.util.find_spec("triton") is None:
         return
     if KERNELS.exists():
-        from entprop_fast.ops.triton import register
-
-        register()
+        triton.register(TRITON_OPS)
         KERNEL_DEVICES.add("cuda")
     elif torch.version.cuda is not None or torch.version.hip is not None:
         warnings.warn(f"on a GPU every op runs through the reference: {NO_KERNELS}", stacklevel=2)

@@ -1,67 +1,28 @@
-"""What dual_batch_norm and its backward require of their arguments, kernels and reference alike."""
+"""Check the arguments of dual_batch_norm and its backward, for kernels and reference alike."""
 
 import torch
 from torch import Tensor
 
+from entprop_fast.norm_half import Half
 from entprop_fast.ops.dual_batch_norm_reference import accumulate_dtype, mask_shape
 from entprop_fast.ops.tensor_checks import require, require_apart, require_device, require_floating
 
-NAMES = ("weight", "bias", "running_mean", "running_var")
-
 
 def check(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
-    aux_running_mean: Tensor | None,
-    aux_running_var: Tensor | None,
-    num_main: int,
-    training: bool,
-    aux_training: bool,
-    momentum: float,
-    aux_momentum: float,
-    eps: float,
-    aux_eps: float,
-    relu: bool,
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
 ) -> None:
     """Refuse arguments of the op that do not fit."""
     _check_images(x, residual, num_main)
-    main = (weight, bias, running_mean, running_var)
-    aux = (aux_weight, aux_bias, aux_running_mean, aux_running_var)
-    named = {
-        prefix: [(prefix + name, p) for name, p in zip(NAMES, parameters, strict=True)]
-        for prefix, parameters in (("", main), ("aux_", aux))
-    }
+    named = {"": _named(main), "aux_": _named(aux, "aux_")}
     for name, parameter in (*named[""], *named["aux_"]):
         _check_parameter(name, parameter, x)
     moved: list[tuple[str, Tensor | None]] = []
     read = [("x", x), ("residual", residual), *named[""][:2], *named["aux_"][:2]]
-    for prefix, count, trains, least in (
-        ("", num_main, training, eps),
-        ("aux_", x.shape[0] - num_main, aux_training, aux_eps),
-    ):
-        # An empty batch is the main group's.
-        if count == 0 and not (prefix == "" and x.shape[0] == 0):
-            continue
-        statistics = named[prefix][2:]
-        (moved if trains else read).extend(statistics)
-        if trains and count * x.shape[2:].numel() == 1:
-            size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
-            raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {size}"
-            )
-        if not trains and any(statistic is None for _, statistic in statistics):
-            raise ValueError(
-                f"{prefix}running_mean, {prefix}running_var: needed with {prefix}training=False"
-            )
-        if least < 0 or (trains and least == 0):
-            sign = "above 0 in training" if trains else "0 or more"
-            raise ValueError(f"{prefix}eps={least}: expected {sign}")
+    for prefix, half, count in (("", main, num_main), ("aux_", aux, x.shape[0] - num_main)):
+        # An empty batch is the main half's.
+        if count or (prefix == "" and x.shape[0] == 0):
+            (moved if half.training else read).extend(named[prefix][2:])
+            _check_group(prefix, half, count, x)
     require_apart(moved, read)
 
 
@@ -69,31 +30,48 @@ def check_backward(
     grad: Tensor,
     x: Tensor,
     residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
+    main: Half,
+    aux: Half,
     mean: Tensor,
     rstd: Tensor,
     mask: Tensor,
     num_main: int,
-    training: bool,
-    aux_training: bool,
     relu: bool,
     wanted: list[bool],
 ) -> None:
     """Refuse arguments of the backward that do not fit."""
     _check_images(x, residual, num_main)
     require("grad", grad, x.shape, x.dtype, x)
-    for name, parameter in (("weight", weight), ("bias", bias)):
-        _check_parameter(name, parameter, x)
-    for name, parameter in (("aux_weight", aux_weight), ("aux_bias", aux_bias)):
+    for name, parameter in (*_named(main)[:2], *_named(aux, "aux_")[:2]):
         _check_parameter(name, parameter, x)
     for name, statistic in (("mean", mean), ("rstd", rstd)):
         require(name, statistic, (2, x.shape[1]), accumulate_dtype(x), x)
     _check_mask(mask, x)
     if len(wanted) != 4:
         raise ValueError(f"wanted={wanted}: expected four of True and False")
+
+
+def _named(half: Half, prefix: str = "") -> list[tuple[str, Tensor | None]]:
+    """Name the tensors of a half, the affine parameters first."""
+    names = [f"{prefix}{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+    return list(zip(names, half.tensors, strict=True))
+
+
+def _check_group(prefix: str, half: Half, count: int, x: Tensor) -> None:
+    """Check what a half needs to normalise `count` rows."""
+    trains, eps = half.training, half.eps
+    if trains and count * x.shape[2:].numel() == 1:
+        size = torch.Size((count, *x.shape[1:]))  # in the words of F.batch_norm
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {size}"
+        )
+    if not trains and (half.running_mean is None or half.running_var is None):
+        raise ValueError(
+            f"{prefix}running_mean, {prefix}running_var: needed with {prefix}training=False"
+        )
+    if eps < 0 or (trains and eps == 0):
+        sign = "above 0 in training" if trains else "0 or more"
+        raise ValueError(f"{prefix}eps={eps}: expected {sign}")
 
 
 def _check_images(x: Tensor, residual: Tensor | None, num_main: int) -> None:
@@ -105,7 +83,7 @@ def _check_images(x: Tensor, residual: Tensor | None, num_main: int) -> None:
 
 
 def _check_parameter(name: str, value: Tensor | None, x: Tensor) -> None:
-    """A parameter or running statistic: of x's dtype, or float32 beside a half-precision x."""
+    """Check one [C] tensor: in x's dtype, or in float32 beside a half-precision x."""
     if value is None:
         return
     dtype = value.dtype
@@ -121,7 +99,7 @@ def _check_parameter(name: str, value: Tensor | None, x: Tensor) -> None:
 
 
 def _check_mask(mask: Tensor, x: Tensor) -> None:
-    """Empty, or on the CPU what the forward made with a residual and ReLU."""
+    """Check the mask: empty, or on the CPU what the forward made with a residual and ReLU."""
     require_device("mask", mask, x)
     shape = mask_shape(x, x, relu=True)
     if mask.dtype != torch.uint8 or (mask.numel() and mask.shape != shape):

@@ -1,23 +1,22 @@
-"""Dual batch norm in plain PyTorch: oracle, fallback, and the differentiable form of the op."""
-
-from collections.abc import Sequence
+"""Compute dual batch norm in plain PyTorch: oracle, fallback, and what autograd derives."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entprop_fast.norm_half import Half
 from entprop_fast.ops.layout import is_channels_last, same_layout
 
 SMALL_PLANE = 256  # pixels; kSmallPlane of csrc/cpu/kernels.h
 
 
 def accumulate_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of statistics: float64 for float64, float32 for everything narrower."""
+    """Return the dtype of statistics: float64 for float64, float32 for everything narrower."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _groups(x: Tensor, num_main: int) -> list[tuple[int, Tensor]]:
-    """The groups that have rows, as (0 main | 1 auxiliary, rows); an empty batch is main's."""
+    """Return the groups that have rows, as (0 main | 1 auxiliary, rows): an empty batch is main."""
     if num_main == x.shape[0]:
         return [(0, x)]
     if num_main == 0:
@@ -26,60 +25,35 @@ def _groups(x: Tensor, num_main: int) -> list[tuple[int, Tensor]]:
 
 
 def dual_batch_norm(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
-    aux_running_mean: Tensor | None,
-    aux_running_var: Tensor | None,
-    num_main: int,
-    training: bool,
-    aux_training: bool,
-    momentum: float,
-    aux_momentum: float,
-    eps: float,
-    aux_eps: float,
-    relu: bool,
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
 ) -> Tensor:
-    """`F.batch_norm` of each group, residual and ReLU after it; differentiable to any order."""
-    arguments = (
-        (running_mean, running_var, weight, bias, training, momentum, eps),
-        (
-            aux_running_mean,
-            aux_running_var,
-            aux_weight,
-            aux_bias,
-            aux_training,
-            aux_momentum,
-            aux_eps,
-        ),
-    )
-    parts = [F.batch_norm(rows, *arguments[group]) for group, rows in _groups(x, num_main)]
+    """Apply `F.batch_norm` to each group, then residual and ReLU; differentiable to any order."""
+    halves = (main, aux)
+    parts = [_batch_norm(rows, halves[group]) for group, rows in _groups(x, num_main)]
     y = parts[0] if len(parts) == 1 else torch.cat(parts)
     if residual is not None:
         y = y + residual
     return F.relu(y) if relu else y
 
 
-def _statistics(
-    x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, training: bool, eps: float
-) -> tuple[Tensor, Tensor]:
+def _batch_norm(x: Tensor, half: Half) -> Tensor:
+    weight, bias, mean, var, training, momentum, eps = half
+    return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+
+
+def _statistics(x: Tensor, half: Half) -> tuple[Tensor, Tensor]:
     dtype = accumulate_dtype(x)
-    if training:
+    if half.training:
         dims = [0, *range(2, x.dim())]
         var, mean = torch.var_mean(x.to(dtype), dims, correction=0)
     else:
-        assert running_mean is not None and running_var is not None
-        mean, var = running_mean.to(dtype), running_var.to(dtype)
-    return mean, torch.rsqrt(var + eps)
+        assert half.running_mean is not None and half.running_var is not None
+        mean, var = half.running_mean.to(dtype), half.running_var.to(dtype)
+    return mean, torch.rsqrt(var + half.eps)
 
 
 def _mask_runs(x: Tensor) -> tuple[int, int]:
-    """How many runs of the ReLU mask there are, and their bits; also in csrc/cpu/norm.h."""
+    """Count the runs of the ReLU mask, and the bits of each; also in csrc/cpu/norm.h."""
     rows, channels, pixels = x.shape[0], x.shape[1], x.shape[2:].numel()
     if is_channels_last(x) or pixels == 1:
         return rows * pixels, channels
@@ -89,7 +63,7 @@ def _mask_runs(x: Tensor) -> tuple[int, int]:
 
 
 def mask_shape(x: Tensor, residual: Tensor | None, relu: bool) -> tuple[int, ...]:
-    """Shape of the ReLU bit mask: [runs, bytes of a run], a bit an element in memory's order.
+    """Return the shape of the ReLU bit mask: [runs, bytes of a run], bit by element.
 
     Each run starts on a whole byte: C elements where the channels are innermost, otherwise a plane
     or, where planes are small, an image. Without a residual the backward recomputes the sign from
@@ -102,13 +76,13 @@ def mask_shape(x: Tensor, residual: Tensor | None, relu: bool) -> tuple[int, ...
 
 
 def _in_runs(y: Tensor) -> Tensor:
-    """View or copy of `y` as [runs, elements of a run], in the order of the mask's bits."""
+    """Return `y` as [runs, elements of a run], in the order of the mask's bits."""
     innermost = is_channels_last(y) or y.shape[2:].numel() == 1
     return (y.movedim(1, -1) if innermost else y).reshape(_mask_runs(y))
 
 
 def pack_mask(y: Tensor) -> Tensor:
-    """Bits of y > 0 or NaN, least significant first, as uint8 of `mask_shape`."""
+    """Pack the bits of y > 0 or NaN, least significant first, as uint8 of `mask_shape`."""
     bits = _in_runs(~(y <= 0))
     runs, length = bits.shape
     bits = F.pad(bits, (0, -length % 8)).reshape(runs, (length + 7) // 8, 8)
@@ -117,7 +91,7 @@ def pack_mask(y: Tensor) -> Tensor:
 
 
 def unpack_mask(mask: Tensor, x: Tensor) -> Tensor:
-    """Inverse of `pack_mask`: bool, shaped like `x`."""
+    """Undo `pack_mask`: bool, shaped like `x`."""
     weights = 2 ** torch.arange(8, device=x.device, dtype=torch.uint8)
     bits = (mask.unsqueeze(-1) & weights).ne(0).flatten(1)[:, : _mask_runs(x)[1]]
     if is_channels_last(x) or x.shape[2:].numel() == 1:
@@ -126,55 +100,15 @@ def unpack_mask(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def forward(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
-    aux_running_mean: Tensor | None,
-    aux_running_var: Tensor | None,
-    num_main: int,
-    training: bool,
-    aux_training: bool,
-    momentum: float,
-    aux_momentum: float,
-    eps: float,
-    aux_eps: float,
-    relu: bool,
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The op `dual_batch_norm`: y, and what its backward needs (mean, rstd [2, C]; mask)."""
+    """Compute the op `dual_batch_norm`: y, and for its backward mean, rstd [2, C] and mask."""
+    halves = (main, aux)
     mean = x.new_zeros((2, x.shape[1]), dtype=accumulate_dtype(x))
     rstd = torch.zeros_like(mean)
-    running = (
-        (running_mean, running_var, training, eps),
-        (aux_running_mean, aux_running_var, aux_training, aux_eps),
-    )
     for group, rows in _groups(x, num_main):
-        mean[group], rstd[group] = _statistics(rows, *running[group])
-    y = dual_batch_norm(
-        x,
-        residual,
-        weight,
-        bias,
-        running_mean,
-        running_var,
-        aux_weight,
-        aux_bias,
-        aux_running_mean,
-        aux_running_var,
-        num_main,
-        training,
-        aux_training,
-        momentum,
-        aux_momentum,
-        eps,
-        aux_eps,
-        relu,
-    )
-    y = same_layout(y, x)
+        mean[group], rstd[group] = _statistics(rows, halves[group])
+    y = same_layout(dual_batch_norm(x, residual, main, aux, num_main, relu), x)
     shape = mask_shape(x, residual, relu)
     mask = pack_mask(y) if len(shape) == 2 else x.new_empty(shape, dtype=torch.uint8)
     return y, mean, rstd, mask
@@ -183,18 +117,18 @@ def forward(
 def positive(
     x: Tensor,
     residual: Tensor | None,
-    parameters: tuple[tuple[Tensor | None, Tensor | None], ...],
+    halves: tuple[Half, Half],
     mean: Tensor,
     rstd: Tensor,
     mask: Tensor,
     num_main: int,
 ) -> Tensor:
-    """Where the forward's y > 0 or NaN (as ReLU's own backward): from the mask, or recomputed."""
+    """Tell where the forward's y > 0 or NaN (as ReLU's own backward): by mask, or recomputed."""
     if mask.numel():
         return unpack_mask(mask, x)
     parts = []
     for group, rows in _groups(x, num_main):
-        weight, bias = parameters[group]
+        weight, bias = halves[group].weight, halves[group].bias
         scale = _per_channel(rstd[group] if weight is None else rstd[group] * weight, x)
         y = (rows - _per_channel(mean[group], x)) * scale
         parts.append(y if bias is None else y + _per_channel(bias.to(mean.dtype), x))
@@ -203,25 +137,19 @@ def positive(
 
 
 def normalise(
-    inputs: Sequence[Tensor | None],
-    mean: Tensor,
-    rstd: Tensor,
-    num_main: int,
-    training: list[bool],
-    eps: tuple[float, float],
+    x: Tensor, halves: tuple[Half, Half], mean: Tensor, rstd: Tensor, num_main: int
 ) -> Tensor:
-    """The norm alone, differentiable in `inputs` = x and both groups' weight and bias.
+    """Compute the norm alone, differentiable in `x` and both halves' weight and bias.
 
-    A training group's statistics are recomputed, so that the graph runs through them; a frozen
-    group's are `mean` and `rstd`. No running statistic moves.
+    A training half's statistics are recomputed, so that the graph runs through them; a frozen
+    half's are `mean` and `rstd`. No running statistic moves.
     """
-    x = inputs[0]
-    assert x is not None
     parts = []
     for group, rows in _groups(x, num_main):
-        weight, bias = inputs[1 + 2 * group : 3 + 2 * group]
-        if training[group]:
-            y = F.batch_norm(rows, None, None, weight, bias, training=True, eps=eps[group])
+        half = halves[group]
+        weight, bias = half.weight, half.bias
+        if half.training:
+            y = F.batch_norm(rows, None, None, weight, bias, training=True, eps=half.eps)
         else:
             y = (rows - _per_channel(mean[group], x)) * _per_channel(rstd[group], x)
             y = y if weight is None else y * _per_channel(weight, x)
@@ -238,40 +166,36 @@ def backward(
     grad: Tensor,
     x: Tensor,
     residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
+    main: Half,
+    aux: Half,
     mean: Tensor,
     rstd: Tensor,
     mask: Tensor,
     num_main: int,
-    training: bool,
-    aux_training: bool,
     relu: bool,
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The op `dual_batch_norm_backward`, with x' = (x - mean) rstd and n values a channel.
+    """Compute the op `dual_batch_norm_backward`, x' = (x - mean) rstd and n values a channel.
 
     dbias = sum g, dweight = sum g x', dx = weight rstd (g - (dbias + x' dweight)/n); with fixed
     statistics dx = weight rstd g.
     """
     dtype = mean.dtype
-    parameters = ((weight, bias), (aux_weight, aux_bias))
+    halves = (main, aux)
     g = grad.to(dtype)
     if relu:
-        g = g * positive(x, residual, parameters, mean, rstd, mask, num_main)
+        g = g * positive(x, residual, halves, mean, rstd, mask, num_main)
     dims = [0, *range(2, x.dim())]
     dx, dweight, dbias = [], torch.zeros_like(mean), torch.zeros_like(mean)
     for (group, rows), (_, g_rows) in zip(_groups(x, num_main), _groups(g, num_main), strict=True):
         normalised = (rows.to(dtype) - _per_channel(mean[group], x)) * _per_channel(rstd[group], x)
         dbias[group] = g_rows.sum(dims)
         dweight[group] = (g_rows * normalised).sum(dims)
-        if (training, aux_training)[group]:
+        if halves[group].training:
             count = rows.numel() // max(rows.shape[1], 1)
             slope, offset = dweight[group] / count, dbias[group] / count
             g_rows = g_rows - (_per_channel(offset, x) + normalised * _per_channel(slope, x))
-        scale = parameters[group][0]
+        scale = halves[group].weight
         dx.append(g_rows * _per_channel(rstd[group] if scale is None else rstd[group] * scale, x))
     return (
         same_layout(torch.cat(dx).to(x.dtype), x) if wanted[0] else x.new_empty(0),

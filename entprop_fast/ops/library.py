@@ -1,8 +1,7 @@
-"""How an op is defined: one schema in Python, the reference behind it, kernels on top."""
+"""Define ops: one schema in Python, the reference behind it, kernels on top."""
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,17 +9,22 @@ from torch._ops import OpOverload
 
 NAMESPACE = "entprop_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
-# What each op requires of its arguments, by name.
-CHECKS: dict[str, Callable[..., None]] = {}
+# From the arguments of a schema, which knows no structs, to those of what implements the op.
+Unpack: TypeAlias = Callable[..., tuple[Any, ...]]
+# What each op requires of its arguments, and how they are unpacked, by name.
+CHECKS: dict[str, tuple[Callable[..., None], Unpack | None]] = {}
 # Kernels that are launched from Python, by op and device type; whoever registers one adds it here.
 LAUNCHERS: dict[tuple[OpOverload, str], Callable[..., Any]] = {}
 
 
-def checked(check: Callable[..., None], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, its arguments checked first."""
+def checked(
+    check: Callable[..., None], function: Callable[..., Any], unpack: Unpack | None = None
+) -> Callable[..., Any]:
+    """Return `function` with its arguments checked first, and before that unpacked."""
 
-    @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        if unpack is not None:
+            arguments, keywords = unpack(*arguments, **keywords), {}
         check(*arguments, **keywords)
         return function(*arguments, **keywords)
 
@@ -32,6 +36,7 @@ def define(
     check: Callable[..., None],
     reference: Callable[..., Any],
     fake: Callable[..., Any],
+    unpack: Unpack | None = None,
 ) -> tuple[OpOverload, OpOverload]:
     """Define an op twice: under its own name, and as `NAME_reference`.
 
@@ -46,6 +51,7 @@ def define(
         check: raises ValueError for arguments that do not fit; takes the op's.
         reference: the op in plain PyTorch, for every device, dtype and layout.
         fake: the same shapes, dtypes and strides without values.
+        unpack: makes of the schema's arguments those of the three; None where they are the same.
 
     Returns:
         The two overloads, `(op, reference op)`.
@@ -54,8 +60,8 @@ def define(
     name, _, overload = qualified.partition(".")
     suffix = f".{overload}" if overload else ""
     overloads: list[OpOverload] = []
-    CHECKS[qualified] = check
-    reference, fake = checked(check, reference), checked(check, fake)
+    CHECKS[qualified] = check, unpack
+    reference, fake = (checked(check, function, unpack) for function in (reference, fake))
     for base in (name, f"{name}_reference"):
         LIBRARY.define(f"{base}{suffix}({arguments}")
         LIBRARY.impl(f"{base}{suffix}", reference, "CompositeExplicitAutograd")
@@ -66,7 +72,7 @@ def define(
 
 
 def call(op: OpOverload, x: Tensor, *arguments: Any) -> Any:
-    """`op(*arguments)`, straight to its launcher where nobody would see the op on the way there.
+    """Call `op`, by its launcher where nobody would see the op on the way there.
 
     From Python to Python the dispatcher converts every argument twice: more time than the launches
     that follow take.

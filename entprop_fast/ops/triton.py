@@ -1,75 +1,53 @@
-"""Triton's kernels as the CUDA backend of their ops; what they do not cover, the reference takes.
+"""Register Triton's kernels for CUDA; what they do not cover, the reference takes.
 
 The kernels are imported at the first call, so that importing the package asks no GPU driver.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch._ops import OpOverload
 
-from entprop_fast.ops.library import CHECKS, LAUNCHERS, LIBRARY, NAMESPACE, checked
+from entprop_fast.ops.library import CHECKS, LAUNCHERS, LIBRARY, NAMESPACE
 
 
 @cache
-def _kernel(name: str) -> ModuleType:
+def kernel_of(name: str) -> ModuleType:
+    """Import the module of a kernel."""
     return import_module(f"entprop_fast.kernels.{name}")
 
 
-def _norm_inputs(x: Tensor, residual: Tensor | None, *rest: Any) -> tuple[Any, ...]:
-    return x, residual, *rest[:8]
-
-
-def _norm_backward_inputs(
-    grad: Tensor, x: Tensor, residual: Tensor | None, *rest: Any
-) -> tuple[Any, ...]:
-    return grad, x, residual, *rest[:6]
-
-
-def _loss_inputs(*arguments: Any) -> tuple[Any, ...]:
-    return arguments[:4]
-
-
-def _all_inputs(*arguments: Any) -> tuple[Any, ...]:
-    return arguments
-
-
-# Op to the arguments that its kernel's `covers` looks at.
-_LOOKS_AT: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "dual_batch_norm": _norm_inputs,
-    "dual_batch_norm_backward": _norm_backward_inputs,
-    "loss_and_entropy": _loss_inputs,
-    "select_topk": _all_inputs,
-}
-
-
-def register() -> None:
-    """Register the four ops for CUDA; once."""
-    for name, looks_at in _LOOKS_AT.items():
-        launcher = _launcher(name, looks_at)
-        safe = checked(CHECKS[name], launcher)
-        LIBRARY.impl(name, safe, "CUDA")
+def register(names: Iterable[str]) -> None:
+    """Register these ops for CUDA; once."""
+    for name in names:
         # A backward's own caller is autograd, which hands it what the forward checked and made.
-        LAUNCHERS[_overload(name), "cuda"] = launcher if name.endswith("_backward") else safe
+        launcher = launcher_of(name)
+        LIBRARY.impl(name, launcher, "CUDA")
+        trusting = launcher_of(name, checks=False) if name.endswith("_backward") else launcher
+        LAUNCHERS[_overload(name), "cuda"] = trusting
+
+
+def launcher_of(name: str, checks: bool = True) -> Callable[..., Any]:
+    """Return what launches the kernel of an op, or calls its reference for what it leaves."""
+    reference = _overload(f"{name}_reference")
+    check, unpack = CHECKS[name]
+
+    def launch(*given: Any) -> Any:
+        arguments = given if unpack is None else unpack(*given)
+        if checks:
+            check(*arguments)
+        kernel = kernel_of(name)
+        if kernel.covers(*arguments):
+            return getattr(kernel, name)(*arguments)
+        return reference(*given)
+
+    return launch
 
 
 def _overload(name: str) -> OpOverload:
     overload: OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
     return overload
-
-
-def _launcher(name: str, looks_at: Callable[..., tuple[Any, ...]]) -> Callable[..., Any]:
-    reference = _overload(f"{name}_reference")
-
-    def launch(*arguments: Any) -> Any:
-        kernel = _kernel(name)
-        if kernel.covers(*looks_at(*arguments)):
-            return getattr(kernel, name)(*arguments)
-        return reference(*arguments)
-
-    return launch

@@ -1,1 +1,1 @@
-"""Training in several processes: replicas of a network, and rows exchanged between them."""
+"""Train in several processes: replicas of a network, and rows exchanged between them."""

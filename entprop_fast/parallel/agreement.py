@@ -1,4 +1,4 @@
-"""What the processes of a step tell each other on the host before they exchange tensors.
+"""Let the processes of a step agree on the host before they exchange tensors.
 
 A process that never enters a collective, or enters it with another shape, leaves the others waiting
 for ever or ends one of them with an abort. So every exchange is agreed upon first: a process whose
@@ -47,7 +47,7 @@ class Agreement:
 
     @contextlib.contextmanager
     def call(self, times: int) -> Iterator[None]:
-        """A call in which all processes agree so many times; 0: it is a matter of this one alone.
+        """Enter a call in which all processes agree so many times; 0: it concerns this one alone.
 
         What is raised before the last of them is told to the others, who raise an error, too.
         """

@@ -1,4 +1,4 @@
-"""Copies of a network in several processes, kept alike by one exchange a step."""
+"""Keep the copies of a network in several processes alike by one exchange a step."""
 
 import contextlib
 import warnings
@@ -12,8 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.torch_internals import copy_each, reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
+_INSTEAD = {
+    "mixed_precision": "leave it out and use amp='bf16'",
+    "join()": "give every process as many batches",
+}
 
 
 class Alone:
@@ -30,12 +35,12 @@ class Alone:
 
     @contextlib.contextmanager
     def exchange(self, alike: dict[str, object]) -> Iterator[None]:
-        """All passes of a step, for which `alike` has to be the same in all processes."""
+        """Surround all passes of a step, for which `alike` has to be the same in all processes."""
         self._agreement.agree("a step", alike)
         yield
 
     def check_unchanged(self) -> None:
-        """A network whose modules are others than before may go on."""
+        """Accept a network whose modules are others than before."""
 
     def warn(self, stacklevel: int) -> None:
         """Say that nobody keeps the networks of several processes alike."""
@@ -120,11 +125,11 @@ class Replicas:
             with agreement.call(1):
                 agreement.agree("the criterion's parameters", shapes)
             self._broadcast(learned)
-        self._parameters = self._exchanged(nn.Module.named_parameters)
+        self._averaged = self._exchanged(nn.Module.named_parameters)
 
     @property
     def averages(self) -> bool:
-        """Whether a step averages its gradients: not inside of the wrapper's ``no_sync()``."""
+        """Return whether a step averages gradients: not inside of the wrapper's ``no_sync()``."""
         return bool(self._wrapper.require_backward_grad_sync)
 
     def check_unchanged(self) -> None:
@@ -134,7 +139,7 @@ class Replicas:
             ValueError: some were replaced.
         """
         now = self._exchanged(nn.Module.named_parameters)
-        held = self._parameters
+        held = self._averaged
         new = [n for n in {**now, **held} if now.get(n) is not held.get(n)]
         if new:
             raise ValueError(
@@ -144,7 +149,7 @@ class Replicas:
 
     @contextlib.contextmanager
     def exchange(self, alike: dict[str, object]) -> Iterator[None]:
-        """All passes of a step: buffers before, the mean of all processes' gradients after them.
+        """Exchange buffers before all passes of a step, and gradients after them.
 
         Inside the wrapper's own ``no_sync()`` nothing is exchanged.
 
@@ -158,7 +163,7 @@ class Replicas:
         """
         _check(self._wrapper)
         # A forward through the wrapper whose backward never came left its hooks waiting for one.
-        self._wrapper.reducer._reset_state()
+        reset_reducer(self._wrapper)
         buffers: list[Tensor] = []
         if self._wrapper.broadcast_buffers and self.averages:
             buffers = list(self._exchanged(nn.Module.named_buffers).values())
@@ -171,13 +176,13 @@ class Replicas:
         with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
             yield
         self._check_alike()
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        gradients = [p.grad for p in self._averaged.values() if p.grad is not None]
         _in_one(gradients, self._average)
 
     def _exchanged(
         self, named: Callable[[nn.Module], Iterable[tuple[str, Tensor]]]
     ) -> dict[str, Tensor]:
-        """Tensors of network and criterion by name, but what the wrapper was told to ignore."""
+        """Return tensors of network and criterion by name, without what the wrapper ignores."""
         return {
             f"{owner}.{name}": tensor
             for owner, root in self._roots
@@ -194,14 +199,14 @@ class Replicas:
         dist.all_reduce(flat, group=self._wrapper.process_group)
 
     def _check_alike(self) -> None:
-        """Who has gradients of which parameters; a wrong sum, or no end, where that differs."""
-        reached = bytes(parameter.grad is not None for parameter in self._parameters.values())
+        """Check that all have gradients of the same parameters: else the sum is wrong, or hangs."""
+        reached = bytes(parameter.grad is not None for parameter in self._averaged.values())
         try:
             self._agreement.agree(_GRADIENTS, reached)
         except Disagreement as error:
             if set(error.what) != {_GRADIENTS}:
                 raise
-            found = zip(self._parameters, zip(*error.of_ranks, strict=True), strict=True)
+            found = zip(self._averaged, zip(*error.of_ranks, strict=True), strict=True)
             apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]
             shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
             raise RuntimeError(
@@ -212,18 +217,14 @@ class Replicas:
 
 
 def _check(wrapper: DistributedDataParallel) -> None:
-    """Nothing is set up that belongs to the wrapper's own forward and backward.
+    """Refuse settings that only the wrapper's own forward and backward heed.
 
     Raises:
         ValueError: names it and what to do instead.
     """
-    for there, what, instead in (
-        (wrapper.mixed_precision, "mixed_precision", "leave it out and use amp='bf16'"),
-        (wrapper._comm_hooks, "a communication hook", "leave it out"),
-        (wrapper._delay_all_reduce_params, "delay_all_reduce_named_params", "leave it out"),
-        (wrapper._join_config.enable, "join()", "give every process as many batches"),
-    ):
-        if there:
+    for what, is_on in settings_of_passes(wrapper).items():
+        if is_on:
+            instead = _INSTEAD.get(what, "leave it out")
             raise ValueError(
                 f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
                 f"the wrapper; a step runs the network inside and averages once: {instead}"
@@ -239,4 +240,4 @@ def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -
         flat = torch.cat([tensor.reshape(-1) for tensor in some])
         collective(flat)
         parts = flat.split([tensor.numel() for tensor in some])
-        torch._foreach_copy_(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])
+        copy_each(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])

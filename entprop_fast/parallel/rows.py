@@ -1,4 +1,4 @@
-"""Rows of all processes together; with a single process, those of this one."""
+"""Exchange the rows of all processes; a single process keeps its own."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import distributed as dist
 
 
 def world_size() -> int:
-    """How many processes train together; 1 without a process group."""
+    """Count the processes that train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -31,7 +31,7 @@ def gather_rows(rows: Tensor, held: Sequence[int] | None = None) -> Tensor:
 
 
 def own_share(ranking: Tensor, dealt: Sequence[int] | None = None) -> Tensor:
-    """This process's part of a ranking that all share, dealt out one entry at a time.
+    """Return this process's part of a ranking that all share, dealt out one entry at a time.
 
     Args:
         ranking: [sum of dealt].

@@ -79,8 +79,8 @@ class RecordingGraph:
         _set_back(method, before)
         for tensor, value in own:  # what a method carries from step to step, free_at's delta
             tensor.copy_(value)
-        packed, gradients = self.made
-        packed._buffer.fill_(255)  # nothing has run
+        result, gradients = self.made
+        result._buffer.fill_(255)  # nothing has run
         for value in (*(g for _, g in gradients if g is not None), *self.attributes.values()):
             value.fill_(-1)
 
@@ -89,8 +89,8 @@ class RecordingGraph:
         self.log.append("replay")
         live, held = Host(self.method), _gradients(self.method)
         self.host.install()
-        packed, gradients = self.run()
-        self.made[0]._buffer.copy_(packed._buffer)
+        result, gradients = self.run()
+        self.made[0]._buffer.copy_(result._buffer)
         for (_, gradient), (_, fresh) in zip(self.made[1], gradients, strict=True):
             assert (gradient is None) == (fresh is None)
             if gradient is not None:

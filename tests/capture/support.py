@@ -39,6 +39,11 @@ def make(
     return create_method(name, model, optimizer(model), **({"generator": generator()} | o))
 
 
+def group(**values: Any) -> Change:
+    """A change of the optimizer's first group."""
+    return lambda method: method.optimizer.param_groups[0].update(values)
+
+
 class Twins:
     """One method that captures and one that does not, fed the same."""
 

@@ -150,8 +150,8 @@ def step(
             method(images, labels)
         RECORDING.append(True)
         with OnDevice() as seen:
-            packed, gradients = method.captures._run(images, labels)
-            result = packed.copy()
+            copied, gradients = method.captures._run(images, labels)
+            result = copied.copy()
         assert {value.device for value in result} == {CUDA}
         assert any(gradient is not None for _, gradient in gradients)
         assert ("entprop_fast" in seen.namespaces) == kernels

@@ -47,7 +47,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> tuple[Tensor, ...]:
     leaf = x.detach().requires_grad_()
-    y = dual_batch_norm(leaf, x.sin(), num_main=3, relu=True)
+    y = dual_batch_norm(leaf, num_main=3, residual=x.sin(), relu=True)
     return y.detach(), torch.autograd.grad(y.square().sum(), leaf)[0]
 
 

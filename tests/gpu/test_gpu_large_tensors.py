@@ -7,9 +7,10 @@ from torch import Tensor
 from entprop_fast.kernels.dual_batch_norm import dual_batch_norm
 from entprop_fast.kernels.dual_batch_norm_backward import dual_batch_norm_backward
 from entprop_fast.kernels.loss_and_entropy import MAX_CLASSES, loss_and_entropy
+from entprop_fast.norm_half import Half
 from tests.gpu.cuda_ops import cuda_perturb, limits
 
-NONE = (None,) * 9
+HALF = Half()
 ROWS = 2**15 + 64  # of 2^16 elements each: 2^31 + 2^22, 4.3 GB in float16
 IMAGE = (64, 32, 32)
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -34,18 +35,17 @@ def _images(layout: str) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_norm(layout: str) -> None:
     x, last = _images(layout)
-    settings = (True, True, 0.1, 0.1, 1e-5, 1e-5, True)
-    y, mean, rstd, mask = dual_batch_norm(x, *NONE, ROWS - 1, *settings)
-    alone, mean_alone, rstd_alone, _ = dual_batch_norm(last, *NONE, 0, *settings)
+    y, mean, rstd, mask = dual_batch_norm(x, None, HALF, HALF, ROWS - 1, True)
+    alone, mean_alone, rstd_alone, _ = dual_batch_norm(last, None, HALF, HALF, 0, True)
     torch.testing.assert_close(y[-1:], alone)
     torch.testing.assert_close(mean[1], mean_alone[1])
     assert not mean[0].any() and not y[0].any() and not y[-2].any()
-    affine, wanted = (None,) * 4, [True, False, True, True]
+    wanted = [True, False, True, True]
     dx, _, dweight, _ = dual_batch_norm_backward(
-        x, x, None, *affine, mean, rstd, mask, ROWS - 1, True, True, False, wanted
+        x, x, None, HALF, HALF, mean, rstd, mask, ROWS - 1, False, wanted
     )
     dx_alone, _, dweight_alone, _ = dual_batch_norm_backward(
-        last, last, None, *affine, mean_alone, rstd_alone, mask, 0, True, True, False, wanted
+        last, last, None, HALF, HALF, mean_alone, rstd_alone, mask, 0, False, wanted
     )
     torch.testing.assert_close(dx[-1:], dx_alone)
     torch.testing.assert_close(dweight[1], dweight_alone[1])

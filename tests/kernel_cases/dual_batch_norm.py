@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entprop_fast.norm_half import Half
 from tests.kernel_cases.accuracy import assert_as_accurate
 
 CHANNELS_LAST = torch.channels_last
@@ -196,16 +197,15 @@ def check(norm: Norm, op: Any, device: str) -> None:
     x, residual, grad = t["x"], t["residual"], t["grad"]
     assert x is not None
     names = [group + name for group in ("", "aux_") for name in PARAMETERS]
-    y, mean, rstd, mask = op.forward(
-        x, residual, *(t[n] for n in names), norm.num_main, *norm.training, *MOMENTA, *EPSILONS,
-        norm.relu,
-    )  # fmt: skip
+    halves = [
+        Half._make([*(t[g + n] for n in PARAMETERS), norm.training[k], MOMENTA[k], EPSILONS[k]])
+        for k, g in enumerate(("", "aux_"))
+    ]
+    y, mean, rstd, mask = op.forward(x, residual, *halves, norm.num_main, norm.relu)
     ours = {"y": y} | {n: t[n] for n in names if "running" in n and t[n] is not None}
-    affine = (t["weight"], t["bias"], t["aux_weight"], t["aux_bias"])
     gradients = op.backward(
-        grad, x, residual, *affine, mean, rstd, mask, norm.num_main, *norm.training, norm.relu,
-        list(norm.wanted),
-    )  # fmt: skip
+        grad, x, residual, *halves, mean, rstd, mask, norm.num_main, norm.relu, list(norm.wanted)
+    )
     for name, want, gradient in zip(
         ("dx", "dresidual", "dweight", "dbias"), norm.wanted, gradients, strict=True
     ):
@@ -240,10 +240,7 @@ def check_constant_channel(op: Any, device: str) -> None:
     """A channel without spread gives its bias, whatever its value."""
     x = torch.full((4, 3, 3, 3), 1e3, device=device)
     bias = torch.tensor([0.5, -1.0, 2.0], device=device)
-    y, _, rstd, _ = op.forward(
-        x, None, None, bias, None, None, None, bias, None, None, 2, True, True, *MOMENTA, *EPSILONS,
-        False,
-    )  # fmt: skip
+    y, _, rstd, _ = op.forward(x, None, Half(None, bias), Half(None, bias, eps=1e-3), 2, False)
     assert torch.equal(y, bias[:, None, None].expand_as(y))
     torch.testing.assert_close(rstd[0].cpu(), torch.full((3,), 1e-5).rsqrt())
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from entprop_fast.kernels import device
 from entprop_fast.kernels.dual_batch_norm import dual_batch_norm
 from entprop_fast.kernels.dual_batch_norm_backward import dual_batch_norm_backward
+from entprop_fast.norm_half import Half
 from tests.kernels_aot.compiled import AbsentGpu
 
 CHANNELS_LAST = torch.channels_last
@@ -95,15 +96,12 @@ class Call(NamedTuple):
         channels = self.shape[1]
         vector = torch.ones(channels, dtype=self.parameter_dtype)
         weight = vector if self.aligned else _unaligned(channels, self.parameter_dtype)
-        affine = [weight, vector] if self.affine else [None, None]
-        one_group = (*affine, vector.clone(), vector.clone())
-        modes = (self.num_main, self.training, True)
-        settings = (*modes, self.momentum, 0.2, 1e-5, 1e-3, self.relu)
-        forward: list[Any] = [x, residual, *one_group, *one_group, *settings]
-        kept = dual_batch_norm(*forward)[1:]
+        scale, shift = (weight, vector) if self.affine else (None, None)
+        one = Half(scale, shift, vector.clone(), vector.clone(), self.training, self.momentum)
+        halves = one, one._replace(training=True, momentum=0.2, eps=1e-3)
+        kept = dual_batch_norm(x, residual, *halves, self.num_main, self.relu)[1:]
         wanted = [True, self.residual, True, True]
-        backward: list[Any] = [x, x, residual, *affine, *affine, *kept, *modes, self.relu, wanted]
-        dual_batch_norm_backward(*backward)
+        dual_batch_norm_backward(x, x, residual, *halves, *kept, self.num_main, self.relu, wanted)
 
 
 # Neighbours differ in what tells compiled kernels apart, or in what must not.

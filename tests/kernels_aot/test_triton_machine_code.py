@@ -14,6 +14,7 @@ from entprop_fast.kernels.dual_batch_norm import dual_batch_norm
 from entprop_fast.kernels.dual_batch_norm_backward import dual_batch_norm_backward
 from entprop_fast.kernels.loss_and_entropy import MAX_CLASSES, loss_and_entropy
 from entprop_fast.kernels.select_topk import select_topk
+from entprop_fast.norm_half import Half
 from tests.kernels_aot.compiled import Compiled, compile_launches
 
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
@@ -39,17 +40,14 @@ def _norm(
     """Forward and backward, two groups."""
     x = _empty(*shape, dtype=dtype).to(memory_format=LAYOUTS[layout])
     other = torch.empty_like(x) if residual else None
-    affine = (_empty(shape[1]),) * 4
+    half = Half(*(_empty(shape[1]),) * 4, training=training)
     statistics = _empty(2, shape[1])
 
     def launch() -> None:
-        dual_batch_norm(
-            x, other, *affine, *affine, shape[0] // 2, training, training, 0.1, 0.1, 1e-5, 1e-5,
-            relu,
-        )  # fmt: skip
+        dual_batch_norm(x, other, half, half, shape[0] // 2, relu)
         dual_batch_norm_backward(
-            x, x, other, *affine, statistics, statistics, _empty(0), shape[0] // 2, training,
-            training, relu, list(wanted),
+            x, x, other, half, half, statistics, statistics, _empty(0), shape[0] // 2, relu,
+            list(wanted),
         )  # fmt: skip
 
     return launch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from entprop_fast.ops.triton import _LOOKS_AT
+from entprop_fast.ops.backend import TRITON_OPS
 from tests.ops import fuzz
 
 CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
@@ -25,7 +25,7 @@ def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-@pytest.mark.parametrize("name", _LOOKS_AT)
+@pytest.mark.parametrize("name", TRITON_OPS)
 @pytest.mark.filterwarnings("ignore:var_mean")
 def test_random_arguments(name: str) -> None:
     cases = [f"{name}/triton.{n}" for n in range(60)]

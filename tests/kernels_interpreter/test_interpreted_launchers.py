@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from entprop_fast.norm_half import Half
 from entprop_fast.ops import triton
-from entprop_fast.ops.library import NAMESPACE
+from entprop_fast.ops.library import CHECKS, NAMESPACE
 from tests.kernel_cases.accuracy import assert_as_accurate
 
 
@@ -73,7 +74,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
 
     def watched(name: str) -> Callable[..., Any]:
-        run = getattr(triton._kernel(name), name)
+        run = getattr(triton.kernel_of(name), name)
 
         def call(*arguments: Any) -> Any:
             calls.append(name)
@@ -82,7 +83,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return call
 
     for name in MAKE:
-        monkeypatch.setattr(triton._kernel(name), name, watched(name))
+        monkeypatch.setattr(triton.kernel_of(name), name, watched(name))
     return calls
 
 
@@ -96,7 +97,7 @@ def _results(function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[T
 
 def _compare(name: str, x: Tensor) -> list[Tensor]:
     """The launcher's results; they err no more than the reference op's in the same dtype."""
-    launch = triton._launcher(name, triton._LOOKS_AT[name])
+    launch = triton.launcher_of(name)
     reference = getattr(getattr(torch.ops, NAMESPACE), f"{name}_reference").default
     wide = (
         a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in MAKE[name](x)
@@ -123,8 +124,10 @@ def test_covered_input_goes_to_the_kernel(kind: str, called: list[str]) -> None:
     assert called == [name]
     if name in NORMS:
         assert results[0].stride() == torch.empty_like(x).stride()
-    kernel = getattr(triton._kernel(name), name)
-    for result, direct in zip(results, _results(kernel, MAKE[name](x)), strict=True):
+    kernel = getattr(triton.kernel_of(name), name)
+    unpack = CHECKS[name][1] or (lambda *arguments: arguments)
+    direct_results = _results(lambda *arguments: kernel(*unpack(*arguments)), MAKE[name](x))
+    for result, direct in zip(results, direct_results, strict=True):
         assert torch.equal(result, direct)
 
 
@@ -150,16 +153,19 @@ def test_the_rest_goes_to_the_reference(
 )
 def test_sizes_of_the_norm(shape: tuple[int, ...], covered: bool) -> None:
     x = torch.empty(shape, device="meta", dtype=torch.bfloat16)
-    assert triton._kernel("dual_batch_norm").covers(x, None, None) == covered
-    assert triton._kernel("dual_batch_norm_backward").covers(x, x, None) == covered
+    assert triton.kernel_of("dual_batch_norm").covers(x, None, Half(), Half(), 2, True) == covered
+    assert (
+        triton.kernel_of("dual_batch_norm_backward").covers(x, x, None, Half(), Half()) == covered
+    )
 
 
 def test_tensors_of_another_device_are_not_covered() -> None:
     x, parameter = torch.randn(4, 3, 2, 2), torch.ones(3)
-    norm = triton._kernel("dual_batch_norm")
-    assert norm.covers(x, x, parameter)
-    assert not norm.covers(x, x.to("meta"), parameter)
-    assert not norm.covers(x, x, parameter.to("meta"))
-    loss, labels, lam = triton._kernel("loss_and_entropy"), torch.zeros(4).long(), torch.ones(())
+    norm, none = triton.kernel_of("dual_batch_norm"), Half()
+    assert norm.covers(x, x, Half(parameter), none, 2, True)
+    assert not norm.covers(x, x.to("meta"), Half(parameter), none, 2, True)
+    assert not norm.covers(x, x, Half(parameter.to("meta")), none, 2, True)
+    assert not norm.covers(x, x, none, Half(running_var=parameter.to("meta")), 2, True)
+    loss, labels, lam = triton.kernel_of("loss_and_entropy"), torch.zeros(4).long(), torch.ones(())
     assert loss.covers(x[:, :, 0, 0].contiguous(), labels, labels, lam)
     assert not loss.covers(x[:, :, 0, 0].contiguous(), labels, labels, lam.to("meta"))

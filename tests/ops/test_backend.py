@@ -11,7 +11,7 @@ import torch
 from entprop_fast import build_info
 from entprop_fast.ops import backend
 from entprop_fast.ops.library import NAMESPACE
-from entprop_fast.ops.triton import _LOOKS_AT, _launcher
+from entprop_fast.ops.triton import launcher_of
 
 
 def run_python(code: str, choice: str) -> subprocess.CompletedProcess[str]:
@@ -33,13 +33,13 @@ def test_unknown_choice() -> None:
 
 def test_what_triton_does_not_cover_goes_to_the_reference() -> None:
     score = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
-    launch = _launcher("select_topk", _LOOKS_AT["select_topk"])
+    launch = launcher_of("select_topk")
     assert launch(score, 2).tolist() == [1, 2]
 
 
 def test_triton_serves_cuda() -> None:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    assert all(has_kernel(f"{NAMESPACE}::{name}", "CUDA") for name in _LOOKS_AT)
+    assert all(has_kernel(f"{NAMESPACE}::{name}", "CUDA") for name in backend.TRITON_OPS)
 
 
 @pytest.mark.parametrize(

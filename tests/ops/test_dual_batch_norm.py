@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from entprop_fast.ops import dual_batch_norm
+from entprop_fast.ops import Half, dual_batch_norm
+from entprop_fast.ops.dual_batch_norm_schema import flat, flat_backward
 from tests.ops.checks import LAYOUTS, assert_no_worse
 from tests.ops.conftest import needs_extension
 
@@ -93,24 +94,21 @@ def torch_chain(
     return results | {"y": y.detach()} | dict(zip(leaves, grads, strict=True))
 
 
-def op_arguments(case: Case, running: tuple[Tensor, Tensor]) -> tuple[object, ...]:
-    main, aux = ((case.weight[g], case.bias[g], running[0][g], running[1][g]) for g in (0, 1))
-    return (
-        case.x, case.residual, *main, *aux, case.num_main, *case.training, *MOMENTUM, *EPS,
-        case.relu,
-    )  # fmt: skip
-
-
 def run_ops(
     ops: SimpleNamespace, case: Case, wanted: tuple[bool, ...] = (True,) * 4
 ) -> dict[str, Tensor]:
     running = case.running_mean.clone(), case.running_var.clone()
-    y, mean, rstd, mask = ops.dual_batch_norm(*op_arguments(case, running))
+    groups = zip(case.weight, case.bias, *running, case.training, MOMENTUM, EPS, strict=True)
+    main, aux = (Half(*group) for group in groups)
+    y, mean, rstd, mask = ops.dual_batch_norm(
+        *flat(case.x, case.residual, main, aux, case.num_main, case.relu)
+    )
     residual = None if mask.numel() else case.residual
-    parameters = (case.weight[0], case.bias[0], case.weight[1], case.bias[1])
     dx, dresidual, dweight, dbias = ops.dual_batch_norm_backward(
-        case.grad, case.x, residual, *parameters, mean, rstd, mask, case.num_main,
-        *case.training, case.relu, list(wanted),
+        *flat_backward(
+            case.grad, case.x, residual, main, aux, mean, rstd, mask, case.num_main, case.relu,
+            list(wanted),
+        )
     )  # fmt: skip
     results = {"y": y, "running_mean": running[0], "running_var": running[1]}
     results |= {"dx": dx, "dweight": dweight, "dbias": dbias, "mean": mean, "rstd": rstd}
@@ -280,7 +278,7 @@ def test_unused_residual_is_not_kept_for_backward(backend: str) -> None:
         return  # the GPU kernels recompute the sign, and for that read the residual
     x = torch.randn(4, 8, 3, 3, requires_grad=True)
     residual = torch.randn(4, 8, 3, 3)
-    y = dual_batch_norm(x, residual, num_main=2, relu=True)
+    y = dual_batch_norm(x, num_main=2, residual=residual, relu=True)
     kept = [t for t in y.grad_fn.saved_tensors if t is not None]  # type: ignore[union-attr]
     assert all(t.data_ptr() != residual.data_ptr() for t in kept)
 
@@ -290,28 +288,25 @@ def test_error_of_the_reference_reaches_the_caller() -> None:
     """Where the kernels cover nothing (float16) the error passes through C++."""
     # torch.stable's C interface hands on what an op raised.
     tells = torch.__version__ >= torch.torch_version.TorchVersion("2.13")
-    mixed: dict[str, Any] = {"weight": torch.ones(6).half(), "running_mean": torch.zeros(6)}
+    mixed = Half(torch.ones(6).half(), None, torch.zeros(6), torch.ones(6))
     with pytest.raises(RuntimeError, match="expected scalar type" if tells else "stderr"):
-        dual_batch_norm(torch.randn(4, 6, 3, 3).half(), running_var=torch.ones(6), **mixed)
+        dual_batch_norm(torch.randn(4, 6, 3, 3).half(), mixed)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_main": 9}, "num_main=9: expected 0 to 4"),
-        ({"x": torch.zeros(4, 6, 3, 3, dtype=torch.int64)}, "x: expected floating"),
-        ({"residual": torch.zeros(4, 6, 3, 1)}, "residual: expected"),
-        ({"aux_weight": torch.zeros(5)}, "aux_weight: expected shape"),
-        ({"training": False}, "running_mean, running_var: needed with training=False"),
+        ({"num_main": 9}, "^num_main=9: "),
+        ({"x": torch.zeros(4, 6, 3, 3, dtype=torch.int64)}, "^x: "),
+        ({"residual": torch.zeros(4, 6, 3, 1)}, "^residual: "),
+        ({"aux": Half(torch.zeros(5))}, "^aux_weight: "),
+        ({"main": Half(training=False)}, "^running_mean, running_var: .*training=False"),
         ({"x": torch.zeros(4, 6, 1, 1), "num_main": 1}, "more than 1 value per channel"),
-        pytest.param({"eps": 0.0}, "eps=0", id="FOUND C15"),
-        pytest.param({"aux_eps": -1e-3}, "aux_eps=-0.001", id="FOUND C15, eval"),
+        pytest.param({"main": Half(eps=0.0)}, "^eps=0", id="FOUND C15"),
+        pytest.param({"aux": Half(eps=-1e-3)}, "^aux_eps=-0.001", id="FOUND C15, eval"),
     ],
 )
-def test_bad_arguments(change: dict[str, object], message: str) -> None:
-    names = "residual weight bias running_mean running_var".split()
-    names += [f"aux_{name}" for name in names[1:]]
-    arguments: dict[str, object] = {"x": torch.zeros(4, 6, 3, 3), "num_main": 2}
-    arguments |= dict.fromkeys(names) | change
+def test_bad_arguments(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"x": torch.zeros(4, 6, 3, 3), "num_main": 2}
     with pytest.raises(ValueError, match=message):
-        dual_batch_norm(**arguments)  # type: ignore[arg-type]
+        dual_batch_norm(**(arguments | change))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from entprop_fast.ops import dual_batch_norm, gather_perturb, perturb_
-from entprop_fast.ops.triton import _LOOKS_AT
+from entprop_fast.ops import Half, dual_batch_norm, gather_perturb, perturb_
+from entprop_fast.ops.backend import TRITON_OPS
 from tests.ops import fuzz
 from tests.ops.arguments import MAKE, Arguments
 from tests.ops.conftest import needs_extension
@@ -139,7 +139,7 @@ IMPLEMENTED: dict[str, Callable[[str], Callable[..., Any]]] = {
 )
 def implemented(request: pytest.FixtureRequest, name: str) -> Callable[..., Any]:
     """The op `name` of one implementation."""
-    if request.param == "triton" and name not in _LOOKS_AT:
+    if request.param == "triton" and name not in TRITON_OPS:
         pytest.skip("csrc/cuda serves it: tests/kernels_aot/test_cuda_binding.py")
     return IMPLEMENTED[request.param](name)
 
@@ -154,7 +154,7 @@ def _refusal(op: Callable[..., Any], arguments: Arguments) -> Exception:
 @pytest.mark.parametrize("name", VALID)
 def test_what_fits_is_taken(name: str, implemented: Callable[..., Any]) -> None:
     """Without this the refusals below could have another reason."""
-    if implemented.__name__ == "<lambda>" and name in _LOOKS_AT:
+    if implemented.__name__ == "<lambda>" and name in TRITON_OPS:
         pytest.skip("a launch needs a GPU")
     assert not isinstance(fuzz.outcome(implemented, VALID[name]()), Exception)
 
@@ -290,18 +290,17 @@ def test_public_functions_refuse_shared_memory(backend: str) -> None:
     assert torch.equal(x, before)
     mean = torch.zeros(3)
     with pytest.raises(ValueError, match=r"^running_mean: "):
-        dual_batch_norm(x, running_mean=mean, running_var=mean)
+        dual_batch_norm(x, Half(running_mean=mean, running_var=mean))
 
 
 def test_one_set_of_statistics_serves_pure_passes(backend: str) -> None:
     """Only a batch of both groups would move it twice."""
     x, mean, var = _images(4, 3, 2, 5), torch.zeros(3), torch.ones(3)
-    shared: dict[str, Any] = {"running_mean": mean, "running_var": var}
-    shared |= {f"aux_{name}": value for name, value in shared.items()}
+    half = Half(running_mean=mean, running_var=var)
     for num_main in (4, 0):
-        dual_batch_norm(x, **shared, num_main=num_main)
+        dual_batch_norm(x, half, half, num_main)
     with pytest.raises(ValueError, match=r"^running_mean: "):
-        dual_batch_norm(x, **shared, num_main=2)
+        dual_batch_norm(x, half, half, 2)
 
 
 @needs_extension

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from entprop_fast.ops import (
+    Half,
     dual_batch_norm,
     entropy_topk,
     gather_perturb,
@@ -17,6 +18,7 @@ from entprop_fast.ops import (
     perturb_,
 )
 from entprop_fast.ops.dual_batch_norm import BACKWARD, OP
+from entprop_fast.ops.dual_batch_norm_schema import from_flat
 from entprop_fast.ops.loss_and_entropy import OP as LOSS
 from entprop_fast.ops.perturb import GATHER, GATHER_OUT, PERTURB
 from entprop_fast.ops.select_topk import OP as TOPK
@@ -37,6 +39,12 @@ def norm_arguments(
     added = torch.randn(x.shape, generator=generator).to(x) if residual else None
     added = None if added is None else torch.empty_like(x).copy_(added)
     return (x, added, *draw, num_main, training, training, 0.1, 0.2, 1e-5, 1e-3, relu)
+
+
+def public_norm(*flat: Any) -> Tensor:
+    """The public function with the op's arguments."""
+    x, residual, main, aux, num_main, relu = from_flat(*flat)
+    return dual_batch_norm(x, main, aux, num_main, residual=residual, relu=relu)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -86,7 +94,7 @@ def norm_of_float64(
         called: list[Any] = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
         for position, value in zip(positions, inputs, strict=True):
             called[position] = value
-        return dual_batch_norm(*called)
+        return public_norm(*called)
 
     return function, tuple(arguments[p].detach().clone().requires_grad_() for p in positions)
 
@@ -122,7 +130,7 @@ def test_one_weight_in_both_groups(backend: str) -> None:
     x, weight = torch.randn(4, 3, 2, 2, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
 
     def function(x: Tensor, weight: Tensor) -> Tensor:
-        return dual_batch_norm(x, weight=weight, aux_weight=weight, num_main=2)
+        return dual_batch_norm(x, Half(weight), Half(weight), 2)
 
     assert gradgradcheck(function, (x.requires_grad_(), weight.requires_grad_()))
 
@@ -133,7 +141,7 @@ def test_differentiable_gradient_of_one_row(backend: str, layout: str, grad_layo
     """With a graph of its own it is the gradient without, in whichever layout it arrives."""
     x = LAYOUTS[layout](torch.randn(1, 5, 2, 3, dtype=torch.float64)).requires_grad_()
     grad = LAYOUTS[grad_layout](torch.randn(1, 5, 2, 3, dtype=torch.float64))
-    y = dual_batch_norm(x, weight=torch.rand(5, dtype=torch.float64) + 0.5)
+    y = dual_batch_norm(x, Half(torch.rand(5, dtype=torch.float64) + 0.5))
     (plain,) = torch.autograd.grad(y, x, grad, retain_graph=True)
     (differentiable,) = torch.autograd.grad(y, x, grad, create_graph=True)
     torch.testing.assert_close(differentiable, plain, rtol=1e-12, atol=1e-12)
@@ -143,7 +151,7 @@ def test_differentiable_gradient_of_the_residual_alone(backend: str) -> None:
     """As behind a frozen norm on frozen layers."""
     x, residual = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
     residual.requires_grad_()
-    y = dual_batch_norm(x, residual, relu=True)
+    y = dual_batch_norm(x, residual=residual, relu=True)
     (gradient,) = torch.autograd.grad(y.square().sum(), residual, create_graph=True)
     torch.testing.assert_close(gradient, 2 * y)
     (second,) = torch.autograd.grad(gradient.sum(), residual)
@@ -158,7 +166,7 @@ def test_compile_dual_batch_norm(backend: str, layout: str) -> None:
     for transform in (lambda f: f, lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")):
         called = [t.clone() if isinstance(t, Tensor) else t for t in arguments]
         leaves = [called[p].requires_grad_() for p in (0, 1, 2, 3, 6, 7)]
-        y = transform(dual_batch_norm)(*called)
+        y = transform(public_norm)(*called)
         grads = torch.autograd.grad(y.square().sum(), leaves)
         results.append((y, *grads, *called[4:6], *called[8:10]))
     for eager, compiled in zip(*results, strict=True):
@@ -211,7 +219,7 @@ def test_torch_func(backend: str) -> None:
 def test_empty_batch(backend: str) -> None:
     x = torch.randn(0, 3, 4, 4, requires_grad=True)
     running = torch.zeros(3), torch.ones(3)
-    y = dual_batch_norm(x, None, None, None, *running, relu=True)
+    y = dual_batch_norm(x, Half(None, None, *running), relu=True)
     y.sum().backward()
     assert y.shape == x.shape and x.grad is not None
     assert running[0].equal(torch.zeros(3)) and running[1].equal(torch.ones(3))
@@ -225,7 +233,7 @@ def test_reference_backend_is_batch_norm_bit_for_bit(monkeypatch: pytest.MonkeyP
         leaves = tuple(t.clone().requires_grad_() for t in (x, weight, bias))
         (image, scale, shift), running = leaves, (torch.zeros(5), torch.ones(5))
         if ours:
-            y = dual_batch_norm(image, None, scale, shift, *running)
+            y = dual_batch_norm(image, Half(scale, shift, *running))
         else:
             y = F.batch_norm(image, *running, scale, shift, training=True)
         results.append((y, *running, *torch.autograd.grad(y.square().sum(), leaves)))

@@ -1,27 +1,18 @@
-"""``python -m entprop_fast.corrupt``: a corrupted copy of a test set, in the official layout."""
+"""Write a corrupted copy of a test set: ``python -m entprop_fast.corrupt``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entprop_fast import name_errors
 from entprop_fast.lab import data
-from entprop_fast.lab.cli.command_line import (
-    command_again,
-    flag_class,
-    optional_flag,
-    optional_flags,
-    parse,
-    run_command,
-    several,
-    switch,
-)
+from entprop_fast.lab.cli.command_line import command_again, run_command
+from entprop_fast.lab.cli.flags import Flag, own_flags, parse
 from entprop_fast.lab.corruptions.common import (
     COMMON_KINDS,
     EXTRA_KINDS,
-    SCALES,
     Scale,
     check_channels,
     check_kind,
@@ -32,25 +23,41 @@ from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
 from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.evaluation.choose_suite import usual_scale
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing
 from entprop_fast.lab.training.run_folder import LOCK, RunFolder
+from entprop_fast.options import option
 
-_Flags = flag_class(
-    "CorruptFlags",
-    optional_flag("dataset", str, "whose test images are corrupted; must be given"),
-    *optional_flags(Config, "data_dir", "image_size", "device", "threads"),
-    optional_flag("out", str, "folder of the set; must be given"),
-    optional_flag("scale", str, "cifar-c or imagenet-c; by the images' size when left out"),
-    several("kinds", str, "of corruption; the 15 common ones when left out"),
-    switch("extra", "the 4 extra kinds too"),
-    optional_flag("seed", int, "of the corruptions (and the digits' split), 0 when left out"),
-    optional_flag("batch_size", int, "images at a time, 100 when left out"),
-    switch("resume", "go on with what a stopped command with the same settings left, or start"),
-    switch("overwrite", "replace what this command wrote to the folder before"),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class _Flags:
+    dataset: str | None = option(
+        None, "Data set whose test images are corrupted. It must be given.", group="data"
+    )
+    scale: Scale | None = option(
+        None,
+        "Strengths of the corruptions. Left out, the images' size decides.",
+        group="corruption",
+    )
+    kinds: tuple[str, ...] = option(
+        (), "Kinds of corruption. Left out, they are the 15 common ones.", group="corruption"
+    )
+    extra: bool = option(False, "Write the 4 extra kinds too.", group="corruption")
+    seed: int = option(
+        0, "Seed of the corruptions, and of the split of digits.", group="corruption"
+    )
+    batch_size: int = option(100, "Images at a time.", low=1, group="machine")
+    out: str | None = option(None, "Folder of the set. It must be given.", group="output")
+    resume: bool = option(
+        False,
+        "Go on with what a stopped command with the same settings left, or start.",
+        group="output",
+    )
+    overwrite: bool = option(
+        False, "Replace what this command wrote to the folder before.", group="output"
+    )
+
 
 _DESCRIPTION = (
     "Corrupt a data set's test images in all kinds and severities: .npy files as CIFAR-10-C has "
@@ -59,35 +66,41 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return own_flags(Config, "data_dir", "image_size", "device", "threads")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.corrupt", args, "--resume")
-    return run_command(lambda signals: _corrupt(args, signals), again=again)
+    return run_command(lambda: _corrupt(args), again=again)
 
 
-def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
-    flags = parse(_Flags, args, prog="entprop_fast.corrupt", description=_DESCRIPTION)
+def _corrupt(args: Sequence[str] | None) -> None:
+    flags, settings = parse(
+        _Flags,
+        args,
+        prog="entprop_fast.corrupt",
+        description=_DESCRIPTION,
+        more=_more_flags(),
+    )
     reporter = Reporter()
     with bad_input():
         if flags.dataset is None or flags.out is None:
             raise ValueError("--dataset and --out must be given")
         root = Path(flags.out)
         kinds = _kinds(flags)
-        if flags.scale is not None and flags.scale not in SCALES:
-            raise name_errors.unknown("scale", flags.scale, SCALES)
-        if flags.batch_size is not None and flags.batch_size < 1:
-            raise ValueError(f"batch_size = {flags.batch_size} must be at least 1")
-        set_threads(flags.threads)
-        device = resolve_device(flags.device or "auto")
+        set_threads(settings.get("threads"))
+        device = resolve_device(settings.get("device", "auto"))
         _check_folder(root, overwrite=flags.overwrite, resume=flags.resume)
-        seed, size = flags.seed or 0, flags.image_size
+        data_dir, size = settings.get("data_dir"), settings.get("image_size")
         if size is None:  # what a run on these images takes
-            size = usual_image_size(flags.dataset, flags.data_dir)
+            size = usual_image_size(flags.dataset, data_dir)
         with reporter.waiting(f"reading data set {flags.dataset}"):
             images = data.load(
                 flags.dataset,
-                data_dir=flags.data_dir,
-                seed=seed,
+                data_dir=data_dir,
+                seed=flags.seed,
                 image_size=size,
                 test_only=True,
                 say=reporter.say,
@@ -97,7 +110,7 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
         scale: Scale = flags.scale or usual_scale(images)
         side = images.image_shape[-1]
         reporter.say(
-            f"{generated_source(scale, seed)}: {images.num_test} test images of {side} pixels"
+            f"{generated_source(scale, flags.seed)}: {images.num_test} test images of {side} pixels"
         )
     folder = RunFolder(root)
     folder.claim()
@@ -113,9 +126,9 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
                 root,
                 kinds,
                 scale=scale,
-                seed=seed,
+                seed=flags.seed,
                 device=device,
-                batch_size=flags.batch_size or 100,
+                batch_size=flags.batch_size,
                 resume=flags.resume,
                 say=reporter.say,
             )
@@ -124,8 +137,8 @@ def _corrupt(args: Sequence[str] | None, signals: StopSignals) -> None:
     reporter.say(f"written to {root}; {MARKER} there says how it was made")
 
 
-def _kinds(flags: Any) -> tuple[str, ...]:
-    kinds = tuple(flags.kinds or COMMON_KINDS)
+def _kinds(flags: _Flags) -> tuple[str, ...]:
+    kinds = flags.kinds or COMMON_KINDS
     for kind in kinds:
         check_kind(kind)
     more = EXTRA_KINDS if flags.extra else ()
@@ -133,7 +146,7 @@ def _kinds(flags: Any) -> tuple[str, ...]:
 
 
 def _check_folder(root: Path, *, overwrite: bool, resume: bool) -> None:
-    """Never over files that another program wrote: an official set has the same names."""
+    """Refuse to write over files of another program: an official set has the same names."""
     if resume and overwrite:
         raise UsageError("--resume goes on with a set and --overwrite replaces it: give one")
     held = {one.name for one in root.iterdir()} if root.exists() else set()

@@ -1,41 +1,42 @@
-"""``python -m entprop_fast.data check DATASET``: what is there, and what would spoil a run."""
+"""Look at a data set before a run: ``python -m entprop_fast.data check DATASET``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from entprop_fast import name_errors
-from entprop_fast.lab.cli.command_line import (
-    command_again,
-    flag_class,
-    optional_flag,
-    optional_flags,
-    optional_positional,
-    parse,
-    run_command,
-)
+from entprop_fast.lab.cli.command_line import command_again, run_command
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
-from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
+from entprop_fast.options import option
 
 COMMANDS = ("check",)
 SHOWN = 20  # problems of a data set that are printed; it counts the others
 USAGE = "python -m entprop_fast.data check folder:birds, cub --data-dir DIR, or DIR: all within"
 
-_Flags = flag_class(
-    "DataFlags",
-    optional_positional("command", "check: read everything and report it"),
-    optional_positional(
-        "target", "a data set as train --dataset takes it, or a folder of some, all of which count"
-    ),
-    optional_flag("dataset", str, f"of a folder: one of {', '.join(KNOWN)}; or the data set"),
-    *optional_flags(Config, "data_dir"),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class _Flags:
+    command: str = option("", "check: read everything and report it.", group=POSITIONAL)
+    target: str = option(
+        "",
+        "A data set as train --dataset takes it, or a folder of some, all of which count.",
+        group=POSITIONAL,
+    )
+    dataset: str | None = option(
+        None, f"Data set, or, with a folder of some, one of {', '.join(KNOWN)}.", group="data"
+    )
+
+
+def _more_flags() -> list[Flag]:
+    return own_flags(Config, "data_dir")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -45,24 +46,26 @@ def main(args: Sequence[str] | None = None) -> int:
     bad usage.
     """
     again = command_again("entprop_fast.data", args)
-    return run_command(lambda signals: _main(args, signals), again=again)
+    return run_command(lambda: _main(args), again=again)
 
 
-def _main(args: Sequence[str] | None, signals: StopSignals) -> None:
-    flags = parse(
+def _main(args: Sequence[str] | None) -> None:
+    flags, settings = parse(
         _Flags,
         args,
         prog="entprop_fast.data",
         description="Look at data sets before training: counts, classes, sizes, unreadable files, "
         "images that are there twice.",
+        more=_more_flags(),
     )
+    data_dir = Path(settings["data_dir"]) if "data_dir" in settings else None
     reporter = Reporter()
     with bad_input():
         if not flags.command:
             raise ValueError(f"no command: {USAGE}")
         if flags.command not in COMMANDS:
             raise name_errors.unknown("command", flags.command, COMMANDS)
-        reports = _reports(flags, _Watched(reporter))
+        reports = _reports(flags, data_dir, _Watched(reporter))
     for report in reports:
         reporter.say(report.title)
         _print(report, reporter)
@@ -70,8 +73,7 @@ def _main(args: Sequence[str] | None, signals: StopSignals) -> None:
         raise RunFailed(f"{wrong} {'problem' if wrong == 1 else 'problems'}; see above")
 
 
-def _reports(flags: Any, watch: _Watched) -> list[Report]:
-    data_dir = None if flags.data_dir is None else Path(flags.data_dir)
+def _reports(flags: _Flags, data_dir: Path | None, watch: _Watched) -> list[Report]:
     target = flags.target or flags.dataset
     if not target and data_dir is None:
         raise ValueError(f"no data set: {USAGE}")
@@ -87,7 +89,7 @@ def _reports(flags: Any, watch: _Watched) -> list[Report]:
 
 
 class _Watched:
-    """Shows how much is read: a bar on a terminal, a line now and then in a log."""
+    """Show how much is read: a bar on a terminal, a line now and then in a log."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
@@ -101,7 +103,7 @@ class _Watched:
 
 
 def _print(report: Report, reporter: Reporter) -> None:
-    """A table where there is a window to fold long names in, else a line for each row."""
+    """Print a table where there is a window to fold long names in, else a line for each row."""
     rows = [*report.facts, *(("note", text) for text in report.notes)]
     rows += [("problem", text) for text in report.problems[:SHOWN]]
     if len(report.problems) > SHOWN:

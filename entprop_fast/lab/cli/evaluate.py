@@ -1,72 +1,65 @@
-"""``python -m entprop_fast.evaluate CHECKPOINT ...``: SA, RA, Hscore and more of networks."""
+"""Measure SA, RA, Hscore and more of networks: ``python -m entprop_fast.evaluate CHECKPOINT``."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from entprop_fast.lab import checkpoint, data
-from entprop_fast.lab.cli.command_line import (
-    command_again,
-    flag_class,
-    optional_flag,
-    optional_flags,
-    parse,
-    positionals,
-    run_command,
-    several,
-    switch,
-)
-from entprop_fast.lab.data.natural_sets import NATURAL
+from entprop_fast.lab import data
+from entprop_fast.lab.cli.command_line import command_again, run_command
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
     evaluate_model,
     evaluation_report,
+    evaluation_tables,
 )
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
-from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
-from entprop_fast.lab.stopping import StopSignals
-from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
+from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
+from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.lab.training.run_folder import RunFolder
-from entprop_fast.methods import needs_dual_norms
+from entprop_fast.options import option
 
-_Flags = flag_class(
-    "EvaluateFlags",
-    positionals("checkpoint", "run folders, their checkpoint.pt or model.safetensors"),
-    optional_flag(
-        "dataset", str, "the run's when left out; its test images are those of the run's seed"
-    ),
-    *optional_flags(Config, "data_dir", "corruptions", "workers", "device", "threads"),
-    optional_flag("norms", str, "main (the default, what is deployed) or aux"),
-    optional_flag("scale", str, "strengths of generated corruptions: cifar-c or imagenet-c"),
-    switch("extra", "the 4 extra kinds of corruption too, which are in no mean"),
-    several("also", str, f"further test sets: {', '.join(NATURAL)}"),
-    optional_flag(
-        "official_dir", str, "folder of CIFAR-10-C, imagenet-c, imagenet-a, ...; --data-dir's"
-    ),
-    optional_flag("cache", str, "folder in which generated images are kept"),
-    optional_flag("pgd", int, "steps of a PGD attack, none when left out"),
-    optional_flag("eps", float, "radius of attacks in image units, 8/255 when left out"),
-    optional_flag("alpha", float, "step of PGD in image units, 2/255 when left out"),
-    switch("autoattack", "run AutoAttack, if it is installed"),
-    optional_flag("seed", int, "of generated corruptions and attacks, 0 when left out"),
-    optional_flag("batch_size", int, "images in a forward pass, by their size when left out"),
-    optional_flag("out", str, "a .json file for the numbers, or a folder for a whole report"),
+
+@dataclass(frozen=True, kw_only=True)
+class _Flags:
+    checkpoints: tuple[str, ...] = option(
+        help="Run folders, their checkpoint.pt or model.safetensors.", group=POSITIONAL
+    )
+    dataset: str | None = option(
+        None,
+        "Data set whose test images are those of the run's seed. Left out, it is the run's.",
+        group="data",
+    )
+    cache: str | None = option(
+        None, "Folder in which generated images are kept, to be used again.", group="data"
+    )
+    batch_size: int | None = option(
+        None, "Images in a forward pass. Left out, their size decides.", group="machine"
+    )
+    out: str | None = option(
+        None, "A .json file for the numbers, or a folder for a whole report.", group="output"
+    )
+
+
+_MACHINE = ("data_dir", "workers", "device", "threads")
+_MEASURED = (
+    *("norms", "corruptions", "scale", "extra", "also", "official_dir", "pgd", "eps", "alpha"),
+    *("autoattack", "seed"),
 )
 
 _DESCRIPTION = (
@@ -76,75 +69,35 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return [*own_flags(Config, *_MACHINE), *own_flags(EvaluationOptions, *_MEASURED)]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.evaluate", args)
-    return run_command(lambda signals: _evaluate(args, signals), again=again)
+    return run_command(lambda: _evaluate(args), again=again)
 
 
-def load_network(
-    path: Path, say: Callable[[str], None] = print
-) -> tuple[nn.Module, NetworkSpec, bool]:
-    """A trained network on the CPU, what it was trained on, and whether its norms are dual.
-
-    Args:
-        path: a run folder, its ``checkpoint.pt``, or its ``model.safetensors``.
-        say: is told when a corrupt checkpoint makes the previous one be used, and when the training
-            was not whole.
-
-    Raises:
-        ValueError: corrupt, truncated, or no network of a run.
-        FileNotFoundError: nothing is there.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint or run folder")
-    if path.suffix == ".safetensors":
-        return (*load_deployable(path), False)
-    if path.is_dir() or path.name == checkpoint.CURRENT:
-        folder = path if path.is_dir() else path.parent
-        state = checkpoint.read_newest(folder, say)
-        deployed = folder / run_folder.MODEL
-        if state is None and deployed.exists():
-            return (*load_deployable(deployed), False)
-        if state is None:
-            raise ValueError(f"{folder} holds neither a checkpoint nor {run_folder.MODEL}")
-    else:
-        state = checkpoint.read(path)
-    return _from_state(path, state, say)
-
-
-def _from_state(
-    path: Path, state: dict[str, Any], say: Callable[[str], None]
-) -> tuple[nn.Module, NetworkSpec, bool]:
-    try:
-        done, epochs = state["epoch"], state["config"]["epochs"]
-        unfinished = done < epochs
-        spec = NetworkSpec.of(state["network"])
-        method, options = state["config"]["method"], state["config"]["options"]
-        model = spec.build_for(method, options)
-        model.load_state_dict(state["model"])
-    except ImportError:
-        raise
-    except Exception as error:  # anybody may have written it
-        raise ValueError(f"{path} is another version's checkpoint: {error!r}") from error
-    if unfinished:
-        say(f"{path} is not trained to its end: {done} of {epochs} epochs are whole")
-    return model, spec, needs_dual_norms(method, options)
-
-
-def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
-    flags = parse(_Flags, args, prog="entprop_fast.evaluate", description=_DESCRIPTION)
+def _evaluate(args: Sequence[str] | None) -> None:
+    flags, settings = parse(
+        _Flags,
+        args,
+        prog="entprop_fast.evaluate",
+        description=_DESCRIPTION,
+        more=_more_flags(),
+    )
+    machine = {name: settings.pop(name, None) for name in _MACHINE}
     reporter = Reporter()
     with bad_input():
-        if not flags.checkpoints:
-            raise ValueError("CHECKPOINT is missing: a run folder, say")
         out = None if flags.out is None else Path(flags.out)
-        set_threads(flags.threads)
-        device = resolve_device(flags.device or "auto")
-        _check_used(flags)
-        options = _options(flags)
+        set_threads(machine["threads"])
+        device = resolve_device(machine["device"] or "auto")
+        _check_used(settings)
+        settings.setdefault("official_dir", machine["data_dir"])
+        options = EvaluationOptions(**settings, cache_dir=flags.cache)
         with _writable(out), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
-            evaluations = _all(flags, options, device, reporter, kept)
+            evaluations = _all(flags, machine, options, device, reporter, kept)
             if out is not None:
                 _write(out, evaluations)
     _print(evaluations, reporter)
@@ -153,7 +106,7 @@ def _evaluate(args: Sequence[str] | None, signals: StopSignals) -> None:
 
 
 def _beside(out: Path | None, first: str) -> Path:
-    """Where the counts are kept meanwhile: with the results, else with the first network."""
+    """Choose where counts are kept meanwhile: with the results, else with the first network."""
     if out is not None:
         return out.parent if out.suffix == ".json" else out
     return Path(first) if Path(first).is_dir() else Path(first).parent
@@ -172,9 +125,10 @@ def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
         one = evaluations[0]
         kinds = one.corruptions | one.extra
         reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
-    reporter.console.print(*terminal_tables(evaluations), sep="\n")
-    reporter.say(evaluation_report.legend(evaluations))
-    if any(row.note.startswith(NO_DEFENCE) for one in evaluations for row in one.rows):
+    reporter.console.print(*evaluation_report.terminal_tables(evaluations), sep="\n")
+    found = [one.as_dict() for one in evaluations]
+    reporter.say(evaluation_tables.legend(found))
+    if evaluation_tables.undefended(found):
         reporter.say(NO_DEFENCE)
 
 
@@ -207,41 +161,23 @@ def _writable(out: Path | None) -> Iterator[None]:
         folder.release()
 
 
-def _check_used(flags: Any) -> None:
+def _check_used(given: Mapping[str, Any]) -> None:
     """Refuse what would do nothing."""
-    if flags.alpha is not None and not flags.pgd:
+    if "alpha" in given and not given.get("pgd"):
         raise ValueError("--alpha is the step of PGD: give --pgd STEPS with it")
-    if flags.eps is not None and not (flags.pgd or flags.autoattack):
+    if "eps" in given and not (given.get("pgd") or given["autoattack"]):
         raise ValueError("--eps is the radius of attacks: give --pgd STEPS or --autoattack with it")
 
 
-def _options(flags: Any) -> EvaluationOptions:
-    """The flags that were given; the others keep their defaults."""
-    values = {
-        "norms": flags.norms,
-        "corruptions": flags.corruptions,
-        "scale": flags.scale,
-        "extra": flags.extra,
-        "also": flags.also,
-        "official_dir": flags.official_dir or flags.data_dir,
-        "cache_dir": flags.cache,
-        "pgd": flags.pgd,
-        "eps": flags.eps,
-        "alpha": flags.alpha,
-        "autoattack": flags.autoattack,
-        "seed": flags.seed,
-    }
-    return EvaluationOptions(**{name: one for name, one in values.items() if one is not None})
-
-
 def _all(
-    flags: Any,
+    flags: _Flags,
+    machine: Mapping[str, Any],
     options: EvaluationOptions,
     device: torch.device,
     reporter: Reporter,
     kept: SavedCounts,
 ) -> list[Evaluation]:
-    """Every checkpoint on one data set; all are loaded and checked before the first is measured."""
+    """Measure every checkpoint on one data set; all are checked before the first is measured."""
     networks = []
     for name in flags.checkpoints:
         with reporter.waiting(f"building the network of {name}"):
@@ -251,7 +187,9 @@ def _all(
                 f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        networks.append((name, model, _test_images(spec, flags, reporter)))
+        dataset = flags.dataset or spec.dataset
+        images = _test_images(spec, dataset, machine["data_dir"], reporter)
+        networks.append((name, model, images))
     if len({images.name for _, _, images in networks}) > 1:
         raise ValueError("the checkpoints are of several data sets: choose one with --dataset")
     found = []
@@ -265,7 +203,7 @@ def _all(
                 options,
                 name=name,
                 batch_size=flags.batch_size,
-                workers=flags.workers,
+                workers=machine["workers"],
                 say=reporter.say,
                 kept=kept,
                 progress=progress,
@@ -275,12 +213,14 @@ def _all(
     return found
 
 
-def _test_images(spec: NetworkSpec, flags: Any, reporter: Reporter) -> data.ImageSet:
-    dataset = flags.dataset or spec.dataset
+def _test_images(
+    spec: NetworkSpec, dataset: str, data_dir: str | None, reporter: Reporter
+) -> data.ImageSet:
+    """Read the test images; the network has to fit them."""
     with reporter.waiting(f"reading data set {dataset}"):
         images = data.load(
             dataset,
-            data_dir=flags.data_dir,
+            data_dir=data_dir,
             seed=spec.seed,
             image_size=spec.image_size,
             test_only=True,

@@ -1,34 +1,25 @@
-"""``python -m entprop_fast.study NAME``: a table, a picture and the sentence that they support."""
+"""Run a study, ``python -m entprop_fast.study NAME``: a table, a picture and a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from entprop_fast import name_errors
 from entprop_fast.lab.cli import announce
-from entprop_fast.lab.cli.command_line import (
-    command_again,
-    flag_class,
-    optional_flag,
-    optional_flags,
-    parse,
-    positional,
-    recipe_flag,
-    run_command,
-    several,
-    switch,
-)
+from entprop_fast.lab.cli.command_line import command_again, run_command
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse, recipe_option
 from entprop_fast.lab.experiments.studies import STUDIES, Options, score
 from entprop_fast.lab.experiments.studies.form import markdown, write
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend
-from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import follow_data, recipe
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing
 from entprop_fast.lab.training.run_folder import RunFolder
+from entprop_fast.options import option
 
 QUICK_EPOCHS = 20  # minutes on digits; fewer seeds would leave no interval that says anything
 
@@ -36,34 +27,59 @@ _DESCRIPTION = "Train what the study needs, and end in a table, a picture and on
     "; ".join(f"{study.name}: {study.help}" for study in STUDIES.values())
 )
 
-_Flags = flag_class(
-    "StudyFlags",
-    positional("name", f"one of {', '.join(STUDIES)}"),
-    optional_flag("out", str, "folder of the results and runs, runs/study-NAME if left out"),
-    optional_flag("seeds", tuple[int, ...], "of the runs, 0 1 2 3 4 when left out"),
-    optional_flag("train_size", int, "training images, 200 when left out"),
-    optional_flag("epochs", int, "of every run, the recipe's when left out"),
-    *optional_flags(Config, "data_dir", "corruptions", "device"),
-    recipe_flag(),
-    optional_flag("dataset", str, "the recipe's when left out"),
-    several("archs", str, "architectures that the study score compares, three when left out"),
-    optional_flag("workers", int, "processes, one for each core when left out"),
-    switch("quick", f"{QUICK_EPOCHS} epochs, where --epochs is not given"),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class _Flags:
+    name: str = option(help=f"Study: one of {', '.join(STUDIES)}.", group=POSITIONAL)
+    recipe: str | None = recipe_option()
+    dataset: str | None = option(None, "Data set. Left out, it is the recipe's.", group="data")
+    train_size: int | None = option(
+        None, "Training images. Left out, there are 200.", low=1, group="data"
+    )
+    seeds: tuple[int, ...] | None = option(
+        None, "Seeds of the runs. Left out, they are 0 1 2 3 4.", low=0, group="study"
+    )
+    archs: tuple[str, ...] | None = option(
+        None,
+        "Architectures that the study score compares. Left out, there are three.",
+        group="study",
+    )
+    quick: bool = option(
+        False, f"Train {QUICK_EPOCHS} epochs, where --epochs is not given.", group="study"
+    )
+    epochs: int | None = option(
+        None, "Epochs of every run. Left out, they are the recipe's.", low=1, group="training"
+    )
+    workers: int | None = option(
+        None, "Processes. Left out, there is one for each core.", low=1, group="machine"
+    )
+    out: str | None = option(
+        None, "Folder of the results and runs. Left out, it is runs/study-NAME.", group="output"
+    )
+
+
+def _more_flags() -> list[Flag]:
+    return own_flags(Config, "data_dir", "corruptions", "device")
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.study", args)
-    return run_command(lambda signals: _study(args, signals), again=again)
+    return run_command(lambda: _study(args), again=again)
 
 
-def _study(args: Sequence[str] | None, signals: StopSignals) -> None:
-    flags = parse(_Flags, args, prog="entprop_fast.study", description=_DESCRIPTION)
+def _study(args: Sequence[str] | None) -> None:
+    flags, settings = parse(
+        _Flags,
+        args,
+        prog="entprop_fast.study",
+        description=_DESCRIPTION,
+        more=_more_flags(),
+    )
     with bad_input():
         if flags.name not in STUDIES:
             raise name_errors.unknown("study", flags.name, STUDIES)
-        study, options = STUDIES[flags.name], _options(flags)
+        study, options = STUDIES[flags.name], _options(flags, settings)
         lines = _announced(options)
     folder = RunFolder(options.out)
     folder.claim()
@@ -89,29 +105,26 @@ def _announced(options: Options) -> list[str]:
     return announce.announce(options.recipe, config)
 
 
-def _options(flags: object) -> Options:
-    given = vars(flags).copy()
-    out, quick = given["out"] or f"runs/study-{given['name']}", given["quick"]
-    options = Options(out=Path(out))
-    if quick:
+def _options(flags: _Flags, settings: dict[str, Any]) -> Options:
+    given = vars(flags) | settings
+    options = Options(out=Path(flags.out or f"runs/study-{flags.name}"))
+    if flags.quick:
         options = replace(options, epochs=QUICK_EPOCHS)
     taken = ("seeds", "train_size", "epochs", "device", "data_dir", "archs", "workers")
-    chosen = {name: given[name] for name in taken if given[name] is not None}
-    over = {name: given[name] for name in ("dataset", "corruptions") if given[name] is not None}
+    chosen = {name: given[name] for name in taken if given.get(name) is not None}
+    over = {n: given[n] for n in ("dataset", "corruptions") if given.get(n) is not None}
     source, followed = follow_data.follow_data(
-        given["recipe"], over | {"data_dir": given["data_dir"]}
+        flags.recipe, over | {"data_dir": settings.get("data_dir")}
     )
     over = {name: value for name, value in followed.items() if name != "data_dir"}
     options = replace(options, **chosen, recipe=str(source), overrides=over)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")
-    if options.archs is not None and given["name"] != score.STUDY.name:
+    if options.archs is not None and flags.name != score.STUDY.name:
         raise UsageError(
             f"--archs: only the study {score.STUDY.name} compares architectures; give "
-            f"{given['name']} a recipe with the arch"
+            f"{flags.name} a recipe with the arch"
         )
     if options.archs is not None and len(set(options.archs)) < max(1, len(options.archs)):
         raise UsageError(f"--archs {options.archs}: expected different ones, at least one")
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: expected at least 1")
     return options

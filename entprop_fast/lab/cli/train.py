@@ -1,39 +1,35 @@
-"""``python -m entprop_fast.train``: train one network with one method; digits without arguments."""
+"""Train one network with one method, ``python -m entprop_fast.train``; digits by default."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from entprop_fast.lab.cli import announce
-from entprop_fast.lab.cli.command_line import (
-    command_again,
-    flag_class,
-    optional_flags,
-    parse,
-    recipe_flag,
-    run_command,
-    switch,
-)
+from entprop_fast.lab.cli.command_line import command_again, run_command
+from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
-from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import follow_data, recipe, run_folder
-from entprop_fast.lab.training.config import Config, MethodOptions
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.lab.training.finish import Summary
+from entprop_fast.options import option
 
-_Flags = flag_class(
-    "TrainFlags",
-    recipe_flag(),
-    *optional_flags(Config),
-    *optional_flags(MethodOptions),
-    switch("resume", "continue the run in the run folder, with its own settings, or start it"),
-    switch("overwrite", "replace the run in the run folder"),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class _Flags:
+    recipe: str | None = recipe_option()
+    resume: bool = option(
+        False,
+        "Continue the run in the run folder with its own settings, or start it.",
+        group="output",
+    )
+    overwrite: bool = option(False, "Replace the run in the run folder.", group="output")
+
 
 _DESCRIPTION = (
     "Train an image classifier that stays accurate on clean and on shifted images. "
@@ -41,35 +37,42 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return [*run_flags(), *method_flags()]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.train", args, "--resume")
-    return run_command(lambda signals: _train(args, signals), again=again)
+    return run_command(lambda: _train(args), again=again)
 
 
-def _train(args: Sequence[str] | None, signals: StopSignals) -> None:
-    flags = vars(parse(_Flags, args, prog="entprop_fast.train", description=_DESCRIPTION)).copy()
-    resume, overwrite = flags.pop("resume"), flags.pop("overwrite")
-    chosen = flags.pop("recipe")
+def _train(args: Sequence[str] | None) -> None:
+    flags, settings = parse(
+        _Flags,
+        args,
+        prog="entprop_fast.train",
+        description=_DESCRIPTION,
+        more=_more_flags(),
+    )
     with bad_input():
-        source, settings = _followed(chosen, flags, resume)
+        source, settings = _followed(flags, settings)
         config = recipe.resolve(source, **settings)
     reporter = Reporter()
     reporter.say(f"{config.method} of {config.arch} on {config.dataset}, into {config.folder}")
     for line in announce.announce(source, config):
         reporter.say(line)
-    summary = train(config, resume=resume, overwrite=overwrite, reporter=reporter, signals=signals)
+    summary = train(config, resume=flags.resume, overwrite=flags.overwrite, reporter=reporter)
     _print(summary, reporter)
 
 
-def _followed(
-    chosen: str | None, flags: dict[str, Any], resume: bool
-) -> tuple[str | Path, dict[str, Any]]:
+def _followed(flags: _Flags, settings: dict[str, Any]) -> tuple[str | Path, dict[str, Any]]:
     """Choose the recipe and the settings over it; a run that is continued brings its own."""
-    out = flags["out"]
-    if resume and not chosen and out is not None and (Path(out) / run_folder.CONFIG).is_file():
-        return Path(out) / run_folder.CONFIG, flags
-    return follow_data.follow_data(chosen, flags)
+    if flags.resume and not flags.recipe and "out" in settings:
+        own = Path(settings["out"]) / run_folder.CONFIG
+        if own.is_file():
+            return own, settings
+    return follow_data.follow_data(flags.recipe, settings)
 
 
 def _print(summary: Summary, reporter: Reporter) -> None:

@@ -1,4 +1,4 @@
-"""The loss that a run's settings name, in place of cross-entropy."""
+"""Create the loss that a run's settings name, in place of cross-entropy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from entprop_fast.methods import GPaCo
 
 CRITERIA: dict[str, type[GPaCo]] = {"gpaco": GPaCo}
 DEFAULT = "cross_entropy"
+NAMES = (DEFAULT, *CRITERIA)
 
 
 def create_criterion(name: str, num_classes: int) -> nn.Module | None:
-    """A fresh criterion for so many classes; None for the methods' own cross-entropy.
+    """Create a fresh criterion for so many classes; None for the methods' own cross-entropy.
 
     Raises:
         ValueError: there is none of this name.
@@ -24,12 +25,12 @@ def create_criterion(name: str, num_classes: int) -> nn.Module | None:
     if name == DEFAULT:
         return None
     if name not in CRITERIA:
-        raise name_errors.unknown("criterion", name, (DEFAULT, *CRITERIA))
+        raise name_errors.unknown("criterion", name, NAMES)
     return CRITERIA[name](num_classes)
 
 
 def keywords(options: Mapping[str, Any], num_classes: int, device: torch.device) -> dict[str, Any]:
-    """Options as settings hold them, as the keywords of a method: the criterion's name made one.
+    """Turn options of settings into keywords of a method: the criterion's name into a module.
 
     Raises:
         ValueError: see `create_criterion`.
@@ -40,5 +41,5 @@ def keywords(options: Mapping[str, Any], num_classes: int, device: torch.device)
 
 
 def learned(model: nn.Module, criterion: nn.Module | None) -> list[nn.Parameter]:
-    """What the optimizer of a run holds: the parameters of the network and of its loss."""
+    """List what the optimizer of a run holds: the parameters of the network and of its loss."""
     return [p for module in (model, criterion) if module is not None for p in module.parameters()]

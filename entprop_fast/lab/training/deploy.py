@@ -1,11 +1,11 @@
-"""Networks as a run builds them, and as a file deploys them."""
+"""Build networks as a run does, and deploy them in a file."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from torch import nn
 from entprop_fast import models
 from entprop_fast.lab.data import ImageFiles, ImageSet
 from entprop_fast.lab.files import write_atomically
-from entprop_fast.lab.training.config import typed
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
 from entprop_fast.models.normalized import core, with_normalization
 from entprop_fast.models.weights import load_weights
+from entprop_fast.options import create, option
 
 CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
 
@@ -32,34 +32,30 @@ _METADATA_KEY = "entprop_fast"
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What it takes to build a run's network, and to find its test images again."""
+    """Say what it takes to build a run's network, and to find its test images again."""
 
-    arch: str
-    num_classes: int
-    in_channels: int
-    stem: resnet.Stem
-    dataset: str
-    seed: int
-    image_size: int | None = None  # of images read from files
-    normalize: str = "none"  # what the network does first; images come in [0, 1]
+    arch: str = option()
+    num_classes: int = option()
+    in_channels: int = option()
+    stem: resnet.Stem = option()
+    dataset: str = option()
+    seed: int = option()
+    image_size: int | None = option(None)  # of images read from files
+    normalize: str = option("none")  # what the network does first; images come in [0, 1]
 
     @classmethod
     def of(cls, saved: object) -> NetworkSpec:
         """Check what a file says: anybody may have written it.
 
         Raises:
-            ValueError: it is no such record, or a value is not of its field's type.
+            TypeError, ValueError: it is no such record, or a value is not of its field's type.
         """
         if not isinstance(saved, Mapping):
             raise ValueError(f"network is a {type(saved).__name__}, not a table")
-        given = {str(name): value for name, value in saved.items() if value is not None}
-        found = typed(given, cls)
-        if missing := [one.name for one in fields(cls) if _needed(one) and one.name not in found]:
-            raise ValueError(f"network lacks {', '.join(missing)}")
-        return cls(**found)
+        return create(cls, {str(name): value for name, value in saved.items()}, owner="network")
 
     def build(self) -> nn.Module:
-        """The plain network with fresh weights, channels_last, behind its normalisation.
+        """Build the plain network with fresh weights, channels_last, behind its normalisation.
 
         Raises:
             ValueError: no such architecture, or the normalisation is of other channels.
@@ -82,7 +78,7 @@ class NetworkSpec:
         weights: str | None = None,
         say: Callable[[str], None] = print,
     ) -> nn.Module:
-        """The network that `method` trains: `build`, with dual norms where it needs them.
+        """Build the network that `method` trains, with dual norms where it needs them.
 
         Args:
             method: its name.
@@ -102,12 +98,8 @@ class NetworkSpec:
         return convert_dual_norm(model) if needs_dual_norms(method, options) else model
 
 
-def _needed(field: Field[Any]) -> bool:
-    return field.default is MISSING
-
-
 def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none") -> NetworkSpec:
-    """The network `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
+    """Describe `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
     channels, height, width = data.image_shape
     small = max(height, width) <= CIFAR_STEM_UP_TO and arch in resnet.LAYOUTS
     return NetworkSpec(
@@ -123,7 +115,7 @@ def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none"
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy without auxiliary norms: what is deployed. `model` stays as it is."""
+    """Return a copy without auxiliary norms: what is deployed. `model` stays as it is."""
     return strip_auxiliary(copy.deepcopy(model))
 
 
@@ -139,7 +131,7 @@ def save_deployable(path: Path, plain: nn.Module, spec: NetworkSpec) -> None:
 
 
 def load_deployable(path: Path) -> tuple[nn.Module, NetworkSpec]:
-    """The network in a file of `save_deployable`, on the CPU, and what it was trained on.
+    """Load the network that `save_deployable` wrote, on the CPU, and what it was trained on.
 
     Raises:
         ValueError: the file is truncated, or was not written by a run.

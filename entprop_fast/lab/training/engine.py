@@ -1,4 +1,4 @@
-"""The engine behind the commands: one call trains, evaluates and documents one run."""
+"""Run a run: one call trains it, evaluates it and writes its folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from entprop_fast.lab import checkpoint, data, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config, differences
@@ -30,11 +29,13 @@ def train(
     overwrite: bool = False,
     images: ImageSet | None = None,
     reporter: Reporter | None = None,
-    signals: StopSignals | None = None,
     watch: Callable[[Trainer], None] | None = None,
     pictures: bool = True,
 ) -> Summary:
     """Train one run into its folder, evaluate it, and return what ``summary.json`` holds.
+
+    Within `entprop_fast.lab.stopping.StopSignals.installed` a signal is answered between two
+    steps, or batches of an evaluation.
 
     Args:
         config: settings, e.g. from `entprop_fast.lab.training.recipe.resolve`.
@@ -42,8 +43,6 @@ def train(
         overwrite: replace a run that the folder holds.
         images: in place of the data set that `config` names.
         reporter: says what happens; None says nothing.
-        signals: those of `StopSignals.installed`, answered between two steps or batches of an
-            evaluation; None leaves signals alone.
         watch: is given the run before its first step, to read what no file of it holds.
         pictures: draw them, too; of a hundred small runs that nobody looks at they are a third of
             the time.
@@ -53,28 +52,7 @@ def train(
         RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
         Stopped: a signal came; the checkpoint is saved.
     """
-    with stopping.watched(signals):
-        return _train(
-            config,
-            images,
-            reporter or Reporter.quiet(),
-            watch,
-            resume=resume,
-            overwrite=overwrite,
-            pictures=pictures,
-        )
-
-
-def _train(
-    config: Config,
-    images: ImageSet | None,
-    reporter: Reporter,
-    watch: Callable[[Trainer], None] | None,
-    *,
-    resume: bool,
-    overwrite: bool,
-    pictures: bool,
-) -> Summary:
+    reporter = reporter or Reporter.quiet()
     folder = RunFolder(config.folder)
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
@@ -115,7 +93,7 @@ def _train(
 
 
 def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
-    """A run in memory, after its first step; it has no folder.
+    """Return a run in memory after its first step; it has no folder.
 
     Args:
         config: the settings.

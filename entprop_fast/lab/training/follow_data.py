@@ -1,4 +1,4 @@
-"""What follows from the data where nobody says it: the recipe, and how large images are."""
+"""Follow the data where nobody says it: choose the recipe, and how large images are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.config import Value
+from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.models.weights import RANDOM
 
 SCRATCH, FINETUNE = "folder", "finetune"

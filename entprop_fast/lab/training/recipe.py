@@ -1,4 +1,4 @@
-"""Recipes: the settings of a run as TOML, overridden by name.
+"""Read recipes: the settings of a run as TOML, overridden by name.
 
 A recipe holds the settings of `entprop_fast.lab.training.config.Config` at the top, the method's
 name in ``[method]`` and each method's options in a table of its own, ``[method.NAME]``, of which
@@ -8,8 +8,7 @@ only the chosen one's is read.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,16 @@ from typing import Any
 import tomli_w
 
 from entprop_fast import name_errors
-from entprop_fast.lab.training import criteria
-from entprop_fast.lab.training.config import (
-    OPTION_NAMES,
-    SETTING_NAMES,
-    Config,
-    MethodOptions,
-    Value,
-    typed,
-)
-from entprop_fast.methods import METHODS, method_options
+from entprop_fast.lab.training.config import SETTINGS, Config
+from entprop_fast.lab.training.method_settings import Value, complete, methods_by_option
+from entprop_fast.methods import METHODS
+from entprop_fast.options import read
 
 DEFAULT_RECIPE = "digits"
 
-_REQUIRED = ("arch", "dataset", "epochs", "batch_size", "lr")
-
 
 def resolve(recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | None) -> Config:
-    """The settings of `recipe` with `overrides` put over them.
+    """Read the settings of `recipe`, with `overrides` put over them.
 
     Args:
         recipe: the name of a built-in recipe, or the path of a ``.toml`` file.
@@ -44,15 +35,16 @@ def resolve(recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | None) -> C
         Complete settings: the method's options hold its defaults too.
 
     Raises:
-        ValueError: an unknown recipe, key, method or option, or a value that is not valid.
+        TypeError, ValueError: an unknown recipe, key, method or option, or a value that is not
+            valid.
     """
     table = read_recipe(recipe)
     given = {name: value for name, value in overrides.items() if value is not None}
-    for name in given:
-        if name not in SETTING_NAMES and name not in OPTION_NAMES:
-            raise name_errors.unknown("setting", name, (*SETTING_NAMES, *OPTION_NAMES))
+    if unheard := [name for name in given if name not in SETTINGS | methods_by_option()]:
+        known = (*SETTINGS, *methods_by_option())
+        raise name_errors.unknown("setting", unheard[0], known)
     tables = table.pop("method", {})
-    settings = table | {name: given[name] for name in given if name in SETTING_NAMES}
+    settings = table | {name: given[name] for name in given if name in SETTINGS}
     method = str(settings.setdefault("method", tables.get("name", "")))
     if not method:
         raise ValueError(
@@ -60,15 +52,20 @@ def resolve(recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | None) -> C
         )
     if method not in METHODS:
         raise name_errors.unknown("method", method, METHODS)
-    if missing := [name for name in _REQUIRED if name not in settings]:
+    needed = [name for name, one in SETTINGS.items() if one.default is MISSING]
+    if missing := [name for name in needed if name not in settings]:
         hint = "; --dataset folder:PATH names images of your own" if "dataset" in missing else ""
         raise ValueError(f"recipe {str(recipe)!r} lacks {', '.join(missing)}{hint}")
-    options = tables.get(method, {}) | {name: given[name] for name in given if name in OPTION_NAMES}
-    return Config(**typed(settings, Config), options=_complete(method, options))
+    options = tables.get(method, {}) | {k: v for k, v in given.items() if k not in SETTINGS}
+    for name, value in (settings | options).items():
+        if isinstance(value, str) and (reason := unfit(value)):
+            raise ValueError(f"{name}={value!r} {reason}")
+    valid = {name: read(SETTINGS[name], value) for name, value in settings.items()}
+    return Config(**valid, options=complete(method, options))
 
 
 def recipe_names() -> list[str]:
-    """The built-in recipes."""
+    """List the built-in recipes."""
     folder = files("entprop_fast.lab.training") / "recipes"
     return sorted(
         one.name.removesuffix(".toml") for one in folder.iterdir() if one.name.endswith(".toml")
@@ -81,7 +78,7 @@ def data_set_recipes() -> list[str]:
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """A recipe's table, all of its names known.
+    """Read a recipe's table, and make sure that all of its names are known.
 
     Raises:
         ValueError: there is no such recipe, it is not TOML, or it has a key that means nothing.
@@ -89,8 +86,8 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     table = _parse(recipe)
     where = f"recipe {str(recipe)!r}"
     for key in table:
-        if key not in SETTING_NAMES:
-            raise name_errors.unknown(f"key in {where}", key, SETTING_NAMES)
+        if key not in SETTINGS:
+            raise name_errors.unknown(f"key in {where}", key, SETTINGS)
     tables = table.get("method", {})
     if not isinstance(tables, dict):
         raise ValueError(f"{where}: method must be a table, [method] with name = {tables!r}")
@@ -103,10 +100,21 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """The complete settings, as a recipe that runs the same again."""
+    """Write the complete settings as a recipe that runs the same again."""
     table = {name: value for name, value in asdict(config).items() if value is not None}
     options, method = table.pop("options"), table.pop("method")
     return tomli_w.dumps(table | {"method": {"name": method, method: options}})
+
+
+def unfit(text: str) -> str | None:
+    """Say why a string can be no setting and no name of a file, or return None."""
+    if "\0" in text:
+        return "holds a null character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8: rename it, or make a link that is"
+    return None
 
 
 def _parse(recipe: str | Path) -> dict[str, Any]:
@@ -123,17 +131,3 @@ def _parse(recipe: str | Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except ValueError as error:  # not TOML, or not UTF-8
         raise ValueError(f"recipe {str(recipe)!r} is not TOML: {error}") from None
-
-
-def _complete(method: str, options: Mapping[str, Any]) -> dict[str, Value]:
-    """All options of a method that can be set by name: those given, the defaults of the rest."""
-    known = [name for name in method_options(method) if name in OPTION_NAMES]
-    for name in options:
-        if name not in known:
-            raise ValueError(
-                f"method {method!r} has no option {name!r}; it has {', '.join(sorted(known))}"
-            )
-    defaults = {name: method_options(method)[name] for name in known}
-    defaults["criterion"] = criteria.DEFAULT  # a method's is a module, or None
-    merged = defaults | typed(options, MethodOptions)
-    return {name: value for name, value in merged.items() if value is not None}

@@ -26,7 +26,7 @@ from entprop_fast.lab.corruptions.common import (
 )
 from entprop_fast.lab.data import to_float
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
-from entprop_fast.lab.evaluation.evaluation_report import markdown
+from entprop_fast.lab.evaluation.evaluation_tables import markdown
 from tests.lab.evaluation.support import Brightness, by_another_generator, tiny_cifar, tiny_imagenet
 
 CLEAN = EvaluationOptions(corruptions="none")
@@ -152,20 +152,23 @@ def test_networks_that_saw_different_images_are_not_compared_silently() -> None:
     for seed in (0, 1):
         options = EvaluationOptions(corruptions="generated", seed=seed)
         found.append(evaluate_model(Brightness(4), data, options, name=f"{seed}"))
-    assert "cannot be compared" in markdown(found)
-    assert "cannot be compared" not in markdown(found[:1])
+    fields = [one.as_dict() for one in found]
+    assert "cannot be compared" in markdown(fields)
+    assert "cannot be compared" not in markdown(fields[:1])
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"norms": "auxx"}, "unknown norms 'auxx'; nearest: aux"),
-        ({"corruptions": "offical"}, "nearest: official"),
-        ({"scale": "cifar"}, "unknown scale 'cifar'; nearest: cifar-c"),
-        ({"also": ("imagenet-b",), "official_dir": "x"}, "unknown also 'imagenet-b'"),
-        ({"also": ("imagenet-a",)}, "needs official_dir"),
-        ({"pgd": -1}, "pgd = -1"),
-        ({"eps": 0.0}, r"eps = 0\.0"),
+        ({"norms": "auxx"}, "norms 'auxx'; nearest: aux"),
+        ({"corruptions": "offical"}, "corruptions 'offical'; nearest: official"),
+        ({"scale": "cifar"}, "scale 'cifar'; nearest: cifar-c"),
+        ({"also": ("imagenet-b",), "official_dir": "x"}, "also 'imagenet-b'"),
+        ({"also": ("imagenet-a",)}, "also=.*official_dir"),
+        ({"pgd": -1}, "pgd=-1"),
+        ({"eps": 0.0}, "eps=0"),
+        ({"eps": 1.1}, "eps=1.1"),
+        ({"alpha": 0.0}, "alpha=0"),
     ],
 )
 def test_options_are_checked_at_once(changed: dict[str, object], message: str) -> None:
@@ -265,7 +268,7 @@ def test_one_checkpoints_numbers_as_json(runs: list[Path], tmp_path: Path) -> No
         ("--autoattack", "AutoAttack"),
         ("{vanilla} --norms aux", "vanilla has no auxiliary norms"),
         ("--scale cifar", "nearest: cifar-c"),
-        ("--pgd 3 --eps 0", "eps = 0"),
+        ("--pgd 3 --eps 0", "--eps="),
     ],
 )
 def test_the_command_refuses(

@@ -12,8 +12,7 @@ from entprop_fast import build_info, convert_dual_norm, create_method, models
 from entprop_fast.lab.cli.train import main
 from entprop_fast.lab.data import load
 from entprop_fast.ops import backend
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 pytestmark = pytest.mark.skipif(
     "cpu" not in build_info().backends, reason="the C++ kernels are not built"

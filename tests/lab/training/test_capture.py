@@ -16,8 +16,7 @@ from entprop_fast.lab.training.optim import OPTIMIZERS, create_optimizer, plain_
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import Method
 from tests.capture.recording import RecordingGraphs
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

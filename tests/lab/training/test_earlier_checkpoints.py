@@ -17,6 +17,7 @@ from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.config import differences
+from entprop_fast.lab.training.load_network import load_network
 
 FOLDER = Path(__file__).parents[2] / "checkpoints"
 VERSIONS = sorted(one.name for one in FOLDER.iterdir())
@@ -99,8 +100,8 @@ def test_what_does_not_fit_is_named(
 def test_a_network_that_is_not_trained_to_its_end_is_named(run: Path) -> None:
     """Its scores would stand beside those of whole runs without a word."""
     told: list[str] = []
-    evaluate.load_network(run, told.append)
+    load_network(run, told.append)
     assert len(told) == 1 and "1 of 2 epochs" in told[0]
     told.clear()
-    evaluate.load_network(run / "model.safetensors", told.append)
+    load_network(run / "model.safetensors", told.append)
     assert not told

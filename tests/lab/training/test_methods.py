@@ -11,8 +11,7 @@ import torch
 from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.training.deploy import load_deployable
 from entprop_fast.methods import METHODS
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 COSTS = {  # in passes over the data: of batches of 20, 4 or a share of 0.2 of them attacked
     "vanilla": 1.0,

@@ -13,8 +13,7 @@ from matplotlib.image import imread
 
 from entprop_fast.lab.cli.train import main
 from entprop_fast.lab.report import pictures
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 
 def row(epoch: int, **changed: object) -> dict[str, object]:

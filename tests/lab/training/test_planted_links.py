@@ -13,8 +13,7 @@ from entprop_fast.lab import files
 from entprop_fast.lab.cli import corrupt, evaluate, train
 from entprop_fast.lab.files import write_atomically
 from entprop_fast.lab.training.run_folder import LOCK, METRICS, RunFolder
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

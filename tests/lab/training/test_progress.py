@@ -18,15 +18,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from entprop_fast.lab.cli import command_line
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.report import progress
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stopping import StopSignals
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 ROW = {"epoch": 2, "loss": 0.5, "aux_loss": 0.25, "sa": 90.0, "gap": 4.0, "images_per_second": 99.0}
 
@@ -213,20 +210,3 @@ def in_terminal(command: list[str]) -> str:
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(Reporter.quiet())
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "a ? ?"), ("utf-8", "a \u2013 ?")])
-def test_a_character_that_stdout_lacks_ends_no_command(
-    encoding: str, printed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The dash of a table, and a file's name that is not UTF-8."""
-    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
-    monkeypatch.setattr(sys, "stdout", stdout)
-
-    def command(signals: StopSignals) -> None:
-        print("a \u2013 \udcff")
-        Reporter().say("a \u2013 \udcff")
-
-    assert command_line.run_command(command) == 0
-    stdout.seek(0)
-    assert stdout.read() == f"{printed}\n" * 2

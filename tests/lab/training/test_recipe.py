@@ -1,17 +1,20 @@
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entprop_fast.lab.training.config import OPTION_NAMES, differences, number
+from entprop_fast.lab.training.config import differences
+from entprop_fast.lab.training.method_settings import methods_by_option
 from entprop_fast.lab.training.recipe import data_set_recipes, recipe_names, resolve, to_toml
 from entprop_fast.methods import METHODS, method_options
 
 # Options that the trainer sets itself, from its own settings or from the data.
+CHOICES = [
+    *("optimizer", "schedule", "amp", "capture", "augment", "loader", "normalize", "corruptions")
+]
 SET_BY_THE_TRAINER = {"amp", "capture", "generator"}
 FROM_PYTHON_ONLY = {"input_range", "normalization", "check", "criterion"}
 
@@ -37,7 +40,7 @@ def test_on_digits_every_adversarial_method_steps_by_a_tenth(method: str) -> Non
 @pytest.mark.parametrize("method", METHODS)
 def test_every_option_of_a_method_has_a_flag(method: str) -> None:
     settable = set(method_options(method)) - SET_BY_THE_TRAINER - FROM_PYTHON_ONLY
-    assert settable <= set(OPTION_NAMES)
+    assert settable <= set(methods_by_option())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -70,20 +73,23 @@ def write(folder: Path, method_tables: str = "", top: str = "") -> Path:
 
 
 @pytest.mark.parametrize(
-    ("top", "tables", "message"),
+    ("top", "tables", "error", "named"),
     [
-        ("epoch = 3", "", "key in recipe .* 'epoch'; nearest: epochs"),
-        ("", "[method.entprp]\nk = 0.1", "'entprp'; nearest: entprop"),
-        ("", "[method.entprop]\nkk = 0.1", "no option 'kk'"),
-        ("", '[method.entprop]\nk = "a/b"', "k: 'a/b' is neither a number nor a fraction"),
-        ("", "[method.entprop]\nn = 1.5", "n must be of type int, got 1.5"),
-        ("seed = true", "", "seed must be of type int, got True"),
-        ("momentum = ", "", "is not TOML"),
-        ('optimizer = "sdg"', "", "optimizer 'sdg'; nearest: sgd"),
+        ("epoch = 3", "", ValueError, "recipe .* 'epoch'; nearest: epochs"),
+        ("", "[method.entprp]\nk = 0.1", ValueError, "'entprp'; nearest: entprop"),
+        ("", "[method.entprop]\nkk = 0.1", ValueError, "'kk'"),
+        ("", '[method.entprop]\nk = "a/b"', ValueError, "k='a/b'"),
+        ("", "[method.entprop]\nn = 1.5", TypeError, "n=1.5"),
+        ("seed = true", "", TypeError, "seed=True"),
+        ("momentum = ", "", ValueError, "recipe.toml"),
+        ('optimizer = "sdg"', "", ValueError, "optimizer 'sdg'; nearest: sgd"),
+        ('out = "a\\u0000b"', "", ValueError, "out="),
     ],
 )
-def test_a_wrong_recipe_is_refused(tmp_path: Path, top: str, tables: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_a_wrong_recipe_is_refused(
+    tmp_path: Path, top: str, tables: str, error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
         resolve(write(tmp_path, tables, top))
 
 
@@ -93,28 +99,40 @@ def test_a_recipe_that_lacks_what_a_run_needs_is_refused(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="lacks arch, epochs, batch_size, lr"):
         resolve(path)
     path.write_text('method = "vanilla"\n')
-    with pytest.raises(ValueError, match="method must be a table"):
+    with pytest.raises(ValueError, match="method"):
         resolve(path)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "named"),
     [
-        ({"methd": "x"}, "unknown setting 'methd'; nearest: method"),
-        ({"method": "entrop"}, "unknown method 'entrop'; nearest: entprop"),
-        ({"method": "vanilla", "k": 0.2}, "method 'vanilla' has no option 'k'"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"lr": float("nan")}, "lr must be"),
-        ({"weight_decay": -1.0}, "weight_decay must be"),
-        ({"momentum": 0.0}, "momentum must be above 0 with nesterov"),
-        ({"warmup": 1.5}, "warmup must be"),
-        ({"seed": -1}, "seed must be"),
-        ({"eps": "4/0"}, "eps: '4/0'"),
+        ({"methd": "x"}, "'methd'; nearest: method"),
+        ({"method": "entrop"}, "'entrop'; nearest: entprop"),
+        ({"method": "vanilla", "k": 0.2}, "'vanilla' has no option 'k'"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"decay_every": 0}, "decay_every=0"),
+        ({"train_size": 0}, "train_size=0"),
+        ({"image_size": 0}, "image_size=0"),
+        ({"threads": 0}, "threads=0"),
+        ({"threads": 1025}, "threads=1025"),
+        ({"workers": -1}, "workers=-1"),
+        ({"workers": 513}, "workers=513"),
+        ({"lr": 0}, "lr=0"),
+        ({"lr": float("nan")}, "lr=nan"),
+        ({"weight_decay": -1.0}, "weight_decay=-1"),
+        ({"momentum": -0.1}, "momentum=-0.1"),
+        ({"momentum": 0.0}, "momentum=0.0.*nesterov"),
+        ({"warmup": 1.5}, "warmup=1.5"),
+        ({"warmup": -0.1}, "warmup=-0.1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**31}, "seed="),
+        ({"eps": "4/0"}, "eps='4/0'"),
+        *(({name: "x"}, f"{name} 'x'") for name in CHOICES),
     ],
 )
-def test_wrong_settings_are_refused(overrides: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message).replace(r"\.\*", ".*")):
+def test_wrong_settings_are_refused(overrides: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
         resolve("digits", **overrides)
 
 
@@ -126,8 +144,3 @@ def test_differences_names_what_changes_the_run_and_no_more() -> None:
         "k is 0.2, was 0.6",
     ]
     assert differences(config, asdict(config)) == []
-
-
-@pytest.mark.parametrize(("text", "value"), [("0.1", 0.1), ("4/255", 4 / 255), ("1e-3", 1e-3)])
-def test_number(text: str, value: float) -> None:
-    assert number(text) == value

@@ -22,8 +22,7 @@ from entprop_fast.lab.cli import train
 from entprop_fast.lab.corruptions import suites
 from entprop_fast.lab.training.trainer import Trainer
 from tests.children import end_with_parent
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 TIMES = ("seconds", "train_seconds", "images_per_second")
 KILLS = 10

@@ -14,8 +14,7 @@ from entprop_fast.lab.cli import train
 from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.run_folder import LOCK, RunFolder
 from tests.children import end_with_parent
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 FORK = multiprocessing.get_context("fork")
 

@@ -14,9 +14,8 @@ from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.data.cifar import FORMS
+from tests.lab.conftest import Args
 from tests.tiny_data.archives import Bytes, cifar_files, cifar_images, make_official, write_folder
-
-from .conftest import Args
 
 Capture = pytest.CaptureFixture[str]
 
@@ -127,10 +126,3 @@ def test_without_corruptions_there_is_no_ra(tiny: Args, tmp_path: Path, capsys: 
     assert (summary["ra"], summary["hscore"], summary["corruptions"]) == (None, None, {})
     assert summary["corruption_source"] == "" and summary["sa"] > 0
     assert not (out / "corruptions.png").exists()
-
-
-def test_the_choice_is_checked(tiny: Args, tmp_path: Path, capsys: Capture) -> None:
-    assert train.main(tiny(tmp_path / "run", "--corruptions", "offical")) == 2
-    assert "unknown corruptions 'offical'; nearest: official" in capsys.readouterr().err
-    assert train.main(tiny(tmp_path / "run", "--corruptions", "official")) == 2
-    assert "there is no such set of digits" in capsys.readouterr().err

@@ -17,8 +17,7 @@ from entprop_fast.lab.training.deploy import load_deployable
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.run_folder import RunFolder
-
-from .conftest import Args
+from tests.lab.conftest import Args
 
 PNG = b"\x89PNG\r\n"
 
@@ -188,14 +187,6 @@ def test_evaluate_uses_the_previous_checkpoint_and_says_so(
     assert evaluate.main([str(tmp_path)]) == 0
     assert "checkpoint.prev.pt" in capsys.readouterr().out
     assert (tmp_path / "checkpoint.pt").read_bytes() == damaged
-
-
-def test_help_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (train.main, evaluate.main):
-        with pytest.raises(SystemExit) as stop:
-            command(["--help"])
-        assert not stop.value.code
-    assert "--aux-labels" in capsys.readouterr().out
 
 
 def test_the_callers_random_numbers_do_not_reach_the_run(tmp_path: Path) -> None:

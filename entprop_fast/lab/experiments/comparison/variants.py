@@ -1,4 +1,4 @@
-"""A row of a comparison: a method, or a method with options of its own."""
+"""Read the rows of a comparison: a method, or a method with options of its own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entprop_fast import name_errors
-from entprop_fast.lab.training.config import (
-    OPTION_NAMES,
-    Config,
-    MethodOptions,
-    Value,
-    number,
-    value_types,
-)
+from entprop_fast.lab.training.config import SETTINGS
+from entprop_fast.lab.training.method_settings import Value, methods_by_option
 from entprop_fast.methods import METHODS
+from entprop_fast.options import read
 
 # Settings a row may have of its own; the others decide data, weights or order, equal in all rows.
 OWN_SETTINGS = (
@@ -31,13 +26,10 @@ OWN_SETTINGS = (
     "amp",
 )
 
-_TYPES = value_types(MethodOptions) | {name: value_types(Config)[name] for name in OWN_SETTINGS}
-_SWITCHES = {"true": True, "false": False}
-
 
 @dataclass(frozen=True)
 class Variant:
-    """A method and what it is given beyond the recipe; `name` is what the user wrote."""
+    """Hold a method and its settings beyond the recipe; `name` is what the user wrote."""
 
     name: str
     method: str
@@ -45,16 +37,18 @@ class Variant:
 
     @property
     def slug(self) -> str:
-        """The name as part of a folder's."""
+        """Name as part of a folder's."""
         return re.sub(r"[^\w.=,-]+", "-", self.name)
 
 
 def parse(text: str) -> Variant:
-    """The variant that ``entprop`` or ``entprop:score=random,k=0.5`` names.
+    """Read the variant that ``entprop`` or ``entprop:score=random,k=0.5`` names.
 
     Raises:
         ValueError: an unknown method or option, or a value that is not of the option's type.
     """
+    options = {name: next(iter(one.values())) for name, one in methods_by_option().items()}
+    known = options | {name: SETTINGS[name] for name in OWN_SETTINGS}
     method, _, rest = text.partition(":")
     if method not in METHODS:
         raise name_errors.unknown("method", method, METHODS)
@@ -64,16 +58,19 @@ def parse(text: str) -> Variant:
         name = name.replace("-", "_")
         if not equals:
             raise ValueError(f"{text!r}: {part!r} must be option=value")
-        if name not in _TYPES:
-            raise ValueError(f"{text!r}: {name_errors.unknown('option', name, _TYPES)}")
+        if name not in known:
+            raise ValueError(f"{text!r}: {name_errors.unknown('option', name, known)}")
         if name in settings:
             raise ValueError(f"{text!r} gives {name} twice")
-        settings[name] = _value(text, name, value.strip())
+        try:
+            settings[name] = read(known[name], value.strip())
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{text!r}: {error}") from None
     return Variant(text, method, settings)
 
 
 def parse_all(texts: Sequence[str]) -> list[Variant]:
-    """Each text's variant.
+    """Read each text's variant.
 
     Raises:
         ValueError: as `parse`; none; or one folder name for two of them.
@@ -90,18 +87,5 @@ def parse_all(texts: Sequence[str]) -> list[Variant]:
 
 
 def options_of(variant: Variant) -> dict[str, Value]:
-    """Those of the variant's settings that are the method's options."""
-    return {name: value for name, value in variant.settings.items() if name in OPTION_NAMES}
-
-
-def _value(text: str, name: str, value: str) -> Value:
-    wanted = _TYPES[name]
-    try:
-        if wanted is bool:
-            return _SWITCHES[value.lower()]
-        if wanted is float:
-            return number(value)
-        return int(value) if wanted is int else value
-    except (KeyError, ValueError):
-        valid = {bool: "true or false", int: "an integer", float: "a number such as 4/255"}
-        raise ValueError(f"{text!r}: {name} must be {valid[wanted]}, got {value!r}") from None
+    """Return the variant's settings that are options of its method."""
+    return {name: value for name, value in variant.settings.items() if name not in SETTINGS}

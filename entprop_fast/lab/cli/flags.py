@@ -1,0 +1,251 @@
+"""Make the flags of a command from options, and read what was typed as a recipe is read.
+
+tyro draws the help and takes the words apart. Each value reaches us as the text that was typed, so
+that `entprop_fast.options.read` is the one reader of flags, recipes and rows of a comparison, and
+an error is one line that names the flag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, field, make_dataclass, replace
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from entprop_fast import name_errors
+from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training.config import SETTINGS
+from entprop_fast.lab.training.errors import UsageError
+from entprop_fast.lab.training.method_settings import methods_by_option
+from entprop_fast.methods import METHODS
+from entprop_fast.options import Bounds, Option, number, option, options_of, read
+
+POSITIONAL = "positional arguments"  # the group of what is typed without a flag
+GROUPS = (
+    *(POSITIONAL, "", "comparison", "study", "corruption", "data", "network", "method", "training"),
+    *("evaluation", "machine", "output"),
+)
+
+_IN = "group_"
+_METAVARS = {int: "INT", float: "NUMBER", str: "STR"}
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Describe one flag: its option, and in words what holds where it is not given."""
+
+    about: Option
+    default: str = ""
+
+    @property
+    def typed(self) -> str:
+        """The name as it is typed: ``--batch-size``, or ``CHECKPOINT`` without a flag."""
+        name = self.about.name
+        if self.about.group == POSITIONAL:
+            return name.removesuffix("s").upper() if self.about.many else name.upper()
+        return f"--{name.replace('_', '-')}"
+
+
+def recipe_option() -> Any:
+    """Declare ``--recipe`` as every command that trains has it."""
+    return option(
+        None,
+        "Recipe of the other settings: a name or the path of a .toml. Left out, it is the data "
+        "set's own, folder for images of your own, finetune for those with --weights, digits "
+        "without --dataset.",
+    )
+
+
+def own_flags(record: type, *names: str) -> list[Flag]:
+    """Return the flags of a dataclass of options, all of them where none is named."""
+    return [
+        Flag(one, _default(one, one.default))
+        for name, one in options_of(record).items()
+        if name in names or not names
+    ]
+
+
+def run_flags(*without: str) -> list[Flag]:
+    """Return the flags of a run's settings, which a recipe gives where they are left out."""
+    digits = recipe.resolve(recipe.DEFAULT_RECIPE)
+    found = []
+    for name, one in SETTINGS.items():
+        value = getattr(digits, name)
+        shown = _default(one, value)
+        if one.default is MISSING or value != one.default:
+            shown = f"{recipe.DEFAULT_RECIPE} recipe: {_shown(one, value)}"
+        if name not in without:
+            found.append(Flag(replace(one, optional=True), shown))
+    return found
+
+
+def method_flags() -> list[Flag]:
+    """Return the flags of the methods' options, each once, with the methods that have it."""
+    found = []
+    for name, by_method in methods_by_option().items():
+        one, *others = by_method.values()
+        if any(other.bounds != one.bounds for other in others):  # the chosen method's are checked
+            one = replace(one, bounds=Bounds())
+        choices = tuple(dict.fromkeys(c for each in by_method.values() for c in each.choices))
+        methods: dict[str, list[str]] = {}
+        for method, each in by_method.items():
+            methods.setdefault(_shown(each, each.default), []).append(method)
+        shown = "; ".join(
+            f"{'every method' if len(names) == len(METHODS) else ', '.join(names)}: {value}"
+            for value, names in methods.items()
+        )
+        about = replace(one, name=name, optional=True, group="method", choices=choices)
+        found.append(Flag(about, shown))
+    return found
+
+
+def parse(
+    record: type[_Record],
+    args: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    more: Iterable[Flag] = (),
+) -> tuple[_Record, dict[str, Any]]:
+    """Read the flags given in `args`; ``--help`` prints and exits with 0.
+
+    Args:
+        record: the dataclass of the command's own flags.
+        args: the words, None for the command line's.
+        prog: the command's module.
+        description: a sentence or two for the help.
+        more: flags of settings.
+
+    Returns:
+        The record, and by name what was given of `more`.
+
+    Raises:
+        UsageError: an unknown flag, with the nearest ones, or a value that is not valid.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    flags = [*own_flags(record), *more]
+    for word in words:
+        if reason := recipe.unfit(word):
+            raise UsageError(f"the argument {word!r} {reason}")
+    _check_values(words, flags)
+    typed, unread = _typed(words, flags, prog=f"python -m {prog}", description=description)
+    if unread:
+        known = [one.typed for one in flags if one.about.group != POSITIONAL]
+        raise UsageError(str(name_errors.unknown("argument", unread[0], known)))
+    given = {}
+    for flag in flags:
+        name, value = flag.about.name, typed[flag.about.name]
+        positional = flag.about.group == POSITIONAL
+        if positional and not value:
+            if flag.about.default is MISSING:
+                raise UsageError(f"{flag.typed} is missing: {flag.about.help}")
+        elif value is not None:
+            given[name] = _read(flag, value)
+    own = {one.about.name for one in own_flags(record)}
+    made = record(**{name: given.pop(name) for name in own & given.keys()})
+    return made, given
+
+
+def _read(flag: Flag, value: Any) -> Any:
+    try:
+        return read(replace(flag.about, name=flag.typed, optional=False), value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _check_values(words: Sequence[str], flags: Iterable[Flag]) -> None:
+    """Refuse a flag without its value, which tyro would report in a box and by no public hook."""
+    single = {one.typed: one for one in flags if not one.about.many and one.about.type is not bool}
+    for word, after in zip(words, [*words[1:], "--"], strict=False):
+        if word == "--":
+            return
+        flag = single.get(word.replace("_", "-"))
+        if flag is not None and after.startswith("-") and not _is_number(after):
+            raise UsageError(f"{word}: a value is missing: {_metavar(flag.about)}")
+
+
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        number(text)
+        return True
+    return False
+
+
+def _typed(
+    words: Sequence[str], flags: Iterable[Flag], *, prog: str, description: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Have tyro take the words apart: the text after each flag by name, and what is no flag."""
+    groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
+    for flag in flags:
+        groups[flag.about.group].append(_argument(flag))
+    members = [*groups.pop(POSITIONAL), *groups.pop("")]
+    for name, arguments in groups.items():
+        if arguments:
+            group: Any = make_dataclass(name, arguments)
+            titled = Annotated[group, tyro.conf.arg(name=name)]
+            members.append((f"{_IN}{name}", titled, field(default_factory=group)))
+    made: Any = make_dataclass("Flags", members)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            found, unread = tyro.cli(
+                made,
+                args=words,
+                prog=prog,
+                description=description,
+                config=(tyro.conf.DisallowNone,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        # Nothing of ours: all values are text, and none has to be given.
+        raise UsageError("the arguments cannot be read: --help lists the flags") from None
+    typed: dict[str, Any] = {}
+    for name, value in vars(found).items():
+        typed |= vars(value) if name.startswith(_IN) else {name: value}
+    return typed, unread
+
+
+def _argument(flag: Flag) -> tuple[str, Any, Any]:
+    """Write a field of the dataclass that tyro reads: all values are text, none has to be given."""
+    about = flag.about
+    valid = "" if about.bounds == Bounds() else str(about.bounds)
+    hints = [one for one in (valid.removeprefix("of "), about.unit, flag.default) if one]
+    said: dict[str, Any] = {
+        "help": about.help,
+        "help_behavior_hint": f"({'; '.join(hints)})" if hints else "",
+        "prefix_name": False,
+    }
+    if about.type is bool:
+        if about.optional:  # --no-nesterov is not --nesterov left out
+            return about.name, Annotated[bool | None, tyro.conf.arg(**said)], None
+        marks = (tyro.conf.FlagCreatePairsOff, tyro.conf.arg(**said))
+        return about.name, Annotated[bool, *marks], False
+    kind = tuple[str, ...] if about.many else str
+    if about.group == POSITIONAL:
+        marks = (tyro.conf.Positional, tyro.conf.arg(metavar=flag.typed, **said))
+        return about.name, Annotated[kind, *marks], kind()
+    return about.name, Annotated[kind | None, tyro.conf.arg(metavar=_metavar(about), **said)], None
+
+
+def _metavar(about: Option) -> str:
+    return f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.type]
+
+
+def _default(about: Option, value: Any) -> str:
+    nothing = value is MISSING or value is None or value is False or value == ()
+    return "" if nothing else f"default: {_shown(about, value)}"
+
+
+def _shown(about: Option, value: Any) -> str:
+    """Write a value as it would be typed."""
+    if about.type is float and about.unit == "image units" and value is not None:
+        return f"{value * 255:g}/255"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()

@@ -1,0 +1,67 @@
+"""Load a trained network from what a run left: its folder, a checkpoint or the deployed file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from entprop_fast.lab import checkpoint
+from entprop_fast.lab.training import run_folder
+from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
+from entprop_fast.methods import needs_dual_norms
+
+
+def load_network(
+    path: Path, say: Callable[[str], None] = print
+) -> tuple[nn.Module, NetworkSpec, bool]:
+    """Load a trained network onto the CPU; return what it was trained on, too.
+
+    Args:
+        path: a run folder, its ``checkpoint.pt``, or its ``model.safetensors``.
+        say: is told when a corrupt checkpoint makes the previous one be used, and when the training
+            was not whole.
+
+    Returns:
+        The network, what it was trained on, and whether its norms are dual.
+
+    Raises:
+        ValueError: corrupt, truncated, or no network of a run.
+        FileNotFoundError: nothing is there.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint or run folder")
+    if path.suffix == ".safetensors":
+        return (*load_deployable(path), False)
+    if path.is_dir() or path.name == checkpoint.CURRENT:
+        folder = path if path.is_dir() else path.parent
+        state = checkpoint.read_newest(folder, say)
+        deployed = folder / run_folder.MODEL
+        if state is None and deployed.exists():
+            return (*load_deployable(deployed), False)
+        if state is None:
+            raise ValueError(f"{folder} holds neither a checkpoint nor {run_folder.MODEL}")
+    else:
+        state = checkpoint.read(path)
+    return _from_state(path, state, say)
+
+
+def _from_state(
+    path: Path, state: dict[str, Any], say: Callable[[str], None]
+) -> tuple[nn.Module, NetworkSpec, bool]:
+    try:
+        done, epochs = state["epoch"], state["config"]["epochs"]
+        unfinished = done < epochs
+        spec = NetworkSpec.of(state["network"])
+        method, options = state["config"]["method"], state["config"]["options"]
+        model = spec.build_for(method, options)
+        model.load_state_dict(state["model"])
+    except ImportError:
+        raise
+    except Exception as error:  # anybody may have written it
+        raise ValueError(f"{path} is another version's checkpoint: {error!r}") from error
+    if unfinished:
+        say(f"{path} is not trained to its end: {done} of {epochs} epochs are whole")
+    return model, spec, needs_dual_norms(method, options)

@@ -1,0 +1,71 @@
+"""Say which options of the methods a recipe or a flag can set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from entprop_fast.lab.training import criteria
+from entprop_fast.methods import METHODS
+from entprop_fast.name_errors import unknown
+from entprop_fast.options import Option, option, options_of, read
+
+Value = str | int | float | bool
+
+# What the run's own settings say, or what only a loop in Python needs.
+_NOT_HERE = frozenset({"amp", "capture", "check"})
+
+
+# Methods take a module, text names one.
+@dataclass(frozen=True, kw_only=True)
+class _ByName:
+    criterion: str = option(
+        criteria.DEFAULT,
+        "Loss that is trained: cross-entropy, or another in its place.",
+        choices=criteria.NAMES,
+    )
+
+
+def settable(method: str) -> dict[str, Option]:
+    """Return the method's options that text can name: numbers, choices, switches, the criterion.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    found = {}
+    for name, one in options_of(METHODS[method].Options).items():
+        one = options_of(_ByName).get(name, one)
+        if one.type in (str, int, float, bool) and not one.many and name not in _NOT_HERE:
+            found[name] = one
+    return found
+
+
+def methods_by_option() -> dict[str, dict[str, Option]]:
+    """Return each option that a method has, with what it is in each method that has it."""
+    found: dict[str, dict[str, Option]] = {}
+    for method in METHODS:
+        for name, one in settable(method).items():
+            found.setdefault(name, {})[method] = one
+    return found
+
+
+def complete(method: str, given: Mapping[str, Any]) -> dict[str, Value]:
+    """Return all options of a method that can be set: those given, the defaults of the rest.
+
+    Raises:
+        TypeError, ValueError: the method does not have one, or a value is not valid.
+    """
+    known = settable(method)
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"method {method!r} has no option {name!r}; it has {', '.join(sorted(known))}"
+            )
+    merged = {
+        name: read(one, given[name]) if name in given else one.default
+        for name, one in known.items()
+    }
+    return {name: value for name, value in merged.items() if value is not None}
