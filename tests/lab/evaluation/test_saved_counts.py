@@ -16,9 +16,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.cli import evaluate
 from entprop_fast.lab.corruptions import corrupt as digits_corruption
 from entprop_fast.lab.corruptions import suites
-from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.corruptions.suites import Sample
-from entprop_fast.lab.corruptions.write_sets import write_folders
 from entprop_fast.lab.data import ImageSet, load
 from entprop_fast.lab.evaluation import (
     Evaluation,
@@ -30,6 +28,7 @@ from entprop_fast.lab.evaluation import (
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts, key_of
 from entprop_fast.lab.stopping import StopSignals
+from tests.lab.evaluation import support
 from tests.lab.evaluation.support import Brightness, tiny_cifar, tiny_imagenet, write_cifar_c
 
 CPU = torch.device("cpu")
@@ -73,8 +72,7 @@ def arrays(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
 
 def folders(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
     data = tiny_imagenet(folder)
-    root = folder / "imagenet-c"
-    write_folders(data, root, COMMON_KINDS, scale="imagenet-c", seed=0, device=CPU)
+    support.folders(data, folder / "imagenet-c")
     return data, EvaluationOptions(official_dir=folder)
 
 
