@@ -1,4 +1,4 @@
-"""What a benchmark needs that has no meaning without a GPU."""
+"""Refuse to measure without a GPU."""
 
 import torch
 

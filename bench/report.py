@@ -14,10 +14,11 @@ from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import table as step_table
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.comparison_tables import legend, markdown_table
 from entprop_fast.lab.experiments.comparison.method_rows import against, method_rows, statement
-from entprop_fast.lab.experiments.statistics import CONFIDENCE, UNCLEAR, corrected, paired
+from entprop_fast.lab.experiments.statistics import UNCLEAR, corrected, paired
 from entprop_fast.lab.report.pictures import draw_heat_map
 
 Runs = dict[str, dict[int, rows.Row]]  # variant, seed
@@ -51,7 +52,7 @@ def digits_section(page: Path) -> str:
 
 
 def _epochs(runs: Runs) -> str:
-    """The baseline's, and those of the rows that differ."""
+    """Say the baseline's epochs, and those of the rows that differ."""
     epochs = {variant: next(iter(of_seed.values()))["epochs"] for variant, of_seed in runs.items()}
     usual = epochs[digits.BASELINE]
     others = [f"{variant}: {count}" for variant, count in epochs.items() if count != usual]
@@ -59,7 +60,7 @@ def _epochs(runs: Runs) -> str:
 
 
 def _random_sentence(runs: Runs) -> str:
-    """How far choosing by entropy is ahead of choosing at random, with its interval."""
+    """Say how far choosing by entropy is ahead of choosing at random, with its interval."""
     by_entropy, at_random = (
         {seed: row["hscore"] for seed, row in runs[variant].items()}
         for variant in (digits.OURS, "EntProp, random rows")
@@ -75,7 +76,7 @@ def _random_sentence(runs: Runs) -> str:
 
 
 def _draw_corruptions(path: Path, runs: Runs) -> None:
-    """Accuracy of each method under each corruption, mean of severities and seeds."""
+    """Draw the accuracy of each method under each corruption, mean of severities and seeds."""
     kinds = list(next(iter(next(iter(runs.values())).values()))["corruptions"])
     means = {
         variant: [
@@ -96,7 +97,7 @@ def _digits_pictures(which: str, path: Path) -> None:
 
 
 class Part(NamedTuple):
-    """A part of a page: what it says there, and the command that writes its rows."""
+    """Hold a part of a page: what it says there, and the command that writes its rows."""
 
     section: Callable[[Path], str]
     command: str

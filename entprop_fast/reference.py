@@ -1,4 +1,4 @@
-"""EntProp in plain PyTorch: the oracle of the tests, the baseline of the benches, the fallback.
+"""Compute EntProp in plain PyTorch: oracle of the tests, baseline of the benches, fallback.
 
 Every formula of the paper (Enomoto, UAI 2024) and of the methods beside it stands here once, in the
 order in which a step needs it; `entprop_step` puts the paper's together without checks,
@@ -25,28 +25,28 @@ ATTACK_LOSSES = ("ce", "cw", "trades")
 
 
 def mix(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
-    """MixUp (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W]."""
+    """Mix as MixUp does (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W]."""
     return lam * images + (1 - lam) * images[partners]
 
 
 def paste(images: Tensor, partners: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
-    """CutMix (8): the partner's pixels inside the box [H, W], and the share of the own ones."""
+    """Paste as CutMix does (8); return the images and the share of the own pixels."""
     share = 1 - box.to(widest_float(images.device)).mean()
     return torch.where(box, images[partners], images), share.to(images.dtype)
 
 
 def mixed_loss(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
-    """The two-label loss of mixed rows: ``lam * CE(y_a) + (1 - lam) * CE(y_b)``, [B] (2)."""
+    """Return the two-label loss of mixed rows, ``lam * CE(y_a) + (1 - lam) * CE(y_b)``, [B] (2)."""
     return lam * loss_a + (1 - lam) * loss_b
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Logits in float32, or as they are in float64: losses and scores are never half precision."""
+    """Return logits in float32, or float64 as they are: no loss or score is in half precision."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Prediction entropy H = -sum_c p_c log p_c in nats, [B, classes] -> [B] (2)."""
+    """Return the prediction entropy H = -sum_c p_c log p_c in nats, [B, classes] -> [B] (2)."""
     log_p = F.log_softmax(full_precision(logits), dim=1)
     # p log p -> 0 as p -> 0, where log p alone would be -inf.
     return -torch.where(log_p == -math.inf, 0, log_p.exp() * log_p).sum(dim=1)
@@ -67,7 +67,7 @@ def uncertainty(
 
 
 def _wrong_minus_true(values: Tensor, labels: Tensor) -> Tensor:
-    """The largest value of a wrong class minus the true one's, [B, classes] -> [B]."""
+    """Return the largest value of a wrong class minus the true one's, [B, classes] -> [B]."""
     true = labels[:, None]
     return values.scatter(1, true, -math.inf).amax(dim=1) - values.gather(1, true)[:, 0]
 
@@ -87,12 +87,12 @@ SCORES: dict[str, Callable[[Tensor, Tensor, torch.Generator | None], Tensor]] = 
 
 
 def num_selected(k: float, batch: int) -> int:
-    """How many rows of a batch are selected: ``m = max(1, floor(k * B + 0.5))``, in float64 (4)."""
+    """Count the selected rows of a batch: ``m = max(1, floor(k * B + 0.5))``, in float64 (4)."""
     return max(1, math.floor(k * batch + 0.5))
 
 
 def select_topk(score: Tensor, m: int) -> Tensor:
-    """Indices of the `m` highest scores, [B] -> [m] (4).
+    """Return the indices of the `m` highest scores, [B] -> [m] (4).
 
     In descending order of score, ties to the lower index, NaN first.
     """
@@ -109,7 +109,7 @@ def perturb(
     low: Tensor | float,
     high: Tensor | float,
 ) -> Tensor:
-    """One step along the gradient's sign, kept within eps of x_0 and within the image range (5).
+    """Step along the gradient's sign, within eps of x_0 and within the image range (5).
 
     ``clip(x_0 + clip(x_a - x_0 + alpha * sign(g), -eps, eps), low, high)``, with alpha, eps, low
     and high in the units of the images, scalars or broadcast over [B, C, H, W].
@@ -118,7 +118,7 @@ def perturb(
 
 
 def displace(images: Tensor, offset: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """Images moved by an offset, within the image range: ``clip(x + offset, low, high)`` (9)."""
+    """Move images by an offset, within the image range: ``clip(x + offset, low, high)`` (9)."""
     lowest, highest = (
         torch.as_tensor(b, dtype=images.dtype, device=images.device) for b in (low, high)
     )
@@ -128,18 +128,18 @@ def displace(images: Tensor, offset: Tensor, low: Tensor | float, high: Tensor |
 def step_offset(
     offset: Tensor, gradient: Tensor, alpha: Tensor | float, eps: Tensor | float
 ) -> Tensor:
-    """Free training's step: ``clip(offset + alpha * sign(g), -eps, eps)`` (12)."""
+    """Take free training's step: ``clip(offset + alpha * sign(g), -eps, eps)`` (12)."""
     radius = torch.as_tensor(eps, dtype=offset.dtype, device=offset.device)
     return (offset + alpha * gradient.sign()).clamp(-radius, radius)
 
 
 def cw_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """C&W: the largest wrong logit minus the true one, [B, classes] -> [B] (10)."""
+    """Return C&W's loss: the largest wrong logit minus the true one, [B, classes] -> [B] (10)."""
     return _wrong_minus_true(full_precision(logits), labels)
 
 
 def trades_loss(logits: Tensor, clean: Tensor) -> Tensor:
-    """TRADES' attack: KL(p(clean) || p) in nats, both logits [B, classes] -> [B] (11)."""
+    """Return TRADES' KL(p(clean) || p) in nats, both logits [B, classes] -> [B] (11)."""
     log_p, log_clean = (full_precision(z).log_softmax(dim=1) for z in (logits, clean))
     p = log_clean.exp()
     # p log p -> 0 as p -> 0, where log p alone would be -inf.
@@ -159,9 +159,7 @@ def entprop_step(
     mixup: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One step of EntProp, (1) to (6), on images in [0, 1]; returns the main and auxiliary loss."""
-    # Here, not above: the layers' own fallback is this module's.
-
+    """Take one step of EntProp, (1) to (6), on images in [0, 1]; return both losses."""
     radius = (alpha if n == 1 else (n + 1) * alpha) if eps is None else eps
     optimizer.zero_grad()
 
@@ -216,8 +214,7 @@ def entprop_pipelined_step(
     aux_weight: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Waiting]:
-    """One step of (14) to (16) on images in [0, 1]: main loss, that of what waited, what waits."""
-
+    """Take one step of (14) to (16); return main loss, that of what waited, and what waits."""
     optimizer.zero_grad()
 
     # (1) MixUp of the batch. What waits was mixed a step ago.
@@ -248,7 +245,7 @@ def entprop_pipelined_step(
 def _mixed(
     images: Tensor, labels: Tensor, mixup: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The mixed images, the partners' labels and lam (1)."""
+    """Return the mixed images, the partners' labels and lam (1)."""
     if not mixup:
         return images, labels, torch.ones((), dtype=images.dtype, device=images.device)
     lam, partners = draw_lam(mixup, images, generator), draw_partners(images, generator)

@@ -34,9 +34,6 @@ LIBRARY: dict[str, set[str]] = {
 LATE = {
     ("layers.conversion", "entprop_fast.layers.timm_norms"): "timm is an extra, and slow to import",
     ("ops.backend", "entprop_fast.ops.triton"): "Triton may be missing",
-    # Until evaluation is rebuilt:
-    ("lab.evaluation.evaluation_report", "entprop_fast.lab.evaluation.evaluation_pictures"): "",
-    ("lab.evaluation.evaluation_result", "entprop_fast.lab.evaluation.evaluation_report"): "",
 }
 
 

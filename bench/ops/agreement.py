@@ -1,4 +1,4 @@
-"""Whether the contenders compute the same: a ratio between two different results means nothing."""
+"""Check that the contenders compute the same: else a ratio means nothing."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
 
 
 def disagreement(contenders: dict[str, Contender], dtype: torch.dtype) -> str | None:
-    """What differs between eager and the others, or None.
+    """Say what differs between eager and the others, or None.
 
     Ours is called last: it may change its inputs, as `perturb_` does.
     """

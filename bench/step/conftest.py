@@ -1,4 +1,4 @@
-"""The table of steps at the end of the run, and its rows as JSON lines."""
+"""Print the table of steps at the end of the run, and write its rows as JSON lines."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`python -m bench.step.profile [ARCH ...]`: where the GPU's time of a training step goes.
+"""Say where the GPU's time of a training step goes: `python -m bench.step.profile [ARCH ...]`.
 
 EntProp as ours replays it beside plain training in channels_last, at k = 0.2, n = 1.
 """
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def kind_of(kernel: str) -> str:
-    """What a kernel is for, by its name."""
+    """Say what a kernel is for, by its name."""
     for kind, pattern in KINDS.items():
         if re.search(pattern, kernel):
             return kind

@@ -37,7 +37,7 @@ class Steps(Protocol[ResultT_co]):
     generator: torch.Generator | None
     capture: Literal["auto", "on", "off"]
     rows: int
-    _captured_by: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
+    _graph_key: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
 
     def _step(self, images: Tensor, labels: Tensor) -> ResultT_co:
         """Take one optimiser step on an accepted batch: nothing but operations on the device.
@@ -121,7 +121,7 @@ class StepCapture(Generic[ResultT]):
         self._check_frozen()
         if self.why_eager is not None:
             return self._steps._eager_step(images, labels)
-        own = tuple(map(vars(self._steps).get, self._steps._captured_by))
+        own = tuple(map(vars(self._steps).get, self._steps._graph_key))
         key = (images.shape, images.stride(), images.dtype, images.device, own)
         shape = self._shapes.get(key)
         if shape is None or (not shape.captured and self._calls - shape.seen > RETURNS_WITHIN):
@@ -241,7 +241,7 @@ class StepCapture(Generic[ResultT]):
         rows = after.pop("rows") - before["rows"]
         attributes = {name: v for name, v in after.items() if v is not before.get(name)}
         if self._frozen is None:
-            no_options = {"rows", *steps._captured_by, *attributes}
+            no_options = {"rows", *steps._graph_key, *attributes}
             self._frozen = Frozen(steps, no_options, images.device.type)
         return _Captured(graph, *static, result, gradients, attributes, rows)
 

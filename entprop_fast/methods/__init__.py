@@ -1,4 +1,4 @@
-"""The training methods: one file each, all called the same way."""
+"""Train by one of several methods: one file each, all called the same way."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from entprop_fast.methods.advprop import AdvProp
-from entprop_fast.methods.base import CommonOptions, Method, StepResult
+from entprop_fast.methods.base import Method
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.cutmix import CutMix
 from entprop_fast.methods.entprop import EntProp, default_eps
 from entprop_fast.methods.entprop_pipelined import EntPropPipelined
@@ -16,6 +17,7 @@ from entprop_fast.methods.free_at import FreeAT
 from entprop_fast.methods.gpaco import GPaCo
 from entprop_fast.methods.mixprop import MixProp
 from entprop_fast.methods.mixup import MixUp
+from entprop_fast.methods.passes import StepResult
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.name_errors import unknown
 from entprop_fast.options import options_of
@@ -57,14 +59,14 @@ __all__ = [
 
 
 def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: Any) -> Method:
-    """A training method: ``result = method(images, labels)`` runs one optimiser step.
+    """Make a training method: ``result = method(images, labels)`` runs one optimiser step.
 
     Args:
         name: one of `METHODS`.
         model: the network, in training mode; converted by `convert_dual_norm` where the method
             `needs_dual_norms`; for several processes in a `DistributedDataParallel`.
         optimizer: holds every trainable parameter of `model`.
-        **options: the method's own keywords and those of `Method`; see `method_options`.
+        **options: see `method_options`, or ``help(METHODS[name])`` for a sentence on each.
 
     Raises:
         ValueError: an unknown name, a setting out of its range, or a model or optimizer that the
@@ -73,9 +75,6 @@ def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: 
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    for option in options:
-        if option not in method_options(name):
-            raise TypeError(f"method {name!r}: {unknown('option', option, method_options(name))}")
     method = METHODS[name](model, optimizer, **options)
     if isinstance(method._replicas, Alone):
         method._replicas.warn(stacklevel=2)
@@ -83,7 +82,7 @@ def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: 
 
 
 def method_options(name: str) -> dict[str, Any]:
-    """The options of the method `name` and their defaults.
+    """Return the options of the method `name` and their defaults.
 
     Raises:
         ValueError: there is no such method.
@@ -94,7 +93,7 @@ def method_options(name: str) -> dict[str, Any]:
 
 
 def needs_dual_norms(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether the method `name` with these options trains a network with dual norms.
+    """Return whether the method `name` with these options trains a network with dual norms.
 
     Raises:
         ValueError: there is no such method.

@@ -1,22 +1,23 @@
 """AdvProp (Xie et al., *Adversarial Examples Improve Image Recognition*, CVPR 2020)."""
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods import common_options as fields
-from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.attack import attack, displace, draw_start
+from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.options import check_choice, check_count, check_flag
-from entprop_fast.methods.propagation import Propagation, unselected
-from entprop_fast.methods.selection import check_selection, num_attacked
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, learn, main_pass
+from entprop_fast.methods.selection import select, unselected
 from entprop_fast.methods.targets import Targets
 from entprop_fast.options import option
 
@@ -64,82 +65,67 @@ class AdvPropOptions(CommonOptions):
             )
 
 
-class AdvProp(Propagation):
+class AdvProp(Method):
     """Clean rows through the main norms, the same rows attacked through the auxiliary ones.
 
-    The attack is PGD through the auxiliary norms; the objective is the mean of both losses.
-
-    Args:
-        model: has dual norms (`convert_dual_norm`).
-        optimizer: made after the conversion.
-        n: steps of the attack; one more auxiliary pass follows, which the weights learn from.
-        eps: radius of the perturbation in image units.
-        alpha: the attack's step, in image units.
-        random_start: start uniform in +-eps (9); False: from the image itself.
-        attack_mode: "train": the attack sees batch statistics; "eval": the auxiliary running ones,
-            and dropout rests. Neither moves any.
-        attack_loss: what the attack climbs: "ce" (the training loss), "cw" (10) or "trades" (11),
-            which starts from a random offset only.
-        k: share of the batch that is attacked, the rows of highest `score`, as in EntProp (4);
-            None for all.
-        score: what selects; see `EntProp`.
-        **options: see `Method`.
+    The attack is PGD through the auxiliary norms; the objective is the mean of both losses. The
+    model has dual norms (`convert_dual_norm`).
     """
 
     name = "advprop"
+    needs_dual_norms = True
     Options = AdvPropOptions
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        n: int = 5,
-        eps: float = 4 / 255,
-        alpha: float = 1 / 255,
-        random_start: bool = True,
-        attack_mode: Literal["train", "eval"] = "train",
-        attack_loss: Literal["ce", "cw", "trades"] = "ce",
-        k: float | None = None,
-        score: str = "entropy",
-        **options: Any,
-    ) -> None:
-        super().__init__(model, optimizer, **options)
-        self.n = check_count("n", n)
-        self.eps = self.units.check_distance("eps", eps)
-        self.alpha = self.units.check_distance("alpha", alpha)
-        self.random_start = check_flag("random_start", random_start)
-        check_choice("attack_mode", attack_mode, ("train", "eval"))
-        self.attack_mode = attack_mode
-        self._set_attack_loss(attack_loss)
-        if attack_loss == "trades" and not random_start:
-            raise ValueError(
-                "attack_loss='trades' has no gradient at the image itself: use it with "
-                "random_start=True"
-            )
-        self.k, self.score = check_selection(k, score)
+    options: AdvPropOptions
 
     def cost(self, batch: int) -> float:
-        """``1 + (n + 1) * m / B`` for m attacked rows: 2 + n without a selection."""
-        return 1 + (self.n + 1) * num_attacked(self.k, batch) / batch
+        """Return ``1 + (n + 1) * m / B`` for m attacked rows: 2 + n without a selection."""
+        return 1 + (self.options.n + 1) * self._attacked(batch) / batch
 
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
+    def _attacked(self, batch: int) -> int:
+        """Return how many rows of a batch are attacked: m (4), or all."""
+        k = self.options.k
+        return batch if k is None else reference.num_selected(k, batch)
+
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o, m = self.options, self._attacked(len(images))
         x, targets = images.detach(), Targets.unmixed(labels)
-        m = num_attacked(self.k, len(x))
-        start = self._draw_start(x, m) if self.random_start else torch.zeros_like(x[:m])
-        main = self._main_pass(x, targets, weight=0.5)
-        if self.k is None:
+        ball = self.units.ball(o.alpha, o.eps, x)
+        # (9), or the images themselves.
+        start = draw_start(x, m, ball, o.generator) if o.random_start else torch.zeros_like(x[:m])
+
+        # 1. The clean batch through the main norms, weight 1/2.
+        main = main_pass(net, x, targets, score=o.score, generator=o.generator, weight=0.5)
+
+        # (4) All rows are attacked, or the m of highest score.
+        if o.k is None:
             index, entropies = torch.arange(m, device=x.device), unselected(main)
         else:
-            index, entropies = self._select(main, m)
-        x_a = self._displaced(x[index], start)
-        aux_loss = self._aux_passes(x, index, x_a, targets.rows(index), main, self.n + 1)
-        return StepResult(main.loss, aux_loss, main.correct, *entropies)
+            index, entropies = select(main, m)
+            self.selected_index = index
+        targets = targets.rows(index)
 
-    def _attacking(self) -> contextlib.AbstractContextManager[None]:
-        return evaluating(self.model) if self.attack_mode == "eval" else super()._attacking()
+        # 2. From the start, n times: an auxiliary pass, and a step along its gradient (5).
+        self.perturbed = x_a = attack(
+            net,
+            x,
+            index,
+            displace(x[index], start, ball),
+            targets,
+            ball,
+            steps=o.n,
+            loss=o.attack_loss,
+            clean=main.logits[index] if o.attack_loss == "trades" else None,
+            surroundings=(
+                partial(evaluating, net.model) if o.attack_mode == "eval" else net.frozen_statistics
+            ),
+        )
+
+        # 3. The attacked rows through the auxiliary norms, weight 1/2.
+        with net.along("aux"):
+            aux_loss = learn(net, x_a, targets, 0.5)
+        return StepResult(main.loss, aux_loss, main.correct, *entropies)
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         yield from super()._single_rows(batch)
-        if self.k is not None and reference.num_selected(self.k, batch) == 1:
-            yield "aux", f"k={self.k:g} of a batch of B={batch}, m=1,"
+        if self.options.k is not None and self._attacked(batch) == 1:
+            yield "aux", f"k={self.options.k:g} of a batch of B={batch}, m=1,"

@@ -1,61 +1,43 @@
-"""What every training method shares: its settings, its checks, one pass and one step."""
+"""Wrap a step's passes into an optimiser step: checks before it, capture around it."""
 
 import abc
 import contextlib
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
-from entprop_fast.methods import checks, losses
-from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.contract import StepResult
-from entprop_fast.methods.copies import Copied
-from entprop_fast.methods.image_units import Channels, ImageUnits
-from entprop_fast.methods.options import check_choice, check_instance, check_number
-from entprop_fast.methods.passes import Passes
-from entprop_fast.methods.transaction import snapshot
-from entprop_fast.methods.watch import Watch
+from entprop_fast.methods import batch_checks, copies, model_checks
+from entprop_fast.methods.common_options import CommonOptions, describe
+from entprop_fast.methods.image_units import ImageUnits
+from entprop_fast.methods.model_checks import AcceptedModules
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult
+from entprop_fast.methods.snapshot import snapshot
+from entprop_fast.options import create, options_of
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import unwrap
 from entprop_fast.parallel.rows import world_size
 
-__all__ = ["CommonOptions", "Method", "StepResult"]
 
+class Method(abc.ABC):
+    """Train one way: calling it with a batch runs one optimiser step.
 
-class Method(Passes, Copied, abc.ABC):
-    """One way to train: calling it with a batch runs one optimiser step.
-
-    ``copy.deepcopy`` and ``pickle`` of a method, alone or together with its model and optimizer,
-    give one that goes on as the original would and captures anew. Each pass runs on memory of its
-    own, so that a model may write into its input.
-
-    Args:
-        model: the network, in training mode, or a `DistributedDataParallel` of it, over whose
-            processes each step averages the gradients once (docs/distributed.md).
-        optimizer: holds every trainable parameter of `model` (and of `criterion`).
-        input_range: lowest and highest value of an image before normalisation.
-        normalization: (mean, std), each a float or one per channel, when the images arrive as
-            ``(x - mean) / std``; eps and alpha stay in image units.
-        amp: "bf16" runs forward passes under bfloat16 autocast; None leaves autocast alone.
-        generator: source of every random draw of a step, on the images' device; None for that
-            device's default one.
-        capture: replay the step as a CUDA graph (docs/capture.md): "auto" on CUDA where it can be
-            captured, with one warning where it cannot; "on" or an error; "off" never.
-        check: check labels and image values on every call: None on the CPU only, since on a GPU it
-            synchronises. Shapes and dtypes are always checked.
-        criterion: a module ``(logits, labels) -> per-sample loss [B]`` in place of cross-entropy.
-        label_smoothing: of the cross-entropy, in [0, 1].
-        max_grad_norm: clip the norm of all gradients before the optimiser's step.
+    A subclass has a `name`, its `Options` and its passes. Each option is an attribute of the
+    method, too, resolved where None leaves it to others; setting one checks it. ``copy.deepcopy``
+    and ``pickle`` of a method, alone or together with its model and optimizer, give one that goes
+    on as the original would and captures anew. Each pass runs on memory of its own, so that a model
+    may write into its input.
 
     Raises:
-        TypeError, ValueError: a setting, the model or the optimizer is not usable; the message
+        TypeError, ValueError: an option, the model or the optimizer is not usable; the message
             names it and what is valid.
 
     Attributes:
+        options: as they were given, or their defaults.
         rows: rows that went through a forward and a backward pass so far, the cost of training.
         selected_index: rows that the last step chose to perturb, int64 [m]; None for all or none.
         perturbed: their images after the last perturbation, [m, C, H, W], or None. A replayed step
@@ -65,62 +47,55 @@ class Method(Passes, Copied, abc.ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type[CommonOptions]] = CommonOptions
+    needs_dual_norms: bool = False
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
-    _carried: ClassVar[tuple[str, ...]] = ("rows",)
-    _captured_by: ClassVar[tuple[str, ...]] = ()
-    _agreed: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
+    _step_state: ClassVar[tuple[str, ...]] = ("rows",)
+    _graph_key: ClassVar[tuple[str, ...]] = ()
+    _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        input_range: tuple[float, float] = (0.0, 1.0),
-        normalization: tuple[Channels, Channels] | None = None,
-        amp: Literal["bf16"] | None = None,
-        generator: torch.Generator | None = None,
-        capture: Literal["auto", "on", "off"] = "auto",
-        check: bool | None = None,
-        criterion: nn.Module | None = None,
-        label_smoothing: float = 0.0,
-        max_grad_norm: float | None = None,
-    ) -> None:
-        check_instance("model", model, nn.Module)
-        check_instance("optimizer", optimizer, torch.optim.Optimizer)
-        if criterion is not None:
-            check_instance("criterion", criterion, nn.Module)
-        if generator is not None:
-            check_instance("generator", generator, torch.Generator)
-        self.label_smoothing = losses.check_loss(criterion, label_smoothing)
+    options: CommonOptions
+    criterion: nn.Module | None
+    generator: torch.Generator | None
+    capture: Literal["auto", "on", "off"]
+
+    def __init_subclass__(cls) -> None:
+        describe(cls, cls.Options)
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        model_checks.check_kind("model", model, nn.Module)
+        model_checks.check_kind("optimizer", optimizer, torch.optim.Optimizer)
+        o = self.options = create(self.Options, options, owner=f"method {self.name!r}")
         self._agreement = Agreement()
-        self.model, self._replicas = unwrap(model, criterion, self._agreement)
+        self.model, self._replicas = unwrap(model, o.criterion, self._agreement)
         self.optimizer = optimizer
-        self.units = ImageUnits(input_range, normalization)
-        self.input_range, self.normalization = self.units.input_range, normalization
-        checks.check_amp(amp)
-        self.amp = amp
-        self.generator, self.check, self.criterion = generator, check, criterion
-        self.capture: Literal["auto", "on", "off"] = capture
-        self.max_grad_norm = max_grad_norm
-        check_choice("check", check, (None, True, False))
-        check_choice("capture", capture, ("auto", "on", "off"))
-        if max_grad_norm is not None:
-            check_number("max_grad_norm", max_grad_norm, low=0, open_low=True)
-        checks.check_training(self.model)
+        self.units = ImageUnits(o.input_range, o.normalization)
+        model_checks.check_training(self.model)
         if self.needs_dual_norms:
-            checks.check_dual(self.name, self.model)
-        checks.check_optimizer(optimizer, self.model, criterion)
+            model_checks.check_dual(self.name, self.model)
+        model_checks.check_optimizer(optimizer, self.model, o.criterion)
         device = next((parameter.device for parameter in model.parameters()), None)
-        checks.check_generator(generator, device)
+        batch_checks.check_generator(o.generator, device)
         self.rows, self._new_shape = 0, False
         self.selected_index: Tensor | None = None
         self.perturbed: Tensor | None = None
         self._classes: int | None = None  # known after the first forward
         self._seen: set[torch.Size] = set()  # shapes of the batches accepted so far
-        self._watch = Watch(self.model, criterion, optimizer)
+        self._accepted_modules = AcceptedModules(self.model, o.criterion, optimizer)
         self.captures = StepCapture(self)
         self.captures.check()
+
+    if not TYPE_CHECKING:  # which should know attributes by their names
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in options_of(self.Options):
+                name, value = "options", create(self.Options, vars(self.options) | {name: value})
+            super().__setattr__(name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            if name in options_of(self.Options) and "options" in vars(self):
+                return getattr(self.options, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -138,24 +113,8 @@ class Method(Passes, Copied, abc.ABC):
         with self._agreement.call(self._agreements()):
             return self.captures(*self._accepted(images, labels))
 
-    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with self._refusing(images):
-            return self._step(images, labels)
-
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """One whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._passes(images, labels)
-        if self.max_grad_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        with checks.closures_refused(self.optimizer):
-            self.optimizer.step()
-        return result
-
     def backward(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Everything but the optimiser's step: add this batch's gradients to `.grad`.
+        """Do everything but the optimiser's step: add this batch's gradients to `.grad`.
 
         For gradient accumulation and training loops of others; clearing the gradients, clipping
         and stepping are the caller's. Each batch adds the gradient of its mean loss: divide the sum
@@ -164,12 +123,148 @@ class Method(Passes, Copied, abc.ABC):
         with self._agreement.call(self._agreements()):
             images, labels = self._accepted(images, labels)
             with self._refusing(images), self._exchange():
-                return self._passes(images, labels)
+                return self._run_passes(images, labels)
+
+    def main_rows(self, batch: int) -> int:
+        """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
+        return batch
+
+    @abc.abstractmethod
+    def cost(self, batch: int) -> float:
+        """Return rows through the network per row of a batch of that many; plain training is 1."""
+
+    @abc.abstractmethod
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        """Take all forward and backward passes of a step on an accepted batch."""
+
+    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
+        with self._refusing(images):
+            return self._step(images, labels)
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
+        with self._exchange():
+            self.optimizer.zero_grad(set_to_none=True)
+            result = self._run_passes(images, labels)
+        if self.options.max_grad_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
+        with model_checks.closures_refused(self.optimizer):
+            self.optimizer.step()
+        return result
+
+    def _run_passes(self, images: Tensor, labels: Tensor) -> StepResult:
+        net = self._network(images)
+        result = self._passes(net, images, labels)
+        self.rows += net.rows
+        self._classes = net.classes
+        return result
+
+    def _network(self, images: Tensor) -> Network:
+        o = self.options
+        return Network(
+            self.model,
+            o.criterion,
+            o.label_smoothing,
+            bf16=o.amp is not None,
+            dual=self.needs_dual_norms,
+            check_values=self._checks_values(images),
+            new_shape=self._new_shape,
+            classes=self._classes,
+        )
+
+    def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
+        """Yield the routes along which a batch of that size sends one single row, and why."""
+        if batch == 1:
+            yield "main", "a batch of B=1"
+
+    def _exchanges_rows(self) -> bool:
+        """Return whether a step's passes exchange rows with other processes, once."""
+        return False
+
+    def _agreements(self) -> int:
+        """Return how often processes agree in a call: at its start, on rows, on gradients."""
+        rows, gradients = self._exchanges_rows(), self._replicas.averages
+        return 1 + rows + gradients if rows or gradients else 0
+
+    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+        alike = {name: getattr(self, name) for name in self._same_everywhere}
+        return self._replicas.exchange(alike)
+
+    def _checks_values(self, images: Tensor) -> bool:
+        check = self.options.check
+        return images.device.type == "cpu" if check is None else check
+
+    def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a batch that was checked; what autograd could not keep, in memory of its own."""
+        self._check_call(images, labels)
+        images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
+        return images, labels
+
+    def _check_call(self, images: Tensor, labels: Tensor) -> None:
+        """Refuse what can be seen without running the model."""
+        o = self.options
+        batch_checks.check_gradients()
+        model_checks.check_training(self.model)
+        autocast = o.amp is not None
+        batch_checks.check_batch(images, labels, self.model, self.units, autocast=autocast)
+        batch_checks.check_generator(o.generator, images.device)
+        if self._checks_values(images):
+            batch_checks.check_values(images, self.units)
+            self._notice_changes()  # another head has other classes
+            batch_checks.check_labels(labels, self._classes)
+
+    def _notice_changes(self) -> None:
+        """Forget what was learned about the model before, where it has another head.
+
+        Raises:
+            ValueError: the model or the optimizer can no longer be trained.
+        """
+        roots = self.model, self.options.criterion, self.optimizer
+        replaced = self._accepted_modules.replaced(*roots)
+        if not replaced and not self._accepted_modules.requires_grad_changed():
+            return
+        if replaced:
+            self._replicas.check_unchanged()
+            if self.needs_dual_norms:
+                model_checks.check_dual(self.name, self.model)
+        model_checks.check_optimizer(self.optimizer, self.model, self.options.criterion)
+        self._accepted_modules = AcceptedModules(*roots)
+        if replaced:
+            self._classes = None
+            self._seen.clear()
+
+    @contextlib.contextmanager
+    def _refusing(self, images: Tensor) -> Iterator[None]:
+        """Leave everything as it was where the first batch of a shape is refused."""
+        if not self._checks_values(images):  # else its call did
+            self._notice_changes()
+        if images.shape in self._seen:
+            yield
+            return
+        # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
+        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules())
+        alone = world_size() == 1 or not synchronised
+        restore = snapshot(self, self._step_state, images.device)
+        self._new_shape = True
+        try:
+            for target, reason in self._single_rows(len(images)) if alone else ():
+                self._network(images).try_single_row(images[:1], target, reason)
+                restore()
+            # Only a forward tells the classes, and whether the model takes images of a new shape.
+            yield
+        except BaseException:
+            restore()
+            raise
+        finally:
+            self._new_shape = False
+        self._seen.add(images.shape)
 
     def state_dict(self) -> dict[str, Any]:
-        """All state beside model and optimizer that a resumed run needs."""
-        generator = None if self.generator is None else self.generator.get_state()
-        learned = {} if self.criterion is None else self.criterion.state_dict()
+        """Return all state beside model and optimizer that a resumed run needs."""
+        o = self.options
+        generator = None if o.generator is None else o.generator.get_state()
+        learned = {} if o.criterion is None else o.criterion.state_dict()
         criterion = {name: value.clone() for name, value in learned.items()}
         return {"rows": self.rows, "generator": generator, "criterion": criterion}
 
@@ -179,107 +274,25 @@ class Method(Passes, Copied, abc.ABC):
         Raises:
             ValueError: the state has a generator and this method has none, or the reverse.
         """
-        if (state["generator"] is None) != (self.generator is None):
+        o = self.options
+        if (state["generator"] is None) != (o.generator is None):
             raise ValueError("generator: the state and this method must both have one, or neither")
         self.rows = state["rows"]
-        if self.criterion is not None:
-            self.criterion.load_state_dict(state["criterion"])
-        if self.generator is not None:
-            self.generator.set_state(state["generator"])
+        if o.criterion is not None:
+            o.criterion.load_state_dict(state["criterion"])
+        if o.generator is not None:
+            o.generator.set_state(state["generator"])
 
-    def main_rows(self, batch: int) -> int:
-        """Rows of the main pass, of which `StepResult.correct` is a part."""
-        return batch
+    def __getstate__(self) -> dict[str, Any]:
+        return copies.state_for_copy(self)
 
-    @abc.abstractmethod
-    def cost(self, batch: int) -> float:
-        """Rows through the network per row of a batch of that many; plain training is 1."""
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        copies.restore_copy(self, state)
+        self.captures = StepCapture(self)
+        self._accepted_modules = AcceptedModules(self.model, self.criterion, self.optimizer)
 
-    @abc.abstractmethod
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        """All forward and backward passes of a step on an accepted batch."""
-
-    def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
-        """The routes along which a batch of that size sends one single row, and why."""
-        if batch == 1:
-            yield "main", "a batch of B=1"
-
-    @property
-    def _exchanges_rows(self) -> bool:
-        """Whether a step's passes exchange rows with other processes, once."""
-        return False
-
-    def _agreements(self) -> int:
-        """How often all processes agree in a call: at its start, on rows, on gradients."""
-        rows, gradients = self._exchanges_rows, self._replicas.averages
-        return 1 + rows + gradients if rows or gradients else 0
-
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
-        return self._replicas.exchange({name: getattr(self, name) for name in self._agreed})
-
-    def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch that was checked; what autograd could not keep, in memory of its own."""
-        self._check_call(images, labels)
-        images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
-        return images, labels
-
-    def _notice_changes(self) -> None:
-        """After another head, say: what was learned about the model before no longer counts.
-
-        Raises:
-            ValueError: the model or the optimizer can no longer be trained.
-        """
-        roots = self.model, self.criterion, self.optimizer
-        replaced = self._watch.replaced(*roots)
-        if not replaced and not self._watch.asks_otherwise():
-            return
-        if replaced:
-            self._replicas.check_unchanged()
-            if self.needs_dual_norms:
-                checks.check_dual(self.name, self.model)
-        checks.check_optimizer(self.optimizer, self.model, self.criterion)
-        self._watch = Watch(*roots)
-        if replaced:
-            self._classes = None
-            self._seen.clear()
-
-    def _check_call(self, images: Tensor, labels: Tensor) -> None:
-        """Refuse what can be seen without running the model."""
-        checks.check_gradients()
-        checks.check_training(self.model)
-        checks.check_batch(images, labels, self.model, self.units, autocast=self.amp is not None)
-        checks.check_generator(self.generator, images.device)
-        if self._checks_values(images):
-            checks.check_values(images, self.units)
-            self._notice_changes()  # another head has other classes
-            checks.check_labels(labels, self._classes)
-
-    @contextlib.contextmanager
-    def _refusing(self, images: Tensor) -> Iterator[None]:
-        """Whatever is refused at the first batch of a shape, nothing has changed."""
-        if not self._checks_values(images):  # else its call did
-            self._notice_changes()
-        if images.shape in self._seen:
-            yield
-            return
-        modules = [m for m in (self.model, self.criterion) if m is not None]
-        # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        alone = world_size() == 1 or not any(map(_is_synchronised, self.model.modules()))
-        undo = snapshot(modules, self.optimizer, self.generator, images.device, self, self._carried)
-        self._new_shape = True
-        try:
-            for target, reason in self._single_rows(len(images)) if alone else ():
-                self._try_single_row(images[:1], target, reason)
-                undo()
-            # Only a forward tells the classes, and whether the model takes images of a new shape.
-            yield
-        except BaseException:
-            undo()
-            raise
-        finally:
-            self._new_shape = False
-        self._seen.add(images.shape)
-
-
-def _is_synchronised(module: nn.Module) -> bool:
-    return isinstance(module, nn.SyncBatchNorm)
+    def __copy__(self) -> NoReturn:
+        raise TypeError(
+            f"copy.copy of a method {type(self).__name__} would share the model and half of its "
+            "state: use copy.deepcopy, or create_method for a second method on the same model"
+        )

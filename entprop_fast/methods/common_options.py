@@ -1,5 +1,6 @@
 """Declare the options that every method takes, and the fields that several methods share."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,21 @@ from torch import nn
 from entprop_fast import reference
 from entprop_fast.methods import image_units
 from entprop_fast.methods.image_units import Channels
-from entprop_fast.options import option, options_of
+from entprop_fast.options import document, option, options_of, signature
 
 IMAGE_UNITS = "image units"
 FLOAT16 = (
     "float16 needs loss scaling, which synchronises every step, and an input gradient that "
     "underflows to 0 has sign 0 and perturbs nothing"
 )
+
+_ARGS = """
+
+Args:
+    model: the network, in training mode, or a `DistributedDataParallel` of it, over whose processes
+        each step averages the gradients once (docs/distributed.md).
+    optimizer: holds every trainable parameter of `model` (and of `criterion`).
+"""
 
 Field = Callable[..., Any]  # of a dataclass: takes its default
 distance: Field = partial(option, low=0, unit=IMAGE_UNITS)
@@ -112,6 +121,17 @@ class CommonOptions:
                 f"label_smoothing={self.label_smoothing!r} belongs to the built-in cross-entropy: "
                 "leave it 0 with a criterion"
             )
+
+
+def describe(cls: type, record: type) -> None:
+    """Write the options of `record` into the signature and the documentation of a method."""
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    leading = (
+        inspect.Parameter("model", keyword, annotation=nn.Module),
+        inspect.Parameter("optimizer", keyword, annotation=torch.optim.Optimizer),
+    )
+    cls.__signature__ = signature(record, *leading)  # type: ignore[attr-defined]
+    cls.__doc__ = inspect.cleandoc(cls.__doc__ or "") + _ARGS + document(record)
 
 
 def check_attack_loss(attack_loss: str, criterion: nn.Module | None) -> None:

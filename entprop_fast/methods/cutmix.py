@@ -1,16 +1,15 @@
 """CutMix (Yun et al., ICCV 2019): plain training on images with a box of another."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.options import check_number
-from entprop_fast.methods.targets import Targets, cutmix
-from entprop_fast.methods.vanilla import Vanilla
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, only_pass
+from entprop_fast.methods.targets import cutmix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,29 +19,19 @@ class CutMixOptions(CommonOptions):
     cutmix: float = fields.cutmix(1.0)
 
 
-class CutMix(Vanilla):
-    """CutMix training: the two-label loss of images with a box of another pasted in (cost 1).
-
-    Args:
-        model: see `Method`.
-        optimizer: see `Method`.
-        cutmix: lam ~ Beta(cutmix, cutmix), one for each batch; 0 mixes nothing.
-        **options: see `Method`.
-    """
+class CutMix(Method):
+    """CutMix training: the two-label loss of images with a box of another pasted in (cost 1)."""
 
     name = "cutmix"
     Options = CutMixOptions
+    options: CutMixOptions
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        cutmix: float = 1.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, optimizer, **options)
-        self.cutmix = check_number("cutmix", cutmix, low=0)
+    def cost(self, batch: int) -> float:
+        """Return 1: one pass, whatever the batch."""
+        return 1.0
 
-    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
-        return cutmix(images, labels, self.cutmix, self.generator)
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o = self.options
+        # (8) CutMix of the whole batch, then (2), its two-label loss.
+        x, targets = cutmix(images, labels, o.cutmix, o.generator)
+        return only_pass(net, x, targets)

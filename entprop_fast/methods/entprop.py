@@ -1,6 +1,7 @@
 """EntProp (Enomoto, UAI 2024): the equations in brackets are those of docs/algorithm.md."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,17 +10,19 @@ from torch import Tensor, nn
 
 from entprop_fast import reference
 from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.routing import Target
 from entprop_fast.methods import common_options as fields
-from entprop_fast.methods.base import StepResult
-from entprop_fast.methods.checks import image_gradient
+from entprop_fast.methods.attack import attack, free_step
+from entprop_fast.methods.base import Method
+from entprop_fast.methods.batch_checks import image_gradient
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.equalize import equalized
-from entprop_fast.methods.high_entropy import HighEntropy
-from entprop_fast.methods.options import check_choice, check_count, check_flag
-from entprop_fast.methods.propagation import Everywhere, MainPass
-from entprop_fast.methods.targets import Targets
+from entprop_fast.methods.image_units import Ball
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, learn, main_pass
+from entprop_fast.methods.selection import gather_candidates, select
+from entprop_fast.methods.targets import aux_targets, mixed
 from entprop_fast.options import option
-from entprop_fast.parallel.rows import gather_rows
 
 
 def default_eps(n: int, alpha: float) -> float:
@@ -99,144 +102,95 @@ class EntPropOptions(CommonOptions):
             )
 
 
-class EntProp(HighEntropy):
+class EntProp(Method):
     """MixUp through the main norms; the rows of highest entropy, perturbed, through the auxiliary.
 
-    Args:
-        model: has dual norms (`convert_dual_norm`).
-        optimizer: made after the conversion.
-        k: share of the batch that is selected, in (0, 1]; ``max(1, floor(k * B + 0.5))`` rows (4).
-        n: auxiliary passes, each after one more step of the perturbation (5).
-        eps: radius of the perturbation in image units; None for ``(n + 1) * alpha``, or `alpha`
-            if n is 1.
-        alpha: its step, in image units.
-        mixup: lam ~ Beta(mixup, mixup), one for each batch (1); 0 mixes nothing, and without
-            `cutmix` the step is then a deterministic function of its inputs.
-        cutmix: CutMix in place of MixUp (8), with lam ~ Beta(cutmix, cutmix); needs ``mixup=0``.
-        score: what selects: "entropy", "confidence", "cross_entropy", "margin" or "random" (the
-            paper's), "energy" or "gini".
-        aux_labels: labels of the auxiliary loss: "original", or "mixed" for the two-label form.
-        accumulate: "last": the weights learn from the last auxiliary pass alone (6); "all": from
-            every one, as in free adversarial training.
-        aux_weight: weight of the auxiliary loss, more than 0.
-        aux_stats: the auxiliary running statistics move in the "last" pass or in "every" one.
-        selection: "rank": each process selects among its own rows; "global": among the rows of all.
-        equalize: divide each gradient by the weighted number of rows that reached its parameter.
-        attack_loss: what steps 2 to n of the perturbation climb: "ce" (the auxiliary loss), "cw"
-            (10) or "trades" (11); the first step is free, along the main pass's loss (3).
-        norms: "dual", or "shared": the control experiment on a plain model, every pass through its
-            only norms, whose running statistics move with the main pass and where auxiliary ones
-            would.
-        **options: see `Method`.
+    The model has dual norms (`convert_dual_norm`). With ``mixup=0``, no CutMix and no random score
+    the step is a deterministic function of its inputs.
     """
 
     name = "entprop"
+    needs_dual_norms = True
     Options = EntPropOptions
+    options: EntPropOptions
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        k: float = 0.2,
-        n: int = 1,
-        eps: float | None = None,
-        alpha: float = 1 / 255,
-        mixup: float = 1.0,
-        cutmix: float = 0.0,
-        score: str = "entropy",
-        aux_labels: Literal["original", "mixed"] = "original",
-        accumulate: Literal["last", "all"] = "last",
-        aux_weight: float = 1.0,
-        aux_stats: Literal["last", "every"] = "last",
-        selection: Literal["rank", "global"] = "rank",
-        equalize: bool = False,
-        attack_loss: Literal["ce", "cw", "trades"] = "ce",
-        norms: Literal["dual", "shared"] = "dual",
-        **options: Any,
-    ) -> None:
-        check_choice("norms", norms, ("dual", "shared"))
-        self.norms, self.needs_dual_norms = norms, norms == "dual"
-        super().__init__(
-            model,
-            optimizer,
-            k=k,
-            eps=eps,
-            alpha=alpha,
-            mixup=mixup,
-            cutmix=cutmix,
-            score=score,
-            aux_labels=aux_labels,
-            aux_weight=aux_weight,
-            **options,
-        )
-        self.n = check_count("n", n)
-        if eps is None:
-            self.eps = default_eps(n, self.alpha)
-        self.equalize = self._sums = check_flag("equalize", equalize)
-        check_choice("accumulate", accumulate, ("last", "all"))
-        check_choice("aux_stats", aux_stats, ("last", "every"))
-        check_choice("selection", selection, ("rank", "global"))
-        self.accumulate, self.aux_stats, self.selection = accumulate, aux_stats, selection
-        self._set_attack_loss(attack_loss)
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
-        if self.norms == "shared" and any(isinstance(m, DualNorm) for m in self.model.modules()):
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        self.needs_dual_norms = options.get("norms") != "shared"
+        super().__init__(model, optimizer, **options)
+        if not self.needs_dual_norms and any(isinstance(m, DualNorm) for m in model.modules()):
             raise ValueError(
                 "norms='shared' sends every pass through the only norms of a plain model, and this "
                 "one has dual norms: call strip_auxiliary(model) and make the optimizer after "
                 "that, or use norms='dual'"
             )
-        if self.attack_loss == "ce":
-            return
-        given = f"attack_loss={self.attack_loss!r}"
-        if self.n == 1:
-            raise ValueError(
-                f"{given} with n=1: the first step is along the main pass's own loss, and there "
-                "is no second; use n=2 or more, or attack_loss='ce'"
-            )
-        if self.accumulate == "all":
-            raise ValueError(
-                f"{given} with accumulate='all', whose passes have one backward for weights and "
-                "images: use accumulate='last', or attack_loss='ce'"
-            )
-        if self.attack_loss == "cw" and self.aux_labels == "mixed":
-            raise ValueError(
-                f"{given} knows one label a row, and aux_labels='mixed' gives two: use "
-                "aux_labels='original', or attack_loss='ce' or 'trades'"
-            )
+
+    @property
+    def eps(self) -> float:
+        """The radius of the perturbation, in image units."""
+        o = self.options
+        return default_eps(o.n, o.alpha) if o.eps is None else o.eps
 
     def cost(self, batch: int) -> float:
-        """``1 + n * m / B``: the paper's 1 + k * n, with the rounding of m."""
-        return 1 + self.n * reference.num_selected(self.k, batch) / batch
+        """Return ``1 + n * m / B``: the paper's 1 + k * n, with the rounding of m."""
+        return 1 + self.options.n * reference.num_selected(self.options.k, batch) / batch
 
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        x, targets = self._mixed(images, labels)
-        m = reference.num_selected(self.k, len(images))
-        shares: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if self.equalize:
-            aux_rows = self.aux_weight * m * (self.n if self.accumulate == "all" else 1)
-            shares = equalized(self.model, self.criterion, len(images), aux_rows)
-        with shares:
-            main = self._main_pass(x, targets, gradient=True)
-            gradient, everywhere = image_gradient(main.gradient), None
-            if self.selection == "global":
-                everywhere = self._rows_everywhere(x, main, targets, m)
-            index, entropies = self._select(main, m, everywhere)
-            if everywhere is not None:
-                held = everywhere.held
-                x, gradient = gather_rows(x, held), gather_rows(gradient, held)
-                main = main._replace(logits=gather_rows(main.logits, held))
-                targets = targets.of_all_processes(held)
-            targets = self._aux_targets(targets, index)
-            x_a = self._first_step(x, gradient, index)
-            aux_loss = self._aux_passes(x, index, x_a, targets, main, self.n)
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o, m = self.options, reference.num_selected(self.options.k, len(images))
+        passes: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if o.equalize:
+            aux_rows = o.aux_weight * m * (o.n if o.accumulate == "all" else 1)
+            passes = equalized(net, len(images), aux_rows)
+
+        # (1) MixUp of the whole batch, or (8) CutMix.
+        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator)
+
+        with passes:
+            # (2) ONE pass through the main norms: loss and, from the same logits, entropies.
+            # (3) Its backward pass gives the images' gradient for free.
+            main = main_pass(net, x, targets, score=o.score, generator=o.generator, gradient=True)
+            gradient, dealt = image_gradient(main.gradient), None
+
+            # (4) The m rows of highest entropy, among those of this process or of all.
+            if o.selection == "global":
+                x, gradient, main, targets, dealt = gather_candidates(
+                    self._agreement, x, gradient, main, targets, m
+                )
+            index, entropies = select(main, m, dealt)
+            self.selected_index, targets = index, aux_targets(targets, index, o.aux_labels)
+
+            # (5) The first step is free, along (3). All auxiliary passes but the last serve the
+            # next step of the perturbation.
+            ball = self.units.ball(o.alpha, self.eps, x)
+            self.perturbed = x_a = attack(
+                net,
+                x,
+                index,
+                self._first_step(x, gradient, index, ball),
+                targets,
+                ball,
+                steps=o.n - 1,
+                loss=o.attack_loss,
+                clean=main.logits[index] if o.attack_loss == "trades" else None,
+                weight=o.aux_weight if o.accumulate == "all" else None,
+                surroundings=(
+                    net.frozen_statistics if o.aux_stats == "last" else contextlib.nullcontext
+                ),
+            )
+            # The weights learn from the last.
+            with net.along("aux"):
+                aux_loss = learn(net, x_a, targets, o.aux_weight)
+
+        # (6) L_m + L_c have added up in `.grad`; `Method` takes the optimiser's step.
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
 
-    def _rows_everywhere(self, x: Tensor, main: MainPass, targets: Targets, m: int) -> Everywhere:
-        """How many rows each process has and how many it perturbs; all else has to be alike."""
-        tensors = (x, main.logits, main.score)
-        same = [(t.dtype, tuple(t.shape[1:])) for t in tensors], targets.lam is None
-        found = self._agreement.agree("selection='global'", same, (len(x), m))
-        return Everywhere([rows for rows, _ in found], [chosen for _, chosen in found])
+    def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor, ball: Ball) -> Tensor:
+        """Take the free step of (5); a study replaces it."""
+        return free_step(x, gradient, index, ball)
+
+    def _exchanges_rows(self) -> bool:
+        return self.options.selection == "global"
+
+    def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
+        yield from super()._single_rows(batch)
+        if reference.num_selected(self.options.k, batch) == 1:
+            yield "aux", f"k={self.options.k:g} of a batch of B={batch}, m=1,"

@@ -1,5 +1,6 @@
 """EntProp, pipelined: this step's perturbed rows ride in the next step's main pass."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,14 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.layers.routing import route
-from entprop_fast.methods import checks
+from entprop_fast.layers.routing import Target, route
 from entprop_fast.methods import common_options as fields
-from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.attack import free_step
+from entprop_fast.methods.base import Method
+from entprop_fast.methods.batch_checks import check_labels, image_gradient
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.high_entropy import HighEntropy
-from entprop_fast.methods.propagation import MainPass
-from entprop_fast.methods.targets import Targets
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import (
+    MainPass,
+    StepResult,
+    main_pass,
+    main_results,
+    scored_losses,
+)
+from entprop_fast.methods.selection import select
+from entprop_fast.methods.targets import Targets, aux_targets, mixed
 from entprop_fast.options import option
 
 # Where the waiting rows lie: images, labels, and of mixed labels the partners' and lam.
@@ -44,7 +53,7 @@ class EntPropPipelinedOptions(CommonOptions):
         fields.check_one_mixing(self.mixup, self.cutmix)
 
 
-class EntPropPipelined(HighEntropy):
+class EntPropPipelined(Method):
     """EntProp in one forward and one backward pass a step: (14) to (16), ours, not the paper's.
 
     The rows that a step selects and perturbs wait. The next step appends them to its batch: one
@@ -56,57 +65,20 @@ class EntPropPipelined(HighEntropy):
     Batch norms without an auxiliary half (`convert_dual_norm` names them) see batch and waiting
     rows together.
 
-    Args:
-        model: has dual norms (`convert_dual_norm`).
-        optimizer: made after the conversion.
-        k: see `EntProp`, as for all that follow.
-        eps: radius of the perturbation in image units; None for `alpha`.
-        alpha: its one step, in image units.
-        mixup: of the batch; the waiting rows were mixed when they were selected.
-        cutmix: in place of MixUp.
-        score: what selects.
-        aux_labels: labels of the waiting rows, "original" or "mixed".
-        aux_weight: weight of their mean loss.
-        **options: see `Method`.
-
     Attributes:
         waiting: how many rows the next step takes along; 0 before the first. Set it to 0 to drop
             them, as before images of another size.
     """
 
     name = "entprop_pipelined"
+    needs_dual_norms = True
     Options = EntPropPipelinedOptions
-    _carried = ("rows", "waiting", *_MEMORY)
-    _captured_by = ("waiting",)
+    options: EntPropPipelinedOptions
+    _step_state = ("rows", "waiting", *_MEMORY)
+    _graph_key = ("waiting",)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        k: float = 0.2,
-        eps: float | None = None,
-        alpha: float = 1 / 255,
-        mixup: float = 1.0,
-        cutmix: float = 0.0,
-        score: str = "entropy",
-        aux_labels: Literal["original", "mixed"] = "original",
-        aux_weight: float = 1.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            model,
-            optimizer,
-            k=k,
-            eps=eps,
-            alpha=alpha,
-            mixup=mixup,
-            cutmix=cutmix,
-            score=score,
-            aux_labels=aux_labels,
-            aux_weight=aux_weight,
-            **options,
-        )
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+        super().__init__(model, optimizer, **options)
         self.waiting = 0
         # Rows of the largest batch so far; a smaller one's are the first of them.
         self._images: Tensor | None = None
@@ -114,12 +86,104 @@ class EntPropPipelined(HighEntropy):
         self._labels_b: Tensor | None = None
         self._lam: Tensor | None = None
 
+    @property
+    def eps(self) -> float:
+        """The radius of the perturbation, in image units."""
+        return self.options.alpha if self.options.eps is None else self.options.eps
+
     def cost(self, batch: int) -> float:
-        """``1 + m / B`` after a batch of the same size; 1 where no row waits."""
-        return 1 + reference.num_selected(self.k, batch) / batch
+        """Return ``1 + m / B`` after a batch of the same size; 1 where no row waits."""
+        return 1 + reference.num_selected(self.options.k, batch) / batch
+
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o = self.options
+        # (1) MixUp of the batch, or (8). What waits was mixed a step ago.
+        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator)
+
+        # (14) and (15) ONE forward and one backward pass, which what waits rides in.
+        if self.waiting:
+            main, aux_loss = self._one_pass(net, x, targets)
+        else:
+            main = main_pass(net, x, targets, score=o.score, generator=o.generator, gradient=True)
+            aux_loss = torch.zeros_like(main.loss)
+        gradient = image_gradient(main.gradient)
+
+        # (16) The rows of highest entropy, one free step along their gradients: they wait.
+        index, entropies = select(main, reference.num_selected(o.k, len(images)))
+        self.selected_index = index
+        x_a = free_step(x, gradient, index, self.units.ball(o.alpha, self.eps, x))
+        self.perturbed = x_a
+        self._keep(x_a, aux_targets(targets, index, o.aux_labels))
+        return StepResult(main.loss, aux_loss, main.correct, *entropies)
+
+    def _one_pass(self, net: Network, x: Tensor, targets: Targets) -> tuple[MainPass, Tensor]:
+        """Take batch and waiting rows through one pass; return also the mean loss of the latter."""
+        o = self.options
+        x_a, waiting = self._waiting_rows()
+        x = x.detach().requires_grad_()
+        rows, known = torch.cat((x, x_a)), net.classes
+        # (14)
+        with route(net.model, len(x), batch=len(rows)):
+            logits, aux_logits = net.forward(rows, targets.labels, own=True).split(
+                (len(x), len(x_a))
+            )
+            if net.classes != known and net.check_values:
+                self._check_waiting(waiting, logits.shape[1])
+            found = scored_losses(net, logits, targets, o.score)
+            aux_losses = net.losses(aux_logits, waiting).loss
+            # (15)
+            loss = net.objective(found.loss, 1) + net.objective(aux_losses, o.aux_weight)
+            loss.backward()
+        main = main_results(logits, targets, found, x.grad, o.score, o.generator)
+        return main, aux_losses.detach().mean()
+
+    def _check_waiting(self, waiting: Targets, classes: int) -> None:
+        """Refuse waiting rows of classes that the model no longer has."""
+        try:
+            check_labels(torch.cat((waiting.labels, waiting.labels_b)), classes)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; of the {self.waiting} rows that wait, from another head: set the "
+                "method's waiting = 0 to drop those"
+            ) from None
+
+    def _check_call(self, images: Tensor, labels: Tensor) -> None:
+        super()._check_call(images, labels)
+        if not self.waiting:
+            return
+        assert self._images is not None
+        here, there = (
+            f"{tuple(t.shape[1:])} of {t.dtype} on {t.device}" for t in (images, self._images)
+        )
+        if here != there:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: entprop_pipelined cannot take them, "
+                f"{here}, in one pass with the {self.waiting} rows that wait, {there}; set the "
+                "method's waiting = 0 to drop those"
+            )
+
+    def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
+        yield from super()._single_rows(batch)
+        if reference.num_selected(self.options.k, batch) == 1:
+            yield "aux", f"k={self.options.k:g} of a batch of B={batch}, m=1,"
+
+    def _waiting_rows(self) -> tuple[Tensor, Targets]:
+        assert self._images is not None and self._labels is not None and self._labels_b is not None
+        rows = slice(self.waiting)
+        return self._images[rows], Targets(self._labels[rows], self._labels_b[rows], self._lam)
+
+    def _keep(self, x_a: Tensor, targets: Targets) -> None:
+        """Let these rows wait, in memory that stays: a captured step reads it and writes to it."""
+        for name, value in zip(_MEMORY, (x_a, *targets), strict=True):
+            memory: Tensor | None = getattr(self, name)
+            if value is None or memory is None or not _fits(value, memory):
+                setattr(self, name, None if value is None else value.clone())
+            else:
+                (memory[: len(value)] if value.ndim else memory).copy_(value)
+        self.waiting = len(x_a)
 
     def state_dict(self) -> dict[str, Any]:
-        """All state beside model and optimizer that a resumed run needs; waiting rows are in it."""
+        """Return all state beside model and optimizer that a resumed run needs, with what waits."""
         waiting = None
         if self.waiting:
             x_a, targets = self._waiting_rows()
@@ -145,79 +209,8 @@ class EntPropPipelined(HighEntropy):
             assert x_a is not None and labels is not None and labels_b is not None
             self._keep(x_a, Targets(labels, labels_b, lam))
 
-    def _check_call(self, images: Tensor, labels: Tensor) -> None:
-        super()._check_call(images, labels)
-        if not self.waiting:
-            return
-        assert self._images is not None
-        here, there = (
-            f"{tuple(t.shape[1:])} of {t.dtype} on {t.device}" for t in (images, self._images)
-        )
-        if here != there:
-            raise ValueError(
-                f"images of shape {tuple(images.shape)}: entprop_pipelined cannot take them, "
-                f"{here}, in one pass with the {self.waiting} rows that wait, {there}; set the "
-                "method's waiting = 0 to drop those"
-            )
-
-    def _check_classes(self, labels: Tensor, classes: int) -> None:
-        super()._check_classes(labels, classes)
-        if self.waiting:
-            _, waiting = self._waiting_rows()
-            try:
-                checks.check_labels(torch.cat((waiting.labels, waiting.labels_b)), classes)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error}; of the {self.waiting} rows that wait, from another head: set the "
-                    "method's waiting = 0 to drop those"
-                ) from None
-
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        x, targets = self._mixed(images, labels)
-        if self.waiting:
-            main, aux_loss = self._one_pass(x, targets)
-        else:
-            main = self._main_pass(x, targets, gradient=True)
-            aux_loss = torch.zeros_like(main.loss)
-        gradient = checks.image_gradient(main.gradient)
-        index, entropies = self._select(main, reference.num_selected(self.k, len(images)))
-        self.perturbed = self._first_step(x, gradient, index)
-        self._keep(self.perturbed, self._aux_targets(targets, index))
-        return StepResult(main.loss, aux_loss, main.correct, *entropies)
-
-    def _one_pass(self, x: Tensor, targets: Targets) -> tuple[MainPass, Tensor]:
-        """(14): the batch and the waiting rows, and the mean loss of these."""
-        x_a, aux_targets = self._waiting_rows()
-        x = x.detach().requires_grad_()
-        rows = torch.cat((x, x_a))
-        with route(self.model, len(x), batch=len(rows)):
-            logits, aux_logits = self._forward(rows, targets.labels, own=True).split(
-                (len(x), len(x_a))
-            )
-            found = self._evaluate_scored(logits, targets)
-            aux_losses = self._evaluate(aux_logits, aux_targets).loss
-            loss = self._objective(found.loss, 1) + self._objective(aux_losses, self.aux_weight)
-            loss.backward()
-        main = self._left_by(logits, targets, found, x.grad)
-        return main, aux_losses.detach().mean()
-
-    def _waiting_rows(self) -> tuple[Tensor, Targets]:
-        assert self._images is not None and self._labels is not None and self._labels_b is not None
-        rows = slice(self.waiting)
-        return self._images[rows], Targets(self._labels[rows], self._labels_b[rows], self._lam)
-
-    def _keep(self, x_a: Tensor, targets: Targets) -> None:
-        """Let these rows wait, in memory that stays: a captured step reads it and writes to it."""
-        for name, value in zip(_MEMORY, (x_a, *targets), strict=True):
-            memory: Tensor | None = getattr(self, name)
-            if value is None or memory is None or not _fits(value, memory):
-                setattr(self, name, None if value is None else value.clone())
-            else:
-                (memory[: len(value)] if value.ndim else memory).copy_(value)
-        self.waiting = len(x_a)
-
 
 def _fits(value: Tensor, memory: Tensor) -> bool:
-    """Whether `memory` takes `value` as its first rows, in the same layout."""
+    """Return whether `memory` takes `value` as its first rows, in the same layout."""
     one, other = ((t.dtype, t.device, t.stride(), t.shape[1:]) for t in (value, memory))
     return one == other and (value.ndim == 0 or len(value) <= len(memory))

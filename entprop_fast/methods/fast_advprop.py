@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast import reference
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods import common_options as fields
-from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.attack import attack, displace, draw_start
+from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.equalize import equalized
-from entprop_fast.methods.options import check_number
-from entprop_fast.methods.propagation import Propagation, unselected
-from entprop_fast.methods.selection import check_selection
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, learn, main_pass
+from entprop_fast.methods.selection import select, unselected
 from entprop_fast.methods.targets import Targets
 from entprop_fast.parallel.rows import shuffle_rows
 
@@ -51,99 +51,95 @@ class FastAdvPropOptions(CommonOptions):
             )
 
 
-class FastAdvProp(Propagation):
+class FastAdvProp(Method):
     """The first rows of a batch clean through the main norms, the last ones attacked.
 
     The attack is one step from a random start, through the auxiliary norms; the weights learn from
-    its pass (weight 0.5) and from the one after it (weight 0.5). Losses are summed over rows, and
-    each gradient is divided by the weighted number of rows that reached its parameter.
-
-    Args:
-        model: has dual norms (`convert_dual_norm`).
-        optimizer: made after the conversion.
-        p_adv: share of the batch that is attacked, in (0, 1): its last
-            ``max(1, floor(p_adv * B + 0.5))`` rows.
-        eps: radius of the perturbation in image units.
-        alpha: the attack's step, in image units.
-        k: EntProp's selection in place of the split: all rows go through the main norms, and the
-            share `k` of highest `score` is attacked (4); None for the split.
-        score: what selects; see `EntProp`.
-        **options: see `Method`.
+    its pass and from the one after it. Losses are summed over rows, and each gradient is divided by
+    the weighted number of rows that reached its parameter. The model has dual norms
+    (`convert_dual_norm`).
     """
 
     name = "fast_advprop"
+    needs_dual_norms = True
     Options = FastAdvPropOptions
-    accumulate = "all"
-    _sums = True
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        p_adv: float = P_ADV,
-        eps: float = 1 / 255,
-        alpha: float = 1 / 255,
-        k: float | None = None,
-        score: str = "entropy",
-        **options: Any,
-    ) -> None:
-        super().__init__(model, optimizer, **options)
-        self.p_adv = check_number("p_adv", p_adv, low=0, open_low=True, high=1, open_high=True)
-        self.eps = self.units.check_distance("eps", eps)
-        self.alpha = self.units.check_distance("alpha", alpha)
-        self.k, self.score = check_selection(k, score)
-        if k is not None and self.p_adv != P_ADV:
-            raise ValueError(
-                f"p_adv={p_adv!r} with k={k!r}: the selection takes the place of the split; leave "
-                "p_adv out, or k"
-            )
+    options: FastAdvPropOptions
 
     def main_rows(self, batch: int) -> int:
-        """Without a selection, what the split leaves of the batch."""
-        return batch - self._attacked(batch) if self.k is None else batch
+        """Return what the split leaves of the batch; all of it with a selection."""
+        return batch - self._attacked(batch) if self.options.k is None else batch
 
     def cost(self, batch: int) -> float:
-        """Main rows once and attacked rows twice: about ``1 + p_adv``, or ``1 + 2 * k``."""
+        """Return main rows once, attacked rows twice: about ``1 + p_adv``, or ``1 + 2 * k``."""
         return (self.main_rows(batch) + 2 * self._attacked(batch)) / batch
 
-    @property
     def _exchanges_rows(self) -> bool:
         return True
 
     def _attacked(self, batch: int) -> int:
-        return reference.num_selected(self.p_adv if self.k is None else self.k, batch)
+        o = self.options
+        return reference.num_selected(o.p_adv if o.k is None else o.k, batch)
 
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        x, first, m = images.detach(), self.main_rows(len(images)), self._attacked(len(images))
-        if first == 0:
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o, x, batch = self.options, images.detach(), len(images)
+        clean, m = self.main_rows(batch), self._attacked(batch)
+        if clean == 0:
             raise ValueError(
-                f"a batch of B={len(x)}: p_adv={self.p_adv:g} leaves it no clean row; use a larger "
+                f"a batch of B={batch}: p_adv={o.p_adv:g} leaves it no clean row; use a larger "
                 "batch or a smaller p_adv"
             )
-        start = self._draw_start(x, m)
-        with equalized(self.model, self.criterion, first, m):
-            main = self._main_pass(x[:first], Targets.unmixed(labels[:first]))
-            if self.k is None:
-                index = torch.arange(first, len(x), device=x.device)
-                self.selected_index, entropies = index, unselected(main)
+        ball = self.units.ball(o.alpha, o.eps, x)
+        start = draw_start(x, m, ball, o.generator)  # (9)
+
+        # 4. Every gradient is divided by the weighted number of rows that reached its parameter.
+        with equalized(net, clean, m):
+            # 1. The clean rows through the main norms, weight 1.
+            main = main_pass(
+                net,
+                x[:clean],
+                Targets.unmixed(labels[:clean]),
+                score=o.score,
+                generator=o.generator,
+            )
+
+            # (4) The last rows are attacked, or the m of highest score.
+            if o.k is None:
+                index, entropies = torch.arange(clean, batch, device=x.device), unselected(main)
             else:
-                index, entropies = self._select(main, m)
-            x_a = self._displaced(x[index], start)
+                index, entropies = select(main, m)
+            self.selected_index = index
             targets = Targets.unmixed(labels[index])
-            aux_loss = self._aux_passes(x, index, x_a, targets, main, passes=2)
+
+            # 2. From the start through the auxiliary norms, weight 1/2; one step (5).
+            self.perturbed = attack(
+                net,
+                x,
+                index,
+                displace(x[index], start, ball),
+                targets,
+                ball,
+                steps=1,
+                weight=0.5,
+                surroundings=net.frozen_statistics,
+            )
+
+            # 3. The perturbed rows through the auxiliary norms, weight 1/2.
+            x_a, targets = self._shuffled(self.perturbed, targets)
+            with net.along("aux"):
+                aux_loss = learn(net, x_a, targets, 0.5)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
 
-    def _last_rows(self, x_a: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        """Shuffled over the processes: a batch's own statistics would tell its rows apart."""
+    def _shuffled(self, x_a: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
+        """Shuffle over the processes: a batch's own statistics would tell its rows apart."""
         same = x_a.dtype, tuple(x_a.shape[1:])
         held = [rows for (rows,) in self._agreement.agree("the shuffle", same, (len(x_a),))]
-        x_a, labels = shuffle_rows(x_a, targets.labels, self.generator, held)
+        x_a, labels = shuffle_rows(x_a, targets.labels, self.options.generator, held)
         return x_a, Targets.unmixed(labels)
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
+        o = self.options
         if self.main_rows(batch) == 1:
-            yield "main", f"what p_adv={self.p_adv:g} leaves of a batch of B={batch}"
+            yield "main", f"what p_adv={o.p_adv:g} leaves of a batch of B={batch}"
         if self.main_rows(batch) and self._attacked(batch) == 1:
-            share = f"p_adv={self.p_adv:g}" if self.k is None else f"k={self.k:g}"
+            share = f"p_adv={o.p_adv:g}" if o.k is None else f"k={o.k:g}"
             yield "aux", f"{share} of a batch of B={batch}, m=1,"

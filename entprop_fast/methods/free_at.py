@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.methods import checks
 from entprop_fast.methods import common_options as fields
-from entprop_fast.methods.base import Method, StepResult
+from entprop_fast.methods.attack import displace
+from entprop_fast.methods.base import Method
+from entprop_fast.methods.batch_checks import image_gradient
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.options import check_count
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, only_pass
 from entprop_fast.methods.targets import Targets
 from entprop_fast.options import option
 
@@ -29,15 +31,8 @@ class FreeAT(Method):
     """Each batch is replayed; one backward pass of a replay moves the weights and the perturbation.
 
     The perturbation, `delta`, stays from batch to batch: row i of a batch starts where row i of the
-    last one ended. Train for ``epochs / replays`` epochs to spend what plain training spends.
-
-    Args:
-        model: see `Method`; the auxiliary halves of dual norms take no part.
-        optimizer: see `Method`; steps once in each replay.
-        replays: how often each batch is used.
-        eps: radius of the perturbation in image units.
-        alpha: its step, in image units; None for `eps`.
-        **options: see `Method`.
+    last one ended. Train for ``epochs / replays`` epochs to spend what plain training spends. The
+    optimizer steps once in each replay; the auxiliary halves of dual norms take no part.
 
     Attributes:
         delta: [rows, C, H, W] in the units of the images, rows of the largest batch so far; None
@@ -46,36 +41,30 @@ class FreeAT(Method):
 
     name = "free_at"
     Options = FreeATOptions
-    _carried = ("rows", "delta")
-    _agreed = ("replays",)
+    options: FreeATOptions
+    _step_state = ("rows", "delta")
+    _same_everywhere = ("replays",)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        replays: int = 4,
-        eps: float = 4 / 255,
-        alpha: float | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         super().__init__(model, optimizer, **options)
-        self.replays = check_count("replays", replays)
-        self.eps = self.units.check_distance("eps", eps)
-        self.alpha = self.eps if alpha is None else self.units.check_distance("alpha", alpha)
         self.delta: Tensor | None = None
+
+    @property
+    def alpha(self) -> float:
+        """The perturbation's step, in image units."""
+        return self.options.eps if self.options.alpha is None else self.options.alpha
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run `replays` optimiser steps on one batch; the result is the last one's.
 
         Arguments and errors are those of `Method`.
         """
-        for _ in range(self.replays):
+        for _ in range(self.options.replays):
             result = super().__call__(images, labels)
         return result
 
     def backward(self, images: Tensor, labels: Tensor) -> NoReturn:
-        """Refused.
+        """Refuse: a replay without its step would repeat the last one.
 
         Raises:
             RuntimeError: always.
@@ -86,11 +75,43 @@ class FreeAT(Method):
         )
 
     def cost(self, batch: int) -> float:
-        """`replays` passes, whatever the batch."""
-        return float(self.replays)
+        """Return `replays`: so many passes, whatever the batch."""
+        return float(self.options.replays)
+
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        """Take one replay, up to its optimiser step."""
+        o, x, delta = self.options, images.detach(), self._delta_for(images)
+        ball = self.units.ball(self.alpha, o.eps, x)
+
+        # 1. The displaced images: one forward and one backward pass, for weights and images.
+        x_a = displace(x, delta, ball).requires_grad_()
+        result = only_pass(net, x_a, Targets.unmixed(labels))
+
+        # 2. The optimiser steps in `Method`; (12) moves delta for the next replay.
+        alpha, eps = ball.alpha.view(-1, 1, 1), ball.eps.view(-1, 1, 1)
+        self._keep(reference.step_offset(delta, image_gradient(x_a.grad), alpha, eps))
+        self.perturbed = x_a.detach()
+        return result
+
+    def _delta_for(self, images: Tensor) -> Tensor:
+        """Return `delta` of the batch's rows; 0 for those that no batch has had."""
+        known = images[:0].detach() if self.delta is None else self.delta
+        if known.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: free_at cannot take them, its delta is "
+                f"of images {tuple(known.shape[1:])}; make another method for images of this size"
+            )
+        new = images.new_zeros((max(0, len(images) - len(known)), *images.shape[1:]))
+        return torch.cat((known[: len(images)], new)) if len(new) else known[: len(images)]
+
+    def _keep(self, delta: Tensor) -> None:
+        if self.delta is None or len(self.delta) < len(delta):
+            self.delta = delta
+        else:
+            self.delta[: len(delta)].copy_(delta)
 
     def state_dict(self) -> dict[str, Any]:
-        """All state beside model and optimizer that a resumed run needs; `delta` is in it."""
+        """Return all state beside model and optimizer that a resumed run needs, with `delta`."""
         delta = None if self.delta is None else self.delta.clone()
         return super().state_dict() | {"delta": delta}
 
@@ -109,33 +130,3 @@ class FreeAT(Method):
         else:
             parameter = next(self.model.parameters(), delta)
             self.delta = delta.to(parameter.device, copy=True)
-
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        """One replay, up to its optimiser step."""
-        x, delta = images.detach(), self._delta_for(images)
-        low, high = (bound.view(-1, 1, 1) for bound in self.units.bounds(x))
-        x_a = reference.displace(x, delta, low, high).requires_grad_()
-        logits = self._forward(x_a, labels)
-        result = self._learn_alone(logits, Targets.unmixed(labels))
-        gradient = checks.image_gradient(x_a.grad)
-        alpha, eps = (self.units.distance(v, x).view(-1, 1, 1) for v in (self.alpha, self.eps))
-        self._keep(reference.step_offset(delta, gradient, alpha, eps))
-        self.perturbed = x_a.detach()
-        return result
-
-    def _delta_for(self, images: Tensor) -> Tensor:
-        """`delta` of the batch's rows; 0 for those that no batch has had."""
-        known = images[:0].detach() if self.delta is None else self.delta
-        if known.shape[1:] != images.shape[1:]:
-            raise ValueError(
-                f"images of shape {tuple(images.shape)}: free_at cannot take them, its delta is "
-                f"of images {tuple(known.shape[1:])}; make another method for images of this size"
-            )
-        new = images.new_zeros((max(0, len(images) - len(known)), *images.shape[1:]))
-        return torch.cat((known[: len(images)], new)) if len(new) else known[: len(images)]
-
-    def _keep(self, delta: Tensor) -> None:
-        if self.delta is None or len(self.delta) < len(delta):
-            self.delta = delta
-        else:
-            self.delta[: len(delta)].copy_(delta)

@@ -1,14 +1,25 @@
-"""GPaCo's loss (Cui et al., *Generalized Parametric Contrastive Learning*, 2022) as a criterion."""
+"""Offer GPaCo's loss (Cui et al., *Generalized Parametric Contrastive Learning*, 2022)."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entprop_fast.methods.options import check_count, check_number
+from entprop_fast.options import create, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPaCoOptions:
+    """Hold the options of `GPaCo`."""
+
+    num_classes: int = option(help="Classes, the width of the logits.", low=1)
+    alpha: float = option(0.05, "Weight of a positive row; the centre's is 1.", low=0)
+    temperature: float = option(0.2, "Of the similarities between rows.", low=0, open_low=True)
 
 
 class GPaCo(nn.Module):
-    """Each row against a learnable centre for every class, and against the other rows of its pass.
+    """Compare each row with a learnable centre of every class, and with the other rows of its pass.
 
     With logits z, centres c, ``s_ik = z_i . c_k`` and ``t_ij = cos(z_i, z_j) / temperature``, row i
     of label y with the positives ``P = {j != i of label y}`` has the loss (13)
@@ -33,14 +44,21 @@ class GPaCo(nn.Module):
         centres: the learnable class centres, [classes, classes]; the optimizer must hold them.
     """
 
-    def __init__(self, num_classes: int, *, alpha: float = 0.05, temperature: float = 0.2) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float = GPaCoOptions.alpha,
+        temperature: float = GPaCoOptions.temperature,
+    ) -> None:
         super().__init__()
-        self.alpha = check_number("alpha", alpha, low=0)
-        self.temperature = check_number("temperature", temperature, low=0, open_low=True)
-        self.centres = nn.Parameter(torch.eye(check_count("num_classes", num_classes)))
+        given = {"num_classes": num_classes, "alpha": alpha, "temperature": temperature}
+        checked = create(GPaCoOptions, given)
+        self.alpha, self.temperature = checked.alpha, checked.temperature
+        self.centres = nn.Parameter(torch.eye(checked.num_classes))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Per-sample losses, [B, classes] and int64 [B] -> [B]; a row's depends on the others.
+        """Return a loss for each row, which depends on the others too: [B, classes], [B] -> [B].
 
         Raises:
             ValueError: logits of another width than the centres.

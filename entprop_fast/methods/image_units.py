@@ -1,19 +1,33 @@
-"""From image units (eps = 4/255 of a [0, 1] image) to those in which the images arrive."""
+"""Convert from image units (eps = 4/255 of a [0, 1] image) to those in which the images arrive."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from entprop_fast.methods.options import check_number
-
 Channels = float | Sequence[float]
 
 
+class Ball(NamedTuple):
+    """Say how far a perturbation may go, each [C], in the units and dtype of the images.
+
+    Attributes:
+        alpha: its step.
+        eps: its radius.
+        low: lowest value of an image.
+        high: highest value of an image.
+    """
+
+    alpha: Tensor
+    eps: Tensor
+    low: Tensor
+    high: Tensor
+
+
 class ImageUnits:
-    """The range of the images and their normalisation ``(x - mean) / std``, per channel.
+    """Hold the range of the images and their normalisation ``(x - mean) / std``, per channel.
 
     Args:
         input_range: lowest and highest value of an image before normalisation.
@@ -47,36 +61,24 @@ class ImageUnits:
         self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without tensors: a copy may be loaded onto another device."""
+        """Leave the tensors out: a copy may be loaded onto another device."""
         return self.__dict__ | {"_cache": {}}
 
-    def check_distance(self, name: str, value: object) -> float:
-        """A distance in image units, 0 or more; catches the paper's "alpha = 1", which is 1/255.
-
-        Raises:
-            TypeError: not a number.
-            ValueError: negative, or as large as the range of the images.
-        """
-        width = self.input_range[1] - self.input_range[0]
-        distance = check_number(name, value, low=0)
-        if distance >= width:
-            raise ValueError(
-                f"{name}={value!r}: expected image units, below {width:g}, the width of "
-                f"input_range; one grey level of 255 is {width / 255:.3g}"
-            )
-        return distance
+    def ball(self, alpha: float, eps: float, like: Tensor) -> Ball:
+        """Return step and radius in image units, and the range, as tensors for `like`."""
+        return Ball(self.distance(alpha, like), self.distance(eps, like), *self.bounds(like))
 
     def distance(self, value: float, like: Tensor) -> Tensor:
-        """A distance in image units, as [C] in the units and dtype of `like`, [B, C, H, W]."""
+        """Return a distance in image units, as [C] in the units and dtype of `like`."""
         return self._tensor(value, 0.0, like)
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Lowest and highest value of an image, each [C] in the units and dtype of `like`."""
+        """Return the lowest and highest value of an image as [C] in the units of `like`."""
         low, high = self.input_range
         return self._tensor(low, 1.0, like), self._tensor(high, 1.0, like)
 
     def to_image_units(self, value: Tensor) -> Tensor:
-        """Values [channels or C] in the images' units back in image units."""
+        """Return values [channels or C] in the images' units back in image units."""
         return value * value.new_tensor(self._std) + value.new_tensor(self._mean)
 
     def _tensor(self, value: float, shift: float, like: Tensor) -> Tensor:

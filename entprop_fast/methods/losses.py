@@ -1,4 +1,4 @@
-"""The per-sample loss that a step learns from: the fused cross-entropy, or a criterion of others.
+"""Take the per-sample loss of a pass: the fused cross-entropy, or a criterion of others.
 
 A criterion is a module ``(logits, labels) -> per-sample loss [B]``. Label smoothing, in [0, 1], is
 that of the cross-entropy.
@@ -8,24 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import reference
-from entprop_fast.methods.options import check_number
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
-
-
-def check_loss(criterion: nn.Module | None, label_smoothing: float) -> float:
-    """`label_smoothing` as a float.
-
-    Raises:
-        TypeError, ValueError: no such smoothing, or one beside a criterion.
-    """
-    smoothing = check_number("label_smoothing", label_smoothing, low=0, high=1)
-    if criterion is not None and smoothing:
-        raise ValueError(
-            f"label_smoothing={label_smoothing!r} belongs to the built-in cross-entropy: "
-            "leave it 0 with a criterion"
-        )
-    return smoothing
 
 
 def evaluate(
@@ -36,7 +20,7 @@ def evaluate(
     criterion: nn.Module | None,
     label_smoothing: float,
 ) -> LossAndEntropy:
-    """Per-sample loss (2), which alone carries a gradient, entropy and `score`, each [B].
+    """Return per-sample loss (2), which alone carries a gradient, entropy and `score`, each [B].
 
     Args:
         logits: [B, classes].

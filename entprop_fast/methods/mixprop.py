@@ -1,16 +1,15 @@
 """MixProp (BMVC 2022): AdvProp with MixUp in place of the attack."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast.methods import common_options as fields
-from entprop_fast.methods.base import StepResult
+from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.options import check_number
-from entprop_fast.methods.propagation import Propagation, unselected
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, learn, main_pass
+from entprop_fast.methods.selection import unselected
 from entprop_fast.methods.targets import Targets, mixup
 
 
@@ -21,37 +20,27 @@ class MixPropOptions(CommonOptions):
     mixup: float = fields.mixup(1.0)
 
 
-class MixProp(Propagation):
+class MixProp(Method):
     """Clean rows through the main norms, mixed ones through the auxiliary; the mean of both losses.
 
-    Args:
-        model: has dual norms (`convert_dual_norm`).
-        optimizer: made after the conversion.
-        mixup: lam ~ Beta(mixup, mixup), one for each batch; 0 mixes nothing.
-        **options: see `Method`.
+    The model has dual norms (`convert_dual_norm`).
     """
 
     name = "mixprop"
+    needs_dual_norms = True
     Options = MixPropOptions
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        mixup: float = 1.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, optimizer, **options)
-        self.mixup = check_number("mixup", mixup, low=0)
+    options: MixPropOptions
 
     def cost(self, batch: int) -> float:
-        """Two passes, whatever the batch."""
+        """Return 2: two passes, whatever the batch."""
         return 2.0
 
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        mixed, targets = mixup(images, labels, self.mixup, self.generator)
-        main = self._main_pass(images, Targets.unmixed(labels), weight=0.5)
-        with self._along("aux"):
-            aux_loss = self._learn(mixed, targets, 0.5, own=targets.lam is not None)
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o = self.options
+        mixed, targets = mixup(images, labels, o.mixup, o.generator)
+        # 1. The clean batch through the main norms.
+        main = main_pass(net, images, Targets.unmixed(labels), weight=0.5)
+        # 2. The same batch, mixed by (1), through the auxiliary norms.
+        with net.along("aux"):
+            aux_loss = learn(net, mixed, targets, 0.5, own=targets.lam is not None)
         return StepResult(main.loss, aux_loss, main.correct, *unselected(main))

@@ -1,16 +1,15 @@
 """MixUp (Zhang et al., ICLR 2018): plain training on mixed images."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast.methods import common_options as fields
+from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.methods.options import check_number
-from entprop_fast.methods.targets import Targets, mixup
-from entprop_fast.methods.vanilla import Vanilla
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, only_pass
+from entprop_fast.methods.targets import mixup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,29 +19,19 @@ class MixUpOptions(CommonOptions):
     mixup: float = fields.mixup(1.0)
 
 
-class MixUp(Vanilla):
-    """MixUp training: the two-label loss of mixed images (cost 1).
-
-    Args:
-        model: see `Method`.
-        optimizer: see `Method`.
-        mixup: lam ~ Beta(mixup, mixup), one for each batch; 0 mixes nothing.
-        **options: see `Method`.
-    """
+class MixUp(Method):
+    """MixUp training: the two-label loss of mixed images (cost 1)."""
 
     name = "mixup"
     Options = MixUpOptions
+    options: MixUpOptions
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        mixup: float = 1.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, optimizer, **options)
-        self.mixup = check_number("mixup", mixup, low=0)
+    def cost(self, batch: int) -> float:
+        """Return 1: one pass, whatever the batch."""
+        return 1.0
 
-    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
-        return mixup(images, labels, self.mixup, self.generator)
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        o = self.options
+        # (1) MixUp of the whole batch, then (2), its two-label loss.
+        x, targets = mixup(images, labels, o.mixup, o.generator)
+        return only_pass(net, x, targets)

@@ -1,113 +1,135 @@
-"""The passes of a step: how a model is run, what it may return, and the loss of its rows."""
+"""Take the passes of a step that the weights learn from: (2), (3) and the last of (5)."""
 
-import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from entprop_fast.layers.routing import Target, route
-from entprop_fast.methods import checks, losses
-from entprop_fast.methods.contract import StepResult
+from entprop_fast import reference
+from entprop_fast.methods.network import Network
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy
+from entprop_fast.ops.loss_and_entropy import SCORES as KERNEL_SCORES
 
 
-class Passes:
-    """What every method runs its model with. The attributes are those of `Method`."""
+class StepResult(NamedTuple):
+    """Report one step: detached 0-dim tensors on the device, that no later step overwrites.
 
-    needs_dual_norms: bool = False
-    model: nn.Module
-    criterion: nn.Module | None
-    amp: Literal["bf16"] | None
-    check: bool | None
-    label_smoothing: float
-    rows: int
-    _new_shape: bool
-    _classes: int | None
+    Of several processes each has the values of its own rows; with ``selection="global"`` the
+    entropies are those of all rows.
 
-    def _check_classes(self, labels: Tensor, classes: int) -> None:
-        """Whatever label the step reads is among the classes that the model turned out to have."""
-        checks.check_labels(labels, classes)
+    Attributes:
+        loss: mean loss of the main pass.
+        aux_loss: unweighted mean loss of the last auxiliary pass; 0 without one.
+        correct: rows of the main pass whose prediction is their original label.
+        entropy_selected: mean prediction entropy (nats) of the selected rows; NaN without any.
+        entropy_unselected: the same of the others.
+    """
 
-    def _checks_values(self, images: Tensor) -> bool:
-        return images.device.type == "cpu" if self.check is None else self.check
+    loss: Tensor
+    aux_loss: Tensor
+    correct: Tensor
+    entropy_selected: Tensor
+    entropy_unselected: Tensor
 
-    def _try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
-        with self._blaming(image):
-            try:
-                with torch.no_grad(), self._along(target):
-                    self._run_model(image)
-            except ValueError as error:
-                raise ValueError(
-                    f"{reason} is a single row, of which a norm in training mode would see a "
-                    f"single value per channel ({error}): use a larger batch or another share"
-                ) from error
 
-    def _along(self, target: Target) -> contextlib.AbstractContextManager[None]:
-        """Route one pass; without dual norms the model runs as it is."""
-        return route(self.model, target) if self.needs_dual_norms else contextlib.nullcontext()
+class MainPass(NamedTuple):
+    """Hold what the main pass leaves, detached.
 
-    def _run_model(self, images: Tensor, *, own: bool = False) -> Any:
-        """Run the model on images, which stay as they are unless they are its `own`."""
-        device = images.device.type
-        autocast = torch.autocast(device, torch.bfloat16) if self.amp else contextlib.nullcontext()
-        with autocast:
-            return self.model(images if own else images.clone())
+    Attributes:
+        loss: mean over the rows.
+        correct: rows predicted as their original label.
+        entropy: [B].
+        score: [B], which the selection ranks.
+        logits: [B, classes].
+        gradient: of the images (3), [B, C, H, W], or None where nobody asked for it.
+    """
 
-    @contextlib.contextmanager
-    def _blaming(self, images: Tensor) -> Iterator[None]:
-        """Blame the images for what the model raises at the first batch of a shape."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, AssertionError) as error:  # timm and torchvision assert their sizes
-            if not self._new_shape:
-                raise
-            raise ValueError(
-                f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"
-            ) from error
+    loss: Tensor
+    correct: Tensor
+    entropy: Tensor
+    score: Tensor
+    logits: Tensor
+    gradient: Tensor | None
 
-    def _forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:
-        """Logits [B, classes], along the current route, for images of a batch.
 
-        Args:
-            images: stay as they are, unless they are the pass's `own`, which nothing reads later.
-            labels: have to be among the classes.
-            own: the model may write into `images`.
-        """
-        with self._blaming(images):
-            output = self._run_model(images, own=own)
-        logits = checks.check_logits(output, len(images))
-        if logits.shape[1] != self._classes:
-            if self._checks_values(images):
-                self._check_classes(labels, logits.shape[1])
-            self._classes = logits.shape[1]
-        self.rows += len(images)
-        return logits
+def main_pass(
+    net: Network,
+    x: Tensor,
+    targets: Targets,
+    *,
+    score: str = "entropy",
+    generator: torch.Generator | None = None,
+    weight: float = 1.0,
+    gradient: bool = False,
+) -> MainPass:
+    """Take the main pass and its backward pass, (2) and (3).
 
-    def _evaluate(self, logits: Tensor, targets: Targets, score: str = "entropy") -> LossAndEntropy:
-        """Per-sample loss (2), which alone carries a gradient, entropy and score, each [B]."""
-        return losses.evaluate(
-            logits,
-            targets,
-            score,
-            criterion=self.criterion,
-            label_smoothing=self.label_smoothing,
-        )
+    Args:
+        net: the network.
+        x: images [B, C, H, W].
+        targets: of the rows.
+        score: one of `reference.SCORES`.
+        generator: the random score draws from it.
+        weight: of the mean loss.
+        gradient: ask for that of the images.
+    """
+    x = x.detach().requires_grad_(gradient)
+    with net.along("main"):
+        logits = net.forward(x, targets.labels)
+        found = scored_losses(net, logits, targets, score)
+        # Backward inside the route, so that a checkpointed forward is computed along it again.
+        net.objective(found.loss, weight).backward()
+    return main_results(logits, targets, found, x.grad, score, generator)
 
-    def _learn_alone(self, logits: Tensor, targets: Targets) -> StepResult:
-        """End a step of one pass, which selects nothing: its backward, and what it reports."""
-        of_rows, entropy, _ = self._evaluate(logits, targets)
-        loss = of_rows.mean()
-        loss.backward()
-        return StepResult(
-            loss=loss.detach(),
-            aux_loss=torch.zeros_like(loss),
-            correct=(logits.detach().argmax(dim=1) == targets.labels).sum(),
-            entropy_selected=torch.full_like(loss, math.nan),
-            entropy_unselected=entropy.mean(),
-        )
+
+def scored_losses(net: Network, logits: Tensor, targets: Targets, score: str) -> LossAndEntropy:
+    """Return `Network.losses` with the score, where one read of the logits gives both."""
+    return net.losses(logits, targets, score if score in KERNEL_SCORES else "entropy")
+
+
+def main_results(
+    logits: Tensor,
+    targets: Targets,
+    found: LossAndEntropy,
+    gradient: Tensor | None,
+    score: str,
+    generator: torch.Generator | None,
+) -> MainPass:
+    """Return what a main pass leaves, with the scores that no kernel computes."""
+    fixed, values = logits.detach(), found.score
+    if score not in KERNEL_SCORES:
+        values = reference.uncertainty(fixed, targets.labels, score, generator)
+    correct = (fixed.argmax(dim=1) == targets.labels).sum()
+    return MainPass(found.loss.detach().mean(), correct, found.entropy, values, fixed, gradient)
+
+
+def learn(net: Network, x: Tensor, targets: Targets, weight: float, *, own: bool = False) -> Tensor:
+    """Take a pass along the current route, and its backward pass; return the mean loss.
+
+    Args:
+        net: the network.
+        x: images [B, C, H, W].
+        targets: of the rows.
+        weight: of the mean loss.
+        own: the model may write into `x`.
+    """
+    of_rows = net.losses(net.forward(x, targets.labels, own=own), targets).loss
+    net.objective(of_rows, weight).backward()
+    return of_rows.detach().mean()
+
+
+def only_pass(net: Network, x: Tensor, targets: Targets) -> StepResult:
+    """Take the only pass of a step, which selects nothing, and report it."""
+    logits = net.forward(x, targets.labels, own=targets.lam is not None)
+    of_rows, entropy, _ = net.losses(logits, targets)
+    loss = of_rows.mean()
+    loss.backward()
+    return StepResult(
+        loss=loss.detach(),
+        aux_loss=torch.zeros_like(loss),
+        correct=(logits.detach().argmax(dim=1) == targets.labels).sum(),
+        entropy_selected=torch.full_like(loss, math.nan),
+        entropy_unselected=entropy.mean(),
+    )

@@ -1,23 +1,73 @@
-"""EntProp's selection (4) as an option of methods that attack the whole batch without it."""
+"""Select the rows of highest score (4), among those of a process or of all."""
 
-from entprop_fast import reference
-from entprop_fast.methods.options import check_choice, check_number
+import math
+
+import torch
+from torch import Tensor
+
+from entprop_fast.methods.passes import MainPass
+from entprop_fast.methods.targets import Targets
+from entprop_fast.ops import select_topk
+from entprop_fast.parallel.agreement import Agreement
+from entprop_fast.parallel.rows import gather_rows, own_share
+
+Entropies = tuple[Tensor, Tensor]  # means over the selected rows and over the others
 
 
-def check_selection(k: float | None, score: str) -> tuple[float | None, str]:
-    """`k` is None or a share in (0, 1], and `score` the name of a score that has a use.
+def select(main: MainPass, m: int, dealt: list[int] | None = None) -> tuple[Tensor, Entropies]:
+    """Select the m rows of highest score (4).
 
-    Raises:
-        TypeError, ValueError: one of them is something else.
+    Args:
+        main: the main pass.
+        m: how many rows this process selects.
+        dealt: how many each process does, where `main` holds the rows of all.
+
+    Returns:
+        The index of the rows, [m], and the mean entropies of all selected rows and of the others.
     """
-    check_choice("score", score, tuple(reference.SCORES))
-    if k is not None:
-        k = check_number("k", k, low=0, open_low=True, high=1)
-    elif score != "entropy":
-        raise ValueError(f"score={score!r} with k=None, which selects nothing: set k, such as 0.2")
-    return k, score
+    if dealt is None:
+        index = ranking = select_topk(main.score, m)
+    else:
+        ranking = select_topk(main.score, sum(dealt))
+        index = own_share(ranking, dealt)
+    selected = torch.zeros_like(main.entropy).index_fill_(0, ranking, 1.0)
+    return index, (_mean(main.entropy, selected), _mean(main.entropy, 1 - selected))
 
 
-def num_attacked(k: float | None, batch: int) -> int:
-    """Rows of a batch that are attacked: m (4), or all."""
-    return batch if k is None else reference.num_selected(k, batch)
+def unselected(main: MainPass) -> Entropies:
+    """Return the entropies of a step that selects nothing."""
+    return torch.full_like(main.loss, math.nan), main.entropy.mean()
+
+
+def gather_candidates(
+    agreement: Agreement, x: Tensor, gradient: Tensor, main: MainPass, targets: Targets, m: int
+) -> tuple[Tensor, Tensor, MainPass, Targets, list[int]]:
+    """Gather the rows of all processes, in the order of the ranks, for one selection among them.
+
+    Args:
+        agreement: of the method; how many rows there are may differ, all else has to be alike.
+        x: the images of this process.
+        gradient: of the images.
+        main: the main pass; its loss and count stay those of this process.
+        targets: of the rows.
+        m: how many rows this process selects.
+
+    Returns:
+        Images, gradient, main pass and targets of all rows, and how many each process selects.
+    """
+    tensors = (x, main.logits, main.score)
+    same = [(t.dtype, tuple(t.shape[1:])) for t in tensors], targets.lam is None
+    found = agreement.agree("selection='global'", same, (len(x), m))
+    held, dealt = [rows for rows, _ in found], [selected for _, selected in found]
+    main = main._replace(
+        entropy=gather_rows(main.entropy, held),
+        score=gather_rows(main.score, held),
+        logits=gather_rows(main.logits, held),
+    )
+    x, gradient = gather_rows(x, held), gather_rows(gradient, held)
+    return x, gradient, main, targets.of_all_processes(held), dealt
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean of the values of weight 1, NaN without any; others may be NaN themselves."""
+    return torch.where(weights > 0, values, 0).sum() / weights.sum()

@@ -1,4 +1,4 @@
-"""What the loss of a pass is taken against; MixUp and CutMix mix it together with the images."""
+"""Hold what the loss of a pass is taken against; MixUp and CutMix mix it with the images."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from entprop_fast.parallel.rows import gather_rows
 
 
 class Targets(NamedTuple):
-    """The labels of a pass's rows.
+    """Hold the labels of a pass's rows.
 
     Attributes:
         labels: the original labels [B], int64 (y_a of mixed rows).
@@ -24,11 +24,11 @@ class Targets(NamedTuple):
 
     @classmethod
     def unmixed(cls, labels: Tensor) -> "Targets":
-        """Labels [B] of rows that are not mixed."""
+        """Return labels [B] of rows that are not mixed."""
         return cls(labels, labels, None)
 
     def rows(self, index: Tensor) -> "Targets":
-        """Those at `index`, int64 [m]."""
+        """Return those at `index`, int64 [m]."""
         lam = self.lam if self.lam is None or self.lam.ndim == 0 else self.lam[index]
         return Targets(self.labels[index], self.labels_b[index], lam)
 
@@ -43,7 +43,7 @@ class Targets(NamedTuple):
 def mixup(
     images: Tensor, labels: Tensor, beta: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Targets]:
-    """MixUp of a whole batch (1); ``beta=0`` mixes and draws nothing.
+    """Mix a whole batch as MixUp does (1); ``beta=0`` mixes and draws nothing.
 
     Args:
         images: [B, C, H, W], left as they are.
@@ -66,7 +66,7 @@ def mixup(
 def cutmix(
     images: Tensor, labels: Tensor, beta: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Targets]:
-    """CutMix of a whole batch (8); ``beta=0`` mixes and draws nothing.
+    """Mix a whole batch as CutMix does (8); ``beta=0`` mixes and draws nothing.
 
     Args:
         images: [B, C, H, W], left as they are.
@@ -88,10 +88,29 @@ def cutmix(
     return mixed, Targets(labels, labels[partners], share)
 
 
+def mixed(
+    images: Tensor,
+    labels: Tensor,
+    mixup_beta: float,
+    cutmix_beta: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Targets]:
+    """Mix a batch by `mixup` (1), or in its place by `cutmix` (8)."""
+    if cutmix_beta:
+        return cutmix(images, labels, cutmix_beta, generator)
+    return mixup(images, labels, mixup_beta, generator)
+
+
+def aux_targets(targets: Targets, index: Tensor, aux_labels: str) -> Targets:
+    """Return the auxiliary loss's targets of the rows at `index`: "original" labels or "mixed"."""
+    chosen = targets.rows(index)
+    return Targets.unmixed(chosen.labels) if aux_labels == "original" else chosen
+
+
 def _draw(
     name: str, beta: float, images: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """lam and the permutation of a batch that the option `name` mixes."""
+    """Draw lam and the permutation of a batch that the option `name` mixes."""
     if len(images) < 2:
         raise ValueError(
             f"a batch of B={len(images)}: {name}={beta:g} needs at least 2 rows to mix"

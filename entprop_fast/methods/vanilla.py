@@ -1,27 +1,24 @@
-"""Plain training: one pass, one norm; what methods that mix the whole batch are made from."""
+"""Plain training: one pass, one norm."""
 
 from torch import Tensor
 
-from entprop_fast.methods.base import Method, StepResult
+from entprop_fast.methods.base import Method
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.passes import StepResult, only_pass
 from entprop_fast.methods.targets import Targets
 
 
 class Vanilla(Method):
     """Plain training: the loss of the images as they are (cost 1).
 
-    On a model with dual norms the auxiliary halves take no part. Arguments are those of `Method`.
+    On a model with dual norms the auxiliary halves take no part.
     """
 
     name = "vanilla"
 
     def cost(self, batch: int) -> float:
-        """One pass, whatever the batch."""
+        """Return 1: one pass, whatever the batch."""
         return 1.0
 
-    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Targets]:
-        return images.detach(), Targets.unmixed(labels)
-
-    def _passes(self, images: Tensor, labels: Tensor) -> StepResult:
-        mixed, targets = self._mixed(images, labels)
-        logits = self._forward(mixed, labels, own=targets.lam is not None)
-        return self._learn_alone(logits, targets)
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        return only_pass(net, images.detach(), Targets.unmixed(labels))

@@ -93,7 +93,8 @@ def test_an_option_changes_under_a_graph(recorder: RecordingGraphs) -> None:
     twins = Twins(recorder, NAME, k=0.5)
     twins.step(6)
     twins.said()
-    twins.both(lambda method: vars(method).update(k=0.25, aux_labels="mixed"))
+    twins.both(lambda method: setattr(method, "k", 0.25))
+    twins.both(lambda method: setattr(method, "aux_labels", "mixed"))
     twins.step(8)
     # One step to settle takes along as many as before; then fewer wait, of which no step is known.
     assert twins.said() == "e" + "eeecrrrr"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +17,9 @@ from entprop_fast.lab import checkpoint, data
 from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, study, train
 from entprop_fast.lab.cli import commands as commands
 from entprop_fast.lab.cli import data as data_command
-from entprop_fast.lab.experiments.comparison.plan import Run, finished_summary
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags
+from entprop_fast.lab.experiments.comparison.plan import finished_summary
+from entprop_fast.lab.experiments.workers import Run
 from entprop_fast.lab.training import recipe, run_folder
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import rehearse
@@ -46,21 +47,16 @@ _USUAL = {
 }
 _LONG = ("--epochs", "--n", "--replays", "--pgd", "--seeds", "--train-size", "--jobs", "--workers")
 _SMALL = ("--epochs", "1", "--train-size", "40", "--batch-size", "20", "--threads", "1")
-_COMMANDS: dict[str, tuple[Callable[[list[str]], int], type[Any] | None]] = {
-    "train": (train.main, train._Flags),
-    "compare": (compare.main, compare._Flags),
-    "evaluate": (evaluate.main, evaluate._Flags),
-    "corrupt": (corrupt.main, corrupt._Flags),
-    "study": (study.main, study._Flags),
-    "data": (data_command.main, data_command._Flags),
-    "all": (commands.main, None),
+_COMMANDS: dict[str, Any] = {
+    **{"train": train, "compare": compare, "evaluate": evaluate, "corrupt": corrupt},
+    **{"study": study, "data": data_command, "all": commands},
 }
 
 
 def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
     """Words after a command, one or several of which are wild."""
     name = draw.choice(tuple(_COMMANDS))
-    main, flags = _COMMANDS[name]
+    command = _COMMANDS[name]
     words: list[str] = []
     if name == "train":
         words += [*_SMALL, "--out", str(sandbox.out)]
@@ -76,8 +72,7 @@ def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
         words += ["check", draw.choice((str(sandbox.images), wild.text(draw)))]
     if name == "evaluate":
         words += [draw.choice((str(sandbox.finished), wild.text(draw)))]
-    known = [] if flags is None or not is_dataclass(flags) else fields(flags)
-    optional = [f"--{one.name.replace('_', '-')}" for one in known if "_" not in one.name[:1]]
+    optional = [] if name == "all" else [one.typed for one in _flags(command)]
     for _ in range(draw.randrange(1, 4)):
         flag = draw.choice((*optional, wild.text(draw)) if optional else (wild.text(draw),))
         if flag in ("--out", "--cache"):  # where the user wants it to write
@@ -91,7 +86,12 @@ def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
         if "--out" in words:
             at = words.index("--out")
             words[at : at + 2] = ["--out", str(sandbox.out)]
-    return lambda: main(words)
+    return lambda: command.main(words)
+
+
+def _flags(command: Any) -> list[Flag]:
+    known = [*own_flags(command._Flags), *command._more_flags()]
+    return [one for one in known if one.about.group != POSITIONAL]
 
 
 def _word(flag: str, draw: Random) -> str:

@@ -3,12 +3,14 @@
 from collections import OrderedDict
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from entprop_fast import Method, convert_dual_norm, create_method
 
 CLASSES = 5
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 ROWS: dict[str, list[int]] = {  # of each forward in a step on 12 rows, with the default options
     "entprop": [12, 2],
     "vanilla": [12],
@@ -144,3 +146,18 @@ def assert_equal(actual: Any, expected: Any) -> None:
         torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
     else:
         assert actual == expected
+
+
+def refuse(method: Method, images: Any, labels: Any, match: str) -> None:
+    """Called or run backward, the batch is a ValueError or TypeError, and nothing has changed."""
+    before = everything(method)
+    for call in (method, method.backward) if method.name in WITH_BACKWARD else (method,):
+        with pytest.raises((ValueError, TypeError), match=match) as found:
+            call(images, labels)
+        assert "\n" not in str(found.value)
+        assert_equal(everything(method), before)
+
+
+def normalised(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v, dtype=images.dtype).view(3, 1, 1) for v in (MEAN, STD))
+    return (images - mean) / std

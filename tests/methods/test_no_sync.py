@@ -61,7 +61,7 @@ class Reads(nn.Module):
 def test_the_net_holds(kind: str) -> None:
     method = make(model=nn.Sequential(dual_network(), Reads(kind)), check=False)
     with pytest.raises(AssertionError, match="synchronises"), NoSynchronisation():  # type: ignore[no-untyped-call]
-        method._run_model(batch()[0])
+        method._network(batch()[0])._run(batch()[0])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 
 from entprop_fast import Method, create_method
 from entprop_fast.methods import METHODS, GPaCo
-from entprop_fast.methods.watch import Watch
+from entprop_fast.methods.model_checks import AcceptedModules
 from tests.methods.support import (
     CLASSES,
     WITH_BACKWARD,
@@ -173,6 +173,6 @@ def test_a_parameter_that_the_optimizer_lost() -> None:
 def test_buffers_may_be_replaced_at_every_step() -> None:
     """Only what an optimizer would hold is looked at."""
     model = dual_network()
-    watch = Watch(model, None, sgd(model))
+    held = AcceptedModules(model, None, sgd(model))
     model.get_submodule("bn1").running_mean = torch.zeros(4, dtype=torch.float64)
-    assert not watch.replaced(model, None, watch._roots[2]) and not watch.asks_otherwise()
+    assert not held.replaced(model, None, held._roots[2]) and not held.requires_grad_changed()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from entprop_fast import Method, create_method
+from entprop_fast import create_method
 from entprop_fast.methods import METHODS
 from tests.methods.support import (
-    CLASSES,
+    MEAN,
+    STD,
     UNMIXED,
     WITH_BACKWARD,
     assert_equal,
@@ -22,19 +23,10 @@ from tests.methods.support import (
     everything,
     generator,
     make,
+    normalised,
     parameters,
+    refuse,
 )
-
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
-
-
-def refuse(method: Method, images: Tensor, labels: Tensor, match: str) -> None:
-    before = everything(method)
-    for call in (method, method.backward) if method.name in WITH_BACKWARD else (method,):
-        with pytest.raises(ValueError, match=match) as found:
-            call(images, labels)
-        assert "\n" not in str(found.value)
-        assert_equal(everything(method), before)
 
 
 class ModelOutput(OrderedDict[str, Any]):
@@ -179,21 +171,6 @@ def test_the_way_out_of_two_steps(name: str) -> None:
         optimizer.second_step()
     moved = [n for n, p in parameters(model).items() if not torch.equal(p, before[n])]
     assert "conv1.weight" in moved
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.int64])
-def test_soft_labels(name: str, dtype: torch.dtype) -> None:
-    """FOUND C13: the message says who mixes, and what to do with one-hot labels."""
-    images, labels = batch()
-    soft = nn.functional.one_hot(labels, CLASSES).to(dtype)
-    match = r"labels of .*\(12, 5\): expected int64, \(12,\).*mixup=.*argmax\(1\)"
-    refuse(make(name, generator=generator(5)), images, soft, match=match)
-
-
-def normalised(images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v, dtype=images.dtype).view(3, 1, 1) for v in (MEAN, STD))
-    return (images - mean) / std
 
 
 @pytest.mark.parametrize("name", METHODS)

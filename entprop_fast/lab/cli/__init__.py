@@ -1,1 +1,1 @@
-"""A file for each command, and what they share."""
+"""Hold a file for each command, and what they share."""

@@ -1,4 +1,4 @@
-"""The first lines of a command: which recipe, and the settings that decide most."""
+"""Say in a command's first lines which recipe it takes, and the settings that decide most."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def announce(source: str | Path, config: Config) -> list[str]:
 
 
 def settings(source: str | Path, config: Config) -> str:
-    """A line: recipe, network, images, epochs, optimizer."""
+    """Write a line: recipe, network, images, epochs, optimizer."""
     weights = "" if config.weights in (None, RANDOM) else f" from {config.weights}"
     return (
         f"recipe {source}: {config.arch}{weights}, {pixels(config)} pixels, augment "
@@ -38,7 +38,7 @@ def settings(source: str | Path, config: Config) -> str:
 
 
 def method(config: Config) -> str:
-    """A line: the method and its main options, radii in 1/255."""
+    """Write a line: the method and its main options, radii in 1/255."""
     options = dict(config.options)
     if (eps := radius(config)) is not None:
         options["eps"] = eps
@@ -57,7 +57,7 @@ def warnings(configs: Iterable[Config]) -> Iterator[str]:
 
 
 def pixels(config: Config) -> int:
-    """Height and width of the images that the network sees."""
+    """Return height and width of the images that the network sees."""
     if config.dataset == EMBEDDED:
         return DIGITS_SIDE
     if config.dataset in TENSORS:

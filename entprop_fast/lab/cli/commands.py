@@ -1,4 +1,4 @@
-"""``python -m entprop_fast``: the commands, each in a sentence."""
+"""List the commands, each in a sentence: ``python -m entprop_fast``."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from entprop_fast.lab import data
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import own_flags, parse
+from entprop_fast.lab.cli.flags import Flag, own_flags, parse
 from entprop_fast.lab.corruptions.common import (
     COMMON_KINDS,
     EXTRA_KINDS,
@@ -66,6 +66,10 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return own_flags(Config, "data_dir", "image_size", "device", "threads")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.corrupt", args, "--resume")
@@ -78,7 +82,7 @@ def _corrupt(args: Sequence[str] | None) -> None:
         args,
         prog="entprop_fast.corrupt",
         description=_DESCRIPTION,
-        more=own_flags(Config, "data_dir", "image_size", "device", "threads"),
+        more=_more_flags(),
     )
     reporter = Reporter()
     with bad_input():

@@ -9,7 +9,7 @@ from typing import Any
 
 from entprop_fast import name_errors
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
@@ -35,6 +35,10 @@ class _Flags:
     )
 
 
+def _more_flags() -> list[Flag]:
+    return own_flags(Config, "data_dir")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code.
 
@@ -52,7 +56,7 @@ def _main(args: Sequence[str] | None) -> None:
         prog="entprop_fast.data",
         description="Look at data sets before training: counts, classes, sizes, unreadable files, "
         "images that are there twice.",
-        more=own_flags(Config, "data_dir"),
+        more=_more_flags(),
     )
     data_dir = Path(settings["data_dir"]) if "data_dir" in settings else None
     reporter = Reporter()

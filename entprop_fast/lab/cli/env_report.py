@@ -1,4 +1,4 @@
-"""``python -m entprop_fast.env_report``: everything a bug report should hold, as plain lines."""
+"""Print what a bug report should hold, as plain lines: ``python -m entprop_fast.env_report``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 
 
 def report() -> dict[str, dict[str, str]]:
-    """Sections of ``name -> value`` lines, in the order in which they are printed."""
+    """Return sections of ``name -> value`` lines, in the order in which they are printed."""
     return {
         "entprop_fast": {
             "version": entprop_fast.__version__,
@@ -46,7 +46,7 @@ def report() -> dict[str, dict[str, str]]:
 
 
 def git_revision() -> str | None:
-    """Commit of the checkout that this package runs from, ``-dirty`` if it was edited since.
+    """Return the commit of the checkout that this package runs from, ``-dirty`` if edited since.
 
     None where the package is not run from a checkout or git is not installed.
     """
@@ -69,7 +69,7 @@ def git_revision() -> str | None:
 
 
 def gpus() -> dict[str, str]:
-    """One line for each CUDA device: name, compute capability, memory in GiB."""
+    """Return one line for each CUDA device: name, compute capability, memory in GiB."""
     if not torch.cuda.is_available():
         return {"gpu": "none"}
     lines = {}

@@ -13,15 +13,15 @@ import torch
 
 from entprop_fast.lab import data
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
     evaluate_model,
     evaluation_report,
+    evaluation_tables,
 )
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
-from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
@@ -69,6 +69,10 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return [*own_flags(Config, *_MACHINE), *own_flags(EvaluationOptions, *_MEASURED)]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.evaluate", args)
@@ -81,7 +85,7 @@ def _evaluate(args: Sequence[str] | None) -> None:
         args,
         prog="entprop_fast.evaluate",
         description=_DESCRIPTION,
-        more=[*own_flags(Config, *_MACHINE), *own_flags(EvaluationOptions, *_MEASURED)],
+        more=_more_flags(),
     )
     machine = {name: settings.pop(name, None) for name in _MACHINE}
     reporter = Reporter()
@@ -121,9 +125,10 @@ def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
         one = evaluations[0]
         kinds = one.corruptions | one.extra
         reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
-    reporter.console.print(*terminal_tables(evaluations), sep="\n")
-    reporter.say(evaluation_report.legend(evaluations))
-    if any(row.note.startswith(NO_DEFENCE) for one in evaluations for row in one.rows):
+    reporter.console.print(*evaluation_report.terminal_tables(evaluations), sep="\n")
+    found = [one.as_dict() for one in evaluations]
+    reporter.say(evaluation_tables.legend(found))
+    if evaluation_tables.undefended(found):
         reporter.say(NO_DEFENCE)
 
 

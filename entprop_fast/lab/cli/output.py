@@ -1,4 +1,4 @@
-"""Standard output and error whose loss ends no command: its files are what counts."""
+"""Keep a command going when its output is lost: its files are what counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RAISING = ("strict", "surrogateescape", "surrogatepass")
 
 
 class Output:
-    """A stream that goes on after an error as if it were written to.
+    """Wrap a stream that goes on after an error as if it were written to.
 
     Attributes:
         error: the first one: a reader that has gone (``| head``), a full disk, a closed terminal.
@@ -56,7 +56,7 @@ class Output:
 
 @contextlib.contextmanager
 def lasting() -> Iterator[Output]:
-    """Within, neither stdout nor stderr raises; gives stdout.
+    """Keep stdout and stderr from raising within; give stdout.
 
     Nor does a character that stdout's encoding lacks, in a file's name or a table.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from entprop_fast import name_errors
 from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, own_flags, parse, recipe_option
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse, recipe_option
 from entprop_fast.lab.experiments.studies import STUDIES, Options, score
 from entprop_fast.lab.experiments.studies.form import markdown, write
 from entprop_fast.lab.report.progress import Reporter
@@ -58,6 +58,10 @@ class _Flags:
     )
 
 
+def _more_flags() -> list[Flag]:
+    return own_flags(Config, "data_dir", "corruptions", "device")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.study", args)
@@ -70,7 +74,7 @@ def _study(args: Sequence[str] | None) -> None:
         args,
         prog="entprop_fast.study",
         description=_DESCRIPTION,
-        more=own_flags(Config, "data_dir", "corruptions", "device"),
+        more=_more_flags(),
     )
     with bad_input():
         if flags.name not in STUDIES:

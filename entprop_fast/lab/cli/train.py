@@ -10,7 +10,7 @@ from typing import Any
 
 from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import method_flags, parse, recipe_option, run_flags
+from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
 from entprop_fast.lab.training import follow_data, recipe, run_folder
@@ -37,6 +37,10 @@ _DESCRIPTION = (
 )
 
 
+def _more_flags() -> list[Flag]:
+    return [*run_flags(), *method_flags()]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.train", args, "--resume")
@@ -49,7 +53,7 @@ def _train(args: Sequence[str] | None) -> None:
         args,
         prog="entprop_fast.train",
         description=_DESCRIPTION,
-        more=[*run_flags(), *method_flags()],
+        more=_more_flags(),
     )
     with bad_input():
         source, settings = _followed(flags, settings)

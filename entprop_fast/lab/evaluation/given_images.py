@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, to_float
 from entprop_fast.lab.data.prefetch import read_batches
-from entprop_fast.methods.checks import RANGE_TOLERANCE
+from entprop_fast.methods.batch_checks import RANGE_TOLERANCE
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Range = tuple[float, float]

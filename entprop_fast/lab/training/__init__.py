@@ -1,4 +1,4 @@
-"""A run behind the commands: its settings, loop, folder, results and terminal output."""
+"""Train a run behind the commands: its settings, loop, folder and results."""
 
 from entprop_fast import startup
 from entprop_fast.optional import require

@@ -1,4 +1,4 @@
-"""Memory that a step frees stays with the process for the next one."""
+"""Keep the memory that a step frees with the process, for the next step."""
 
 import ctypes
 import sys

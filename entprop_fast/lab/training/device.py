@@ -1,4 +1,4 @@
-"""Where a run computes, and in which precision: the settings that the machine decides."""
+"""Choose where a run computes, and in which precision: what the machine decides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_threads(threads: int | None) -> None:
-    """How many CPU threads torch uses from here on; None: as many as it chose.
+    """Set how many CPU threads torch uses from here on; None: as many as it chose.
 
     Raises:
         ValueError: below 1, or more than a process can be given.
@@ -55,7 +55,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def resolve_amp(amp: str, device: torch.device) -> str | None:
-    """The method's `amp` for the setting: ``auto`` is bf16 on CUDA, none elsewhere."""
+    """Return the method's `amp` for the setting: ``auto`` is bf16 on CUDA, none elsewhere."""
     if amp == "auto":
         return "bf16" if device.type == "cuda" else None
     return None if amp == "none" else amp

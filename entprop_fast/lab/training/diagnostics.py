@@ -1,4 +1,4 @@
-"""The failures that EntProp runs show in their curves, recognised and named.
+"""Recognise and name the failures that EntProp runs show in their curves.
 
 Each is looked for in the rows of the epochs so far, holds for `PATIENCE` epochs in a row before it
 is named, and is named once in a run.
@@ -23,7 +23,7 @@ Test = Callable[[Row, Sequence[Row], int], bool]
 
 
 def detect(rows: Sequence[Row], *, epochs: int, num_classes: int) -> list[str]:
-    """Names of the signatures that show in the last epochs and were not named before.
+    """Return the names of the failures that show in the last epochs and were not named before.
 
     Args:
         rows: of all epochs so far; what was named before is in their ``signatures``.
@@ -43,7 +43,7 @@ def detect(rows: Sequence[Row], *, epochs: int, num_classes: int) -> list[str]:
 
 
 def describe(name: str, row: Row) -> str:
-    """One line for the log: what was seen, in numbers, and what to try."""
+    """Write one line for the log: what was seen, in numbers, and what to try."""
     return f"{name}: {_WORDS[name].format(**row)}"
 
 

@@ -1,4 +1,4 @@
-"""The engine behind the commands: one call trains, evaluates and documents one run."""
+"""Run a run: one call trains it, evaluates it and writes its folder."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def train(
 
 
 def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
-    """A run in memory, after its first step; it has no folder.
+    """Return a run in memory after its first step; it has no folder.
 
     Args:
         config: the settings.

@@ -1,4 +1,4 @@
-"""The ways a command ends early; `entprop_fast.lab.cli.command_line` gives each its exit code."""
+"""Define how a command ends early; `entprop_fast.lab.cli.command_line` has the exit codes."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _LONGEST = 160  # characters of torch's reason
 
 
 class _OneLine(Exception):
-    """Its message is one line, whatever is quoted in it."""
+    """Keep the message on one line, whatever is quoted in it."""
 
     def __str__(self) -> str:
         return _as_one_line(super().__str__())
 
 
 class UsageError(_OneLine, ValueError):
-    """Bad usage or bad input: one line that names it and says what is valid."""
+    """Name bad usage or bad input in one line, and say what is valid."""
 
 
 class RunFailed(_OneLine, RuntimeError):
-    """A run that cannot go on, although its settings and data were accepted."""
+    """Say why a run cannot go on, although its settings and data were accepted."""
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def fitting(arch: str, shape: Sequence[int]) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, or what else moves a terminal's cursor."""
+    """Return an error's message without line breaks, or what else moves a terminal's cursor."""
     return _as_one_line(str(error)) or type(error).__name__
 
 

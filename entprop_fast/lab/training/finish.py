@@ -1,4 +1,4 @@
-"""What a finished run leaves: scores, the deployable network, pictures and the summary."""
+"""Finish a run: its scores, the deployable network, pictures and the summary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXAMPLES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What ``summary.json`` holds.
+    """Hold what ``summary.json`` does.
 
     Attributes:
         sa: accuracy on clean test images, in percent.
@@ -62,7 +62,7 @@ class Summary:
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
-    """The corrupted images that the run will be scored on, or None; official ones are checked.
+    """Open the corrupted images that the run will be scored on; check official ones.
 
     Raises:
         ValueError, FileNotFoundError: as `entprop_fast.lab.evaluation.choose_suite.choose_suite`.
@@ -144,7 +144,7 @@ def _evaluation(trainer: Trainer) -> EvaluationOptions:
 
 
 def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
-    """What the trained network would be shown next, unmixed; nothing if its method perturbs none.
+    """Draw what the trained network would be shown next, unmixed, if its method perturbs any.
 
     A step on a copy, so that the picture is a function of the final state, resumed or not.
     """
@@ -183,7 +183,7 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
 
 
 def _answers(model: nn.Module, images: Tensor) -> tuple[list[float], list[int]]:
-    """Entropy (nats) and class of the deployed network's prediction for each image."""
+    """Return entropy (nats) and class of the deployed network's prediction for each image."""
     model.eval()
     with torch.no_grad():
         logits = model(images.clone()).float()

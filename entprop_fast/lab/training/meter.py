@@ -1,4 +1,4 @@
-"""An epoch's step results, summed on the host without holding up the device."""
+"""Sum an epoch's step results on the host without holding up the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FINITE = ("loss", "aux_loss")
 
 
 class Meter:
-    """Collects results as device tensors and reads them together.
+    """Collect results as device tensors and read them together.
 
     The sums do not depend on when they were read, so a resumed epoch ends with the same bits.
     """
@@ -65,12 +65,12 @@ class Meter:
         self._last_read = time.monotonic()
 
     def mean(self, name: str) -> float:
-        """Mean over the images of the steps read so far; NaN without any."""
+        """Return the mean over the images of the steps read so far; NaN without any."""
         count = self._counts.get(name, 0)
         return self._sums[name] / count if count else math.nan
 
     def means(self) -> dict[str, float]:
-        """Of the epoch's row: both losses, both groups' entropy, accuracy (percent) as trained."""
+        """Return both losses, both groups' entropy and the accuracy (percent) as trained."""
         return {name: self.mean(name) for name in StepResult._fields if name != "correct"} | {
             "batch_accuracy": 100 * self.mean("correct")
         }
@@ -81,7 +81,7 @@ class Meter:
         return int(self._sums.get("images", 0))
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums of what was read; `read` first."""
+        """Return the sums of what was read; `read` first."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

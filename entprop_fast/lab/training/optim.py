@@ -1,4 +1,4 @@
-"""Optimisers and learning rates of the paper's tables.
+"""Create the optimisers and learning rates of the paper's tables.
 
 The learning rate is a function of the step alone: nothing to save, nothing to restore, and it
 reaches the optimiser whether its groups hold floats or device tensors.
@@ -35,7 +35,7 @@ def create_optimizer(
     momentum: float = 0.9,
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
-    """The named optimiser; `momentum` and `nesterov` are SGD's alone.
+    """Create the named optimiser; `momentum` and `nesterov` are SGD's alone.
 
     Raises:
         ValueError: a name that is not in `OPTIMIZERS`.
@@ -60,7 +60,7 @@ def learning_rate(
     warmup: float = 0.1,
     decay_every: int = 30,
 ) -> LearningRate:
-    """The learning rate of step 0, 1, ... ``steps - 1``.
+    """Return the learning rate as a function of the step: 0, 1, ... ``steps - 1``.
 
     Args:
         schedule: ``onecycle`` (cosine up from ``peak / 25`` over the share ``warmup`` of all
@@ -97,7 +97,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimiser's state as a run without captured steps has it, which loads on any device.
+    """Return the optimiser's state as a run without captured steps has it, for any device.
 
     A capture sets flags and puts the lr into a device tensor; the next one does so again.
     """
@@ -118,5 +118,5 @@ def _onecycle(step: int, peak: float, steps: int, warmup: float) -> float:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    """Half a cosine from ``start`` (share 0) to ``end`` (share 1)."""
+    """Follow half a cosine from ``start`` (share 0) to ``end`` (share 1)."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

@@ -1,18 +1,19 @@
-"""What a run folder holds, and when a run may write to it."""
+"""Write a run's folder: what it holds, and when a run may write to it."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from entprop_fast.lab import checkpoint, files
+from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.evaluation.saved_counts import COUNTS
-from entprop_fast.lab.files import plain_numbers, write_atomically
-from entprop_fast.lab.training.errors import UsageError, one_line
+from entprop_fast.lab.files import json_lines, write_atomically
+from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_failed, one_line
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -30,7 +31,7 @@ Row = dict[str, Any]
 
 
 class RunFolder:
-    """A folder that becomes a run's once its first step has succeeded, never before."""
+    """Keep a folder, which becomes a run's once its first step has succeeded, never before."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -106,13 +107,30 @@ class RunFolder:
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """Make the metrics file hold exactly these rows."""
-        lines = "".join(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n" for row in rows)
-        write_atomically(self.path / METRICS, lines.encode())
+        write_atomically(self.path / METRICS, json_lines(rows).encode())
 
     def append_row(self, row: Row) -> None:
         """Add an epoch's row to the metrics file."""
         with files.append(self.path / METRICS) as file:
-            file.write(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n".encode())
+            file.write(json_lines([row]).encode())
+
+
+@contextlib.contextmanager
+def last_good_named(folder: RunFolder) -> Iterator[None]:
+    """Turn what fails within into a `RunFailed` that names the last good checkpoint."""
+    try:
+        yield
+    except (RunFailed, NaNLogits, OSError) as error:  # an image is gone, a disk full
+        raise RunFailed(f"{error}; {_last_good(folder)}") from None
+    except (RuntimeError, MemoryError) as error:
+        if (reason := machine_failed(error)) is None:
+            raise
+        raise RunFailed(f"{reason}; {_last_good(folder)}") from None
+
+
+def _last_good(folder: RunFolder) -> str:
+    kept = folder / checkpoint.CURRENT
+    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
 
 
 def _take(lock: IO[bytes]) -> bool:

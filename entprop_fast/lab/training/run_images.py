@@ -1,4 +1,4 @@
-"""The images of a run: the loader that trains on them, and the test set on the run's device."""
+"""Give a run its images: the loader that trains, and the test set on the run's device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from entprop_fast.lab.training.config import Config
 
 
 class TestSet:
-    """The test images on a device: whole where they are tensors, read anew where they are files.
+    """Hold the test images on a device: tensors whole, files read anew.
 
     Args:
         data: the data set.
@@ -40,18 +40,18 @@ class TestSet:
 
     @cached_property
     def images(self) -> Tensor:
-        """All of them, float ``[N, C, H, W]``; `batches` does without that memory for files."""
+        """All images, float ``[N, C, H, W]``; `batches` does without that memory for files."""
         if isinstance(self.data, ImageData):
             return channels_last(to_float(self.data.test_images.to(self.device)))
         return channels_last(torch.cat([images for images, _ in self.batches()]))
 
     @cached_property
     def labels(self) -> Tensor:
-        """Of all of them, int64 ``[N]``."""
+        """Labels of all images, int64 ``[N]``."""
         return self.data.test_labels.to(self.device)
 
     def batches(self) -> Iterator[Batch]:
-        """All of them in order, float images in channels_last and labels."""
+        """Yield all of them in order, float images in channels_last and labels."""
         if isinstance(self.data, ImageData):
             parts = (one.split(self.batch_size) for one in (self.images, self.labels))
             yield from zip(*parts, strict=True)
@@ -63,7 +63,7 @@ class TestSet:
 def training_loader(
     config: Config, data: ImageSet, device: torch.device, say: Callable[[str], None]
 ) -> Loader:
-    """The loader that the settings ask for; `say` is told where its images are, if not there.
+    """Create the loader that the settings ask for; `say` where its images are, if not there.
 
     Raises:
         ValueError: training and test images of two dtypes, and as `create_loader`.
@@ -89,7 +89,7 @@ def training_loader(
 
 
 def _check_dtypes(data: ImageData) -> None:
-    """Bytes in one set and floats in the other are most likely two scales as well."""
+    """Refuse bytes in one set and floats in the other: most likely two scales as well."""
     train, test = data.train_images.dtype, data.test_images.dtype
     if train != test and torch.uint8 in (train, test):
         raise ValueError(f"training images are {train}, test images {test}: uint8 both or neither")

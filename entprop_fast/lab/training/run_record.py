@@ -1,4 +1,4 @@
-"""A run's record as its checkpoint holds it: checked before it is used, for anybody wrote it."""
+"""Check a run's record in a checkpoint before it is used, for anybody may have written it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from entprop_fast.lab import checkpoint
 from entprop_fast.methods import Method
 
-# What pictures, summaries and signatures read of an epoch's row, a number each.
+# What pictures, summaries and diagnostics read of an epoch's row, a number each.
 ROW = (
     *("epoch", "step", "loss", "aux_loss", "entropy_selected", "entropy_unselected", "lr"),
     *("train_accuracy", "sa", "gap", "images_per_second", "train_seconds", "seconds"),

@@ -1,9 +1,11 @@
-"""A run in memory: data, network, method, and the loop over epochs."""
+"""Train a run in memory: data, network, method, and the loop over epochs."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -15,13 +17,12 @@ from entprop_fast.lab import checkpoint, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation import metrics
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
-from entprop_fast.lab.evaluation.metrics import NaNLogits
-from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter
+from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter, time_left
 from entprop_fast.lab.training import criteria, diagnostics, recipe, run_record
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import network_for
 from entprop_fast.lab.training.device import resolve_amp, resolve_device
-from entprop_fast.lab.training.errors import RunFailed, Stopped, bad_input, fitting, machine_failed
+from entprop_fast.lab.training.errors import RunFailed, Stopped, bad_input, fitting
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.lab.training.optim import (
     create_optimizer,
@@ -29,7 +30,7 @@ from entprop_fast.lab.training.optim import (
     plain_state,
     set_learning_rate,
 )
-from entprop_fast.lab.training.run_folder import Row, RunFolder
+from entprop_fast.lab.training.run_folder import Row, RunFolder, last_good_named
 from entprop_fast.lab.training.run_images import TestSet, training_loader
 from entprop_fast.methods import create_method
 
@@ -39,12 +40,12 @@ _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initi
 
 
 class Trainer:
-    """A run in memory. All that decides its next step is in `state_dict`.
+    """Hold a run in memory. All that decides its next step is in `state_dict`.
 
     Args:
         config: the settings.
         images: the data set.
-        reporter: is told about epochs and failure signatures.
+        reporter: is told about epochs and what goes wrong in them.
         fresh: start from the weights that `config` names; a run that is continued brings its own.
 
     Raises:
@@ -87,7 +88,7 @@ class Trainer:
         self._lr = learning_rate(
             config.schedule,
             peak=config.lr,
-            steps=config.epochs * len(self.loader),
+            steps=self.steps,
             steps_per_epoch=len(self.loader),
             warmup=config.warmup,
             decay_every=config.decay_every,
@@ -112,13 +113,18 @@ class Trainer:
         self._started = time.monotonic()
 
     @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.epochs * len(self.loader)
+
+    @property
     def step(self) -> int:
         """The next step of the run, from 0."""
         return self.epoch * len(self.loader) + self.batch
 
     @property
     def seconds(self) -> float:
-        """Since the run began, without the time between its sessions."""
+        """Time since the run began, without that between its sessions."""
         return self._seconds_before + time.monotonic() - self._started
 
     @property
@@ -128,31 +134,23 @@ class Trainer:
 
     def fit(self, folder: RunFolder, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
-        steps = self.config.epochs * len(self.loader)
-        try:
+        with last_good_named(folder):
             if fresh:
                 self._first_step(folder)
             if self.epoch < self.config.epochs:
                 self.reporter.say(EPOCH_LEGEND)
             self._fit_began = time.monotonic(), self.epoch
-            with self.reporter.training(epochs=self.config.epochs, steps=steps, done=self.step):
-                try:
-                    while self.epoch < self.config.epochs:
-                        self._run_epoch(folder)
-                except Stopped as stopped:
-                    self._save(folder)
-                    kept = folder / checkpoint.CURRENT
-                    stopped.saved = f"step {self.step} of {steps} is saved in {kept}"
-                    raise
-        except (RunFailed, NaNLogits, OSError) as error:  # an image is gone, a disk full
-            raise RunFailed(f"{error}; {_last_good(folder)}") from None
-        except (RuntimeError, MemoryError) as error:
-            if (reason := machine_failed(error)) is None:
-                raise
-            raise RunFailed(f"{reason}; {_last_good(folder)}") from None
+            epochs, done = self.config.epochs, self.step
+            with (
+                self.reporter.training(epochs=epochs, steps=self.steps, done=done),
+                self._saved_when_stopped(folder),
+            ):
+                while self.epoch < epochs:
+                    self._run_epoch()
+                    self._end_epoch(folder)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on, and its record so far."""
+        """Return everything that the rest of the run depends on, and its record so far."""
         return {
             "config": asdict(self.config),
             "network": asdict(self.spec),
@@ -187,7 +185,7 @@ class Trainer:
             raise ValueError(f"the checkpoint is another version's: {error!r}") from error
 
     def _first_step(self, folder: RunFolder) -> None:
-        """The step that may refuse settings or data; the folder becomes the run's after it."""
+        """Take the step that may refuse settings or data; then make the folder the run's."""
         stopping.check()
         started = time.monotonic()
         fit = fitting(self.config.arch, self.images.image_shape)
@@ -196,7 +194,8 @@ class Trainer:
         self.train_seconds = time.monotonic() - started
         folder.begin(recipe.to_toml(self.config), fresh=True)
 
-    def _run_epoch(self, folder: RunFolder) -> None:
+    def _run_epoch(self) -> None:
+        """Train what is left of the running epoch."""
         started = time.monotonic() - self.train_seconds
         try:
             stopping.check()
@@ -209,26 +208,17 @@ class Trainer:
             self.meter.read()
         finally:
             self.train_seconds = time.monotonic() - started
-        self._end_epoch(folder)
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
-        """One step; True when the results are to be read."""
+        """Take one step; return whether the results are to be read."""
         set_learning_rate(self.optimizer, self._lr(self.step))
         result = self.method(images, labels)
         self.batch += 1
         main_rows = self.method.main_rows(len(images))
         return self.meter.add(self.step, len(images), result, main_rows)
 
-    def _tell(self, seconds: float) -> None:
-        self.meter.read()
-        self.reporter.steps_done(
-            self.step,
-            epoch=self.epoch + 1,
-            loss=self.meter.mean("loss"),
-            images_per_second=self.meter.images / seconds,
-        )
-
     def _end_epoch(self, folder: RunFolder) -> None:
+        """Measure the epoch, save, then report what is saved."""
         self._check_finite()
         row = self._row()
         self.rows.append(row)
@@ -240,9 +230,22 @@ class Trainer:
         self.meter, self.train_seconds = Meter(), 0.0
         self._save(folder)
         folder.append_row(row)
+        self._report(row)
+
+    def _tell(self, seconds: float) -> None:
+        """Report how far the run is, `seconds` of training into the epoch."""
+        self.meter.read()
+        self.reporter.steps_done(
+            self.step,
+            epoch=self.epoch + 1,
+            loss=self.meter.mean("loss"),
+            images_per_second=self.meter.images / seconds,
+        )
+
+    def _report(self, row: Row) -> None:
         began, before = self._fit_began
-        of_each = (time.monotonic() - began) / (self.epoch - before)
-        left = (self.config.epochs - self.epoch) * of_each
+        done, total = self.epoch - before, self.config.epochs - before
+        left = time_left(time.monotonic() - began, done, total)
         self.reporter.epoch_done(row, seconds_left=left)
         for name in row["signatures"]:
             self.reporter.say(diagnostics.describe(name, row))
@@ -252,6 +255,7 @@ class Trainer:
             self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
+        """Measure the epoch that ends: its losses and both accuracies."""
         seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
         images = min(GAP_IMAGES, self.images.num_train) + self.images.num_test
         with self.reporter.task("accuracy of the epoch", images, first=EVERY) as task:
@@ -270,6 +274,16 @@ class Trainer:
             "seconds": self.seconds,
         }
 
+    @contextlib.contextmanager
+    def _saved_when_stopped(self, folder: RunFolder) -> Iterator[None]:
+        try:
+            yield
+        except Stopped as stopped:
+            self._save(folder)
+            kept = folder / checkpoint.CURRENT
+            stopped.saved = f"step {self.step} of {self.steps} is saved in {kept}"
+            raise
+
     def _save(self, folder: RunFolder) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
@@ -282,8 +296,3 @@ class Trainer:
         if not bool(torch.stack(finite).all()):
             broken = next(name for name, value in state.items() if not value.isfinite().all())
             raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
-
-
-def _last_good(folder: RunFolder) -> str:
-    kept = folder / checkpoint.CURRENT
-    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"

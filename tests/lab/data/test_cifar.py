@@ -1,10 +1,12 @@
-"""CIFAR in both forms: the right tensors; nothing in a file is run, written or just believed."""
+"""Check CIFAR in both forms: right tensors; nothing in a file is run, written or just believed."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,17 @@ ALL_FORMS = [pytest.param(n, f, id=f.folder) for n, forms in FORMS.items() for f
 PICKLED, BINARY = FORMS["cifar10"]
 
 
+@pytest.fixture
+def official(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let tiny counts, and an archive's own size and md5, be the official ones."""
+    return partial(make_official, monkeypatch)
+
+
+def refused(message: str, data_dir: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("cifar10", data_dir=data_dir)
+
+
 def packed(name: str, form: Form, data_dir: Path, files: dict[str, bytes] | None = None) -> Path:
     content = cifar_files(name, form) if files is None else files
     return write_tar(
@@ -39,13 +52,13 @@ def packed(name: str, form: Form, data_dir: Path, files: dict[str, bytes] | None
 @pytest.mark.parametrize("unpacked", [False, True])
 @pytest.mark.parametrize(("name", "form"), ALL_FORMS)
 def test_the_tensors_are_those_that_were_written(
-    name: Any, form: Form, unpacked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: Any, form: Form, unpacked: bool, tmp_path: Path, official: Callable[..., None]
 ) -> None:
     if unpacked:
         write_folder(tmp_path / form.folder, cifar_files(name, form))
-        make_official(monkeypatch, name)
+        official(name)
     else:
-        make_official(monkeypatch, name, packed(name, form, tmp_path))
+        official(name, packed(name, form, tmp_path))
     data = load(name, data_dir=tmp_path)
     for (pixels, labels), images, found in zip(
         cifar_images(name),
@@ -59,22 +72,21 @@ def test_the_tensors_are_those_that_were_written(
     assert data.class_names == tuple(cifar_names(name))
     assert data.official_corruptions == f"{name}-c"
     assert (data.num_train, data.image_shape) == (len(data.train_labels), (3, 32, 32))
-    batches = list(data.test_batches(7))
-    assert torch.equal(torch.cat([images for images, _ in batches]), data.test_images.float() / 255)
-    assert torch.equal(torch.cat([labels for _, labels in batches]), data.test_labels)
+    images, labels = (torch.cat(parts) for parts in zip(*data.test_batches(7), strict=True))
+    assert torch.equal(images, data.test_images.float() / 255)
+    assert torch.equal(labels, data.test_labels)
     if unpacked:  # the folder itself may be named as well
-        assert torch.equal(
-            load(name, data_dir=tmp_path / form.folder).test_images, data.test_images
-        )
+        again = load(name, data_dir=tmp_path / form.folder)
+        assert torch.equal(again.test_images, data.test_images)
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_torchvision_reads_the_same(
-    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: Any, tmp_path: Path, official: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     form = FORMS[name][0]
     write_folder(tmp_path / form.folder, cifar_files(name, form))
-    make_official(monkeypatch, name)
+    official(name)
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     monkeypatch.setattr(reader, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
@@ -91,10 +103,10 @@ def test_torchvision_reads_the_same(
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_pickles_of_any_writer(
-    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: int, tmp_path: Path, official: Callable[..., None]
 ) -> None:
     write_folder(tmp_path / PICKLED.folder, cifar_files("cifar10", PICKLED, protocol=protocol))
-    make_official(monkeypatch, "cifar10")
+    official("cifar10")
     (pixels, _), _ = cifar_images("cifar10")
     data = load("cifar10", data_dir=tmp_path)
     assert torch.equal(data.train_images.flatten(1), torch.from_numpy(pixels))
@@ -131,20 +143,16 @@ class Runs:
     ("function", "named"), [(os.system, "posix.system"), (eval, "eval"), (getattr, "getattr")]
 )
 def test_a_pickle_that_would_run_code_is_refused_by_name(
-    function: Any,
-    named: str,
-    protocol: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    function: Any, named: str, protocol: int, tmp_path: Path, official: Callable[..., None]
 ) -> None:
     mark = tmp_path / "ran"
     argument = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
-    files = cifar_files("cifar10", PICKLED)
-    files["data_batch_3"] = pickle.dumps({"data": Runs(function, argument)}, protocol)
-    write_folder(tmp_path / PICKLED.folder, files)
-    make_official(monkeypatch, "cifar10")
-    with pytest.raises(ValueError, match=rf"data_batch_3 is refused: it asks for .*{named}"):
-        load("cifar10", data_dir=tmp_path)
+    batch = pickle.dumps({"data": Runs(function, argument)}, protocol)
+    write_folder(
+        tmp_path / PICKLED.folder, cifar_files("cifar10", PICKLED) | {"data_batch_3": batch}
+    )
+    official("cifar10")
+    refused(rf"data_batch_3 is refused: it asks for .*{named}", tmp_path)
     assert not mark.exists()
 
 
@@ -163,76 +171,64 @@ HOSTILE = {
 
 @pytest.mark.parametrize("reason", HOSTILE)
 def test_other_pickles_are_refused(
-    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reason: str, tmp_path: Path, official: Callable[..., None]
 ) -> None:
     files = cifar_files("cifar10", PICKLED) | {"test_batch": HOSTILE[reason]}
     write_folder(tmp_path / PICKLED.folder, files)
-    make_official(monkeypatch, "cifar10")
-    with pytest.raises(ValueError, match=f"test_batch.*({reason})"):
-        load("cifar10", data_dir=tmp_path)
+    official("cifar10")
+    refused(f"test_batch.*({reason})", tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMS["cifar10"], ids=lambda form: form.folder)
 def test_wrong_counts_are_refused(
-    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: Form, tmp_path: Path, official: Callable[..., None]
 ) -> None:
-    make_official(monkeypatch, "cifar10")
+    official("cifar10")
     train, (pixels, labels) = cifar_images("cifar10")
-
-    def refused(message: str, *changed: Any) -> None:
-        write_folder(tmp_path / form.folder, cifar_files("cifar10", form, changed))
-        with pytest.raises(ValueError, match=message):
-            load("cifar10", data_dir=tmp_path)
-
-    refused("holds 9 test images, the official set 10", train, (pixels[:-1], labels[:-1]))
-    others = labels.copy()
-    others[labels == 3] = 4
-    refused("class 3 has 0 test images, the official set 1 of each", train, (pixels, others))
-    others = labels.copy()
-    others[0] = 10
-    refused("a test label is 10, the 10 classes are 0 to 9", train, (pixels, others))
+    moved, beyond = np.where(labels == 3, 4, labels).astype(np.uint8), labels.copy()
+    beyond[0] = 10
+    for message, *changed in (
+        ("holds 9 test images, the official set 10", pixels[:-1], labels[:-1]),
+        ("class 3 has 0 test images, the official set 1 of each", pixels, moved),
+        ("a test label is 10, the 10 classes are 0 to 9", pixels, beyond),
+    ):
+        write_folder(tmp_path / form.folder, cifar_files("cifar10", form, (train, tuple(changed))))
+        refused(message, tmp_path)
 
 
-def test_damaged_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_official(monkeypatch, "cifar10")
-    whole = cifar_files("cifar10", BINARY)
-    folder = tmp_path / BINARY.folder
-
-    def refused(message: str, **changed: bytes) -> None:
-        write_folder(folder, whole | {f"{name}.bin": one for name, one in changed.items()})
-        with pytest.raises(ValueError, match=message):
-            load("cifar10", data_dir=tmp_path)
-
+def test_damaged_folders_are_refused(tmp_path: Path, official: Callable[..., None]) -> None:
+    official("cifar10")
+    whole, folder = cifar_files("cifar10", BINARY), tmp_path / BINARY.folder
     batch = whole["data_batch_2.bin"]
-    refused("data_batch_2.bin has 30,729 bytes, no multiple of 3073", data_batch_2=batch[:-1])
-    refused("30,731 bytes, at most 30,730 were expected", data_batch_2=batch + b"x")
-    refused("data_batch_2.bin has 0|holds 40 training", data_batch_2=b"")
-    write_folder(folder, whole | {BINARY.names: b"one two"})
-    with pytest.raises(ValueError, match="names 2 classes, the data set has 10"):
-        load("cifar10", data_dir=tmp_path)
+    for message, name, content in (
+        ("data_batch_2.bin has 30,729 bytes", "data_batch_2.bin", batch[:-1]),
+        ("30,731 bytes, at most 30,730", "data_batch_2.bin", batch + b"x"),
+        ("data_batch_2.bin has 0|holds 40 training", "data_batch_2.bin", b""),
+        ("names 2 classes, the data set has 10", BINARY.names, b"one two"),
+    ):
+        write_folder(folder, whole | {name: content})
+        refused(message, tmp_path)
     (folder / "test_batch.bin").unlink()
-    with pytest.raises(ValueError, match="lacks test_batch"):
-        load("cifar10", data_dir=tmp_path)
+    refused("lacks test_batch", tmp_path)
 
 
 def test_archives_are_the_official_ones_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, official: Callable[..., None]
 ) -> None:
     archive = packed("cifar10", BINARY, tmp_path)
-    make_official(monkeypatch, "cifar10", archive)
+    official("cifar10", archive)
     content = archive.read_bytes()
-    archive.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=rf"has .* bytes, the official .* {len(content):,}: fetch"):
-        load("cifar10", data_dir=tmp_path)
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
-    archive.write_bytes(flipped)
-    with pytest.raises(ValueError, match=r"has md5 \w{32}, the official file \w{32}"):
-        load("cifar10", data_dir=tmp_path)
+    for changed, message in (
+        (content[: len(content) // 2], rf"bytes, the official .* {len(content):,}"),
+        (flipped, r"has md5 \w{32}, the official file \w{32}"),
+    ):
+        archive.write_bytes(changed)
+        refused(message, tmp_path)
     archive.write_bytes(content[: len(content) // 2])
-    make_official(monkeypatch, "cifar10", archive)  # cut off before it was summed
-    with pytest.raises(ValueError, match="cannot be read as an archive"):
-        load("cifar10", data_dir=tmp_path)
+    official("cifar10", archive)  # cut off before it was summed
+    refused("cannot be read as an archive", tmp_path)
 
 
 def link(name: str, to: str) -> tarfile.TarInfo:
@@ -255,15 +251,13 @@ def test_archives_that_reach_outside_are_refused(
     content: bytes | tarfile.TarInfo,
     reason: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    official: Callable[..., None],
 ) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     files = {f"{BINARY.folder}/{n}": one for n, one in cifar_files("cifar10", BINARY).items()}
-    archive = write_tar(data_dir / BINARY.archive, {member: content, **files})
-    make_official(monkeypatch, "cifar10", archive)
-    with pytest.raises(ValueError, match=reason):
-        load("cifar10", data_dir=data_dir)
+    official("cifar10", write_tar(data_dir / BINARY.archive, {member: content, **files}))
+    refused(reason, data_dir)
     assert [path.name for path in tmp_path.rglob("*")] == ["data", BINARY.archive]
 
 
@@ -275,14 +269,9 @@ def test_a_member_larger_than_expected_is_not_unpacked(tmp_path: Path) -> None:
         read_archive(archive, "a", {"c": 10**6})
 
 
-@pytest.mark.parametrize("file", ["a/b.jpg", "a", "a b/..c", "./a"])
-def test_inside(file: str) -> None:
-    assert inside(file)
-
-
-@pytest.mark.parametrize("file", ["", "..", "a/../b", "/a", "..\\a", "\\\\host\\a"])
-def test_outside(file: str) -> None:
-    assert not inside(file)
+def test_inside_and_outside() -> None:
+    assert all(map(inside, ["a/b.jpg", "a", "a b/..c", "./a"]))
+    assert not any(map(inside, ["", "..", "a/../b", "/a", "..\\a", "\\\\host\\a"]))
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -298,11 +287,10 @@ def test_what_to_fetch_and_where_to_put_it(name: Any, tmp_path: Path) -> None:
 
 
 def test_train_size_is_a_stratified_subset_by_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, official: Callable[..., None]
 ) -> None:
     write_folder(tmp_path / BINARY.folder, cifar_files("cifar10", BINARY))
-    make_official(monkeypatch, "cifar10")
-
+    official("cifar10")
     whole = [i.numpy().tobytes() for i in load("cifar10", data_dir=tmp_path).train_images]
 
     def kept(size: int, seed: int) -> set[bytes]:
@@ -316,14 +304,7 @@ def test_train_size_is_a_stratified_subset_by_seed(
     assert kept(30, 0) != kept(30, 1)
     with pytest.raises(ValueError, match=r"train_size = 9 must be between 10 .* and 50"):
         load("cifar10", data_dir=tmp_path, train_size=9)
-
-
-def test_arguments_that_mean_nothing_here(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="image_size = 64: the images of 'cifar10' have one size"):
+    with pytest.raises(ValueError, match="image_size = 64"):
         load("cifar10", data_dir=tmp_path, image_size=64)
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="--data-dir"):
         load("cifar10", data_dir=tmp_path / "none")
-    with pytest.raises(ValueError, match="'digits' is embedded and takes no --data-dir"):
-        load("digits", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="batch_size = 0"):
-        load("digits").test_batches(0)

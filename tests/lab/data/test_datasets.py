@@ -1,9 +1,11 @@
-"""The digits and their splits."""
+"""Check the digits and their splits, and what every data set refuses."""
 
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from entprop_fast.lab.data import load
+from entprop_fast.lab.data.official_files import SOURCES
 
 
 def rows(images: Tensor) -> set[tuple[float, ...]]:
@@ -57,7 +60,9 @@ def test_splits_are_stratified(train_size: int) -> None:
 
 
 def test_seed_decides_the_split_and_small_subsets_lie_in_large_ones() -> None:
+    state = torch.get_rng_state()
     data, again, other = (load("digits", train_size=200, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(data.train_images, again.train_images)
     assert torch.equal(data.test_images, again.test_images)
     assert rows(data.test_images) != rows(other.test_images)
@@ -66,33 +71,42 @@ def test_seed_decides_the_split_and_small_subsets_lie_in_large_ones() -> None:
     assert torch.equal(data.test_images, larger.test_images)
 
 
-def test_the_global_generators_are_left_alone() -> None:
-    state = torch.get_rng_state()
-    load("digits", train_size=50)
-    assert torch.equal(torch.get_rng_state(), state)
+def refusal(**settings: Any) -> Callable[[], object]:
+    return lambda: load(**({"name": "digits"} | settings))
 
 
-@pytest.mark.parametrize("train_size", [-1, 0, 9, 1298])
-def test_train_size_out_of_range(train_size: int) -> None:
-    with pytest.raises(ValueError, match=rf"train_size = {train_size} .* 10 .* 1297"):
-        load("digits", train_size=train_size)
+REFUSED: dict[str, Callable[[], object]] = {
+    **{
+        rf"train_size = {size} .* 10 .* 1297": refusal(train_size=size) for size in (-1, 0, 9, 1298)
+    },
+    "dataset 'digit'": refusal(name="digit"),
+    "seed = -1 must be between 0 and 4294967295": refusal(seed=-1),
+    "image_size = 64": refusal(image_size=64),
+    "--data-dir": refusal(data_dir="."),
+    "batch_size = 0": lambda: load("digits").test_batches(0),
+}
 
 
-def test_other_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="unknown dataset 'digit'; nearest: digits"):
-        load("digit")
-    with pytest.raises(ValueError, match="seed = -1 must be between 0 and 4294967295"):
-        load("digits", seed=-1)
+@pytest.mark.parametrize("named", REFUSED)
+def test_refusals(named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        REFUSED[named]()
 
 
 def test_a_missing_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Missing(MetaPathFinder):
-        def find_spec(self, fullname: str, *_: object) -> None:
-            if fullname == "sklearn":
-                raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-
-    for module in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"entprop_fast\[train\]"):
         load("digits")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_official_file_is_in_the_docs_table(name: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    source = SOURCES[name]
+    assert source.counts is not None
+    counts = ", ".join(f"{count:,}" for count in source.counts)
+    assert f"| `{name}` | {counts} |" in page
+    for file in source.files:
+        size = "2.5 MB" if file.size is None else f"{file.size:,}"
+        assert f"`{file.name}` | {size} | `{file.md5}` |" in page
+    assert source.page.partition(" ")[0] in page or name == "cars"

@@ -1,4 +1,4 @@
-"""Folders that are laid out in another way: read, or refused with what to do."""
+"""Read folders that are laid out in another way, or refuse them with what to do."""
 
 from __future__ import annotations
 
@@ -31,122 +31,98 @@ def tiny_imagenet(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("spelling", ["folder:{path}", "{path}"])
-def test_tiny_imagenet_is_read_as_it_unpacks(
-    spelling: str, tmp_path: Path, capsys: Capture
-) -> None:
+def test_tiny_imagenet_is_read_as_it_unpacks(tmp_path: Path, capsys: Capture) -> None:
     """FOUND W7, issue 16.5."""
     path = tiny_imagenet(tmp_path)
     splits = find_splits(f"folder:{path}", None)
     assert (len(splits.train), len(splits.test)) == (CLASSES * TRAIN, CLASSES * TEST)
     assert splits.class_names == WNIDS
-    truth = {f"val/images/val_{image}.JPEG": label for image, label in SPLITS[1]}
-    assert dict(splits.test) == truth
+    assert dict(splits.test) == {
+        f"val/images/val_{image}.JPEG": label for image, label in SPLITS[1]
+    }
     (note,) = splits.notes
     assert "3 x .txt" in note and "1 x folder without labels (test)" in note
-    assert main(["check", spelling.format(path=path)]) == 0
-    assert "folder without labels" in capsys.readouterr().out
+    for spelling in (f"folder:{path}", str(path)):
+        assert main(["check", spelling]) == 0
+        assert "folder without labels" in capsys.readouterr().out
 
 
-def test_tiny_imagenet_sorted_by_hand_is_read_like_any_other(tmp_path: Path) -> None:
-    path = tiny_imagenet(tmp_path)
+def test_tiny_imagenet_that_was_changed(tmp_path: Path) -> None:
+    """Sorted by hand it is read like any other; a class that training lacks is refused."""
+    path = tiny_imagenet(tmp_path / "sorted")
     shutil.rmtree(path / "test")
     for image, label in SPLITS[1]:
         folder = path / "val" / WNIDS[label]
         folder.mkdir(exist_ok=True)
         (path / "val" / "images" / f"val_{image}.JPEG").rename(folder / f"val_{image}.JPEG")
     (path / "val" / "images").rmdir()
-    splits = find_splits(f"folder:{path}", None)
     truth = {f"val/{WNIDS[label]}/val_{image}.JPEG": label for image, label in SPLITS[1]}
-    assert dict(splits.test) == truth
+    assert dict(find_splits(f"folder:{path}", None).test) == truth
+    lacking = tiny_imagenet(tmp_path / "lacking")
+    shutil.rmtree(lacking / "train" / WNIDS[1])
+    with pytest.raises(ValueError, match=f"of class {WNIDS[1]}"):
+        find_splits(f"folder:{lacking}", None)
 
 
-def test_tiny_imagenet_with_a_class_that_training_lacks(tmp_path: Path) -> None:
-    path = tiny_imagenet(tmp_path)
-    shutil.rmtree(path / "train" / WNIDS[1])
-    with pytest.raises(ValueError, match=f"of class {WNIDS[1]}, which train/ lacks"):
-        find_splits(f"folder:{path}", None)
+def move(*pairs: tuple[str, str]) -> Callable[[Path], None]:
+    """Rename what is in the folder, one after the other; onto "" it is removed."""
+
+    def change(path: Path) -> None:
+        for old, new in pairs:
+            if not new:
+                shutil.rmtree(path / old)
+                continue
+            (path / new).parent.mkdir(parents=True, exist_ok=True)
+            (path / old).rename(path / new)
+
+    return change
 
 
-def without_train(path: Path) -> None:
-    (path / "train").rename(path / "training")
+def add(*files: str, but: Callable[[Path], None]) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        but(path)
+        for file in files:
+            layouts.save(path / file, 1) if file.endswith("jpg") else (path / file).touch()
+
+    return change
 
 
-def with_valid(path: Path) -> None:
-    (path / "test").rename(path / "valid")
-
-
-def with_capitals(path: Path) -> None:
-    (path / "train").rename(path / "Train_")
-    (path / "Train_").rename(path / "Train")
-    (path / "test").rename(path / "Test")
-
-
-def without_split(path: Path) -> None:
-    for folder in (path / "train").iterdir():
-        folder.rename(path / folder.name)
-    shutil.rmtree(path / "train")
-    shutil.rmtree(path / "test")
-
-
-def without_test(path: Path) -> None:
-    shutil.rmtree(path / "test")
-
-
-def one_deeper(path: Path) -> None:
-    (path / "birds").mkdir()
-    for name in ("train", "test"):
-        (path / name).rename(path / "birds" / name)
-
-
-def without_classes(path: Path) -> None:
-    shutil.rmtree(path / "train")
-    layouts.save(path / "train" / "1.jpg", 1)
-
-
-def only_images(path: Path) -> None:
-    for name in ("train", "test"):
-        shutil.rmtree(path / name)
-    layouts.save(path / "1.jpg", 1)
-
-
-def packed(path: Path) -> None:
-    for name in ("train", "test"):
-        shutil.rmtree(path / name)
-    (path / "birds.zip").touch()
-
-
-def nested(path: Path) -> None:
-    for name in ("train", "test"):
-        (path / name).rename(path / "aside")
-        (path / name).mkdir()
-        (path / "aside").rename(path / name / "images")
-
-
-def one_class(path: Path) -> None:
-    for name in ("train", "test"):
-        for number in (1, 2):
-            shutil.rmtree(path / name / f"class {number}")
-
-
-def unlabelled_test(path: Path) -> None:
-    (path / "test").rename(path / "val")
-    layouts.save(path / "test" / "1.jpg", 1)
-
-
+EMPTY = move(("train", ""), ("test", ""))
+OUT = [(f"train/class {number}", f"class {number}") for number in range(CLASSES)]
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
-    "training/": (without_train, "rename training/ to train/"),
-    "Train/ and Test/": (with_capitals, "rename Train/ to train/, Test/ to test/"),
-    "valid/": (with_valid, "rename valid/ to test/"),
-    "no split": (without_split, r"class folders \(class 0, class 1, class 2\) are not split"),
-    "no test": (without_test, "neither test/ nor val/: move a share"),
-    "one deeper": (one_deeper, "birds/ in it has: folder:.*birds"),
-    "images in train/": (without_classes, "has no class folders: images lie in it without a class"),
-    "only images": (only_images, "images lie in it without a class"),
-    "an archive": (packed, "unpack birds.zip"),
-    "nested": (nested, "has 1 classes.*the folders class 0, class 1, class 2 in it: are those"),
-    "one class": (one_class, "has 1 classes, at least 2"),
-    "a test set without labels": (unlabelled_test, "rename it, so that val/ counts"),
+    "training/": (move(("train", "training")), "rename training/ to train/"),
+    "Train/ and Test/": (
+        move(("train", "T"), ("T", "Train"), ("test", "Test")),
+        "rename Train/ to train/, Test/ to test/",
+    ),
+    "valid/": (move(("test", "valid")), "rename valid/ to test/"),
+    "no split": (
+        move(*OUT, ("train", ""), ("test", "")),
+        r"class folders \(class 0, class 1, class 2\) are not split",
+    ),
+    "no test": (move(("test", "")), "neither test/ nor val/: move a share"),
+    "one deeper": (
+        move(("train", "birds/train"), ("test", "birds/test")),
+        "birds/ in it has: folder:.*birds",
+    ),
+    "images in train/": (
+        add("train/1.jpg", but=move(("train", ""))),
+        "has no class folders: images lie in it without a class",
+    ),
+    "only images": (add("1.jpg", but=EMPTY), "images lie in it without a class"),
+    "an archive": (add("birds.zip", but=EMPTY), "unpack birds.zip"),
+    "nested": (
+        move(("train", "a"), ("a", "train/images"), ("test", "b"), ("b", "test/images")),
+        "has 1 classes.*the folders class 0, class 1, class 2 in it: are those",
+    ),
+    "one class": (
+        move(*((f"{split}/class {i}", "") for split in ("train", "test") for i in (1, 2))),
+        "has 1 classes, at least 2",
+    ),
+    "a test set without labels": (
+        add("test/1.jpg", but=move(("test", "val"))),
+        "rename it, so that val/ counts",
+    ),
 }
 
 
@@ -163,18 +139,15 @@ def test_a_wrong_layout_is_named_with_what_to_do(
     assert str(caught.value) in capsys.readouterr().out
 
 
-def test_folders_in_a_class_folder_are_part_of_it(tmp_path: Path) -> None:
-    path = layouts.folder(tmp_path)
+def test_what_lies_among_the_images(tmp_path: Path) -> None:
+    """FOUND W7: folders in a class folder are part of it; hidden files are none of ImageNet's."""
+    path = layouts.folder(tmp_path / "folder")
     layouts.save(path / "train" / "class 1" / "indoor" / "80.jpg", 80)
     assert ("train/class 1/indoor/80.jpg", 1) in find_splits(f"folder:{path}", None).train
-
-
-def test_a_hidden_file_among_imagenets_validation_images(tmp_path: Path) -> None:
-    """FOUND W7: neither one image too many, nor class folders."""
-    path = layouts.imagenet_flat(tmp_path)
-    before = find_splits("imagenet", path)
-    (path / "val" / ".DS_Store").touch()
-    (path / "val" / ".ipynb_checkpoints").mkdir()
-    after = find_splits("imagenet", path)
+    flat = layouts.imagenet_flat(tmp_path / "flat")
+    before = find_splits("imagenet", flat)
+    (flat / "val" / ".DS_Store").touch()
+    (flat / "val" / ".ipynb_checkpoints").mkdir()
+    after = find_splits("imagenet", flat)
     assert (after.train, after.test) == (before.train, before.test)
     assert "1 x .DS_Store" in after.notes[0] and "1 x .ipynb_checkpoints/" in after.notes[0]

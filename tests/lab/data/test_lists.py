@@ -1,8 +1,10 @@
-"""Official lists with something wrong in them: one error that names the list and the line."""
+"""Refuse official lists and folders with something wrong in them, naming what and where."""
 
 from __future__ import annotations
 
 import codecs
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,150 +12,112 @@ import pytest
 from entprop_fast.lab.data.datasets import find_splits
 from tests.tiny_data import layouts
 
+Change = Callable[[Path], object]
 CUB = "CUB_200_2011"
-
-# data set, file, what is replaced by what, and the error
-WRONG = {
-    "a label of no class": ("cub", f"{CUB}/image_class_labels.txt", "1 1\n", "1 9\n", "label 8"),
-    "no number": ("cub", f"{CUB}/image_class_labels.txt", "2 2\n", "2 two\n", "'two' is no whole"),
-    "a field too few": ("cub", f"{CUB}/images.txt", "3 003", "3003", r"images.txt, line 3: "),
-    "an image of one list": ("cub", f"{CUB}/train_test_split.txt", "1 1\n", "99 1\n", "image 99"),
-    "no such split": ("cub", f"{CUB}/train_test_split.txt", "1 1\n", "1 2\n", r"image 1 \(2\)"),
-    "outside": ("cub", f"{CUB}/images.txt", "1 001", "1 ../../001", "lies outside of"),
-    "twice": ("pets", "annotations/test.txt", "Abyssinian_100", "Abyssinian_0", "_0.jpg twice"),
-    "two breeds": ("pets", "annotations/test.txt", "Abyssinian_100 1", "Abyssinian_100 2", "label"),
-    "no training image": ("pets", "annotations/trainval.txt", None, "\n", "no training images"),
-    "binary": ("pets", "annotations/test.txt", None, "\udcff\udcfe", "is no list of images"),
-    "no matlab": ("cars", "devkit/cars_meta.mat", None, "MATLAB 5.0", "cannot be read as MATLAB"),
-    "absolute": ("folder:lists", "lists/train.txt", "pictures/", "/pictures/", "lies outside of"),
-    "negative": ("folder:lists", "lists/train.txt", ".jpg 0", ".jpg -1", "has label -1"),
-    "unknown number": ("folder:lists", "lists/val.txt", ".jpg 0", ".jpg 3", "has label 3"),
-}
+LABELS, SPLIT = f"{CUB}/image_class_labels.txt", f"{CUB}/train_test_split.txt"
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every layout in one folder."""
     data_dir = tmp_path_factory.mktemp("sets")
-    layouts.cub(data_dir)
-    layouts.pets(data_dir)
-    layouts.cars(data_dir)
+    for write in (layouts.cub, layouts.pets, layouts.cars):
+        write(data_dir)
     layouts.listed(data_dir / "lists")
     layouts.folder(data_dir / "classes")
     layouts.imagenet_flat(data_dir / "flat")
     return data_dir
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_refused(case: str, sets: Path) -> None:
-    name, file, old, new, message = WRONG[case]
-    path = sets / file
-    content = path.read_bytes()
-    if old is None:
-        changed = new.encode("utf-8", "surrogateescape")
-    else:
-        assert old.encode() in content
-        changed = content.replace(old.encode(), new.encode(), 1)
-    try:
-        path.write_bytes(changed)
-        with pytest.raises(ValueError, match=message):
-            find_splits(name, sets)
-    finally:
-        path.write_bytes(content)
-    find_splits(name, sets)
+@pytest.fixture
+def sets(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "sets"))
 
 
-MISSING = {
-    "cub": (f"{CUB}/classes.txt", "lacks classes.txt"),
-    "pets": ("annotations/test.txt", r"lacks test\.txt"),
-    "cars": ("cars_test_annos_withlabels.mat", "lacks cars_test_annos_withlabels.mat; the devkit"),
-    "folder:lists": ("lists/val.txt", "neither test.txt nor val.txt"),
-    "folder:classes": ("classes/test", "neither test/ nor val/"),
-}
+def swap(file: str, old: str | None, new: str) -> Change:
+    """Replace `old` (None: everything) by `new` once."""
+
+    def change(sets: Path) -> None:
+        content = (sets / file).read_bytes()
+        assert old is None or old.encode() in content
+        wanted = new.encode("utf-8", "surrogateescape")
+        (sets / file).write_bytes(
+            wanted if old is None else content.replace(old.encode(), wanted, 1)
+        )
+
+    return change
 
 
-@pytest.mark.parametrize("name", MISSING)
-def test_a_missing_list_is_named(name: str, sets: Path) -> None:
-    file, message = MISSING[name]
-    aside = sets / "aside"
-    (sets / file).rename(aside)
-    try:
-        with pytest.raises(ValueError, match=message):
-            find_splits(name, sets)
-    finally:
-        aside.rename(sets / file)
+def aside(file: str) -> Change:
+    return lambda sets: (sets / file).rename(sets / "aside")
 
 
-def test_a_test_class_that_training_lacks(sets: Path) -> None:
-    strange = sets / "classes" / "test" / "cat"
-    layouts.save(strange / "1.jpg", 1)
-    try:
-        with pytest.raises(ValueError, match="has class 'cat', which no training folder has"):
-            find_splits("folder:classes", sets)
-    finally:
-        (strange / "1.jpg").unlink()
-        strange.rmdir()
+def strange_class(sets: Path) -> None:
+    layouts.save(sets / "classes" / "test" / "cat" / "1.jpg", 1)
 
 
-def test_a_folder_without_an_image_is_no_class(sets: Path) -> None:
-    stray = sets / "classes" / "train" / "cat"
-    stray.mkdir()
-    (stray / "1.heic").touch()
-    try:
-        with pytest.raises(ValueError, match=r"without an image: train/cat .*1 x \.heic"):
-            find_splits("folder:classes", sets)
-    finally:
-        (stray / "1.heic").unlink()
-        stray.rmdir()
+def empty_class(sets: Path) -> None:
+    (sets / "classes" / "train" / "cat").mkdir()
+    (sets / "classes" / "train" / "cat" / "1.heic").touch()
 
 
-def test_lists_go_before_folders(tmp_path: Path) -> None:
-    path = layouts.folder(layouts.listed(tmp_path))
-    assert all("my image" in file for file, _ in find_splits(f"folder:{path}", None).train)
+def one_image_more(sets: Path) -> None:
+    layouts.save(sets / "flat" / "val" / "another.JPEG", 1)
 
 
-def test_a_test_folder_may_have_fewer_classes(tmp_path: Path) -> None:
-    path = layouts.folder(tmp_path)
-    for file in (path / "test" / "class 0").iterdir():
-        file.unlink()
-    (path / "test" / "class 0").rmdir()
-    assert {label for _, label in find_splits(f"folder:{path}", None).test} == {1, 2}
+# data set, what is done to it, and what the error names
+WRONG: list[tuple[str, Change, str]] = [
+    ("cub", swap(LABELS, "1 1\n", "1 9\n"), "label 8"),
+    ("cub", swap(LABELS, "2 2\n", "2 two\n"), "'two'"),
+    ("cub", swap(f"{CUB}/images.txt", "3 003", "3003"), "images.txt, line 3: "),
+    ("cub", swap(SPLIT, "1 1\n", "99 1\n"), "image 99"),
+    ("cub", swap(SPLIT, "1 1\n", "1 2\n"), r"image 1 \(2\)"),
+    ("cub", swap(f"{CUB}/images.txt", "1 001", "1 ../../001"), "lies outside of"),
+    ("cub", aside(f"{CUB}/classes.txt"), "lacks classes.txt"),
+    ("pets", swap("annotations/test.txt", "Abyssinian_100", "Abyssinian_0"), "_0.jpg twice"),
+    ("pets", swap("annotations/test.txt", "Abyssinian_100 1", "Abyssinian_100 2"), "label"),
+    ("pets", swap("annotations/trainval.txt", None, "\n"), "no training images"),
+    ("pets", swap("annotations/test.txt", None, "\udcff\udcfe"), "test.txt is no list"),
+    ("pets", aside("annotations/test.txt"), r"lacks test\.txt"),
+    ("cars", swap("devkit/cars_meta.mat", None, "MATLAB 5.0"), "cars_meta.mat cannot be read"),
+    ("cars", aside("cars_test_annos_withlabels.mat"), "lacks cars_test_annos_withlabels.mat"),
+    ("folder:lists", swap("lists/train.txt", "pictures/", "/pictures/"), "lies outside of"),
+    ("folder:lists", swap("lists/train.txt", ".jpg 0", ".jpg -1"), "has label -1"),
+    ("folder:lists", swap("lists/val.txt", ".jpg 0", ".jpg 3"), "has label 3"),
+    ("folder:lists", aside("lists/val.txt"), "neither test.txt nor val.txt"),
+    ("folder:classes", aside("classes/test"), "neither test/ nor val/"),
+    ("folder:classes", strange_class, "class 'cat', which no training folder has"),
+    ("folder:classes", empty_class, r"without an image: train/cat .*1 x \.heic"),
+    ("flat", one_image_more, "has 6 labels for 7 images in val/"),
+    ("flat", aside("flat/ILSVRC2012_devkit_t12"), "unpack ILSVRC2012_devkit_t12"),
+]
 
 
-def test_a_flat_validation_set_needs_its_labels(sets: Path) -> None:
-    flat = sets / "flat"
-    layouts.save(flat / "val" / "another.JPEG", 1)
-    try:
-        with pytest.raises(ValueError, match=r"has 6 labels for 7 images in val/"):
-            find_splits("imagenet", flat)
-    finally:
-        (flat / "val" / "another.JPEG").unlink()
-    kit = flat / "ILSVRC2012_devkit_t12"
-    kit.rename(flat / "aside")
-    try:
-        with pytest.raises(ValueError, match="unpack ILSVRC2012_devkit_t12"):
-            find_splits("imagenet", flat)
-    finally:
-        (flat / "aside").rename(kit)
+@pytest.mark.parametrize(("name", "change", "named"), WRONG)
+def test_refused(name: str, change: Change, named: str, sets: Path) -> None:
+    name, data_dir = ("imagenet", sets / "flat") if name == "flat" else (name, sets)
+    find_splits(name, data_dir)
+    change(sets)
+    with pytest.raises(ValueError, match=named):
+        find_splits(name, data_dir)
 
 
-def test_folder_paths(sets: Path, tmp_path: Path) -> None:
+def test_folder_paths(pristine: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names no folder"):
-        find_splits("folder:", sets)
-    with pytest.raises(ValueError, match="says where it is and takes no --data-dir"):
-        find_splits(f"folder:{sets}/lists", sets)
-    with pytest.raises(FileNotFoundError, match=r"neither train/ nor train\.txt"):
+        find_splits("folder:", pristine)
+    with pytest.raises(ValueError, match="takes no --data-dir"):
+        find_splits(f"folder:{pristine}/lists", pristine)
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         find_splits(f"folder:{tmp_path}", None)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name(sets: Path) -> None:
+def test_what_is_read_all_the_same(sets: Path) -> None:
+    """Lists before folders, fewer test classes, a byte order mark of an editor."""
+    both = layouts.folder(layouts.listed(sets / "both"))
+    assert all("my image" in file for file, _ in find_splits(f"folder:{both}", None).train)
+    shutil.rmtree(sets / "classes" / "test" / "class 0")
+    assert {label for _, label in find_splits("folder:classes", sets).test} == {1, 2}
     before = find_splits("folder:lists", sets)
-    lists = [sets / "lists" / name for name in ("train.txt", "val.txt", "classes.txt")]
-    contents = {path: path.read_bytes() for path in lists if path.exists()}
-    try:
-        for path, content in contents.items():
-            path.write_bytes(codecs.BOM_UTF8 + content)
-        assert find_splits("folder:lists", sets) == before
-    finally:
-        for path, content in contents.items():
-            path.write_bytes(content)
+    for path in (sets / "lists").glob("*.txt"):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    assert find_splits("folder:lists", sets) == before

@@ -1,20 +1,21 @@
-"""Whole evaluations: of any module, by the command, side by side, cached."""
+"""Check whole evaluations: of any module, by the command, side by side, cached."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from entprop_fast import convert_dual_norm
 from entprop_fast.lab.cli import evaluate
-from entprop_fast.lab.cli.train import main as train
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import (
     COMMON_KINDS,
@@ -25,8 +26,10 @@ from entprop_fast.lab.corruptions.common import (
 )
 from entprop_fast.lab.data import to_float
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
-from entprop_fast.lab.evaluation.evaluation_report import markdown
+from entprop_fast.lab.evaluation.evaluation_tables import markdown
 from tests.lab.evaluation.support import Brightness, by_another_generator, tiny_cifar, tiny_imagenet
+
+CLEAN = EvaluationOptions(corruptions="none")
 
 
 def test_generated_corruptions_are_those_of_the_generator() -> None:
@@ -51,20 +54,19 @@ def test_any_module_in_three_lines() -> None:
     assert model.training and model.modes == {False}
 
 
-def test_a_network_of_normalised_images() -> None:
-    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 4
+class Denormalised(Brightness):
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 
-    class Denormalised(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            back = x * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-            return super().forward(back)
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = (torch.tensor(one).view(3, 1, 1) for one in (self.mean, self.std))
+        return super().forward(x * std + mean)
 
-    options = EvaluationOptions(corruptions="none")
-    plain = evaluate_model(Brightness(4), (images, labels), options)
-    normalised = evaluate_model(
-        Denormalised(4), (images, labels), options, normalization=(mean, std)
-    )
+
+def test_a_network_of_normalised_images() -> None:
+    data, options = (torch.rand(6, 3, 8, 8), torch.arange(6) % 4), CLEAN
+    plain = evaluate_model(Brightness(4), data, options)
+    network = Denormalised(4)
+    normalised = evaluate_model(network, data, options, normalization=(network.mean, network.std))
     assert normalised.sa == plain.sa
 
 
@@ -73,51 +75,43 @@ def test_the_auxiliary_norms_are_measured_when_asked_for() -> None:
     model[0].aux_bn.bias.data.fill_(9.0)  # type: ignore[union-attr, operator]
     data = tiny_cifar()
     by_norms = [
-        evaluate_model(model, data, EvaluationOptions(corruptions="none", norms=norms))
-        for norms in ("main", "aux")
+        evaluate_model(model, data, replace(CLEAN, norms=norms)) for norms in ("main", "aux")
     ]
     assert by_norms[0].sa == pytest.approx(80) and by_norms[1].sa < 40
     assert [one.norms for one in by_norms] == ["main", "aux"]
-    with pytest.raises(ValueError, match="dual"):
-        evaluate_model(Brightness(4), data, EvaluationOptions(norms="aux"))
 
 
 def test_a_cache_is_used_for_the_same_images_only(tmp_path: Path) -> None:
     data, model, told = tiny_cifar(count=6), Brightness(4), list[str]()
     plain = evaluate_model(model, data, EvaluationOptions(corruptions="generated"))
     options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
-    first = evaluate_model(model, data, options, batch_size=4, say=told.append)
-    assert first == plain and any("snow.npy" in line for line in told)
-    told.clear()
-    assert evaluate_model(model, data, options, batch_size=5, say=told.append) == plain
-    assert not any("snow.npy" in line for line in told)
+    for batch_size, written in ((4, True), (5, False)):
+        told.clear()
+        assert evaluate_model(model, data, options, batch_size=batch_size, say=told.append) == plain
+        assert any("snow.npy" in line for line in told) == written
     evaluate_model(model, tiny_cifar(count=7), options)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_cache_that_was_not_finished_is_written_again(tmp_path: Path) -> None:
-    data, model = tiny_cifar(count=5), Brightness(4)
-    options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
-    plain = evaluate_model(model, data, options)
-    (root,) = tmp_path.iterdir()
-    marker = json.loads((root / "entprop_fast.json").read_text())
-    (root / "entprop_fast.json").write_text(json.dumps(marker | {"complete": False}))
-    (root / "fog.npy").unlink()
-    assert evaluate_model(model, data, options) == plain
-
-
-@pytest.mark.parametrize("generator", [1, GENERATOR + 1])
-def test_a_cache_of_another_generator_is_written_again(tmp_path: Path, generator: int) -> None:
+@pytest.mark.parametrize("generator", [1, GENERATOR + 1, None])
+def test_a_cache_that_is_another_or_was_not_finished_is_written_again(
+    tmp_path: Path, generator: int | None
+) -> None:
     """FOUND W14: images of two generators are never mixed; the first one did not name itself."""
     data, model, told = tiny_cifar(count=5), Brightness(4), list[str]()
     options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path)
     plain = evaluate_model(model, data, options)
     (root,) = tmp_path.iterdir()
-    by_another_generator(root, generator)
-    np.save(root / "fog.npy", np.zeros_like(np.load(root / "fog.npy")))
+    marker = root / "entprop_fast.json"
+    if generator is None:
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"complete": False}))
+        (root / "fog.npy").unlink()
+    else:
+        by_another_generator(root, generator)
+        np.save(root / "fog.npy", np.zeros_like(np.load(root / "fog.npy")))
     assert evaluate_model(model, data, options, say=told.append) == plain
     assert any("fog.npy" in line for line in told)
-    assert json.loads((root / "entprop_fast.json").read_text())["generator"] == GENERATOR
+    assert json.loads(marker.read_text())["generator"] == GENERATOR
 
 
 def test_a_kind_that_grey_images_cannot_have_is_refused_before_any_is_written(
@@ -158,8 +152,9 @@ def test_networks_that_saw_different_images_are_not_compared_silently() -> None:
     for seed in (0, 1):
         options = EvaluationOptions(corruptions="generated", seed=seed)
         found.append(evaluate_model(Brightness(4), data, options, name=f"{seed}"))
-    assert "cannot be compared" in markdown(found)
-    assert "cannot be compared" not in markdown(found[:1])
+    fields = [one.as_dict() for one in found]
+    assert "cannot be compared" in markdown(fields)
+    assert "cannot be compared" not in markdown(fields[:1])
 
 
 @pytest.mark.parametrize(
@@ -181,50 +176,58 @@ def test_options_are_checked_at_once(changed: dict[str, object], message: str) -
         EvaluationOptions(**changed)  # type: ignore[arg-type]
 
 
-def test_bad_data_is_named() -> None:
-    with pytest.raises(ValueError, match="3 images but 2 labels"):
-        evaluate_model(Brightness(2), (torch.rand(3, 3, 8, 8), torch.zeros(2).long()))
-    with pytest.raises(ValueError, match=r"\[N, C, H, W\] wanted"):
-        evaluate_model(Brightness(2), (torch.rand(3, 8, 8), torch.zeros(3).long()))
-    with pytest.raises(ValueError, match="batch_size = 0"):
-        evaluate_model(Brightness(4), tiny_cifar(), batch_size=0)
-    for labels in (torch.tensor([0, -100, 1]), torch.zeros(3), torch.zeros(3, 2).long()):
-        with pytest.raises(ValueError, match=r"labels are torch\.\w+ .*; int64 \[N\] of 0 or more"):
-            evaluate_model(Brightness(2), (torch.rand(3, 3, 8, 8), labels))
+IMAGES, LABELS = torch.rand(3, 3, 8, 8), torch.arange(3)
+BAD: list[tuple[object, type[Exception], str]] = [
+    ((IMAGES, LABELS[:2]), ValueError, "3 images but 2 labels"),
+    ((IMAGES[0], LABELS), ValueError, "images have shape"),
+    ((IMAGES, LABELS.float()), ValueError, "labels are"),
+    ((IMAGES, LABELS[:, None]), ValueError, "labels are"),
+    ((IMAGES, LABELS - 100), ValueError, "labels are"),
+    ((IMAGES, LABELS, LABELS), TypeError, "data is a tuple"),
+    ([(IMAGES, LABELS)], TypeError, "data is a list"),
+    ((IMAGES.numpy(), LABELS.numpy()), TypeError, "data is a tuple of ndarray, ndarray"),
+    (IMAGES, TypeError, "data is a Tensor"),
+    ((IMAGES, LABELS + 9), ValueError, "gives 3 logits, and the labels of images are of 12"),
+]
 
 
-@pytest.mark.parametrize("how", ["arrays", "images alone", "three tensors", "batches"])
-def test_what_is_no_data_is_named(how: str) -> None:
-    images, labels = torch.rand(3, 3, 8, 8), torch.arange(3)
-    data: dict[str, object] = {
-        "three tensors": (images, labels, labels),
-        "batches": [(images, labels)],
-        "arrays": (images.numpy(), labels.numpy()),
-        "images alone": images,
-    }
-    with pytest.raises(TypeError, match=r"data is a .*two tensors, \(images \[N, C, H, W\]"):
-        evaluate_model(Brightness(3), data[how])  # type: ignore[arg-type]
+@pytest.mark.parametrize(("data", "error", "named"), BAD)
+def test_bad_data_is_named(data: Any, error: type[Exception], named: str) -> None:
+    with pytest.raises(error, match=named):
+        evaluate_model(Brightness(3), data)
 
 
-def test_labels_that_no_logit_is_of() -> None:
-    data = (torch.rand(3, 3, 8, 8), torch.arange(3))
-    with pytest.raises(ValueError, match="gives 2 logits, and the labels of images are of 3"):
-        evaluate_model(Brightness(2), data)
-    assert evaluate_model(Brightness(4), data, EvaluationOptions(corruptions="none")).sa >= 0
+class Unread(Dataset[Any]):
+    """Images that no refusal waits for."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("read")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"workers": -1}, "workers = -1"),
+        ({"input_range": (1.0, 0.0)}, "input_range"),
+        ({"options": EvaluationOptions(norms="aux")}, "dual"),
+    ],
+)
+def test_bad_settings_are_named_before_an_image_is_read(
+    settings: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        evaluate_model(Brightness(3), Unread(), **settings)
+
+
+def test_more_logits_than_labels_are_fine() -> None:
+    assert evaluate_model(Brightness(4), (IMAGES, LABELS), CLEAN).sa >= 0
 
 
 # The command.
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two finished runs on digits."""
-    folder = tmp_path_factory.mktemp("runs")
-    small = ["--train-size", "40", "--batch-size", "20", "--epochs", "1", "--device", "cpu"]
-    for method in ("entprop", "vanilla"):
-        out = str(folder / method)
-        assert train([*small, "--threads", "1", "--method", method, "--out", out]) == 0
-    return [folder / "entprop", folder / "vanilla"]
 
 
 def test_the_whole_report_of_two_checkpoints_in_one_command(
@@ -257,18 +260,20 @@ def test_one_checkpoints_numbers_as_json(runs: list[Path], tmp_path: Path) -> No
     assert scores["rows"][0]["low"] < scores["sa"] < scores["rows"][0]["high"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("--corruptions official", "there is no such set of digits"),
+        ("--also imagenet-a", "official_dir"),
+        ("--autoattack", "AutoAttack"),
+        ("{vanilla} --norms aux", "vanilla has no auxiliary norms"),
+        ("--scale cifar", "nearest: cifar-c"),
+        ("--pgd 3 --eps 0", "--eps="),
+    ],
+)
 def test_the_command_refuses(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: str, named: str, runs: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cases = {
-        f"{runs[0]} --corruptions official": "there is no such set of digits",
-        f"{runs[0]} --also imagenet-a": "official_dir",
-        f"{runs[0]} --autoattack": "AutoAttack is not installed",
-        f"{runs[0]} {runs[1]} --norms aux": "vanilla has no auxiliary norms",
-        f"{runs[0]} --scale cifar": "nearest: cifar-c",
-        f"{runs[0]} --pgd 3 --eps 0": "--eps=",
-    }
-    for arguments, message in cases.items():
-        assert evaluate.main(arguments.split()) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
+    assert evaluate.main([str(runs[0]), *flags.format(vanilla=runs[1]).split()]) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1

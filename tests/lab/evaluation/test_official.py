@@ -1,4 +1,4 @@
-"""Published sets in their layouts: read right, and refused when they are something else."""
+"""Check published sets in their layouts: read right, refused when they are something else."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.corruptions.set_marker import MARKER
-from entprop_fast.lab.data import ImageData, UnreadableImage
+from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
-from entprop_fast.lab.evaluation.corruption_error import corruption_errors
 from tests.lab.evaluation.support import (
-    SIDE,
-    WNIDS,
     Brightness,
-    black,
     darker,
     tiny_cifar,
-    tiny_imagenet,
     write_cifar_c,
-    write_classes,
 )
 
 
@@ -84,57 +78,56 @@ class Runs:
         return Path.touch, (self.path,)
 
 
-def damaged(root: Path, how: str) -> None:
-    fog, labels = root / "fog.npy", root / "labels.npy"
-    if how == "pickled array":
-        np.save(fog, np.array([Runs(root / "ran")], dtype=object), allow_pickle=True)
-    elif how == "plain pickle":
-        fog.write_bytes(pickle.dumps(Runs(root / "ran")))
-    elif how == "truncated":
-        fog.write_bytes(fog.read_bytes()[:-100])
-    elif how == "empty":
-        fog.write_bytes(b"")
-    elif how == "shape":
-        np.save(fog, np.load(fog)[:-1])
-    elif how == "dtype":
-        np.save(fog, np.load(fog).astype(np.float32))
-    elif how == "archive":
-        np.savez(root / "fog.npz", np.load(fog))
-        (root / "fog.npz").rename(fog)
-    elif how == "missing":
-        fog.unlink()
-    elif how == "few labels":
-        np.save(labels, np.load(labels)[:20])
-    elif how == "label range":
-        np.save(labels, np.load(labels) + 1)
-    elif how == "labels differ":
-        array = np.load(labels)
-        array[25] = (array[25] + 1) % 4
-        np.save(labels, array)
-    elif how == "other order":
-        array = np.load(labels).reshape(5, -1)
-        np.save(labels, array[:, ::-1].reshape(-1))
-    elif how == "marker":
-        (root / MARKER).write_text("[]")
-    elif how == "unfinished":
-        (root / MARKER).write_text(json.dumps({"scale": "cifar-c", "seed": 0, "complete": False}))
+def array(change: Callable[[Any], Any], name: str = "fog") -> Callable[[Path], object]:
+    return lambda root: np.save(root / f"{name}.npy", change(np.load(root / f"{name}.npy")))
 
 
-HOSTILE = {
-    "pickled array": r"fog\.npy cannot be read",
-    "plain pickle": r"fog\.npy cannot be read",
-    "truncated": r"fog\.npy cannot be read",
-    "empty": r"fog\.npy cannot be read",
-    "shape": r"fog\.npy holds uint8 \(99, 8, 8, 3\); uint8 \(100, 8, 8, 3\) wanted",
-    "dtype": r"fog\.npy holds float32",
-    "archive": r"fog\.npy holds several arrays",
-    "missing": r"fog\.npy: there is no such file",
-    "few labels": r"labels\.npy holds uint8 \(20,\); 100 whole numbers wanted",
-    "label range": r"labels\.npy holds labels outside 0 \.\.\. 3",
-    "labels differ": r"labels\.npy: the labels differ between severities",
-    "other order": r"labels\.npy: the labels are not those of tiny's test images \d",
-    "marker": "is not what entprop_fast.corrupt writes",
-    "unfinished": "is a part of a set",
+def content(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda root: (root / "fog.npy").write_bytes(change((root / "fog.npy").read_bytes()))
+
+
+def pickled(root: Path) -> None:
+    np.save(root / "fog.npy", np.array([Runs(root / "ran")], dtype=object), allow_pickle=True)
+
+
+def archived(root: Path) -> None:
+    np.savez(root / "fog.npz", np.load(root / "fog.npy"))
+    (root / "fog.npz").rename(root / "fog.npy")
+
+
+def marked(text: str) -> Callable[[Path], object]:
+    return lambda root: (root / MARKER).write_text(text)
+
+
+def one_other(labels: Any) -> Any:
+    labels[25] = (labels[25] + 1) % 4
+    return labels
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickled array": (pickled, r"fog\.npy cannot be read"),
+    "plain pickle": (
+        lambda root: (root / "fog.npy").write_bytes(pickle.dumps(Runs(root / "ran"))),
+        r"fog\.npy cannot be read",
+    ),
+    "truncated": (content(lambda data: data[:-100]), r"fog\.npy cannot be read"),
+    "empty": (content(lambda data: b""), r"fog\.npy cannot be read"),
+    "shape": (array(lambda one: one[:-1]), r"fog\.npy holds uint8 \(99, 8, 8, 3\)"),
+    "dtype": (array(lambda one: one.astype(np.float32)), r"fog\.npy holds float32"),
+    "archive": (archived, r"fog\.npy holds several arrays"),
+    "missing": (lambda root: (root / "fog.npy").unlink(), r"fog\.npy: there is no such file"),
+    "few labels": (array(lambda one: one[:20], "labels"), r"labels\.npy holds uint8 \(20,\)"),
+    "label range": (array(lambda one: one + 1, "labels"), r"labels\.npy holds labels outside 0"),
+    "labels differ": (array(one_other, "labels"), r"labels\.npy: the labels differ"),
+    "other order": (
+        array(lambda one: one.reshape(5, -1)[:, ::-1].reshape(-1), "labels"),
+        r"labels\.npy: the labels are not those of tiny's test images \d",
+    ),
+    "marker": (marked("[]"), "is not what entprop_fast.corrupt writes"),
+    "unfinished": (
+        marked(json.dumps({"scale": "cifar-c", "seed": 0, "complete": False})),
+        "is a part of a set",
+    ),
 }
 
 
@@ -142,8 +135,9 @@ HOSTILE = {
 def test_what_is_no_cifar_c_is_refused(how: str, tmp_path: Path) -> None:
     data = tiny_cifar()
     root = write_cifar_c(tmp_path, data)
-    damaged(root, how)
-    with pytest.raises((ValueError, FileNotFoundError), match=HOSTILE[how]):
+    damage, named = HOSTILE[how]
+    damage(root)
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
         official(data, tmp_path)
     assert not (root / "ran").exists()
 
@@ -153,93 +147,6 @@ def test_an_official_set_that_is_asked_for_must_be_there(tmp_path: Path) -> None
         official(tiny_cifar(), tmp_path)
     with pytest.raises(ValueError, match="there is no such set of tiny"):
         official(tiny_cifar(official=None), tmp_path)
-
-
-def test_imagenet_c_folders_and_mce(tmp_path: Path) -> None:
-    data, model = tiny_imagenet(tmp_path), Brightness(4)
-    for number, kind in enumerate(COMMON_KINDS):
-        category = ("", "blur", "weather")[number % 3]  # side by side, or as the archives unpack
-        for severity in SEVERITIES:
-            place = tmp_path / "imagenet-c" / category / kind / str(severity)
-            write_classes(place)
-            if (number + severity) % 4 == 0:  # one class of four turns black
-                for path in (place / WNIDS[2]).iterdir():
-                    black(path)
-    options = EvaluationOptions(official_dir=tmp_path)
-    found = evaluate_model(model, data, options)
-    assert found.corruption_source == "official ImageNet-C" and found.sa == 100
-    for number, (kind, values) in enumerate(found.corruptions.items()):
-        wanted = [75.0 if (number + severity) % 4 == 0 else 100.0 for severity in SEVERITIES]
-        assert values == wanted, kind
-    shares = {kind: [one / 100 for one in values] for kind, values in found.corruptions.items()}
-    assert found.mce == pytest.approx(corruption_errors(shares)[1])
-    assert "| CE |" in found.markdown() and "mCE" in found.markdown()
-
-
-def test_imagenet_c_with_missing_or_foreign_parts(tmp_path: Path) -> None:
-    data = tiny_imagenet(tmp_path)
-    root = tmp_path / "imagenet-c"
-    for kind in COMMON_KINDS:
-        for severity in SEVERITIES:
-            write_classes(root / kind / str(severity), count=1)
-    options = EvaluationOptions(official_dir=tmp_path)
-    (root / "fog" / "3" / WNIDS[0]).rename(root / "fog" / "3" / "n09999999")
-    with pytest.raises(ValueError, match="n09999999 is none of the 4 classes"):
-        evaluate_model(Brightness(4), data, options)
-    (root / "fog" / "3" / "n09999999").rename(root / "fog" / "3" / WNIDS[0])
-    (root / "fog" / "3" / WNIDS[0] / "0.JPEG").unlink()
-    with pytest.raises(ValueError, match="holds 3 images"):
-        evaluate_model(Brightness(4), data, options)
-    (root / "fog").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="fog/1: there is no such folder"):
-        evaluate_model(Brightness(4), data, options)
-
-
-def test_natural_sets_compare_their_own_classes(tmp_path: Path) -> None:
-    data, model = tiny_imagenet(tmp_path), Brightness(4)
-    write_classes(tmp_path / "imagenet-a", count=2)
-    for wnid in WNIDS[1:3]:  # the set has two classes, whose images look like the missing ones
-        for path in (tmp_path / "imagenet-a" / wnid).iterdir():
-            path.unlink()
-        (tmp_path / "imagenet-a" / wnid).rmdir()
-    dark = Image.new("RGB", (SIDE, SIDE), (100, 100, 100))  # nearest is class 1, which it has not
-    dark.save(tmp_path / "imagenet-a" / WNIDS[0] / "dark.png")
-    write_classes(tmp_path / "imagenet-r", count=1)
-    write_classes(tmp_path / "stylized-imagenet" / "val", side=20)  # to be resized
-    options = EvaluationOptions(
-        corruptions="none",
-        also=("imagenet-a", "imagenet-r", "stylized"),
-        official_dir=tmp_path,
-    )
-    clean, a, r, stylized = evaluate_model(model, data, options).rows
-    assert clean.accuracy == r.accuracy == stylized.accuracy == 100
-    assert a.accuracy == 100 and a.images == 5 and a.note == "among the set's 2 classes"
-    assert (a.source, r.source) == ("official ImageNet-A", "official ImageNet-R")
-    assert stylized.note == "" and stylized.images == 12
-
-
-def test_broken_natural_sets(tmp_path: Path) -> None:
-    data = tiny_imagenet(tmp_path)
-    options = EvaluationOptions(corruptions="none", also=("imagenet-r",), official_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"ImageNet-R is not in .*looked for imagenet-r"):
-        evaluate_model(Brightness(4), data, options)
-    write_classes(tmp_path / "imagenet-r", count=1)
-    (tmp_path / "imagenet-r" / WNIDS[1] / "0.JPEG").write_bytes(b"no image")
-    with pytest.raises(UnreadableImage, match=r"0\.JPEG"):
-        evaluate_model(Brightness(4), data, options)
-
-
-def test_a_network_of_all_1000_classes_is_compared_on_the_200(tmp_path: Path) -> None:
-    from entprop_fast.lab.data.natural_sets import open_natural
-
-    names = [f"n{i:08d}" for i in range(1000)]
-    write_classes(tmp_path / "imagenet-a", wnids=(names[6], names[11]), count=1)
-    found = open_natural("imagenet-a", tmp_path, names, SIDE, 4)
-    assert found.classes is not None and len(found.classes) == 200
-    assert [label.tolist() for _, label in found.batches()] == [[6, 11]]
-    write_classes(tmp_path / "imagenet-a", wnids=(names[7],), count=1)
-    with pytest.raises(ValueError, match="n00000007 is no class of ImageNet-A"):
-        open_natural("imagenet-a", tmp_path, names, SIDE, 4)
 
 
 def test_pickles_would_have_run(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Evaluations that were stopped go on, to the same bits, and count nothing twice."""
+"""Check that stopped evaluations go on, to the same bits, and count nothing twice."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from entprop_fast.lab import stopping
 from entprop_fast.lab.cli import evaluate
-from entprop_fast.lab.cli.train import main as train
 from entprop_fast.lab.corruptions import corrupt as digits_corruption
 from entprop_fast.lab.corruptions import suites
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
@@ -56,7 +56,9 @@ class Counting(Brightness):
 
 
 def digits(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
-    return load("digits"), EvaluationOptions()
+    data = load("digits")
+    few = {"test_images": data.test_images[:40], "test_labels": data.test_labels[:40]}
+    return replace(data, **few), EvaluationOptions()
 
 
 def generated(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
@@ -86,7 +88,7 @@ def test_a_suite_gives_what_comes_after_the_first_samples(case: Case, tmp_path: 
     suite = choose_suite(data, options, CPU, batch_size=7, workers=0)
     assert suite is not None
     every = list(suite.samples((1, 3)))
-    for skip in (0, 1, len(every) // 2 + 1, len(every) - 1, len(every)):
+    for skip in (1, len(every) // 2 + 1, len(every)):
         left = list(suite.samples((1, 3), skip=skip))
         assert [one[:3] for one in left] == [one[:3] for one in every[skip:]]
         for ours, theirs in zip(left, every[skip:], strict=True):
@@ -166,17 +168,8 @@ def test_an_attack_asks_in_every_step() -> None:
     assert model.batches == 3
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("runs")
-    small = "--train-size 40 --batch-size 20 --epochs 1 --threads 1 --device cpu".split()
-    for seed in ("1", "2"):
-        assert train([*small, "--seed", seed, "--out", str(folder / seed)]) == 0
-    return [str(folder / seed) for seed in ("1", "2")]
-
-
 def test_the_command_goes_on_with_several_networks(
-    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FOUND C6, N7: the first network is not measured again, and nothing is left behind."""
     made = 0
@@ -193,9 +186,9 @@ def test_the_command_goes_on_with_several_networks(
 
         return corrupt
 
-    command = [*runs, "--seed", "1", "--device", "cpu", "--batch-size", "100"]
+    command = [*map(str, runs), "--seed", "1", "--device", "cpu", "--batch-size", "500"]
     documents = []
-    for name, limit in (("whole", None), ("stopped", 300)):
+    for name, limit in (("whole", None), ("stopped", 60)):
         out, made = tmp_path / name, 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(suites, "corrupt", stopping_at(limit))
@@ -204,13 +197,13 @@ def test_the_command_goes_on_with_several_networks(
                 assert f"kept in {out}" in capsys.readouterr().err
                 assert len(list(out.glob("evaluation-*.part"))) == 2
             assert evaluate.main([*command, "--out", str(out)]) == 0
-        assert made == 500
+        assert made == 100
         documents.append({one.name: one.read_bytes() for one in out.iterdir()})
     assert documents[0] == documents[1]
 
 
 def test_results_are_written_before_they_are_printed(
-    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FOUND C6: whatever becomes of the tables."""
 
@@ -220,5 +213,5 @@ def test_results_are_written_before_they_are_printed(
     monkeypatch.setattr(evaluate, "_print", lost)
     for out in (tmp_path / "folder", tmp_path / "one.json"):
         with pytest.raises(RuntimeError, match="the terminal"):
-            evaluate.main([runs[0], "--device", "cpu", "--out", str(out)])
+            evaluate.main([str(runs[0]), "--device", "cpu", "--out", str(out)])
     assert (tmp_path / "folder/evaluation.md").is_file() and (tmp_path / "one.json").is_file()

@@ -101,19 +101,3 @@ def test_an_unreadable_image_ends_the_run_in_one_line(
     assert error.count("\n") == 1 and "training image " in error and "disk lost" in error
     assert out.exists() == (code == 1)
     assert ("the last good checkpoint is" in error) == (code == 1)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("--augment crop_flip", "unknown augment 'crop_flip'; nearest: crop-flip"),
-        ("--loader disk", "known: auto, device, prefetch"),
-        ("--workers -1", "workers must be at least 0"),
-    ],
-)
-def test_refused(
-    flags: str, message: str, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main(tiny(tmp_path / "run", *flags.split())) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()

@@ -18,7 +18,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from entprop_fast.lab.cli import command_line
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.report import progress
@@ -211,20 +210,3 @@ def in_terminal(command: list[str]) -> str:
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(Reporter.quiet())
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "a ? ?"), ("utf-8", "a \u2013 ?")])
-def test_a_character_that_stdout_lacks_ends_no_command(
-    encoding: str, printed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The dash of a table, and a file's name that is not UTF-8."""
-    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
-    monkeypatch.setattr(sys, "stdout", stdout)
-
-    def command() -> None:
-        print("a \u2013 \udcff")
-        Reporter().say("a \u2013 \udcff")
-
-    assert command_line.run_command(command) == 0
-    stdout.seek(0)
-    assert stdout.read() == f"{printed}\n" * 2

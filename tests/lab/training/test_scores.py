@@ -126,10 +126,3 @@ def test_without_corruptions_there_is_no_ra(tiny: Args, tmp_path: Path, capsys: 
     assert (summary["ra"], summary["hscore"], summary["corruptions"]) == (None, None, {})
     assert summary["corruption_source"] == "" and summary["sa"] > 0
     assert not (out / "corruptions.png").exists()
-
-
-def test_the_choice_is_checked(tiny: Args, tmp_path: Path, capsys: Capture) -> None:
-    assert train.main(tiny(tmp_path / "run", "--corruptions", "offical")) == 2
-    assert "unknown corruptions 'offical'; nearest: official" in capsys.readouterr().err
-    assert train.main(tiny(tmp_path / "run", "--corruptions", "official")) == 2
-    assert "there is no such set of digits" in capsys.readouterr().err

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import signal
-import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +13,7 @@ import pytest
 
 from entprop_fast.lab import stopping
 from entprop_fast.lab.checkpoint import read
-from entprop_fast.lab.cli import command_line, train
+from entprop_fast.lab.cli import train
 from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
@@ -117,47 +114,3 @@ def test_from_python_a_run_can_be_stopped_without_a_signal(tmp_path: Path) -> No
         train_run(config, watch=stop)
     assert stopped.value.saved is None and not out.exists()
     stopping.check()  # the next one is not
-
-
-def test_a_signal_during_the_last_words_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
-    """FOUND W13: else a shell's loop would go on after Ctrl-C."""
-    assert command_line.run_command(lambda: os.kill(os.getpid(), signal.SIGINT)) == 130
-    assert capsys.readouterr().err == "stopped by SIGINT: all was done\n"
-
-
-class Broken(io.RawIOBase):
-    """A file whose writes fail."""
-
-    def __init__(self, code: int) -> None:
-        self.code: int | None = code
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        if self.code is None:
-            return len(data)
-        raise OSError(self.code, os.strerror(self.code))
-
-
-@pytest.mark.parametrize(
-    ("code", "exit_code"), [(errno.EPIPE, 0), (errno.ENOSPC, 1), (errno.EIO, 1)]
-)
-def test_output_that_nobody_takes_ends_no_run(
-    code: int,
-    exit_code: int,
-    tiny: Args,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """FOUND C6: ``| head``, a full disk and a closed terminal lose lines, not results."""
-    out = tmp_path / "run"
-    raw = Broken(code)
-    stdout = io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
-    monkeypatch.setattr(sys, "stdout", stdout)
-    assert train.main(tiny(out, "--epochs", "1")) == exit_code
-    assert (out / "summary.json").is_file() and sys.stdout is stdout
-    said = capsys.readouterr().err
-    assert said.count("\n") == exit_code and ("stdout" in said) == bool(exit_code)
-    raw.code = None  # its buffer is flushed when it is collected

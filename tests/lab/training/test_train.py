@@ -189,14 +189,6 @@ def test_evaluate_uses_the_previous_checkpoint_and_says_so(
     assert (tmp_path / "checkpoint.pt").read_bytes() == damaged
 
 
-def test_help_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (train.main, evaluate.main):
-        with pytest.raises(SystemExit) as stop:
-            command(["--help"])
-        assert not stop.value.code
-    assert "--aux-labels" in capsys.readouterr().out
-
-
 def test_the_callers_random_numbers_do_not_reach_the_run(tmp_path: Path) -> None:
     finals = []
     for name in ("a", "b"):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing import active_children
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,20 +19,13 @@ from entprop_fast.lab.checkpoint import read
 from entprop_fast.lab.cli import train
 from entprop_fast.lab.cli.compare import main
 from entprop_fast.lab.corruptions.suites import generated_source
-from entprop_fast.lab.experiments import workers
-from entprop_fast.lab.experiments.comparison import plan, run_comparison
-from entprop_fast.lab.experiments.comparison.plan import Key
-from entprop_fast.lab.experiments.watching import State
-from entprop_fast.lab.experiments.workers import Outcome, run_all
+from entprop_fast.lab.experiments import runner
+from entprop_fast.lab.experiments.workers import Hear, Run, do_runs
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import Stopped
-from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.recipe import resolve
 from tests.children import running
 
 from .conftest import SMALL
-
-Done = Callable[[int, Outcome | State], None]
 
 ROWS = ("vanilla", "entprop:score=random")
 AGAIN = ["--methods", *ROWS, "--seeds", "0", "1", *SMALL]
@@ -107,11 +97,10 @@ def test_other_settings_do_not_mix_with_the_folders(
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after the other, without the seconds that processes need to start."""
 
-    def run_here(jobs: Sequence[Config], devices: Sequence[str], done: Done) -> None:
-        for index, job in enumerate(jobs):
-            done(index, workers._outcome(job))
+    def run_here(runs: Sequence[Run], devices: Sequence[str], hear: Hear) -> None:
+        do_runs(runs, (), hear)
 
-    monkeypatch.setattr(run_comparison, "run_all", run_here)
+    monkeypatch.setattr(runner, "do_runs", run_here)
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -159,7 +148,7 @@ def test_overwriting_that_was_stopped_is_gone_on_with_without_it(
         raise Stopped(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_comparison, "run_all", stopped)
+        patch.setattr(runner, "do_runs", stopped)
         assert main([*AGAIN, "--overwrite", "--out", str(out)]) == 143
     said = capsys.readouterr().err
     assert "0 of 4 runs are finished" in said
@@ -169,24 +158,24 @@ def test_overwriting_that_was_stopped_is_gone_on_with_without_it(
 
 def test_images_of_an_older_generator_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """FOUND W14: runs that all agree on an older generator's images are evaluated again."""
-    runs: Any = [SimpleNamespace(key=("vanilla", seed), config=None) for seed in (0, 1)]
+    runs: Any = [SimpleNamespace(folder=Path(f"vanilla-{seed}"), config=None) for seed in (0, 1)]
     opened: list[str] = []
 
     def source(config: object) -> str:
         opened.append("data set")
         return generated_source("cifar-c", 0)
 
-    monkeypatch.setattr(plan, "corruption_source", source)
+    monkeypatch.setattr(runner, "corruption_source", source)
 
-    def others(*sources: str) -> set[Key]:
-        summaries = {
-            run.key: {"corruption_source": one} for run, one in zip(runs, sources, strict=True)
+    def others(*sources: str) -> set[Path]:
+        records = {
+            run.folder: {"corruption_source": one} for run, one in zip(runs, sources, strict=True)
         }
-        return run_comparison._other_images(runs, summaries, Reporter())
+        return runner._other_images(runs, records, Reporter.quiet())
 
     old, now = generated_source("cifar-c", 0, generator=1), generated_source("cifar-c", 0)
-    assert others(old, old) == {("vanilla", 0), ("vanilla", 1)}
-    assert others(old, now) == {("vanilla", 0)}
+    assert others(old, old) == {run.folder for run in runs}
+    assert others(old, now) == {runs[0].folder}
     opened.clear()
     for settled in (now, "official CIFAR-10-C", "generated (ten kinds for digits)"):
         assert others(settled, settled) == set() and not opened
@@ -238,33 +227,6 @@ def children_of(pid: int) -> list[Path]:
     """Their folders in /proc."""
     lists = Path(f"/proc/{pid}/task").glob("*/children")
     return [Path("/proc") / child for one in lists for child in one.read_text().split()]
-
-
-def test_a_killed_process_fails_its_run_alone(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"train_size": 40, "batch_size": 20, "threads": 1}
-    folders = [tmp_path / "long", tmp_path / "short"]
-    jobs = [
-        resolve("digits", method="vanilla", epochs=epochs, out=str(folder), **settings)
-        for epochs, folder in zip((5000, 1), folders, strict=True)
-    ]
-
-    def kill() -> None:
-        while not (folders[0] / "checkpoint.pt").exists():
-            time.sleep(0.01)
-        (child,) = active_children()
-        assert child.pid is not None
-        os.kill(child.pid, signal.SIGKILL)
-
-    outcomes: dict[int, Outcome | State] = {}
-    killer = threading.Thread(target=kill)
-    killer.start()
-    run_all(jobs, ["cpu"], outcomes.__setitem__)
-    killer.join()
-    killed, other = outcomes[0], outcomes[1]
-    assert isinstance(killed, Outcome) and isinstance(other, Outcome)
-    assert "exit code -9" in (killed.error or "")
-    assert other.summary is not None and other.summary["epochs"] == 1
-    assert not active_children()
 
 
 REFUSED = {

@@ -16,7 +16,7 @@ from entprop_fast.lab.experiments.studies.differences import (
     word,
 )
 from entprop_fast.lab.experiments.studies.form import Row
-from entprop_fast.lab.experiments.studies.sweep import score_table
+from entprop_fast.lab.experiments.studies.variant_scores import score_table
 
 from .conftest import lead
 

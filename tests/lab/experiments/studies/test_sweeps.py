@@ -9,7 +9,7 @@ from entprop_fast.lab.experiments.studies import STUDIES, Options
 from entprop_fast.lab.experiments.studies.differences import corrected
 from entprop_fast.lab.experiments.studies.differences import word as word_of
 from entprop_fast.lab.experiments.studies.form import Row, Table, number
-from entprop_fast.lab.experiments.studies.sweep import score_rows
+from entprop_fast.lab.experiments.studies.variant_scores import score_rows
 
 SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
 VARIANTS = {

@@ -11,7 +11,8 @@ import torch
 from entprop_fast.lab.experiments.studies import STUDIES, Options, bias, entropy, norms, ood, score
 from entprop_fast.lab.experiments.studies.differences import NO_CELLS, paired
 from entprop_fast.lab.experiments.studies.form import Row
-from entprop_fast.lab.experiments.studies.runs import Probe, Run, run_all
+from entprop_fast.lab.experiments.studies.probe import Probe
+from entprop_fast.lab.experiments.studies.runs import run_grid
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.methods import METHODS
 
@@ -116,24 +117,22 @@ class Checked(bias.Selections):
 
 
 def test_counts_are_of_the_images_that_were_selected(shared: Options) -> None:
-    settings = bias.VARIANTS["entropy, no mixing"]
-    counts, own, other = run_all(shared, [Run(0, settings, Checked)], Reporter.quiet())[0]["seen"]
+    variants = {"entropy, no mixing": bias.VARIANTS["entropy, no mixing"]}
+    (record,) = run_grid(shared, variants, Reporter.quiet(), Checked)["entropy, no mixing"]
+    counts, own, other = record["seen"]
     # 2 epochs of one batch of 64 images, 13 of them selected
     assert len(counts) == 64 and sum(counts) == len(own) == 2 * 13 and max(counts) <= 2
     assert max(own) <= 0.1 + 1e-6 < min(other)  # moved by eps, and no other image is as near
 
 
+PROBES = (Probe, score.Overlap, entropy.Entropies, bias.Selections, norms.Norms, ood.Detectors)
+
+
 def test_a_run_does_not_notice_that_it_is_watched(shared: Options) -> None:
-    settings = {"method": "entprop", "capture": "off"}
-    probes: list[type[Probe]] = [
-        Probe,
-        score.Overlap,
-        entropy.Entropies,
-        bias.Selections,
-        norms.Norms,
-        ood.Detectors,
-    ]
-    found = run_all(shared, [Run(0, settings, probe) for probe in probes], Reporter.quiet())
+    variants = {probe.__name__: {"method": "entprop", "capture": "off"} for probe in PROBES}
+    probes = {probe.__name__: probe for probe in PROBES}
+    grid = run_grid(shared, variants, Reporter.quiet(), probes)
+    found = [record for (record,) in grid.values()]
     assert len({record["hscore"] for record in found}) == 1
     assert len({str(record["corruptions"]) for record in found}) == 1
     weights = [Path(record["folder"]) / "model.safetensors" for record in found]

@@ -1,109 +1,15 @@
-"""What a method refuses: models and optimizers it cannot train, batches it cannot use."""
+"""Refuse batches that a method cannot use, and outputs that it cannot learn from."""
 
-import contextlib
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.layers.routing import dual_layers
 from entprop_fast.logits import logits_of
+from entprop_fast.methods.common_options import FLOAT16
 from entprop_fast.methods.image_units import ImageUnits
 
-_FLOAT16 = (
-    "float16 needs loss scaling, which synchronises every step, and an input gradient that "
-    "underflows to 0 has sign 0 and perturbs nothing"
-)
 RANGE_TOLERANCE = 1e-5  # image units: rounding of a normalisation, not a wrong range
-
-
-def check_amp(amp: object) -> None:
-    """`amp` is None or "bf16".
-
-    Raises:
-        ValueError: anything else; for float16 the message says why.
-    """
-    if amp in ("fp16", "float16", "half", torch.float16):
-        raise ValueError(f"amp={amp!r}: {_FLOAT16}; use amp='bf16' or None")
-    if amp is not None and amp != "bf16":
-        raise ValueError(f"amp={amp!r}: expected 'bf16' or None")
-
-
-def check_training(model: nn.Module) -> None:
-    """`model` is in training mode.
-
-    Raises:
-        ValueError: it is in eval mode.
-    """
-    if not model.training:
-        raise ValueError("model is in eval mode: call model.train() first")
-
-
-def check_dual(name: str, model: nn.Module) -> None:
-    """`model` has the dual norms that the method `name` needs.
-
-    Raises:
-        ValueError: it has none; the message says what to call.
-    """
-    try:
-        dual_layers(model)
-    except ValueError as error:
-        raise ValueError(f"method {name!r} needs dual norms: {error}") from None
-
-
-def check_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, criterion: nn.Module | None
-) -> None:
-    """`optimizer` holds every trainable parameter of `model` and `criterion`.
-
-    Raises:
-        ValueError: it lacks some, as when it was made before the conversion; or it evaluates the
-            loss by itself.
-    """
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    demanded = closure is not None and closure.default is inspect.Parameter.empty
-    if demanded or hasattr(optimizer, "second_step"):  # SAM and its kin, which take two
-        raise _needs_closure(optimizer)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    modules = {"model": model} | ({} if criterion is None else {"criterion": criterion})
-    missing = [
-        f"{owner}.{name}"
-        for owner, module in modules.items()
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and id(parameter) not in held
-    ]
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise ValueError(
-            f"optimizer lacks {len(missing)} trainable parameters ({shown}): make it after "
-            "convert_dual_norm(model), from model.parameters(), or freeze what is not to learn "
-            "(requires_grad_(False))"
-        )
-
-
-@contextlib.contextmanager
-def closures_refused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Say what to do about an optimizer whose step, called inside, misses its closure.
-
-    Raises:
-        ValueError: it does.
-    """
-    try:
-        yield
-    except (AssertionError, TypeError) as error:
-        known = "closure", "'NoneType' object is not callable"
-        if str(error) and not any(words in str(error) for words in known):
-            raise  # an assertion may have no words
-        raise _needs_closure(optimizer) from error
-
-
-def _needs_closure(optimizer: torch.optim.Optimizer) -> ValueError:
-    return ValueError(
-        f"optimizer is a {type(optimizer).__name__}, whose step needs a closure or is two steps: "
-        "make the method with SGD, AdamW or the like (of SAM: its base_optimizer), and take that "
-        "optimizer's steps yourself around method.backward(images, labels), which takes none"
-    )
 
 
 def image_gradient(gradient: Tensor | None) -> Tensor:
@@ -121,7 +27,7 @@ def image_gradient(gradient: Tensor | None) -> Tensor:
 
 
 def check_gradients() -> None:
-    """Gradients are recorded.
+    """Check that gradients are recorded.
 
     Raises:
         ValueError: `torch.no_grad` or `torch.inference_mode` holds.
@@ -134,7 +40,7 @@ def check_gradients() -> None:
 
 
 def check_generator(generator: torch.Generator | None, device: torch.device | None) -> None:
-    """`generator` belongs to the device of the images.
+    """Check that `generator` belongs to the device of the images.
 
     Raises:
         ValueError: it belongs to another.
@@ -149,7 +55,7 @@ def check_generator(generator: torch.Generator | None, device: torch.device | No
 def check_batch(
     images: Tensor, labels: Tensor, model: nn.Module, units: ImageUnits, *, autocast: bool
 ) -> None:
-    """Shapes, dtypes and devices of a batch; nothing here reads a value.
+    """Check shapes, dtypes and devices of a batch; nothing here reads a value.
 
     Raises:
         TypeError: not tensors.
@@ -169,7 +75,7 @@ def check_batch(
         kind = images.device.type
         if not autocast and torch.is_autocast_enabled(kind):
             if torch.get_autocast_dtype(kind) == torch.float16:
-                raise ValueError(f"autocast to float16 around the call: {_FLOAT16}; use bfloat16")
+                raise ValueError(f"autocast to float16 around the call: {FLOAT16}; use bfloat16")
             autocast = True
         if images.dtype != parameter.dtype and not autocast:
             raise ValueError(
@@ -195,7 +101,7 @@ def check_batch(
 
 
 def check_values(images: Tensor, units: ImageUnits) -> None:
-    """Every image value is within the input range. Reads the images: synchronises a GPU.
+    """Check that every image value is within the input range; reading them synchronises a GPU.
 
     Raises:
         ValueError: some are outside, or NaN.
@@ -218,7 +124,7 @@ def check_values(images: Tensor, units: ImageUnits) -> None:
 
 
 def check_labels(labels: Tensor, classes: int | None) -> None:
-    """Every label is in [0, classes). Reads the labels: synchronises a GPU.
+    """Check that every label is in [0, classes); reading them synchronises a GPU.
 
     Raises:
         ValueError: some are outside.
@@ -231,7 +137,7 @@ def check_labels(labels: Tensor, classes: int | None) -> None:
 
 
 def check_logits(output: object, batch: int) -> Tensor:
-    """The logits [batch, classes] that a model returned, as they are or as `.logits`.
+    """Return the logits [batch, classes] of what a model returned, as it is or as `.logits`.
 
     Raises:
         ValueError: the model returned something else, or auxiliary classifiers beside them.
@@ -254,7 +160,7 @@ def check_logits(output: object, batch: int) -> Tensor:
 
 
 def _fields(output: object) -> list[tuple[str, object]]:
-    """The named values of a model's output: a mapping's, a named tuple's, or attributes."""
+    """Return the named values of a model's output: a mapping's, a named tuple's, or attributes."""
     if isinstance(output, Mapping):
         return [(str(name), value) for name, value in output.items()]
     if isinstance(output, tuple):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -14,13 +12,10 @@ import torch
 
 from entprop_fast import models
 from entprop_fast.lab import checkpoint, data, files
-from entprop_fast.lab.cli import command_line, compare, evaluate, study, train
+from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import verify
 from entprop_fast.lab.data.image_files import FileList
-from entprop_fast.lab.experiments.comparison import run_comparison
-from entprop_fast.lab.experiments.studies import STUDIES
-from entprop_fast.lab.experiments.studies.form import Table
-from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_failed, one_line
+from entprop_fast.lab.training.errors import machine_failed
 from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.lab.training.trainer import Trainer
 from tests.lab.conftest import Args
@@ -150,82 +145,6 @@ def test_a_damaged_verdict_cache(
     (kept,) = (tmp_path / "cache").rglob("*.json")
     kept.write_bytes(verdict.encode(errors="surrogateescape"))
     assert set(verify.unreadable(files)) >= {1}
-
-
-def full_disk(*_: Any) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "compare.json")
-
-
-def test_a_full_disk_at_the_end_of_a_comparison(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """FOUND C8: the runs are there, and so is the way on."""
-    monkeypatch.setattr(run_comparison, "run_all", lambda *_: None)
-    monkeypatch.setattr(run_comparison, "write_json", full_disk)
-    small = ("--train-size", "40", "--batch-size", "20", "--epochs", "1", "--device", "cpu")
-    words = ("--methods", "vanilla", "--seeds", "0", "--out", str(tmp_path / "c"))
-    assert compare.main([*small, *words]) == 1
-    error = the_line(capsys, "failed")
-    assert "compare.json" in error and "the same command" in error
-
-
-def test_a_full_disk_at_the_end_of_a_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """FOUND C8."""
-    monkeypatch.setattr("entprop_fast.lab.experiments.studies.form.write_atomically", full_disk)
-    one = STUDIES["ratio"]
-    stub = type(one)(
-        one.name, one.help, lambda *_: Table([{"k": 1}]), lambda _: "so", lambda *_: None
-    )
-    monkeypatch.setitem(STUDIES, "ratio", stub)
-    assert study.main(["ratio", "--out", str(tmp_path / "s")]) == 1
-    assert "the same command" in the_line(capsys, "failed")
-
-
-def test_a_full_disk_at_the_end_of_an_evaluation(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """FOUND C8: the numbers were printed."""
-    monkeypatch.setattr("entprop_fast.lab.cli.evaluate.write_json", full_disk)
-    out = str(tmp_path / "x.json")
-    plain = (str(finished), "--device", "cpu", "--corruptions", "none")
-    assert evaluate.main([*plain, "--out", out]) == 1
-    assert "No space left" in the_line(capsys, "failed")
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (UsageError("a\nb \x1b[31m"), 2),
-        (RunFailed("a\nb \x1b[31m"), 1),
-        (OSError(errno.ENOSPC, "full"), 1),
-        (MemoryError(), 1),
-    ],
-)
-def test_what_ends_a_command(
-    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """FOUND C8: in one place for every command, and on one line whatever is quoted."""
-
-    def ends() -> None:
-        raise error
-
-    assert command_line.run_command(ends) == code
-    said = the_line(capsys, "error" if code == 2 else "failed")
-    assert "\x1b" not in said
-
-
-def test_a_fault_of_ours_keeps_its_traceback() -> None:
-    def ends() -> None:
-        raise RuntimeError("shape mismatch")
-
-    with pytest.raises(RuntimeError, match="shape mismatch"):
-        command_line.run_command(ends)
-    assert one_line(ValueError("")) == "ValueError"
 
 
 def test_a_crafted_checkpoint_is_refused(tmp_path: Path) -> None:

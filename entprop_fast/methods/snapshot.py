@@ -1,7 +1,7 @@
-"""A refused call changes nothing: gradients, buffers, random numbers and the rest are put back."""
+"""Put back what a refused call has changed: gradients, buffers, random numbers and the rest."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +10,31 @@ from torch.optim import Optimizer
 from entprop_fast.devices import random_state_of, set_random_state_of
 
 
-def snapshot(
-    modules: Sequence[nn.Module],
-    optimizer: Optimizer,
-    generator: torch.Generator | None,
-    device: torch.device,
-    owner: object,
-    carried: Sequence[str],
-) -> Callable[[], None]:
-    """How `modules` and the random generators stand now, as a call that puts them back.
+class Steps(Protocol):
+    """Take steps that change a model, a criterion, an optimizer's gradients and a generator."""
 
-    Put back, as often as it is called, are the buffers of `modules`, the gradients of their
-    parameters and of those of `optimizer`, `generator` and the default generators of the CPU and of
-    `device`, and the attributes `carried` of `owner`, tensors or plain values.
+    model: nn.Module
+    criterion: nn.Module | None
+    optimizer: Optimizer
+    generator: torch.Generator | None
+
+
+def snapshot(steps: Steps, attributes: Sequence[str], device: torch.device) -> Callable[[], None]:
+    """Take a snapshot of what a refused step may have changed; return a call that restores it.
+
+    Restored, as often as it is called, are the buffers of model and criterion, the gradients of
+    their parameters and of the optimizer's, the generator and the default generators of the CPU and
+    of `device`, and the `attributes` of `steps`, tensors or plain values.
     """
+    optimizer, generator = steps.optimizer, steps.generator
+    modules = [module for module in (steps.model, steps.criterion) if module is not None]
     held: list[tuple[object, str, Any]] = [
         (module, name, buffer)
         for root in modules
         for module in root.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    held += [(owner, name, getattr(owner, name)) for name in carried]
+    held += [(steps, name, getattr(steps, name)) for name in attributes]
     values = [value.clone() if isinstance(value, Tensor) else None for _, _, value in held]
     parameters = [p for module in modules for p in module.parameters()]
     parameters += [p for group in optimizer.param_groups for p in group["params"]]
@@ -42,7 +46,7 @@ def snapshot(
     cpu = torch.get_rng_state()
     on_device = random_state_of(device)
 
-    def undo() -> None:
+    def restore() -> None:
         with torch.no_grad():
             for (holder, name, before), value in zip(held, values, strict=True):
                 if value is not None:
@@ -58,4 +62,4 @@ def snapshot(
         if on_device is not None:
             set_random_state_of(device, on_device)
 
-    return undo
+    return restore

@@ -1,0 +1,132 @@
+"""Run the network of one step: along a route, under autocast, with its output checked."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics, route
+from entprop_fast.methods import losses
+from entprop_fast.methods.batch_checks import check_labels, check_logits
+from entprop_fast.methods.targets import Targets
+from entprop_fast.ops import LossAndEntropy
+
+
+@dataclass
+class Network:
+    """Hold what the passes of one step run and learn from.
+
+    Attributes:
+        model: the network.
+        criterion: the loss in place of cross-entropy, or None.
+        label_smoothing: of the cross-entropy.
+        bf16: run forward passes under bfloat16 autocast.
+        dual: the model has dual norms, which a route chooses from.
+        check_values: labels may be read, which synchronises a GPU.
+        new_shape: no batch of this shape has gone through yet.
+        classes: of the model, None before the first forward.
+        summed: losses are summed over rows, and `equalized` divides the gradients.
+        rows: how many went through a forward and a backward pass.
+    """
+
+    model: nn.Module
+    criterion: nn.Module | None
+    label_smoothing: float
+    bf16: bool
+    dual: bool
+    check_values: bool
+    new_shape: bool
+    classes: int | None
+    summed: bool = False
+    rows: int = 0
+
+    def along(self, target: Target) -> contextlib.AbstractContextManager[None]:
+        """Route one pass; without dual norms the model runs as it is."""
+        return route(self.model, target) if self.dual else contextlib.nullcontext()
+
+    def frozen_statistics(self) -> contextlib.AbstractContextManager[None]:
+        """Use batch statistics in the auxiliary norms without moving their running ones."""
+        if not self.dual:  # one set of norms serves both kinds of pass
+            return frozen_statistics(self.model.modules())
+        return frozen_statistics(layer.aux for layer in dual_layers(self.model))
+
+    def forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:
+        """Return the logits [B, classes] of images, along the current route.
+
+        Args:
+            images: stay as they are, unless they are the pass's `own`, which nothing reads later.
+            labels: have to be among the classes.
+            own: the model may write into `images`.
+
+        Raises:
+            ValueError: the model cannot take the images, returns something else than logits, or
+                has fewer classes.
+        """
+        with self._blaming(images):
+            output = self._run(images, own=own)
+        logits = check_logits(output, len(images))
+        if logits.shape[1] != self.classes:
+            if self.check_values:
+                check_labels(labels, logits.shape[1])
+            self.classes = logits.shape[1]
+        self.rows += len(images)
+        return logits
+
+    def losses(self, logits: Tensor, targets: Targets, score: str = "entropy") -> LossAndEntropy:
+        """Return per-sample loss (2), which alone carries a gradient, entropy and score, each [B].
+
+        Args:
+            logits: [B, classes].
+            targets: of the rows.
+            score: one that `entprop_fast.ops.loss_and_entropy` computes.
+        """
+        return losses.evaluate(
+            logits,
+            targets,
+            score,
+            criterion=self.criterion,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def objective(self, of_rows: Tensor, weight: float) -> Tensor:
+        """Return a pass's share in (6): its weighted mean, or sum where `equalized` divides."""
+        return weight * (of_rows.sum() if self.summed else of_rows.mean())
+
+    def try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
+        """Refuse a single row along a route where a norm cannot take one.
+
+        Raises:
+            ValueError: `reason`, and what to change.
+        """
+        with self._blaming(image):
+            try:
+                with torch.no_grad(), self.along(target):
+                    self._run(image)
+            except ValueError as error:
+                raise ValueError(
+                    f"{reason} is a single row, of which a norm in training mode would see a "
+                    f"single value per channel ({error}): use a larger batch or another share"
+                ) from error
+
+    def _run(self, images: Tensor, *, own: bool = False) -> Any:
+        device = images.device.type
+        autocast = torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        with autocast:
+            return self.model(images if own else images.clone())
+
+    @contextlib.contextmanager
+    def _blaming(self, images: Tensor) -> Iterator[None]:
+        """Blame the images for what the model raises at the first batch of a shape."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:  # timm and torchvision assert their sizes
+            if not self.new_shape:
+                raise
+            raise ValueError(
+                f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"
+            ) from error
