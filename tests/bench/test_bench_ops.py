@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from bench import rows
-from bench.medians import Timer
 from bench.ops import contenders, graphs, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import Case, cases, devices
 from bench.ops.contenders import Place
 from bench.ops.convolution import convolution
-from bench.ops.timing import Comparison, Contender, compare, wall_timer
+from bench.timing import Comparison, Contender, Timer, compare, wall_timer
 from tests.ops.conftest import needs_extension
 
 
