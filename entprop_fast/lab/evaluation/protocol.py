@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.readers import processes
+from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation
 from entprop_fast.lab.evaluation.evaluator import Evaluator
@@ -91,10 +92,14 @@ def evaluate_model(
         Scored(model, normalization, (low, high)),
         images,
         options,
-        batch_size=batch_size,
-        workers=workers,
-        say=say,
-        kept=kept,
-        progress=progress,
+        usual_batch_size(images) if batch_size is None else batch_size,
+        workers,
+        say or _silent,
+        kept,
+        progress or _silent,
     )
     return evaluator.run(name)
+
+
+def _silent(what: object) -> None:
+    return None
