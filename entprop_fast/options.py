@@ -149,12 +149,10 @@ def create(record: type[_Record], given: Mapping[str, Any], *, owner: str = "") 
         ValueError: a value that is not valid. Every message names the option.
     """
     known = options_of(record)
-    where = f"{owner}: " if owner else ""
     for name in given:
         if name not in known:
+            where = f"{owner}: " if owner else ""
             raise TypeError(f"{where}{unknown('option', name, known)}")
-    if missing := [n for n, one in known.items() if one.default is MISSING and n not in given]:
-        raise TypeError(f"{where}lacks {', '.join(missing)}")
     return record(**{name: check(known[name], value) for name, value in given.items()})
 
 
