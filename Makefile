@@ -95,6 +95,7 @@ docs: setup $(VENV)/.requirements-docs
 	@echo "open site/index.html"
 
 $(VENV)/.requirements-docs: requirements-docs.txt $(VENV)/.requirements
+	@echo "== the documentation's tools: under 1 minute"
 	$(PIP) install --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 

@@ -1,1 +1,1 @@
-"""Measurements: `python -m bench.digits`, drawn by `python -m bench.report`."""
+"""Measure (`pytest bench`, `python -m bench.digits`) and report (`python -m bench.report`)."""

@@ -1,4 +1,4 @@
-"""`python -m bench.captured_run`: one training run, captured and eager, curve beside curve.
+"""Train one run captured and eager, curve beside curve: `python -m bench.captured_run`.
 
 The digits at 32x32 on WRN-28-10. A captured step computes what an eager one does, so the curves may
 differ by no more than two eager runs do, whose sums cuDNN orders as it likes.
@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
-from bench.cuda import require_cuda
+from bench.timing import require_cuda
 from entprop_fast.lab import data
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.recipe import resolve
@@ -31,7 +32,7 @@ SHOWN = (1, 2, 3, 5, 10, 20, 30)  # epochs of the table
 
 
 def images_at(pixels: int) -> ImageData:
-    """The digits, enlarged."""
+    """Return the digits, enlarged."""
     digits = data.load("digits")
 
     def enlarged(images: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def images_at(pixels: int) -> ImageData:
 
 
 def run(name: str, config: Config, images: ImageData) -> rows.Row:
-    """Train one run in a folder that is thrown away; a row with its curve."""
+    """Train one run in a folder that is thrown away; return a row with its curve."""
     trainers: list[Trainer] = []
     with tempfile.TemporaryDirectory() as folder:
         here = replace(config, capture=RUNS[name], out=str(Path(folder) / "run"))
@@ -72,7 +73,7 @@ def run(name: str, config: Config, images: ImageData) -> rows.Row:
 
 
 def largest_difference(one: rows.Row, other: rows.Row, what: str) -> float:
-    """Between two curves, over all epochs."""
+    """Return the largest difference of two curves, over all epochs."""
     pairs = zip(one[what], other[what], strict=True)
     return float(max(abs(a - b) for a, b in pairs))
 
@@ -83,26 +84,24 @@ def section(page: Path) -> str:
     first = next(iter(found.values()))
     shown = sorted({epoch for epoch in (*SHOWN, first["epochs"]) if epoch <= first["epochs"]})
     head = ["epoch", *(f"{what}, {name}" for what in ("loss", "SA") for name in found)]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines = [head]
     for epoch in shown:
         losses = [f"{row['loss'][epoch - 1]:.4f}" for row in found.values()]
         scores = [f"{row['sa'][epoch - 1]:.1f}" for row in found.values()]
-        lines.append(f"| {' | '.join((str(epoch), *losses, *scores))} |")
+        lines.append([str(epoch), *losses, *scores])
     captured, eager, again = (found[name] for name in RUNS)
     times = ", ".join(
         f"{name} {row['seconds'] - row['first_epoch_seconds']:.1f} s" for name, row in found.items()
     )
-    lines += [
-        "",
-        f"{first['method']} on {first['arch']}, digits at {first['pixels']}x{first['pixels']}, "
+    return markdown_table(lines) + (
+        f"\n\n{first['method']} on {first['arch']}, digits at {first['pixels']}x{first['pixels']}, "
         f"{first['epochs']} epochs, batches of {first['batch']}. Largest difference of an epoch's "
         f"loss, captured from eager: {largest_difference(captured, eager, 'loss'):.4f}; between "
         f"the two eager runs: {largest_difference(again, eager, 'loss'):.4f}. Of SA: "
         f"{largest_difference(captured, eager, 'sa'):.1f} and "
         f"{largest_difference(again, eager, 'sa'):.1f}. Training after the first epoch: {times}. "
-        f"Made by `python -m bench.captured_run` ({rows.origin(first)}).",
-    ]
-    return "\n".join(lines)
+        f"Made by `python -m bench.captured_run` ({rows.origin(first)})."
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What every benchmark is timed under."""
+"""Set what every benchmark is timed under."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """The CPU's tables are for one thread."""
+    """Time with one thread, as the CPU's tables say."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def labelled(comparison: rows.Row) -> list[rows.Row]:
-    """A row for each run of a ``compare.json``, under the documentation's name of its method."""
+    """Make a row for each run of a ``compare.json``, under the docs' name of its method."""
     return [
         {"variant": LABELS.get(method["name"], method["name"])}
         | {name: value for name, value in run.items() if name != "folder"}

@@ -1,4 +1,4 @@
-"""`python -m bench.gpu_profile`: the GPU time of every kernel at a training step's sizes.
+"""Profile every kernel at a training step's sizes: `python -m bench.gpu_profile`.
 
 With `--once` each call runs once more after its warm-up and nothing is printed: for ncu.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.cuda import require_cuda
+from bench.timing import require_cuda
 from entprop_fast.ops import (
     Half,
     dual_batch_norm,
@@ -25,7 +25,7 @@ NORMS = ((128, 160, 32, 32), (128, 640, 8, 8), (26, 640, 8, 8), (64, 256, 56, 56
 
 
 def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -> Call:
-    """Forward and backward of two groups, bfloat16."""
+    """Run forward and backward of two groups, bfloat16."""
     images = (torch.randn(shape, device="cuda").bfloat16() for _ in range(3))
     x, added, grad = (image.to(memory_format=layout) for image in images)
     weight, bias = torch.ones(2, shape[1], device="cuda").requires_grad_().unbind()
@@ -45,7 +45,7 @@ def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -
 
 
 def calls() -> dict[str, Call]:
-    """What is profiled, by name."""
+    """Return what is profiled, by name."""
     found: dict[str, Call] = {}
     layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     for shape in NORMS:

@@ -1,4 +1,4 @@
-"""``python -m bench.prebuild PATH_TO_PYTHON``: the extension for a lent GPU machine, built here.
+"""Build the extension for a lent GPU machine: ``python -m bench.prebuild PATH_TO_PYTHON``.
 
 A build there takes 100 of the 900 seconds that it is lent for. The module is for another Python
 than this one, and for a torch with CUDA that is not installed here: its stable ABI is the same, and
@@ -41,7 +41,7 @@ def main() -> None:
 def steps(
     toolchain: Toolchain, include: str, folder: Path, module: Path
 ) -> tuple[list[build.Step], build.Step]:
-    """What `csrc.build` would run, with the headers of the other Python and a stand-in library."""
+    """Return what `csrc.build` would run, with the other Python's headers and a stand-in."""
     compiles, link = build.build_steps(toolchain, folder, module)
     stand_in = folder / "libtorch_cuda.so"
     shared = [*toolchain.cxx, "-shared", "-x", "c++", "/dev/null"]

@@ -14,10 +14,11 @@ from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import table as step_table
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.comparison_tables import legend, markdown_table
 from entprop_fast.lab.experiments.comparison.method_rows import against, method_rows, statement
-from entprop_fast.lab.experiments.statistics import CONFIDENCE, UNCLEAR, corrected, paired
+from entprop_fast.lab.experiments.statistics import UNCLEAR, corrected, paired
 from entprop_fast.lab.report.pictures import draw_heat_map
 
 Runs = dict[str, dict[int, rows.Row]]  # variant, seed
@@ -51,7 +52,7 @@ def digits_section(page: Path) -> str:
 
 
 def _epochs(runs: Runs) -> str:
-    """The baseline's, and those of the rows that differ."""
+    """Say the baseline's epochs, and those of the rows that differ."""
     epochs = {variant: next(iter(of_seed.values()))["epochs"] for variant, of_seed in runs.items()}
     usual = epochs[digits.BASELINE]
     others = [f"{variant}: {count}" for variant, count in epochs.items() if count != usual]
@@ -59,7 +60,7 @@ def _epochs(runs: Runs) -> str:
 
 
 def _random_sentence(runs: Runs) -> str:
-    """How far choosing by entropy is ahead of choosing at random, with its interval."""
+    """Say how far choosing by entropy is ahead of choosing at random, with its interval."""
     by_entropy, at_random = (
         {seed: row["hscore"] for seed, row in runs[variant].items()}
         for variant in (digits.OURS, "EntProp, random rows")
@@ -74,8 +75,13 @@ def _random_sentence(runs: Runs) -> str:
     )
 
 
-def _draw_corruptions(path: Path, runs: Runs) -> None:
-    """Accuracy of each method under each corruption, mean of severities and seeds."""
+def _draw_scores(path: Path) -> None:
+    draw_comparison(path, method_rows(digits.runs(), digits.BASELINE))
+
+
+def _draw_corruptions(path: Path) -> None:
+    """Draw the accuracy of each method under each corruption, mean of severities and seeds."""
+    runs = digits.runs()
     kinds = list(next(iter(next(iter(runs.values())).values()))["corruptions"])
     means = {
         variant: [
@@ -87,16 +93,8 @@ def _draw_corruptions(path: Path, runs: Runs) -> None:
     draw_heat_map(path, means, kinds, title="accuracy (%), mean of the severities")
 
 
-def _digits_pictures(which: str, path: Path) -> None:
-    runs = digits.runs()
-    if which == "scores":
-        draw_comparison(path, method_rows(runs, digits.BASELINE))
-    else:
-        _draw_corruptions(path, runs)
-
-
 class Part(NamedTuple):
-    """A part of a page: what it says there, and the command that writes its rows."""
+    """Hold a part of a page: what it says there, and the command that writes its rows."""
 
     section: Callable[[Path], str]
     command: str
@@ -109,37 +107,30 @@ class Part(NamedTuple):
             return f"Not measured yet: `{self.command}` writes the rows."
 
 
-_OPS, _STEP = "pytest bench/ops", "pytest bench/step"
+_DEVICES = ("cpu", "cuda")
 # By the name in a part's markers; `bench.pages` finds the page.
 PARTS = {
     digits.NAME: Part(digits_section, "python -m bench.digits"),
     trade.NAME: Part(trade.section, "python -m bench.digits"),
-    "kernels": Part(partial(ops_table.summary, ops_table.name_of("cpu")), _OPS),
-    **{
-        name: Part(partial(ops_table.section, name), _OPS)
-        for name in map(ops_table.name_of, ("cpu", "cuda"))
-    },
+    "kernels": Part(partial(ops_table.summary, "ops_cpu"), "pytest bench/ops"),
     sweep.NAME: Part(sweep.section, "python -m bench.ops.sweep"),
     corruptions_table.PART: Part(corruptions_table.section, "pytest bench/corruptions"),
     recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
-    **{
-        f"step_{device}_summary": Part(partial(step_table.summary, device), _STEP)
-        for device in ("cpu", "cuda")
-    },
-    **{
-        step_table.name_of(device): Part(partial(step_table.section, device), _STEP)
-        for device in ("cpu", "cuda")
-    },
-    step_table.CAPTURED: Part(step_table.captured, _STEP),
+    step_table.CAPTURED: Part(step_table.captured, "pytest bench/step"),
     batches.NAME: Part(batches.section, "python -m bench.step.batches"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
 }
+for _device in _DEVICES:
+    _ops, _step = ops_table.name_of(_device), step_table.name_of(_device)
+    PARTS[_ops] = Part(partial(ops_table.section, _ops), "pytest bench/ops")
+    PARTS[_step] = Part(partial(step_table.section, _device), "pytest bench/step")
+    PARTS[f"{_step}_summary"] = Part(partial(step_table.summary, _device), "pytest bench/step")
 # By the path from the root.
 PICTURES: dict[Path, Callable[[Path], None]] = {
-    SCORES: partial(_digits_pictures, "scores"),
+    SCORES: _draw_scores,
     trade.PICTURE: trade.draw,
-    CORRUPTIONS: partial(_digits_pictures, "corruptions"),
-    **{step_table.picture_of(d): partial(step_table.draw, d) for d in ("cpu", "cuda")},
+    CORRUPTIONS: _draw_corruptions,
+    **{step_table.picture_of(d): partial(step_table.draw, d) for d in _DEVICES},
 }
 
 

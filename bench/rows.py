@@ -1,4 +1,4 @@
-"""Rows of measurements as JSON lines, each with the machine, the versions and the commit."""
+"""Keep measurements as JSON lines, each with the machine, the versions and the commit."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast.lab.cli.env_report import report
+from entprop_fast.lab.files import json_lines
 
 ROWS = Path(__file__).parent / "rows"
 # Rows as they are measured, so that a run which is cut off leaves what it had. They do not replace
@@ -19,7 +20,7 @@ Row = dict[str, Any]
 
 @cache
 def stamp() -> dict[str, str]:
-    """Where and with what a row is measured.
+    """Return where and with what a row is measured.
 
     The commit comes from ENTPROP_GIT where the files were copied to a machine without ``.git``.
     """
@@ -39,12 +40,21 @@ def write(name: str, rows: Iterable[Row]) -> Path:
     """Replace the rows called `name`, adding the stamp to each."""
     ROWS.mkdir(exist_ok=True)
     path, where = ROWS / f"{name}.jsonl", stamp()
-    path.write_text("".join(json.dumps(row | where) + "\n" for row in rows))
+    path.write_text(json_lines(row | where for row in rows))
     return path
 
 
+def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
+    """Write the rows called `name` if they are all, else in their part; say where they are."""
+    if whole:
+        return f"rows: {write(name, rows)}"
+    begin(name)
+    add(name, rows)
+    return f"not everything was measured; what was: {part(name)}"
+
+
 def part(name: str) -> Path:
-    """Where the rows called `name` are kept as they are measured."""
+    """Return where the rows called `name` are kept as they are measured."""
     return PARTS / f"{name}.jsonl"
 
 
@@ -59,11 +69,11 @@ def begin(name: str) -> Path:
 def add(name: str, rows: Iterable[Row]) -> None:
     """Add rows to the part called `name`, with the stamp."""
     with part(name).open("a") as file:
-        file.writelines(json.dumps(row | stamp()) + "\n" for row in rows)
+        file.write(json_lines(row | stamp() for row in rows))
 
 
 def read(name: str) -> list[Row]:
-    """The committed rows called `name`.
+    """Read the committed rows called `name`.
 
     Raises:
         FileNotFoundError: there are none; nothing was measured under that name.
@@ -72,5 +82,5 @@ def read(name: str) -> list[Row]:
 
 
 def origin(row: Row) -> str:
-    """Where and with what a row was measured, as the tables say it."""
+    """Say where and with what a row was measured."""
     return f"{row['machine']}; {row['versions']}; {row['git']}"

@@ -9,11 +9,11 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from bench import digits, rows
 from entprop_fast.lab.experiments.comparison.method_rows import MethodRow, against, method_rows
 from entprop_fast.lab.report.pictures import save_figure
+from entprop_fast.lab.report.tables import SCORES
 from entprop_fast.lab.report.text import markdown_table
 
 NAME = "trade"
 PICTURE = Path("docs/images/trade.png")
-HEADINGS = {"sa": "SA", "ra": "RA", "hscore": "Hscore"}
 SHOWN = ("vanilla", "MixUp", digits.OURS, "free training", "AdvProp")
 LABEL_GAP = 1.15  # percent of RA between two labels at one cost
 
@@ -21,11 +21,11 @@ LABEL_GAP = 1.15  # percent of RA between two labels at one cost
 def section(_: Path) -> str:
     """Return five rows of the digits, and how all of them stand to EntProp."""
     table = method_rows(digits.runs(), digits.OURS)
-    cells = [["method", *HEADINGS.values(), "cost"]]
+    cells = [["method", *SCORES.values(), "cost"]]
     for name in SHOWN:
         row = next(one for one in table if one.name == name)
         assert row.cost is not None
-        scores = (row.scores[metric] for metric in HEADINGS)
+        scores = (row.scores[metric] for metric in SCORES)
         cells.append([name, *(f"{one.mean:.1f}" for one in scores), f"{row.cost.mean:.0f}"])
     first = rows.read(digits.NAME)[0]
     return "\n\n".join(

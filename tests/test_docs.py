@@ -1,26 +1,38 @@
-"""What the pages show: the README's example runs, and links lead somewhere."""
+"""Check that pages lead somewhere, name what exists, and show code and commands that work."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
+import runpy
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from entprop_fast.lab.cli.commands import COMMANDS
+from entprop_fast.lab.training.deploy import NetworkSpec, save_deployable
+
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+FENCE = re.compile(r"^```.*?^```", re.M | re.S)
+by_path = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def anchors(page: str) -> set[str]:
-    """GitHub's names of a page's headings."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.M | re.S), re.M)
+    """Return GitHub's names of a page's headings, which are the site's too."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page), re.M)
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@by_path
 def test_links_within_the_repository(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
@@ -28,37 +40,131 @@ def test_links_within_the_repository(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+        # The site holds docs/ alone.
+        assert DOCS not in page.parents or DOCS in target.parents, link
 
 
-def readme_example() -> str:
-    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    return str(example)
+@by_path
+def test_files_and_objects_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    files = r"`((?:entprop_fast|kernels|csrc|bench|tests|docs)/[\w/.]+)`"
+    assert [name for name in re.findall(files, text) if not (ROOT / name).exists()] == []
+    names = re.findall(r"^::: ([\w.]+)$|`(entprop_fast\.(?!json)[a-z][\w.]*)[`(]", text, re.M)
+    assert [name for name in map("".join, names) if not found(name)] == []
 
 
-def run_without(script: str, *modules: str) -> subprocess.CompletedProcess[str]:
-    """A new process in which these libraries are not installed, nor any shim of ours is loaded."""
+def found(name: str) -> bool:
+    """Return whether a dotted name is a module's, or of something in one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            value: Any = importlib.import_module(".".join(parts[:count]))
+            for part in parts[count:]:
+                value = getattr(value, part)
+        except (ImportError, AttributeError):
+            continue
+        return True
+    return False
+
+
+def test_every_page_is_in_the_site_s_navigation() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r"- (?:[^:\n]+: )?(\S+\.md)$", nav, re.M)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def test_every_command_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "commands.md").read_text()
+    assert re.findall(r"^## (\w+)$", page, re.M) == list(COMMANDS)
+    assert set(re.findall(r"^<!-- help: (\w+) -->$", page, re.M)) == COMMANDS.keys() - {
+        "env_report"
+    }
+
+
+def test_the_readme_fits_on_a_page_and_begins_with_a_command() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 80
+    assert lines.index("```sh") < 20
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield the page and the words of every command of ours that a page's shell blocks show."""
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
+            for line in block.splitlines():
+                if line.startswith("python -m entprop_fast."):
+                    yield str(page.relative_to(ROOT)), line
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
+def test_commands_have_the_flags_that_pages_show(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [(page, shlex.split(line, comments=True)) for page, line in commands()]
+    assert len(shown) > 20
+    flags = {}
+    for name in {words[2] for _, words in shown}:
+        monkeypatch.setattr("sys.argv", [name, "--help"])
+        with contextlib.suppress(SystemExit):
+            runpy.run_module(name, run_name="__main__")
+        flags[name] = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
+    for page, words in shown:
+        unknown = {word for word in words if word.startswith("--")} - flags[words[2]]
+        assert not unknown, f"{page}: {shlex.join(words)}"
+
+
+def example(page: str) -> str:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    return str(code)
+
+
+def run_without(script: str, *modules: str) -> str:
+    """Return what a new process prints in which these libraries are missing, and our shims too."""
     hidden = f"import sys; sys.modules.update(dict.fromkeys({modules!r}))\n"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", hidden + script]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
-def test_the_readme_s_example_runs_as_printed() -> None:
-    """FOUND N2: verbatim, with what `pip install '.[all]'` brings, and without vision's parts."""
-    check = """
+TRAINED = """
 assert result.loss.isfinite()
 assert not any("aux_bn" in key for key in model.state_dict())
 """
-    run = run_without(readme_example() + check, "timm", "torchvision")
-    assert run.returncode == 0, run.stderr
-    assert "| model | main | corrupted, mean of 15 x 5 |" in run.stdout
+
+
+def test_examples_run_as_printed() -> None:
+    """FOUND N2: verbatim, with what `pip install '.[all]'` brings, and without vision's parts."""
+    code = example("README.md") + TRAINED + example("docs/tutorial/own_model.md") + TRAINED
+    printed = run_without(code, "timm", "torchvision")
+    assert "| model | main | corrupted, mean of 15 x 5 |" in printed
 
 
 def test_a_report_of_the_library_needs_no_extra() -> None:
     """FOUND N2: its neighbour; torch and numpy alone, where no corruption is asked for."""
-    example = readme_example().replace(
+    code = example("docs/tutorial/own_model.md").replace("resnet18", "wrn10_0.5")
+    code = code.replace(
         "loader[0])", 'loader[0], entprop_fast.EvaluationOptions(corruptions="none"))'
     )
-    run = run_without(example, *"rich scipy matplotlib sklearn tyro timm torchvision PIL".split())
-    assert run.returncode == 0, run.stderr
-    assert "| model | main | clean |" in run.stdout
+    missing = "rich scipy matplotlib sklearn tyro timm torchvision PIL".split()
+    assert "| model | main | clean |" in run_without(code, *missing)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.jit", "ignore:No complete tensor")
+def test_a_run_s_network_is_loaded_and_exported_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = NetworkSpec("wrn10_0.5", 10, 1, "imagenet", "digits", 0)
+    file = tmp_path / "runs" / "digits-wrn10_0.5-entprop-0" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    save_deployable(file, spec.build(), spec)
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "deployment.md").read_text()
+    names: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
+        exec(code, names)
+    images, network, state = names["images"], names["network"], names["state"]
+    assert (names["traced"](images) == network(images)).all()
+    assert state.keys() == network.state_dict().keys()
+    assert (tmp_path / "network.pt2").exists()

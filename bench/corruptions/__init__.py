@@ -1,1 +1,1 @@
-"""Generating the common corruptions in batches, beside a chain that takes image by image."""
+"""Time the common corruptions in batches, beside a chain that takes image by image."""

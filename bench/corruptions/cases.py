@@ -1,4 +1,4 @@
-"""What is timed: every common kind at all five severities, in batches and image by image."""
+"""Define what is timed: every common kind at all five severities, in batches and image by image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Size:
-    """One size of image, and how many of them stand for how many."""
+    """Hold a size of image, and how many of them stand for how many."""
 
     side: int
     scale: Scale
@@ -43,7 +43,7 @@ CASES = [(size, kind) for size in SIZES for kind in COMMON_KINDS]
 
 
 def photographs(count: int, side: int) -> Tensor:
-    """Cuts of scikit-learn's two photographs, at random places and zooms, as 8-bit levels."""
+    """Cut scikit-learn's two photographs, at random places and zooms, as 8-bit levels."""
     pictures = [
         torch.from_numpy(one.copy()).permute(2, 0, 1) for one in load_sample_images().images
     ]
@@ -61,7 +61,7 @@ def photographs(count: int, side: int) -> Tensor:
 
 
 def ours(levels: Tensor, kind: str, scale: Scale) -> Call:
-    """The batch in all severities, from bytes to bytes."""
+    """Return a call that corrupts the batch in all severities, from bytes to bytes."""
 
     def call() -> None:
         for severity in SEVERITIES:
@@ -71,7 +71,7 @@ def ours(levels: Tensor, kind: str, scale: Scale) -> Call:
 
 
 def theirs(levels: Tensor, kind: str, scale: Scale) -> Call:
-    """The same, one image after the other, with NumPy's random numbers."""
+    """Return the same call, one image after the other, with NumPy's random numbers."""
     pictures = list(levels.permute(0, 2, 3, 1).contiguous().numpy())
     strengths = STRENGTHS[scale][kind]
     if kind in per_image.OF_PICTURES:
@@ -105,7 +105,7 @@ def _of_pictures(pictures: Sequence[Array], kind: str, strengths: Severities) ->
 
 
 class NumpyDraws:
-    """`Draws` as a chain of NumPy would make them."""
+    """Make `Draws` as a chain of NumPy would."""
 
     def __init__(self) -> None:
         self.random = np.random.default_rng(0)

@@ -1,9 +1,9 @@
-"""The table at the end of the run, and its rows as JSON lines."""
+"""Print the table at the end of the run, and write its rows as JSON lines."""
 
 import pytest
 
 from bench import rows
-from bench.corruptions.table import MEASURED, NAME, is_whole, lines_of, rows_of
+from bench.corruptions.table import MEASURED, NAME, is_whole, rows_of, table_of
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -11,14 +11,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not MEASURED:
         return
     found = rows_of(MEASURED)
-    for line in lines_of(found):
-        terminalreporter.write_line(line)
+    terminalreporter.write_line(table_of(found))
     for row in found:
         if row["verdict"] in ("missed", "slower"):
             terminalreporter.write_line(
                 f"{row['verdict']}: {row['kind']} at {row['side']} px, {row['ratio']:.1f} times"
             )
-    if is_whole():
-        terminalreporter.write_line(f"rows: {rows.write(NAME, found)}")
-    else:
-        terminalreporter.write_line("no rows written: not every case was measured")
+    terminalreporter.write_line(rows.keep(NAME, found, whole=is_whole()))

@@ -1,4 +1,4 @@
-"""The 19 corruptions one image at a time, with NumPy, SciPy, Pillow and matplotlib.
+"""Corrupt one image at a time, in 19 ways, with NumPy, SciPy, Pillow and matplotlib.
 
 Written from the definitions, apart from `entprop_fast`: the truth in its tests and the baseline in
 its benchmark. These libraries do the work of scikit-image's functions, without its checks.
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 
 class Draws(Protocol):
-    """The random numbers of one image."""
+    """Draw the random numbers of one image."""
 
     def stream(self, number: int) -> Draws: ...
     def normal(self, *shape: int) -> Array: ...
@@ -50,7 +50,7 @@ def impulse_noise(x: Array, draws: Draws, fraction: float) -> Array:
 
 
 def cut(x: Array) -> Array:
-    """To 8 bits, downwards, as a cast to bytes does."""
+    """Round to 8 bits, downwards, as a cast to bytes does."""
     return np.asarray(np.floor(np.clip(x, 0, 1) * 255) / 255)
 
 
@@ -95,7 +95,7 @@ def glass_blur(x: Array, draws: Draws, sigma: float, reach: float, iterations: f
 
 
 def line_blur(x: Array, degrees: float, radius: float, sigma: float) -> Array:
-    """Pixels at i steps along a line, rounded, weighted by half a Gaussian."""
+    """Sum pixels at i steps along a line, rounded, weighted by half a Gaussian."""
     steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     height, width = x.shape[:2]
@@ -148,7 +148,7 @@ def snow(x: Array, draws: Draws, *strength: float) -> Array:
 
 
 def frost(textures: Array) -> Callable[..., Array]:
-    """On textures ``[kinds, side, side, 3]``."""
+    """Frost with textures ``[kinds, side, side, 3]``."""
 
     def frosted(x: Array, draws: Draws, keep: float, ice: float, shrink: float) -> Array:
         which, top, left = draws.integers(len(textures), *textures.shape[1:3])
@@ -159,7 +159,7 @@ def frost(textures: Array) -> Callable[..., Array]:
 
 
 def plasma(random: Array, decay: float) -> Array:
-    """Diamonds and squares by their four neighbours' indices; `random` in [-1, 1]."""
+    """Draw diamonds and squares by their four neighbours' indices; `random` in [-1, 1]."""
     size = len(random)
     heights = np.zeros((size, size))
     step, rough = size, 100.0

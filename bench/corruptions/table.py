@@ -1,4 +1,4 @@
-"""Rows of the benchmark, and the table of docs/evaluation.md."""
+"""Make the rows of the corruptions, and their table."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 from bench import rows
 from bench.corruptions.cases import CASES, SIZES, Size
 from bench.rows import Row
+from bench.timing import verdict
+from entprop_fast.lab.report.text import markdown_table
 
 NAME = "corruptions_cpu"
 PART = "corruptions"  # of the page
 ALL = "all 15 x 5"
+HEAD = ["kind", "pixels", "images", "ours, s", "image by image, s", "times faster", "target", ""]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """CPU seconds an image for all five severities of a kind, of both chains."""
+    """Hold CPU seconds an image for all five severities of a kind, of both chains."""
 
     size: Size
     kind: str
@@ -28,12 +31,12 @@ MEASURED: list[Measured] = []
 
 
 def is_whole() -> bool:
-    """Whether every case was measured; a part does not replace the committed rows."""
+    """Return whether every case was measured; a part does not replace the committed rows."""
     return len(MEASURED) == len(CASES)
 
 
 def rows_of(measured: list[Measured]) -> list[Row]:
-    """A row for each kind and size, and their sums; times are scaled from the images measured."""
+    """Make a row for each kind and size, and their sums; times are scaled to all images."""
     found = []
     for size in SIZES:
         kinds = [one for one in measured if one.size == size]
@@ -57,37 +60,30 @@ def rows_of(measured: list[Measured]) -> list[Row]:
                     "measured_per_image_chain": size.theirs,
                     "ratio": ratio,
                     "target": target,
-                    "verdict": _verdict(ratio, target),
+                    "verdict": verdict(ratio, target),
                 }
             )
     return found
 
 
-def _verdict(ratio: float, target: float | None) -> str:
-    if ratio < 1:
-        return "slower"
-    return "faster" if target is None else "reached" if ratio >= target else "missed"
-
-
-def lines_of(found: list[Row]) -> list[str]:
-    """The table in Markdown."""
-    head = "| kind | pixels | images | ours, s | image by image, s | times faster | target | |"
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
+def table_of(found: list[Row]) -> str:
+    """Write the table in Markdown."""
+    lines = [HEAD]
     for row in found:
         target = "" if row["target"] is None else f"{row['target']:g}"
         bold = "**" if row["kind"] == ALL else ""
-        cells = (
+        cells = [
             row["kind"],
-            row["side"],
-            row["images"],
+            str(row["side"]),
+            str(row["images"]),
             f"{row['seconds']:.1f}",
             f"{row['seconds_per_image_chain']:.1f}",
             f"{bold}{row['ratio']:.1f}{bold}",
             target,
             row["verdict"],
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+        ]
+        lines.append(cells)
+    return markdown_table(lines, escaped=True)
 
 
 def section(page: Path) -> str:
@@ -101,7 +97,7 @@ def section(page: Path) -> str:
     slower = [f"{row['kind']} at {row['side']}" for row in found if row["verdict"] == "slower"]
     missed = [f"{row['kind']} at {row['side']}" for row in found if row["verdict"] == "missed"]
     without = ", ".join(f"{_without_glass(found, size):.1f} at {size.side}" for size in SIZES)
-    return "\n".join(lines_of(found)) + (
+    return table_of(found) + (
         "\n\nCPU seconds for all five severities of so many images, one thread, bytes to bytes. "
         f"Scaled from fewer images, interleaved, medians: {fractions}. The other chain is NumPy, "
         "SciPy and Pillow called image by image (bench/corruptions/per_image.py), without "
@@ -115,7 +111,7 @@ def section(page: Path) -> str:
 
 
 def _without_glass(found: list[Row], size: Size) -> float:
-    """The ratio of all other kinds together."""
+    """Return the ratio of all other kinds together."""
     others = [
         row for row in found if row["side"] == size.side and row["kind"] not in (ALL, "glass_blur")
     ]

@@ -3,14 +3,15 @@
 That both make the same images is what tests/lab/corruptions/test_values.py checks.
 """
 
-import statistics
 import time
+from functools import partial
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.corruptions.cases import CASES, Call, Size, ours, photographs, theirs
 from bench.corruptions.table import MEASURED, Measured
+from bench.timing import medians, take_turns
 
 
 @pytest.mark.parametrize(
@@ -21,13 +22,11 @@ def test_speed(size: Size, kind: str, benchmark: BenchmarkFixture) -> None:
     batch = ours(images, kind, size.scale)
     one_by_one = theirs(images[: size.theirs], kind, size.scale)
     batch()  # tables and textures are made once
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(size.rounds):
-        times["ours"].append(_seconds(batch) / size.ours)
-        times["theirs"].append(_seconds(one_by_one) / size.theirs)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    MEASURED.append(Measured(size, kind, medians["ours"], medians["theirs"]))
-    benchmark.extra_info["ratio over image by image"] = medians["theirs"] / medians["ours"]
+    timers = {"ours": partial(_seconds, batch), "theirs": partial(_seconds, one_by_one)}
+    seconds = medians(take_turns(timers, rounds=size.rounds))
+    measured = Measured(size, kind, seconds["ours"] / size.ours, seconds["theirs"] / size.theirs)
+    MEASURED.append(measured)
+    benchmark.extra_info["ratio over image by image"] = measured.theirs / measured.ours
     benchmark.pedantic(batch, rounds=1)  # type: ignore[no-untyped-call]
 
 

@@ -1,9 +1,9 @@
-"""Whether the contenders compute the same: a ratio between two different results means nothing."""
+"""Check that the contenders compute the same: else a ratio means nothing."""
 
 import torch
 from torch import Tensor
 
-from bench.ops.timing import Contender
+from bench.timing import Contender
 
 # How far a result may be from eager's, as a share of its length (both as vectors), by the dtype of
 # the case. Not value by value: a ReLU's input of rounding size may fall to either side, and then
@@ -13,7 +13,7 @@ TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 1e-1}
 
 
 def disagreement(contenders: dict[str, Contender], dtype: torch.dtype) -> str | None:
-    """What differs between eager and the others, or None.
+    """Say what differs between eager and the others, or None.
 
     Ours is called last: it may change its inputs, as `perturb_` does.
     """

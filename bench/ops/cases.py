@@ -1,4 +1,4 @@
-"""What is timed: op, layout, dtype and shape, with the target that it has to reach."""
+"""Define what is timed: op, layout, dtype and shape, with the target that it has to reach."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 from bench.ops.contenders import FORMATS, Place, gather, loss, one_group, perturb, two_groups
 from bench.ops.convolution import convolution
-from bench.ops.timing import Contender
+from bench.timing import Contender
 
 NORM_SHAPES = (
     (128, 32, 32, 32),
@@ -47,7 +47,7 @@ CUDA_TARGETS = {("loss, ops", "contiguous"): 5.0, ("loss, autograd", "contiguous
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table; those of one `op`, `layout` and `dtype` share a target."""
+    """Hold one line of the table; those of one `op`, `layout` and `dtype` share a target."""
 
     op: str
     layout: str
@@ -64,12 +64,12 @@ class Case:
 
 
 def devices() -> list[str]:
-    """The device types of this machine."""
+    """Return the device types of this machine."""
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Every line of a device's table: as a step has them, float32, but on CUDA bfloat16 norms."""
+    """List the lines of a device's table: as a step has them, float32, on CUDA bfloat16 norms."""
     targets = CPU_TARGETS if device == "cpu" else CUDA_TARGETS
 
     def case(
@@ -80,7 +80,7 @@ def cases(device: str) -> Iterator[Case]:
         passes: float,
         contenders: Callable[..., dict[str, Contender]],
     ) -> Case:
-        """`passes`: how often the whole tensor has to move."""
+        """Make a case; `passes`: how often the whole tensor has to move."""
         moved = round(passes * torch.Size(shape).numel() * place.dtype.itemsize)
         build = partial(contenders, place=place)
         return Case(op, layout, shape, place.dtype, targets.get((op, layout)), moved, build)

@@ -1,4 +1,4 @@
-"""Ours, eager, and the best existing parts, as callables over one set of inputs for each case."""
+"""Make ours, eager and the best existing parts callable over one set of inputs for each case."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ops.timing import Contender
+from bench.timing import Contender
 from entprop_fast.ops import Half, dual_batch_norm, entropy_topk, gather_perturb, perturb_
 from entprop_fast.ops.loss_and_entropy import OP as LOSS
 from entprop_fast.ops.select_topk import OP as TOPK
@@ -17,7 +17,7 @@ FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tensors of a case lie and as what; CUDA adds `torch.compile` to the contenders."""
+    """Say where the tensors of a case lie and as what; CUDA adds `torch.compile`."""
 
     device: str
     dtype: torch.dtype
@@ -30,7 +30,7 @@ class Place:
         return values.contiguous(memory_format=FORMATS[layout])
 
     def parameters(self, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weight, bias, running mean and variance: float32, also beside bfloat16 images."""
+        """Return weight, bias, running mean and variance: float32, also beside bfloat16 images."""
         weight, mean = torch.ones(channels, device=self.device), torch.zeros(channels)
         bias, var = torch.zeros_like(weight), torch.ones_like(weight)
         return weight.requires_grad_(), bias.requires_grad_(), mean.to(self.device), var
@@ -56,7 +56,7 @@ def _norm(x: Tensor, parameters: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tenso
 def one_group(
     shape: tuple[int, ...], layout: str, place: Place, *, residual: bool
 ) -> dict[str, Contender]:
-    """BN (+ add) + ReLU, forward and backward, all rows main."""
+    """Make BN (+ add) + ReLU, forward and backward, all rows main."""
     x, grad = place.image(shape, layout).requires_grad_(), place.image(shape, layout)
     added = place.image(shape, layout).requires_grad_() if residual else None
     main, aux = place.parameters(shape[1]), place.parameters(shape[1])
@@ -76,7 +76,7 @@ def one_group(
 
 
 def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, Contender]:
-    """The first half main, the second auxiliary; timm's module can do no other split."""
+    """Make the first half main, the second auxiliary; timm's module can do no other split."""
     from timm.layers import SplitBatchNorm2d
 
     x, grad = place.image(shape, layout).requires_grad_(), place.image(shape, layout)
@@ -103,7 +103,7 @@ def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, C
 
 
 def loss(shape: tuple[int, int], place: Place, *, autograd: bool) -> dict[str, Contender]:
-    """MixUp loss, entropy, its top fifth and the logits' gradient.
+    """Make MixUp loss, entropy, its top fifth and the logits' gradient.
 
     Without `autograd` ours is the two ops alone, which return dlogits; with it, the public function
     and a backward, as a training step runs it. Eager is the same in both.
@@ -158,7 +158,7 @@ def _step(x: Tensor, x_adv: Tensor, grad: Tensor, limits: list[Tensor]) -> Tenso
 
 
 def perturb(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
-    """One step in place on a fifth of the batch."""
+    """Make one step in place on a fifth of the batch."""
     x, grad = place.rand(*shape), place.image(shape, "contiguous")
     index = torch.randperm(shape[0], device=place.device)[: shape[0] // 5]
     limits, rows = _limits(place), len(index)
@@ -174,7 +174,7 @@ def perturb(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
 
 
 def gather(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
-    """The first step: gather a fifth of the batch and its gradient, and move."""
+    """Make the first step: gather a fifth of the batch and its gradient, and move."""
     x, grad = place.rand(*shape), place.image(shape, "contiguous")
     index = torch.randperm(shape[0], device=place.device)[: shape[0] // 5]
     limits, out = _limits(place), torch.empty_like(x[: shape[0] // 5])

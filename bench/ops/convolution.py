@@ -1,16 +1,16 @@
-"""conv3x3 beside PyTorch's own convolution."""
+"""Time conv3x3 beside PyTorch's own convolution."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.ops.contenders import Place
-from bench.ops.timing import Contender
+from bench.timing import Contender
 from entprop_fast.ops import conv3x3
 
 
 def convolution(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
-    """Forward and both gradients, as many channels out as in, channels_last."""
+    """Make forward and both gradients, as many channels out as in, channels_last."""
     x = place.image(shape, "channels_last").requires_grad_()
     grad = place.image(shape, "channels_last")
     channels = shape[1]

@@ -1,17 +1,17 @@
-"""Timing on CUDA: many calls in one graph, so that the GPU's time is seen and not the host's."""
+"""Time on CUDA: many calls in one graph, so that the GPU's time is seen and not the host's."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 
-from bench.ops.timing import Contender, Timer
+from bench.timing import Contender, Timer
 
 CALLS = 8  # of a graph, at least
 MAX_SETS = 64  # of inputs; what does not outgrow the cache by then is only measured warm
 
 
 def graph_timer(calls: Sequence[Contender], *, keep: bool) -> Timer:
-    """A timer of one graph that makes these calls, which have run before.
+    """Make a timer of one graph that makes these calls, which have run before.
 
     Args:
         calls: one contender over different inputs, or the same several times.
@@ -43,7 +43,7 @@ def graph_timer(calls: Sequence[Contender], *, keep: bool) -> Timer:
 
 
 def sets_past_cache(bytes_of_a_set: int) -> int:
-    """How many sets of inputs together are three times the second-level cache."""
+    """Count the sets of inputs that are three times the second-level cache."""
     cache: int = torch.cuda.get_device_properties("cuda").L2_cache_size
     return -(-3 * cache // bytes_of_a_set)
 

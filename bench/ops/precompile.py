@@ -1,4 +1,4 @@
-"""`python -m bench.ops.precompile`: fill Inductor's cache for the CUDA cases, on all cores.
+"""Fill Inductor's cache for the CUDA cases, on all cores: `python -m bench.ops.precompile`.
 
 `pytest bench/ops` compiles what it does not find there, one case after the other, while the GPU
 waits.
@@ -10,8 +10,8 @@ from multiprocessing import get_context
 
 import torch
 
-from bench.cuda import require_cuda
 from bench.ops.cases import cases
+from bench.timing import require_cuda
 
 
 def compile_case(number: int) -> None:

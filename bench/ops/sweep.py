@@ -1,4 +1,4 @@
-"""`python -m bench.ops.sweep`: the GPU norm under several ways to cut it, beside native norms.
+"""Time the GPU norm under several ways to cut it, beside native norms: `python -m bench.ops.sweep`.
 
 One group, ReLU, bfloat16, channels_last; graphs of calls over input sets that outgrow the cache.
 """
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import rows
-from bench.cuda import require_cuda
 from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
-from bench.ops.timing import Contender, compare
+from bench.timing import Contender, compare, require_cuda
+from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.norm_half import Half
 
 NAME = "norm_cuda"
 
 
 class Cut(NamedTuple):
-    """Constants of `kernels.dual_batch_norm_plan`."""
+    """Hold the constants of `kernels.dual_batch_norm_plan`."""
 
     programs: int
     tile_bytes: int
@@ -43,10 +43,12 @@ SHAPES = (
     (128, 64, 32, 32), (128, 512, 4, 4), (128, 16, 32, 32), (256, 256, 56, 56),
 )  # fmt: skip
 MAX_SETS = 16
+HEAD = [*("shape", "MB", "forward", "native", "forward + backward", "native")]
+HEAD += ["times native", "best cut"]
 
 
 def use(cut: Cut) -> None:
-    """Have the launchers cut so, for all of the process."""
+    """Make the launchers cut so, for all of the process."""
     from entprop_fast.kernels import dual_batch_norm, dual_batch_norm_backward
     from entprop_fast.kernels import dual_batch_norm_plan as plan
 
@@ -56,7 +58,7 @@ def use(cut: Cut) -> None:
 
 
 def calls(shape: tuple[int, ...]) -> dict[str, Contender]:
-    """Ours and PyTorch's, forward and forward with backward, over one set of inputs."""
+    """Make our calls and PyTorch's, forward and with backward, over one set of inputs."""
     from entprop_fast.kernels.dual_batch_norm import dual_batch_norm
     from entprop_fast.kernels.dual_batch_norm_backward import dual_batch_norm_backward
 
@@ -108,7 +110,7 @@ def compile_cut(cut: Cut) -> None:
 
 
 def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
-    """A row for each cut: microseconds of a forward, and of a forward and backward."""
+    """Make a row for each cut: microseconds of a forward, and of a forward and backward."""
     count = min(MAX_SETS, sets_past_cache(2 * 2 * torch.Size(shape).numel()))
     sets = [calls(shape) for _ in range(count)]
     turns = [sets[number % count] for number in range(max(CALLS, count))]
@@ -127,10 +129,7 @@ def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
 def section(page: Path) -> str:
     """Write the adopted cut beside native norms, and the best cut of each shape."""
     found = rows.read(NAME)
-    lines = [
-        "| shape | MB | forward | native | forward + backward | native | times native | best cut |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [HEAD]
     best: Callable[[list[rows.Row]], rows.Row] = lambda some: min(some, key=lambda r: r["both"])  # noqa: E731
     for shape in SHAPES:
         here = [row for row in found if row["shape"] == list(shape)]
@@ -143,16 +142,13 @@ def section(page: Path) -> str:
             f"{ours['native both'] / ours['both']:.2f}",
             f"{cut}: {other['both']:.1f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    first = found[0]
-    lines += [
-        "",
-        "Microseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a "
+        lines.append(cells)
+    return markdown_table(lines) + (
+        "\n\nMicroseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a "
         f"graph of at least {CALLS} calls over up to {MAX_SETS} sets of inputs; native: `F.relu` "
         "of `F.batch_norm` in the same graph. Made by `python -m bench.ops.sweep` "
-        f"({rows.origin(first)}).",
-    ]
-    return "\n".join(lines)
+        f"({rows.origin(found[0])})."
+    )
 
 
 def main() -> None:

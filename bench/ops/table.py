@@ -1,6 +1,5 @@
-"""Measurements as rows, and rows as tables: on the terminal, and in docs/kernels/README.md."""
+"""Make rows of measurements, and tables of rows, for the terminal and the docs."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from pathlib import Path
 
 from bench import rows
 from bench.ops.cases import Case, cases
-from bench.ops.timing import Comparison
 from bench.pages import link, page_of
+from bench.timing import Comparison, geometric_mean, verdict
+from entprop_fast.lab.report.text import markdown_table
 
 KEYS = ("op", "layout", "dtype", "cache", "memory")
 Key = tuple[str, ...]
@@ -18,7 +18,7 @@ KEPT = "kept"
 
 @dataclass(frozen=True)
 class Measured:
-    """One case with its caches warm or cold.
+    """Hold one case with its caches warm or cold.
 
     `kept`: the process keeps freed memory, as training runs do and PyTorch by itself does not.
     """
@@ -36,19 +36,16 @@ MEASURED: dict[str, list[Measured]] = defaultdict(list)
 
 
 def name_of(device: str) -> str:
-    """Under which the rows of a device are kept."""
+    """Return the name under which the rows of a device are kept."""
     return "ops_cpu" if device == "cpu" else "ops_gpu"
 
 
-def verdict(ratio: float, target: float | None) -> str:
-    """Whether a ratio over eager is what was aimed at."""
-    if ratio < 1:
-        return "slower than eager"
-    return "faster" if target is None else "reached" if ratio >= target else "missed"
+def _verdict(ratio: float, target: float | None) -> str:
+    return verdict(ratio, target, "slower than eager")
 
 
 def row_of(measured: Measured, bandwidth: float) -> rows.Row:
-    """A measurement with everything that a table shows of it."""
+    """Make a row of a measurement, with everything that a table shows of it."""
     case, comparison = measured.case, measured.comparison
     ratio = comparison.ratio("eager")
     target = None if measured.kept else case.target  # targets are for PyTorch as it comes
@@ -61,7 +58,7 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
         "shape": list(case.shape),
         "ratio": ratio,
         "target": target,
-        "verdict": verdict(ratio, target),
+        "verdict": _verdict(ratio, target),
         "best_peer": comparison.best_peer(),
         "best_ratio": comparison.ratio(comparison.best_peer()),
         "seconds": comparison.seconds,
@@ -72,23 +69,20 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
 
 
 def is_whole(device: str) -> bool:
-    """Whether every case was measured; a part does not replace the committed rows."""
+    """Return whether every case was measured; a part does not replace the committed rows."""
     wanted = {(case.name, kept) for case in cases(device) for kept in MEMORY[device]}
     return {(one.case.name, one.kept) for one in MEASURED[device]} == wanted
 
 
 def geometric_means(measured: Iterable[rows.Row]) -> dict[Key, tuple[float, float | None]]:
-    """`KEYS` -> (geometric mean of the ratios over eager, target)."""
+    """Return, by `KEYS`, the geometric mean of the ratios over eager, and the target."""
     ratios: dict[Key, list[float]] = defaultdict(list)
     targets: dict[Key, float | None] = {}
     for row in measured:
         key = tuple(row[name] for name in KEYS)
         ratios[key].append(row["ratio"])
         targets[key] = row["target"]
-    return {
-        key: (math.exp(sum(map(math.log, values)) / len(values)), targets[key])
-        for key, values in ratios.items()
-    }
+    return {key: (geometric_mean(values), targets[key]) for key, values in ratios.items()}
 
 
 def _cells(row: rows.Row) -> list[str]:
@@ -109,37 +103,27 @@ def _cells(row: rows.Row) -> list[str]:
     ]
 
 
-HEAD = [*KEYS, "shape", "ratio", "target", "", "ours ms", "of copy"]
-HEAD += ["over others"]
+HEAD = [*KEYS, "shape", "ratio", "target", "", "ours ms", "of copy", "over others"]
 
 
 def _mean_cells(key: Key, mean: float, target: float | None) -> list[str]:
     aim = "" if target is None else f"{target:g}"
-    return [*key, "geometric mean", f"{mean:.2f}", aim, verdict(mean, target), "", "", ""]
+    return [*key, "geometric mean", f"{mean:.2f}", aim, _verdict(mean, target), "", "", ""]
 
 
 def table(measured: list[rows.Row]) -> list[list[str]]:
-    """The cells: a head, a line a case, a line a geometric mean."""
+    """Return the cells: a head, a line a case, a line a geometric mean."""
     means = geometric_means(measured).items()
     cases_then_means = [_cells(row) for row in measured]
     return [HEAD, *cases_then_means, *(_mean_cells(key, *mean) for key, mean in means)]
 
 
-def plain(lines: list[list[str]]) -> list[str]:
-    """A table for the terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-
-
-def markdown(lines: list[list[str]]) -> list[str]:
-    """A table for the docs; the geometric means in bold."""
+def markdown(lines: list[list[str]]) -> str:
+    """Write a table for the docs; the geometric means in bold."""
     head, *body = lines
     bold = [[f"**{cell}**" if cell else "" for cell in line] for line in body]
     shown = [b if "geometric mean" in line else line for line, b in zip(body, bold, strict=True)]
-    return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *shown)]
+    return markdown_table([head, *shown], escaped=True)
 
 
 def section(name: str, page: Path) -> str:
@@ -155,17 +139,14 @@ def section(name: str, page: Path) -> str:
         "targets mean, or keeps it, as a training run of ours has it do. "
         f"{rows.origin(first)}."
     )
-    return "\n".join([*markdown(table(measured)), "", note])
+    return f"{markdown(table(measured))}\n\n{note}"
 
 
 def summary(name: str, page: Path) -> str:
     """Write the geometric means of the rows called `name` alone."""
     measured = rows.read(name)
     first = measured[0]
-    lines = [
-        "| op | layout | times torch eager | worst shape | target | | memory kept |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [["op", "layout", "times torch eager", "worst shape", "target", "", "memory kept"]]
     means = geometric_means(measured)
     for key, (mean, target) in means.items():
         *what, memory = key
@@ -174,8 +155,8 @@ def summary(name: str, page: Path) -> str:
         worst = min(row["ratio"] for row in measured if tuple(row[k] for k in KEYS) == key)
         kept, _ = means[*what, KEPT]
         aim = f"{target:g}" if target else ""
-        cells = [*what[:2], f"{mean:.2f}", f"{worst:.2f}", aim, verdict(mean, target)]
-        lines.append(f"| {' | '.join(cells)} | {kept:.2f} |")
+        said = _verdict(mean, target)
+        lines.append([*what[:2], f"{mean:.2f}", f"{worst:.2f}", aim, said, f"{kept:.2f}"])
     note = (
         "Geometric means over the shapes of "
         f"[the whole table]({link(page, page_of(name))}): forward "
@@ -183,4 +164,4 @@ def summary(name: str, page: Path) -> str:
         "PyTorch has by itself, as in a training run. Made by `pytest bench/ops` "
         f"({rows.origin(first)})."
     )
-    return "\n".join([*lines, "", note])
+    return f"{markdown_table(lines)}\n\n{note}"

@@ -1,4 +1,4 @@
-"""The timers of each device, and its copy bandwidth."""
+"""Choose the timers of a device, and measure its copy bandwidth."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 from bench.ops.graphs import cuda_timers
-from bench.ops.timing import Contender, Timer, compare, wall_timer
+from bench.timing import Contender, Timer, compare, wall_timer
 
 
 def timers_of(
@@ -26,7 +26,7 @@ def timers_of(
 
 @cache
 def copy_bandwidth(device: str) -> float:
-    """Bytes a second, read plus written, of copying float32 tensors that no cache holds."""
+    """Measure bytes a second, read plus written, of copying float32 tensors that no cache holds."""
     elements = 1 << (24 if device == "cpu" else 28)
 
     def build() -> dict[str, Contender]:

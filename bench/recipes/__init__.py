@@ -1,1 +1,1 @@
-"""How long each shipped recipe takes: its training step, measured, times its steps."""
+"""Say how long each shipped recipe takes: its training step, measured, times its steps."""

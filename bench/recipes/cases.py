@@ -1,4 +1,4 @@
-"""What is timed: a recipe's own step on random images of its shape, as the train command's."""
+"""Define what is timed: a recipe's own step on random images, as the train command takes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WARM_UP = {"cpu": 1, "cuda": 2}  # rounds; on CUDA with the capture
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe on a device.
+    """Hold a recipe on a device.
 
     Attributes:
         name: of the recipe.
@@ -50,7 +50,7 @@ class Case:
         return f"{self.name}-{self.config.batch_size}x{self.pixels}x{self.pixels}"
 
     def images(self) -> ImageData:
-        """A batch of random images in place of the data set; digits are there."""
+        """Make a batch of random images in place of the data set; digits are there."""
         if self.name == EMBEDDED:
             return load("digits")
         generator = torch.Generator().manual_seed(0)
@@ -62,12 +62,12 @@ class Case:
         return ImageData(self.name, images, labels, images[:1], labels[:1], self.classes)
 
     def hours(self, images_per_second: float) -> float:
-        """Of all the recipe's epochs at that speed: an extrapolation, without any evaluation."""
+        """Extrapolate to all the recipe's epochs at that speed, without any evaluation."""
         return self.config.epochs * self.train_images / images_per_second / 3600
 
 
 def case_of(name: str, device: str) -> Case:
-    """A recipe with its own network, image size, AMP, method and, where it fits, batch."""
+    """Make a case of a recipe: its network, image size, AMP, method and, where it fits, batch."""
     config = recipe.resolve(name, device=device)
     batch = config.batch_size
     if name == EMBEDDED:
@@ -88,7 +88,7 @@ def case_of(name: str, device: str) -> Case:
 
 
 def stepper(case: Case) -> Callable[[], None]:
-    """Takes `STEPS` steps of the run that the train command would start, and waits for them."""
+    """Make a call that takes `STEPS` steps of the run that the train command would start."""
     keep_freed_memory()
     trainer = Trainer(case.config, case.images(), Reporter.quiet(), fresh=False)
     batch = next(trainer.loader.epoch(0))

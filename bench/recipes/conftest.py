@@ -1,4 +1,4 @@
-"""The machine's cores for a recipe's step, and the table at the end of the run."""
+"""Give a recipe's step the machine's cores; print the table at the end of the run."""
 
 import os
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bench import rows
-from bench.recipes.table import MEASURED, is_whole, lines_of, name_of
+from bench.recipes.table import MEASURED, is_whole, name_of, table_of
 
 
 @pytest.fixture(autouse=True)
 def every_core(one_thread: None) -> Iterator[None]:
-    """A run takes all cores, where other benchmarks take one; the rows say how many."""
+    """Take all cores, where other benchmarks take one; the rows say how many."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(cores or 1)
     rows.stamp()  # asked once for all
@@ -24,10 +24,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was measured; write it if it is everything."""
     if not MEASURED:
         return
-    for line in lines_of(MEASURED):
-        terminalreporter.write_line(line)
+    terminalreporter.write_line(table_of(MEASURED))
     name = name_of(MEASURED[0]["device"])
-    if is_whole():
-        terminalreporter.write_line(f"rows: {rows.write(name, MEASURED)}")
-    else:
-        terminalreporter.write_line("no rows written: not every recipe was measured")
+    terminalreporter.write_line(rows.keep(name, MEASURED, whole=is_whole()))

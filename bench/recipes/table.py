@@ -1,4 +1,4 @@
-"""Rows of the recipes, and their table in docs/data.md."""
+"""Make the rows of the recipes, and their table."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from pathlib import Path
 from bench import rows
 from bench.recipes.cases import ROUNDS, STEPS, Case
 from bench.rows import Row
+from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.lab.training.recipe import data_set_recipes
 
 DEVICES = ("cpu", "cuda")
 PART = "recipes"  # of the page
 MEASURED: list[Row] = []
-HEAD = (
-    "recipe | network | images, pixels | images a step | images/s | epochs x training images "
-    "| hours, extrapolated"
-)
+HEAD = [
+    *("recipe", "network", "images, pixels", "images a step", "images/s"),
+    *("epochs x training images", "hours, extrapolated"),
+]
 
 
 def name_of(device: str) -> str:
-    """Under which the rows of a device are kept."""
+    """Return the name under which the rows of a device are kept."""
     return f"recipes_{device}"
 
 
 def row_of(case: Case, seconds: float) -> Row:
-    """A case whose step took so long."""
+    """Make the row of a case whose step took so long."""
     config = case.config
     images_per_second = config.batch_size / seconds
     return {
@@ -46,27 +47,27 @@ def row_of(case: Case, seconds: float) -> Row:
 
 
 def is_whole() -> bool:
-    """Whether every recipe was measured; a part does not replace the committed rows."""
+    """Return whether every recipe was measured; a part does not replace the committed rows."""
     return {row["recipe"] for row in MEASURED} == set(data_set_recipes())
 
 
-def lines_of(found: list[Row]) -> list[str]:
-    """The table in Markdown."""
-    lines = [f"| {HEAD} |", f"|{'---|' * (HEAD.count('|') + 1)}"]
+def table_of(found: list[Row]) -> str:
+    """Write the table in Markdown."""
+    lines = [HEAD]
     for row in found:
         own = row["batch"] == row["recipe_batch"]
         speed, hours = row["images_per_second"], row["hours"]
-        cells = (
+        cells = [
             f"`{row['recipe']}`",
             row["arch"],
-            row["pixels"],
+            str(row["pixels"]),
             f"{row['batch']}" if own else f"{row['batch']} (the recipe's: {row['recipe_batch']})",
             f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}",
             f"{row['epochs']} x {row['train_images']:,}",
             f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.1g}",
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+        ]
+        lines.append(cells)
+    return markdown_table(lines, escaped=True)
 
 
 def section(page: Path) -> str:
@@ -80,7 +81,7 @@ def section(page: Path) -> str:
         first = found[0]
         in_a_row = "" if STEPS[device] == 1 else f" of {STEPS[device]} in a row"
         parts += [
-            "\n".join(lines_of(found)),
+            table_of(found),
             f"Measured: a step of the recipe's method ({first['method']}, amp {first['amp']}) on "
             f"random images, median of {ROUNDS} rounds{in_a_row}. Extrapolated: epochs x training "
             "images over images/s, which is training alone, as if images were read as fast as they "

@@ -1,4 +1,4 @@
-"""`python -m bench.step.batches [ARCH ...]`: the captured step at many sizes of batch, on a GPU.
+"""Time the captured step at many sizes of batch: `python -m bench.step.batches [ARCH ...]`.
 
 A graph saves the host's time, so small batches gain the most, and from some size on none.
 """
@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import rows
-from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA, settings
 from bench.step.contenders import (
     CAPTURED,
@@ -20,22 +19,24 @@ from bench.step.contenders import (
     Setting,
 )
 from bench.step.turns import Crew, take_turns
+from bench.timing import require_cuda
+from entprop_fast.lab.report.text import markdown_table
 
 NAME = "batches_cuda"
 BATCHES = (32, 64, 128, 256, 512, 1024)
 ARCHITECTURES = ("resnet18", "wrn28_10")
 WHO = (VANILLA, VANILLA_CHANNELS_LAST, REFERENCE, OURS, CAPTURED)
 ROUNDS = 7
-HEAD = (
-    "network | images a step | captured, ms | of vanilla eager (contiguous) "
-    "| of vanilla eager (channels_last) | of ours, not captured | of reference (contiguous) "
-    "| images/s | peak MiB"
-)
+HEAD = [
+    *("network", "images a step", "captured, ms", "of vanilla eager (contiguous)"),
+    *("of vanilla eager (channels_last)", "of ours, not captured", "of reference (contiguous)"),
+    *("images/s", "peak MiB"),
+]
 BASES = (VANILLA, VANILLA_CHANNELS_LAST, OURS, REFERENCE)
 
 
 def cases(arch: str, device: str = "cuda") -> list[Setting]:
-    """EntProp(0.2, 1) of a network with every size of batch."""
+    """Return EntProp(0.2, 1) of a network with every size of batch."""
     usual = next(setting for setting in settings("cuda") if setting.arch == arch)
     return [replace(usual, batch=batch, device=device) for batch in BATCHES]
 
@@ -43,7 +44,7 @@ def cases(arch: str, device: str = "cuda") -> list[Setting]:
 def section(page: Path) -> str:
     """Write a line for each network and size of batch."""
     found = rows.read(NAME)
-    lines = [f"| {HEAD} |", "|" + "---|" * (HEAD.count("|") + 1)]
+    lines = [HEAD]
     by_case: dict[tuple[str, int], dict[str, rows.Row]] = {}
     for row in found:
         by_case.setdefault((row["arch"], row["batch"]), {})[row["contender"]] = row
@@ -61,15 +62,12 @@ def section(page: Path) -> str:
                 f"{batch / seconds[CAPTURED]:.0f}",
                 f"{captured['peak_memory'] / 2**20:.0f}",
             ]
-        lines.append(f"| {' | '.join(cells)} |")
-    first = found[0]
-    lines += [
-        "",
-        f"EntProp(0.2, 1), bfloat16 autocast; medians of {ROUNDS} turns, ratios of medians; below "
-        "1 the captured step takes less time. Made by `python -m bench.step.batches` "
-        f"({rows.origin(first)}).",
-    ]
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(lines) + (
+        f"\n\nEntProp(0.2, 1), bfloat16 autocast; medians of {ROUNDS} turns, ratios of medians; "
+        "below 1 the captured step takes less time. Made by `python -m bench.step.batches` "
+        f"({rows.origin(found[0])})."
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is timed: networks, batches and EntProp's k and n."""
+"""Define what is timed: networks, batches and EntProp's k and n."""
 
 from bench.step.contenders import (
     CAPTURED,
@@ -43,7 +43,7 @@ CPU_FEW = (VANILLA, VANILLA_CHANNELS_LAST, REFERENCE, OURS_VANILLA, OURS)
 
 
 def settings(device: str) -> list[Setting]:
-    """Every setting of the table on a device; the target network's come first."""
+    """Return every setting of the table on a device; the target network's come first."""
     if device == "cuda":
         return [_setting(arch, k, n, device) for arch in ON_CUDA for k, n in K_AND_N]
     return [
@@ -58,7 +58,7 @@ def _setting(arch: str, k: float, n: int, device: str) -> Setting:
 
 
 def rounds(setting: Setting) -> int:
-    """How often every contender takes its turn at a setting."""
+    """Return how often every contender takes its turn at a setting."""
     if setting.device == "cuda":
         return CUDA_ROUNDS
     if setting.arch != CPU_TARGET_ARCH:
@@ -67,7 +67,7 @@ def rounds(setting: Setting) -> int:
 
 
 def contenders(setting: Setting) -> list[Contender]:
-    """Who runs there; the first of them is the one that costs are counted in.
+    """Return who runs there; the first of them is the one that costs are counted in.
 
     Capture needs CUDA, and compiling takes a minute, so one setting has it. What is pipelined has
     one auxiliary pass.

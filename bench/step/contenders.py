@@ -1,4 +1,4 @@
-"""The steps that are timed against each other: what a user would otherwise run, and ours."""
+"""Define the steps that are timed: what a user would otherwise run, and ours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Setting:
-    """One row group of the table: a network, its batch, and EntProp's k and n."""
+    """Hold one row group of the table: a network, its batch, and EntProp's k and n."""
 
     arch: str
     batch: int
@@ -47,7 +47,7 @@ class Setting:
         return "bf16" if self.device == "cuda" else None
 
     def data(self) -> tuple[Tensor, Tensor]:
-        """A batch of random images and labels, contiguous."""
+        """Make a batch of random images and labels, contiguous."""
         generator = torch.Generator().manual_seed(0)
         shape = (self.batch, 3, self.pixels, self.pixels)
         images = torch.rand(shape, generator=generator)
@@ -55,7 +55,7 @@ class Setting:
         return images.to(self.device), labels.to(self.device)
 
     def network(self) -> nn.Module:
-        """The plain network, the same weights for every contender."""
+        """Make the plain network, the same weights for every contender."""
         torch.manual_seed(0)
         small = self.arch in resnet.LAYOUTS and self.pixels <= 64
         stem: resnet.Stem = "cifar" if small else "imagenet"
@@ -68,13 +68,13 @@ class Setting:
         return network.to(self.device).train()
 
     def generator(self) -> torch.Generator:
-        """The same draws for every contender."""
+        """Make the same draws for every contender."""
         return torch.Generator(self.device).manual_seed(1)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A row of the table.
+    """Hold a row of the table.
 
     Attributes:
         name: what the row is called.
@@ -91,7 +91,7 @@ class Contender:
     base: str = REFERENCE
 
     def build(self, setting: Setting) -> Callable[[], tuple[Tensor, Tensor]]:
-        """The step on its own copy of the setting's network and batch."""
+        """Make the step on its own copy of the setting's network and batch."""
         images, labels = setting.data()
         network = setting.network()
         if self.channels_last:
@@ -128,7 +128,7 @@ def _autocast(setting: Setting) -> torch.autocast:
 
 
 def vanilla(setting: Setting, network: nn.Module) -> Step:
-    """Plain training with `torch.optim`'s defaults."""
+    """Make plain training with `torch.optim`'s defaults."""
     optimizer = _sgd(network)
 
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +144,7 @@ def vanilla(setting: Setting, network: nn.Module) -> Step:
 
 
 def reference_step(setting: Setting, network: nn.Module, **compiled: Any) -> Step:
-    """`entprop_fast.reference`: input gradients alone for passes i < n, a backward per forward."""
+    """Make `entprop_fast.reference`: input gradients alone for i < n, a backward per forward."""
     dual = convert_dual_norm(network)
     optimizer, generator = _sgd(dual), setting.generator()
     model: Any = torch.compile(dual, **compiled) if compiled else dual
@@ -159,7 +159,7 @@ def reference_step(setting: Setting, network: nn.Module, **compiled: Any) -> Ste
 
 
 def compiled_step(setting: Setting, network: nn.Module) -> Step:
-    """The reference with its whole network compiled.
+    """Make the reference with its whole network compiled.
 
     Inductor's own CUDA graphs (`reduce-overhead`, `max-autotune`) refuse a second pass before the
     first one's backward is done with.
@@ -168,7 +168,7 @@ def compiled_step(setting: Setting, network: nn.Module) -> Step:
 
 
 def naive_step(setting: Setting, network: nn.Module) -> Step:
-    """`loss.backward()` in every pass, all graphs kept until one backward of the sum."""
+    """Make `loss.backward()` in every pass, all graphs kept until one backward of the sum."""
     dual = convert_dual_norm(network)
     optimizer, generator = _sgd(dual), setting.generator()
     halves = [layer.aux for layer in dual_layers(dual)]
@@ -209,7 +209,7 @@ def naive_step(setting: Setting, network: nn.Module) -> Step:
 
 
 def pipelined_reference_step(setting: Setting, network: nn.Module) -> Step:
-    """`entprop_fast.reference`'s pipelined step."""
+    """Make `entprop_fast.reference`'s pipelined step."""
     dual = convert_dual_norm(network)
     optimizer, generator = _sgd(dual), setting.generator()
     waiting: reference.Waiting | None = None

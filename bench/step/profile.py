@@ -1,4 +1,4 @@
-"""`python -m bench.step.profile [ARCH ...]`: where the GPU's time of a training step goes.
+"""Say where the GPU's time of a training step goes: `python -m bench.step.profile [ARCH ...]`.
 
 EntProp as ours replays it beside plain training in channels_last, at k = 0.2, n = 1.
 """
@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 
 import torch
 
-from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA
 from bench.step.contenders import CAPTURED, CONTENDERS, VANILLA_CHANNELS_LAST, Setting
+from bench.timing import require_cuda
 
 STEPS = 10
 SHOWN = 18
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def kind_of(kernel: str) -> str:
-    """What a kernel is for, by its name."""
+    """Say what a kernel is for, by its name."""
     for kind, pattern in KINDS.items():
         if re.search(pattern, kernel):
             return kind

@@ -1,6 +1,5 @@
-"""Rows of the step table, the targets among them, and how they print."""
+"""Make the rows of the step table, and compare them with the targets."""
 
-import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -8,13 +7,14 @@ from bench import rows
 from bench.step import contenders as c
 from bench.step.contenders import Setting
 from bench.step.worker import Worker
+from bench.timing import medians, quartiles, take_turns
 
 Quantity = Literal["seconds", "peak_memory"]
 
 
 @dataclass
 class Row:
-    """A contender's step at a setting; without a time where `refused` says why."""
+    """Hold a contender's step at a setting; without a time where `refused` says why."""
 
     setting: Setting
     contender: str
@@ -27,31 +27,26 @@ class Row:
     costs: dict[str, float] = field(default_factory=dict)  # in steps of the named contender
 
     def as_json(self) -> rows.Row:
-        """Flat, for bench/rows."""
+        """Return it flat, for bench/rows."""
         flat = asdict(self) | asdict(self.setting) | {"paper_cost": paper_cost(self.setting)}
         del flat["setting"]
         return flat
 
 
 def paper_cost(setting: Setting) -> float:
-    """The cost that the paper prints, in plain training steps."""
+    """Return the cost that the paper prints, in plain training steps."""
     return 1 + setting.k * setting.n
 
 
 def measure(measured: list[Row], workers: dict[str, Worker], rounds: int) -> None:
     """Let all workers step in turns, and fill their rows."""
-    samples: dict[str, list[float]] = {name: [] for name in workers}
-    for _ in range(rounds):
-        for name, worker in workers.items():
-            samples[name].append(worker.seconds())
+    samples = take_turns({n: worker.seconds for n, worker in workers.items()}, rounds=rounds)
+    seconds = medians(samples)
     for row in measured:
         if row.contender in workers:
-            times = samples[row.contender]
-            row.seconds = statistics.median(times)
-            low, _, high = statistics.quantiles(times, n=4)
-            row.quartiles = (low, high)
+            row.seconds = seconds[row.contender]
+            row.quartiles = quartiles(samples[row.contender])
             row.peak_memory = workers[row.contender].peak_memory()
-    seconds = {row.contender: row.seconds for row in measured if row.seconds}
     for row in measured:
         if row.seconds:
             units = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA, c.REFERENCE)
@@ -60,7 +55,7 @@ def measure(measured: list[Row], workers: dict[str, Worker], rounds: int) -> Non
 
 @dataclass(frozen=True)
 class Target:
-    """``quantity(ours) / quantity(base) <= at_most`` at one setting."""
+    """Aim at ``quantity(ours) / quantity(base) <= at_most`` at one setting."""
 
     device: str
     arch: str
@@ -107,7 +102,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a target's ratio came to; None where no row says."""
+    """Hold what a target's ratio came to; None where no row says."""
 
     target: Target
     ratio: float | None
@@ -120,7 +115,7 @@ class Verdict:
 
 
 def verdicts(device: str, measured: list[rows.Row]) -> list[Verdict]:
-    """Every target of a device, from rows as JSON; ours is captured where it was."""
+    """Compare every target of a device with rows as JSON; ours is captured where it was."""
     found = []
     for target in TARGETS:
         if target.device != device:

@@ -1,4 +1,4 @@
-"""The rows of steps as a page, a picture and the README's section.
+"""Show the rows of steps as tables and a picture.
 
 Wherever two steps are compared, the layout of both is named: plain training in PyTorch's default
 layout and plain training in channels_last are two different things to be cheaper than.
@@ -17,12 +17,13 @@ from bench.pages import ROOT, link
 from bench.step import contenders as c
 from bench.step.results import Verdict, verdicts
 from entprop_fast.lab.report.pictures import save_figure
+from entprop_fast.lab.report.text import markdown_table
 
 LAYOUT = {one.name: "channels_last" if one.channels_last else "contiguous" for one in c.CONTENDERS}
-HEAD = (
-    "contender | layout | ms | quartiles | images/s | over vanilla, contiguous "
-    "| over vanilla, channels_last | over vanilla on our kernels, channels_last | peak MiB"
-)
+HEAD = [
+    *("contender", "layout", "ms", "quartiles", "images/s", "over vanilla, contiguous"),
+    *("over vanilla, channels_last", "over vanilla on our kernels, channels_last", "peak MiB"),
+]
 CAPTURED = "captured_cuda"  # rows of the captured step alone, later than those beside baselines
 PROFILE = Path("docs/step/profile_h100.txt")
 UNITS = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS_VANILLA)
@@ -82,8 +83,8 @@ def section(device: str, page: Path) -> str:
     measured = rows.read(name_of(device))
     parts = [
         f"![Time of a step on {device}]({link(page, picture_of(device))})",
-        "\n".join(_targets(device, measured)),
-        *("\n".join(_table(group)) for group in groups(measured)),
+        _targets(device, measured),
+        *map(table_of, groups(measured)),
         _method(measured),
     ]
     return "\n\n".join(parts)
@@ -96,7 +97,7 @@ def summary(device: str, page: Path) -> str:
 
 def summary_of(device: str, measured: list[rows.Row]) -> str:
     """Write the short part of these rows."""
-    return "\n\n".join(("\n".join(_targets(device, measured)), _method(measured)))
+    return f"{_targets(device, measured)}\n\n{_method(measured)}"
 
 
 def captured(page: Path) -> str:
@@ -104,15 +105,12 @@ def captured(page: Path) -> str:
     measured = rows.read(CAPTURED)
     plain = plain_kernels((ROOT / PROFILE).read_text())
     first = measured[0]
-    lines = [
-        "| network | EntProp, captured | plain training: its kernels alone | ratio | plain "
-        "training, captured |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [["network", "EntProp, captured", "plain training: its kernels alone", "ratio"]]
+    lines[0].append("plain training, captured")
     for row in measured:
         seconds, kernels = row["seconds"], plain[row["arch"]]
-        cells = [row["arch"], f"{1e3 * seconds:.1f} ms", f"{1e3 * kernels:.1f} ms"]
-        lines.append(f"| {' | '.join(cells)} | {seconds / kernels:.2f} | unmeasured |")
+        times = f"{1e3 * seconds:.1f} ms", f"{1e3 * kernels:.1f} ms"
+        lines.append([row["arch"], *times, f"{seconds / kernels:.2f}", "unmeasured"])
     note = (
         f"{_size(first)}, EntProp({first['k']:g}, {first['n']}), bfloat16, channels_last. Plain "
         "training was never captured; its kernels alone, from "
@@ -120,7 +118,7 @@ def captured(page: Path) -> str:
         f"run, so that the ratio is an estimate. `bench/rows/{CAPTURED}.jsonl`, by hand from a "
         f"session's log: no command writes it yet ({rows.origin(first)})."
     )
-    return "\n".join([*lines, "", note])
+    return f"{markdown_table(lines)}\n\n{note}"
 
 
 def plain_kernels(profile: str) -> dict[str, float]:
@@ -133,26 +131,26 @@ def _size(row: rows.Row) -> str:
     return f"{row['batch']}x3x{row['pixels']}x{row['pixels']}"
 
 
-def _targets(device: str, measured: list[rows.Row]) -> list[str]:
-    found = verdicts(device, measured)
-    return ["| measured | |", "|---|---|", *(f"| {told(one)} | {one} |" for one in found)]
+def _targets(device: str, measured: list[rows.Row]) -> str:
+    lines = [[told(one), str(one)] for one in verdicts(device, measured)]
+    return markdown_table([["measured", ""], *lines])
 
 
-def _table(group: Group) -> list[str]:
+def table_of(group: Group, *, aligned: bool = False) -> str:
+    """Write the table of a setting, under a line on what it is."""
     first = group[0]
     launches = any(row["launches"] is not None for row in group)
-    head = f"{HEAD} | launches" if launches else HEAD
     title = (
         f"**{first['arch']}, {_size(first)}, EntProp({first['k']:g}, {first['n']})**; the paper "
         f"counts {first['paper_cost']:.2g} plain steps."
     )
-    lines = [title, "", f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
+    lines = [HEAD + ["launches"] * launches]
     for row in group:
         cells = _cells(row)
         if launches:
             cells.append("" if row["launches"] is None else str(row["launches"]))
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return f"{title}\n\n{markdown_table(lines, aligned=aligned)}"
 
 
 def _cells(row: rows.Row) -> list[str]:

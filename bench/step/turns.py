@@ -1,4 +1,4 @@
-"""All contenders of a setting in turns, each against the losses it has to have."""
+"""Let all contenders of a setting take turns, each against the losses it has to have."""
 
 import math
 
@@ -12,7 +12,7 @@ TOLERANCE = {"cpu": 2e-3, "cuda": 3e-2}
 
 
 class Crew:
-    """The workers of a run: on CUDA one a contender for all of it, since starting one is slow.
+    """Keep the workers of a run: on CUDA one a contender for all of it, as starting one is slow.
 
     On the CPU every setting has new ones: there peak memory is that of a whole process.
     """
@@ -21,7 +21,7 @@ class Crew:
         self._workers: dict[str, Worker] = {}
 
     def of(self, contenders: list[Contender], device: str) -> dict[str, Worker]:
-        """A worker for each contender, by name."""
+        """Return a worker for each contender, by name."""
         if device == "cpu":
             self.dismiss()
         for one in contenders:
@@ -38,7 +38,7 @@ class Crew:
 def take_turns(
     setting: Setting, contenders: list[Contender], workers: dict[str, Worker], rounds: int
 ) -> list[Row]:
-    """A row for each contender; one that fails, or has other losses than its base, has no time.
+    """Make a row for each contender; one that fails, or whose losses differ, has no time.
 
     Args:
         setting: the network, its batch, k and n.
@@ -64,7 +64,7 @@ def take_turns(
 
 
 def _difference(found: Start, expected: Start) -> float:
-    """The largest relative difference of the losses of two contenders' first steps."""
+    """Return the largest relative difference of the losses of two contenders' first steps."""
     pairs = zip(sum(found.losses, ()), sum(expected.losses, ()), strict=True)
     return max(abs(a - b) / max(abs(b), 1e-6) if a == a else math.inf for a, b in pairs)
 

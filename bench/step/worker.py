@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which takes its steps when it is told to.
+"""Run a contender in a process of its own, which takes its steps when it is told to.
 
 Each has its own memory allocator, compiler caches and patches, and its own peak memory; the steps
 of all of them still take turns on the machine.
@@ -24,14 +24,14 @@ LONG_ENOUGH = 0.1  # seconds, of steps in a row
 
 
 class Start(NamedTuple):
-    """What a worker says once it can be timed."""
+    """Hold what a worker says once it can be timed."""
 
     losses: list[tuple[float, float]]  # of the first CHECKED_STEPS steps: main and auxiliary
     launches: int | None  # kernels of a step; None on the CPU
 
 
 class Worker:
-    """The parent's side of a contender's process; a context manager.
+    """Start and ask a contender's process; a context manager.
 
     Args:
         contender: what to run.
@@ -68,7 +68,7 @@ class Worker:
         return float(self._ask("step"))
 
     def peak_memory(self) -> int:
-        """Bytes that the steps added at most: to the process, or allocated on the device."""
+        """Return the bytes that the steps added at most: to the process, or on the device."""
         return int(self._ask("memory"))
 
     def _ask(self, what: str) -> Any:
@@ -114,7 +114,7 @@ def _serve(pipe: Connection, name: str, threads: int) -> None:
 
 
 class _Served:
-    """The child's side: a contender at a setting."""
+    """Take a contender's steps at a setting, in its process."""
 
     def __init__(self, contender: Contender, setting: Setting) -> None:
         self._cuda = setting.device == "cuda"

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +44,11 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a readable JSON file, atomically."""
     text = json.dumps(plain_numbers(values), indent=2, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write a line of JSON for each row."""
+    return "".join(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n" for row in rows)
 
 
 def plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from entprop_fast.lab import data
 from entprop_fast.lab.cli import study, train
 from entprop_fast.lab.data import digits
 from entprop_fast.lab.evaluation.saved_counts import COUNTS
-from entprop_fast.lab.experiments.comparison import run_comparison
-from entprop_fast.lab.experiments.studies import runs as study_runs
+from entprop_fast.lab.experiments import runner
 from entprop_fast.lab.report import pictures
 from entprop_fast.lab.training import finish
 from entprop_fast.lab.training.errors import RunFailed
@@ -169,8 +168,7 @@ def prepared(root: Path) -> Iterator[Sandbox]:
 
     swapped: list[tuple[Any, str, Any]] = [
         (data.datasets, "load_digits", load_once),
-        (run_comparison, "run_all", no_runs),
-        (study_runs, "run_all", no_runs),
+        (runner, "do_runs", no_runs),
         (study, "write", no_runs),
         (finish, "draw_heat_map_of", lambda *_: None),  # half of the time of a small run
         (pictures, "draw_curves", lambda *_: None),

@@ -11,13 +11,9 @@ from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
 from entprop_fast.lab.experiments.comparison import comparison_tables, method_rows, variants
-from entprop_fast.lab.experiments.comparison.plan import BUDGETS, resolve_runs
-from entprop_fast.lab.experiments.comparison.run_comparison import (
-    conduct,
-    document,
-    source_of,
-    table_of,
-)
+from entprop_fast.lab.experiments.comparison.comparison_files import document, table_of
+from entprop_fast.lab.experiments.comparison.plan import BUDGETS, finished_summary, resolve_runs
+from entprop_fast.lab.experiments.runner import run_all, source_of
 from entprop_fast.lab.experiments.workers import places
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import follow_data
@@ -102,8 +98,8 @@ def _compare(args: Sequence[str] | None) -> None:
         reporter.say(f"{run.variant}: {announce.method(run.config)}")
     for line in announce.warnings(run.config for run in runs):
         reporter.say(line)
-    summaries, failures = conduct(runs, devices, reporter, overwrite=flags.overwrite)
-    table = table_of(runs, summaries, failures, baseline)
+    results = run_all(runs, devices, reporter, finished_summary, overwrite=flags.overwrite)
+    table = table_of(runs, results, baseline)
     shown = {
         "recipe": source,
         "dataset": first.dataset,
@@ -114,15 +110,15 @@ def _compare(args: Sequence[str] | None) -> None:
     }
     folder = Path(first.folder).parent
     with failing("the runs are kept: the same command writes the table"):
-        document(folder, shown, runs, summaries, table)
+        document(folder, shown, runs, results, table)
     reporter.console.print(*comparison_tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(method_rows.statement(table, baseline))
     metric = method_rows.compared_metric(table)
     reporter.say(comparison_tables.legend(baseline, metric=metric))
-    reporter.say(f"corruptions behind RA: {source_of(summaries) or 'none'}")
+    reporter.say(f"corruptions behind RA: {source_of(results.records) or 'none'}")
     for row in table:
         for seed, why in row.failures.items():
             reporter.say(f"{row.name}, seed {seed}, failed: {why}")
     reporter.say(f"compare.md, compare.json, compare.png and every run's folder are in {folder}")
-    if failures:
-        raise RunFailed(f"{len(failures)} of {len(runs)} runs; see above")
+    if results.failures:
+        raise RunFailed(f"{len(results.failures)} of {len(runs)} runs; see above")

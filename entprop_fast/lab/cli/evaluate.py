@@ -19,9 +19,9 @@ from entprop_fast.lab.evaluation import (
     EvaluationOptions,
     evaluate_model,
     evaluation_report,
+    evaluation_tables,
 )
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
-from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
@@ -125,9 +125,10 @@ def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
         one = evaluations[0]
         kinds = one.corruptions | one.extra
         reporter.console.print(corruption_table({one.label_of(k): v for k, v in kinds.items()}))
-    reporter.console.print(*terminal_tables(evaluations), sep="\n")
-    reporter.say(evaluation_report.legend(evaluations))
-    if any(row.note.startswith(NO_DEFENCE) for one in evaluations for row in one.rows):
+    reporter.console.print(*evaluation_report.terminal_tables(evaluations), sep="\n")
+    found = [one.as_dict() for one in evaluations]
+    reporter.say(evaluation_tables.legend(found))
+    if evaluation_tables.undefended(found):
         reporter.say(NO_DEFENCE)
 
 

@@ -1,4 +1,4 @@
-"""The picture of a report: a heat map of the corruptions."""
+"""Draw the picture of a report: a heat map of the corruptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from entprop_fast.lab.report.pictures import draw_heat_map
 
 
 def draw_heat_map_of(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Accuracy (percent): kind by severity of one network, kind by network of several."""
+    """Draw accuracy: kind by severity of one network, kind by network of several."""
     first = evaluations[0]
     if len(evaluations) == 1:
         values = {
@@ -34,7 +34,7 @@ def _means(one: Evaluation) -> dict[str, float]:
 
 
 def _shared(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Kinds that all of them were tested under."""
+    """Return the kinds that all of them were tested under."""
     return [
         kind
         for kind in evaluations[0].corruptions

@@ -1,4 +1,4 @@
-"""What an evaluation found; accuracies and errors in percent, as its tables print them."""
+"""Hold what an evaluation found; accuracies and errors in percent, as its tables print them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from entprop_fast.lab.corruptions.suites import GENERATED
+from entprop_fast.lab.evaluation import evaluation_tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Accuracy on one set of images.
+    """Hold the accuracy on one set of images.
 
     Attributes:
         test: what was tested.
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One network on one data set.
+    """Hold the scores of one network on one data set.
 
     Attributes:
         name: of the network.
@@ -73,20 +73,17 @@ class Evaluation:
     rows: list[Row] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, where what is not a number is null."""
+        """Return it for JSON, where what is not a number is null."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
     def label_of(self, kind: str) -> str:
-        """A kind's name in tables: frost made here is not the published one."""
-        made = self.corruption_source.startswith(GENERATED)
-        return f"{kind} (procedural)" if kind == "frost" and made else kind
+        """Return a kind's name in tables: frost made here is not the published one."""
+        return evaluation_tables.label_of(kind, self.corruption_source)
 
     def markdown(self) -> str:
-        """The whole report, in GitHub's Markdown."""
-        from entprop_fast.lab.evaluation.evaluation_report import markdown
-
-        return markdown([self])
+        """Write the whole report, in GitHub's Markdown."""
+        return evaluation_tables.markdown([self.as_dict()])
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from entprop_fast.lab.evaluation.metrics import hscore
+
 CONFIDENCE = 0.95
 _Z = 1.959963984540054  # of the normal distribution, two-sided
 _RESAMPLES = 1000
@@ -65,7 +67,7 @@ def hscore_by_image(clean: Tensor, shares: Tensor, seed: int = 0) -> Interval:
     for i in range(_RESAMPLES):
         rows = torch.randint(len(clean), (len(clean),), generator=generator)
         sa, ra = clean[rows].mean(), shares[rows].mean()
-        values[i] = 2 * sa * ra / (sa + ra).clamp(min=1e-300)
+        values[i] = hscore(float(sa), float(ra))
     tail = (1 - CONFIDENCE) / 2
     low, high = values.quantile(torch.tensor((tail, 1 - tail), dtype=torch.float64)).tolist()
     return Interval(low, high)

@@ -1,1 +1,1 @@
-"""Many runs at once, the statistics of their results, comparisons and studies."""
+"""Do many runs at once, and compare them: runner, statistics, comparisons and studies."""

@@ -1,4 +1,4 @@
-"""Paired differences and their uncertainty: the one statistic of comparisons, studies and bench.
+"""Compute paired differences and their uncertainty, for comparisons, studies and bench.
 
 Every figure is None where the data do not give it: a deviation of one value, a test of one pair or
 of differences that are all equal. Two seeds with the same gain are no evidence that a third would
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scipy import stats
 
-CONFIDENCE = 0.95
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
+
+TEST = "paired t-test"
+CORRECTION = "Holm-corrected"
 SIGNIFICANCE = 0.05
 UNCLEAR = "no clear difference"
 
@@ -23,7 +26,7 @@ _ROUNDING = 1e-12  # of the largest value: a smaller deviation is that of floats
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1) of `count` values."""
+    """Hold mean and standard deviation (n - 1) of `count` values."""
 
     mean: float
     deviation: float | None
@@ -32,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences to a baseline.
+    """Hold paired differences to a baseline.
 
     Attributes:
         mean: of the differences.
@@ -62,40 +65,30 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """The module's `verdict` on the mean and the corrected p."""
+        """`verdict` on the mean and the corrected p."""
         return verdict(self.mean, self.corrected_p)
 
 
 def verdict(mean: float, corrected_p: float | None) -> str:
-    """``higher``, ``lower``, or `UNCLEAR`, also where there is no p."""
+    """Return ``higher``, ``lower``, or `UNCLEAR`, also where there is no p."""
     if corrected_p is None or not corrected_p < SIGNIFICANCE:
         return UNCLEAR
     return "higher" if mean > 0 else "lower"
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and deviation of at least one value."""
+    """Return mean and deviation of at least one value."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), deviation, len(values))
 
 
-def paired(
-    row: Mapping[int, float] | Sequence[float], baseline: Mapping[int, float] | Sequence[float]
-) -> Difference | None:
-    """Compare ``row - baseline`` over the pairs that both have; None without any.
+def paired(row: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """Compare ``row - baseline``, both by seed, over the pairs that both have; None without any.
 
-    Args:
-        row: by seed, or a value of each pair in order. A value that is NaN or infinite has no pair.
-        baseline: likewise.
-
-    Raises:
-        ValueError: two sequences of different lengths.
+    A value that is NaN or infinite has no pair.
     """
-    if not isinstance(row, Mapping) and not isinstance(baseline, Mapping):
-        if len(row) != len(baseline):
-            raise ValueError(f"row has {len(row)} values, baseline {len(baseline)}: pairs wanted")
-    ours, theirs = _by_pair(row), _by_pair(baseline)
-    pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
+    both = [(row[seed], baseline[seed]) for seed in row if seed in baseline]
+    pairs = [pair for pair in both if all(map(math.isfinite, pair))]
     if not pairs:
         return None
     differences = [one - other for one, other in pairs]
@@ -113,12 +106,12 @@ def paired(
         p=p,
         wins=sum(one > 0 for one in differences),
         count=len(pairs),
-        left_out=len({*_keys(row), *_keys(baseline)}) - len(pairs),
+        left_out=len(row.keys() | baseline.keys()) - len(pairs),
     )
 
 
 def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
-    """The same with Holm's correction over those that have a p."""
+    """Correct by Holm over the differences that have a p."""
     after = holm([one.p for one in differences.values()])
     return {
         name: replace(one, corrected_p=p)
@@ -127,7 +120,7 @@ def corrected(differences: Mapping[str, Difference]) -> dict[str, Difference]:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction: the i-th smallest of m times m - i + 1, never falling, to 1.
+    """Correct p values by Holm: the i-th smallest of m times m - i + 1, never falling, to 1.
 
     None stays None and does not count.
     """
@@ -138,11 +131,3 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(tested) - rank) * p))
         after[index] = highest
     return after
-
-
-def _keys(values: Mapping[int, float] | Sequence[float]) -> Iterable[int]:
-    return values if isinstance(values, Mapping) else range(len(values))
-
-
-def _by_pair(values: Mapping[int, float] | Sequence[float]) -> dict[int, float]:
-    return {key: values[key] for key in _keys(values) if math.isfinite(values[key])}

@@ -1,7 +1,8 @@
-"""Runs side by side, each in a spawned process; a stop reaches all of them and loses nothing."""
+"""Do runs side by side, in spawned processes or here; a stop reaches all, and loses nothing."""
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ import torch
 from entprop_fast.devices import usable_cores
 from entprop_fast.lab import stopping
 from entprop_fast.lab.data.readers import workers_of_each
-from entprop_fast.lab.experiments.watching import State, Teller
+from entprop_fast.lab.experiments.run_progress import State, StateReporter
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.config import Config
@@ -33,23 +35,59 @@ from entprop_fast.lab.training.errors import (
 
 _CONTEXT = get_context("spawn")
 _ASK = 0.5  # seconds after which it is asked whether to stop
+_STARTED = State("started", 0, None)
 _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
+
+
+Record = dict[str, Any]  # what is kept of a finished run: its summary.json, or more
+
+
+def train_run(config: Config, reporter: Reporter) -> Record:
+    """Train a run as the train command does, from where its folder stands; its summary."""
+    return asdict(train(config, resume=True, reporter=reporter))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold one of many runs.
+
+    Attributes:
+        variant: settings that it shares with the runs of other seeds, by name.
+        seed: of the run.
+        config: all settings; it names the folder.
+        work: goes on with what the folder holds, in any process, and returns the record.
+    """
+
+    variant: str
+    seed: int
+    config: Config
+    work: Callable[[Config, Reporter], Record] = train_run
+
+    @property
+    def folder(self) -> Path:
+        """Run folder."""
+        return self.config.folder
+
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return f"{self.variant}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: its summary, or why there is none.
+    """Hold the record of a run, or why there is none.
 
     After a `fault`, ours or the device's, the process is not used for another run.
     """
 
-    summary: dict[str, Any] | None = None
+    record: Record | None = None
     error: str | None = None
     fault: bool = False
 
 
 def places(device: str, jobs: int | None, threads: int) -> list[str]:
-    """The device of each process: one for each GPU, or for each `threads` cores.
+    """Return the device of each process: one for each GPU, or for each `threads` cores.
 
     Args:
         device: as in the settings; ``auto`` and ``cuda`` stand for every GPU where there is one.
@@ -72,10 +110,11 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
     return found if jobs is None else [found[index % len(found)] for index in range(jobs)]
 
 
-def run_all(
-    jobs: Sequence[Config], devices: Sequence[str], hear: Callable[[int, Outcome | State], None]
-) -> None:
-    """Do every run, one at a time on each of `devices`; each continues what its folder holds.
+Hear = Callable[[int, Outcome | State], None]
+
+
+def do_runs(runs: Sequence[Run], devices: Sequence[str], hear: Hear) -> None:
+    """Do every run, one at a time on each of `devices`, or all in this process if there is none.
 
     `hear` is told each one's index with how far it is, from its begin on, and at last its outcome.
     An exception, `Stopped` by a signal above all, stops every process first: each saves its
@@ -84,10 +123,16 @@ def run_all(
     Raises:
         Stopped: a signal came.
     """
-    left = iter(enumerate(jobs))
+    if not devices:
+        for index, run in enumerate(runs):
+            hear(index, _STARTED)
+            reporter = StateReporter(functools.partial(hear, index))
+            hear(index, _outcome(_with_readers(run, workers_of_each(1)), reporter))
+        return
+    left = iter(enumerate(runs))
     workers: list[_Worker] = []
     try:
-        side_by_side = devices[: len(jobs)]
+        side_by_side = devices[: len(runs)]
         for device in side_by_side:
             workers.append(_Worker(device, readers=workers_of_each(len(side_by_side))))
             workers[-1].take(left, hear)
@@ -108,36 +153,41 @@ def run_all(
             worker.process.join()
 
 
+def _with_readers(run: Run, readers: int) -> Run:
+    """Give a run its share of the processes that read images, unless it says how many."""
+    if run.config.workers is not None:
+        return run
+    return replace(run, config=replace(run.config, workers=readers))
+
+
 class _Worker:
-    """A process that does one job after the other on one device.
+    """Do one run after the other in a process on one device.
 
     Args:
         device: its.
-        readers: processes that read a run's images, where the job does not say.
+        readers: processes that read a run's images, where the run does not say.
     """
 
     def __init__(self, device: str, *, readers: int) -> None:
         self.device, self.readers = device, readers
-        self.index: int | None = None  # of the job at hand
+        self.index: int | None = None  # of the run at hand
         self._start()
 
-    def take(
-        self, jobs: Iterator[tuple[int, Config]], hear: Callable[[int, Outcome | State], None]
-    ) -> None:
-        """Begin the next job, if there is one."""
-        following = next(jobs, None)
+    def take(self, runs: Iterator[tuple[int, Run]], hear: Hear) -> None:
+        """Begin the next run, if there is one."""
+        following = next(runs, None)
         self.index = None
         if following is None:
             return
         if not self.process.is_alive():
             self._start()
-        self.index, config = following
-        hear(self.index, State("started", 0, None))
-        workers = self.readers if config.workers is None else config.workers
-        self.pipe.send(replace(config, device=self.device, workers=workers))
+        self.index, run = following
+        hear(self.index, _STARTED)
+        run = replace(run, config=replace(run.config, device=self.device))
+        self.pipe.send(_with_readers(run, self.readers))
 
     def news(self) -> tuple[int, Outcome | State]:
-        """Receive what the job at hand came to, or how far it is; the pipe has announced it."""
+        """Receive what the run at hand came to, or how far it is; the pipe has announced it."""
         assert self.index is not None
         news: Outcome | State
         try:
@@ -174,12 +224,12 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     """Do what comes through the pipe; the parent's signals stay blocked, SIGTERM stops a run."""
-    follow_parent()
+    _follow_parent()
     try:
         with StopSignals().installed():
             while True:
-                config: Config = pipe.recv()
-                outcome = _outcome(config, Teller(pipe))
+                run: Run = pipe.recv()
+                outcome = _outcome(run, StateReporter(pipe.send))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
@@ -187,9 +237,9 @@ def _work(pipe: Connection) -> None:
         return
 
 
-def _outcome(config: Config, reporter: Reporter | None = None) -> Outcome:
+def _outcome(run: Run, reporter: Reporter) -> Outcome:
     try:
-        summary = train(config, resume=True, reporter=reporter)
+        return Outcome(record=run.work(run.config, reporter))
     except (UsageError, RunFailed) as error:
         return Outcome(error=one_line(error))
     except Exception as error:  # the others go on, and the traceback is shown
@@ -197,11 +247,10 @@ def _outcome(config: Config, reporter: Reporter | None = None) -> Outcome:
             return Outcome(error=reason)
         traceback.print_exc()
         return Outcome(error=f"{type(error).__name__}: {one_line(error)}", fault=True)
-    return Outcome(summary=asdict(summary))
 
 
-def follow_parent() -> None:
-    """From now on, stop when the parent was killed: a new one may do this process's work again."""
+def _follow_parent() -> None:
+    """Stop, from now on, when the parent was killed: a new one may do this process's work again."""
 
     def follow() -> None:
         parent = parent_process()

@@ -1,1 +1,1 @@
-"""Tables, pictures and progress: how results are written and shown."""
+"""Write and show results: tables, pictures and progress."""

@@ -1,4 +1,4 @@
-"""How far an evaluation is, for who waits for it."""
+"""Define how an evaluation says how far it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Measured(NamedTuple):
-    """What ``evaluate_model(progress=...)`` is called with after every batch."""
+    """Say how far an evaluation is: ``evaluate_model(progress=...)`` is called with it."""
 
     what: str  # is being measured: clean images, corruptions, an attack
     done: int  # forward passes of an image, or images attacked

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn without a display and without matplotlib's global state."""
+"""Draw pictures of a run, without a display and without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAME = 16  # characters of a class's name
 
 
 class Classes(NamedTuple):
-    """What an example is, and what the network takes it and its perturbed form for."""
+    """Name what an example is, and what the network takes it and its perturbed form for."""
 
     true: str
     predicted: str
@@ -44,7 +44,7 @@ def count_epochs(axes: Axes) -> None:
 
 
 def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Training curves: losses, entropies, accuracies and learning rate over the epochs."""
+    """Draw training curves: losses, entropies, accuracies and learning rate over the epochs."""
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     marker = "." if len(rows) < _DOTTED else None  # a single epoch has no line
@@ -70,7 +70,7 @@ def draw_heat_map(
     title: str,
     xlabel: str = "",
 ) -> None:
-    """Percentages as a heat map with its numbers, a row for each key.
+    """Draw percentages as a heat map with its numbers, a row for each key.
 
     Args:
         path: of the PNG.
@@ -104,7 +104,7 @@ def draw_examples(
     perturbed_entropy: Sequence[float],
     classes: Sequence[Classes] | None = None,
 ) -> None:
-    """Selected images, the same perturbed, and the amplified difference between them.
+    """Draw selected images, the same perturbed, and the amplified difference between them.
 
     Args:
         path: of the PNG.
@@ -156,7 +156,7 @@ def _short(name: str) -> str:
 
 
 def _show(axes: Axes, image: Tensor) -> None:
-    """One image ``[C, H, W]``; other than 3 channels are shown as their mean, in grey."""
+    """Show one image ``[C, H, W]``; other than 3 channels are shown as their mean, in grey."""
     if image.shape[0] == 3:
         axes.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
     else:

@@ -1,4 +1,4 @@
-"""What a command is doing, said as it goes: lines that stay, and on a terminal moving rows below.
+"""Say what a command is doing: lines that stay, and on a terminal moving rows below them.
 
 A terminal and a log get the same lines. The rows are additional: one for each thing that is being
 waited for, with the time that it has taken and, where its size is known, the time that is left.
@@ -41,7 +41,7 @@ _Batch = TypeVar("_Batch", bound="tuple[Any, ...]")
 
 
 class Reporter:
-    """Tells a console what a command is doing; `Reporter.quiet()` tells nobody."""
+    """Tell a console what a command is doing; `Reporter.quiet()` tells nobody."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
@@ -50,14 +50,15 @@ class Reporter:
         self._running = 0  # tasks
         self._training: Task | None = None
         self._epochs = 0
+        self._after_epoch: list[Callable[[int], None]] = []
 
     @classmethod
     def quiet(cls) -> Reporter:
-        """For callers who read the summary instead."""
+        """Make one for callers who read the summary instead."""
         return cls(Console(quiet=True))
 
     def say(self, text: str) -> None:
-        """One line or several, above the rows."""
+        """Print one line or several, above the rows."""
         self.last_line = time.monotonic()
         lines = "\n".join(plain(line) for line in text.split("\n"))
         self.console.print(lines, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -66,7 +67,7 @@ class Reporter:
     def task(
         self, what: str, total: int | None = None, *, done: int = 0, first: float = FIRST
     ) -> Iterator[Task]:
-        """A row on a terminal while it lasts, and a line now and then on how far it is.
+        """Show a row on a terminal while it lasts, and say now and then how far it is.
 
         Args:
             what: is being done.
@@ -92,7 +93,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Around what cannot say how far it is; a line at its begin and its end if it is long."""
+        """Say that something unmeasured has begun, and that it has ended, if it takes long."""
         started, announced = time.monotonic(), threading.Event()
 
         def announce() -> None:
@@ -114,7 +115,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[Callable[[Measured], None]]:
-        """For `evaluate_model`'s ``progress``: a task for each thing that it measures."""
+        """Give `evaluate_model` its ``progress``: a task for each thing that it measures."""
         with self.task("evaluating"), contextlib.ExitStack() as stack:
             tasks: dict[str, tuple[Task, contextlib.ExitStack]] = {}
 
@@ -143,7 +144,7 @@ class Reporter:
                 self._training = None
 
     def steps_done(self, done: int, *, epoch: int, loss: float, images_per_second: float) -> None:
-        """`done` steps are behind; `epoch` counts from 1."""
+        """Move the task to `done` steps; `epoch` counts from 1."""
         if self._training is not None:
             place = f"epoch {epoch}/{self._epochs}"
             speed = f"loss {loss:.3f}  {images_per_second:.0f} images/s"
@@ -157,9 +158,15 @@ class Reporter:
             f"SA {row['sa']:.1f}  gap {row['gap']:.1f}  "
             f"{row['images_per_second']:.0f} images/s  {duration(seconds_left)} left"
         )
+        for call in self._after_epoch:
+            call(row["epoch"])
+
+    def after_epochs(self, call: Callable[[int], None]) -> None:
+        """Call with the number of every epoch, from 1, once its checkpoint is saved."""
+        self._after_epoch.append(call)
 
     def moved(self, task: Task, text: str) -> None:
-        """A task has got further: say so if nothing was said for long."""
+        """Say how far a task is, if nothing was said for long."""
         now = time.monotonic()
         over = task.total is not None and task.done >= task.total  # its own line follows
         if over or now - max(task.began, self.last_line) < task.patience or self.console.quiet:
@@ -167,7 +174,7 @@ class Reporter:
         task.patience = EVERY
         behind = task.done - task.done_before
         if task.total and behind > 0:
-            left = (now - task.began) * (task.total - task.done) / behind
+            left = time_left(now - task.began, behind, task.total - task.done_before)
             text = f"{text}  ({100 * task.done / task.total:.0f} %, about {duration(left)} left)"
         self.say(text)
 
@@ -187,7 +194,7 @@ class Reporter:
 
 
 class Task:
-    """Something that `Reporter.task` shows; made there."""
+    """Hold what `Reporter.task` shows; made there."""
 
     def __init__(
         self,
@@ -213,7 +220,7 @@ class Task:
             self._rows.reset(self._row, total=total, completed=done)
 
     def reach(self, done: int, *, what: str | None = None, detail: str = "") -> None:
-        """So much is done, in the unit of the total; `what` is being done now, `detail` of it."""
+        """Note how much is done, in the total's unit; `what` is being done now, `detail` of it."""
         self.done, self.what = done, what or self.what
         text = f"{self.what}: {detail}" if detail else self.what
         if self._rows is not None:
@@ -228,7 +235,7 @@ class Task:
 
 
 class _Left(ProgressColumn):
-    """The time that is left, of tasks whose size is known."""
+    """Show the time that is left of tasks whose size is known."""
 
     max_refresh = 0.5
 
@@ -241,8 +248,13 @@ class _Left(ProgressColumn):
         return Text("") if task.total is None else Text("left ") + self._time.render(task)
 
 
+def time_left(elapsed: float, done: float, total: float) -> float:
+    """Return how long the rest of `total` takes, of which `done` took `elapsed` seconds."""
+    return elapsed * (total - done) / done
+
+
 def duration(seconds: float) -> str:
-    """``7 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """Return ``7 s``, ``3 min 20 s``, ``2 h 5 min``."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""The tables that the commands end with."""
+"""Show the tables that the commands end with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from entprop_fast.lab.report.numbers import NOTHING, number, of_column
 from entprop_fast.lab.report.text import plain
 
-NOTHING = "–"  # where there is no number
+# Scores of a run's summary, and their columns.
+SCORES = {"sa": "SA", "ra": "RA", "hscore": "Hscore"}
 
 # Columns of the tables, wherever they stand.
 MEANINGS = {
@@ -33,42 +35,51 @@ def legend(columns: Iterable[str]) -> str:
 
 
 def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
-    """A column for each key; floats with one decimal, or two for `cost`; None is a dash."""
-    table = plain_table()
-    for name in rows[0]:
-        justify: JustifyMethod = "left" if isinstance(rows[0][name], str) else "right"
-        table.add_column(as_text(name), justify=justify)
-    for row in rows:
-        table.add_row(*(as_text(_cell(name, value)) for name, value in row.items()))
-    return table
+    """Make a column for each key; floats with one decimal, or two for `cost`."""
+    left = [name for name, value in rows[0].items() if isinstance(value, str)]
+    lines = [{name: of_column(name, value) for name, value in row.items()} for row in rows]
+    return records_table(lines, folded=left)
 
 
 def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
-    """Accuracy in percent, a row for each kind of corruption, a column for each severity."""
-    table = plain_table()
-    table.add_column("corruption")
-    for severity in range(1, 1 + max(map(len, accuracies.values()), default=0)):
-        table.add_column(str(severity), justify="right")
-    table.add_column("mean", justify="right")
+    """Make a row for each kind of corruption, a column for each severity; accuracies in percent."""
+    lines = []
     for kind, values in accuracies.items():
-        cells = [f"{value:.1f}" for value in (*values, sum(values) / len(values))]
-        table.add_row(as_text(kind), *cells)
-    return table
+        of_severity = {str(place): number(value) for place, value in enumerate(values, 1)}
+        lines.append({"corruption": kind, **of_severity, "mean": number(sum(values) / len(values))})
+    return records_table(lines, folded=["corruption"])
 
 
 def plain_table() -> Table:
-    """A table without lines, to be filled."""
+    """Make a table without lines, to be filled."""
     return Table(box=None, pad_edge=False)
 
 
+def records_table(
+    lines: Sequence[Mapping[str, str]],
+    columns: Sequence[str] | None = None,
+    *,
+    folded: Sequence[str] | None = None,
+) -> Table:
+    """Make a table of lines of cells by column.
+
+    Args:
+        lines: the cells; one that a line lacks is a dash.
+        columns: all that the lines have, when left out.
+        folded: columns that may take several lines, aligned left; all, when left out. The others
+            are aligned right.
+    """
+    names = list(columns or dict.fromkeys(name for line in lines for name in line))
+    table = plain_table()
+    for name in names:
+        whole = folded is not None and name not in folded
+        justify: JustifyMethod = "right" if whole else "left"
+        table.add_column(as_text(name), justify=justify, no_wrap=whole, overflow="fold")
+    for line in lines:
+        table.add_row(*(as_text(line.get(name, NOTHING)) for name in names))
+    return table
+
+
 def as_text(cell: str) -> Text:
-    """A cell of a rich table that says what it is given: as a string it would be markup."""
+    """Make a cell of a rich table that says what it is given: as a string it would be markup."""
     return Text(plain(cell))
-
-
-def _cell(name: str, value: object) -> str:
-    if value is None:
-        return NOTHING
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.2f}" if name.startswith("cost") else f"{value:.1f}"

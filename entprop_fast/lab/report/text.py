@@ -1,4 +1,4 @@
-"""Text that users chose (names of runs, files, classes), put where some characters mean something.
+"""Escape text that users chose (names of runs, files, classes) where characters mean something.
 
 Each kind of place has one function, and everything of that kind goes through it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _MARKDOWN = re.compile(r"[\\`*|\[\]]|<(?=[A-Za-z/!?])")  # "p < .01" starts no HTML
 
@@ -22,16 +22,28 @@ def markdown(text: str) -> str:
     return _MARKDOWN.sub(lambda found: "\\" + found[0], _utf8(plain(text)))
 
 
-def markdown_table(rows: Sequence[Sequence[str]], *, aligned: bool = False) -> str:
-    """Write a table whose first row is its header; cells are text, not Markdown.
+def markdown_table(
+    rows: Sequence[Sequence[str]], *, aligned: bool = False, escaped: bool = False
+) -> str:
+    """Write a table whose first row is its header.
 
-    `aligned`: all cells of a column are equally wide, for a table that a terminal shows, too.
+    Args:
+        rows: cells of text.
+        aligned: make all cells of a column equally wide, for a terminal.
+        escaped: the cells are Markdown already.
     """
-    cells = [[markdown(cell) for cell in row] for row in rows]
+    cells = [[cell if escaped else markdown(cell) for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) if aligned else 0 for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * (width or 3) for width in widths])
     padded = ([one.ljust(w) for one, w in zip(row, widths, strict=True)] for row in cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in padded)
+
+
+def markdown_records(lines: Sequence[Mapping[str, str]], *, aligned: bool = False) -> str:
+    """Write a table with a column for each key of the first line."""
+    names = list(lines[0])
+    rows = [names, *([line[name] for name in names] for line in lines)]
+    return markdown_table(rows, aligned=aligned)
 
 
 def picture(text: str) -> str:

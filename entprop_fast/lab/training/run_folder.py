@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import IO, Any
 from entprop_fast.lab import checkpoint, files
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.evaluation.saved_counts import COUNTS
-from entprop_fast.lab.files import plain_numbers, write_atomically
+from entprop_fast.lab.files import json_lines, write_atomically
 from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_failed, one_line
 
 CONFIG = "config.toml"
@@ -108,13 +107,12 @@ class RunFolder:
 
     def write_rows(self, rows: Sequence[Row]) -> None:
         """Make the metrics file hold exactly these rows."""
-        lines = "".join(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n" for row in rows)
-        write_atomically(self.path / METRICS, lines.encode())
+        write_atomically(self.path / METRICS, json_lines(rows).encode())
 
     def append_row(self, row: Row) -> None:
         """Add an epoch's row to the metrics file."""
         with files.append(self.path / METRICS) as file:
-            file.write(f"{json.dumps(plain_numbers(row), allow_nan=False)}\n".encode())
+            file.write(json_lines([row]).encode())
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from entprop_fast.lab import checkpoint, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation import metrics
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
-from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter
+from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter, time_left
 from entprop_fast.lab.training import criteria, diagnostics, recipe, run_record
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import network_for
@@ -244,8 +244,8 @@ class Trainer:
 
     def _report(self, row: Row) -> None:
         began, before = self._fit_began
-        of_each = (time.monotonic() - began) / (self.epoch - before)
-        left = (self.config.epochs - self.epoch) * of_each
+        done, total = self.epoch - before, self.config.epochs - before
+        left = time_left(time.monotonic() - began, done, total)
         self.reporter.epoch_done(row, seconds_left=left)
         for name in row["signatures"]:
             self.reporter.say(diagnostics.describe(name, row))

@@ -130,7 +130,7 @@ def test_adding_an_option_is_one_line(
 
     model = convert_dual_norm(models.create("wrn10_0.5", num_classes=3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    made = create_method("mine", model, optimizer, warmth=1)
+    made: Any = create_method("mine", model, optimizer, warmth=1)
     assert made.warmth == 1.0 and "warmth: Share of the run" in str(mine.__doc__)
     with pytest.raises(ValueError, match="warmth"):  # checks
         create_method("mine", model, optimizer, warmth=2)

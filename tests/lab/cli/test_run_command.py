@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from entprop_fast.lab.cli import command_line, compare, evaluate, study, train
-from entprop_fast.lab.experiments.comparison import run_comparison
+from entprop_fast.lab.experiments import runner
+from entprop_fast.lab.experiments.comparison import comparison_files
 from entprop_fast.lab.experiments.studies import STUDIES
 from entprop_fast.lab.experiments.studies.form import Table
 from entprop_fast.lab.report.progress import Reporter
@@ -68,8 +69,8 @@ def test_a_full_disk_at_the_end_of_a_comparison(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FOUND C8: the runs are there, and so is the way on."""
-    monkeypatch.setattr(run_comparison, "run_all", lambda *_: None)
-    monkeypatch.setattr(run_comparison, "write_json", full_disk)
+    monkeypatch.setattr(runner, "do_runs", lambda *_: None)
+    monkeypatch.setattr(comparison_files, "write_json", full_disk)
     small = ("--train-size", "40", "--batch-size", "20", "--epochs", "1", "--device", "cpu")
     words = ("--methods", "vanilla", "--seeds", "0", "--out", str(tmp_path / "c"))
     assert compare.main([*small, *words]) == 1

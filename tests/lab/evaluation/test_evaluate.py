@@ -26,7 +26,7 @@ from entprop_fast.lab.corruptions.common import (
 )
 from entprop_fast.lab.data import to_float
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
-from entprop_fast.lab.evaluation.evaluation_report import markdown
+from entprop_fast.lab.evaluation.evaluation_tables import markdown
 from tests.lab.evaluation.support import Brightness, by_another_generator, tiny_cifar, tiny_imagenet
 
 CLEAN = EvaluationOptions(corruptions="none")
@@ -152,8 +152,9 @@ def test_networks_that_saw_different_images_are_not_compared_silently() -> None:
     for seed in (0, 1):
         options = EvaluationOptions(corruptions="generated", seed=seed)
         found.append(evaluate_model(Brightness(4), data, options, name=f"{seed}"))
-    assert "cannot be compared" in markdown(found)
-    assert "cannot be compared" not in markdown(found[:1])
+    fields = [one.as_dict() for one in found]
+    assert "cannot be compared" in markdown(fields)
+    assert "cannot be compared" not in markdown(fields[:1])
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from entprop_fast.lab.cli import evaluate
-from entprop_fast.lab.evaluation.evaluation_report import markdown
+from entprop_fast.lab.evaluation.evaluation_report import terminal_tables
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation, Row
-from entprop_fast.lab.evaluation.evaluation_tables import terminal_tables
+from entprop_fast.lab.evaluation.evaluation_tables import markdown
 from entprop_fast.lab.experiments.comparison import comparison_tables
 from entprop_fast.lab.experiments.comparison.method_rows import method_rows
 from entprop_fast.lab.experiments.studies import form
@@ -90,7 +90,7 @@ def test_a_line_of_a_command_says_what_it_is_given(name: str) -> None:
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     """FOUND C5: `a|b` was two cells."""
     pages = (
-        markdown([evaluation(name), evaluation("other")]),
+        markdown([evaluation(name).as_dict(), evaluation("other").as_dict()]),
         comparison_tables.markdown_table(method_rows({name: {}, "x": {}}, "x"), "x"),
         form.markdown([{"method": name, name: 1.0}, {"method": "x", name: 2.0}]),
     )

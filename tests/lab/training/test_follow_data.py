@@ -227,7 +227,7 @@ def test_compare_and_study_follow_the_data_alike(
         seen.extend(run.config for run in runs)
         raise Enough
 
-    monkeypatch.setattr(compare, "conduct", kept)
+    monkeypatch.setattr(compare, "run_all", kept)
     flags = ["--dataset", f"folder:{path}", "--device", "cpu"]
     with pytest.raises(Enough):
         compare.main(["--methods", "vanilla", "entprop:n=3", *flags, "--out", str(tmp_path / "c")])

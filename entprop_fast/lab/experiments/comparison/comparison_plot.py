@@ -1,4 +1,4 @@
-"""The picture of a comparison: what the methods reach, and what it costs."""
+"""Draw a comparison: what the methods reach, and what it costs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from entprop_fast.lab.experiments.comparison.method_rows import HEADINGS, MethodRow, compared_metric
+from entprop_fast.lab.evaluation.metrics import hscore
+from entprop_fast.lab.experiments.comparison.method_rows import MethodRow, compared_metric
 from entprop_fast.lab.report.pictures import save_figure
+from entprop_fast.lab.report.tables import SCORES
 from entprop_fast.lab.report.text import picture
 
 MARGIN = 2.0  # percent of accuracy around the points
@@ -21,9 +23,10 @@ _MARKERS = "osD^vP*X<>"
 
 
 def draw_comparison(path: Path, rows: Sequence[MethodRow], *, source: str = "") -> None:
-    """SA against RA over contours of equal Hscore, and Hscore against cost; bars: deviations.
+    """Draw SA against RA over contours of equal Hscore, and Hscore against cost.
 
-    Where no corruption was tested, SA against cost alone. `source` says where those come from.
+    Bars are deviations. Where no corruption was tested, SA is drawn against cost alone. `source`
+    says where those come from.
     """
     shown, metric = [row for row in rows if row.scores], compared_metric(rows)
     both = metric == "hscore"
@@ -50,18 +53,19 @@ def _draw_accuracies(axes: Axes, rows: Sequence[MethodRow]) -> None:
 
 
 def _draw_contours(axes: Axes) -> None:
-    """Over what the points span and a margin, so that the contours do not widen the view."""
+    """Draw contours over what the points span and a margin, so that they do not widen the view."""
     spans = []
     for low, high in (axes.get_xlim(), axes.get_ylim()):
         spans.append((max(low - MARGIN, 0.1), min(high + MARGIN, 100.0)))
     sa, ra = np.meshgrid(*(np.linspace(low, high, 100) for low, high in spans))
-    lines = axes.contour(sa, ra, 2 * sa * ra / (sa + ra), 8, colors="grey", linestyles="dotted")
+    heights = np.vectorize(hscore)(sa, ra)
+    lines = axes.contour(sa, ra, heights, 8, colors="grey", linestyles="dotted")
     axes.clabel(lines, fmt="%g", fontsize=8)
     axes.set(xlim=spans[0], ylim=spans[1])
 
 
 def _draw_costs(axes: Axes, rows: Sequence[MethodRow], metric: str) -> None:
-    ylabel = f"{HEADINGS[metric]} (%)"
+    ylabel = f"{SCORES[metric]} (%)"
     axes.set(xlabel="cost (passes over the training images)", ylabel=ylabel, xscale="log")
     if costs := [row.cost.mean for row in rows if row.cost is not None]:
         # Rows of equal cost, as of equal passes, would leave a logarithmic axis no room.

@@ -1,4 +1,4 @@
-"""What the finished runs say: a row for each method, and a statement made from the rows."""
+"""Make a row of each method from its finished runs, and a statement from the rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from entprop_fast.lab.experiments.statistics import (
+    CORRECTION,
     SIGNIFICANCE,
+    TEST,
     UNCLEAR,
     Difference,
     Spread,
@@ -16,16 +18,17 @@ from entprop_fast.lab.experiments.statistics import (
     paired,
     spread,
 )
+from entprop_fast.lab.report.numbers import difference, number
+from entprop_fast.lab.report.tables import SCORES
 
-HEADINGS = {"sa": "SA", "ra": "RA", "hscore": "Hscore"}
-METRICS = tuple(HEADINGS)
+METRICS = tuple(SCORES)
 
-Scores = Mapping[str, Any]  # what a run's summary.json holds
+Summary = Mapping[str, Any]  # what a run's summary.json holds
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One row of the table.
+    """Hold one row of the table.
 
     Attributes:
         name: the method, with its options.
@@ -48,11 +51,11 @@ class MethodRow:
 
 
 def method_rows(
-    summaries: Mapping[str, Mapping[int, Scores]],
+    summaries: Mapping[str, Mapping[int, Summary]],
     baseline: str,
     failures: Mapping[str, Mapping[int, str]] | None = None,
 ) -> list[MethodRow]:
-    """A row for each name of `summaries`, which holds the finished runs by seed.
+    """Make a row for each name of `summaries`, which holds the finished runs by seed.
 
     Holm's correction is over the rows, separately for each metric.
     """
@@ -63,38 +66,35 @@ def method_rows(
         compared = {n: one for n, one in found.items() if one is not None and n != baseline}
         for name, one in corrected(compared).items():
             differences[name][metric] = one
-    return [
-        MethodRow(
-            name=name,
-            seeds=tuple(sorted(runs)),
-            scores={
-                metric: spread(list(known.values()))
-                for metric in METRICS
-                if (known := _values(runs, metric))
-            },
-            differences=differences[name],
-            cost=spread(list(_values(runs, "cost").values())) if runs else None,
-            seconds=spread(list(_values(runs, "seconds").values())) if runs else None,
-            failures=(failures or {}).get(name, {}),
-        )
-        for name, runs in summaries.items()
-    ]
+    rows = []
+    for name, runs in summaries.items():
+        spreads = {
+            column: spread(list(known.values()))
+            for column in (*METRICS, "cost", "seconds")
+            if (known := _values(runs, column))
+        }
+        cost, seconds = spreads.pop("cost", None), spreads.pop("seconds", None)
+        failed = (failures or {}).get(name, {})
+        seeds = tuple(sorted(runs))
+        rows.append(MethodRow(name, seeds, spreads, differences[name], cost, seconds, failed))
+    return rows
 
 
 def compared_metric(rows: Sequence[MethodRow]) -> str:
-    """By which the rows are compared: Hscore, or SA where no corruption was tested."""
+    """Return what the rows are compared by: Hscore, or SA where no corruption was tested."""
     scored = [row for row in rows if row.scores]
     return "sa" if scored and not any("hscore" in row.scores for row in scored) else "hscore"
 
 
 def statement(rows: Sequence[MethodRow], baseline: str) -> str:
-    """What the Hscores of the table support (SAs without corruptions), in a few sentences."""
+    """Say what the table supports, by Hscore or, without corruptions, by SA."""
     scored = [row for row in rows if row.scores]
     if not scored:
         return "No run finished."
     metric = compared_metric(rows)
     best = max(scored, key=lambda row: row.scores[metric].mean)
-    said = [f"Highest mean {HEADINGS[metric]}: {best.name}, {best.scores[metric].mean:.1f} %."]
+    highest = number(best.scores[metric].mean)
+    said = [f"Highest mean {SCORES[metric]}: {best.name}, {highest} %."]
     said += against(rows, baseline)
     if failed := sum(len(row.failures) for row in rows):
         said.append(f"Runs that failed and are left out: {failed}.")
@@ -102,17 +102,15 @@ def statement(rows: Sequence[MethodRow], baseline: str) -> str:
 
 
 def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
-    """Which rows are higher than the baseline, which lower and which neither: a sentence or two."""
+    """Say which rows are higher than the baseline, which lower and which neither."""
     said, metric = [], compared_metric(rows)
     compared = {row.name: row.differences[metric] for row in rows if metric in row.differences}
     if tested := {name: one for name, one in compared.items() if one.corrected_p is not None}:
         groups: dict[str, list[str]] = {"higher": [], "lower": [], UNCLEAR: []}
         for name, one in tested.items():
-            groups[one.verdict].append(f"{name} ({one.mean:+.1f})")
+            groups[one.verdict].append(f"{name} ({difference(one.mean)})")
         listed = "; ".join(f"{word}: {', '.join(who)}" for word, who in groups.items() if who)
-        said.append(
-            f"Against {baseline} (paired t-test, Holm-corrected p < {SIGNIFICANCE:g}), {listed}."
-        )
+        said.append(f"Against {baseline} ({TEST}, {CORRECTION} p < {SIGNIFICANCE:g}), {listed}.")
     if untested := [name for name in compared if name not in tested]:
         said.append(f"Too few seeds, or no spread, for a test: {', '.join(untested)}.")
     if partial := [f"{name} ({one.left_out})" for name, one in compared.items() if one.left_out]:
@@ -120,7 +118,7 @@ def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
     return said
 
 
-def _values(runs: Mapping[int, Scores], name: str) -> dict[int, float]:
+def _values(runs: Mapping[int, Summary], name: str) -> dict[int, float]:
     """Keep the values that are numbers: a JSON null, or a NaN, is none."""
     values = {seed: summary[name] for seed, summary in runs.items()}
     return {

@@ -1,48 +1,29 @@
-"""The runs of a comparison: settings, folders, budgets, and what is left to do."""
+"""Plan the runs of a comparison: settings, folders, budgets, and which are finished."""
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from entprop_fast import name_errors
 from entprop_fast.lab.experiments.comparison.variants import Variant, options_of
+from entprop_fast.lab.experiments.run_costs import plain_rows, rows_per_epoch
+from entprop_fast.lab.experiments.workers import Run
 from entprop_fast.lab.training import recipe, run_folder
 from entprop_fast.lab.training.config import SETTINGS, Config, differences
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.errors import UsageError, bad_input
-from entprop_fast.lab.training.finish import open_suite
 from entprop_fast.lab.training.method_settings import Value
-from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import method_options
 
 BUDGETS = ("epochs", "passes")
 
 _NEEDED = ("sa", "ra", "hscore", "cost", "seconds", "corruptions", "train_size")
-
-Key = tuple[str, int]  # variant, seed
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a comparison; `config` names its folder."""
-
-    variant: str
-    seed: int
-    config: Config
-
-    @property
-    def key(self) -> Key:
-        """What its results are filed under."""
-        return self.variant, self.seed
 
 
 def resolve_runs(
@@ -54,7 +35,7 @@ def resolve_runs(
     out: str | None = None,
     budget: str = "epochs",
 ) -> list[Run]:
-    """Every variant with every seed, seed by seed.
+    """Make a run of every variant with every seed, seed by seed.
 
     Args:
         source: a recipe's name or path.
@@ -91,7 +72,7 @@ def resolve_runs(
 
 
 def with_plain_passes(config: Config) -> Config:
-    """The settings with so many epochs that the run costs what plain training costs in `config`'s.
+    """Give the run so many epochs that it costs what plain training costs in those of `config`.
 
     Raises:
         ValueError: that is less than half an epoch.
@@ -108,46 +89,8 @@ def with_plain_passes(config: Config) -> Config:
     return replace(config, epochs=epochs, decay_every=decay_every)
 
 
-def rows_per_epoch(trainer: Trainer) -> float:
-    """Rows that go through the network in an epoch of the run."""
-    return sum(rows * trainer.method.cost(rows) for rows in _batches(trainer))
-
-
-def plain_rows(trainer: Trainer) -> int:
-    """The same for plain training."""
-    return sum(_batches(trainer))
-
-
-def passes(config: Config) -> float:
-    """Cost of the run in passes over the training images; takes its first step on the way.
-
-    Raises:
-        UsageError: whatever the run would refuse.
-    """
-    capture = "off" if config.capture == "auto" else config.capture  # one step is not worth a graph
-    trainer = rehearse(replace(config, capture=capture))
-    cost = config.epochs * rows_per_epoch(trainer) / trainer.images.num_train
-    if trainer.device.type == "cuda":
-        del trainer
-        gc.collect()  # a method and its captures refer to each other
-        torch.cuda.empty_cache()
-    return cost
-
-
-def corruption_source(config: Config) -> str:
-    """Where the corrupted images that the run is scored on would come from; empty for none.
-
-    Raises:
-        UsageError: data, or an official set, that is missing or broken.
-    """
-    trainer = rehearse(config, step=False)
-    with bad_input():
-        suite = open_suite(trainer)
-    return "" if suite is None else suite.source
-
-
 def finished_summary(run: Run) -> dict[str, Any] | None:
-    """What the run's folder says it scored; None where it is not finished.
+    """Return what the run's folder says it scored; None where it is not finished.
 
     Its ``corruption_source`` is None where the folder does not say, as older ones do not, and where
     it was scored with another choice of ``corruptions`` than the run's.
@@ -155,7 +98,7 @@ def finished_summary(run: Run) -> dict[str, Any] | None:
     Raises:
         UsageError: the folder holds a run of other settings.
     """
-    folder = Path(run.config.folder)
+    folder = run.folder
     with bad_input():
         if not (folder / run_folder.CONFIG).is_file():
             return None
@@ -172,7 +115,7 @@ def finished_summary(run: Run) -> dict[str, Any] | None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """A run folder's summary; None where there is none that can be used."""
+    """Read a run folder's summary; None where there is none that can be used."""
     try:
         summary = json.loads((folder / run_folder.SUMMARY).read_text())
     except (FileNotFoundError, ValueError):
@@ -185,7 +128,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 def _config(
     source: str | Path, variant: Variant, seed: int, overrides: Mapping[str, Value | None]
 ) -> Config:
-    """The variant's settings: the recipe's, under the flags' that it has, under its own."""
+    """Put the flags that the variant has over the recipe, and its own settings over those."""
     had = method_options(variant.method)
     taken = {n: v for n, v in overrides.items() if n in SETTINGS or n in had}
     given = taken | variant.settings | {"method": variant.method, "seed": seed}
@@ -217,12 +160,3 @@ def _check_rows(configs: Mapping[str, Config]) -> None:
             if not differences(config, asdict(its)):
                 raise ValueError(f"--methods: {name!r} and {other!r} are the same settings")
         earlier[name] = config
-
-
-def _batches(trainer: Trainer) -> list[int]:
-    """Rows of each batch of an epoch."""
-    loader = trainer.loader
-    sizes = [loader.batch_size] * len(loader)
-    left = loader.size - loader.batch_size * (len(loader) - 1)
-    sizes[-1] = min(loader.batch_size, left)
-    return sizes

@@ -1,4 +1,4 @@
-"""A row of a comparison: a method, or a method with options of its own."""
+"""Read the rows of a comparison: a method, or a method with options of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OWN_SETTINGS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A method and what it is given beyond the recipe; `name` is what the user wrote."""
+    """Hold a method and its settings beyond the recipe; `name` is what the user wrote."""
 
     name: str
     method: str
@@ -37,12 +37,12 @@ class Variant:
 
     @property
     def slug(self) -> str:
-        """The name as part of a folder's."""
+        """Name as part of a folder's."""
         return re.sub(r"[^\w.=,-]+", "-", self.name)
 
 
 def parse(text: str) -> Variant:
-    """The variant that ``entprop`` or ``entprop:score=random,k=0.5`` names.
+    """Read the variant that ``entprop`` or ``entprop:score=random,k=0.5`` names.
 
     Raises:
         ValueError: an unknown method or option, or a value that is not of the option's type.
@@ -70,7 +70,7 @@ def parse(text: str) -> Variant:
 
 
 def parse_all(texts: Sequence[str]) -> list[Variant]:
-    """Each text's variant.
+    """Read each text's variant.
 
     Raises:
         ValueError: as `parse`; none; or one folder name for two of them.
@@ -87,5 +87,5 @@ def parse_all(texts: Sequence[str]) -> list[Variant]:
 
 
 def options_of(variant: Variant) -> dict[str, Value]:
-    """Those of the variant's settings that are the method's options."""
+    """Return the variant's settings that are options of its method."""
     return {name: value for name, value in variant.settings.items() if name not in SETTINGS}

@@ -1,20 +1,21 @@
-"""The studies: one file each, one form, one command (``python -m entprop_fast.study``)."""
+"""Collect the studies: one file each, one form, one command (``python -m entprop_fast.study``)."""
 
 from entprop_fast.lab.experiments.studies import (
     bias,
-    components,
     entropy,
     norms,
     ood,
     other_transforms,
-    ratio,
     score,
     size,
-    steps,
+    sweeps,
 )
 from entprop_fast.lab.experiments.studies.form import Options, Result, Study
 
-_ALL = (score, ratio, steps, components, entropy, bias, size, norms, ood, other_transforms)
-STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in _ALL}
+_ALL = (
+    *(score.STUDY, sweeps.RATIO, sweeps.STEPS, sweeps.PARTS, entropy.STUDY),
+    *(bias.STUDY, size.STUDY, norms.STUDY, ood.STUDY, other_transforms.STUDY),
+)
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 
 __all__ = ["STUDIES", "Options", "Result", "Study"]

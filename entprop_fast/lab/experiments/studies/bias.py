@@ -1,10 +1,9 @@
-"""Does the selection always pick the same images?"""
+"""Study whether the selection always picks the same images."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +21,9 @@ from entprop_fast.lab.experiments.studies.differences import (
 )
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, cell
 from entprop_fast.lab.experiments.studies.measures import gini
-from entprop_fast.lab.experiments.studies.runs import Probe, Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import draw_curves
+from entprop_fast.lab.experiments.studies.probe import Probe
+from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
+from entprop_fast.lab.experiments.studies.variant_scores import draw_curves
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.trainer import Trainer
 
@@ -39,7 +39,9 @@ TOP = 0.1  # of the images
 
 
 class Selections(Probe):
-    """How often each training image was selected, in training itself."""
+    """Count how often each training image was selected, in training itself."""
+
+    every_step = True
 
     def attach(self, trainer: Trainer) -> None:
         """Count after every step; a second loader of the same seed says which images it saw."""
@@ -54,26 +56,23 @@ class Selections(Probe):
             drop_last=loader.drop_last,
             device=trainer.device,
         )
-        self._counts = torch.zeros(len(places), dtype=torch.int64, device=trainer.device)
+        self.kept = [0] * len(places)
         trainer.optimizer.register_step_post_hook(lambda *_: self._count())
 
     def selected(self) -> Tensor:
-        """The images that the step which has just ended selected, by their place."""
+        """Return the images that the last step selected, by their place."""
         _, batch = next(self._places.epoch(self.trainer.epoch, self.trainer.batch))
         index = self.trainer.method.selected_index
         assert index is not None
         return batch[index]
 
     def _count(self) -> None:
-        self._counts[self.selected()] += 1
-
-    def seen(self) -> Any:
-        """A count for each image."""
-        return self._counts.tolist()
+        for place in self.selected().tolist():
+            self.kept[place] += 1
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Selection at random, by entropy, and by entropy of unmixed images."""
+    """Compare selection at random, by entropy, and by entropy of unmixed images."""
     records = run_grid(options, VARIANTS, reporter, Selections)
     counts = {name: [record["seen"] for record in found] for name, found in records.items()}
     ginis = {name: [gini(one) for one in found] for name, found in counts.items()}
@@ -99,13 +98,13 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 
 def _top_share(counts: Sequence[int]) -> float:
-    """Share of the selections that the most selected tenth of the images has."""
+    """Return the share of the selections that the most selected tenth of the images has."""
     top = max(1, round(TOP * len(counts)))
     return sum(sorted(counts, reverse=True)[:top]) / max(1, sum(counts))
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Inequality against random selection, and what it means for single images."""
+    """Compare the inequality with random selection's, and say what it means for single images."""
     shares = ", ".join(
         f"{row['variant']} {cell(row['top tenth (%)'])} % (never selected: "
         f"{cell(row['never (%)'])} %)"
@@ -119,7 +118,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Selections of the images, the most selected first."""
+    """Draw the selections of the images, the most selected first."""
     axes = figure.subplots()
     draw_curves(axes, table.points["curves"])
     axes.set(xlabel="images, most selected first", ylabel="selections, mean over seeds")

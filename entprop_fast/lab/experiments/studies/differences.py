@@ -1,19 +1,22 @@
-"""A study's rows beside their baseline: the cells of a paired difference, and words from the cells.
-
-The statistic is the comparison's, `entprop_fast.lab.experiments.statistics`.
-"""
+"""Put a study's rows beside their baseline: cells of paired differences, and words from cells."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
-from entprop_fast.lab.experiments.statistics import CONFIDENCE, SIGNIFICANCE, UNCLEAR, holm
-from entprop_fast.lab.experiments.statistics import paired as _paired
-from entprop_fast.lab.experiments.statistics import verdict as _verdict
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
+from entprop_fast.lab.experiments import statistics as paired_statistics
+from entprop_fast.lab.experiments.statistics import (
+    CORRECTION,
+    SIGNIFICANCE,
+    UNCLEAR,
+    holm,
+)
 from entprop_fast.lab.experiments.studies.form import Cell, Row, number
+from entprop_fast.lab.report.numbers import difference
 
-HOW = f"{100 * CONFIDENCE:.0f} % interval, clear where Holm-corrected p < {SIGNIFICANCE:g}"
+HOW = f"{100 * CONFIDENCE:.0f} % interval, clear where {CORRECTION} p < {SIGNIFICANCE:g}"
 
 NO_CELLS: dict[str, Cell] = dict.fromkeys(("difference", "low", "high", "p", "pairs"))
 
@@ -24,7 +27,9 @@ def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, Cell]:
     Raises:
         ValueError: lengths that differ, or no pair of finite values.
     """
-    found = _paired(values, others)
+    if len(values) != len(others):
+        raise ValueError(f"{len(values)} values and {len(others)} others are no pairs")
+    found = paired_statistics.paired(dict(enumerate(values)), dict(enumerate(others)))
     if found is None:
         raise ValueError(f"no pair of finite values in {list(values)} and {list(others)}")
     return {
@@ -43,7 +48,7 @@ def corrected(rows: Sequence[Row]) -> list[Row]:
 
 
 def in_words(row: Row, digits: int = 1) -> str:
-    """``+3.1 (+1.2 to +5.0)``; the caller says that brackets hold the interval."""
+    """Return ``+3.1 (+1.2 to +5.0)``; the caller says that brackets hold the interval."""
     value = _signed(number(row, "difference"), digits)
     if row["low"] is None or row["high"] is None:
         pairs = row["pairs"]
@@ -54,18 +59,18 @@ def in_words(row: Row, digits: int = 1) -> str:
 
 
 def word(row: Row) -> str:
-    """``higher``, ``lower`` or ``no clear difference``."""
+    """Return ``higher``, ``lower`` or ``no clear difference``."""
     p = None if row["p"] is None else number(row, "p")
-    return _verdict(number(row, "difference"), p)
+    return paired_statistics.verdict(number(row, "difference"), p)
 
 
 def verdict(row: Row, digits: int = 1) -> str:
-    """``higher, +3.1 (...)``, ``lower, ...`` or ``no clear difference, ...``."""
+    """Return ``higher, +3.1 (...)``, ``lower, ...`` or ``no clear difference, ...``."""
     return f"{word(row)}, {in_words(row, digits)}"
 
 
 def against_baseline(rows: Sequence[Row], digits: int = 1) -> str:
-    """Which variants are higher than the baseline, which lower, and which not clearly either.
+    """Say which variants are higher than the baseline, which lower, and which not clearly either.
 
     Args:
         rows: with ``variant`` and a difference; the baseline is the row without one.
@@ -79,7 +84,7 @@ def against_baseline(rows: Sequence[Row], digits: int = 1) -> str:
 
 
 def counted(rows: Sequence[Row], up: str, down: str, what: str) -> str:
-    """In how many rows the value is clearly above what it is compared with, or below.
+    """Say in how many rows the value is clearly above what it is compared with, or below.
 
     Args:
         rows: with a difference each.
@@ -99,10 +104,10 @@ def counted(rows: Sequence[Row], up: str, down: str, what: str) -> str:
 
 
 def baseline_of(rows: Sequence[Row]) -> Row:
-    """The row that the others are compared with."""
+    """Return the row that the others are compared with."""
     return next(row for row in rows if row["difference"] is None)
 
 
 def _signed(value: float, digits: int) -> str:
     # −0.0 would read as a direction that the number does not have.
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+    return difference(round(value, digits) + 0.0, digits).replace("-", "−")

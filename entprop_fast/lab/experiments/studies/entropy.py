@@ -1,11 +1,10 @@
-"""Which rows is the network unsure of, and what do mixing and perturbing add?"""
+"""Study which rows the network is unsure of, and what mixing and perturbing add."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -24,8 +23,9 @@ from entprop_fast.lab.experiments.studies.differences import (
 )
 from entprop_fast.lab.experiments.studies.features import perturbed, radius
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, cell, number
-from entprop_fast.lab.experiments.studies.runs import Probe, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import draw_curves
+from entprop_fast.lab.experiments.studies.probe import Probe
+from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
+from entprop_fast.lab.experiments.studies.variant_scores import draw_curves
 from entprop_fast.lab.report.pictures import count_epochs
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.methods.targets import mixup
@@ -37,15 +37,14 @@ SHARES = (0.1, 0.25, 0.5, 1.0)  # of the run
 
 
 class Entropies(Probe):
-    """Mean entropy (nats) of each kind of row at every epoch's end, network in eval mode.
+    """Measure the mean entropy (nats) of each kind of row at every epoch's end, in eval mode.
 
     Selected, unselected: clean training rows, batch by batch; perturbed: the selected ones after
     the free step; mixed: the whole batch after MixUp.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._curves: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.kept = {kind: [] for kind in KINDS}
 
     def after_epoch(self, epoch: int) -> None:
         """Measure all kinds."""
@@ -65,19 +64,15 @@ class Entropies(Probe):
             for kind, value in zip(KINDS, values, strict=True):
                 found[kind].append(value)
         for kind, rows in found.items():
-            self._curves[kind].append(float(torch.cat(rows).mean()))
+            self.kept[kind].append(float(torch.cat(rows).mean()))
 
     def _entropy(self, images: Tensor) -> Tensor:
         with evaluating(self.trainer.model), torch.no_grad():
             return reference.entropy(self.trainer.model(images.clone()))
 
-    def seen(self) -> Any:
-        """A value for each epoch, by kind."""
-        return self._curves
-
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """EntProp as the recipe has it."""
+    """Watch EntProp as the recipe has it."""
     grid = run_grid(options, {"entprop": {"method": "entprop"}}, reporter, Entropies)
     records = grid["entprop"]
     curves = {kind: [record["seen"][kind] for record in records] for kind in KINDS}
@@ -97,7 +92,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Every kind against the unselected rows, and their order."""
+    """Compare every kind with the unselected rows, and order them."""
     order = sorted(rows, key=lambda row: number(row, "whole run"))
     return (
         f"Mean entropy over the run, in nats, against {BASELINE} rows "
@@ -108,7 +103,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Entropy over the epochs, by kind."""
+    """Draw entropy over the epochs, by kind."""
     axes = figure.subplots()
     draw_curves(axes, table.points["curves"])
     axes.set_ylabel("entropy (nats), mean over seeds")

@@ -1,4 +1,4 @@
-"""Looking at a network from outside: features, and the step that EntProp takes for free."""
+"""Read a network from outside: features, and the step that EntProp takes for free."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.methods import EntProp, Method
 
 
 def radius(method: Method) -> float:
-    """EntProp's resolved one, in image units: its option is None where a recipe leaves it out."""
+    """Return EntProp's resolved radius in image units; a recipe may leave the option out."""
     if not isinstance(method, EntProp):
         raise TypeError(f"{type(method).__name__} is not EntProp")
     return float(method.eps)
 
 
 def perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> Tensor:
-    """One step of `eps` along the sign of the loss's gradient, kept in [0, 1]; eval mode.
+    """Take one step of `eps` along the sign of the loss's gradient, kept in [0, 1]; eval mode.
 
     Args:
         model: in any mode, which it keeps; through its main norms.
@@ -34,11 +35,11 @@ def perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> T
         x = images.detach().requires_grad_()
         loss = F.cross_entropy(model(x.clone()), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
-    return (images + eps * gradient.sign()).clamp(0, 1)
+    return reference.displace(images, eps * gradient.sign(), 0, 1)
 
 
 def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the classifier reads ``[N, D]``, and the logits ``[N, classes]``; eval mode.
+    """Return what the classifier reads ``[N, D]`` and the logits ``[N, classes]``; eval mode.
 
     Raises:
         ValueError: the network has no linear layer.
@@ -59,14 +60,14 @@ def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def features_of(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`features` of images that come in batches: features, logits and labels of all of them."""
+    """Return features, logits and labels of images that come in batches."""
     found = [(*features(model, images), labels) for images, labels in batches]
     read, logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return read, logits, labels
 
 
 def features_by_layer(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The pooled output ``[N, C]`` of every child of the network that gives maps; eval mode."""
+    """Return the pooled output ``[N, C]`` of every child that gives maps; eval mode."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What every study has in common: its settings, its table, and the result that it ends with."""
+"""Define what studies have in common: settings, table, and the result that they end with."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from entprop_fast.lab.files import write_atomically, write_json
-from entprop_fast.lab.report import text
+from entprop_fast.lab.report.numbers import NOTHING, three_digits
 from entprop_fast.lab.report.pictures import save_figure
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend
+from entprop_fast.lab.report.text import markdown_records
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.lab.training.method_settings import Value
@@ -28,7 +29,7 @@ PICTURE = "picture.png"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The settings of a study; everything else is the recipe's.
+    """Hold the settings of a study; everything else is the recipe's.
 
     Attributes:
         out: folder of the result, and of its runs.
@@ -39,7 +40,7 @@ class Options:
         data_dir: folder of a data set that is not embedded.
         recipe: the settings that the study's variants change.
         archs: architectures of the study that compares several; None for its own choice.
-        workers: processes; None for one on each core, 1 runs in this process.
+        workers: processes; None for one on each core or GPU, 1 runs in this process.
         overrides: settings put over the recipe's, beneath those of the study.
     """
 
@@ -56,7 +57,7 @@ class Options:
 
 
 class Table(NamedTuple):
-    """What a study measured: the rows that it prints, and what only its picture shows."""
+    """Hold what a study measured: the rows that it prints, and what only its picture shows."""
 
     rows: list[Row]
     points: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to the default)
@@ -64,7 +65,7 @@ class Table(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a study ends with."""
+    """Hold what a study ends with."""
 
     rows: list[Row]
     figure: Figure
@@ -74,7 +75,7 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A question about training that one command answers.
+    """Answer a question about training by one command.
 
     Attributes:
         name: after ``python -m entprop_fast.study``.
@@ -95,7 +96,7 @@ class Study:
 
         Raises:
             UsageError: settings that cannot be used.
-            RunFailed: a loss became NaN or infinite.
+            RunFailed: a run failed; the others are done.
         """
         with bad_input():
             recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
@@ -133,23 +134,19 @@ def write(result: Result, study: Study, options: Options) -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Write the rows as a Markdown table, aligned, with a column for each key of the first."""
-    names = list(rows[0])
-    cells = ([cell(row[name]) for name in names] for row in rows)
-    return text.markdown_table([names, *cells], aligned=True)
+    lines = [{name: cell(row[name]) for name in rows[0]} for row in rows]
+    return markdown_records(lines, aligned=True)
 
 
 def cell(value: Cell) -> str:
-    """A value with three digits or so; what there is none of is a dash."""
-    if value is None:
-        return "–"
-    if not isinstance(value, float):
-        return str(value)
-    size = abs(value)
-    return f"{value:.{1 if size >= 10 else 2 if size >= 1 else 3}f}"
+    """Write a value with three digits or so; what there is none of is a dash."""
+    if isinstance(value, float):
+        return three_digits(value)
+    return NOTHING if value is None else str(value)
 
 
 def number(row: Mapping[str, Cell], name: str) -> float:
-    """The number in a column of `row`.
+    """Return the number in a column of `row`.
 
     Raises:
         TypeError: it holds none.

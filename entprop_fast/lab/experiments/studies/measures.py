@@ -1,4 +1,4 @@
-"""Measures that the studies share: detectors of shifted samples, features, overlap, inequality."""
+"""Compute what studies share: detectors of shifted samples, features, overlap, inequality."""
 
 from __future__ import annotations
 
@@ -23,28 +23,18 @@ NEIGHBOURS = 10
 
 
 def auroc(scores: Array, positive: NDArray[np.bool_]) -> float:
-    """How often a positive scores above a negative, ties counted half."""
+    """Return how often a positive scores above a negative, ties counted half."""
     return float(roc_auc_score(positive, scores))
 
 
 def fpr95(scores: Array, positive: NDArray[np.bool_]) -> float:
-    """Share of the negatives at or above the threshold that 95 % of the positives reach."""
+    """Return the share of negatives at or above the threshold that 95 % of positives reach."""
     false_positives, true_positives, _ = roc_curve(positive, scores, drop_intermediate=False)
     return float(false_positives[np.argmax(true_positives >= 0.95)])
 
 
-def max_softmax(logits: Tensor) -> Array:
-    """Minus the largest probability: high for shifted samples (Hendrycks and Gimpel, 2017)."""
-    return _array(-logits.double().softmax(dim=1).amax(dim=1))
-
-
-def energy(logits: Tensor) -> Array:
-    """``-log sum_c exp z_c``: high for shifted samples (Liu et al., 2020)."""
-    return _array(-logits.double().logsumexp(dim=1))
-
-
 def mahalanobis(features: Tensor, train: Tensor, labels: Tensor) -> Array:
-    """Squared distance to the nearest class mean, one covariance for all (Lee et al., 2018).
+    """Return the squared distance to the nearest class mean, one covariance for all (Lee, 2018).
 
     The covariance is shrunk (Ledoit and Wolf), so that few training images suffice.
 
@@ -62,20 +52,20 @@ def mahalanobis(features: Tensor, train: Tensor, labels: Tensor) -> Array:
 
 
 def nearest(features: Tensor, train: Tensor, neighbours: int = NEIGHBOURS) -> Array:
-    """Distance to the k-th nearest training image, features of length 1 (Sun et al., 2022)."""
+    """Return the distance to the k-th nearest training image, features of length 1 (Sun, 2022)."""
     known, found = (_unit(_array(one)) for one in (train, features))
     index = NearestNeighbors(n_neighbors=min(neighbours, len(known))).fit(known)
     return np.asarray(index.kneighbors(found)[0][:, -1])
 
 
 def distance_to_set(features: Tensor, others: Tensor) -> Array:
-    """Euclidean distance of each row to its nearest row of `others`."""
+    """Return the Euclidean distance of each row to its nearest row of `others`."""
     index = NearestNeighbors(n_neighbors=1).fit(_array(others))
     return np.asarray(index.kneighbors(_array(features))[0][:, 0])
 
 
 def linear_separability(first: Tensor, second: Tensor) -> float:
-    """Accuracy of a linear classifier that tells two sets of features apart; 0.5 is chance.
+    """Return how well a linear classifier tells two sets of features apart; 0.5 is chance.
 
     Row i of both belongs to the same image: it is fitted on the even ones, scored on the odd ones.
 
@@ -91,18 +81,18 @@ def linear_separability(first: Tensor, second: Tensor) -> float:
 
 
 def projection(features: Tensor) -> Array:
-    """The rows in the plane of their first two principal components, ``[N, 2]``."""
+    """Project the rows to their first two principal components, ``[N, 2]``."""
     return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(_array(features)))
 
 
 def jaccard(first: Collection[Any], second: Collection[Any]) -> float:
-    """Size of the intersection over that of the union; two empty sets are the same set."""
+    """Return the intersection's size over the union's; two empty sets are the same set."""
     a, b = set(first), set(second)
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
 def gini(counts: Iterable[float]) -> float:
-    """Inequality: 0 if all counts are the same, near 1 if one has everything."""
+    """Return the inequality: 0 if all counts are the same, near 1 if one has everything."""
     values = np.sort(np.asarray(list(counts), dtype=np.float64))
     total, n = values.sum(), len(values)
     if total == 0:

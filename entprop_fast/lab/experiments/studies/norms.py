@@ -1,4 +1,4 @@
-"""What do the auxiliary norms learn, and is one shared norm worse?"""
+"""Study what the auxiliary norms learn, and whether one shared norm is worse."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from entprop_fast.lab.experiments.studies.differences import (
 from entprop_fast.lab.experiments.studies.features import features_by_layer, perturbed, radius
 from entprop_fast.lab.experiments.studies.form import Cell, Options, Row, Study, Table, number
 from entprop_fast.lab.experiments.studies.measures import linear_separability, projection
-from entprop_fast.lab.experiments.studies.runs import Probe, Record, Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import column
+from entprop_fast.lab.experiments.studies.probe import Probe
+from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
+from entprop_fast.lab.experiments.studies.variant_scores import column
+from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.report.pictures import count_epochs
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.layers.dual_norm import DualNorm
@@ -38,25 +40,24 @@ SHOWN = 100  # images in the picture
 
 
 class Norms(Probe):
-    """The distance of the two halves of every norm by epoch, and in the end the features.
+    """Measure the distance of the two halves of every norm by epoch, and the last features.
 
     Means: root mean square over the channels of ``(mean_aux - mean_main) / std_main``; variances:
     of ``log(var_aux / var_main)``; affines: ``|(w, b)_aux - (w, b)_main| / |(w, b)_main|``.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._drifts: dict[str, dict[str, list[float]]] = {name: {} for name in DRIFTS}
+        self.kept = {name: {} for name in DRIFTS}
 
     def after_epoch(self, epoch: int) -> None:
         """Measure every dual norm."""
         for name, module in self.trainer.model.named_modules():
             if isinstance(module, DualNorm):
                 for kind, value in drift(module).items():
-                    self._drifts[kind].setdefault(name, []).append(value)
+                    self.kept[kind].setdefault(name, []).append(value)
 
     def seen(self) -> Any:
-        """Drifts by kind and layer; separability by layer; the last layer in the plane."""
+        """Return drifts by kind and layer; separability by layer; the last layer in the plane."""
         trainer = self.trainer
         eps = radius(trainer.method)
         parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
@@ -76,7 +77,7 @@ class Norms(Probe):
         last = list(clean)[-1]
         plane = projection(torch.cat([clean[last][:SHOWN], moved[last][:SHOWN]]))
         return {
-            "drifts": self._drifts,
+            "drifts": self.kept,
             "separability": {
                 name: 100 * linear_separability(clean[name], moved[name]) for name in clean
             },
@@ -85,7 +86,7 @@ class Norms(Probe):
 
 
 def drift(layer: DualNorm) -> dict[str, float]:
-    """How far the two halves of a layer are apart, by kind; a layer without statistics has none."""
+    """Measure how far the two halves of a layer are apart, by kind, where it has statistics."""
     main, aux = (dict(half.named_buffers(recurse=False)) for half in (layer, layer.aux))
     found: dict[str, float] = {}
     if isinstance(variance := main.get("running_var"), Tensor):
@@ -108,7 +109,7 @@ def _rms(values: Tensor) -> float:
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Dual norms and shared ones at the same number of passes."""
+    """Train dual norms and shared ones with as many passes."""
     records = run_grid(options, VARIANTS, reporter, Norms)
     dual, shared = records["dual"], records["shared"]
     hscores = (column(dual, "hscore"), column(shared, "hscore"))
@@ -164,7 +165,7 @@ def _row(
 
 
 def _mean_curves(records: Sequence[Record], kind: str) -> Mapping[str, list[float]]:
-    """By layer, a value for each epoch: the mean over the seeds."""
+    """Return, by layer, a value for each epoch: the mean over the seeds."""
     by_layer = [record["seen"]["drifts"][kind] for record in records]
     return {
         name: [statistics.fmean(v) for v in zip(*(one[name] for one in by_layer), strict=True)]
@@ -173,7 +174,7 @@ def _mean_curves(records: Sequence[Record], kind: str) -> Mapping[str, list[floa
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Dual against shared norms, and where the halves part."""
+    """Compare dual with shared norms, and say where the halves part."""
     hscore = next(row for row in rows if row["measure"] == "Hscore")
     parts = [f"With dual norms, against one shared set ({HOW}), Hscore: {verdict(hscore)}"]
     separability = [row for row in rows if row["measure"] == "separability"]
@@ -195,7 +196,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Drift over the epochs, and clean and adversarial images in the plane."""
+    """Draw drift over the epochs, and clean and adversarial images in the plane."""
     figure.set_size_inches(13, 7.5)
     panels = list(figure.subplots(2, 3).flat)
     for axes, (kind, curves) in zip(panels, table.points["curves"].items(), strict=False):

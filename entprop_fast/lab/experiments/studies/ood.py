@@ -1,4 +1,4 @@
-"""Are high-entropy clean images more like shifted ones than random clean images are?"""
+"""Study whether clean images of high entropy are more like shifted ones than random ones are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from entprop_fast.lab.experiments.studies.differences import (
 )
 from entprop_fast.lab.experiments.studies.features import features, features_of
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, number
-from entprop_fast.lab.experiments.studies.runs import Probe, run_grid, source_of
+from entprop_fast.lab.experiments.studies.probe import Probe
+from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.finish import open_suite
 from entprop_fast.ops import select_topk
@@ -42,7 +43,7 @@ COLUMNS = (
 
 
 class Detectors(Probe):
-    """What each detector makes of the finished network's test images, and how near they are.
+    """Ask each detector about the finished network's test images, and measure how near they are.
 
     Even test images are the clean ones; the odd ones, under every corruption, the shifted ones, so
     that no image is on both sides. `NEARNESS` is the distance to the nearest training image minus
@@ -51,7 +52,7 @@ class Detectors(Probe):
     """
 
     def seen(self) -> Any:
-        """AUROC and FPR95 by detector; distances of both groups by corruption."""
+        """Return AUROC and FPR95 by detector; distances of both groups by corruption."""
         trainer = self.trainer
         model, loader = trainer.model, trainer.loader
         shifted = self._shifted()
@@ -66,8 +67,9 @@ class Detectors(Probe):
             kind: measures.distance_to_set(clean, one) for kind, (one, _) in shifted.items()
         }
         scores = {
-            "max-softmax": measures.max_softmax(all_logits),
-            "energy": measures.energy(all_logits),
+            # Hendrycks and Gimpel, 2017; Liu et al., 2020.
+            "max-softmax": _uncertainty(all_logits, "confidence"),
+            "energy": _uncertainty(all_logits, "energy"),
             "Mahalanobis": measures.mahalanobis(found, train, train_labels),
             "k-NN": measures.nearest(found, train),
             NEARNESS: to_train - np.min(list(to_kinds.values()), axis=0),
@@ -100,7 +102,7 @@ class Detectors(Probe):
         return {"detectors": detected, "distances": distances}
 
     def _shifted(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Features and logits of the odd test images under every kind of corruption behind RA."""
+        """Read features and logits of the odd test images under every corruption behind RA."""
         trainer = self.trainer
         suite = open_suite(trainer)
         assert suite is not None  # a study refuses to go without
@@ -117,6 +119,12 @@ class Detectors(Probe):
         return found
 
 
+def _uncertainty(logits: Tensor, score: str) -> measures.Array:
+    """Score each row in float64, without labels."""
+    labels = torch.zeros(len(logits), dtype=torch.int64)
+    return reference.uncertainty(logits.cpu().double(), labels, score).numpy()
+
+
 def _both(group: str, scores: measures.Array, positive: Any) -> dict[str, float]:
     return {
         f"AUROC {group}": 100 * measures.auroc(scores, positive),
@@ -125,7 +133,7 @@ def _both(group: str, scores: measures.Array, positive: Any) -> dict[str, float]
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """A plainly trained network: the question is about images, not about a method."""
+    """Look at a plainly trained network: the question is about images, not about a method."""
     grid = run_grid(options, {"vanilla": {"method": "vanilla"}}, reporter, Detectors)
     records = grid["vanilla"]
     detectors, distances = [], []
@@ -140,7 +148,7 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 
 def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str) -> Row:
-    """A mean in each column that there is one for, and high entropy minus random by `compared`."""
+    """Average each column that has values; compare high entropy with random by `compared`."""
     row: Row = {"variant": name}
     for key in COLUMNS:
         row[key] = statistics.fmean(one[key] for one in seen) if key in seen[0] else None
@@ -149,7 +157,7 @@ def _row(name: str, seen: Sequence[Mapping[str, float]], compared: str) -> Row:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """High-entropy against random images: AUROC, how far the detectors are to be trusted, distance.
+    """Compare high-entropy with random images, and say how far the detectors are to be trusted.
 
     A corrupted set is nearer to a group whose distance to it, over that to the training images, is
     smaller.
@@ -171,7 +179,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """AUROC by detector, and distance by corruption, a bar for each group."""
+    """Draw AUROC by detector, and distance by corruption, a bar for each group."""
     figure.set_size_inches(13, 4.4)
     left, right = figure.subplots(1, 2)
     panels = ((left, "AUROC", list(GROUPS)), (right, DISTANCE, ["high", "random"]))

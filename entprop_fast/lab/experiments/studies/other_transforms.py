@@ -1,4 +1,4 @@
-"""Could other transformations stand in for MixUp, or for the free step?"""
+"""Study whether other transformations could stand in for MixUp, or for the free step."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from torch import Tensor
 
 from entprop_fast.lab.corruptions.filters import pixel_grid, warp
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
-from entprop_fast.lab.experiments.studies.runs import MakeProbe, Probe, Settings, run_grid
-from entprop_fast.lab.experiments.studies.sweep import draw_scores, hscores_in_words, score_table
+from entprop_fast.lab.experiments.studies.probe import MakeProbe, Probe
+from entprop_fast.lab.experiments.studies.runs import Settings, run_grid
+from entprop_fast.lab.experiments.studies.variant_scores import (
+    draw_scores,
+    hscores_in_words,
+    score_table,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.device import resolve_amp
 from entprop_fast.lab.training.method_settings import Value
@@ -42,13 +47,13 @@ def _none(x: Tensor, gradient: Tensor, eps: float, generator: torch.Generator | 
 def _random_signs(
     x: Tensor, gradient: Tensor, eps: float, generator: torch.Generator | None
 ) -> Tensor:
-    """As long a step in every pixel, in a direction that knows nothing of the loss."""
+    """Take as long a step in every pixel, in a direction that knows nothing of the loss."""
     draws = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
     return x + eps * (draws - 0.5).sign()
 
 
 def _downhill(x: Tensor, gradient: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-    """The free step the other way, which makes the loss smaller."""
+    """Take the free step the other way, which makes the loss smaller."""
     return x - eps * gradient.sign()
 
 
@@ -57,7 +62,7 @@ def _gamma(x: Tensor, gradient: Tensor, eps: float, generator: torch.Generator |
 
 
 def _zoom(x: Tensor, gradient: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-    """About the centre."""
+    """Zoom about the centre."""
     height, width = x.shape[2:]
     columns, rows = pixel_grid(x)
     factor = _factor(x, _ZOOM, generator)[:, 0]
@@ -66,7 +71,7 @@ def _zoom(x: Tensor, gradient: Tensor, eps: float, generator: torch.Generator | 
 
 
 def _factor(x: Tensor, most: float, generator: torch.Generator | None) -> Tensor:
-    """One for each row, between ``1 / most`` and ``most``, evenly in its logarithm."""
+    """Draw one for each row, between ``1 / most`` and ``most``, evenly in its logarithm."""
     draws = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device, dtype=x.dtype)
     return ((2 * draws - 1) * math.log(most)).exp()
 
@@ -86,7 +91,7 @@ IN_PLACE_OF_MIXUP = ("random signs", "gamma", "zoom")
 
 
 class Transformed(EntProp):
-    """EntProp with another transformation in place of MixUp or of the free step; n = 1.
+    """Train as EntProp with another transformation in place of MixUp or of the free step; n = 1.
 
     Args:
         model: see `EntProp`.
@@ -125,10 +130,9 @@ class Transformed(EntProp):
 
 
 class Replaced(Probe):
-    """Trains the run with a `Transformed` in place of its method; names as in `TRANSFORMS`."""
+    """Train the run with a `Transformed` in place of its method; names as in `TRANSFORMS`."""
 
     def __init__(self, batch: str | None = None, rows: str | None = None) -> None:
-        super().__init__()
         self._names = {"batch": batch, "rows": rows}
 
     def attach(self, trainer: Trainer) -> None:
@@ -137,19 +141,21 @@ class Replaced(Probe):
         transforms = {
             place: None if name is None else TRANSFORMS[name] for place, name in self._names.items()
         }
+        before = trainer.method
         trainer.method = Transformed(
             trainer.model,
             trainer.optimizer,
             amp=resolve_amp(trainer.config.amp, trainer.device),
             capture="off",
-            generator=trainer.method.generator,
+            generator=before.generator,
             **transforms,
             **trainer.method_options,
         )
+        trainer.method.load_state_dict(before.state_dict())
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Other transformations in place of MixUp, and others in place of the free step."""
+    """Train with other transformations in place of MixUp, and of the free step."""
     base: dict[str, Value] = {"method": "entprop", "n": 1}
     variants: dict[str, Settings] = {name: base | own for name, own in MIXING.items()}
     probes: dict[str, MakeProbe] = {}
@@ -164,13 +170,13 @@ def measure(options: Options, reporter: Reporter) -> Table:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Hscore of each replacement against EntProp as it is."""
+    """Compare the Hscore of each replacement with EntProp's."""
     return f"{hscores_in_words(rows, BASELINE)}."
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Hscore by transformation, and against its cost."""
-    draw_scores(figure, table.rows, "mixing, what moves the selected rows")
+    """Draw Hscore by transformation, and against its cost."""
+    draw_scores(figure, table, "mixing, what moves the selected rows")
 
 
 STUDY = Study(

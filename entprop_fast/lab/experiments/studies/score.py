@@ -1,4 +1,4 @@
-"""Does it matter which uncertainty metric selects the rows?"""
+"""Study whether it matters which uncertainty metric selects the rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.experiments.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, number
 from entprop_fast.lab.experiments.studies.measures import jaccard
-from entprop_fast.lab.experiments.studies.runs import Probe, Record, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import error_bars, score_rows
+from entprop_fast.lab.experiments.studies.probe import Probe
+from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
+from entprop_fast.lab.experiments.studies.variant_scores import error_bars, score_rows
+from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.methods.targets import mixup
 from entprop_fast.ops import select_topk
@@ -28,14 +30,13 @@ BASELINE = "entropy"
 
 
 class Overlap(Probe):
-    """How much of what entropy selects each metric selects too, on mixed training batches.
+    """Measure how much of what entropy selects each metric selects too, on mixed batches.
 
     The network of every epoch's end, in eval mode; the mean over all batches of all epochs.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._found: dict[str, list[float]] = {score: [] for score in SCORES}
+        self.kept = {score: [] for score in SCORES}
 
     def after_epoch(self, epoch: int) -> None:
         """Select with every metric from the same batches."""
@@ -43,6 +44,7 @@ class Overlap(Probe):
         generator = torch.Generator(trainer.device).manual_seed(epoch)
         k, beta = trainer.config.options["k"], trainer.config.options["mixup"]
         assert isinstance(k, float) and isinstance(beta, float)
+        found: dict[str, list[float]] = {score: [] for score in SCORES}
         with evaluating(trainer.model), torch.no_grad():
             for images, labels in trainer.loader.epoch(epoch - 1):
                 stopping.check()
@@ -56,15 +58,17 @@ class Overlap(Probe):
                     for score in SCORES
                 }
                 for score, chosen in sets.items():
-                    self._found[score].append(jaccard(chosen, sets[BASELINE]))
+                    found[score].append(jaccard(chosen, sets[BASELINE]))
+        for score, overlaps in found.items():
+            self.kept[score] += overlaps
 
     def seen(self) -> Any:
-        """Jaccard overlap with entropy's selection, by metric."""
-        return {score: statistics.fmean(values) for score, values in self._found.items()}
+        """Return the mean Jaccard overlap with entropy's selection, by metric."""
+        return {score: statistics.fmean(values) for score, values in self.kept.items()}
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Every metric on every architecture."""
+    """Train with every metric on every architecture."""
     archs = options.archs or ARCHS
     variants = {
         (arch, score): {"method": "entprop", "arch": arch, "score": score}
@@ -87,7 +91,7 @@ def _overlap(records: Sequence[Record], score: str) -> float:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Hscore against entropy's on each architecture, and the overlaps."""
+    """Compare Hscore with entropy's on each architecture, and give the overlaps."""
     parts = []
     for arch, group in groupby(rows, key=lambda row: row["arch"]):
         found = list(group)
@@ -102,7 +106,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Hscore and overlap by metric, a series for each architecture."""
+    """Draw Hscore and overlap by metric, a series for each architecture."""
     left, right = figure.subplots(1, 2)
     grouped = [(arch, list(group)) for arch, group in groupby(table.rows, lambda row: row["arch"])]
     for index, (arch, rows) in enumerate(grouped):

@@ -1,4 +1,4 @@
-"""What do the methods gain with few and with many training images?"""
+"""Study what the methods gain with few and with many training images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from entprop_fast.lab.data import load
 from entprop_fast.lab.experiments.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.sweep import column, error_bars, score_rows
+from entprop_fast.lab.experiments.studies.variant_scores import column, error_bars, score_rows
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import UsageError, bad_input
@@ -24,7 +24,7 @@ MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
-    """Every method at every size."""
+    """Train every method at every size."""
     sizes = _sizes(options)
     config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
     batch = config.batch_size
@@ -67,7 +67,7 @@ def _sizes(options: Options) -> list[int]:
 
 
 def sentence(rows: Sequence[Row]) -> str:
-    """Hscore against plain training at each size, and the train-test gaps."""
+    """Compare Hscore with plain training's at each size, and give the train-test gaps."""
     parts = []
     for size, group in groupby(rows, key=lambda row: row["images"]):
         found = list(group)
@@ -77,7 +77,7 @@ def sentence(rows: Sequence[Row]) -> str:
 
 
 def draw(figure: Figure, table: Table) -> None:
-    """Hscore and train-test gap by size, a line for each method."""
+    """Draw Hscore and train-test gap by size, a line for each method."""
     left, right = figure.subplots(1, 2)
     for index, method in enumerate(COMPARED):
         rows = [row for row in table.rows if row["variant"] == method]

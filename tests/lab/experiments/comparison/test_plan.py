@@ -9,9 +9,10 @@ import torch
 
 from entprop_fast.lab.data.loader import channels_last
 from entprop_fast.lab.evaluation import evaluate_model
-from entprop_fast.lab.experiments.comparison.plan import Run, passes, resolve_runs
+from entprop_fast.lab.experiments.comparison.plan import resolve_runs
 from entprop_fast.lab.experiments.comparison.variants import parse, parse_all
-from entprop_fast.lab.experiments.workers import places
+from entprop_fast.lab.experiments.run_costs import passes
+from entprop_fast.lab.experiments.workers import Run
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import METHODS
@@ -114,20 +115,6 @@ def test_passes_count_a_last_smaller_batch() -> None:
     (selecting,) = runs_of("entprop", **flags)
     # Of 32 rows 6 are selected, of the 8 that are left 2.
     assert passes(selecting.config) == pytest.approx(3 * (40 + 6 + 2) / 40)
-
-
-def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert places("auto", None, 1) == ["cpu"] * 4
-    assert places("cpu", None, 3) == ["cpu"]
-    assert places("cpu", 2, 1) == ["cpu"] * 2
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert places("auto", None, 1) == ["cuda:0", "cuda:1"]
-    assert places("auto", 3, 1) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert places("cuda:1", None, 1) == ["cuda:1"]
-    assert places("cpu", None, 1) == ["cpu"] * 4
 
 
 def test_every_run_gets_the_data_folder() -> None:

@@ -1,4 +1,4 @@
-"""What the studies share that train variants and compare their Hscore with a baseline's."""
+"""Compare variants by their Hscore: rows, sentences and pictures of the studies that do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from entprop_fast.lab.experiments.statistics import spread
 from entprop_fast.lab.experiments.studies.differences import (
     HOW,
     NO_CELLS,
@@ -18,13 +19,14 @@ from entprop_fast.lab.experiments.studies.differences import (
     paired,
 )
 from entprop_fast.lab.experiments.studies.form import Row, Table, cell, number
-from entprop_fast.lab.experiments.studies.runs import Record, source_of
+from entprop_fast.lab.experiments.studies.runs import Grid, source_of
+from entprop_fast.lab.experiments.workers import Record
 
 _MARKERS = "osD"  # of the first ten rows, the second, ...
 
 
 def score_rows(records: Mapping[str, Sequence[Record]], baseline: str) -> list[Row]:
-    """A row for each variant: its scores, cost, and its lead over the baseline.
+    """Make a row for each variant: its scores, cost, and its lead over the baseline.
 
     p is not corrected yet, because the table may have further rows.
 
@@ -36,14 +38,14 @@ def score_rows(records: Mapping[str, Sequence[Record]], baseline: str) -> list[R
     rows: list[Row] = []
     for name, found in records.items():
         hscores = column(found, "hscore")
-        lead = paired(hscores, reference)
+        lead, over_seeds = paired(hscores, reference), spread(hscores)
         rows.append(
             {
                 "variant": name,
                 "SA": statistics.fmean(column(found, "sa")),
                 "RA": statistics.fmean(column(found, "ra")),
-                "Hscore": statistics.fmean(hscores),
-                "deviation": deviation(hscores),
+                "Hscore": over_seeds.mean,
+                "deviation": over_seeds.deviation,
                 "cost": statistics.fmean(column(found, "cost")),
                 **(NO_CELLS if name == baseline else lead),
             }
@@ -51,23 +53,18 @@ def score_rows(records: Mapping[str, Sequence[Record]], baseline: str) -> list[R
     return rows
 
 
-def score_table(records: Mapping[str, Sequence[Record]], baseline: str) -> Table:
-    """`score_rows` as a whole table, with Holm's correction over it."""
+def score_table(records: Grid, baseline: str) -> Table:
+    """Make a whole table of `score_rows`, corrected over it."""
     return Table(corrected(score_rows(records, baseline)), source=source_of(records))
 
 
 def column(records: Sequence[Record], name: str) -> list[float]:
-    """One value of each record."""
+    """Return one value of each record."""
     return [float(record[name]) for record in records]
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """Standard deviation over the seeds; a single one has none."""
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
 def hscores_in_words(rows: Sequence[Row], baseline: str) -> str:
-    """Hscore of the variants against the baseline's, without a full stop."""
+    """Compare the variants' Hscore with the baseline's, without a full stop."""
     return (
         f"Hscore against {baseline} ({cell(baseline_of(rows)['Hscore'])}; {HOW}): "
         f"{against_baseline(rows)}"
@@ -75,7 +72,7 @@ def hscores_in_words(rows: Sequence[Row], baseline: str) -> str:
 
 
 def costs_in_words(rows: Sequence[Row]) -> str:
-    """What the ends of a sweep cost."""
+    """Say what the ends of a sweep cost."""
     first, last = rows[0], rows[-1]
     return (
         f"from {first['variant']} to {last['variant']} the cost goes from "
@@ -83,16 +80,16 @@ def costs_in_words(rows: Sequence[Row]) -> str:
     )
 
 
-def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
-    """Hscore of the variants in their order, and against what they cost, in the same colours."""
+def draw_scores(figure: Figure, table: Table, xlabel: str) -> None:
+    """Draw Hscore of the variants in their order, and against their cost, in the same colours."""
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-    for place, row in enumerate(rows):
+    for place, row in enumerate(table.rows):
         style = {"fmt": _MARKERS[place // 10 % len(_MARKERS)], "color": f"C{place % 10}"}
         for axes, x in ((left, place), (right, number(row, "cost"))):
             bar = row["deviation"]
             axes.errorbar(x, number(row, "Hscore"), yerr=bar, capsize=4, **style)
-    names = [str(row["variant"]) for row in rows]
-    left.set_xticks(range(len(rows)), names, rotation=30, ha="right")
+    names = [str(row["variant"]) for row in table.rows]
+    left.set_xticks(range(len(names)), names, rotation=30, ha="right")
     for place, label in enumerate(left.get_xticklabels()):
         label.set_color(f"C{place % 10}")
     left.set(xlabel=xlabel, ylabel="Hscore (%), ± deviation over seeds")
@@ -102,7 +99,7 @@ def draw_scores(figure: Figure, rows: Sequence[Row], xlabel: str) -> None:
 
 
 def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
-    """A line for each, over 1, 2, ..."""
+    """Draw a line for each, over 1, 2, ..."""
     for name, curve in curves.items():
         axes.plot(range(1, len(curve) + 1), curve, label=name)
     axes.grid(alpha=0.3)
@@ -110,6 +107,6 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
 
 
 def error_bars(rows: Sequence[Row], name: str = "deviation") -> Any:
-    """Half lengths for matplotlib, None where a row has none."""
+    """Return half lengths for matplotlib, None where a row has none."""
     values = [row[name] for row in rows]
     return None if None in values else values

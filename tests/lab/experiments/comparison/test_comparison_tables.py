@@ -24,9 +24,9 @@ from entprop_fast.lab.experiments.comparison.method_rows import (
     method_rows,
     statement,
 )
-from entprop_fast.lab.experiments.comparison.run_comparison import source_of
+from entprop_fast.lab.experiments.runner import source_of
 from entprop_fast.lab.experiments.statistics import Spread
-from entprop_fast.lab.report.tables import NOTHING
+from entprop_fast.lab.report.numbers import NOTHING
 from entprop_fast.lab.training.errors import UsageError
 
 BASE = (70.0, 71.5, 69.2)
@@ -139,13 +139,13 @@ def test_without_corruptions_the_rows_are_compared_by_sa(tmp_path: Path) -> None
 
 
 def test_one_table_has_one_source_of_corrupted_images() -> None:
-    found: dict[tuple[str, int], dict[str, str]] = {
-        ("vanilla", 0): {"corruption_source": "generated (CIFAR-C's strengths, seed 0)"},
-        ("vanilla", 1): {"corruption_source": "generated (CIFAR-C's strengths, seed 0)"},
+    found = {
+        Path(f"vanilla-{seed}"): {"corruption_source": "generated (CIFAR-C's strengths, seed 0)"}
+        for seed in (0, 1)
     }
     assert source_of(found) == "generated (CIFAR-C's strengths, seed 0)"
-    found["entprop", 1] = {"corruption_source": "official CIFAR-10-C"}
-    with pytest.raises(UsageError, match="entprop, seed 1: official CIFAR-10-C"):
+    found[Path("entprop-1")] = {"corruption_source": "official CIFAR-10-C"}
+    with pytest.raises(UsageError, match="entprop-1: official CIFAR-10-C"):
         source_of(found)
 
 
