@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -252,7 +253,12 @@ def signature(record: type, *leading: inspect.Parameter) -> inspect.Signature:
 
 def document(record: type) -> str:
     """Return the "Args" lines of a docstring: a name and its sentence each."""
-    return "\n".join(f"    {one.name}: {one.help}" for one in options_of(record).values())
+    lines: list[str] = []
+    for one in options_of(record).values():
+        unit = f" In {one.unit}." if one.unit else ""
+        text = f"{one.name}: {one.help}{unit}"
+        lines += textwrap.wrap(text, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)
+    return "\n".join(lines)
 
 
 def _from_hint(hint: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""FOUND C4, C8, C16: ways into the package, and what is said where one is closed."""
+"""Check FOUND C4, C8, C16: ways into the package, and what is said where one is closed."""
 
 from __future__ import annotations
 
