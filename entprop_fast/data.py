@@ -2,47 +2,12 @@
 
 import sys
 
+from entprop_fast.lab import data as _data
 from entprop_fast.lab.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from entprop_fast.lab.data import (
-    AUGMENTS,
-    DATASETS,
-    LOADERS,
-    Augment,
-    DeviceLoader,
-    FileList,
-    ImageData,
-    ImageFiles,
-    ImageSet,
-    Loader,
-    PrefetchLoader,
-    UnreadableImage,
-    channels_last,
-    create_loader,
-    load,
-    to_float,
-)
+from entprop_fast.lab.data import *  # noqa: F403
 
-__all__ = [
-    "AUGMENTS",
-    "CORRUPTIONS",
-    "DATASETS",
-    "LOADERS",
-    "SEVERITIES",
-    "Augment",
-    "DeviceLoader",
-    "FileList",
-    "ImageData",
-    "ImageFiles",
-    "ImageSet",
-    "Loader",
-    "PrefetchLoader",
-    "UnreadableImage",
-    "channels_last",
-    "corrupt",
-    "create_loader",
-    "load",
-    "to_float",
-]
+__all__ = ["CORRUPTIONS", "SEVERITIES", "corrupt"]
+__all__ += _data.__all__
 
 if __name__ == "__main__":
     from entprop_fast.lab.cli.data import main

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from entprop_fast.lab.data.augment import Augment
-from entprop_fast.lab.data.loader import DeviceLoader, Loader, check_batching
+from entprop_fast.lab.data.loader import DeviceLoader, Loader, LoaderOptions, check_batching
 from entprop_fast.lab.data.prefetch import PrefetchLoader
 from entprop_fast.name_errors import unknown
 
@@ -24,13 +22,9 @@ def create_loader(
     data: tuple[Tensor, Tensor] | Dataset[Any],
     batch_size: int,
     *,
-    seed: int,
-    drop_last: bool,
-    device: torch.device | str,
-    augment: Augment | None = None,
-    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     workers: int | None = None,
     unaugmented: Dataset[Any] | None = None,
+    **options: Unpack[LoaderOptions],
 ) -> Loader:
     """Create the loader of a data set; its kind changes where images are, not what is in a batch.
 
@@ -38,14 +32,10 @@ def create_loader(
         kind: ``device``; ``prefetch``; ``auto``: device for images in memory that `fits` it.
         data: (images ``[N, C, H, W]``, labels ``[N]``) in memory, or a torch data set
             (`PrefetchLoader`).
-        batch_size: see `Loader`, as the rest.
-        seed: see `Loader`.
-        drop_last: see `Loader`.
-        device: where the batches are.
-        augment: see `Loader`.
-        normalize: see `Loader`.
+        batch_size: images in a batch.
         workers: see `PrefetchLoader`.
         unaugmented: see `PrefetchLoader`; for a torch data set.
+        options: seed, drop_last, device, augment and normalize, see `Loader`.
 
     Raises:
         ValueError: an unknown ``kind``, ``device`` for data that is not in memory, and the
@@ -53,24 +43,17 @@ def create_loader(
     """
     if kind not in LOADERS:
         raise unknown("loader", kind, LOADERS)
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "drop_last": drop_last,
-        "device": device,
-        "augment": augment,
-        "normalize": normalize,
-    }
     if not isinstance(data, tuple):
         if kind == "device":
             raise ValueError("loader 'device' needs images in memory, not a data set that reads")
-        return PrefetchLoader(
-            data, batch_size, workers=workers, unaugmented=unaugmented, **settings
-        )
+        return PrefetchLoader(data, batch_size, workers=workers, unaugmented=unaugmented, **options)
     images, labels = data
     check_batching(images, labels, batch_size)
-    if kind == "device" or (kind == "auto" and fits(images, torch.device(device))):
-        return DeviceLoader(images, labels, batch_size, **settings)
-    return PrefetchLoader(TensorDataset(images, labels), batch_size, workers=workers, **settings)
+    if kind == "device" or (
+        kind == "auto" and fits(images, torch.device(options.get("device", "cpu")))
+    ):
+        return DeviceLoader(images, labels, batch_size, **options)
+    return PrefetchLoader(TensorDataset(images, labels), batch_size, workers=workers, **options)
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

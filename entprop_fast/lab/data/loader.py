@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -14,6 +15,16 @@ from entprop_fast.lab.data.counter_random import fold, keys_of
 Batch = tuple[Tensor, Tensor]  # images float [B, C, H, W], labels [B]
 
 _AUGMENT = 1  # the stream of the augmentation's draws, beside the order's
+
+
+class LoaderOptions(TypedDict, total=False):
+    """The settings of every loader; `Loader` explains them."""
+
+    seed: Required[int]
+    drop_last: Required[bool]
+    device: Required[torch.device | str]
+    augment: Augment | None
+    normalize: tuple[Sequence[float], Sequence[float]] | None
 
 
 class Loader(ABC):
@@ -53,12 +64,9 @@ class Loader(ABC):
             raise ValueError(
                 f"batch_size = {batch_size} with drop_last leaves no batch of {size} images"
             )
-        self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
-        self.drop_last = drop_last
-        self.device = torch.device(device)
-        self.augment = augment
+        self.size, self.batch_size = size, batch_size
+        self.seed, self.drop_last = seed, drop_last
+        self.device, self.augment = torch.device(device), augment
         self.normalize = normalize and Normalize(*normalize, self.device)
 
     def __len__(self) -> int:
@@ -125,38 +133,17 @@ class DeviceLoader(Loader):
         images: ``[N, C, H, W]``, uint8 or floating in [0, 1]; uint8 takes a quarter of the memory.
         labels: ``[N]``.
         batch_size: images in a batch.
-        seed: see `Loader`, as the rest.
-        drop_last: see `Loader`.
-        device: where images and labels go, and where the batches are.
-        augment: see `Loader`.
-        normalize: see `Loader`.
+        options: see `Loader`; images and labels go to its ``device``, too.
 
     Raises:
         ValueError: lengths that differ, and `Loader`'s.
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        *,
-        seed: int,
-        drop_last: bool,
-        device: torch.device | str,
-        augment: Augment | None = None,
-        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+        self, images: Tensor, labels: Tensor, batch_size: int, **options: Unpack[LoaderOptions]
     ) -> None:
         check_batching(images, labels, batch_size)
-        super().__init__(
-            len(images),
-            batch_size,
-            seed=seed,
-            drop_last=drop_last,
-            device=device,
-            augment=augment,
-            normalize=normalize,
-        )
+        super().__init__(len(images), batch_size, **options)
         self.images = channels_last(images.to(self.device))
         self.labels = labels.to(self.device)
 

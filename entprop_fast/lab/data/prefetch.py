@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from entprop_fast.lab.data.augment import Augment
 from entprop_fast.lab.data.counter_random import fold
-from entprop_fast.lab.data.loader import Batch, Loader, to_device
+from entprop_fast.lab.data.loader import Batch, Loader, LoaderOptions, to_device
 from entprop_fast.lab.data.readers import UnreadableImage, processes, read_on_host
 
 __all__ = ["PrefetchLoader", "UnreadableImage", "read_batches"]
@@ -32,13 +31,9 @@ class PrefetchLoader(Loader):
         dataset: ``dataset[i]`` is an image ``[C, H, W]``, uint8 or floating in [0, 1], of one size
             for all, and its label. A `TensorDataset` is read a batch at a time.
         batch_size: images in a batch.
-        seed: see `Loader`, as the rest.
-        drop_last: see `Loader`.
-        device: where the batches are.
-        augment: see `Loader`; after the copy, on the device.
-        normalize: see `Loader`; likewise.
         workers: processes that read; 0: the calling one; None: one a core, at most 8.
         unaugmented: the same images without random transforms, for `first`; None: ``dataset``.
+        options: see `Loader`; its augmentation comes after the copy, on the device.
 
     Raises:
         ValueError: ``workers`` below 0, and `Loader`'s.
@@ -50,23 +45,11 @@ class PrefetchLoader(Loader):
         dataset: Dataset[Any],
         batch_size: int,
         *,
-        seed: int,
-        drop_last: bool,
-        device: torch.device | str,
-        augment: Augment | None = None,
-        normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         workers: int | None = None,
         unaugmented: Dataset[Any] | None = None,
+        **options: Unpack[LoaderOptions],
     ) -> None:
-        super().__init__(
-            len(dataset),  # type: ignore[arg-type]
-            batch_size,
-            seed=seed,
-            drop_last=drop_last,
-            device=device,
-            augment=augment,
-            normalize=normalize,
-        )
+        super().__init__(len(dataset), batch_size, **options)  # type: ignore[arg-type]
         self.workers = processes(workers)
         self.dataset = dataset
         self.unaugmented = dataset if unaugmented is None else unaugmented

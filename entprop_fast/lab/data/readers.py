@@ -75,21 +75,14 @@ def read_on_host(
 
 
 @dataclass(frozen=True)
-class _Unreadable:
+class _Failed:
     """In place of a batch: an error that crosses the process boundary without its traceback."""
 
-    index: int
     reason: str
+    index: int | None = None  # of an image that cannot be read; None: nothing could be handed over
 
 
-@dataclass(frozen=True)
-class _NotSent:
-    """In place of a batch: why its tensors could not be put where the other process sees them."""
-
-    reason: str
-
-
-_Item = tuple[Tensor, ...] | SharedTensors | _Unreadable | _NotSent
+_Item = tuple[Tensor, ...] | SharedTensors | _Failed
 
 
 class _Reader(Dataset[_Item]):
@@ -101,14 +94,14 @@ class _Reader(Dataset[_Item]):
 
     def __getitem__(self, rows: NDArray[np.int64]) -> _Item:
         batch = self._read(torch.from_numpy(rows))
-        if get_worker_info() is None or isinstance(batch, _Unreadable):
+        if get_worker_info() is None or isinstance(batch, _Failed):
             return batch
         try:
             return share(batch)
         except OSError as error:
-            return _NotSent(str(error))
+            return _Failed(str(error))
 
-    def _read(self, rows: Tensor) -> Batch | _Unreadable:
+    def _read(self, rows: Tensor) -> Batch | _Failed:
         if isinstance(self.dataset, TensorDataset):
             gathered: Batch = self.dataset[rows]  # a tuple of tensors, indexed at once
             return gathered
@@ -123,7 +116,7 @@ class _Reader(Dataset[_Item]):
                     image, label = self.dataset[row]
                     _check_image(image, read[0] if read else image)
                 except Exception as error:
-                    return _Unreadable(row, f"{type(error).__name__}: {error}")
+                    return _Failed(f"{type(error).__name__}: {error}", row)
                 read.append(image)
                 labels.append(label)
         return torch.stack(read), default_collate(labels)
@@ -174,7 +167,7 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
                     waiting = math.inf  # said once
                     warnings.warn(f"no {what} came in {_LONG} s; {way_out}", stacklevel=2)
                 continue
-            if isinstance(item, _NotSent):
+            if isinstance(item, _Failed) and item.index is None:
                 raise ReadersFailed(f"{what}s cannot be handed over: {item.reason}; {way_out}")
             yield item
             waiting = time.monotonic()
@@ -222,7 +215,7 @@ def _handler_kept(signum: int, meanwhile: signal.Handlers | None = None) -> Iter
 def _readable(items: Generator[_Item, None, None], what: str) -> Iterator[Batch]:
     with closing(items):
         for batch in items:
-            if isinstance(batch, _Unreadable):
+            if isinstance(batch, _Failed) and batch.index is not None:
                 raise UnreadableImage(batch.index, batch.reason, what)
             assert isinstance(batch, tuple)  # shared tensors arrive as what they were
             images, labels = batch

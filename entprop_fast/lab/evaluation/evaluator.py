@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.data import ImageSet, channels_last, natural_sets
 from entprop_fast.lab.evaluation import attacks, intervals
-from entprop_fast.lab.evaluation.choose_suite import choose_suite, usual_batch_size
+from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.corruption_error import corruption_errors
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation, Row
@@ -31,35 +31,31 @@ Batch = tuple[int, Tensor, Tensor]  # number of the first image, images, labels
 Answers = Callable[[int, Tensor, Tensor], Tensor]  # from these to logits, or to attacked images
 
 
+@dataclass
 class Evaluator:
     """Measures one network on one data set; `evaluate_model` explains the arguments."""
 
-    def __init__(
-        self,
-        model: Scored,
-        data: ImageSet,
-        options: EvaluationOptions,
-        *,
-        batch_size: int | None,
-        workers: int | None,
-        say: Callable[[str], None] | None,
-        kept: SavedCounts | None,
-        progress: Callable[[Measured], None] | None,
-    ) -> None:
-        self.model, self.data, self.options, self.kept = model, data, options, kept
-        self.say, self.progress = say or _silent, progress or _silent
-        self.workers = workers
-        self.batch_size = usual_batch_size(data) if batch_size is None else batch_size
-        if not data.num_test:
+    model: Scored
+    data: ImageSet
+    options: EvaluationOptions
+    batch_size: int
+    workers: int | None
+    say: Callable[[str], None]
+    kept: SavedCounts | None
+    progress: Callable[[Measured], None]
+    suite: Suite | None = None  # opened before
+
+    def __post_init__(self) -> None:
+        if not self.data.num_test:
             raise ValueError("data holds no test image; at least one is needed")
-        self.device = model.device
+        self.device = self.model.device
 
     def run(self, name: str) -> Evaluation:
         """Measure everything; the result calls the network `name`."""
         # Missing and broken files are found before anything is computed.
         if self.options.autoattack:
             attacks.autoattack_parts(self.data.num_classes)
-        suite = choose_suite(
+        suite = self.suite or choose_suite(
             self.data,
             self.options,
             self.device,
@@ -292,7 +288,3 @@ def _units(value: float) -> str:
     """Write image units as a fraction of 255 where they are a whole or half one."""
     levels = round(2 * value * 255) / 2
     return f"{levels:g}/255" if abs(levels - value * 255) < 1e-9 else f"{value:g}"
-
-
-def _silent(what: object) -> None:
-    return None

@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.readers import processes
+from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation
 from entprop_fast.lab.evaluation.evaluator import Evaluator
@@ -34,6 +36,7 @@ def evaluate_model(
     say: Callable[[str], None] | None = None,
     kept: SavedCounts | None = None,
     progress: Callable[[Measured], None] | None = None,
+    suite: Suite | None = None,
 ) -> Evaluation:
     """Measure SA, RA, Hscore and more of any network, the metrics of the paper's tables.
 
@@ -63,6 +66,7 @@ def evaluate_model(
         say: told what is being measured.
         kept: where the commands keep what is counted, so that a killed one goes on.
         progress: told how far that is, after every batch.
+        suite: corrupted images that `choose_suite` opened before, for these options and batches.
 
     Returns:
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
@@ -91,10 +95,15 @@ def evaluate_model(
         Scored(model, normalization, (low, high)),
         images,
         options,
-        batch_size=batch_size,
-        workers=workers,
-        say=say,
-        kept=kept,
-        progress=progress,
+        usual_batch_size(images) if batch_size is None else batch_size,
+        workers,
+        say or _silent,
+        kept,
+        progress or _silent,
+        suite,
     )
     return evaluator.run(name)
+
+
+def _silent(what: object) -> None:
+    return None

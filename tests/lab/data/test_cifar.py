@@ -72,9 +72,11 @@ def test_the_tensors_are_those_that_were_written(
     assert data.class_names == tuple(cifar_names(name))
     assert data.official_corruptions == f"{name}-c"
     assert (data.num_train, data.image_shape) == (len(data.train_labels), (3, 32, 32))
-    images, labels = (torch.cat(parts) for parts in zip(*data.test_batches(7), strict=True))
-    assert torch.equal(images, data.test_images.float() / 255)
-    assert torch.equal(labels, data.test_labels)
+    batches = (torch.cat(parts) for parts in zip(*data.test_batches(7), strict=True))
+    for made, wanted in zip(
+        batches, (data.test_images.float() / 255, data.test_labels), strict=True
+    ):
+        assert torch.equal(made, wanted)
     if unpacked:  # the folder itself may be named as well
         again = load(name, data_dir=tmp_path / form.folder)
         assert torch.equal(again.test_images, data.test_images)
@@ -187,12 +189,15 @@ def test_wrong_counts_are_refused(
     train, (pixels, labels) = cifar_images("cifar10")
     moved, beyond = np.where(labels == 3, 4, labels).astype(np.uint8), labels.copy()
     beyond[0] = 10
-    for message, *changed in (
+    for message, some_pixels, some_labels in (
         ("holds 9 test images, the official set 10", pixels[:-1], labels[:-1]),
         ("class 3 has 0 test images, the official set 1 of each", pixels, moved),
         ("a test label is 10, the 10 classes are 0 to 9", pixels, beyond),
     ):
-        write_folder(tmp_path / form.folder, cifar_files("cifar10", form, (train, tuple(changed))))
+        write_folder(
+            tmp_path / form.folder,
+            cifar_files("cifar10", form, (train, (some_pixels, some_labels))),
+        )
         refused(message, tmp_path)
 
 

@@ -93,11 +93,12 @@ def assert_same(found: Iterator[Batch], truth: Iterator[Batch]) -> None:
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("dataset", [TensorDataset(*memory()), Files(), "floats"])
 def test_batches_are_the_device_loaders(dataset: Any, drop_last: bool, workers: int) -> None:
-    data, plain = memory(), {}
+    images, labels = memory()
+    plain: dict[str, Any] = {}
     if dataset == "floats":
-        data, plain = (data[0] / 255, data[1]), {"augment": None, "normalize": None}
-        dataset = TensorDataset(*data)
-    resident = DeviceLoader(*data, 8, drop_last=drop_last, **(SETTINGS | plain))
+        images, plain = images / 255, {"augment": None, "normalize": None}
+        dataset = TensorDataset(images, labels)
+    resident = DeviceLoader(images, labels, 8, drop_last=drop_last, **(SETTINGS | plain))
     ahead = loader(dataset, drop_last=drop_last, workers=workers, **plain)
     assert len(ahead) == len(resident) == (2 if drop_last else 3)
     assert_same(ahead.epoch(4), resident.epoch(4))
@@ -141,8 +142,11 @@ def test_transforms_are_seeded_by_seed_epoch_and_image_alone() -> None:
 @WORKERS
 def test_the_global_generators_are_left_alone(workers: int) -> None:
     def states() -> list[Any]:
-        _, keys, *numpys = np.random.get_state(legacy=True)
-        return [torch.get_rng_state().tolist(), random.getstate(), keys.tolist(), numpys]
+        return [
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            repr(np.random.get_state(legacy=True)),
+        ]
 
     before = states()
     list(loader(Transformed(), workers=workers).epoch(0))

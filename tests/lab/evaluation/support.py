@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS
+from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
 from entprop_fast.lab.data import FileList, ImageData, ImageFiles
 
 SIDE = 8
@@ -105,3 +107,17 @@ def by_another_generator(root: Path, generator: int) -> None:
     if generator == 1:
         del marker["generator"]
     path.write_text(json.dumps(marker))
+
+
+def arrays(data: ImageData, root: Path, **changed: Any) -> None:
+    """Write a generated set as CIFAR-C."""
+    settings: dict[str, Any] = {"scale": "cifar-c", "seed": 0, "device": torch.device("cpu")}
+    settings |= changed
+    write_arrays(data, root, settings.pop("kinds", COMMON_KINDS), **settings)
+
+
+def folders(data: ImageFiles, root: Path, **changed: Any) -> None:
+    """Write a generated set as ImageNet-C."""
+    settings: dict[str, Any] = {"scale": "imagenet-c", "seed": 0, "device": torch.device("cpu")}
+    settings |= changed
+    write_folders(data, root, settings.pop("kinds", COMMON_KINDS), **settings)

@@ -1,9 +1,10 @@
-"""PGD against a few independent lines; AutoAttack through its interface."""
+"""Check PGD against a few independent lines, and AutoAttack through its interface."""
 
 from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -23,6 +24,10 @@ def small_network() -> nn.Sequential:
     )
 
 
+def batch(rows: int = 6, side: int = 8) -> tuple[Tensor, Tensor]:
+    return torch.rand(rows, 3, side, side, dtype=torch.float64), torch.arange(rows) % 5
+
+
 def by_hand(
     model: nn.Module, x: Tensor, labels: Tensor, steps: int, eps: float, alpha: float, first: int
 ) -> Tensor:
@@ -40,11 +45,7 @@ def by_hand(
 
 
 def test_pgd_is_the_few_lines() -> None:
-    model, x, labels = (
-        small_network().eval().double(),
-        torch.rand(6, 3, 8, 8).double(),
-        torch.arange(6) % 5,
-    )
+    model, (x, labels) = small_network().eval().double(), batch()
     made = pgd(model, x, labels, steps=7, eps=0.05, alpha=0.02, seed=3, first=11)
     assert all(parameter.grad is None for parameter in model.parameters())
     wanted = by_hand(model, x, labels, 7, 0.05, 0.02, first=11)
@@ -65,17 +66,13 @@ def test_pgd_of_a_model_that_normalises_its_input_in_place() -> None:
             y: Tensor = self.linear((x.sub_(0.5) if self.in_place else x - 0.5).flatten(1))
             return y
 
-    x, labels = torch.rand(6, 3, 4, 4, dtype=torch.float64), torch.arange(6) % 5
+    x, labels = batch(side=4)
     one, other = (pgd(Normalised(way), x, labels, steps=3) for way in (True, False))
     assert torch.equal(one, other)
 
 
 def test_pgd_does_not_depend_on_the_batch_and_restores_the_model() -> None:
-    model, x, labels = (
-        small_network().double(),
-        torch.rand(6, 3, 8, 8).double(),
-        torch.arange(6) % 5,
-    )
+    model, (x, labels) = small_network().double(), batch()
     model[1].eval()
     before = [module.training for module in model.modules()]
     whole = pgd(model, x, labels, steps=3, seed=1)
@@ -103,17 +100,12 @@ def test_pgd_raises_the_loss_through_the_norms_it_is_routed_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "named"),
     [({"steps": 0}, "steps = 0"), ({"eps": 0.0}, r"eps = 0\.0"), ({"alpha": -1.0}, r"alpha = -1")],
 )
-def test_pgd_refuses(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        pgd(
-            small_network(),
-            torch.rand(1, 3, 8, 8),
-            torch.zeros(1).long(),
-            **({"steps": 1} | changed),
-        )
+def test_pgd_refuses(changed: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        pgd(small_network().double(), *batch(1), **({"steps": 1} | changed))
 
 
 def test_attack_rows_name_the_norms_and_say_that_there_is_no_defence() -> None:
@@ -128,42 +120,19 @@ def test_attack_rows_name_the_norms_and_say_that_there_is_no_defence() -> None:
 
 
 class FakeAutoAttack:
+    """Fails as the real one does where it is told to aim at classes that there are not."""
+
     made: list[dict[str, Any]] = []  # noqa: RUF012
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
         self.made.append(settings | {"training": model.training})
         self.model = model
-
-    def run_standard_evaluation(self, images: Tensor, labels: Tensor, bs: int) -> Tensor:
-        assert bs == len(images) == len(labels)
-        return 1 - images
-
-
-def test_autoattack_runs_through_its_own_interface(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("autoattack")
-    module.AutoAttack = FakeAutoAttack  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "autoattack", module)
-    images, labels = torch.rand(3, 3, 8, 8), torch.zeros(3).long()
-    model = Brightness(4).train()
-    assert torch.equal(autoattack(model, images, labels, eps=0.1, seed=4), 1 - images)
-    settings = FakeAutoAttack.made[-1]
-    assert settings["norm"] == "Linf" and settings["eps"] == 0.1 and settings["seed"] == 4
-    assert settings["version"] == "standard" and not settings["training"] and model.training
-    options = EvaluationOptions(corruptions="none", autoattack=True)
-    row = evaluate_model(model, tiny_cifar(), options).rows[1]
-    assert row.test == "AutoAttack, eps 8/255" and row.note == NO_DEFENCE
-
-
-class FewTargets(FakeAutoAttack):
-    """Fails as the real one does where it is told to aim at classes that there are not."""
-
-    def __init__(self, model: nn.Module, **settings: Any) -> None:
-        super().__init__(model, **settings)
         self.attacks_to_run = ["apgd-ce", "apgd-t", "fab-t", "square"]
         self.apgd_targeted = types.SimpleNamespace(n_target_classes=9)
         self.fab = types.SimpleNamespace(n_target_classes=9)
 
     def run_standard_evaluation(self, images: Tensor, labels: Tensor, bs: int) -> Tensor:
+        assert bs == len(images) == len(labels)
         assert images.is_contiguous()  # its gradients are viewed as rows
         ranked = self.model(images).sort(dim=1)[0]
         for name in self.attacks_to_run:
@@ -173,45 +142,57 @@ class FewTargets(FakeAutoAttack):
                 part = self.apgd_targeted if name == "apgd-t" else self.fab
                 ranked[:, -1 - part.n_target_classes]
                 assert part.n_target_classes == min(9, ranked.shape[1] - 1)
-        self.made.append({"attacks": tuple(self.attacks_to_run)})
-        return super().run_standard_evaluation(images, labels, bs)
+        self.made[-1]["attacks"] = tuple(self.attacks_to_run)
+        return 1 - images
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What AutoAttack was made with, which is a fake one."""
+    module = types.ModuleType("autoattack")
+    module.AutoAttack = FakeAutoAttack  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "autoattack", module)
+    return FakeAutoAttack.made
+
+
+AUTO = EvaluationOptions(corruptions="none")
+
+
+def test_autoattack_runs_through_its_own_interface(made: list[dict[str, Any]]) -> None:
+    images, labels = torch.rand(3, 3, 8, 8), torch.zeros(3).long()
+    model = Brightness(4).train()
+    assert torch.equal(autoattack(model, images, labels, eps=0.1, seed=4), 1 - images)
+    wanted = {"norm": "Linf", "eps": 0.1, "seed": 4, "version": "standard", "training": False}
+    assert wanted.items() <= made[-1].items() and model.training
+    row = evaluate_model(model, tiny_cifar(), replace(AUTO, autoattack=True)).rows[1]
+    assert row.test == "AutoAttack, eps 8/255" and row.note == NO_DEFENCE
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 9, 10, 12])
-def test_autoattack_works_from_two_classes_on(
-    classes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_autoattack_works_from_two_classes_on(classes: int, made: list[dict[str, Any]]) -> None:
     """FOUND W14: fewer than 10 classes ended in an IndexError after everything else."""
-    module = types.ModuleType("autoattack")
-    module.AutoAttack = FewTargets  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "autoattack", module)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, classes))
     data = torch.rand(6, 3, 4, 4), torch.arange(6) % classes
-    found = evaluate_model(model, data, EvaluationOptions(corruptions="none", autoattack=True))
+    found = evaluate_model(model, data, replace(AUTO, autoattack=True))
     row = found.rows[1]
-    attacks = {2: ("apgd-ce", "fab-t", "square"), 3: ("apgd-ce", "apgd-dlr", "fab-t", "square")}
-    standard = ("apgd-ce", "apgd-t", "fab-t", "square")
-    assert FewTargets.made[-1]["attacks"] == attacks.get(classes, standard)
+    few = {2: ("apgd-ce", "fab-t", "square"), 3: ("apgd-ce", "apgd-dlr", "fab-t", "square")}
+    attacks = few.get(classes, ("apgd-ce", "apgd-t", "fab-t", "square"))
+    assert made[-1]["attacks"] == attacks
     assert row.note.startswith(NO_DEFENCE) and f"**{NO_DEFENCE}**" in found.markdown()
-    named = ", ".join(attacks.get(classes, standard))
-    said = f"{classes} logits, so not the standard attacks: {named}."
+    said = f"{classes} logits, so not the standard attacks: {', '.join(attacks)}."
     assert [said in text for text in (row.note, found.markdown())] == [classes < 4] * 2
     assert found.markdown().count(NO_DEFENCE) == 1
 
 
 def test_autoattack_of_one_class_is_refused_before_anything_runs(
-    monkeypatch: pytest.MonkeyPatch,
+    made: list[dict[str, Any]],
 ) -> None:
     """FOUND W14: there is nothing to attack towards."""
-    module = types.ModuleType("autoattack")
-    module.AutoAttack = FewTargets  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "autoattack", module)
     said: list[str] = []
-    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
-    options = EvaluationOptions(corruptions="none", autoattack=True)
     data = torch.rand(2, 3, 4, 4), torch.zeros(2).long()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
     with pytest.raises(ValueError, match="autoattack"):
-        evaluate_model(model, data, options, say=said.append)
+        evaluate_model(model, data, replace(AUTO, autoattack=True), say=said.append)
     assert not said
 
 

@@ -1,4 +1,4 @@
-"""The command that writes a corrupted set: its layout, and that it passes for no official one."""
+"""Check the command that writes a corrupted set: its layout; it passes for no official one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from entprop_fast.lab.cli import corrupt
 from entprop_fast.lab.corruptions import SEVERITIES
-from entprop_fast.lab.corruptions.common import COMMON_KINDS, GENERATOR, common_corruption, to_bytes
+from entprop_fast.lab.corruptions.common import GENERATOR, common_corruption, to_bytes
 from entprop_fast.lab.corruptions.suites import generated_source
-from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
 from entprop_fast.lab.data import load
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from tests.lab.evaluation.support import (
     WNIDS,
     Brightness,
+    arrays,
     by_another_generator,
+    folders,
     tiny_cifar,
     tiny_imagenet,
     write_classes,
@@ -50,15 +50,7 @@ def test_digits_in_cifar_cs_layout(tmp_path: Path) -> None:
 
 def test_a_written_set_is_reported_as_generated_whatever_it_is_called(tmp_path: Path) -> None:
     data, model = tiny_cifar(count=10), Brightness(4)
-    write_arrays(
-        data,
-        tmp_path / "CIFAR-10-C",
-        COMMON_KINDS,
-        scale="imagenet-c",
-        seed=2,
-        device=torch.device("cpu"),
-        batch_size=4,
-    )
+    arrays(data, tmp_path / "CIFAR-10-C", scale="imagenet-c", seed=2, batch_size=4)
     options = EvaluationOptions(official_dir=tmp_path)
     found = evaluate_model(model, data, options)
     assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 2")
@@ -71,8 +63,7 @@ def test_a_set_of_another_generator_says_so(tmp_path: Path, generator: int, name
     """FOUND W14: a set keeps its own generator's name, whoever reads it."""
     data, model, told = tiny_cifar(count=4), Brightness(4), list[str]()
     root = tmp_path / "CIFAR-10-C"
-    device = torch.device("cpu")
-    write_arrays(data, root, COMMON_KINDS, scale="cifar-c", seed=0, device=device)
+    arrays(data, root)
     options = EvaluationOptions(official_dir=tmp_path)
     now = evaluate_model(model, data, options, say=told.append).corruption_source
     assert now == generated_source("cifar-c", 0) and f", generator {GENERATOR})" in now
@@ -86,7 +77,7 @@ def test_a_set_of_another_generator_says_so(tmp_path: Path, generator: int, name
 
 def test_a_marker_with_no_known_generator_is_refused(tmp_path: Path) -> None:
     data, root = tiny_cifar(count=4), tmp_path / "CIFAR-10-C"
-    write_arrays(data, root, COMMON_KINDS, scale="cifar-c", seed=0, device=torch.device("cpu"))
+    arrays(data, root)
     path = root / "entprop_fast.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"generator": "new"}))
     with pytest.raises(ValueError, match="generator"):
@@ -127,14 +118,7 @@ def test_small_images_of_a_folder_keep_their_size(
 
 def test_written_folders_have_no_mce(tmp_path: Path) -> None:
     data = tiny_imagenet(tmp_path)
-    write_folders(
-        data,
-        tmp_path / "imagenet-c",
-        COMMON_KINDS,
-        scale="imagenet-c",
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    folders(data, tmp_path / "imagenet-c")
     found = evaluate_model(Brightness(4), data, EvaluationOptions(official_dir=tmp_path))
     assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 0")
     assert found.ra is not None and found.mce is None and not found.ce
@@ -143,8 +127,7 @@ def test_written_folders_have_no_mce(tmp_path: Path) -> None:
 def test_evaluate_finds_a_written_set_that_nobody_publishes(tmp_path: Path) -> None:
     data = replace(tiny_imagenet(tmp_path), name="folder:birds", official_corruptions=None)
     root, options = tmp_path / "birds-c", EvaluationOptions(official_dir=tmp_path)
-    cpu = torch.device("cpu")
-    write_folders(data, root, COMMON_KINDS, scale="imagenet-c", seed=4, device=cpu)
+    folders(data, root, seed=4)
     found = evaluate_model(Brightness(4), data, options)
     assert found.corruption_source.startswith("generated (ImageNet-C's strengths, seed 4")
     assert found.corruption_source.endswith("), JPEG of quality 85")
@@ -158,27 +141,38 @@ def test_evaluate_finds_a_written_set_that_nobody_publishes(tmp_path: Path) -> N
         evaluate_model(Brightness(4), replace(data, name="folder:other/birds"), options)
 
 
-def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("--dataset digits", "--out"),
+        ("--out official --overwrite", "files of another program"),
+        ("--out written", "already holds a set: --overwrite"),
+        ("--out new --kinds snw", "nearest: snow"),
+        ("--out new --scale big", "scale"),
+        ("--out new --extra", "saturate wants 3"),
+        ("--out new --batch-size 0", "batch-size"),
+        ("--out new --resume --overwrite", "--resume"),
+    ],
+)
+def test_the_command_refuses(
+    flags: str,
+    named: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "official").mkdir()
     (tmp_path / "official" / "fog.npy").touch()
-    written = tmp_path / "written"
-    arguments = f"--dataset digits --out {written} --kinds contrast --device cpu"
-    assert corrupt.main(arguments.split()) == 0
+    written = "--dataset digits --kinds contrast --device cpu --out written".split()
+    if "written" in flags:
+        assert corrupt.main(written) == 0
+        assert corrupt.main([*written, "--overwrite"]) == 0
     capsys.readouterr()
-    cases = {
-        "--dataset digits": "--dataset and --out must be given",
-        f"--dataset digits --out {tmp_path}/official --overwrite": "files of another program",
-        arguments: "already holds a set: --overwrite",
-        f"--dataset digits --out {tmp_path}/new --kinds snw": "nearest: snow",
-        f"--dataset digits --out {tmp_path}/new --scale big": "unknown scale",
-        f"--dataset digits --out {tmp_path}/new --extra": "saturate wants 3",
-        f"--dataset digits --out {tmp_path}/new --batch-size 0": "batch_size = 0",
-    }
-    for case, message in cases.items():
-        assert corrupt.main(case.split()) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
-    assert corrupt.main([*arguments.split(), "--overwrite"]) == 0
+    given = flags.split() if "--out" not in flags else ["--dataset", "digits", *flags.split()]
+    assert corrupt.main(given) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["../../../../x", "n/a", "..", ""])
@@ -188,9 +182,7 @@ def test_a_class_that_no_folder_can_be_called_is_refused(name: str, tmp_path: Pa
     data = replace(data, class_names=(name, *data.class_names[1:]))
     out = tmp_path / "a" / "b"
     with pytest.raises(ValueError, match=f"class '{name}' cannot be the name of a folder"):
-        write_folders(
-            data, out, ["contrast"], scale="imagenet-c", seed=0, device=torch.device("cpu")
-        )
+        folders(data, out, kinds=["contrast"])
     assert not out.exists()
 
 
@@ -200,13 +192,5 @@ def test_arrays_are_written_without_a_map_of_their_file(
     """On a full disk a write to one is a signal that ends the process, no error."""
     with monkeypatch.context() as patched:
         patched.setattr(np, "memmap", None)
-        write_arrays(
-            tiny_cifar(count=10),
-            tmp_path,
-            ["contrast"],
-            scale="cifar-c",
-            seed=0,
-            device=torch.device("cpu"),
-            batch_size=4,
-        )
+        arrays(tiny_cifar(count=10), tmp_path, kinds=["contrast"], batch_size=4)
     assert np.load(tmp_path / "contrast.npy", mmap_mode="r").shape == (50, 8, 8, 3)

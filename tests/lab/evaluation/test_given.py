@@ -1,8 +1,9 @@
-"""FOUND W2 and C9: what `evaluate_model` is given is looked at, and comes in any usual form."""
+"""Check FOUND W2 and C9: data of `evaluate_model` is looked at, and comes in any usual form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,6 +112,7 @@ def test_a_source_whose_order_changes_is_refused() -> None:
 
 
 BAD = {
+    "bytes of 0 and 1": lambda images: images.round().to(torch.uint8),
     "normalised": lambda images: (images - 0.5) / 0.25,
     "bytes as floats": lambda images: images * 255,
     "nan": lambda images: images.index_fill(0, torch.tensor([7]), torch.nan),
@@ -124,7 +126,8 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
     """FOUND W2: accuracies on normalised images or on 0 ... 255 came without a word."""
     images, labels = pair()
     given = forms(BAD[values](images), labels)[form]
-    word = "not finite" if values in ("nan", "infinite") else "input_range"
+    words = {"nan": "not finite", "infinite": "not finite", "bytes of 0 and 1": "images are uint8"}
+    word = words.get(values, "input_range")
     with pytest.raises(ValueError, match=word):
         evaluate_model(Brightness(CLASSES), given, CLEAN)
 
@@ -132,9 +135,12 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
 def test_an_image_set_of_the_wrong_values() -> None:
     """FOUND W2: what `entprop_fast.data` makes may be somebody's own, too."""
     data = tiny_cifar()
-    wrong = type(data)(**{**vars(data), "test_images": data.test_images.float()})
-    with pytest.raises(ValueError, match="input_range"):
-        evaluate_model(Brightness(CLASSES), wrong, CLEAN)
+    for images, named in (
+        (data.test_images.float(), "input_range"),
+        (data.test_images.clamp(0, 1), "test images are uint8"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            evaluate_model(Brightness(CLASSES), replace(data, test_images=images), CLEAN)
 
 
 @pytest.mark.parametrize("form", ["tensors", "dataset", "loader"])

@@ -16,9 +16,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.cli import evaluate
 from entprop_fast.lab.corruptions import corrupt as digits_corruption
 from entprop_fast.lab.corruptions import suites
-from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.corruptions.suites import Sample
-from entprop_fast.lab.corruptions.write_sets import write_folders
 from entprop_fast.lab.data import ImageSet, load
 from entprop_fast.lab.evaluation import (
     Evaluation,
@@ -30,6 +28,7 @@ from entprop_fast.lab.evaluation import (
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts, key_of
 from entprop_fast.lab.stopping import StopSignals
+from tests.lab.evaluation import support
 from tests.lab.evaluation.support import Brightness, tiny_cifar, tiny_imagenet, write_cifar_c
 
 CPU = torch.device("cpu")
@@ -57,8 +56,8 @@ class Counting(Brightness):
 
 def digits(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
     data = load("digits")
-    few = {"test_images": data.test_images[:40], "test_labels": data.test_labels[:40]}
-    return replace(data, **few), EvaluationOptions()
+    images, labels = data.test_images[:40], data.test_labels[:40]
+    return replace(data, test_images=images, test_labels=labels), EvaluationOptions()
 
 
 def generated(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
@@ -73,8 +72,7 @@ def arrays(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
 
 def folders(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
     data = tiny_imagenet(folder)
-    root = folder / "imagenet-c"
-    write_folders(data, root, COMMON_KINDS, scale="imagenet-c", seed=0, device=CPU)
+    support.folders(data, folder / "imagenet-c")
     return data, EvaluationOptions(official_dir=folder)
 
 
