@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
-from bench.cuda import require_cuda
+from bench.timing import require_cuda
 from entprop_fast.lab import data
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.report.progress import Reporter

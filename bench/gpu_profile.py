@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.cuda import require_cuda
+from bench.timing import require_cuda
 from entprop_fast.ops import (
     Half,
     dual_batch_norm,

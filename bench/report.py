@@ -75,8 +75,13 @@ def _random_sentence(runs: Runs) -> str:
     )
 
 
-def _draw_corruptions(path: Path, runs: Runs) -> None:
+def _draw_scores(path: Path) -> None:
+    draw_comparison(path, method_rows(digits.runs(), digits.BASELINE))
+
+
+def _draw_corruptions(path: Path) -> None:
     """Draw the accuracy of each method under each corruption, mean of severities and seeds."""
+    runs = digits.runs()
     kinds = list(next(iter(next(iter(runs.values())).values()))["corruptions"])
     means = {
         variant: [
@@ -86,14 +91,6 @@ def _draw_corruptions(path: Path, runs: Runs) -> None:
         for variant, of_seed in runs.items()
     }
     draw_heat_map(path, means, kinds, title="accuracy (%), mean of the severities")
-
-
-def _digits_pictures(which: str, path: Path) -> None:
-    runs = digits.runs()
-    if which == "scores":
-        draw_comparison(path, method_rows(runs, digits.BASELINE))
-    else:
-        _draw_corruptions(path, runs)
 
 
 class Part(NamedTuple):
@@ -110,37 +107,30 @@ class Part(NamedTuple):
             return f"Not measured yet: `{self.command}` writes the rows."
 
 
-_OPS, _STEP = "pytest bench/ops", "pytest bench/step"
+_DEVICES = ("cpu", "cuda")
 # By the name in a part's markers; `bench.pages` finds the page.
 PARTS = {
     digits.NAME: Part(digits_section, "python -m bench.digits"),
     trade.NAME: Part(trade.section, "python -m bench.digits"),
-    "kernels": Part(partial(ops_table.summary, ops_table.name_of("cpu")), _OPS),
-    **{
-        name: Part(partial(ops_table.section, name), _OPS)
-        for name in map(ops_table.name_of, ("cpu", "cuda"))
-    },
+    "kernels": Part(partial(ops_table.summary, "ops_cpu"), "pytest bench/ops"),
     sweep.NAME: Part(sweep.section, "python -m bench.ops.sweep"),
     corruptions_table.PART: Part(corruptions_table.section, "pytest bench/corruptions"),
     recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
-    **{
-        f"step_{device}_summary": Part(partial(step_table.summary, device), _STEP)
-        for device in ("cpu", "cuda")
-    },
-    **{
-        step_table.name_of(device): Part(partial(step_table.section, device), _STEP)
-        for device in ("cpu", "cuda")
-    },
-    step_table.CAPTURED: Part(step_table.captured, _STEP),
+    step_table.CAPTURED: Part(step_table.captured, "pytest bench/step"),
     batches.NAME: Part(batches.section, "python -m bench.step.batches"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
 }
+for _device in _DEVICES:
+    _ops, _step = ops_table.name_of(_device), step_table.name_of(_device)
+    PARTS[_ops] = Part(partial(ops_table.section, _ops), "pytest bench/ops")
+    PARTS[_step] = Part(partial(step_table.section, _device), "pytest bench/step")
+    PARTS[f"{_step}_summary"] = Part(partial(step_table.summary, _device), "pytest bench/step")
 # By the path from the root.
 PICTURES: dict[Path, Callable[[Path], None]] = {
-    SCORES: partial(_digits_pictures, "scores"),
+    SCORES: _draw_scores,
     trade.PICTURE: trade.draw,
-    CORRUPTIONS: partial(_digits_pictures, "corruptions"),
-    **{step_table.picture_of(d): partial(step_table.draw, d) for d in ("cpu", "cuda")},
+    CORRUPTIONS: _draw_corruptions,
+    **{step_table.picture_of(d): partial(step_table.draw, d) for d in _DEVICES},
 }
 
 

@@ -44,6 +44,15 @@ def write(name: str, rows: Iterable[Row]) -> Path:
     return path
 
 
+def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
+    """Write the rows called `name` if they are all, else in their part; say where they are."""
+    if whole:
+        return f"rows: {write(name, rows)}"
+    begin(name)
+    add(name, rows)
+    return f"not everything was measured; what was: {part(name)}"
+
+
 def part(name: str) -> Path:
     """Return where the rows called `name` are kept as they are measured."""
     return PARTS / f"{name}.jsonl"

@@ -70,7 +70,7 @@ class Kernels(Extension):
 
 
 def extensions() -> list[Extension]:
-    """The extension to build, or none, with the reason on standard error in one line.
+    """Return the extension to build, or none, with the reason on standard error in one line.
 
     Raises:
         SystemExit: an unknown ``ENTPROP_BUILD``, or one that cannot be honoured: ``cpu`` without a
@@ -97,14 +97,14 @@ def extensions() -> list[Extension]:
 
 
 def sources(toolchain: Toolchain) -> list[Path]:
-    """The files of csrc/ that ``toolchain`` compiles on this processor."""
+    """Return the files of csrc/ that ``toolchain`` compiles on this processor."""
     cpu = [path for path in CSRC.glob("cpu/*.cpp") if _is_x86() or _instruction_set(path) is None]
     cuda = [*CSRC.glob("cuda/*.cpp"), *CSRC.glob("cuda/*.cu")] if toolchain.cuda else []
     return [CSRC / "bindings.cpp", *sorted(cpu), *sorted(cuda)]
 
 
 def compile_command(source: Path, output: Path, toolchain: Toolchain) -> list[str]:
-    """The command that compiles ``source`` to the object ``output`` and its ``.d`` dependencies."""
+    """Return the command that compiles ``source`` to ``output`` and its ``.d`` dependencies."""
     common = [*DEFINES, f"-I{CSRC}", f"-I{output.parent}", "-MD", "-MF", f"{output}.d"]
     common += ["-c", str(source), "-o", str(output)]
     torch_headers = ["-isystem", str(toolchain.torch_root / "include")]
@@ -122,7 +122,7 @@ def compile_command(source: Path, output: Path, toolchain: Toolchain) -> list[st
 
 
 def link_command(objects: list[Path], output: Path, toolchain: Toolchain) -> list[str]:
-    """The command that links ``objects`` to the module; torch's libraries are loaded before it."""
+    """Return the command that links the module; torch's libraries are loaded before it."""
     libraries = [f"-L{toolchain.torch_root / 'lib'}", "-ltorch_cpu"]
     files = [*map(str, objects), "-o", str(output)]
     if toolchain.cuda is None:
@@ -133,7 +133,7 @@ def link_command(objects: list[Path], output: Path, toolchain: Toolchain) -> lis
 
 
 def build_config(toolchain: Toolchain) -> str:
-    """The header that tells ``bindings.cpp`` what is being built; lists are space-separated."""
+    """Return the header that tells ``bindings.cpp`` what is built; lists are space-separated."""
     parts = {path.parent.name for path in sources(toolchain)} & {"cpu", "cuda"}
     sets = {_instruction_set(path) for path in sources(toolchain)} - {None}
     cuda = toolchain.cuda
@@ -221,7 +221,7 @@ def run_steps(compiles: list[Step], link: Step, folder: Path) -> None:
 
 
 def ninja_file(compiles: Iterable[Step], link: Step) -> str:
-    """The text of build.ninja: a ``compile`` edge for each source, then one ``link``."""
+    """Return the text of build.ninja: a ``compile`` edge for each source, then one ``link``."""
     lines = ["rule compile", "  command = $cmd", "  depfile = $out.d", "  deps = gcc"]
     lines += ["rule link", "  command = $cmd"]
     for rule, step in [*(("compile", step) for step in compiles), ("link", link)]:

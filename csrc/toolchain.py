@@ -50,7 +50,7 @@ class Toolchain:
 
 
 def build_mode() -> str:
-    """``ENTPROP_BUILD``, one of :data:`MODES`; ``auto`` when unset.
+    """Return ``ENTPROP_BUILD``, one of :data:`MODES`; ``auto`` when unset.
 
     Raises:
         SystemExit: any other value.
@@ -98,7 +98,7 @@ def find_torch() -> tuple[Path, str, str | None]:
 
 
 def find_cxx() -> tuple[str, ...]:
-    """The C++ compiler's command: ``$CXX`` if set, else the first of c++, g++ and clang++."""
+    """Return the C++ compiler: ``$CXX`` if set, else the first of c++, g++ and clang++."""
     if os.environ.get("CXX"):
         command = tuple(shlex.split(os.environ["CXX"]))
     else:
@@ -137,7 +137,7 @@ def find_cuda(torch_version: str, torch_cuda: str | None, cxx: tuple[str, ...]) 
 
 
 def cuda_gencode(supported: list[str]) -> tuple[str, ...]:
-    """``-gencode`` flags for ``TORCH_CUDA_ARCH_LIST``, or for sm_80, 90, 100 and PTX when unset.
+    """Return ``-gencode`` flags: ``TORCH_CUDA_ARCH_LIST``, or sm_80, 90, 100 and PTX when unset.
 
     Args:
         supported: what ``nvcc --list-gpu-arch`` prints (``compute_80`` and so on); of the default

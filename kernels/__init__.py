@@ -1,1 +1,1 @@
-"""Triton kernels and their plain launchers: tensors in, tensors out, no argument checks."""
+"""Hold the Triton kernels and their launchers: tensors in, tensors out, no argument checks."""

@@ -1,4 +1,4 @@
-"""What every launcher needs from the device, without asking the driver at import."""
+"""Provide what every launcher needs from the device, without asking the driver at import."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..torch_internals import TRIED_TRITONS, launch_compiled
+from entprop_fast.torch_internals import TRIED_TRITONS, launch_compiled
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -16,7 +16,7 @@ _COMPILED: dict[tuple[Any, ...], Any] = {}
 
 
 def on_device_of(tensor: Tensor) -> torch.cuda.device_of:
-    """Context in which Triton launches on the tensor's device; nothing happens for CPU tensors."""
+    """Return the context in which Triton launches on the tensor's device; none for the CPU."""
     return torch.cuda.device_of(tensor)
 
 
@@ -29,7 +29,7 @@ def launch(
     constants: dict[str, int],
     num_warps: int,
 ) -> None:
-    """`kernel[grid](*tensors, *numbers, **constants)`, remembering what Triton has compiled for it.
+    """Launch `kernel[grid](*tensors, *numbers, **constants)`, remembering what was compiled.
 
     Triton finds a compiled kernel by looking at each of its arguments, some thirty here, at every
     launch: 10 us of the host's time, against 4 with a key of what decides alone.

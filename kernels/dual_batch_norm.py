@@ -128,7 +128,7 @@ def _normalize(
 def covers(
     x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
 ) -> bool:  # fmt: skip
-    """Tell whether `dual_batch_norm` takes these inputs."""
+    """Return whether `dual_batch_norm` takes these inputs."""
     return covers_input(x, residual) and covers_parameters(x, *main.tensors, *aux.tensors)
 
 

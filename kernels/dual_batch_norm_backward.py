@@ -28,7 +28,7 @@ from .dual_batch_norm_plan import (
 def _masked_gradient(
     grad, centered, residual, scale, shift, base, offset, mask, RELU: tl.constexpr
 ):  # fmt: skip
-    """A tile of the gradient before the ReLU, whose sign is recomputed as the forward had it."""
+    """Return a tile of the gradient before the ReLU, whose sign is recomputed."""
     value = tl.load(grad + base + offset, mask=mask, other=0.0).to(tl.float32)
     if RELU:
         output = centered * scale[None, :] + shift[None, :]
@@ -188,11 +188,18 @@ def _apply(
 
 
 def covers(
-    grad: Tensor, x: Tensor, residual: Tensor | None, main: Half, aux: Half, *_: object
-) -> bool:  # fmt: skip
-    """Tell whether `dual_batch_norm_backward` takes these; the rest it takes always."""
-    affine = (main.weight, main.bias, aux.weight, aux.bias)
-    return covers_input(x, grad, residual) and covers_parameters(x, *affine)
+    grad: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    main: Half,
+    aux: Half,
+    mean: Tensor,
+    rstd: Tensor,
+    *_: object,
+) -> bool:
+    """Return whether `dual_batch_norm_backward` takes these; the rest it takes always."""
+    per_channel = (main.weight, main.bias, aux.weight, aux.bias, mean, rstd)
+    return covers_input(x, grad, residual) and covers_parameters(x, *per_channel)
 
 
 def dual_batch_norm_backward(

@@ -1,4 +1,4 @@
-"""How a dual batch norm is cut into programs, on the host and inside its kernels.
+"""Cut a dual batch norm into programs, on the host and inside its kernels.
 
 One scheme serves both layouts. A *tile* is BLOCK_E elements of one channel x BLOCK_C channels. The
 elements of a channel come in *images* of `inner` elements: in channels_last the N*H*W rows of a
@@ -34,7 +34,7 @@ MAX_CHANNELS = 2**23
 
 
 class Plan(NamedTuple):
-    """The launch grid and the integers every kernel of the op takes."""
+    """Hold the launch grid and the integers every kernel of the op takes."""
 
     grid: tuple[int, int]  # channel blocks, chunks of both groups
     sizes: tuple[int, int, int, int, int, int, int]  # in the order of the kernels' arguments
@@ -107,7 +107,7 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
 
 
 def covers_input(x: Tensor, *like_x: Tensor | None) -> bool:
-    """Whether the kernels take `x`, of any layout: dtype, sizes; and tensors beside it like it."""
+    """Return whether the kernels take `x`, of any layout, and tensors beside it like it."""
     shape, count = x.shape, x.numel()
     if x.dtype not in KERNEL_DTYPES or len(shape) < 2 or count == 0:
         return False
@@ -119,7 +119,7 @@ def covers_input(x: Tensor, *like_x: Tensor | None) -> bool:
 
 
 def covers_parameters(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Whether the kernels take these per-channel tensors beside `x`."""
+    """Return whether the kernels take these per-channel tensors beside `x`."""
     return all(
         p is None or (p.dtype in KERNEL_DTYPES and p.is_contiguous() and p.device == x.device)
         for p in parameters
@@ -127,14 +127,14 @@ def covers_parameters(x: Tensor, *parameters: Tensor | None) -> bool:
 
 
 def dense(x: Tensor) -> Tensor:
-    """`x` itself where it is contiguous or channels_last, as the kernels need it, else a copy."""
+    """Return `x` itself where it is contiguous or channels_last, else a copy."""
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return x
     return x.contiguous()
 
 
 def in_layout_of(x: Tensor, other: Tensor, plan: Plan) -> Tensor:
-    """`other` itself where it lies in memory as `x` does, else a copy that does."""
+    """Return `other` itself where it lies in memory as `x` does, else a copy that does."""
     if plan.channels_last and x.dim() == 4:
         return other.contiguous(memory_format=torch.channels_last)
     return other.contiguous()
@@ -151,7 +151,7 @@ def chunk_of(
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Group, images, elements an image, tiles an image, and tiles [first, last) of a program."""
+    """Return a program's group, images, elements and tiles an image, and tiles [first, last)."""
     is_aux = pid >= chunks_main
     images = tl.where(is_aux, num_aux, num_main)
     chunk = pid - tl.where(is_aux, chunks_main, 0)
@@ -179,7 +179,7 @@ def tile_of(
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Address of a tile as a 64-bit base and 32-bit offsets [BLOCK_E, BLOCK_C], and its mask."""
+    """Return a tile's address, 64-bit base and 32-bit offsets [BLOCK_E, BLOCK_C], and its mask."""
     element = tl.arange(0, BLOCK_E)
     group = tl.where(is_aux, num_main, 0)
     if CHANNELS_LAST:
@@ -197,7 +197,7 @@ def tile_of(
 
 @triton.jit
 def within_threads(values, BLOCK_E: tl.constexpr, BLOCK_C: tl.constexpr, SUMS_E: tl.constexpr):
-    """`[BLOCK_E, BLOCK_C]` to `[SUMS_E, BLOCK_C]`: sums of what each thread holds of a channel."""
+    """Sum what each thread holds of a channel: `[BLOCK_E, BLOCK_C]` to `[SUMS_E, BLOCK_C]`."""
     if SUMS_E == BLOCK_E:
         return values
     return tl.sum(tl.reshape(values, [BLOCK_E // SUMS_E, SUMS_E, BLOCK_C]), axis=0)
@@ -207,7 +207,7 @@ def within_threads(values, BLOCK_E: tl.constexpr, BLOCK_C: tl.constexpr, SUMS_E:
 def elements_before(
     tile, inner, tiles_per_image, CHANNELS_LAST: tl.constexpr, BLOCK_E: tl.constexpr
 ):  # fmt: skip
-    """Elements of a channel that lie before a tile of its group."""
+    """Count the elements of a channel before a tile of its group."""
     if CHANNELS_LAST:
         return tl.minimum(tile * BLOCK_E, inner)
     image = tile // tiles_per_image
@@ -216,7 +216,7 @@ def elements_before(
 
 @triton.jit
 def load_channel(main, aux, is_aux, column, channels, default):
-    """Main's or auxiliary's per-channel values in float32, `default` where there is no tensor."""
+    """Load main's or auxiliary's values in float32, `default` where there is no tensor."""
     value = tl.zeros(column.shape, tl.float32) + default
     if is_aux:
         if aux is not None:

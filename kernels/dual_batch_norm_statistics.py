@@ -1,4 +1,4 @@
-"""Batch statistics of the dual batch norm: partial ones per chunk, and their merging."""
+"""Compute batch statistics of the dual batch norm: partial ones per chunk, then merged."""
 
 import triton
 import triton.language as tl
@@ -25,7 +25,7 @@ def statistics(
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
 ):
-    """Partial statistics of every chunk, in one read of `x`; nothing for a group that is frozen."""
+    """Write partial statistics of every chunk, in one read of `x`; none of a frozen group."""
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
     is_aux, _, inner, tiles_per_image, first, last = chunk_of(
@@ -74,7 +74,7 @@ def _weights_of(
     chunk, own, tiles_per_chunk, tiles, inner, tiles_per_image, CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):  # fmt: skip
-    """How many elements of a channel each of a group's chunks holds; none past the last."""
+    """Count the elements of a channel in each of a group's chunks; none past the last."""
     begin = elements_before(
         chunk * tiles_per_chunk, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
     )  # fmt: skip
@@ -100,7 +100,7 @@ def merge_statistics(
     BLOCK_C: tl.constexpr,
     MERGE: tl.constexpr,
 ):
-    """A group's mean, what float32 rounds off it, and its biased variance, each [BLOCK_C].
+    """Return a group's mean, what float32 rounds off it, and its biased variance, each [BLOCK_C].
 
     Chan, Golub and LeVeque's formula, MERGE chunks at a time, each of which is read once; means are
     compared after the first chunk's shift is taken off, where they are small numbers.

@@ -1,4 +1,4 @@
-"""Per-sample loss, uncertainty score and dlogits from one read of the logits."""
+"""Compute per-sample loss, uncertainty score and dlogits from one read of the logits."""
 
 import math
 
@@ -86,7 +86,7 @@ def _loss_and_entropy(
 def covers(
     logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor, *_: object
 ) -> bool:  # fmt: skip
-    """Tell whether `loss_and_entropy` takes these inputs; the rest it takes always."""
+    """Return whether `loss_and_entropy` takes these inputs; the rest it takes always."""
     return (
         logits.dim() == 2
         and logits.dtype in KERNEL_DTYPES
@@ -107,7 +107,7 @@ def loss_and_entropy(
     label_smoothing: float,
     score: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, entropy, score and gradient of every sample, one launch.
+    """Compute loss, entropy, score and gradient of every sample, one launch.
 
     Args:
         logits: `[B, K]` float32, bfloat16 or float16, last stride 1; computed in float32.

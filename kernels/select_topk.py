@@ -1,4 +1,4 @@
-"""Indices of the k highest scores by counting, for each one, the scores that rank before it."""
+"""Select the k highest scores by counting, for each one, the scores that rank before it."""
 
 import torch
 import triton
@@ -47,12 +47,12 @@ def _select_topk(
 
 
 def covers(score: Tensor, k: int) -> bool:
-    """Whether `select_topk` takes this input; float64 scores do not fit the 32-bit key."""
+    """Return whether `select_topk` takes this input; float64 scores do not fit the 32-bit key."""
     return score.dim() == 1 and score.dtype in KERNEL_DTYPES and 0 <= k <= score.shape[0] < 2**31
 
 
 def select_topk(score: Tensor, k: int) -> Tensor:
-    """Indices of the k highest scores: descending, ties to the lower index, NaN first.
+    """Return the indices of the k highest scores: descending, ties to the lower index, NaN first.
 
     Args:
         score: `[B]` float32, bfloat16 or float16, any stride. Never altered.

@@ -33,7 +33,6 @@ LIBRARY: dict[str, set[str]] = {
 # What may stand in a function all the same, by module and by what it imports.
 LATE = {
     ("layers.conversion", "entprop_fast.layers.timm_norms"): "timm is an extra, and slow to import",
-    ("ops.backend", "entprop_fast.ops.triton"): "Triton may be missing",
 }
 
 
@@ -93,7 +92,7 @@ def test_a_name_belongs_to_one_file() -> None:
         and not name.startswith("kernels.")
         and name not in DOORS
     )
-    assert {stem for stem, count in stems.items() if count > 1} <= {"options"}  # until h-step's end
+    assert [stem for stem, count in stems.items() if count > 1] == []
 
 
 def test_no_file_is_long() -> None:
@@ -107,7 +106,7 @@ def test_imports_within_functions_have_a_reason() -> None:
         for name, path in MODULES.items()
         for imported in _late_imports(ast.parse(path.read_text()))
     }
-    assert late - LATE.keys() == set()
+    assert late == LATE.keys()
 
 
 def _late_imports(tree: ast.Module) -> Iterator[str]:

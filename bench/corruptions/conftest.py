@@ -17,7 +17,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(
                 f"{row['verdict']}: {row['kind']} at {row['side']} px, {row['ratio']:.1f} times"
             )
-    if is_whole():
-        terminalreporter.write_line(f"rows: {rows.write(NAME, found)}")
-    else:
-        terminalreporter.write_line("no rows written: not every case was measured")
+    terminalreporter.write_line(rows.keep(NAME, found, whole=is_whole()))

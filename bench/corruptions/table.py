@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bench import rows
 from bench.corruptions.cases import CASES, SIZES, Size
-from bench.medians import verdict
 from bench.rows import Row
+from bench.timing import verdict
 from entprop_fast.lab.report.text import markdown_table
 
 NAME = "corruptions_cpu"

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.corruptions.cases import CASES, Call, Size, ours, photographs, theirs
 from bench.corruptions.table import MEASURED, Measured
-from bench.medians import medians, take_turns
+from bench.timing import medians, take_turns
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bench.ops.timing import Contender
+from bench.timing import Contender
 
 # How far a result may be from eager's, as a share of its length (both as vectors), by the dtype of
 # the case. Not value by value: a ReLU's input of rounding size may fall to either side, and then

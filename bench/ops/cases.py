@@ -8,7 +8,7 @@ import torch
 
 from bench.ops.contenders import FORMATS, Place, gather, loss, one_group, perturb, two_groups
 from bench.ops.convolution import convolution
-from bench.ops.timing import Contender
+from bench.timing import Contender
 
 NORM_SHAPES = (
     (128, 32, 32, 32),

@@ -3,8 +3,9 @@
 import pytest
 
 from bench import rows
-from bench.ops.table import MEASURED, is_whole, name_of, plain, row_of, table
+from bench.ops.table import MEASURED, is_whole, name_of, row_of, table
 from bench.ops.timers import copy_bandwidth
+from entprop_fast.lab.report.text import markdown_table
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -14,9 +15,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         bandwidth = copy_bandwidth(device)
         results = [row_of(one, bandwidth) for one in measured]
         write(f"\n{device}: ratio of medians, eager over ours; copy {bandwidth / 1e9:.1f} GB/s")
-        for line in plain(table(results)):
-            write(line)
-        if is_whole(device):
-            write(f"rows: {rows.write(name_of(device), results)}")
-        else:
-            write(f"not every case was measured; those that were: {rows.part(name_of(device))}")
+        write(markdown_table(table(results), aligned=True))
+        write(rows.keep(name_of(device), results, whole=is_whole(device)))

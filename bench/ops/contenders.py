@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ops.timing import Contender
+from bench.timing import Contender
 from entprop_fast.ops import Half, dual_batch_norm, entropy_topk, gather_perturb, perturb_
 from entprop_fast.ops.loss_and_entropy import OP as LOSS
 from entprop_fast.ops.select_topk import OP as TOPK

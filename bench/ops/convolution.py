@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.ops.contenders import Place
-from bench.ops.timing import Contender
+from bench.timing import Contender
 from entprop_fast.ops import conv3x3
 
 

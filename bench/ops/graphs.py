@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from bench.medians import Timer
-from bench.ops.timing import Contender
+from bench.timing import Contender, Timer
 
 CALLS = 8  # of a graph, at least
 MAX_SETS = 64  # of inputs; what does not outgrow the cache by then is only measured warm

@@ -10,8 +10,8 @@ from multiprocessing import get_context
 
 import torch
 
-from bench.cuda import require_cuda
 from bench.ops.cases import cases
+from bench.timing import require_cuda
 
 
 def compile_case(number: int) -> None:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import rows
-from bench.cuda import require_cuda
 from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
-from bench.ops.timing import Contender, compare
+from bench.timing import Contender, compare, require_cuda
 from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.norm_half import Half
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import rows
-from bench.medians import geometric_mean, verdict
 from bench.ops.cases import Case, cases
-from bench.ops.timing import Comparison
 from bench.pages import link, page_of
+from bench.timing import Comparison, geometric_mean, verdict
 from entprop_fast.lab.report.text import markdown_table
 
 KEYS = ("op", "layout", "dtype", "cache", "memory")
@@ -117,15 +116,6 @@ def table(measured: list[rows.Row]) -> list[list[str]]:
     means = geometric_means(measured).items()
     cases_then_means = [_cells(row) for row in measured]
     return [HEAD, *cases_then_means, *(_mean_cells(key, *mean) for key, mean in means)]
-
-
-def plain(lines: list[list[str]]) -> list[str]:
-    """Align a table for the terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
 
 
 def markdown(lines: list[list[str]]) -> str:

@@ -15,7 +15,7 @@ from bench.ops.agreement import disagreement
 from bench.ops.cases import cases, devices
 from bench.ops.table import MEASURED, MEMORY, Measured, name_of, row_of
 from bench.ops.timers import copy_bandwidth, timers_of
-from bench.ops.timing import compare
+from bench.timing import compare
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.ops import backend
 

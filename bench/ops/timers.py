@@ -5,9 +5,8 @@ from functools import cache
 
 import torch
 
-from bench.medians import Timer
 from bench.ops.graphs import cuda_timers
-from bench.ops.timing import Contender, compare, wall_timer
+from bench.timing import Contender, Timer, compare, wall_timer
 
 
 def timers_of(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import rows
-from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA, settings
 from bench.step.contenders import (
     CAPTURED,
@@ -20,6 +19,7 @@ from bench.step.contenders import (
     Setting,
 )
 from bench.step.turns import Crew, take_turns
+from bench.timing import require_cuda
 from entprop_fast.lab.report.text import markdown_table
 
 NAME = "batches_cuda"

@@ -9,9 +9,9 @@ from collections import Counter, defaultdict
 
 import torch
 
-from bench.cuda import require_cuda
 from bench.step.cases import ON_CUDA
 from bench.step.contenders import CAPTURED, CONTENDERS, VANILLA_CHANNELS_LAST, Setting
+from bench.timing import require_cuda
 
 STEPS = 10
 SHOWN = 18

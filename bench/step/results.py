@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from bench import rows
-from bench.medians import medians, quartiles, take_turns
 from bench.step import contenders as c
 from bench.step.contenders import Setting
 from bench.step.worker import Worker
+from bench.timing import medians, quartiles, take_turns
 
 Quantity = Literal["seconds", "peak_memory"]
 

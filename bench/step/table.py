@@ -84,7 +84,7 @@ def section(device: str, page: Path) -> str:
     parts = [
         f"![Time of a step on {device}]({link(page, picture_of(device))})",
         _targets(device, measured),
-        *map(_table, groups(measured)),
+        *map(table_of, groups(measured)),
         _method(measured),
     ]
     return "\n\n".join(parts)
@@ -136,7 +136,8 @@ def _targets(device: str, measured: list[rows.Row]) -> str:
     return markdown_table([["measured", ""], *lines])
 
 
-def _table(group: Group) -> str:
+def table_of(group: Group, *, aligned: bool = False) -> str:
+    """Write the table of a setting, under a line on what it is."""
     first = group[0]
     launches = any(row["launches"] is not None for row in group)
     title = (
@@ -149,7 +150,7 @@ def _table(group: Group) -> str:
         if launches:
             cells.append("" if row["launches"] is None else str(row["launches"]))
         lines.append(cells)
-    return f"{title}\n\n{markdown_table(lines)}"
+    return f"{title}\n\n{markdown_table(lines, aligned=aligned)}"
 
 
 def _cells(row: rows.Row) -> list[str]:

@@ -1,4 +1,4 @@
-"""Dual norms, the routes through them, and conversion to and from plain networks."""
+"""Offer dual norms, the routes through them, and conversion to and from plain networks."""
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.conversion import convert_dual_norm, strip_auxiliary

@@ -1,25 +1,26 @@
-"""From a plain network to one with dual norms, and back."""
+"""Convert a plain network to one with dual norms, and back."""
 
 import sys
 import warnings
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.layers.halves import (
-    Ties,
-    base_class,
-    known_ties,
-    make_auxiliary,
-    rebase,
-    recomputed_by_others,
-)
+from entprop_fast.layers.halves import Ties, known_ties, make_auxiliary
 from entprop_fast.layers.layer_norms import DualLayerNorm
 from entprop_fast.layers.routing import lost_routing
-from entprop_fast.layers.unconverted import Leftovers, looks_like_norm
+from entprop_fast.layers.torch_quirks import (
+    base_class,
+    rebase,
+    recomputed_by_others,
+    unwatch_loading,
+    watch_loading,
+)
+from entprop_fast.layers.unconverted import Unconverted, looks_like_norm
+from entprop_fast.torch_internals import children_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -50,7 +51,7 @@ def convert_dual_norm(model: ModelT) -> ModelT:
             classes, by torch's base classes or by name (`FrozenBatchNorm2d`, `RmsNorm`, ...), and
             norms whose forward or tensors somebody has replaced. Every route shares them.
     """
-    conversions, leftovers, joined = _conversions(), Leftovers(), Leftovers()
+    conversions, left, joined = _conversions(), Unconverted(), Unconverted()
     ties: Ties = {}
     for module in model.modules():
         if isinstance(module, DualNorm):
@@ -64,7 +65,7 @@ def convert_dual_norm(model: ModelT) -> ModelT:
         dual_class = _dual_class(module, conversions)
         why = "" if dual_class is None else _why_not(module, dual_class)
         if dual_class is not None and not why:
-            halves = module._modules.get(dual_class.aux_name)
+            halves = children_of(module).get(dual_class.aux_name)
             if isinstance(halves, nn.ModuleList) and len(halves) > 1:
                 joined.add(name, module)
             inside.update(map(id, halves.modules() if halves else ()))
@@ -72,20 +73,19 @@ def convert_dual_norm(model: ModelT) -> ModelT:
         if isinstance(module, DualNorm):
             inside.update(map(id, module.aux.modules()))
         elif looks_like_norm(module):
-            leftovers.add(name, module, why)
+            left.add(name, module, why)
     if not any(isinstance(module, DualNorm) for module in model.modules()):
         known = ", ".join(sorted({cls.__name__ for cls in conversions}))
-        found = f"; it has {leftovers}" if leftovers else ""
+        found = f"; it has {left}" if left else ""
         raise ValueError(f"model has no norm layer that can be made dual ({known}){found}")
     warned = []
-    if leftovers:
-        warned.append(f"left without an auxiliary half, so that all routes share it: {leftovers}")
+    if left:
+        warned.append(f"left without an auxiliary half, so that all routes share it: {left}")
     if joined:
         warned.append(f"auxiliary norms after the first were dropped: {joined}")
     if warned:
         warnings.warn("; ".join(warned), stacklevel=2)
-    if not any(map(_is_ours, model._load_state_dict_pre_hooks.values())):
-        model.register_load_state_dict_pre_hook(_report_partial)  # type: ignore[no-untyped-call]
+    watch_loading(model)
     return model
 
 
@@ -104,9 +104,7 @@ def strip_auxiliary(model: ModelT) -> ModelT:
             rebase(module, module.plain_class)
         elif lost_routing(module):
             del module.aux_bn
-        hooks = module._load_state_dict_pre_hooks
-        for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
-            del hooks[key]
+        unwatch_loading(module)
     return model
 
 
@@ -136,12 +134,12 @@ def _dual_class(
 
 
 def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str:
-    """What keeps a `norm` of a known class from being converted; empty where nothing does."""
+    """Tell what keeps a `norm` of a known class from being converted; empty where nothing does."""
     if "forward" in vars(norm):
         return "with a forward of its own"
     if name := recomputed_by_others(norm):
         return f"whose {name} something else computes"
-    halves = norm._modules.get(dual_class.aux_name)
+    halves = children_of(norm).get(dual_class.aux_name)
     first = next(iter(halves.children()), None) if isinstance(halves, nn.ModuleList) else halves
     if halves is not None and not isinstance(first, dual_class.norm_class):
         return f"with a child {dual_class.aux_name} of its own"
@@ -149,45 +147,15 @@ def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str:
 
 
 def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:
-    half = norm._modules.get(dual_class.aux_name)
+    half = children_of(norm).get(dual_class.aux_name)
     if isinstance(half, nn.ModuleList):  # timm's split norm
         half = half[0]
         norm.__dict__.pop("num_splits", None)
     if half is None:
         half = make_auxiliary(norm, dual_class.half_class, ties)
     else:  # torch's or timm's converter leaves it there, as another class
-        half._modules.pop(dual_class.aux_name, None)  # timm's gives the half halves of its own
+        children_of(half).pop(dual_class.aux_name, None)  # timm's gives the half halves of its own
         half.__dict__.pop("num_splits", None)
         rebase(half, dual_class.half_class)
-    norm._modules[dual_class.aux_name] = half
+    children_of(norm)[dual_class.aux_name] = half
     rebase(norm, dual_class)
-
-
-def _is_ours(hook: Any) -> bool:
-    return getattr(hook, "hook", None) is _report_partial
-
-
-def _report_partial(
-    model: nn.Module,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: dict[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    *_: object,
-) -> None:
-    """List as missing what a checkpoint with some auxiliary entries lacks of the others.
-
-    Each layer on its own would fill an absent auxiliary half from the main one; right for a plain
-    checkpoint, wrong for a damaged dual one, which only the whole model can tell apart. A layer
-    leaves alone what is listed here.
-    """
-    wanted = [
-        f"{prefix}{name}{'.' if name else ''}{module.aux_name}.{key}"
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, DualNorm)
-        for key in module.aux.state_dict()
-    ]
-    missing = [key for key in wanted if key not in state_dict]
-    if len(missing) < len(wanted):
-        missing_keys.extend(key for key in missing if key not in missing_keys)

@@ -1,4 +1,4 @@
-"""Batch norms that know no routes: a route to the auxiliary norms holds their statistics still."""
+"""Hold still the running statistics of batch norms that know no routes."""
 
 import contextlib
 import copy
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from entprop_fast.layers.dual_norm import checkpoint_hook
+from entprop_fast.layers.torch_quirks import checkpoint_region
+from entprop_fast.torch_internals import BatchNormBase
 
 # The checkpoints in which a held norm ran, of the innermost route that holds it.
 _Checkpoints = weakref.WeakKeyDictionary[Any, None]
@@ -26,7 +26,7 @@ def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
     A backward pass in which `torch.utils.checkpoint` computes them again belongs inside, too: it
     has to find them as the forward did.
     """
-    tracking = [m for m in norms if isinstance(m, _BatchNorm) and m.track_running_stats]
+    tracking = [m for m in norms if isinstance(m, BatchNormBase) and m.track_running_stats]
     # An eval-mode norm reads its running statistics whatever this flag says.
     for norm in tracking:
         norm.track_running_stats = False
@@ -38,7 +38,7 @@ def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
+def plain_norms(norms: list[BatchNormBase], held: bool) -> Iterator[None]:
     """Hold the running statistics of norms that know no routes, or let them move again.
 
     Only while the norm runs, and by its class, as dual norms route: hooks of the process would meet
@@ -72,14 +72,14 @@ def plain_norms(norms: list[_BatchNorm], held: bool) -> Iterator[None]:
         )
 
 
-class _Held(_BatchNorm):
-    """Goes in front of a batch norm's class."""
+class _Held(BatchNormBase):
+    """Go in front of a batch norm's class."""
 
-    released: ClassVar[type[_BatchNorm]]
+    released: ClassVar[type[BatchNormBase]]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.training and (hook := checkpoint_hook()):
-            _checkpoints.setdefault(self, _Checkpoints())[hook] = None
+        if self.training and (region := checkpoint_region()):
+            _checkpoints.setdefault(self, _Checkpoints())[region] = None
         with frozen_statistics([self]):
             return super().forward(*args, **kwargs)
 
@@ -99,7 +99,7 @@ class _Held(_BatchNorm):
 
 @functools.cache
 def _class(cls: Any, held: bool) -> Any:
-    """`cls` itself, or the class that holds the statistics of a `cls`."""
+    """Return `cls` itself, or the class that holds the statistics of a `cls`."""
     if not held:
         return cls
 
@@ -109,11 +109,11 @@ def _class(cls: Any, held: bool) -> Any:
     return types.new_class(cls.__name__, (_Held, cls), exec_body=body)
 
 
-def _released(cls: type[_BatchNorm]) -> type[_BatchNorm]:
+def _released(cls: type[BatchNormBase]) -> type[BatchNormBase]:
     return cls.released if issubclass(cls, _Held) else cls
 
 
-def _new(cls: type[_BatchNorm]) -> _BatchNorm:
+def _new(cls: type[BatchNormBase]) -> BatchNormBase:
     return cls.__new__(cls)
 
 

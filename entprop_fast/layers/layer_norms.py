@@ -1,4 +1,4 @@
-"""Layer norms with a main and an auxiliary half, for vision transformers."""
+"""Define layer norms with a main and an auxiliary half, for vision transformers."""
 
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ from entprop_fast.layers.halves import make_auxiliary
 
 
 class DualLayerNorm(DualNorm, nn.LayerNorm):
-    """`nn.LayerNorm` with an auxiliary layer norm as its child ``aux_ln``.
+    """Extend `nn.LayerNorm` by an auxiliary layer norm as its child ``aux_ln``.
 
     Layer norms keep no statistics over the batch: the halves differ in their affine parameters
     alone. Routes are those of `DualBatchNorm2d`; the first dimension of the input is the batch, or
@@ -33,5 +33,5 @@ class DualLayerNorm(DualNorm, nn.LayerNorm):
     def reset_parameters(self) -> None:
         """Reset the affine parameters of both halves."""
         super().reset_parameters()
-        if "aux_ln" in self._modules:
+        if hasattr(self, "aux_ln"):
             self.aux_ln.reset_parameters()

@@ -1,24 +1,19 @@
-"""Which rows of a batch a dual norm gives to its main and which to its auxiliary half."""
+"""Route rows of a batch to the main or to the auxiliary half of every dual norm."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Literal, TypeGuard
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.frozen_statistics import frozen_statistics, plain_norms
+from entprop_fast.layers.torch_quirks import FUSING, unfused
+from entprop_fast.torch_internals import BatchNormBase, children_of
 
 __all__ = ["Target", "dual_layers", "frozen_statistics", "lost_routing", "route"]
 
 Target = int | Literal["main", "aux"]
-
-# Modules whose inference may take a norm's weights past its forward, and what keeps them from it.
-_FUSING: dict[type[nn.Module], tuple[str, object]] = {
-    nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
-    nn.TransformerEncoder: ("use_nested_tensor", False),
-}
 
 
 @contextlib.contextmanager
@@ -57,7 +52,7 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
     before = [(layer.num_main, layer.route_batch, layer.inside) for layer in layers]
     with (
         plain_norms(plain, held=num_main == 0),
-        contextlib.nullcontext() if num_main is None else _unfused(fusing),
+        contextlib.nullcontext() if num_main is None else unfused(fusing),
     ):
         try:
             for layer in layers:
@@ -69,7 +64,7 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
 
 
 def dual_layers(model: nn.Module) -> list[DualNorm]:
-    """All dual layers of `model`, each once.
+    """Return all dual layers of `model`, each once.
 
     Raises:
         ValueError: there is none, or torch's ``convert_sync_batchnorm`` took their routing away.
@@ -78,23 +73,23 @@ def dual_layers(model: nn.Module) -> list[DualNorm]:
 
 
 def lost_routing(module: nn.Module) -> bool:
-    """Whether `module` is a batch norm that kept an auxiliary half but not the route to it."""
+    """Return whether a batch norm kept an auxiliary half but not the route to it."""
     return (
-        isinstance(module, _BatchNorm)
+        isinstance(module, BatchNormBase)
         and not isinstance(module, DualNorm)
-        and isinstance(getattr(module, "aux_bn", None), _BatchNorm)
+        and isinstance(getattr(module, "aux_bn", None), BatchNormBase)
     )
 
 
-def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.Module]]:
-    """The dual layers of `model`, its batch norms that belong to none of them, what may fuse norms.
+def _norms(model: nn.Module) -> tuple[list[DualNorm], list[BatchNormBase], list[nn.Module]]:
+    """Return the dual layers of `model`, its batch norms outside of them, what may fuse norms.
 
     One walk over the modules: a step enters several routes.
     """
     layers: list[DualNorm] = []
-    others: list[_BatchNorm] = []
+    others: list[BatchNormBase] = []
     fusing: list[nn.Module] = []
-    kinds = tuple(_FUSING)
+    kinds = tuple(FUSING)
     # By hand: Module.modules() makes the names of all, too, and an auxiliary half routes nothing.
     seen: set[nn.Module] = set()
     coming: list[nn.Module | None] = [model]
@@ -103,11 +98,11 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.
         if module is None or module in seen:
             continue
         seen.add(module)
-        children = module._modules
+        children = children_of(module)
         if isinstance(module, DualNorm):
             layers.append(module)
             children = {k: child for k, child in children.items() if k != module.aux_name}
-        elif isinstance(module, _BatchNorm):
+        elif isinstance(module, BatchNormBase):
             others.append(module)
         elif isinstance(module, kinds):
             fusing.append(module)
@@ -127,24 +122,6 @@ def _norms(model: nn.Module) -> tuple[list[DualNorm], list[_BatchNorm], list[nn.
         halves = {id(layer.aux) for layer in layers}
         others = [norm for norm in others if id(norm) not in halves]
     return layers, others, fusing
-
-
-@contextlib.contextmanager
-def _unfused(modules: list[nn.Module]) -> Iterator[None]:
-    """Let PyTorch's transformer layers call their norms, which fused inference does not."""
-    settings = [
-        (module, name, value, getattr(module, name))
-        for module in modules
-        for kind, (name, value) in _FUSING.items()
-        if isinstance(module, kind)
-    ]
-    try:
-        for module, name, value, _ in settings:
-            setattr(module, name, value)
-        yield
-    finally:
-        for module, name, _, before in settings:
-            setattr(module, name, before)
 
 
 def _num_main(target: object) -> int | None:

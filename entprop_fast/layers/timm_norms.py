@@ -1,4 +1,4 @@
-"""Dual forms of timm's own norms. Imported only where a model brought timm along."""
+"""Define dual forms of timm's own norms; imported only where a model brought timm along."""
 
 from timm.layers import (
     BatchNormAct2d,
@@ -9,20 +9,21 @@ from timm.layers import (
 )
 from torch import Tensor, nn
 
-from entprop_fast.layers.batch_norm_op import has_hooks
 from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
 from entprop_fast.layers.layer_norms import DualLayerNorm
+from entprop_fast.layers.torch_quirks import has_hooks
+from entprop_fast.torch_internals import children_of
 
 
 class DualBatchNormAct2d(DualBatchNorm2d, BatchNormAct2d):
-    """timm's `BatchNormAct2d`: two batch norms, one drop and one activation after them."""
+    """Extend timm's `BatchNormAct2d`: two batch norms, one drop and one activation after them."""
 
     plain_class = BatchNormAct2d
     drop: nn.Module
     act: nn.Module
 
     def forward(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
-        """`DualBatchNorm2d.forward`, then timm's drop and activation; a plain ReLU is fused."""
+        """Normalise along the route, then timm's drop and activation; a plain ReLU is fused."""
         drops = type(self.drop) is not nn.Identity or has_hooks(self.drop)
         if not drops and type(self.act) is nn.ReLU and not has_hooks(self.act):
             return super().forward(x, residual, relu=True)
@@ -31,7 +32,7 @@ class DualBatchNormAct2d(DualBatchNorm2d, BatchNormAct2d):
 
 
 class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):
-    """What timm's ``convert_sync_batchnorm`` makes of a `BatchNormAct2d`, dual or not."""
+    """Be what timm's ``convert_sync_batchnorm`` makes of a `BatchNormAct2d`, dual or not."""
 
     plain_class = SyncBatchNormAct
     drop: nn.Module
@@ -44,24 +45,24 @@ class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):
 
 
 class DualTimmLayerNorm(DualLayerNorm, LayerNorm):
-    """timm's `LayerNorm`."""
+    """Extend timm's `LayerNorm`."""
 
     plain_class = LayerNorm
     norm_class = half_class = LayerNorm
 
 
 class DualTimmLayerNorm2d(DualLayerNorm, LayerNorm2d):
-    """timm's `LayerNorm2d`, over the channels of ``[N, C, H, W]``."""
+    """Extend timm's `LayerNorm2d`, over the channels of ``[N, C, H, W]``."""
 
     plain_class = LayerNorm2d
     norm_class = half_class = LayerNorm2d
 
 
 def plain_class_of_split(module: nn.Module) -> type[nn.BatchNorm2d] | None:
-    """What timm's ``convert_splitbn_model`` made `module` from, None if it is none of it.
+    """Return what timm's ``convert_splitbn_model`` made `module` from, None if it did not.
 
     Only with the activation of a `BatchNormAct2d` as a child does it apply one.
     """
     if type(module) is not SplitBatchNorm2d:
         return None
-    return BatchNormAct2d if {"drop", "act"} <= module._modules.keys() else nn.BatchNorm2d
+    return BatchNormAct2d if {"drop", "act"} <= children_of(module).keys() else nn.BatchNorm2d

@@ -1,15 +1,14 @@
-"""Norms that a conversion leaves as they are: what counts as one, and how they are named."""
+"""Find and name the norms that a conversion leaves as they are."""
 
 import re
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
-from entprop_fast.layers.halves import base_class
+from entprop_fast.layers.torch_quirks import base_class
+from entprop_fast.torch_internals import ConvBase, NormBase, buffers_of, parameters_of
 
 # Batch and instance norms of every kind; also those without parameters.
-_BASES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_BASES = (NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 # Other classes go by their names, such as RmsNorm2d, FilterResponseNormTlu2d, T5LayerNorm, MyBN:
 # "Norm" as a word of its own (and not NormedLinear, Normalize), or what norms are abbreviated to.
 _NAME = re.compile(
@@ -22,11 +21,11 @@ _NAME = re.compile(
 )
 _WHOLE = re.compile(r"Norm(\d+d)?$")  # nothing after it: no head, block or loss
 # "Norm" in the names of these is what they do to weights.
-_WEIGHTED = (nn.Linear, nn.Bilinear, nn.Embedding, nn.RNNBase, _ConvNd)
+_WEIGHTED = (nn.Linear, nn.Bilinear, nn.Embedding, nn.RNNBase, ConvBase)
 
 
 def looks_like_norm(module: nn.Module) -> bool:
-    """Whether `module` is a norm, by its base class or by its name and what it holds.
+    """Return whether `module` is a norm, by its base class or by its name and what it holds.
 
     By name alone, it has to hold tensors itself, one of them a value a channel: two halves of what
     has none, as of `nn.LocalResponseNorm`, would not differ, and what wraps a norm as its child is
@@ -37,14 +36,12 @@ def looks_like_norm(module: nn.Module) -> bool:
     name = base_class(module).__name__
     if isinstance(module, _WEIGHTED) or not _NAME.search(name):
         return False
-    tensors = [
-        t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None
-    ]
-    return any(_is_vector(tensor) or _WHOLE.search(name) for tensor in tensors)
+    tensors = (*parameters_of(module).values(), *buffers_of(module).values())
+    return any(_is_vector(t) or _WHOLE.search(name) for t in tensors if t is not None)
 
 
-class Leftovers:
-    """The norms left without an auxiliary half, by their class and why."""
+class Unconverted:
+    """Collect the norms left without an auxiliary half, by their class and why."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[type[nn.Module], str], list[str]] = {}
@@ -57,7 +54,7 @@ class Leftovers:
         return bool(self._names)
 
     def __str__(self) -> str:
-        """Each class once, with its count and where its first one is."""
+        """Name each class once, with its count and where its first one is."""
         classes = [cls.__name__ for cls in {cls for cls, _ in self._names}]
         parts = []
         for (cls, why), names in self._names.items():

@@ -1,4 +1,4 @@
-"""Running statistics of both halves, estimated anew."""
+"""Estimate the running statistics of both halves anew."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -6,10 +6,10 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.routing import route
+from entprop_fast.torch_internals import BatchNormBase
 
 
 def update_bn(
@@ -37,7 +37,7 @@ def update_bn(
         TypeError: a batch is none of the above.
         ValueError: `loader` is empty.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    norms = [m for m in model.modules() if isinstance(m, BatchNormBase)]
     if not norms:
         return
     if device is None:
@@ -68,7 +68,7 @@ def _images(loader: Iterable[object], device: int | str | torch.device | None) -
 
 
 @contextlib.contextmanager
-def _estimating(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
+def _estimating(model: nn.Module, norms: list[BatchNormBase]) -> Iterator[None]:
     """Reset the statistics and let training-mode forwards average them; on an error, undo."""
     momenta = [norm.momentum for norm in norms]
     training = [(module, module.training) for module in model.modules()]

@@ -21,7 +21,7 @@ from entprop_fast.methods.passes import StepResult
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.name_errors import unknown
 from entprop_fast.options import options_of
-from entprop_fast.parallel.replicas import Alone
+from entprop_fast.parallel.replicas import warn_unless_wrapped
 
 _CLASSES: tuple[type[Method], ...] = (
     EntProp,
@@ -76,8 +76,7 @@ def create_method(name: str, model: nn.Module, optimizer: Optimizer, **options: 
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     method = METHODS[name](model, optimizer, **options)
-    if isinstance(method._replicas, Alone):
-        method._replicas.warn(stacklevel=2)
+    warn_unless_wrapped(model, stacklevel=2)
     return method
 
 

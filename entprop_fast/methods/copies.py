@@ -2,15 +2,25 @@
 
 from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from entprop_fast.parallel.replicas import Replicas
+from entprop_fast.methods.common_options import CommonOptions
+from entprop_fast.parallel.replicas import Alone, Replicas
 
-if TYPE_CHECKING:
-    from entprop_fast.methods.base import Method
+
+class Copied(Protocol):
+    """Hold what a copy of a method needs."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    options: CommonOptions
+    criterion: nn.Module | None
+    generator: torch.Generator | None
+    _replicas: Alone | Replicas
 
 
 class _Source(NamedTuple):
@@ -36,7 +46,7 @@ def _from_value(device: torch.device, state: list[int]) -> _Source:
 ForkingPickler.register(_Source, _by_value)
 
 
-def state_for_copy(method: "Method") -> dict[str, Any]:
+def state_for_copy(method: Copied) -> dict[str, Any]:
     """Return what `copy.deepcopy` and `pickle` take of a method.
 
     A copy has a model, an optimizer and a generator of its own, those of its copy where they are
@@ -58,7 +68,7 @@ def state_for_copy(method: "Method") -> dict[str, Any]:
     return state | {"generator": source, "gradients": _gradients(method)}
 
 
-def restore_copy(method: "Method", state: dict[str, Any]) -> None:
+def restore_copy(method: Copied, state: dict[str, Any]) -> None:
     """Make a method of what `state_for_copy` gave."""
     gradients: list[tuple[Tensor, Tensor]] = state.pop("gradients")
     source: _Source | None = state.pop("generator")
@@ -70,7 +80,7 @@ def restore_copy(method: "Method", state: dict[str, Any]) -> None:
         parameter.grad = gradient
 
 
-def _gradients(method: "Method") -> list[tuple[Tensor, Tensor]]:
+def _gradients(method: Copied) -> list[tuple[Tensor, Tensor]]:
     modules = [module for module in (method.model, method.criterion) if module is not None]
     parameters = [p for module in modules for p in module.parameters()]
     parameters += [p for group in method.optimizer.param_groups for p in group["params"]]

@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.methods.network import Network
+from entprop_fast.torch_internals import multiply_each
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def equalized(net: Network, main_rows: float, aux_rows: float) -> Iterator[None]
         divisors = [counts.get(id(p), main_rows + aux_rows) for p in reached]
         gradients = [p.grad for p in reached if p.grad is not None]
         if gradients:
-            torch._foreach_mul_(gradients, [1 / divisor for divisor in divisors])
+            multiply_each(gradients, [1 / divisor for divisor in divisors])
     finally:
         net.summed = False
         for parameter, before in zip(parameters, earlier, strict=True):

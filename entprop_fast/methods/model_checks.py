@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from entprop_fast.layers.routing import dual_layers
+from entprop_fast.torch_internals import children_of, parameters_of
 
 _REQUIRES_GRAD = attrgetter("requires_grad")
 _PARAMS = itemgetter("params")
@@ -120,12 +121,12 @@ class AcceptedModules:
         self._roots = (model, criterion, optimizer)
         modules = [m for root in (model, criterion) if root is not None for m in root.modules()]
         self._registries: list[dict[str, Any]] = [
-            registry for module in modules for registry in (module._modules, module._parameters)
+            registry for m in modules for registry in (children_of(m), parameters_of(m))
         ]
         # Alive, so that no other object can take over an id that is compared.
         self._held = self._entries()
         self._ids = list(map(id, self._held))
-        self._parameters = [entry for entry in self._held if isinstance(entry, nn.Parameter)]
+        self._learned = [entry for entry in self._held if isinstance(entry, nn.Parameter)]
         self._before = self._requires_grad()
 
     def replaced(self, model: nn.Module, criterion: nn.Module | None, optimizer: Optimizer) -> bool:
@@ -145,4 +146,4 @@ class AcceptedModules:
         return [*modules, *chain.from_iterable(groups)]
 
     def _requires_grad(self) -> list[bool]:
-        return list(map(_REQUIRES_GRAD, self._parameters))
+        return list(map(_REQUIRES_GRAD, self._learned))

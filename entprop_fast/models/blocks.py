@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from entprop_fast.layers import DualBatchNorm2d
-from entprop_fast.layers.batch_norm_op import averages_cumulatively, batch_norm, finish, has_hooks
+from entprop_fast.layers.batch_norm_op import batch_norm, finish
+from entprop_fast.layers.torch_quirks import averages_cumulatively, has_hooks
 from entprop_fast.ops import conv3x3, conv3x3_pays
 from entprop_fast.ops.backend import exporting
 

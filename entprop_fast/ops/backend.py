@@ -1,4 +1,4 @@
-"""Which backend serves which device.
+"""Choose which backend serves which device.
 
 `ENTPROP_BACKEND=reference` sends every op to plain PyTorch; `auto` (the default) uses the kernels
 that were built and falls back to the reference wherever they cover nothing.
@@ -15,6 +15,7 @@ from torch import Tensor
 from entprop_fast import startup
 from entprop_fast.build import build_info
 from entprop_fast.ops import triton
+from entprop_fast.torch_internals import forward_mode_active, transforms_active
 
 CHOICES = ("auto", "reference")
 TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy", "select_topk")
@@ -62,7 +63,7 @@ def register_kernels() -> None:
 
 
 def backends() -> dict[str, dict[str, str]]:
-    """Device type to op to the backend that serves it: "cpp", "triton", "cuda" or "reference"."""
+    """Return, by device type and op, what serves it: "cpp", "triton", "cuda" or "reference"."""
     built = build_info().backends if BACKEND == "auto" else ()
     cpu = "cpp" if "cpu" in KERNEL_DEVICES else "reference"
     triton = "triton" if "cuda" in KERNEL_DEVICES else "reference"
@@ -74,7 +75,7 @@ def backends() -> dict[str, dict[str, str]]:
 
 
 def why_reference(device_type: str) -> str | None:
-    """Which ops run through the reference there, and why; None where each has its kernel."""
+    """Return which ops run through the reference there, and why; None where each has its kernel."""
     served = backends().get(device_type)
     slow = [] if served is None else [op for op, name in served.items() if name == "reference"]
     if served is not None and not slow:
@@ -92,7 +93,7 @@ def why_reference(device_type: str) -> str | None:
 
 
 def uses_kernels(x: Tensor) -> bool:
-    """Whether an op on `x` goes to the kernels rather than to differentiable plain PyTorch.
+    """Return whether an op on `x` goes to the kernels rather than to differentiable plain PyTorch.
 
     Forward-mode AD and `torch.func` need PyTorch's own derivative rules, so they take the latter.
     """
@@ -100,13 +101,11 @@ def uses_kernels(x: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling():
         return True
-    return not (
-        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    )
+    return not (transforms_active() or forward_mode_active())
 
 
 def exporting() -> bool:
-    """Whether PyTorch is recording a program that has to run without this package.
+    """Return whether PyTorch is recording a program that has to run without this package.
 
     `torch.export`, `torch.onnx.export` and `torch.jit.trace` get PyTorch's own ops.
     """

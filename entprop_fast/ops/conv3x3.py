@@ -1,4 +1,4 @@
-"""3x3 convolution of stride 1 and padding 1 with fewer products than it has terms, on the CPU."""
+"""Convolve 3x3, stride 1 and padding 1, with fewer products than it has terms, on the CPU."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -12,6 +12,7 @@ from entprop_fast.ops.backend import exporting, uses_kernels
 from entprop_fast.ops.layout import is_channels_last
 from entprop_fast.ops.library import define
 from entprop_fast.ops.tensor_checks import require, require_device, require_floating
+from entprop_fast.torch_internals import backward_reaches
 
 SCHEMA = "conv3x3(Tensor x, Tensor weight) -> Tensor"
 BACKWARD_SCHEMA = (
@@ -42,14 +43,14 @@ def check_backward(
 
 
 def reference(x: Tensor, weight: Tensor) -> Tensor:
-    """The op in plain PyTorch."""
+    """Compute the op in plain PyTorch."""
     return F.conv2d(x, weight, padding=1)
 
 
 def reference_backward(
     grad: Tensor, x: Tensor, weight: Tensor, want_x: bool, want_weight: bool
 ) -> tuple[Tensor, Tensor]:
-    """The backward in plain PyTorch; what is not wanted is empty."""
+    """Compute the backward in plain PyTorch; what is not wanted is empty."""
     dx, dweight = _native_backward(grad, x, weight, want_x, want_weight)
     return x.new_empty(0) if dx is None else dx, x.new_empty(0) if dweight is None else dweight
 
@@ -88,25 +89,14 @@ class _Conv3x3(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         want_x, want_weight = ctx.needs_input_grad
-        want_weight = want_weight and _is_asked_for(ctx.next_functions[1][0])
+        # True of a weight also where `torch.autograd.grad` asks for the images' gradient alone, as
+        # every auxiliary pass but the last does.
+        if want_weight and not torch.compiler.is_compiling():
+            want_weight = backward_reaches(ctx.next_functions[1][0])
         if torch.is_grad_enabled():  # a second derivative is wanted, which PyTorch's own has
             return _native_backward(grad, x, weight, want_x, want_weight)
         dx, dweight = BACKWARD(grad, x, weight, want_x, want_weight)
         return dx if want_x else None, dweight if want_weight else None
-
-
-def _is_asked_for(node: Any) -> bool:
-    """Whether this backward pass goes on to a node.
-
-    ``needs_input_grad`` is true of a weight also where ``torch.autograd.grad`` asks for the images'
-    gradient alone, as every auxiliary pass but the last does.
-    """
-    if torch.compiler.is_compiling():
-        return True
-    try:
-        return bool(torch._C._will_engine_execute_node(node))
-    except RuntimeError:  # of a leaf whose gradient `torch.autograd.grad` returns: it cannot tell
-        return True
 
 
 _APPLY: Callable[[Tensor, Tensor], Tensor] = _Conv3x3.apply
@@ -119,7 +109,7 @@ _TILES_A_CHANNEL = 3
 
 
 def conv3x3_pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `conv3x3` has a kernel for these on this device, and one faster than PyTorch's."""
+    """Return whether `conv3x3` has a kernel for these here, and one faster than PyTorch's."""
     # A compiler fuses its own convolutions with what follows them.
     if torch.compiler.is_compiling() or exporting():
         return False
@@ -141,7 +131,7 @@ def conv3x3_pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
-    """``F.conv2d(x, weight, padding=1)`` by Winograd's F(2x2, 3x3), forward and backward.
+    """Compute ``F.conv2d(x, weight, padding=1)`` by Winograd's F(2x2, 3x3), forward and backward.
 
     Rounding is that of PyTorch's own convolution or less (docs/kernels/conv3x3_cpu.md). What no
     kernel covers runs in plain PyTorch behind the same op.

@@ -24,7 +24,7 @@ from entprop_fast.ops.library import call, define
 
 
 class _Saved(NamedTuple):
-    """What the forward keeps: tensors through autograd, which watches over their versions."""
+    """Hold what the forward keeps: tensors through autograd, which watches over their versions."""
 
     x: Tensor
     residual: Tensor | None
@@ -38,7 +38,7 @@ class _Saved(NamedTuple):
 
 
 class _Needed(NamedTuple):
-    """Which gradients are asked for."""
+    """Tell which gradients are asked for."""
 
     x: bool
     residual: bool
@@ -82,7 +82,7 @@ BACKWARD, REFERENCE_BACKWARD = define(
 
 
 class _DualBatchNorm(Function):
-    """Takes flat arguments: autograd sees no tensor inside of a struct."""
+    """Take flat arguments: autograd sees no tensor inside of a struct."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:

@@ -5,7 +5,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+
+from entprop_fast.torch_internals import OpOverload, dispatch_modes_active, transforms_active
 
 NAMESPACE = "entprop_fast"
 LIBRARY = torch.library.Library(NAMESPACE, "DEF")
@@ -83,11 +84,6 @@ def call(op: OpOverload, x: Tensor, *arguments: Any) -> Any:
         *arguments: all of the op's, by position.
     """
     launcher = None if torch.compiler.is_compiling() else LAUNCHERS.get((op, x.device.type))
-    if (
-        launcher is None
-        or type(x) is not Tensor
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-    ):
+    if launcher is None or type(x) is not Tensor or dispatch_modes_active() or transforms_active():
         return op(*arguments)
     return launcher(*arguments)

@@ -1,4 +1,4 @@
-"""Loss, uncertainty and logit gradient of a batch, from one read of the logits."""
+"""Compute loss, uncertainty and logit gradient of a batch, from one read of the logits."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ def check(
 
 
 class LossAndEntropy(NamedTuple):
-    """Per-sample results [B], float32 (float64 for float64 logits)."""
+    """Hold per-sample results [B], float32 (float64 for float64 logits)."""
 
     loss: Tensor
     entropy: Tensor
@@ -51,7 +51,7 @@ class LossAndEntropy(NamedTuple):
 
 
 def _label_column(labels: Tensor, classes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Labels as a safe gather index [B, 1], and NaN where one was out of range, else 0."""
+    """Return labels as a safe gather index [B, 1], and NaN where one was out of range, else 0."""
     outside = (labels < 0) | (labels >= classes)
     poison = torch.zeros_like(labels, dtype=dtype).masked_fill(outside, torch.nan)
     return labels.clamp(0, classes - 1).unsqueeze(1), poison.unsqueeze(1)
@@ -76,7 +76,7 @@ def reference(
     label_smoothing: float,
     score: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The op in plain PyTorch: loss, entropy, score, and dlogits = p - target."""
+    """Compute the op in plain PyTorch: loss, entropy, score, and dlogits = p - target."""
     classes = logits.shape[1]
     z = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
     log_p = z.log_softmax(1)
@@ -111,7 +111,7 @@ def _fake(
 
 
 def reference_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`reference` below autograd, with the strides that the schema promises."""
+    """Run `reference` below autograd, with the strides that the schema promises."""
     *per_sample, dlogits = reference(*arguments)
     return (*per_sample, dlogits.contiguous())  # type: ignore[return-value]
 
@@ -157,7 +157,7 @@ def loss_and_entropy(
     label_smoothing: float = 0.0,
     score: str = "entropy",
 ) -> LossAndEntropy:
-    """Per-sample cross-entropy, entropy and selection score (docs/algorithm.md, (2)).
+    """Compute per-sample cross-entropy, entropy and selection score (docs/algorithm.md, (2)).
 
     `loss = lam*CE(labels) + (1 - lam)*CE(labels_b)`, the MixUp loss; `entropy = -sum p log p` in
     nats. Only `loss` carries a gradient; accumulation is in float32 for bf16 and fp16 logits.

@@ -1,4 +1,4 @@
-"""The adversarial step: sign of the gradient, radius around the start, image range."""
+"""Take the adversarial step: sign of the gradient, radius around the start, image range."""
 
 from math import nan
 from typing import cast
@@ -94,7 +94,7 @@ def _blank(images: Tensor, rows: Tensor | None) -> Tensor:
 def gather_reference(
     x: Tensor, grad: Tensor, index: Tensor, alpha: Tensor, eps: Tensor, lo: Tensor, hi: Tensor
 ) -> Tensor:
-    """The op `gather_perturb` in plain PyTorch."""
+    """Compute the op `gather_perturb` in plain PyTorch."""
     out = _empty_rows(x, index.shape[0])
     gather_out_reference(x, grad, index, alpha, eps, lo, hi, out=out)
     return out
@@ -111,7 +111,7 @@ def gather_out_reference(
     *,
     out: Tensor,
 ) -> None:
-    """The op `gather_perturb.out` in plain PyTorch."""
+    """Compute the op `gather_perturb.out` in plain PyTorch."""
     rows, outside = _rows(index, x.shape[0])
     step = _channels(alpha, x) * grad[rows].sign()
     out.copy_(_blank(_clipped(x[rows], step, eps, lo, hi), outside))
@@ -127,7 +127,7 @@ def perturb_reference(
     lo: Tensor,
     hi: Tensor,
 ) -> None:
-    """The op `perturb_` in plain PyTorch."""
+    """Compute the op `perturb_` in plain PyTorch."""
     rows, outside = _rows(index, x.shape[0])
     start = x[rows]
     moved = x_adv - start + _channels(alpha, x) * grad.sign()
@@ -162,7 +162,7 @@ def gather_perturb(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """First adversarial images of the selected rows (docs/algorithm.md, (4) and (5)).
+    """Return the first adversarial images of the selected rows (docs/algorithm.md, (4) and (5)).
 
     `clip(x[index] + clip(alpha*sign(grad[index]), -eps, eps), lo, hi)`; sign(0) = 0. Carries no
     gradient.
@@ -205,7 +205,7 @@ def perturb_(
     lo: Tensor,
     hi: Tensor,
 ) -> Tensor:
-    """One more adversarial step, in place (docs/algorithm.md, (5)).
+    """Take one more adversarial step, in place (docs/algorithm.md, (5)).
 
     `clip(x0 + clip(x_adv - x0 + alpha*sign(grad), -eps, eps), lo, hi)` with `x0 = x[index]`, read
     where it lies. Carries no gradient.

@@ -1,4 +1,4 @@
-"""The rows of highest uncertainty."""
+"""Select the rows of highest uncertainty."""
 
 from typing import NamedTuple, cast
 
@@ -21,7 +21,7 @@ def check(score: Tensor, k: int) -> None:
 
 
 def reference(score: Tensor, k: int) -> Tensor:
-    """First k of a stable descending sort, in which PyTorch puts NaN first."""
+    """Return the first k of a stable descending sort, in which PyTorch puts NaN first."""
     return torch.sort(score, descending=True, stable=True).indices[:k].clone()
 
 
@@ -33,7 +33,7 @@ OP, REFERENCE_OP = define(SCHEMA, check, reference, _fake)
 
 
 def select_topk(score: Tensor, k: int) -> Tensor:
-    """Indices of the `k` highest scores: descending, ties to the lower index, NaN first.
+    """Return the indices of the `k` highest scores: descending, ties to the lower index, NaN first.
 
     The selection of docs/algorithm.md, (4).
 
@@ -56,7 +56,7 @@ def select_topk(score: Tensor, k: int) -> Tensor:
 
 
 class LossAndSelection(NamedTuple):
-    """`LossAndEntropy`, and the selected rows: int64 [k]."""
+    """Hold a `LossAndEntropy`, and the selected rows: int64 [k]."""
 
     loss: Tensor
     entropy: Tensor
@@ -73,6 +73,6 @@ def entropy_topk(
     label_smoothing: float = 0.0,
     score: str = "entropy",
 ) -> LossAndSelection:
-    """`loss_and_entropy`, then `select_topk` of its score; arguments and errors are theirs."""
+    """Call `loss_and_entropy`, then `select_topk` of its score; arguments and errors are theirs."""
     result = loss_and_entropy(logits, labels, labels_b, lam, label_smoothing, score)
     return LossAndSelection(*result, select_topk(result.score, k))

@@ -1,4 +1,4 @@
-"""What the ops require of their arguments, once, where an op is implemented.
+"""Check what the ops require of their arguments, once, where an op is implemented.
 
 Public functions and raw ops, kernels and reference refuse the same arguments with a ValueError that
 names the argument. csrc/cpu/check.h says the same in C++; no check reads a tensor's values.
@@ -12,25 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.ops.layout import is_channels_last
+from entprop_fast.torch_internals import transforms_active
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def require_floating(name: str, value: Tensor, shape: str, fits: bool) -> None:
-    """`value` holds floating-point numbers and `fits` the shape that the message shows."""
+    """Require that `value` holds floating-point numbers and `fits` the shape in the message."""
     if not fits or value.dtype not in FLOATING:
         raise ValueError(f"{name}: expected floating {shape}, got {_described(value)}")
 
 
 def require(name: str, value: Tensor, shape: Sequence[int], dtype: torch.dtype, x: Tensor) -> None:
-    """`value` has this shape and dtype, and lies on the device of `x`."""
+    """Require that `value` has this shape and dtype, and lies on the device of `x`."""
     if value.shape != shape or value.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} {list(shape)}, got {_described(value)}")
     require_device(name, value, x)
 
 
 def require_index(name: str, value: Tensor, rows: int | None, x: Tensor) -> None:
-    """`value` is int64 [rows] (None: any number of them) on the device of `x`."""
+    """Require that `value` is int64 [rows] (None: any number of them) on the device of `x`."""
     if value.dtype != torch.int64 or value.dim() != 1 or rows not in (None, value.shape[0]):
         length = "m" if rows is None else rows
         raise ValueError(f"{name}: expected int64 [{length}], got {_described(value)}")
@@ -38,7 +39,7 @@ def require_index(name: str, value: Tensor, rows: int | None, x: Tensor) -> None
 
 
 def require_device(name: str, value: Tensor, x: Tensor) -> None:
-    """`value` lies on the device of `x`."""
+    """Require that `value` lies on the device of `x`."""
     if value.device != x.device:
         raise ValueError(f"{name}: expected a tensor on {x.device}, got one on {value.device}")
 
@@ -48,12 +49,12 @@ _Extent = tuple[int, int, str, Tensor]  # first byte, the byte after the last, n
 
 
 def require_apart(written: Named, others: Named) -> None:
-    """No written tensor shares memory with another one or with itself, as for PyTorch's `out=`.
+    """Require that no written tensor shares memory with another or itself, as for `out=`.
 
     As there, strided views that reach into each other's range of memory pass: what takes them
     computes everything before it writes anything.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transforms_active():
         return  # no memory to look at; whoever traces gives each tensor its own
     changed, read = _extents(written), _extents(others)
     for *_, name, tensor in changed:
@@ -78,7 +79,7 @@ def _described(value: Tensor) -> str:
 
 
 def _extents(tensors: Named) -> list[_Extent]:
-    """Where each of the tensors that have memory lies."""
+    """Return where each of the tensors that have memory lies."""
     found = []
     for name, t in tensors:
         # Others than these two (a compiler's, say) may have no memory of their own.
@@ -98,7 +99,7 @@ def _disjoint(extents: list[_Extent]) -> bool:
 
 
 def _overlaps_itself(t: Tensor) -> bool:
-    """Whether a step along a dimension may stay within what the shorter steps cover."""
+    """Return whether a step along a dimension may stay within what the shorter steps cover."""
     if t.is_contiguous():
         return False
     reach = 0
@@ -110,7 +111,7 @@ def _overlaps_itself(t: Tensor) -> bool:
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors whose ranges of memory meet share some of it, as far as can be told."""
+    """Return whether tensors whose ranges of memory meet share some, as far as can be told."""
     if a.device.type == "mps" and a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr():
         return False  # addresses there are of a buffer's description
     if not all(t.dim() < 2 or t.is_contiguous() or is_channels_last(t) for t in (a, b)):

@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 
 from entprop_fast.ops.library import CHECKS, LAUNCHERS, LIBRARY, NAMESPACE
+from entprop_fast.torch_internals import OpOverload
 
 
 @cache

@@ -42,17 +42,19 @@ class Alone:
     def check_unchanged(self) -> None:
         """Accept a network whose modules are others than before."""
 
-    def warn(self, stacklevel: int) -> None:
-        """Say that nobody keeps the networks of several processes alike."""
-        if (processes := world_size()) > 1:
-            warnings.warn(
-                f"model is not wrapped and the process group has {processes} processes: each "
-                "trains a network of its own, and they drift apart. Pass "
-                "DistributedDataParallel(model), or average the gradients yourself between "
-                "method.backward(images, labels) and the optimizer's step",
-                RuntimeWarning,
-                stacklevel=stacklevel + 1,
-            )
+
+def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
+    """Warn where nobody keeps the networks of several processes alike."""
+    processes = world_size()
+    if processes > 1 and not isinstance(model, DistributedDataParallel):
+        warnings.warn(
+            f"model is not wrapped and the process group has {processes} processes: each trains a "
+            "network of its own, and they drift apart. Pass DistributedDataParallel(model), or "
+            "average the gradients yourself between method.backward(images, labels) and the "
+            "optimizer's step",
+            RuntimeWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def unwrap(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from entprop_fast import Method
 from tests.capture import support
@@ -101,6 +102,10 @@ def _optimizer_hook(method: Method) -> Any:
     return method.optimizer.register_step_post_hook(lambda *_: None)
 
 
+def _every_optimizer_hook(method: Method) -> Any:
+    return register_optimizer_step_pre_hook(lambda *_: None)
+
+
 HOOKS = [
     (_forward_hook, "model.conv2 (Conv2d) has a hook"),
     (_backward_hook, "model.conv2 (Conv2d) has a hook"),
@@ -108,6 +113,7 @@ HOOKS = [
     (_accumulated_hook, "model.conv2.weight has a hook"),
     (_global_hook, "every module has a hook"),
     (_optimizer_hook, "the optimizer has a hook"),
+    (_every_optimizer_hook, "every optimizer has a hook"),
 ]
 
 

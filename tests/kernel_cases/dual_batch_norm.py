@@ -68,7 +68,7 @@ class Norm:
         return made
 
     def groups(self) -> list[tuple[int, str, slice]]:
-        """The groups that have rows: number, prefix, rows."""
+        """Return the groups that have rows: number, prefix, rows."""
         both = [(0, "", slice(0, self.num_main)), (1, "aux_", slice(self.num_main, None))]
         return [both[0]] * (self.num_main > 0) + [both[1]] * (self.num_main < self.shape[0])
 
@@ -83,7 +83,7 @@ def batch_norm_chain(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """`F.batch_norm` in elementary operations, all in x's dtype.
+    """Compute `F.batch_norm` in elementary operations, all in x's dtype.
 
     The yardstick in float32: PyTorch's CUDA kernels accumulate so, its CPU ones in float64.
     """
@@ -165,7 +165,7 @@ def statistics(norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def sizes(norm: Norm, mean: Tensor, rstd: Tensor) -> dict[str, float]:
-    """The largest number met on the way to each output, of which one rounding is allowed.
+    """Return the largest number met on the way to each output, of which one rounding is allowed.
 
     A sum that cancels, or an output the ReLU cuts off, is smaller than what it was made from.
     """
@@ -237,7 +237,7 @@ def check(norm: Norm, op: Any, device: str) -> None:
 
 
 def check_constant_channel(op: Any, device: str) -> None:
-    """A channel without spread gives its bias, whatever its value."""
+    """Check that a channel without spread gives its bias, whatever its value."""
     x = torch.full((4, 3, 3, 3), 1e3, device=device)
     bias = torch.tensor([0.5, -1.0, 2.0], device=device)
     y, _, rstd, _ = op.forward(x, None, Half(None, bias), Half(None, bias, eps=1e-3), 2, False)

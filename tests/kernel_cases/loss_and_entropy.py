@@ -18,7 +18,7 @@ NAMES = ("loss", "entropy", "score", "dlogits")
 def plain(
     logits: Tensor, labels: Tensor, labels_b: Tensor, lam: Tensor, smoothing: float, score: str
 ) -> Outputs:
-    """The same in PyTorch's own operations, in the logits' dtype."""
+    """Compute the same in PyTorch's own operations, in the logits' dtype."""
     logits = logits.detach().requires_grad_()
     cross_entropy = partial(F.cross_entropy, reduction="none", label_smoothing=smoothing)
     lam = lam.to(logits.dtype)
@@ -65,7 +65,7 @@ def check(
 
 
 def check_bad_labels(op: LossAndEntropy, device: str) -> None:
-    """A label outside the classes makes its own row's loss and dlogits NaN and nothing else."""
+    """Check that a label outside the classes makes its own row NaN and nothing else."""
     logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).to(device)
     good = torch.tensor([0, 1, 2, 3, 4, 0], device=device)
     bad = torch.tensor([0, -100, 2, 5, 4, 2**40], device=device)

@@ -57,7 +57,7 @@ def make(shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
 
 
 def plain(x0: Tensor, x_adv: Tensor, grad: Tensor, bounds: tuple[Tensor, ...]) -> Tensor:
-    """The formula in PyTorch's own operations, in the tensors' dtype."""
+    """Compute the formula in PyTorch's own operations, in the tensors' dtype."""
     alpha, eps, lo, hi = (value[:, None, None] for value in bounds)
     moved = (x_adv - x0 + alpha * grad.sign()).clamp(-eps, eps)
     return (x0 + moved).clamp(lo, hi)
@@ -101,7 +101,7 @@ def check(
 
 
 def check_no_rows(op: Any, device: str) -> None:
-    """An empty selection is an empty result of the right shape and layout, and no launch."""
+    """Check that an empty selection is an empty result of the right shape, and no launch."""
     step = make((3, 3, 4, 4), torch.float32, torch.channels_last)
     x, none = step.x.to(device), torch.empty(0, dtype=torch.int64, device=device)
     bounds = [value.to(device) for value in step.bounds]
@@ -112,7 +112,7 @@ def check_no_rows(op: Any, device: str) -> None:
 
 
 def check_strided_index(op: Any, device: str) -> None:
-    """The index may be a column of a table, and name a row twice."""
+    """Check that the index may be a column of a table, and name a row twice."""
     step = make((5, 3, 4, 4), torch.float32, torch.contiguous_format)
     table = torch.tensor([[4, 0], [1, 0], [4, 3]], device=device)
     x, grad, *bounds = (value.to(device) for value in (step.x, step.grad, *step.bounds))

@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def compiler() -> None:
-    """An interpreted kernel has no machine code."""
+    """Skip: an interpreted kernel has no machine code."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("needs a process of its own, without TRITON_INTERPRET=1")

@@ -48,7 +48,7 @@ TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3
 
 
 def host_source(source: str) -> str:
-    """The .cu file as plain C++: the launch becomes two loops."""
+    """Return the .cu file as plain C++: the launch becomes two loops."""
     launch = re.compile(r"(perturb_rows<[^>]*>)\s*<<<([^,]*),\s*([^,]*),[^>]*>>>\(")
     translated, launches = launch.subn(r"launch_on_host(\1, \2, \3, ", source)
     assert launches == 1, "perturb.cu has another launch syntax than this expects"

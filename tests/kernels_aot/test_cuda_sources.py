@@ -36,7 +36,7 @@ MUTANTS = {
 
 @pytest.fixture(scope="module")
 def on_host(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """The kernels, run on the CPU."""
+    """Compile the kernels to run on the CPU."""
     return build(KERNEL, tmp_path_factory.mktemp("host"))
 
 

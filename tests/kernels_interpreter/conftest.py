@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def interpreter() -> None:
-    """The variable is read while `@jit` decorates: it cannot be set once kernels are imported."""
+    """Skip without the variable, which `@jit` reads while it decorates."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip(
             "needs a process of its own: TRITON_INTERPRET=1 pytest tests/kernels_interpreter"

@@ -13,7 +13,7 @@ CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 
 
 def _launched(name: str, *arguments: Any) -> Any:
-    """The op as CUDA tensors get it, but for the mask, which CUDA never packs."""
+    """Return the op as CUDA tensors get it, but for the mask, which CUDA never packs."""
     found = fuzz.overload(name).redispatch(CUDA, *arguments)
     if name != "dual_batch_norm":
         return found
@@ -35,7 +35,7 @@ def test_random_arguments(name: str) -> None:
 
 
 def _on_cuda(arguments: dict[str, Any]) -> bool:
-    """Whether CUDA could be called so: with a mask it refuses, and "meta" goes elsewhere."""
+    """Return whether CUDA could be called so: with a mask it refuses, and "meta" goes elsewhere."""
     mask = arguments.get("mask")
     tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
     return (mask is None or mask.numel() == 0) and not any(t.is_meta for t in tensors)

@@ -106,7 +106,7 @@ NORM_CASES = (
 def mutated(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    """A copy of the kernels with one replacement, imported as a package of its own."""
+    """Return a copy of the kernels with one replacement, imported as a package of its own."""
     file, (right, wrong) = request.param
     name = f"mutant_{tmp_path.name}"
     package = Path(shutil.copytree(KERNELS, tmp_path / name))

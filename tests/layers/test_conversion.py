@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -250,9 +249,3 @@ def test_copies(duplicate: Callable[[Any], Any], stripped: bool) -> None:
         damaged = {k: v for k, v in twin.state_dict().items() if "2.1.aux_ln" not in k}
         with pytest.raises(RuntimeError, match=r"2\.1\.aux_ln\.weight"):
             twin.load_state_dict(damaged)
-
-
-def test_no_warning_without_a_reason() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        convert_dual_norm(network())

@@ -1,5 +1,8 @@
 """Routed by rows, each half of a `DualBatchNorm2d` normalises its group as if it were alone."""
 
+import copy
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -8,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from entprop_fast import DualBatchNorm2d, route
-from entprop_fast.layers.batch_norm_op import cumulative_batch_norm
 from entprop_fast.layers.routing import Target
+from entprop_fast.layers.torch_quirks import cumulative_batch_norm
 from tests.layers import oracle
 
 C = 3
@@ -218,11 +221,13 @@ def test_derivatives_against_finite_differences() -> None:
 def test_compile_and_export_along_a_route() -> None:
     norm = dual(torch.float32)
     x = images(dtype=torch.float32)
-    compiled = torch.compile(norm, fullgraph=True, backend="eager")
-    targets: tuple[Target, ...] = (2, "aux", "main")
+    targets: tuple[Target | None, ...] = (None, 2, "aux", "main")
     for target in targets:
-        with route(norm, target):
+        twin = copy.deepcopy(norm)
+        compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+        with route(norm, target or "main"), route(twin, target) if target else nullcontext():
             assert torch.equal(compiled(x), norm(x))
+        assert not oracle.moved(twin, oracle.snapshot(norm))
     norm.eval()
     with route(norm, 2):
         program, expected = torch.export.export(norm, (x,)), norm(x)

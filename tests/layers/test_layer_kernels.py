@@ -121,6 +121,26 @@ def test_what_a_hook_of_the_auxiliary_half_kept_stays() -> None:
     assert torch.equal(y, F.relu(seen[0] + residual))
 
 
+@pytest.mark.parametrize(("rows", "by_op"), [(6, False), (2**14, True)], ids=["tiny", "large"])
+def test_what_is_tiny_and_all_main_is_torch_s(rows: int, by_op: bool) -> None:
+    """A call of the op costs the host more than it saves; never so for a compiler."""
+    norm, x = layer(torch.float32), torch.randn(rows, 5, 2, 1)
+    with route(norm, "aux"):
+        norm(x)
+    for target in ("main", rows):
+        with route(norm, target):
+            found = "DualBatchNorm" in type(norm(x).grad_fn).__name__
+        assert found == (by_op or target == rows)
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.append(str(graph.graph))
+        return graph
+
+    torch.compile(norm, backend=backend, fullgraph=True)(x)
+    assert "autograd_function_apply" in seen[0]
+
+
 def test_a_plain_norm_is_fused_too() -> None:
     x, residual, _ = images(torch.float32, torch.channels_last)
     torch.manual_seed(0)

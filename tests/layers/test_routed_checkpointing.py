@@ -14,7 +14,7 @@ from tests.layers import oracle
 
 
 def network() -> nn.Sequential:
-    """Ends in a norm: the last thing a checkpoint computes again."""
+    """Make a network that ends in a norm: the last thing a checkpoint computes again."""
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1), DualBatchNorm2d(4), nn.ReLU(), DualLayerNorm(5), DualBatchNorm2d(4)
     ).double()

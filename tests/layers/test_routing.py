@@ -59,37 +59,40 @@ def test_targets(target: Target, expected: set[str]) -> None:
     assert halves_used(model, images()) == {"main"}
 
 
-@pytest.mark.parametrize(
-    "target", [True, False, "foo", "", "MAIN", 1.0, None, np.array([1, 2]), torch.tensor(2), [2]]
-)
-def test_any_other_target_is_a_type_error(target: Any) -> None:
-    model = Network()
-    with pytest.raises(TypeError, match=r"target=.*'main', 'aux'"), route(model, target):
+NO_TARGETS = [True, False, "foo", "", "MAIN", 1.0, None, np.array([1, 2]), torch.tensor(2), [2]]
+REFUSED: list[tuple[nn.Module, tuple[Any, ...], type[Exception], str]] = [
+    *((Network(), (target,), TypeError, "^target=") for target in NO_TARGETS),
+    (Network(), (1, 0), ValueError, "^batch=0"),
+    (Network(), (1, -2), ValueError, "^batch=-2"),
+    (Network(), (1, True), TypeError, "^batch=True"),
+    (Network(), (1, 2.0), TypeError, "^batch=2.0"),
+    (nn.Conv2d(3, 3, 1), ("main",), ValueError, "^model .*convert_dual_norm"),
+    (nn.BatchNorm2d(3), ("main",), ValueError, "^model .*convert_dual_norm"),
+]
+REFUSED_AT_THE_FORWARD: list[tuple[nn.Module, tuple[Any, ...], Tensor, str]] = [
+    (Network(), (-1,), images(), r"target=-1 .*\[0, 6\]"),
+    (Network(), (7,), images(), r"target=7 .*\[0, 6\]"),
+    (DualLayerNorm(5), (1, 4), torch.randn(6, 5), r"1 of batch=4 .* 6 rows"),
+    (DualLayerNorm(5), (5, 4), torch.randn(8, 5), r"target=5 .*\[0, 4\]"),
+]
+
+
+@pytest.mark.parametrize(("model", "arguments", "error", "named"), REFUSED)
+def test_what_route_refuses(
+    model: nn.Module, arguments: tuple[Any, ...], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named), route(model, *arguments):
         pass
-    assert halves_used(model, images()) == {"main"}
+    assert not isinstance(model, Network) or halves_used(model, images()) == {"main"}
 
 
-@pytest.mark.parametrize("target", [-1, 7])
-def test_rows_out_of_range_are_refused_at_the_forward(target: int) -> None:
-    model = Network()
-    with route(model, target):
-        with pytest.raises(ValueError, match=rf"target={target} is outside \[0, 6\]"):
-            model(images())
-    assert halves_used(model, images()) == {"main"}
-
-
-@pytest.mark.parametrize(
-    ("batch", "error"), [(0, ValueError), (-2, ValueError), (True, TypeError), (2.0, TypeError)]
-)
-def test_a_bad_batch_is_refused(batch: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="batch="), route(Network(), 1, batch):
-        pass
-
-
-@pytest.mark.parametrize("model", [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)], ids=["conv", "plain"])
-def test_a_model_without_dual_layers_names_the_converter(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="convert_dual_norm"), route(model, "main"):
-        pass
+@pytest.mark.parametrize(("model", "arguments", "x", "named"), REFUSED_AT_THE_FORWARD)
+def test_rows_that_do_not_fit_are_refused_at_the_forward(
+    model: nn.Module, arguments: tuple[Any, ...], x: Tensor, named: str
+) -> None:
+    with route(model, *arguments), pytest.raises(ValueError, match=named):
+        model(x)
+    assert not isinstance(model, Network) or halves_used(model, x) == {"main"}
 
 
 def test_routes_nest_and_the_innermost_wins() -> None:
@@ -132,14 +135,6 @@ def test_batch_scales_the_rows_of_a_layer_that_sees_windows(m: int, windows: int
     with route(norm, m, batch=3):
         y = norm(x.flatten(0, 1)).unflatten(0, (3, windows))
     assert torch.equal(y, expected)
-
-
-def test_batch_with_a_remainder_or_out_of_range_is_refused_at_the_forward() -> None:
-    norm = DualLayerNorm(5)
-    with route(norm, 1, batch=4), pytest.raises(ValueError, match=r"1 of batch=4 .* 6 rows"):
-        norm(torch.randn(6, 5))
-    with route(norm, 5, batch=4), pytest.raises(ValueError, match=r"target=5 .*\[0, 4\]"):
-        norm(torch.randn(8, 5))
 
 
 def test_a_model_and_its_copies_route_independently() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import DualBatchNorm2d, convert_dual_norm, strip_auxiliary
+from entprop_fast.torch_internals import loading_hooks_of
 from tests.layers import oracle
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -111,24 +112,29 @@ def test_one_layer_by_itself_lists_what_it_lacks() -> None:
         norm.load_state_dict(damaged)
 
 
-def test_missing_main_entries_are_missing() -> None:
-    checkpoint = plain_checkpoint()
-    del checkpoint["1.weight"], checkpoint["2.2.bias"]
-    with pytest.raises(RuntimeError, match="Missing key") as raised:
-        dual_network().load_state_dict(checkpoint)
-    assert '"1.weight"' in str(raised.value) and '"2.2.bias"' in str(raised.value)
-
-
-def test_unknown_entries_are_unexpected() -> None:
-    checkpoint = dual_network().state_dict() | {"1.aux_bn.scale": torch.ones(4)}
-    with pytest.raises(RuntimeError, match=r'Unexpected key.*"1.aux_bn.scale"'):
-        dual_network().load_state_dict(checkpoint)
+@pytest.mark.parametrize(
+    ("lacks", "more", "kind"),
+    [
+        ({"1.weight", "2.2.bias"}, set(), "Missing"),
+        (set(), {"1.aux_bn.scale"}, "Unexpected"),
+        ({"1.weight"}, {"1.scale"}, "(Missing|Unexpected)"),
+    ],
+)
+@pytest.mark.parametrize("dual", [True, False])
+def test_what_fits_neither_half_is_refused(
+    lacks: set[str], more: set[str], kind: str, dual: bool
+) -> None:
+    checkpoint = dual_network().state_dict() if dual else plain_checkpoint()
+    damaged = {k: v for k, v in checkpoint.items() if k not in lacks}
+    with pytest.raises(RuntimeError, match=f"{kind} key") as raised:
+        dual_network().load_state_dict(damaged | dict.fromkeys(more, torch.ones(4)))
+    assert all(f'"{name}"' in str(raised.value) for name in lacks | more)
 
 
 def test_a_stripped_network_refuses_a_dual_checkpoint() -> None:
     plain = strip_auxiliary(dual_network())
     assert plain.state_dict().keys() == network().state_dict().keys()
-    assert not plain._load_state_dict_pre_hooks
+    assert not loading_hooks_of(plain)
     with pytest.raises(RuntimeError, match="Unexpected key"):
         plain.load_state_dict(dual_network().state_dict())
 
@@ -138,7 +144,7 @@ def test_a_converted_part_of_a_network() -> None:
     plain = {f"0.{k}": v for k, v in plain_checkpoint().items()}
     model.load_state_dict(plain | {f"1.{k}": v for k, v in model[1].state_dict().items()})
     assert torch.equal(model.state_dict()["0.1.aux_bn.weight"], plain["0.1.weight"])
-    assert not strip_auxiliary(model)[0]._load_state_dict_pre_hooks
+    assert not loading_hooks_of(strip_auxiliary(model)[0])
 
 
 def test_a_checkpoint_from_before_batch_norms_counted() -> None:

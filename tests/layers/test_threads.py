@@ -35,7 +35,7 @@ def _switching_often() -> Iterator[None]:
 
 
 def network() -> nn.Sequential:
-    """Ends in a batch norm that knows no routes."""
+    """Make a network that ends in a batch norm that knows no routes."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3),
         nn.BatchNorm2d(4),
@@ -67,7 +67,7 @@ def at_once(tasks: list[Callable[[], None]]) -> None:
 
 
 def training(seed: int) -> tuple[nn.Module, Callable[[], None]]:
-    """A model, and what trains it for ten steps."""
+    """Return a model, and what trains it for ten steps."""
     name, options = METHODS[seed]
     torch.manual_seed(seed)
     model = convert_dual_norm(network())

@@ -21,7 +21,7 @@ MAIN, AUX, HEAD = ({f"{norm}.{s}" for s in STATISTICS} for norm in ("0", "0.aux_
 
 
 def network(dual: bool = True) -> Any:
-    """A dual norm, and a batch norm that knows no routes."""
+    """Return a dual norm, and a batch norm that knows no routes."""
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(2), nn.BatchNorm1d(3))
     if dual:
         with pytest.warns(UserWarning, match="1 BatchNorm1d"):

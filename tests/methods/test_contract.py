@@ -1,6 +1,5 @@
 """What a call promises about its result, its images and the gradients (SPEC: Methods)."""
 
-import copy
 import math
 from typing import Any
 
@@ -56,25 +55,6 @@ def test_later_steps_do_not_overwrite_a_result(name: str) -> None:
     method(*batch(seed=2))
     assert_equal([value for result in results for value in result], kept)
     assert results[0].loss != results[1].loss
-
-
-@pytest.mark.parametrize("name", ONE_NORM)
-def test_without_an_auxiliary_pass(name: str) -> None:
-    result = make(name)(*batch())
-    assert result.aux_loss == 0
-    assert math.isnan(result.entropy_selected) and result.entropy_unselected > 0
-
-
-def test_without_unselected_rows() -> None:
-    result = make(k=1.0)(*batch())
-    assert math.isnan(result.entropy_unselected) and result.entropy_selected > 0
-
-
-def test_correct_counts_against_the_original_labels() -> None:
-    model = dual_network()
-    images, _ = batch()
-    predicted = copy.deepcopy(model)(images).argmax(dim=1)  # of the images as they are
-    assert make(model=model, mixup=0.0)(images, predicted).correct == len(images)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -170,18 +150,6 @@ def test_a_parameter_that_no_loss_reaches_is_left_alone(equalize: bool) -> None:
     assert spare.grad is None
     assert_equal(spare.detach(), torch.ones_like(spare))  # weight decay would have moved it
     assert all(p.grad is not None for p in model.parameters() if p is not spare)
-
-
-@pytest.mark.parametrize("name", ONE_NORM)
-def test_one_norm_methods_leave_auxiliary_halves_alone(name: str) -> None:
-    method = make(name)
-    before = copy.deepcopy(method.model.state_dict())
-    method(*batch())
-    for key, value in method.model.state_dict().items():
-        assert torch.equal(value, before[key]) == ("aux_bn" in key), key
-    assert {k for k, g in gradients(method.model).items() if g is None} == {
-        k for k in parameters(method.model) if "aux_bn" in k
-    }
 
 
 @pytest.mark.usefixtures("plain_pytorch")

@@ -134,16 +134,6 @@ def test_weight_gradients_are_computed_in_kept_passes_only(accumulate: str, pass
     assert seen.weights == passes * 2  # two convolutions
 
 
-@pytest.mark.parametrize(("aux_stats", "aux_moves"), [("last", 1), ("every", 4)])
-@pytest.mark.parametrize("accumulate", ["last", "all"])
-def test_running_statistics_move_once(aux_stats: str, aux_moves: int, accumulate: str) -> None:
-    method = make(k=0.6, n=4, aux_stats=aux_stats, accumulate=accumulate)
-    method(*batch())
-    for name, buffer in method.model.named_buffers():
-        if name.endswith("num_batches_tracked"):
-            assert buffer == (aux_moves if "aux_bn" in name else 1), name
-
-
 def test_norms_in_eval_mode_stay_frozen() -> None:
     model = dual_network()
     model.get_submodule("bn1").eval()

@@ -15,7 +15,6 @@ from tests.methods.support import (
     dual_network,
     everything,
     generator,
-    gradients,
     make,
     statistics,
 )
@@ -39,27 +38,6 @@ def test_one_forward_takes_along_what_the_last_step_perturbed() -> None:
         assert_equal(seen[i][rows:], perturbed[i - 1] if i else seen[i][:0])
     assert method.rows == 12 + 11 + 15
     assert method.cost(12) == 18 / 12
-
-
-def test_running_statistics_move_once_in_a_step_that_takes_rows_along() -> None:
-    method = prepared()
-    for i in range(3):
-        method(*batch(seed=i))
-    for name, buffer in method.model.named_buffers():
-        if name.endswith("num_batches_tracked"):
-            assert buffer == (2 if "aux_bn" in name else 3), name
-
-
-def test_the_first_step_leaves_the_auxiliary_halves_alone() -> None:
-    method = prepared()
-    before = copy.deepcopy(method.model.state_dict())
-    assert method(*batch()).aux_loss == 0
-    for name, value in method.model.state_dict().items():
-        assert torch.equal(value, before[name]) == ("aux_bn" in name), name
-    assert all(
-        (gradient is None) == ("aux_bn" in name)
-        for name, gradient in gradients(method.model).items()
-    )
 
 
 @pytest.mark.parametrize("rows", [12, 5])  # of the batch before the interruption
@@ -236,19 +214,3 @@ def test_what_waits_goes_through_the_auxiliary_halves(frozen: tuple[str, ...]) -
     for name, value in statistics(alone).items():
         if "aux_bn" in name:
             close(statistics(model)[name], value, name)
-
-
-def test_labels_are_those_of_the_rows() -> None:
-    """All of a batch's rows wait, without a move: the next loss is the one they had."""
-    method = prepared(k=1.0, alpha=0.0)
-    images, labels = batch()
-    method.optimizer.param_groups[0].update(lr=0.0, weight_decay=0.0)
-    with torch.no_grad():  # both halves alike
-        for name in ("bn1", "bn2"):
-            norm = method.model.get_submodule(name)
-            for kind in ("weight", "bias"):
-                norm.get_parameter(f"aux_bn.{kind}").copy_(norm.get_parameter(kind))
-    first = method(images, labels)
-    second = method(*batch(seed=1))
-    close(second.aux_loss, first.loss, "aux_loss")
-    assert second.loss != first.loss

@@ -76,31 +76,6 @@ def test_without_mixup_nothing_is_drawn(name: str, options: dict[str, Any], own:
         assert_equal(source.get_state(), before[1])
 
 
-def test_without_mixup_a_step_is_a_function_of_its_inputs() -> None:
-    states = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        method = make(mixup=0.0, k=0.6, n=2)
-        method(*batch())
-        states.append(trained(method.model))
-    assert_equal(states[0], states[1])
-
-
-def test_order_of_draws_is_lam_permutation_score() -> None:
-    """With alpha = 0 and k = 1 the auxiliary rows are the mixed images, ordered by score."""
-    method = make(score="random", mixup=0.3, alpha=0.0, k=1.0, generator=generator(5))
-    images, labels = batch(10)
-    method(images, labels)
-    source = generator(5)
-    lam = torch._sample_dirichlet(torch.full((2,), 0.3, dtype=torch.float64), source)[0]
-    partners = torch.randperm(10, generator=source)
-    order = torch.rand(10, generator=source, dtype=torch.float64).argsort(descending=True)
-    expected = (lam * images + (1 - lam) * images[partners])[order]
-    torch.testing.assert_close(method.perturbed, expected, rtol=1e-12, atol=1e-12)
-    assert method.generator is not None
-    assert_equal(method.generator.get_state(), source.get_state())
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [*DRAWING, ("vanilla", {}), ("free_at", {}), ("entprop", {"n": 3, "k": 0.6})],

@@ -125,7 +125,7 @@ def select_topk(draw: random.Random) -> Arguments:
 
 
 def _step(draw: random.Random) -> Arguments:
-    """What the three ops of the attack take beside what they write and its gradient."""
+    """Return what the three ops of the attack take beside what they write and its gradient."""
     dtype, shape = draw.choice(DTYPES), image_shape(draw)
     length = draw.choice((0, 1, 2, 5)) if shape[0] else 0
     given = {"x": tensor(draw, shape, dtype), "index": index(draw, length, shape[0])}

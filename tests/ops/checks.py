@@ -16,7 +16,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 def assert_no_worse(
     result: Tensor, same_dtype: Tensor, truth: Tensor, *, addend: float = 0.0, name: str = "result"
 ) -> None:
-    """err(result) <= err(torch in the same dtype) + one unit of rounding, against float64.
+    """Assert err(result) <= err(torch in the same dtype) + one unit of rounding, against float64.
 
     The unit is that of the largest result, or of `addend`, the largest term summed on the way.
     float64 has no wider truth here: relative 1e-12 plus absolute 1e-12.

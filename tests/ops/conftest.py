@@ -33,7 +33,7 @@ needs_extension = pytest.mark.skipif(
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device of every tensor made without naming one."""
+    """Return the device of every tensor made without naming one."""
     with torch.device(request.param):
         yield request.param
 
@@ -61,7 +61,7 @@ def _batch_norm_in_float32(x: Tensor, *arguments: Any) -> Tensor:
 
 @pytest.fixture
 def ops(backend: str) -> SimpleNamespace:
-    """The backend's ops by name, below autograd; `batch_norms` are PyTorch's, to compare with.
+    """Return the backend's ops, below autograd; `batch_norms` are PyTorch's, to compare with.
 
     On the CPU `F.batch_norm` adds float32 in float64, as our C++ does. Our GPU kernels do not, so
     that they are held to the worse of it and of PyTorch's elementary operations.

@@ -1,4 +1,4 @@
-"""``python -m tests.ops.fuzz --cases 20000``: raw ops with random and spoiled arguments.
+"""Run raw ops with random and spoiled arguments: ``python -m tests.ops.fuzz --cases 20000``.
 
 Whatever implements an op has to agree with the reference: the same refusal (type, and the argument
 it names), or the same results; and nothing but what an op writes may change. Reading or writing
@@ -28,19 +28,19 @@ TOLERANCES = {
 
 
 def arguments_of(name: str, seed: str) -> Arguments:
-    """The arguments of one case, made anew at each call."""
+    """Return the arguments of one case, made anew at each call."""
     draw = random.Random(seed)
     return spoiled(draw, name, MAKE[name](draw))
 
 
 def overload(name: str, suffix: str = "") -> Any:
-    """The raw op, or with `_reference` its reference."""
+    """Return the raw op, or with `_reference` its reference."""
     packet, _, kind = name.partition(".")
     return getattr(getattr(torch.ops.entprop_fast, packet + suffix), kind or "default")
 
 
 def outcome(op: Any, arguments: Arguments) -> list[Tensor] | Exception:
-    """The op's results and what it wrote, or the error it raised."""
+    """Return the op's results and what it wrote, or the error it raised."""
     keywords = {name: value for name, value in arguments.items() if name == "out"}
     positional = [value for name, value in arguments.items() if name != "out"]
     try:
@@ -52,12 +52,12 @@ def outcome(op: Any, arguments: Arguments) -> list[Tensor] | Exception:
 
 
 def named(error: Exception) -> str:
-    """The argument that a refusal names: its first word."""
+    """Return the argument that a refusal names: its first word."""
     return str(error).split(":")[0].split("=")[0].split(" ")[0]
 
 
 def differ(name: str, seed: str, op: Any = None) -> str | None:
-    """What is wrong with the op (None: the raw one) in this case, None if nothing is."""
+    """Return what is wrong with the op (None: the raw one) in this case, None if nothing is."""
     given, again, before = (arguments_of(name, seed) for _ in range(3))
     ours, expected = (
         outcome(op or overload(name), given),

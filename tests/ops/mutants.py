@@ -138,7 +138,7 @@ sys.exit(pytest.main([sys.argv[2], "-k", f"cpp and ({sys.argv[3]})", *options]))
 
 
 def command(source: Path, output: Path, folder: Path) -> list[str]:
-    """The compiler's, without optimisation worth waiting for; headers of `folder` come first."""
+    """Return the compiler's command, hardly optimising; headers of `folder` come first."""
     include = Path(torch.__file__).parent / "include"
     flags = [
         "-std=c++20",
@@ -153,7 +153,7 @@ def command(source: Path, output: Path, folder: Path) -> list[str]:
 
 
 def sources(folder: Path) -> list[Path]:
-    """The portable translation units."""
+    """Return the portable translation units."""
     return [p for p in sorted(folder.glob("*.cpp")) if not p.stem.endswith(("_avx2", "_avx512"))]
 
 

@@ -44,7 +44,7 @@ def spoiled_tensor(draw: random.Random, value: Tensor) -> Tensor:
 
 
 def spoiled_number(draw: random.Random, value: Any) -> Any:
-    """A number, name or list of flags beyond what any op takes."""
+    """Return a number, name or list of flags beyond what any op takes."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -55,7 +55,7 @@ def spoiled_number(draw: random.Random, value: Any) -> Any:
 
 
 def overlapping(draw: random.Random, name: str, arguments: Arguments) -> Arguments:
-    """What the op writes in the memory of another argument, or twice in one place."""
+    """Return what the op writes in the memory of another argument, or twice in one place."""
     written = [n for n in WRITTEN.get(name, ()) if arguments.get(n) is not None]
     if not written:
         return arguments
@@ -88,7 +88,7 @@ def overlapping(draw: random.Random, name: str, arguments: Arguments) -> Argumen
 
 
 def spoiled(draw: random.Random, name: str, arguments: Arguments) -> Arguments:
-    """The arguments as they are, one of them spoiled, or two in one memory."""
+    """Return the arguments as they are, one of them spoiled, or two in one memory."""
     kind = draw.random()
     if kind < 0.35:
         return arguments

@@ -13,7 +13,7 @@ from entprop_fast.ops.select_topk import OP
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """A launcher of select_topk for the CPU: the scores it is called with."""
+    """Return a launcher of select_topk for the CPU: the scores it is called with."""
     scores: list[Tensor] = []
 
     def launcher(score: Tensor, k: int) -> Tensor:

@@ -19,7 +19,7 @@ Ran = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Ran]]:
-    """What the tests say of each mutant, and of the intact copy under the names of its tests.
+    """Return what the tests say of each mutant, and by its tests' names of the intact copy.
 
     Compiled and run side by side, a process a core: one after another they are seven minutes.
     """

@@ -147,20 +147,3 @@ def test_public_functions(backend: str) -> None:
     expected = expected_step(x[index], out, grad[index], limits)
     assert perturb_(out, grad[index], x, index, *limits) is out
     assert torch.equal(out, expected)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"index": torch.zeros(2, dtype=torch.int32)}, "index: expected int64"),
-        ({"alpha": torch.zeros(())}, r"alpha: expected torch.float32 \[3\]"),
-        ({"grad": torch.zeros(4, 3, 5, 6)}, "grad: expected"),
-        ({"out": torch.zeros(3, 3, 5, 5)}, "out: expected"),
-    ],
-)
-def test_bad_arguments(change: dict[str, object], message: str) -> None:
-    image, channel = torch.zeros(4, 3, 5, 5), torch.zeros(3)
-    arguments: dict[str, object] = {"x": image, "grad": image, "index": torch.zeros(2).long()}
-    arguments |= dict.fromkeys(("alpha", "eps", "lo", "hi"), channel) | change
-    with pytest.raises(ValueError, match=message):
-        gather_perturb(**arguments)  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from entprop_fast.ops import Half, dual_batch_norm, gather_perturb, perturb_
 from entprop_fast.ops.backend import TRITON_OPS
 from tests.ops import fuzz
 from tests.ops.arguments import MAKE, Arguments
@@ -101,13 +100,13 @@ BEYOND: dict[str, dict[str, list[Any]]] = {
 
 
 def _through_cuda(name: str) -> Callable[..., Any]:
-    """The Triton launcher that is registered for CUDA, on tensors of the CPU."""
+    """Return the Triton launcher that is registered for CUDA, on tensors of the CPU."""
     overload = fuzz.overload(name)
     return lambda *arguments: overload.redispatch(CUDA, *arguments)
 
 
 def _fake(name: str) -> Callable[..., Any]:
-    """The op as a compiler sees it."""
+    """Return the op as a compiler sees it."""
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         with FakeTensorMode() as mode:
@@ -138,7 +137,7 @@ IMPLEMENTED: dict[str, Callable[[str], Callable[..., Any]]] = {
     params=[pytest.param("cpp", marks=needs_extension), "reference", "triton", "fake"],
 )
 def implemented(request: pytest.FixtureRequest, name: str) -> Callable[..., Any]:
-    """The op `name` of one implementation."""
+    """Return the op `name` of one implementation."""
     if request.param == "triton" and name not in TRITON_OPS:
         pytest.skip("csrc/cuda serves it: tests/kernels_aot/test_cuda_binding.py")
     return IMPLEMENTED[request.param](name)
@@ -276,31 +275,6 @@ def test_strided_views_of_one_memory_are_right() -> None:
             fuzz.outcome(fuzz.overload("gather_perturb.out", suffix), found), Exception
         )
         assert torch.equal(found["out"], plain["out"])
-
-
-def test_public_functions_refuse_shared_memory(backend: str) -> None:
-    """FOUND W8: `gather_perturb(x, ..., out=x[:2])` gave other numbers."""
-    given = _step()
-    x, bounds = given["x"], [given[name] for name in ("alpha", "eps", "lo", "hi")]
-    before = x.clone()
-    with pytest.raises(ValueError, match=r"^out: "):
-        gather_perturb(x, given["grad"], given["index"], *bounds, out=x[:2])
-    with pytest.raises(ValueError, match=r"^x_adv: "):
-        perturb_(x[:2], given["grad"][:2], x, given["index"], *bounds)
-    assert torch.equal(x, before)
-    mean = torch.zeros(3)
-    with pytest.raises(ValueError, match=r"^running_mean: "):
-        dual_batch_norm(x, Half(running_mean=mean, running_var=mean))
-
-
-def test_one_set_of_statistics_serves_pure_passes(backend: str) -> None:
-    """Only a batch of both groups would move it twice."""
-    x, mean, var = _images(4, 3, 2, 5), torch.zeros(3), torch.ones(3)
-    half = Half(running_mean=mean, running_var=var)
-    for num_main in (4, 0):
-        dual_batch_norm(x, half, half, num_main)
-    with pytest.raises(ValueError, match=r"^running_mean: "):
-        dual_batch_norm(x, half, half, 2)
 
 
 @needs_extension

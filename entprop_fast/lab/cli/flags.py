@@ -182,7 +182,7 @@ def _typed(
     """Have tyro take the words apart: the text after each flag by name, and what is no flag."""
     groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
     for flag in flags:
-        groups[flag.about.group].append(_argument(flag))
+        groups.setdefault(flag.about.group, []).append(_argument(flag))
     members = [*groups.pop(POSITIONAL), *groups.pop("")]
     for name, arguments in groups.items():
         if arguments:
@@ -234,7 +234,8 @@ def _argument(flag: Flag) -> tuple[str, Any, Any]:
 
 
 def _metavar(about: Option) -> str:
-    return f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.type]
+    one = f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.type]
+    return f"{one} ..." if about.many else one
 
 
 def _default(about: Option, value: Any) -> str:
@@ -244,8 +245,12 @@ def _default(about: Option, value: Any) -> str:
 
 def _shown(about: Option, value: Any) -> str:
     """Write a value as it would be typed."""
+    if about.many:
+        return " ".join(_shown(replace(about, many=False), one) for one in value)
     if about.type is float and about.unit == "image units" and value is not None:
         return f"{value * 255:g}/255"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

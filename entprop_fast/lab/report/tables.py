@@ -36,26 +36,18 @@ def legend(columns: Iterable[str]) -> str:
 
 def scores_table(rows: Sequence[Mapping[str, object]]) -> Table:
     """Make a column for each key; floats with one decimal, or two for `cost`."""
-    table = plain_table()
-    for name in rows[0]:
-        justify: JustifyMethod = "left" if isinstance(rows[0][name], str) else "right"
-        table.add_column(as_text(name), justify=justify)
-    for row in rows:
-        table.add_row(*(as_text(of_column(name, value)) for name, value in row.items()))
-    return table
+    left = [name for name, value in rows[0].items() if isinstance(value, str)]
+    lines = [{name: of_column(name, value) for name, value in row.items()} for row in rows]
+    return records_table(lines, folded=left)
 
 
 def corruption_table(accuracies: Mapping[str, Sequence[float]]) -> Table:
     """Make a row for each kind of corruption, a column for each severity; accuracies in percent."""
-    table = plain_table()
-    table.add_column("corruption")
-    for severity in range(1, 1 + max(map(len, accuracies.values()), default=0)):
-        table.add_column(str(severity), justify="right")
-    table.add_column("mean", justify="right")
+    lines = []
     for kind, values in accuracies.items():
-        cells = map(number, (*values, sum(values) / len(values)))
-        table.add_row(as_text(kind), *cells)
-    return table
+        of_severity = {str(place): number(value) for place, value in enumerate(values, 1)}
+        lines.append({"corruption": kind, **of_severity, "mean": number(sum(values) / len(values))})
+    return records_table(lines, folded=["corruption"])
 
 
 def plain_table() -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,27 @@ from entprop_fast.lab.cli import compare, corrupt, evaluate, study, train
 from tests.lab.conftest import Args
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
+
+Refused = Callable[[Any, list[str], str], None]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Refused:
+    """Check that a command refuses these words, names this, and leaves nothing where it is."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def refused(command: Any, words: list[str], named: str) -> None:
+        assert command.main(words) == 2
+        error = capsys.readouterr().err
+        assert named in error and error.startswith("error: ") and error.count("\n") == 1, error
+        assert not list(here.iterdir())
+
+    return refused
+
 
 # What is typed after `tiny`, to what the line must name.
 TRAIN = {
@@ -36,6 +58,7 @@ TRAIN = {
     "--score entrop": "score",
     "--optimizer sdg": "nearest: sgd",
     "--amp fp16": "loss scaling",
+    "--capture on": "capture='on': the model is on cpu",
     "--amp bf17": "nearest: bf16",
     **{f"--k {value}": "k=" for value in ("0", "1.5", "-0.2")},
     "--n 0": "n=0",
@@ -68,41 +91,48 @@ TRAIN = {
     "--image-size 0": "--image-size",
     "--corruptions offical": "nearest: official",
     "--corruptions official": "no such set of digits",
-    "--method vanilla --k 0.2": "'k'",
+    "--method vanilla --k 0.2": "'vanilla' has no option 'k'",
+    "--method entprop_pipelined --n 2": "'entprop_pipelined' has no option 'n'",
+    "--cutmix 1": "mixup=1",
+    "--attack-loss trades": "n=2",
+    "--method advprop --attack-loss trades --no-random-start": "random_start=True",
+    "--method advprop --score margin": "score='margin'",
+    "--method advprop --criterion gpaco --attack-loss cw": "attack_loss='ce'",
+    "--criterion gpoca": "nearest: gpaco",
     "--method mixup --score margin": "'score'",
     "--resume --overwrite": "--overwrite",
     "--epoch 3": "nearest: --epochs",
     "stray": "'stray'",
     "--drop-last=x": "'x'",
 }
-EVALUATE = {
-    "--norms auxx": "nearest: aux",
-    "--dataset digit": "nearest: digits",
-    "--batch-size 0": "batch_size",
-    f"--batch-size {10**30}": "--batch-size",
-    **{f"--threads {one}": "threads" for one in ("0", "-1", "5000")},
-    "--workers -1": "--workers",
-    "--device mps": "MPS",
-    "--eps 4/255": "--autoattack",
-    "--pgd 1 --eps 1e99": "--eps",
-    "--pgd -1": "--pgd",
-    "--autoattack --alpha 1/255": "--pgd",
-    "--also imagenet-b": "--also",
-    "--scale cifar": "nearest: cifar-c",
-    "--out nowhere/x.json": "nowhere",
-    "\udcff": "UTF-8",
-}
-CORRUPT = {
-    "--device xpu:7": "XPU",
-    "--batch-size 0": "--batch-size",
-    "--scale cifar": "nearest: cifar-c",
-    "--kinds fogg": "nearest: fog",
-    "--resume --overwrite": "--overwrite",
-    **{f"--threads {one}": "threads" for one in ("0", "-1")},
-}
-OTHERS = [
+SET = "--dataset digits --out set"
+# A command, its words, and what the line must name; RUN is a finished run.
+OTHERS: list[tuple[Any, str, str]] = [
+    *((evaluate, f"RUN --threads {one}", "threads") for one in ("0", "-1", "5000")),
+    (evaluate, "RUN --norms auxx", "nearest: aux"),
+    (evaluate, "RUN/model.safetensors --norms aux", "--norms"),
+    (evaluate, "RUN --dataset digit", "nearest: digits"),
+    (evaluate, "RUN --batch-size 0", "batch_size"),
+    (evaluate, f"RUN --batch-size {10**30}", "--batch-size"),
+    (evaluate, "RUN --workers -1", "--workers"),
+    (evaluate, "RUN --device mps", "MPS"),
+    (evaluate, "RUN --eps 4/255", "--autoattack"),
+    (evaluate, "RUN --pgd 1 --eps 1e99", "--eps"),
+    (evaluate, "RUN --pgd -1", "--pgd"),
+    (evaluate, "RUN --autoattack --alpha 1/255", "--pgd"),
+    (evaluate, "RUN --also imagenet-b", "--also"),
+    (evaluate, "RUN --scale cifar", "nearest: cifar-c"),
+    (evaluate, "RUN --out nowhere/x.json", "nowhere"),
+    (evaluate, "\udcff", "UTF-8"),
     (evaluate, "", "CHECKPOINT"),
     (evaluate, "nothing", "nothing"),
+    (evaluate, "RUN/..", "holds neither"),
+    *((corrupt, f"{SET} --threads {one}", "threads") for one in ("0", "-1")),
+    (corrupt, f"{SET} --device xpu:7", "XPU"),
+    (corrupt, f"{SET} --batch-size 0", "--batch-size"),
+    (corrupt, f"{SET} --scale cifar", "nearest: cifar-c"),
+    (corrupt, f"{SET} --kinds fogg", "nearest: fog"),
+    (corrupt, f"{SET} --resume --overwrite", "--overwrite"),
     (corrupt, "--dataset digits", "--out"),
     (compare, "", "--methods"),
     (compare, "--methods vanilla --out \0", "null character"),
@@ -117,115 +147,58 @@ OTHERS = [
     (study, "ratio --archs", "--archs"),
     (study, "score --workers 0", "--workers"),
     (study, "steps --corruptions x", "--corruptions"),
-]
-
-
-def refused(
-    command: types.ModuleType, words: list[str], named: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command.main(words) == 2
-    error = capsys.readouterr().err
-    assert named in error and error.startswith("error: ") and error.count("\n") == 1, error
+    # The system refuses such a folder, as it does one of somebody else's, but for root.
+    *((command, f"{words} --out {'long' * 80}", "long" * 80) for command, words in (
+        (train, ""), (compare, "--methods vanilla"), (study, "score"),
+    )),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", TRAIN)
-def test_train(words: str, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train(words: str, tiny: Args, refused: Refused) -> None:
     """FOUND C8."""
-    out = tmp_path / "new" / "run"
-    refused(train, tiny(out, *words.split(" ")), TRAIN[words], capsys)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("words", EVALUATE)
-def test_evaluate(words: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(evaluate, [str(finished), *words.split(" ")], EVALUATE[words], capsys)
-
-
-@pytest.mark.parametrize("words", CORRUPT)
-def test_corrupt(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--dataset", "digits", "--out", str(tmp_path / "set"), *words.split(" ")]
-    refused(corrupt, given, CORRUPT[words], capsys)
-    assert not list(tmp_path.iterdir())
+    refused(train, tiny(Path("new/run"), *words.split(" ")), TRAIN[words])
 
 
 @pytest.mark.parametrize(("command", "words", "named"), OTHERS)
-def test_others(
-    command: types.ModuleType,
-    words: str,
-    named: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    refused(command, words.split(), named, capsys)
-    assert not list(tmp_path.iterdir())
+def test_others(command: Any, words: str, named: str, finished: Path, refused: Refused) -> None:
+    refused(command, words.replace("RUN", str(finished)).split(), named)
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
-    [(train, ""), (compare, ""), (study, "score"), (evaluate, "run")],
+    ("command", "words"), [(train, ""), (compare, ""), (study, "score"), (evaluate, "run")]
 )
 def test_one_of_several_processes(
-    command: types.ModuleType,
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Any, words: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     """As torchrun starts them: before anything is read or written."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(command, words.split(), "WORLD_SIZE=2: ", capsys)
-    assert not list(tmp_path.iterdir())
+    refused(command, words.split(), "WORLD_SIZE=2: ")
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun --nproc-per-node 1
-    refused(command, ["--no-such-flag"], "--no-such-flag", capsys)
+    refused(command, ["--no-such-flag"], "--no-such-flag")
 
 
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [(train, ""), (compare, "--methods vanilla"), (study, "score")],
-)
-def test_a_folder_that_the_system_refuses(
-    command: types.ModuleType, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As it does for one within a folder of somebody else's, but for root."""
-    out = tmp_path / ("long" * 80)
-    refused(command, [*words.split(), "--out", str(out)], str(out), capsys)
+@pytest.mark.parametrize("name", ["", "run"])
+def test_a_file_in_the_way(name: str, tiny: Args, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(train, tiny(tmp_path / "file" / name), "file")
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
-@pytest.mark.parametrize("parent", [".", "run"])
-def test_a_file_in_the_way(
-    parent: str, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "file"
-    file.write_text("in the way")
-    refused(train, tiny(file / parent), "file", capsys)
-    assert file.read_text() == "in the way"
-
-
-def test_evaluate_refuses_what_is_no_network(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_truncated_network(finished: Path, tmp_path: Path, refused: Refused) -> None:
     truncated = tmp_path / "model.safetensors"
     truncated.write_bytes((finished / "model.safetensors").read_bytes()[:-100])
-    refused(evaluate, [str(truncated)], str(truncated), capsys)
-    refused(evaluate, [str(finished.parent)], str(finished.parent), capsys)
-    refused(evaluate, [str(finished / "model.safetensors"), "--norms", "aux"], "--norms", capsys)
+    refused(evaluate, [str(truncated)], str(truncated))
 
 
 @pytest.mark.parametrize("name", ["summary.json/report", "metrics.jsonl", "config.toml/x.json", ""])
 def test_evaluate_refuses_before_it_works(
-    name: str,
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    name: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     monkeypatch.setattr(evaluate, "evaluate_model", None)
     out = finished / name if name else tmp_path / "folder.json"
     if not name:
         out.mkdir()
     before = sorted(finished.iterdir())
-    refused(evaluate, [str(finished), "--out", str(out)], str(out.parent), capsys)
+    refused(evaluate, [str(finished), "--out", str(out)], str(out.parent))
     assert sorted(finished.iterdir()) == before

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from entprop_fast.lab.experiments.statistics import Difference, corrected, holm, paired, spread
+from entprop_fast.lab.experiments.statistics import (
+    Difference,
+    corrected,
+    holm,
+    paired,
+    spread,
+    verdict,
+)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 20])
@@ -42,13 +49,6 @@ def test_only_seeds_that_both_have_are_paired() -> None:
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
-@pytest.mark.parametrize("row", [{0: 80.0}, {0: 80.1, 1: 70.1, 2: 60.1}, {0: 80, 1: 70, 2: 60}])
-def test_one_seed_or_equal_differences_give_no_test(row: dict[int, float]) -> None:
-    found = paired(row, {0: 80.0, 1: 70.0, 2: 60.0})
-    assert found is not None
-    assert found.p is None and found.low is None and not found.significant
-
-
 def test_holm_by_hand() -> None:
     # Sorted .005 x 4, .01 x 3, .03 x 2, .04 x 1 = .02, .03, .06, .04, which may not fall.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
@@ -66,19 +66,36 @@ def test_rows_without_a_test_do_not_count_in_the_correction() -> None:
     assert [found[name].significant for name in "abc"] == [True, False, True]
 
 
+@pytest.mark.parametrize("base", [0.3, 70.1, 1e-6, 7e5])
+@pytest.mark.parametrize("gain", [1.0, -1.0, 0.1, 0.0])
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_one_seed_or_equal_differences_give_no_test(seeds: int, gain: float, base: float) -> None:
+    """FOUND W12: two seeds with the same gain, whatever rounding leaves of their deviation."""
+    others = {seed: base * (1 + seed) for seed in range(seeds)}
+    found = paired({seed: one + gain for seed, one in others.items()}, others)
+    assert found is not None and found.mean == pytest.approx(gain, abs=1e-9)
+    assert (found.p, found.low, found.high, found.count) == (None, None, None, seeds)
+    assert corrected({"a": found})["a"].verdict == "no clear difference"
+
+
+@pytest.mark.parametrize(
+    ("mean", "p", "expected"),
+    [
+        (2.0, 0.049, "higher"),
+        (-2.0, 0.049, "lower"),
+        (2.0, 0.05, "no clear difference"),
+        (-2.0, 0.3, "no clear difference"),
+        (2.0, None, "no clear difference"),
+    ],
+)
+def test_the_verdict_is_the_corrected_ps(mean: float, p: float | None, expected: str) -> None:
+    assert verdict(mean, p) == expected
+
+
 def test_spread() -> None:
     one, three = spread([5.0]), spread([1.0, 2.0, 6.0])
     assert (one.mean, one.deviation, one.count) == (5.0, None, 1)
     assert (three.mean, three.deviation) == pytest.approx((3.0, 7**0.5))
-
-
-def test_equal_gains_of_two_seeds_are_no_claim() -> None:
-    """FOUND W12: whatever rounding leaves of their deviation, and whatever the scale."""
-    for scale in (1e-6, 1.0, 1e6):
-        found = paired([71.3 * scale, 60.2 * scale], [70.3 * scale, 59.2 * scale])
-        assert found is not None and found.count == 2
-        assert found.p is None and found.low is None
-        assert corrected({"a": found})["a"].verdict == "no clear difference"
 
 
 def test_what_is_not_finite_has_no_partner() -> None:

@@ -83,28 +83,6 @@ def test_pipelined_training_resumes_with_the_rows_that_wait(tiny: Args, tmp_path
     assert (parts / "model.safetensors").read_bytes() == weights
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ("--method entprop_pipelined --n 2", ["entprop_pipelined", "'n'"]),
-        ("--method free_at --k 0.2", ["free_at", "'k'"]),
-        ("--method entprop --cutmix 1", ["cutmix=1", "mixup=0"]),
-        ("--method entprop --attack-loss trades", ["'trades'", "n=2"]),
-        ("--method advprop --attack-loss trades --no-random-start", ["random_start=True"]),
-        ("--method advprop --score margin", ["score='margin'", "set k"]),
-        ("--criterion gpoca", ["'gpoca'", "nearest: gpaco", "cross_entropy"]),
-        ("--method advprop --criterion gpaco --attack-loss cw", ["'cw'", "attack_loss='ce'"]),
-    ],
-)
-def test_what_does_not_go_together_is_bad_usage(
-    flags: str, words: list[str], tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train.main(tiny(tmp_path / "run", *flags.split())) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and all(word in error for word in words)
-    assert not (tmp_path / "run").exists()
-
-
 def test_examples_are_drawn_of_split_batches(tiny: Args, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train.main(tiny(out, "--method", "fast_advprop", "--epochs", "1")) == 0

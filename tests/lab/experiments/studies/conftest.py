@@ -20,6 +20,11 @@ def lead(mean: float, low: float, high: float) -> Row:
     return {"difference": mean, "low": low, "high": high, "p": p, "pairs": 5}
 
 
+def records(*hscores: float) -> list[dict[str, float]]:
+    """Made-up records of a variant, one a seed."""
+    return [{"sa": h + 1, "ra": h - 1, "hscore": h, "cost": 58.0} for h in hscores]
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose runs the tests share: what one has trained the next reads back."""

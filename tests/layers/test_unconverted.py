@@ -61,7 +61,7 @@ class NormLinear(nn.Linear): ...
 
 
 def said(model: nn.Module) -> str:
-    """The one warning of a conversion, empty without any."""
+    """Return the one warning of a conversion, empty without any."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         convert_dual_norm(model)
