@@ -133,7 +133,7 @@ def test_what_programs_leave_behind_is_no_data(where: str, folder: Path) -> None
     [
         (("cat.JPG", "cat.jfif", "#7.png", "Copy of cat.webp"), False, True),
         (("cat.heic", "cat"), False, False),
-        ((".cat.jpg", "Desktop.ini", "@eaDir"), True, False),
+        ((".cat.jpg", "Desktop.ini", "@eaDir", "cat.jpg~"), True, False),
     ],
 )
 def test_names(names: tuple[str, ...], leftover: bool, image: bool) -> None:
