@@ -13,7 +13,7 @@ from PIL import Image
 
 from entprop_fast.lab.cli.data import main
 from entprop_fast.lab.data.cifar import FORMS
-from entprop_fast.lab.data.contents import doubles, read_tensors
+from entprop_fast.lab.data.contents import duplicates, read_tensors
 from entprop_fast.lab.data.official_files import SOURCES, OfficialFile
 from entprop_fast.lab.data.read_image import describe_image
 from tests.tiny_data import layouts
@@ -145,11 +145,11 @@ def test_images_in_memory_that_are_there_twice() -> None:
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).repeat(1, 3, 2, 2)
     labels = torch.arange(10)
     found = read_tensors((images[:6], labels[:6]), (images[5:], labels[5:]))
-    assert list(doubles(found.same)) == [
+    assert list(duplicates(found.same)) == [
         ("test images that are training images: 1 (test image 0 = training image 5)", True)
     ]
     found = read_tensors((images[:6], labels[:6]), (images[5:], labels[5:] - 1))
-    assert [wrong for _, wrong in doubles(found.same)] == [True, True]
+    assert [wrong for _, wrong in duplicates(found.same)] == [True, True]
 
 
 def test_cifar_that_repeats_its_images(
