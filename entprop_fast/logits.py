@@ -38,10 +38,10 @@ def logits_of(output: object, rows: int) -> Tensor:
     if logits is None:
         kind, parts = type(output).__name__, ""
         if isinstance(output, tuple | list):
-            parts = f", not a {kind} of {', '.join(type(one).__name__ for one in output)}"
+            parts = f" in place of a {kind} of {', '.join(type(one).__name__ for one in output)}"
         raise NoLogits(
-            f"model returned a {kind}: expected logits [B, classes], or an output with .logits"
-            f"{parts}; wrap the model in a module that returns them"
+            f"model returned a {kind}: expected logits [B, classes]{parts}, or an output with "
+            ".logits; wrap the model in a module that returns them"
         )
     if logits.ndim != 2 or len(logits) != rows:
         raise ValueError(

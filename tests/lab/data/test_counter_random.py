@@ -97,7 +97,7 @@ def assert_normal_moments(draws: torch.Tensor) -> None:
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 9))
-def test_packed_uniforms_are_the_words_halves(key: int, count: int) -> None:
+def test_paired_uniforms_are_the_words_halves(key: int, count: int) -> None:
     halves = [
         half
         for word in splitmix64(key % WORD, (count + 1) // 2)
@@ -108,7 +108,7 @@ def test_packed_uniforms_are_the_words_halves(key: int, count: int) -> None:
     assert drawn[0].tolist() == truth and all(0 < one < 1 for one in truth)
 
 
-def test_packed_normals_are_box_and_mullers_of_packed_uniforms() -> None:
+def test_paired_normals_are_box_and_mullers_of_paired_uniforms() -> None:
     keys = row_keys(5, 0, 1000, CPU)
     for count in (1, 7, 1000):
         pairs = (count + 1) // 2
