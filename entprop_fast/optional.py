@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import multiprocessing
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def require(*modules: str, extra: str, purpose: str) -> None:
 
 def _is_there(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        return find_spec(name) is not None
     except ModuleNotFoundError:  # an import hook may say so
         return False
     except ValueError:  # made by hand, or half imported: without a specification

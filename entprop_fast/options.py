@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -148,12 +149,10 @@ def create(record: type[_Record], given: Mapping[str, Any], *, owner: str = "") 
         ValueError: a value that is not valid. Every message names the option.
     """
     known = options_of(record)
-    where = f"{owner}: " if owner else ""
     for name in given:
         if name not in known:
+            where = f"{owner}: " if owner else ""
             raise TypeError(f"{where}{unknown('option', name, known)}")
-    if missing := [n for n, one in known.items() if one.default is MISSING and n not in given]:
-        raise TypeError(f"{where}lacks {', '.join(missing)}")
     return record(**{name: check(known[name], value) for name, value in given.items()})
 
 
@@ -254,7 +253,12 @@ def signature(record: type, *leading: inspect.Parameter) -> inspect.Signature:
 
 def document(record: type) -> str:
     """Return the "Args" lines of a docstring: a name and its sentence each."""
-    return "\n".join(f"    {one.name}: {one.help}" for one in options_of(record).values())
+    lines: list[str] = []
+    for one in options_of(record).values():
+        unit = f" In {one.unit}." if one.unit else ""
+        text = f"{one.name}: {one.help}{unit}"
+        lines += textwrap.wrap(text, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)
+    return "\n".join(lines)
 
 
 def _from_hint(hint: Any) -> dict[str, Any]:

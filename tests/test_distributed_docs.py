@@ -1,4 +1,4 @@
-"""The example of docs/distributed.md trains one network in two processes."""
+"""Run the example of docs/distributed.md: it trains one network in two processes."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def example() -> str:
 
 
 def run_example(rank: int, folder: str, port: int) -> None:
-    """With what torchrun puts into the environment."""
+    """Run it with what torchrun puts into the environment."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     os.chdir(folder)
@@ -36,7 +36,7 @@ def run_example(rank: int, folder: str, port: int) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the example ran."""
+    """Run the example and return its folder."""
     path = tmp_path_factory.mktemp("example")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""FOUND C4, C8, C16: ways into the package, and what is said where one is closed."""
+"""Check FOUND C4, C8, C16: ways into the package, and what is said where one is closed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_is_missing_is_named_with_the_usage(capsys: pytest.CaptureFixture[s
     assert data_command.main(["check"]) == 2
     assert capsys.readouterr().err.startswith("error: no data set: python -m entprop_fast.data")
     assert study([]) == 2
-    assert capsys.readouterr().err.startswith("error: NAME is missing")
+    assert capsys.readouterr().err.startswith("error: NAME is missing: python -m entprop_fast.")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "data"])

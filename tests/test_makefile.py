@@ -1,4 +1,4 @@
-"""FOUND N5: what takes minutes says so, with how long, before it starts, and is not silent."""
+"""Check that targets say how long they take before they start (FOUND N5), and what they install."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 
 def commands(*targets: str, folder: Path) -> list[str]:
-    """What make would run for them in an environment that is not there yet."""
+    """Return what make would run for them in an environment that is not there yet."""
     command = ["make", "--dry-run", "--always-make", f"VENV={folder / 'venv'}", *targets]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return run.stdout.replace("\\\n", " ").splitlines()
@@ -35,7 +35,6 @@ def test_every_stage_of_make_train_says_how_long_it_takes(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("target", ["test", "compare", "bench", "bench-recipes", "docs"])
 def test_long_targets_say_how_long_they_take(target: str, tmp_path: Path) -> None:
-    """The neighbours of `make train`."""
     setup = commands("setup", folder=tmp_path)
     own = [line for line in commands(target, folder=tmp_path) if line not in setup]
     assert re.match(r'echo "== .*\d+ minutes?\b', own[0]), own[0]

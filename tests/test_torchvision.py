@@ -1,4 +1,4 @@
-"""torchvision beside a torch that it was not built for: mended if that is all, else named."""
+"""Check torchvision beside a torch that it was not built for: mended if that is all, else named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdvProp (Xie et al., *Adversarial Examples Improve Image Recognition*, CVPR 2020)."""
+"""Train with AdvProp (Xie et al., *Adversarial Examples Improve Image Recognition*, 2020)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class AdvPropOptions(CommonOptions):
 
 
 class AdvProp(Method):
-    """Clean rows through the main norms, the same rows attacked through the auxiliary ones.
+    """Train on clean rows through the main norms, on the same attacked through the auxiliary.
 
     The attack is PGD through the auxiliary norms; the objective is the mean of both losses. The
     model has dual norms (`convert_dual_norm`).

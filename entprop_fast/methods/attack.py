@@ -71,7 +71,7 @@ def attack(
                 logits = net.forward(x_a, targets.labels)
                 climbed = _losses(net, loss, logits, targets, clean).mean()
                 (x_a.grad,) = torch.autograd.grad(climbed, x_a, allow_unused=True)
-        perturb_(x_a.detach(), image_gradient(x_a.grad), x, index, *ball)
+        perturb_(x_a.detach(), image_gradient(x_a.grad), x, index, *ball)  # (5)
     return x_a.detach()
 
 

@@ -45,7 +45,7 @@ cutmix: Field = partial(
 score: Field = partial(
     option,
     "entropy",
-    f"What selects, the rows of highest: {', '.join(reference.SCORES)}.",
+    f"What ranks the rows; the highest are selected: {', '.join(reference.SCORES)}.",
     choices=reference.SCORES,
 )
 

@@ -1,4 +1,4 @@
-"""CutMix (Yun et al., ICCV 2019): plain training on images with a box of another."""
+"""Train with CutMix (Yun et al., ICCV 2019), plainly on images with a box of another."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class CutMixOptions(CommonOptions):
 
 
 class CutMix(Method):
-    """CutMix training: the two-label loss of images with a box of another pasted in (cost 1)."""
+    """Train with CutMix: the two-label loss of images with a box of another pasted in (cost 1)."""
 
     name = "cutmix"
     Options = CutMixOptions

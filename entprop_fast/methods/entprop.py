@@ -1,4 +1,4 @@
-"""EntProp (Enomoto, UAI 2024): the equations in brackets are those of docs/algorithm.md."""
+"""Train with EntProp (Enomoto, UAI 2024); docs/algorithm.md has the equations in brackets."""
 
 import contextlib
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ class EntPropOptions(CommonOptions):
 
 
 class EntProp(Method):
-    """MixUp through the main norms; the rows of highest entropy, perturbed, through the auxiliary.
+    """Train on MixUp, and on the rows of highest entropy, perturbed, through auxiliary norms.
 
     The model has dual norms (`convert_dual_norm`). With ``mixup=0``, no CutMix and no random score
     the step is a deterministic function of its inputs.
@@ -126,7 +126,7 @@ class EntProp(Method):
 
     @property
     def eps(self) -> float:
-        """The radius of the perturbation, in image units."""
+        """Return the radius of the perturbation, in image units."""
         o = self.options
         return default_eps(o.n, o.alpha) if o.eps is None else o.eps
 

@@ -1,4 +1,4 @@
-"""EntProp, pipelined: this step's perturbed rows ride in the next step's main pass."""
+"""Train with pipelined EntProp: this step's perturbed rows ride in the next step's main pass."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class EntPropPipelinedOptions(CommonOptions):
 
 
 class EntPropPipelined(Method):
-    """EntProp in one forward and one backward pass a step: (14) to (16), ours, not the paper's.
+    """Take EntProp in one forward and one backward pass a step: (14) to (16), not the paper's.
 
     The rows that a step selects and perturbs wait. The next step appends them to its batch: one
     pass, in which each dual norm sends the batch through its main half and the waiting rows
@@ -88,7 +88,7 @@ class EntPropPipelined(Method):
 
     @property
     def eps(self) -> float:
-        """The radius of the perturbation, in image units."""
+        """Return the radius of the perturbation, in image units."""
         return self.options.alpha if self.options.eps is None else self.options.eps
 
     def cost(self, batch: int) -> float:

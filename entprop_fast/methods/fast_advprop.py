@@ -1,4 +1,4 @@
-"""Fast AdvProp (Mei et al., ICLR 2022): AdvProp at hardly more than the cost of plain training."""
+"""Train with Fast AdvProp (Mei et al., ICLR 2022): hardly more than the cost of plain training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class FastAdvPropOptions(CommonOptions):
 
 
 class FastAdvProp(Method):
-    """The first rows of a batch clean through the main norms, the last ones attacked.
+    """Train on the first rows of a batch through the main norms, on the last ones attacked.
 
     The attack is one step from a random start, through the auxiliary norms; the weights learn from
     its pass and from the one after it. Losses are summed over rows, and each gradient is divided by

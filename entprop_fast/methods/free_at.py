@@ -1,4 +1,4 @@
-"""Free adversarial training (Shafahi et al., *Adversarial Training for Free!*, NeurIPS 2019)."""
+"""Train adversarially for free (Shafahi et al., *Adversarial Training for Free!*, 2019)."""
 
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ class FreeATOptions(CommonOptions):
 
 
 class FreeAT(Method):
-    """Each batch is replayed; one backward pass of a replay moves the weights and the perturbation.
+    """Replay each batch; one backward pass of a replay moves the weights and the perturbation.
 
     The perturbation, `delta`, stays from batch to batch: row i of a batch starts where row i of the
     last one ended. Train for ``epochs / replays`` epochs to spend what plain training spends. The
@@ -51,7 +51,7 @@ class FreeAT(Method):
 
     @property
     def alpha(self) -> float:
-        """The perturbation's step, in image units."""
+        """Return the perturbation's step, in image units."""
         return self.options.eps if self.options.alpha is None else self.options.alpha
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:

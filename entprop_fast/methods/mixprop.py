@@ -1,4 +1,4 @@
-"""MixProp (BMVC 2022): AdvProp with MixUp in place of the attack."""
+"""Train with MixProp (BMVC 2022): AdvProp with MixUp in place of the attack."""
 
 from dataclasses import dataclass
 
@@ -21,9 +21,9 @@ class MixPropOptions(CommonOptions):
 
 
 class MixProp(Method):
-    """Clean rows through the main norms, mixed ones through the auxiliary; the mean of both losses.
+    """Train on clean rows through the main norms, on mixed ones through the auxiliary.
 
-    The model has dual norms (`convert_dual_norm`).
+    The objective is the mean of both losses. The model has dual norms (`convert_dual_norm`).
     """
 
     name = "mixprop"

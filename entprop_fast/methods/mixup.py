@@ -1,4 +1,4 @@
-"""MixUp (Zhang et al., ICLR 2018): plain training on mixed images."""
+"""Train with MixUp (Zhang et al., ICLR 2018), plainly on mixed images."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class MixUpOptions(CommonOptions):
 
 
 class MixUp(Method):
-    """MixUp training: the two-label loss of mixed images (cost 1)."""
+    """Train with MixUp: the two-label loss of mixed images (cost 1)."""
 
     name = "mixup"
     Options = MixUpOptions

@@ -1,4 +1,4 @@
-"""Run the network of one step: along a route, under autocast, with its output checked."""
+"""Run the network of one step along a route and under autocast, and take its loss."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from entprop_fast import reference
 from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics, route
-from entprop_fast.methods import losses
 from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
-from entprop_fast.ops import LossAndEntropy
+from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 
 
 @dataclass
@@ -82,14 +83,35 @@ class Network:
             logits: [B, classes].
             targets: of the rows.
             score: one that `entprop_fast.ops.loss_and_entropy` computes.
+
+        Raises:
+            ValueError: the criterion's loss is not one per sample.
         """
-        return losses.evaluate(
-            logits,
-            targets,
-            score,
-            criterion=self.criterion,
-            label_smoothing=self.label_smoothing,
-        )
+        labels, labels_b, lam = targets
+        if self.criterion is None and (lam is None or lam.ndim == 0):
+            partners = None if lam is None else labels_b
+            return loss_and_entropy(logits, labels, partners, lam, self.label_smoothing, score)
+        logits = reference.full_precision(logits)
+        of_rows = self._losses_of(logits, labels)
+        if lam is not None:
+            of_rows = reference.mixed_loss(of_rows, self._losses_of(logits, labels_b), lam)
+        fixed = logits.detach()
+        entropy = reference.entropy(fixed)
+        return LossAndEntropy(of_rows, entropy, reference.uncertainty(fixed, labels, score))
+
+    def _losses_of(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the losses [B] of one label a row."""
+        if self.criterion is None:
+            smoothing = self.label_smoothing
+            return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        # Copies: one that shifts logits in place (a margin) must not shift scores, nor the next.
+        of_rows: Tensor = self.criterion(logits.clone(), labels.clone())
+        if of_rows.shape != labels.shape:
+            raise ValueError(
+                f"criterion gave a loss of shape {tuple(of_rows.shape)}: expected one per sample, "
+                f"{tuple(labels.shape)} (reduction='none')"
+            )
+        return of_rows
 
     def objective(self, of_rows: Tensor, weight: float) -> Tensor:
         """Return a pass's share in (6): its weighted mean, or sum where `equalized` divides."""

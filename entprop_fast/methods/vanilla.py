@@ -1,4 +1,4 @@
-"""Plain training: one pass, one norm."""
+"""Train plainly: one pass, one norm."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from entprop_fast.methods.targets import Targets
 
 
 class Vanilla(Method):
-    """Plain training: the loss of the images as they are (cost 1).
+    """Train plainly: the loss of the images as they are (cost 1).
 
     On a model with dual norms the auxiliary halves take no part.
     """

@@ -15,35 +15,21 @@ from entprop_fast.ops.dual_batch_norm_schema import (
     BACKWARD_SCHEMA,
     SCHEMA,
     flat,
-    flat_backward,
-    flat_gradients,
     from_flat,
     from_flat_backward,
 )
 from entprop_fast.ops.library import call, define
 
 
-class _Saved(NamedTuple):
-    """Hold what the forward keeps: tensors through autograd, which watches over their versions."""
-
-    x: Tensor
-    residual: Tensor | None
-    main: Half  # without running statistics
-    aux: Half
-    mean: Tensor
-    rstd: Tensor
-    mask: Tensor
-    num_main: int
-    relu: bool
-
-
 class _Needed(NamedTuple):
-    """Tell which gradients are asked for."""
+    """Tell which gradients are asked for; also the order in which autograd gets them."""
 
     x: bool
     residual: bool
-    main: Half  # flags in place of tensors
-    aux: Half
+    weight: bool
+    bias: bool
+    aux_weight: bool
+    aux_bias: bool
 
 
 def _fake(
@@ -82,91 +68,93 @@ BACKWARD, REFERENCE_BACKWARD = define(
 
 
 class _DualBatchNorm(Function):
-    """Take flat arguments: autograd sees no tensor inside of a struct."""
+    """Take what may have a gradient one by one: autograd sees no tensor inside of a struct."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        x, residual, main, aux, num_main, relu = from_flat(*arguments)
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        aux_weight: Tensor | None,
+        aux_bias: Tensor | None,
+        main: Half,
+        aux: Half,
+        num_main: int,
+        relu: bool,
+    ) -> Tensor:
         y: Tensor
-        y, mean, rstd, mask = call(OP, x, *arguments)
+        y, mean, rstd, mask = call(OP, x, *flat(x, residual, main, aux, num_main, relu))
         # With a mask the backward has no use for the residual: do not keep it alive.
         kept = residual if relu and mask.numel() == 0 else None
-        ctx.save_for_backward(
-            x, kept, main.weight, main.bias, aux.weight, aux.bias, mean, rstd, mask
-        )
-        ctx.settings = (main.training, main.eps, aux.training, aux.eps, num_main, relu)
+        # In the order of BACKWARD_SCHEMA, as the settings.
+        ctx.save_for_backward(x, kept, weight, bias, aux_weight, aux_bias, mean, rstd, mask)
+        ctx.settings = (num_main, main.training, aux.training, relu)
+        ctx.eps = main.eps, aux.eps
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, residual, weight, bias, aux_weight, aux_bias, mean, rstd, mask = ctx.saved_tensors
-        training, eps, aux_training, aux_eps, num_main, relu = ctx.settings
-        main = Half(weight, bias, training=training, eps=eps)
-        aux = Half(aux_weight, aux_bias, training=aux_training, eps=aux_eps)
-        saved = _Saved(x, residual, main, aux, mean, rstd, mask, num_main, relu)
-        need_x, need_residual, need_main, need_aux, _, _ = from_flat(*ctx.needs_input_grad)
-        need: Any = _Needed(need_x, need_residual, need_main, need_aux)  # type: ignore[arg-type]
-        differentiable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        return (_differentiable_backward if differentiable else _backward)(grad, saved, need)
+        need = _Needed(*ctx.needs_input_grad[:6])
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            found = _differentiable_backward(grad, ctx.saved_tensors, ctx.settings, ctx.eps, need)
+        else:
+            found = _backward(grad, ctx.saved_tensors, ctx.settings, need)
+        return *found, None, None, None, None
 
 
 _APPLY: Callable[..., Tensor] = _DualBatchNorm.apply
 
 
-def _backward(grad: Tensor, saved: _Saved, need: _Needed) -> tuple[Tensor | None, ...]:
-    x, _, main, aux, _, _, _, num_main, _ = saved
-    wanted = [
-        need.x,
-        need.residual,
-        bool(need.main.weight or need.aux.weight),
-        bool(need.main.bias or need.aux.bias),
-    ]
-    dx, dresidual, dweight, dbias = call(BACKWARD, grad, *flat_backward(grad, *saved, wanted))
-
-    has_main, has_aux = num_main > 0, num_main < x.shape[0]
-    return flat_gradients(
+def _backward(
+    grad: Tensor, saved: tuple[Tensor, ...], settings: tuple[int, bool, bool, bool], need: _Needed
+) -> tuple[Tensor | None, ...]:
+    wanted = [need.x, need.residual, need.weight or need.aux_weight, need.bias or need.aux_bias]
+    dx, dresidual, dweight, dbias = call(BACKWARD, grad, grad, *saved, *settings, wanted)
+    x, _, weight, bias, aux_weight, aux_bias, *_ = saved
+    has_main, has_aux = settings[0] > 0, settings[0] < x.shape[0]
+    return (
         dx if need.x else None,
         dresidual if need.residual else None,
-        _like(main.weight, dweight[0]) if need.main.weight and has_main else None,
-        _like(main.bias, dbias[0]) if need.main.bias and has_main else None,
-        _like(aux.weight, dweight[1]) if need.aux.weight and has_aux else None,
-        _like(aux.bias, dbias[1]) if need.aux.bias and has_aux else None,
+        dweight[0].to(weight.dtype) if need.weight and has_main else None,
+        dbias[0].to(bias.dtype) if need.bias and has_main else None,
+        dweight[1].to(aux_weight.dtype) if need.aux_weight and has_aux else None,
+        dbias[1].to(aux_bias.dtype) if need.aux_bias and has_aux else None,
     )
 
 
-def _like(parameter: Tensor | None, gradient: Tensor) -> Tensor | None:
-    return None if parameter is None else gradient.to(parameter.dtype)
-
-
 def _differentiable_backward(
-    grad: Tensor, saved: _Saved, need: _Needed
+    grad: Tensor,
+    saved: tuple[Tensor, ...],
+    settings: tuple[int, bool, bool, bool],
+    eps: tuple[float, float],
+    need: _Needed,
 ) -> tuple[Tensor | None, ...]:
     """Return the same gradients through PyTorch's own double backward.
 
     The ReLU's mask is a constant.
     """
-    x, residual, main, aux, mean, rstd, mask, num_main, relu = saved
+    num_main, training, aux_training, relu = settings
+    x, residual, *_, mean, rstd, mask = saved
+    # Aliases, so that a tensor passed in two places has its two gradients apart. Not `view_as`: it
+    # changes the batch's stride of a single row, from which PyTorch's backward mistakes the layout.
+    rows, _, weight, bias, aux_weight, aux_bias, *_ = (None if t is None else t[:] for t in saved)
+    main = Half(weight, bias, training=training, eps=eps[0])
+    aux = Half(aux_weight, aux_bias, training=aux_training, eps=eps[1])
     if relu:
         with torch.no_grad():
             positive = reference.positive(x, residual, (main, aux), mean, rstd, mask, num_main)
         grad = grad * positive
-    # Aliases, so that a tensor passed in two places has its two gradients apart. Not `view_as`: it
-    # changes the batch's stride of a single row, from which PyTorch's backward mistakes the layout.
-    affine = (main.weight, main.bias, aux.weight, aux.bias)
-    inputs: list[Any] = [x[:], *(None if t is None else t[:] for t in affine)]
-    needed = (need.x, need.main.weight, need.main.bias, need.aux.weight, need.aux.bias)
+    inputs: list[Any] = [rows, weight, bias, aux_weight, aux_bias]
+    needed = (need.x, need.weight, need.bias, need.aux_weight, need.aux_bias)
     asked = [t for t, wanted in zip(inputs, needed, strict=True) if wanted]
     found: Iterator[Tensor | None] = iter(())
     if asked:  # with a frozen norm the residual alone may be
-        rows, weight, bias, aux_weight, aux_bias = inputs
-        main, aux = (
-            main._replace(weight=weight, bias=bias),
-            aux._replace(weight=aux_weight, bias=aux_bias),
-        )
-        y = reference.normalise(rows, (main, aux), mean, rstd, num_main)
+        y = reference.normalise(inputs[0], (main, aux), mean, rstd, num_main)
         found = iter(torch.autograd.grad(y, asked, grad, create_graph=True, allow_unused=True))
-    dx, *affine_gradients = [next(found) if wanted else None for wanted in needed]
-    return flat_gradients(dx, grad if need.residual else None, *affine_gradients)
+    dx, *affine = [next(found) if wanted else None for wanted in needed]
+    return dx, grad if need.residual else None, *affine
 
 
 def dual_batch_norm(
@@ -200,8 +188,10 @@ def dual_batch_norm(
             training half with one value a channel, a frozen half without running statistics, an
             eps that `F.batch_norm` refuses, or statistics that share memory.
     """
-    arguments = (x, residual, main, aux, x.shape[0] if num_main is None else num_main, relu)
+    if num_main is None:
+        num_main = x.shape[0]
     if uses_kernels(x):
-        return _APPLY(*flat(*arguments))
-    check(*arguments)
-    return reference.dual_batch_norm(*arguments)
+        affine = (main.weight, main.bias, aux.weight, aux.bias)
+        return _APPLY(x, residual, *affine, main, aux, num_main, relu)
+    check(x, residual, main, aux, num_main, relu)
+    return reference.dual_batch_norm(x, residual, main, aux, num_main, relu)

@@ -80,51 +80,6 @@ def from_flat(
     return x, residual, main, aux, num_main, relu
 
 
-def flat_gradients(
-    x: Tensor | None,
-    residual: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    aux_weight: Tensor | None,
-    aux_bias: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients in the order of `SCHEMA`; what is no parameter has none."""
-    return x, residual, weight, bias, None, None, aux_weight, aux_bias, *[None] * 10
-
-
-def flat_backward(
-    grad: Tensor,
-    x: Tensor,
-    residual: Tensor | None,
-    main: Half,
-    aux: Half,
-    mean: Tensor,
-    rstd: Tensor,
-    mask: Tensor,
-    num_main: int,
-    relu: bool,
-    wanted: list[bool],
-) -> tuple[Any, ...]:
-    """Return the arguments in the order of `BACKWARD_SCHEMA`."""
-    return (
-        grad,
-        x,
-        residual,
-        main.weight,
-        main.bias,
-        aux.weight,
-        aux.bias,
-        mean,
-        rstd,
-        mask,
-        num_main,
-        main.training,
-        aux.training,
-        relu,
-        wanted,
-    )
-
-
 def from_flat_backward(
     grad: Tensor,
     x: Tensor,

@@ -162,6 +162,12 @@ def test_rows_survive_a_run_that_is_cut_off(
     rows.add("ops", [{"ratio": 2.5}])
     assert len(path.read_text().splitlines()) == 2
     assert rows.begin("ops").read_text() == ""
+    monkeypatch.setattr(rows, "ROWS", tmp_path / "rows")
+    for whole in (False, True):
+        said = rows.keep("ops", [{"ratio": 3.5}], whole=whole)
+        kept = tmp_path / ("rows" if whole else "parts") / "ops.jsonl"
+        assert str(kept) in said and json.loads(kept.read_text())["ratio"] == 3.5
+        assert (tmp_path / "rows" / "ops.jsonl").exists() == whole
 
 
 def test_medians_of_what_the_timers_say() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import Method, convert_dual_norm, create_method
+from entprop_fast.reference import SCORES
 
 CLASSES = 5
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -24,6 +25,24 @@ ROWS: dict[str, list[int]] = {  # of each forward in a step on 12 rows, with the
 }
 ONE_NORM = ["vanilla", "mixup", "cutmix", "free_at"]
 WITH_BACKWARD = [name for name in ROWS if name != "free_at"]  # its replays step
+# Every method, and every option that changes what a step computes.
+EVERY: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in ROWS),
+    ("entprop", {"k": 1.0, "mixup": 0.0}),
+    ("entprop", {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True}),
+    ("entprop", {"aux_labels": "mixed", "aux_stats": "every", "n": 2}),
+    ("entprop", {"selection": "global", "label_smoothing": 0.1, "max_grad_norm": 1.0}),
+    ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
+    ("entprop", {"mixup": 0.0, "cutmix": 1.0, "n": 2, "score": "margin"}),
+    ("entprop", {"mixup": 0.015, "k": 0.6, "n": 3, "attack_loss": "cw"}),
+    ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades", "score": "random"}),
+    *(("entprop", {"score": score}) for score in SCORES),
+    ("advprop", {"n": 2, "random_start": False, "attack_loss": "cw"}),
+    ("advprop", {"n": 2, "attack_mode": "eval", "attack_loss": "trades", "k": 0.5}),
+    ("fast_advprop", {"k": 0.5, "score": "random"}),
+    ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed", "score": "random"}),
+    ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed"}),
+]
 UNMIXED: dict[str, dict[str, Any]] = {
     name: {option: 0.0}
     for name, option in (

@@ -15,6 +15,9 @@ from tests.methods.support import batch, dual_network, generator, make, plain_ne
 KN = [(0.2, 1), (0.6, 5), (1.0, 2)]
 MEAN, STD = (0.48, 0.45, 0.4), (0.23, 0.22, 0.25)
 
+SHARED = {"norms": "shared"}
+MIXED = {"mixup": 1.0}
+PASTED = {"k": 0.6, "n": 2, "cutmix": 1.0}
 OPTIONS: list[dict[str, Any]] = [
     {"alpha": 3 / 255},
     {"eps": 0.7 / 255},  # smaller than alpha: every step is cut
@@ -36,20 +39,40 @@ OPTIONS: list[dict[str, Any]] = [
     {"input_range": (-1.0, 2.0), "alpha": 0.3, "eps": 0.5},
     {"max_grad_norm": 0.05},
     {"max_grad_norm": 1e6},
-]
-SHARED_OPTIONS: list[dict[str, Any]] = [
-    {},
-    {"equalize": True, "accumulate": "all", "mixup": 1.0},
-    {"aux_stats": "every"},
-]
-MIXED_OPTIONS: list[dict[str, Any]] = [
-    {},
+    SHARED,
+    SHARED | MIXED | {"equalize": True, "accumulate": "all"},
+    SHARED | {"aux_stats": "every"},
+    MIXED,
     {"mixup": 0.2},
-    {"aux_labels": "mixed"},
-    {"aux_labels": "mixed", "equalize": True, "accumulate": "all", "label_smoothing": 0.1},
-    {"score": "random"},
-    {"score": "cross_entropy"},  # of the original label, not the mixed loss
-    {"score": "margin", "aux_stats": "every"},
+    MIXED | {"aux_labels": "mixed"},
+    MIXED | {"aux_labels": "mixed", "equalize": True, "accumulate": "all", "label_smoothing": 0.1},
+    MIXED | {"score": "random"},
+    MIXED | {"score": "cross_entropy"},  # of the original label, not the mixed loss
+    MIXED | {"score": "margin", "aux_stats": "every"},
+]
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *(("entprop", {"k": k, "n": n} | options) for k, n in KN for options in ({}, *OPTIONS)),
+    *(
+        ("entprop", {"k": 0.6, "n": 4, "attack_loss": loss} | options)
+        for loss in ("cw", "trades")
+        for options in (
+            {"alpha": 0.02},
+            MIXED | {"equalize": True, "aux_stats": "every", "alpha": 0.3},
+        )
+    ),
+    *(
+        ("entprop", PASTED | {"cutmix": beta} | options)
+        for beta in (1.0, 0.2)
+        for options in ({}, {"aux_labels": "mixed"}, {"score": "random"})
+    ),
+    *(("cutmix", {"cutmix": beta}) for beta in (0.0, 0.2, 1.0)),
+    *(("mixup", {"mixup": beta}) for beta in (0.0, 0.2, 1.0)),
+    ("vanilla", {}),
+    *(
+        (name, options | more)
+        for options in ({"label_smoothing": 0.1}, {"max_grad_norm": 0.05})
+        for name, more in (("vanilla", {}), ("mixup", MIXED))
+    ),
 ]
 
 
@@ -111,13 +134,12 @@ def compare(method: Method, hand: ByHand, result: StepResult, expected: Outcome)
 def check(
     name: str = "entprop",
     *,
-    steps: int = 3,
     hand: ByHand | None = None,
     normalize: bool = False,
     criterion: nn.Module | None = None,
     **options: Any,
 ) -> None:
-    """Run `steps` steps of the method and of the formulas side by side."""
+    """Run three steps of the method and of the formulas side by side."""
     shared = options.get("norms") == "shared"
     model = plain_network() if shared else dual_network()
     hand = hand or ByHand(model.state_dict())
@@ -132,7 +154,7 @@ def check(
     settings = Settings(**({"k": None} if name != "entprop" else {}) | options)
     source = generator(7)
     low, high = settings.input_range
-    for i in range(steps):
+    for i in range(3):
         images, labels = batch(seed=i)
         images = images * (high - low) + low
         draws = draw(source, len(images), mixup, settings.score, cutmix)
@@ -141,66 +163,9 @@ def check(
         compare(method, hand, result, hand.step(images, labels, settings, draws))
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize(("k", "n"), KN)
-def test_entprop(k: float, n: int, steps: int) -> None:
-    check(k=k, n=n, steps=steps)
-
-
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("name", ["vanilla", "mixup", "cutmix"])
-def test_one_norm_methods(name: str, steps: int) -> None:
-    check(name, steps=steps)
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("k", "n"), KN)
-def test_entprop_option(k: float, n: int, options: dict[str, Any]) -> None:
-    check(k=k, n=n, **options)
-
-
-@pytest.mark.parametrize("options", MIXED_OPTIONS, ids=str)
-@pytest.mark.parametrize(("k", "n"), KN)
-def test_entprop_with_mixup(k: float, n: int, options: dict[str, Any]) -> None:
-    check(**{"k": k, "n": n, "mixup": 1.0} | options)
-
-
-@pytest.mark.parametrize("attack_loss", ["cw", "trades"])
-@pytest.mark.parametrize(
-    "options",
-    [{"alpha": 0.02}, {"equalize": True, "mixup": 1.0, "aux_stats": "every", "alpha": 0.3}],
-    ids=str,
-)
-def test_entprop_attack_loss(attack_loss: str, options: dict[str, Any]) -> None:
-    check(k=0.6, n=4, attack_loss=attack_loss, **options)
-
-
-@pytest.mark.parametrize("options", SHARED_OPTIONS, ids=str)
-@pytest.mark.parametrize(("k", "n"), KN)
-def test_entprop_with_shared_norms(k: float, n: int, options: dict[str, Any]) -> None:
-    check(k=k, n=n, norms="shared", **options)
-
-
-@pytest.mark.parametrize("options", [{}, {"aux_labels": "mixed"}, {"score": "random"}], ids=str)
-@pytest.mark.parametrize("cutmix", [1.0, 0.2])
-def test_entprop_with_cutmix(cutmix: float, options: dict[str, Any]) -> None:
-    check(k=0.6, n=2, cutmix=cutmix, **options)
-
-
-@pytest.mark.parametrize("beta", [1.0, 0.2])
-def test_cutmix(beta: float) -> None:
-    check("cutmix", cutmix=beta)
-
-
-@pytest.mark.parametrize("beta", [1.0, 0.2])
-def test_mixup_with_mixup(beta: float) -> None:
-    check("mixup", mixup=beta)
-
-
-@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"max_grad_norm": 0.05}], ids=str)
-@pytest.mark.parametrize("name", ["vanilla", "mixup"])
-def test_one_norm_method_option(name: str, options: dict[str, Any]) -> None:
-    check(name, **options | ({"mixup": 1.0} if name == "mixup" else {}))
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_by_hand(name: str, options: dict[str, Any]) -> None:
+    check(name, **options)
 
 
 @pytest.mark.parametrize("options", [{}, {"alpha": 0.3, "eps": 0.5}, {"mixup": 1.0}], ids=str)

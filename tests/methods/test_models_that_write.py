@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from entprop_fast import create_method
 from entprop_fast.methods import METHODS
 from tests.methods.support import (
+    EVERY,
     UNMIXED,
     assert_equal,
     batch,
@@ -72,23 +73,16 @@ class First(nn.Module):
         return y
 
 
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{name: (name, {}) for name in METHODS},
-    **{f"{name}, unmixed": (name, options) for name, options in UNMIXED.items()},
-    "steps": ("entprop", {"k": 0.6, "n": 3}),
-    "accumulating": ("entprop", {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True}),
-    "trades": ("entprop", {"k": 0.6, "n": 2, "attack_loss": "trades", "score": "margin"}),
-    "pasted": ("entprop", {"mixup": 0.0, "cutmix": 1.0}),
-    "attacked in eval mode": ("advprop", {"k": 0.5, "attack_mode": "eval"}),
-    "chosen": ("fast_advprop", {"k": 0.5}),
-}
+CASES = [(name, options, "past the version counter") for name, options in EVERY]
+CASES += [(name, {}, what) for name in METHODS for what in WRITING]
+CASES += [(name, options, what) for name, options in UNMIXED.items() for what in WRITING]
 
 
-@pytest.mark.parametrize("what", WRITING)
-@pytest.mark.parametrize("case", CASES)
-def test_it_equals_a_model_that_does_not_write(case: str, what: str) -> None:
+@pytest.mark.parametrize(("name", "options", "what"), CASES, ids=str)
+def test_it_equals_a_model_that_does_not_write(
+    name: str, options: dict[str, Any], what: str
+) -> None:
     """FOUND W9: every pass of every method, and the images of the caller stay as they are."""
-    name, options = CASES[case]
     one, other = (
         make(name, model=First(change), generator=generator(5), **options)
         for change in WRITING[what]

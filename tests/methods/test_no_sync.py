@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.methods.support import batch, dual_network, generator, make
+from tests.methods.support import EVERY, batch, dual_network, generator, make
 
 aten = torch.ops.aten
 
@@ -64,36 +64,7 @@ def test_the_net_holds(kind: str) -> None:
         method._network(batch()[0])._run(batch()[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("vanilla", {}),
-        ("mixup", {}),
-        ("entprop", {}),
-        ("entprop", {"k": 1.0, "mixup": 0.0}),
-        ("entprop", {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True}),
-        ("entprop", {"aux_labels": "mixed", "aux_stats": "every", "n": 2}),
-        ("entprop", {"selection": "global", "label_smoothing": 0.1, "max_grad_norm": 1.0}),
-        ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
-        *(
-            ("entprop", {"score": score})
-            for score in ("confidence", "cross_entropy", "margin", "energy", "gini", "random")
-        ),
-        ("entprop", {"mixup": 0.0, "cutmix": 1.0}),
-        ("entprop", {"k": 0.6, "n": 3, "attack_loss": "cw"}),
-        ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades"}),
-        ("cutmix", {}),
-        ("mixprop", {}),
-        ("advprop", {"n": 2}),
-        ("advprop", {"n": 2, "attack_mode": "eval", "attack_loss": "trades", "k": 0.5}),
-        ("fast_advprop", {}),
-        ("fast_advprop", {"k": 0.5, "score": "random"}),
-        ("free_at", {}),
-        ("entprop_pipelined", {}),
-        ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed", "score": "random"}),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 @pytest.mark.parametrize("own_generator", [False, True])
 def test_a_step_does_not_synchronise(
     name: str, options: dict[str, Any], own_generator: bool

@@ -17,28 +17,21 @@ from entprop_fast import devices, reference
 from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, corrupt
 from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 from entprop_fast.lab.training.meter import Meter
-from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
-from tests.methods.support import ONE_NORM, batch, dual_network, generator, make, plain_network
+from tests.methods.support import (
+    EVERY,
+    ONE_NORM,
+    batch,
+    dual_network,
+    generator,
+    make,
+    plain_network,
+)
 
-NORMALIZATION = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
-OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "entprop": [
-        {"mixup": 0.0, "cutmix": 1.0, "n": 2, "score": "margin"},
-        {"n": 2, "mixup": 0.015, "attack_loss": "cw"},
-        {"aux_labels": "mixed"},
-        {"n": 2, "attack_loss": "trades", "score": "random"},
-        {"n": 2, "accumulate": "all", "equalize": True, "max_grad_norm": 1.0},
-        {"score": "energy", "label_smoothing": 0.1, "aux_stats": "every"},
-        {"score": "gini", "selection": "global", "aux_weight": 0.5},
-        {"amp": "bf16", "score": "cross_entropy"},
-        {"norms": "shared"},
-    ],
-    "advprop": [{"attack_loss": "cw", "k": 0.5}, {"attack_mode": "eval", "random_start": False}],
-    "fast_advprop": [{"k": 0.5}, {"normalization": NORMALIZATION}],
-    "entprop_pipelined": [{"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed"}],
-}
-EVERY = [(name, options) for name in METHODS for options in ({}, *OPTIONS.get(name, []))]
+OF_FLOAT32: list[tuple[str, dict[str, Any]]] = [
+    ("entprop", {"amp": "bf16", "score": "cross_entropy"}),
+    ("entprop", {"norms": "shared"}),
+]
 
 
 class NoFloat64(TorchDispatchMode):
@@ -67,7 +60,7 @@ def test_the_mode_refuses() -> None:
         torch.zeros(2).double()
 
 
-@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+@pytest.mark.parametrize(("name", "options"), EVERY + OF_FLOAT32, ids=str)
 def test_steps(name: str, options: dict[str, Any]) -> None:
     """FOUND C17: every method, two steps each (the second with waiting rows)."""
     shared = name in ONE_NORM or options.get("norms") == "shared"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entprop_fast.ops import Half, dual_batch_norm
-from entprop_fast.ops.dual_batch_norm_schema import flat, flat_backward
+from entprop_fast.ops.dual_batch_norm_schema import flat
 from tests.ops.checks import LAYOUTS, assert_no_worse
 from tests.ops.conftest import needs_extension
 
@@ -104,11 +104,10 @@ def run_ops(
         *flat(case.x, case.residual, main, aux, case.num_main, case.relu)
     )
     residual = None if mask.numel() else case.residual
+    affine = (main.weight, main.bias, aux.weight, aux.bias)
     dx, dresidual, dweight, dbias = ops.dual_batch_norm_backward(
-        *flat_backward(
-            case.grad, case.x, residual, main, aux, mean, rstd, mask, case.num_main, case.relu,
-            list(wanted),
-        )
+        case.grad, case.x, residual, *affine, mean, rstd, mask, case.num_main,
+        *case.training, case.relu, list(wanted),
     )  # fmt: skip
     results = {"y": y, "running_mean": running[0], "running_var": running[1]}
     results |= {"dx": dx, "dweight": dweight, "dbias": dbias, "mean": mean, "rstd": rstd}

@@ -143,7 +143,8 @@ def parse(
         positional = flag.about.group == POSITIONAL
         if positional and not value:
             if flag.about.default is MISSING:
-                raise UsageError(f"{flag.typed} is missing: {flag.about.help}")
+                usage = f"python -m {prog} {flag.typed}"
+                raise UsageError(f"{flag.typed} is missing: {usage}. {flag.about.help}")
         elif value is not None:
             given[name] = _read(flag, value)
     own = {one.about.name for one in own_flags(record)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from entprop_fast.lab.data.lists import Splits
 from entprop_fast.lab.data.read_image import describe_image, read_image
 from entprop_fast.lab.data.same_files import TEST, TRAINING, Line
-from entprop_fast.lab.data.split_checks import some
+from entprop_fast.lab.data.split_checks import first_of
 from entprop_fast.lab.data.verify import in_threads
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def read_tensors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> C
     return found
 
 
-def doubles(same: Iterable[list[Line]]) -> Iterator[tuple[str, bool]]:
+def duplicates(same: Iterable[list[Line]]) -> Iterator[tuple[str, bool]]:
     """Say what is there twice, and whether an accuracy is wrong for it."""
     leaked: list[str] = []
     contradicted: list[str] = []
@@ -142,7 +142,7 @@ def doubles(same: Iterable[list[Line]]) -> Iterator[tuple[str, bool]]:
         (again[TRAINING], "training images that are there twice", False),
     ):
         if pairs:
-            yield f"{what}: {len(pairs):,} ({some(pairs, NAMED)})", wrong
+            yield f"{what}: {len(pairs):,} ({first_of(pairs, NAMED)})", wrong
 
 
 def _digest(pixels: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:

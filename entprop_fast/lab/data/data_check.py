@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast.lab.data import cifar
-from entprop_fast.lab.data.contents import NAMED, Contents, Watch, doubles, read_files, read_tensors
+from entprop_fast.lab.data.contents import (
+    NAMED,
+    Contents,
+    Watch,
+    duplicates,
+    read_files,
+    read_tensors,
+)
 from entprop_fast.lab.data.contents import unwatched as _unwatched
 from entprop_fast.lab.data.datasets import (
     DATASETS,
@@ -26,7 +33,7 @@ from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.lists import Splits
 from entprop_fast.lab.data.official_files import SOURCES
 from entprop_fast.lab.data.same_files import TEST, TRAINING
-from entprop_fast.lab.data.split_checks import look, some
+from entprop_fast.lab.data.split_checks import find_problems, first_of
 from entprop_fast.lab.data.stray_files import LeftOut, image_paths, is_image
 from entprop_fast.name_errors import unknown
 
@@ -154,7 +161,7 @@ def _check_tensors(name: str, data_dir: Path | None) -> Report:
         contents.readable, data.class_names or [str(i) for i in range(data.num_classes)], report
     )
     report.facts.append(("sizes", "{}x{}, {}".format(*data.image_shape[1:], _mode(data))))
-    _doubles(contents, report, official=True)
+    _duplicates(contents, report, official=True)
     return report
 
 
@@ -172,7 +179,7 @@ def _check_files(name: str, data_dir: Path | None, watch: Watch[Any]) -> Report:
         report.problems.append(str(error))
         return report
     report.where = splits.root
-    problems, notes = look(source, splits)
+    problems, notes = find_problems(source, splits)
     report.problems += problems
     report.notes += notes
     train, test = (
@@ -194,7 +201,7 @@ def _check_files(name: str, data_dir: Path | None, watch: Watch[Any]) -> Report:
     _unreadable(contents, known, report)
     counts = SOURCES[name].counts if name in SOURCES else None
     found = (len(splits.train), len(splits.test), len(splits.class_names))
-    _doubles(contents, report, official=counts == found)
+    _duplicates(contents, report, official=counts == found)
     _unlisted(splits, report)
     if counts is not None and counts != found:
         report.problems.append(
@@ -234,29 +241,30 @@ def _classes(
                 f"{split} images are uneven: {low:,} of {rare}, {high:,} of {frequent}"
                 f"{share if split == TEST else ''}"
             )
-    report.facts.append(("classes", some(list(class_names), NAMED)))
+    report.facts.append(("classes", first_of(list(class_names), NAMED)))
 
 
 def _unreadable(contents: Contents, splits: Splits, report: Report) -> None:
     for (split, reason), files in contents.unreadable.items():
+        named = first_of(files, NAMED)
         report.problems.append(
-            f"{split} images that cannot be read: {len(files):,}, {reason} ({some(files, NAMED)})"
+            f"{split} images that cannot be read: {len(files):,}, {reason} ({named})"
         )
     listed = {label for _, label in splits.train}
     empty = [splits.class_names[one] for one in listed if not contents.readable[TRAINING, one]]
     if empty:
-        report.problems.append(f"no training image can be read of {some(sorted(empty), NAMED)}")
+        report.problems.append(f"no training image can be read of {first_of(sorted(empty), NAMED)}")
     for files, what in (
         (contents.animated, "images of several frames, of which the first is read"),
         (contents.turned, "images that EXIF asks to turn, read as they are stored"),
     ):
         if files:
-            report.notes.append(f"{what}: {len(files):,} ({some(files, NAMED)})")
+            report.notes.append(f"{what}: {len(files):,} ({first_of(files, NAMED)})")
 
 
-def _doubles(contents: Contents, report: Report, *, official: bool) -> None:
+def _duplicates(contents: Contents, report: Report, *, official: bool) -> None:
     """Report images that are there twice: a fault, but of an official set, whose scores have it."""
-    for text, wrong in doubles(contents.same):
+    for text, wrong in duplicates(contents.same):
         if official:
             report.notes.append(f"{text} (in the published set as well)")
         else:
@@ -273,4 +281,4 @@ def _unlisted(splits: Splits, report: Report) -> None:
     beside = any("/" not in file for file in listed)
     extra += [one.name for one in splits.root.iterdir() if beside and is_image(one.name)]
     if missed := [file for file in extra if file not in listed]:
-        report.notes.append(f"images in no list: {len(missed):,} ({some(missed, NAMED)})")
+        report.notes.append(f"images in no list: {len(missed):,} ({first_of(missed, NAMED)})")

@@ -20,6 +20,7 @@ from entprop_fast.lab.data.read_image import read_image
 from entprop_fast.optional import import_torchvision
 
 IMAGE_SIZE = 224  # pixels, where a data set or a user names no other
+SMALL = 64  # pixels up to which images are treated as CIFAR's are
 
 Transform = Callable[[Any], Tensor]
 

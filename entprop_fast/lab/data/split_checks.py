@@ -29,15 +29,17 @@ def check_splits(source: Path, splits: Splits, *, test_only: bool = False) -> Sp
         test_only: no training images are needed.
 
     Raises:
-        ValueError: the first of the problems that `look` finds.
+        ValueError: the first of the problems that `find_problems` finds.
     """
-    problems, notes = look(source, splits, test_only=test_only)
+    problems, notes = find_problems(source, splits, test_only=test_only)
     if problems:
         raise ValueError(problems[0])
     return replace(splits, notes=tuple(notes))
 
 
-def look(source: Path, splits: Splits, *, test_only: bool = False) -> tuple[list[str], list[str]]:
+def find_problems(
+    source: Path, splits: Splits, *, test_only: bool = False
+) -> tuple[list[str], list[str]]:
     """Find what keeps the lists from being trained and tested on, and what one wants to know.
 
     Problems: fewer than two classes; no images; a label that is no class; a file outside of the
@@ -61,10 +63,10 @@ def look(source: Path, splits: Splits, *, test_only: bool = False) -> tuple[list
     if again := linked.pop("", []):
         notes.append(
             f"training images that are links to others of their class: {len(again):,} "
-            f"({some(again)})"
+            f"({first_of(again)})"
         )
     problems += [
-        f"{source}: files that are one file: {len(named):,} ({some(named)}): {why}"
+        f"{source}: files that are one file: {len(named):,} ({first_of(named)}): {why}"
         for why, named in linked.items()
     ]
     problems += [
@@ -88,11 +90,11 @@ def empty_classes(labels: NDArray[np.integer[Any]], class_names: Sequence[str]) 
         )
     return (
         f"no training image of {len(empty)} of {len(class_names)} classes: "
-        f"{some([_class(class_names, label) for label in empty])}"
+        f"{first_of([_class(class_names, label) for label in empty])}"
     )
 
 
-def some(named: Sequence[str], shown: int = SHOWN) -> str:
+def first_of(named: Sequence[str], shown: int = SHOWN) -> str:
     """Name the first ones, and how many more there are."""
     more = f" and {len(named) - shown:,} more" if len(named) > shown else ""
     return ", ".join(named[:shown]) + more
@@ -111,11 +113,11 @@ def _labels(source: Path, splits: Splits, *, test_only: bool) -> Iterator[str]:
         ]
         if strange:
             yield (
-                f"{source}: {what} image {some(strange)}, the {classes} classes are "
+                f"{source}: {what} image {first_of(strange)}, the {classes} classes are "
                 f"0 to {classes - 1}"
             )
         if outside := [repr(file) for file, _ in listed if not inside(file)]:
-            yield f"{source}: {what} image {some(outside)} lies outside of {splits.root}"
+            yield f"{source}: {what} image {first_of(outside)} lies outside of {splits.root}"
     labels = np.array([label for _, label in splits.train], dtype=np.int64)
     if not test_only and (empty := empty_classes(labels, splits.class_names)):
         yield f"{source}: {empty}"
@@ -131,7 +133,7 @@ def _untested(splits: Splits) -> str:
     names = [name for label, name in enumerate(splits.class_names) if label not in tested]
     if not names or not tested:
         return ""
-    return f"no test image of {len(names)} of {len(splits.class_names)} classes: {some(names)}"
+    return f"no test image of {len(names)} of {len(splits.class_names)} classes: {first_of(names)}"
 
 
 def _listed_twice(splits: Splits) -> str:
@@ -156,4 +158,4 @@ def _within(splits: Splits) -> str:
     """Say whether the only class's folder holds folders that look like the classes."""
     parts = [Path(file).parts for file, _ in splits.train]
     below = sorted({part[2] for part in parts if len(part) > lists.CLASS_DEPTH})
-    return f"; the folders {some(below)} in it: are those the classes?" if below else ""
+    return f"; the folders {first_of(below)} in it: are those the classes?" if below else ""

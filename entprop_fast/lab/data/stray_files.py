@@ -24,14 +24,14 @@ _NAMES = frozenset(
 ) | {"system volume information", "icon\r"}
 
 
-def is_leftover(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Return whether a file or folder is hidden, or a program's own: never an image."""
     return name.startswith(".") or name.endswith("~") or name.casefold() in _NAMES
 
 
 def is_image(name: str) -> bool:
     """Return whether a file of this name is taken for an image."""
-    return not is_leftover(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return not is_system_file(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 class LeftOut:
@@ -70,7 +70,7 @@ def class_folders_in(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
     """
     names = []
     for entry in os.scandir(folder):
-        if entry.is_dir() and not is_leftover(entry.name):
+        if entry.is_dir() and not is_system_file(entry.name):
             names.append(entry.name)
         elif entry.is_file() and is_image(entry.name):
             left_out.add("images beside the class folders", f"{shown}/{entry.name}")
@@ -115,7 +115,7 @@ def _walk(
     for entry in os.scandir(folder / below):
         if not entry.is_dir():
             files.append(entry)
-        elif is_leftover(entry.name):
+        elif is_system_file(entry.name):
             left_out.add(_kind(entry), f"{shown}/{below}{entry.name}")
         else:
             folders.append(entry.name)

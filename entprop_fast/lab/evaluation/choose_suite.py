@@ -12,9 +12,8 @@ from entprop_fast.lab.corruptions.common import GENERATOR, Scale
 from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.datasets import EMBEDDED
+from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
-
-SMALL = 64  # pixels up to which CIFAR-C's strengths are the ones to use
 
 _BATCH, _LARGE_BATCH = 500, 100  # images of 224 pixels take 49 times the memory of CIFAR's
 

@@ -43,6 +43,7 @@ class Evaluator:
     say: Callable[[str], None]
     kept: SavedCounts | None
     progress: Callable[[Measured], None]
+    suite: Suite | None = None  # opened before
 
     def __post_init__(self) -> None:
         if not self.data.num_test:
@@ -54,7 +55,7 @@ class Evaluator:
         # Missing and broken files are found before anything is computed.
         if self.options.autoattack:
             attacks.autoattack_parts(self.data.num_classes)
-        suite = choose_suite(
+        suite = self.suite or choose_suite(
             self.data,
             self.options,
             self.device,

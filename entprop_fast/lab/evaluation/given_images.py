@@ -163,13 +163,13 @@ def _of_tensors(images: Tensor, labels: Tensor, input_range: Range) -> ImageData
 def _check_shapes(images: Tensor, labels: Tensor) -> None:
     if images.ndim != 4 or 0 in images.shape[1:]:
         raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted")
-    if labels.ndim != 1 or labels.dtype == torch.bool or labels.is_floating_point():
-        wrong = f"{labels.dtype} {tuple(labels.shape)}"
-        raise ValueError(f"labels are {wrong}; int64 [N] of 0 or more wanted")
-    if len(images) != len(labels):
+    wrong = f"{labels.dtype} {tuple(labels.shape)}"
+    integers = labels.ndim == 1 and labels.dtype != torch.bool and not labels.is_floating_point()
+    if integers and len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    if len(labels) and labels.min() < 0:
-        wrong = f"{labels.dtype} {tuple(labels.shape)}, the lowest {labels.min().item():g}"
+    if integers and len(labels) and (lowest := int(labels.min())) < 0:
+        integers, wrong = False, f"{wrong}, the lowest {lowest}"
+    if not integers:
         raise ValueError(f"labels are {wrong}; int64 [N] of 0 or more wanted")
 
 

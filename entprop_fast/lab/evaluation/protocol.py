@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.readers import processes
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
@@ -35,6 +36,7 @@ def evaluate_model(
     say: Callable[[str], None] | None = None,
     kept: SavedCounts | None = None,
     progress: Callable[[Measured], None] | None = None,
+    suite: Suite | None = None,
 ) -> Evaluation:
     """Measure SA, RA, Hscore and more of any network, the metrics of the paper's tables.
 
@@ -64,6 +66,7 @@ def evaluate_model(
         say: told what is being measured.
         kept: where the commands keep what is counted, so that a killed one goes on.
         progress: told how far that is, after every batch.
+        suite: corrupted images that `choose_suite` opened before, for these options and batches.
 
     Returns:
         Everything, in percent; ``markdown()`` and ``as_dict()`` write it down.
@@ -97,6 +100,7 @@ def evaluate_model(
         say or _silent,
         kept,
         progress or _silent,
+        suite,
     )
     return evaluator.run(name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scipy import stats
@@ -82,23 +82,13 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), deviation, len(values))
 
 
-def paired(
-    row: Mapping[int, float] | Sequence[float], baseline: Mapping[int, float] | Sequence[float]
-) -> Difference | None:
-    """Compare ``row - baseline`` over the pairs that both have; None without any.
+def paired(row: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """Compare ``row - baseline``, both by seed, over the pairs that both have; None without any.
 
-    Args:
-        row: by seed, or a value of each pair in order. A value that is NaN or infinite has no pair.
-        baseline: likewise.
-
-    Raises:
-        ValueError: two sequences of different lengths.
+    A value that is NaN or infinite has no pair.
     """
-    if not isinstance(row, Mapping) and not isinstance(baseline, Mapping):
-        if len(row) != len(baseline):
-            raise ValueError(f"row has {len(row)} values, baseline {len(baseline)}: pairs wanted")
-    ours, theirs = _by_pair(row), _by_pair(baseline)
-    pairs = [(ours[key], theirs[key]) for key in ours if key in theirs]
+    both = [(row[seed], baseline[seed]) for seed in row if seed in baseline]
+    pairs = [pair for pair in both if all(map(math.isfinite, pair))]
     if not pairs:
         return None
     differences = [one - other for one, other in pairs]
@@ -116,7 +106,7 @@ def paired(
         p=p,
         wins=sum(one > 0 for one in differences),
         count=len(pairs),
-        left_out=len({*_keys(row), *_keys(baseline)}) - len(pairs),
+        left_out=len(row.keys() | baseline.keys()) - len(pairs),
     )
 
 
@@ -141,11 +131,3 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(tested) - rank) * p))
         after[index] = highest
     return after
-
-
-def _keys(values: Mapping[int, float] | Sequence[float]) -> Iterable[int]:
-    return values if isinstance(values, Mapping) else range(len(values))
-
-
-def _by_pair(values: Mapping[int, float] | Sequence[float]) -> dict[int, float]:
-    return {key: values[key] for key in _keys(values) if math.isfinite(values[key])}

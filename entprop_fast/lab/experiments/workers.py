@@ -65,12 +65,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Its folder."""
+        """Run folder."""
         return self.config.folder
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Name in messages."""
         return f"{self.variant}, seed {self.seed}"
 
 

@@ -124,6 +124,7 @@ def test_adding_an_option_is_one_line(
         """Have one more option."""
 
         warmth: float = option(0.5, "Share of the run that is warm.", low=0, high=1)
+        aux_weight: float = option(1.0, "Weight of the auxiliary loss.", low=-1)
 
     mine = type("Mine", (EntProp,), {"name": "mine", "Options": Options, "__doc__": "Mine."})
     monkeypatch.setitem(METHODS, "mine", mine)
@@ -139,6 +140,9 @@ def test_adding_an_option_is_one_line(
     with pytest.raises(ValueError, match="warmth"):
         resolve("digits", method="mine", warmth=2)
     assert read("a --warmth 1/4", *method_flags())[1] == {"warmth": 0.25}  # flags
+    assert read("a --aux-weight -1", *method_flags())[1] == {"aux_weight": -1}  # for mine alone
+    with pytest.raises(ValueError, match="aux_weight"):
+        resolve("digits", method="entprop", aux_weight=-1)
     said = help_of(train, capsys)
     assert "--warmth NUMBER Share of the run that is warm. (in [0, 1]; mine: 0.5)" in said
     assert "| warmth | a number in " in options_table.tables()  # the documentation

@@ -67,7 +67,7 @@ TRAIN = {
     "--alpha -4/255": "alpha=-0.01",
     "--alpha 1": "alpha=1",
     "--mixup -1": "mixup=-1",
-    "--aux-weight 0": "aux_weight=0",
+    "--aux-weight 0": "--aux-weight",
     **{f"--batch-size {one}": "--batch-size" for one in ("0", "2147483648", "9" * 20)},
     "--batch-size 1": "B=1",
     "--batch-size 41": "batch_size = 41",

@@ -1,4 +1,4 @@
-"""Spatter on one image, pixel by pixel, with distances step by step and SciPy's own labels."""
+"""Spatter one image, pixel by pixel, with distances step by step and SciPy's own labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warps in the cases that have a closed form, and smoothing wider than the image."""
+"""Check warps in the cases that have a closed form, and smoothing wider than the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind's mean change and spread against the published code's own figures.
+"""Check every kind's mean change and spread against the published code's own figures.
 
 `published_moments.json` says how those were measured: figures alone, on the images made here.
 """

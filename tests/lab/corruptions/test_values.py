@@ -1,4 +1,4 @@
-"""Each corruption against an implementation that takes one image at a time."""
+"""Check each corruption against an implementation that takes one image at a time."""
 
 from __future__ import annotations
 

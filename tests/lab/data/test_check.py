@@ -1,4 +1,4 @@
-"""``python -m entprop_fast.data check``: everything in a folder is read, and said in numbers."""
+"""Check ``python -m entprop_fast.data check``: all in a folder is read, and said in numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from entprop_fast.lab.cli.data import main
 from entprop_fast.lab.data.cifar import FORMS
-from entprop_fast.lab.data.contents import doubles, read_tensors
+from entprop_fast.lab.data.contents import duplicates, read_tensors
 from entprop_fast.lab.data.official_files import SOURCES, OfficialFile
 from entprop_fast.lab.data.read_image import describe_image
 from tests.tiny_data import layouts
@@ -82,41 +82,39 @@ def test_archives_are_summed(
     assert f"{archive} is not the published" in reported(tmp_path, 1, capsys)
 
 
-def test_other_counts_than_the_official_ones(tmp_path: Path, capsys: Capture) -> None:
-    layouts.imagenet(tmp_path)
-    out = reported(tmp_path, 1, capsys)
+def test_what_else_is_said(tmp_path: Path, capsys: Capture) -> None:
+    """FOUND C16, issue 16.5: other counts, a plain folder, a damaged list, files left out."""
+    plain = layouts.folder(tmp_path / "plain")
+    assert reported(plain, 0, capsys).startswith(f"folder:{plain}\n")
+    layouts.save(layouts.listed(tmp_path / "listed") / "pictures" / "extra.jpg", 70)
+    out = reported(tmp_path / "listed", 0, capsys)
+    assert "images in no list: 1 (pictures/extra.jpg)" in out
+    out = reported(layouts.imagenet(tmp_path / "imagenet"), 1, capsys)
     assert "the official set has 1,281,167 training and 50,000 test images of 1,000" in out
-
-
-def test_a_plain_folder_is_no_imagenet(tmp_path: Path, capsys: Capture) -> None:
-    assert reported(layouts.folder(tmp_path), 0, capsys).startswith(f"folder:{tmp_path}\n")
-
-
-def test_a_damaged_list_is_a_problem(tmp_path: Path, capsys: Capture) -> None:
     (layouts.cub(tmp_path) / "classes.txt").unlink()
     assert "lacks classes.txt" in reported(tmp_path, 1, capsys)
+    assert main(["check", "digits"]) == 0  # embedded, without a folder
+    out = capsys.readouterr().out
+    assert "1,297 images, 10 classes" in out and "8x8, grey" in out
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("args", "named"),
     [
-        (["check", "{empty}"], "holds no data set that is known here"),
-        (["check", "{empty}/none"], "there is no such folder"),
-        (["check", "{empty}", "--dataset", "cup"], "nearest: cub"),
-        (["check", "{empty}", "--dataset", "cub"], None),
-        (["chekc", "{empty}"], "nearest: check"),
-        (["check"], "no data set: python -m"),
-        ([], "no command: python -m"),
-        (["check", "digitz", "--data-dir", "{empty}"], "unknown dataset 'digitz'"),
-        (["check", "folder:x", "--data-dir", "{empty}/none"], "there is no such folder"),
-        (["check", "folder:x", "--dataset", "cub"], "is a second"),
+        ("check {empty}", "{empty} holds no data set"),
+        ("check {empty}/none", "{empty}/none"),
+        ("check {empty} --dataset cup", "nearest: cub"),
+        ("chekc {empty}", "nearest: check"),
+        ("check", "no data set: python -m"),
+        ("", "no command: python -m"),
+        ("check digitz --data-dir {empty}", "dataset 'digitz'"),
+        ("check folder:x --data-dir {empty}/none", "{empty}/none"),
+        ("check folder:x --dataset cub", "is a second"),
     ],
 )
-def test_refused(args: list[str], message: str | None, tmp_path: Path, capsys: Capture) -> None:
-    code = main([one.format(empty=tmp_path) for one in args])
-    out, err = capsys.readouterr()
-    assert code == (1 if message is None else 2)
-    assert (message or "fetch CUB_200_2011.tgz") in (err if message else out)
+def test_refused(args: str, named: str, tmp_path: Path, capsys: Capture) -> None:
+    assert main(args.format(empty=tmp_path).split()) == 2
+    assert named.format(empty=tmp_path) in capsys.readouterr().err
 
 
 def test_every_spelling_of_a_data_set(tmp_path: Path, capsys: Capture) -> None:
@@ -133,6 +131,8 @@ def test_every_spelling_of_a_data_set(tmp_path: Path, capsys: Capture) -> None:
     for spelling in spellings:
         assert main(["check", *spelling]) == 0, spelling
         assert "12 images, 3 classes, 4 of each" in capsys.readouterr().out
+    assert main(["check", str(tmp_path), "--dataset", "cub"]) == 1  # nothing is there
+    assert "fetch CUB_200_2011.tgz" in capsys.readouterr().out
     layouts.cub(tmp_path)
     for spelling in (["cub", "--data-dir", str(tmp_path)], [str(tmp_path), "--dataset", "cub"]):
         assert main(["check", *spelling]) == 1, spelling
@@ -140,23 +140,16 @@ def test_every_spelling_of_a_data_set(tmp_path: Path, capsys: Capture) -> None:
         assert "the official set has 5,994" in out and err == "failed: 1 problem; see above\n"
 
 
-def test_digits(capsys: Capture) -> None:
-    """FOUND C16: a data set that is embedded has no folder."""
-    assert main(["check", "digits"]) == 0
-    out = capsys.readouterr().out
-    assert "1,297 images, 10 classes" in out and "8x8, grey" in out
-
-
 def test_images_in_memory_that_are_there_twice() -> None:
     """FOUND W6: by the hash of their bytes; of an official set it is a note."""
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).repeat(1, 3, 2, 2)
     labels = torch.arange(10)
     found = read_tensors((images[:6], labels[:6]), (images[5:], labels[5:]))
-    assert list(doubles(found.same)) == [
+    assert list(duplicates(found.same)) == [
         ("test images that are training images: 1 (test image 0 = training image 5)", True)
     ]
     found = read_tensors((images[:6], labels[:6]), (images[5:], labels[5:] - 1))
-    assert [wrong for _, wrong in doubles(found.same)] == [True, True]
+    assert [wrong for _, wrong in duplicates(found.same)] == [True, True]
 
 
 def test_cifar_that_repeats_its_images(
@@ -183,12 +176,6 @@ def test_uneven_classes(tmp_path: Path, capsys: Capture) -> None:
     out = reported(path, 0, capsys)
     assert "test images are uneven: 2 of class 0, 22 of class 2; who always answers it" in out
     assert "84.6 %" in out  # 22 of 26
-
-
-def test_images_in_no_list(tmp_path: Path, capsys: Capture) -> None:
-    """Issue 16.5: files left out."""
-    layouts.save(layouts.listed(tmp_path) / "pictures" / "extra.jpg", 70)
-    assert "images in no list: 1 (pictures/extra.jpg)" in reported(tmp_path, 0, capsys)
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> None:

@@ -14,7 +14,7 @@ from entprop_fast.lab.cli.data import main
 from entprop_fast.lab.data import ImageFiles, load
 from entprop_fast.lab.data.datasets import find_splits
 from entprop_fast.lab.data.read_image import read_image
-from entprop_fast.lab.data.stray_files import IMAGE_SUFFIXES, is_image, is_leftover
+from entprop_fast.lab.data.stray_files import IMAGE_SUFFIXES, is_image, is_system_file
 from tests.tiny_data import layouts
 
 Capture = pytest.CaptureFixture[str]
@@ -139,7 +139,7 @@ def test_what_programs_leave_behind_is_no_data(where: str, folder: Path) -> None
 def test_names(names: tuple[str, ...], leftover: bool, image: bool) -> None:
     """FOUND W7."""
     for name in names:
-        assert (is_leftover(name), is_image(name)) == (leftover, image), name
+        assert (is_system_file(name), is_image(name)) == (leftover, image), name
 
 
 def test_suffixes_that_are_read(folder: Path) -> None:

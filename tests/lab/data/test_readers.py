@@ -1,4 +1,4 @@
-"""Processes that read images: killed, without shared memory, slow; nothing waits for them."""
+"""Check processes that read images: killed, without shared memory, slow; nothing waits."""
 
 from __future__ import annotations
 

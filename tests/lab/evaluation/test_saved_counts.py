@@ -167,7 +167,7 @@ def test_an_attack_asks_in_every_step() -> None:
 
 
 def test_the_command_goes_on_with_several_networks(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: list[Path], few_digits: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FOUND C6, N7: the first network is not measured again, and nothing is left behind."""
     made = 0
@@ -201,7 +201,7 @@ def test_the_command_goes_on_with_several_networks(
 
 
 def test_results_are_written_before_they_are_printed(
-    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: list[Path], few_digits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FOUND C6: whatever becomes of the tables."""
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,11 @@ def test_a_recipe_that_lacks_what_a_run_needs_is_refused(tmp_path: Path) -> None
 def test_wrong_settings_are_refused(overrides: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         resolve("digits", **overrides)
+
+
+def test_settings_made_in_python_are_checked() -> None:
+    with pytest.raises(ValueError, match="epochs=0"):
+        replace(resolve("digits"), epochs=0)
 
 
 def test_differences_names_what_changes_the_run_and_no_more() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entprop_fast.lab.corruptions.common.levels import LEVELS
 from entprop_fast.lab.data.counter_random import paired_normals, paired_uniforms
 from entprop_fast.optional import require
 
-LEVELS = 256  # of an 8-bit image
 _BINS = 4096  # of the uniform number; in most of them all give the same count
 _STEEP = 2.0**40  # makes a step of any difference of uniform numbers
 _RAREST = 2.0**-25  # below half of the smallest uniform number

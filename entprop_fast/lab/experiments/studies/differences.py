@@ -27,7 +27,9 @@ def paired(values: Sequence[float], others: Sequence[float]) -> dict[str, Cell]:
     Raises:
         ValueError: lengths that differ, or no pair of finite values.
     """
-    found = paired_statistics.paired(values, others)
+    if len(values) != len(others):
+        raise ValueError(f"{len(values)} values and {len(others)} others are no pairs")
+    found = paired_statistics.paired(dict(enumerate(values)), dict(enumerate(others)))
     if found is None:
         raise ValueError(f"no pair of finite values in {list(values)} and {list(others)}")
     return {

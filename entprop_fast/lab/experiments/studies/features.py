@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.methods import EntProp, Method
 
@@ -34,7 +35,7 @@ def perturbed(model: nn.Module, images: Tensor, labels: Tensor, eps: float) -> T
         x = images.detach().requires_grad_()
         loss = F.cross_entropy(model(x.clone()), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
-    return (images + eps * gradient.sign()).clamp(0, 1)
+    return reference.displace(images, eps * gradient.sign(), 0, 1)
 
 
 def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,14 @@ from .conftest import lead
 
 
 def test_cells_are_the_statistics_corrected_over_the_rows() -> None:
-    found = paired_statistics.paired([3.0, 5.0, 7.5], [2.0, 3.0, 4.0])
+    found = paired_statistics.paired({0: 3.0, 1: 5.0, 2: 7.5}, {0: 2.0, 1: 3.0, 2: 4.0})
     assert found is not None and found.p is not None
     cells = paired([3.0, 5.0, math.nan, 7.5], [2.0, 3.0, 1.0, 4.0])  # FOUND W12: NaN is no pair
     assert list(cells.values()) == [found.mean, found.low, found.high, found.p, 3]
     assert corrected([cells, cells, NO_CELLS])[0]["p"] == pytest.approx(2 * found.p)
-    with pytest.raises(ValueError, match="no pair"):
-        paired([math.nan], [1.0])
+    for values in ([math.nan], [1.0, 2.0]):
+        with pytest.raises(ValueError, match="no pair"):
+            paired(values, [1.0])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.corruptions.set_marker import MARKER
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
+from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from tests.lab.evaluation.support import (
     Brightness,
     darker,
@@ -60,8 +61,10 @@ def test_auto_takes_the_official_set_where_it_is_and_says_where_it_is_not(tmp_pa
         "generated (CIFAR-C's strengths, seed 0, frost on"
     )
     assert any("CIFAR-10-C was looked for" in line for line in told)
+    before = choose_suite(data, options, torch.device("cpu"))
     write_cifar_c(tmp_path, data)
     assert evaluate_model(Brightness(4), data, options).corruption_source == "official CIFAR-10-C"
+    assert evaluate_model(Brightness(4), data, options, suite=before) == generated
     report = generated.markdown()
     assert "no official set" in report and "frost on procedural textures" in report
     assert "| frost (procedural) |" in report

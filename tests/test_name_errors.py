@@ -1,4 +1,4 @@
-"""The error for a name that does not exist."""
+"""Check the error for a name that does not exist."""
 
 from __future__ import annotations
 
