@@ -255,8 +255,8 @@ def document(record: type) -> str:
     """Return the "Args" lines of a docstring: a name and its sentence each."""
     lines: list[str] = []
     for one in options_of(record).values():
-        unit = f" In {one.unit}." if one.unit else ""
-        text = f"{one.name}: {one.help}{unit}"
+        limited = one.choices or one.bounds != Bounds()
+        text = f"{one.name}: {one.help}" + (f" Expected: {valid(one)}." if limited else "")
         lines += textwrap.wrap(text, 96, initial_indent=" " * 4, subsequent_indent=" " * 8)
     return "\n".join(lines)
 

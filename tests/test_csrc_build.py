@@ -106,6 +106,30 @@ def test_build_loads_is_incremental_and_fails_in_plain_sight(tree: Path) -> None
     (tree / "csrc" / "cpu" / "broken.cpp").unlink()
 
 
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [("auto", None), ("off", None), ("bogus", "'bogus'"), ("cpu", "cpu"), ("cuda", "cuda")],
+)
+def test_without_a_compiler_that_works(
+    mode: str,
+    error: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing is built, with one line where that will do, an error where kernels are asked for."""
+    monkeypatch.setenv("ENTPROP_BUILD", mode)
+    monkeypatch.setenv("CXX", "false")  # starts, and compiles nothing
+    monkeypatch.setattr(sys, "argv", ["setup.py", "bdist_wheel"])
+    if error is not None:
+        with pytest.raises(SystemExit, match=f"ENTPROP_BUILD={error}"):
+            build.extensions()
+        return
+    assert build.extensions() == []
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("entprop-fast:")
+    assert ("ENTPROP_BUILD=off" if mode == "off" else "false -std=c++20") in said
+
+
 def test_a_module_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, installed = tmp_path / "_C.so", tmp_path / "package" / "_C.so"
     installed.parent.mkdir()

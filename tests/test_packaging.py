@@ -68,7 +68,8 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(source: Path, tmp_path: 
     expected = {name for name in files_below(source) if name.startswith("entprop_fast/")}
     assert {"entprop_fast/py.typed", "entprop_fast/kernels/__init__.py"} <= expected
 
-    _, wheel = build_wheel(source, tmp_path / "direct", ENTPROP_BUILD="off")
+    (said,), wheel = build_wheel(source, tmp_path / "direct", ENTPROP_BUILD="off")
+    assert "pure Python" in said and "ENTPROP_BUILD=off" in said
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if ".dist-info/" not in name} == expected
 
@@ -86,26 +87,10 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(source: Path, tmp_path: 
     assert set(zipfile.ZipFile(rebuilt).namelist()) == names
 
 
-@pytest.mark.parametrize(
-    ("variables", "reason"),
-    [
-        ({"CXX": "/nonexistent"}, "/nonexistent does not start"),
-        ({"CXX": "false"}, "false -std=c++20"),
-        ({"ENTPROP_BUILD": "off"}, "ENTPROP_BUILD=off"),
-    ],
-)
-def test_what_cannot_be_compiled_is_one_line_and_a_pure_wheel(
-    source: Path, tmp_path: Path, variables: dict[str, str], reason: str
-) -> None:
-    said, wheel = build_wheel(source, tmp_path, **variables)
-    assert len(said) == 1
-    assert "pure Python" in said[0]
-    assert reason in said[0]
-    assert wheel.name.endswith("py3-none-any.whl")
-
-
 def test_without_a_compiler_it_trains_and_says_so_once(source: Path, tmp_path: Path) -> None:
-    _, wheel = build_wheel(source, tmp_path, CXX="/nonexistent")
+    (said,), wheel = build_wheel(source, tmp_path, CXX="/nonexistent")
+    assert "pure Python" in said and "/nonexistent" in said
+    assert wheel.name.endswith("py3-none-any.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     # An editable install would find this checkout's extension for the package that has none.
     code = (
@@ -130,31 +115,16 @@ def test_without_a_compiler_it_trains_and_says_so_once(source: Path, tmp_path: P
 def test_build_without_torch_is_pure_and_names_the_flag(source: Path, tmp_path: Path) -> None:
     # An isolated build environment, in short: importing torch fails.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
-    said, wheel = build_wheel(source, tmp_path / "dist", PYTHONPATH=str(tmp_path))
-    assert len(said) == 1
-    assert "pip install --no-build-isolation" in said[0]
+    (said,), wheel = build_wheel(source, tmp_path / "dist", PYTHONPATH=str(tmp_path))
+    assert "pip install --no-build-isolation" in said
     assert wheel.name.endswith("py3-none-any.whl")
 
 
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"ENTPROP_BUILD": "bogus"}, "'bogus'"),
-        ({"ENTPROP_BUILD": "cpu", "CXX": "/nonexistent"}, "ENTPROP_BUILD=cpu"),
-        pytest.param(
-            {"ENTPROP_BUILD": "cuda"},
-            "is a build without CUDA",
-            marks=pytest.mark.skipif(torch.version.cuda is not None, reason="torch has CUDA"),
-        ),
-    ],
-)
-def test_explicit_request_that_cannot_be_met_is_refused(
-    source: Path, tmp_path: Path, variables: dict[str, str], message: str
-) -> None:
-    run = run_setup(source, "bdist_wheel", "--dist-dir", str(tmp_path), **variables)
+def test_explicit_request_that_cannot_be_met_is_refused(source: Path, tmp_path: Path) -> None:
+    asked = {"ENTPROP_BUILD": "cpu", "CXX": "/nonexistent"}
+    run = run_setup(source, "bdist_wheel", "--dist-dir", str(tmp_path), **asked)
     assert run.returncode == 1
-    assert message in run.stderr
-    assert "Traceback" not in run.stderr
+    assert "ENTPROP_BUILD=cpu" in run.stderr and "Traceback" not in run.stderr
     assert not list(tmp_path.glob("*.whl"))
 
 

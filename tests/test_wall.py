@@ -113,12 +113,16 @@ def _late_imports(tree: ast.Module) -> Iterator[str]:
     """Modules of this package that a function imports."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     for node in (node for function in functions for node in ast.walk(function)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            found = [n for n in names if n.removeprefix("entprop_fast.") in MODULES]
-            yield from found[-1:] or [n for n in names[:1] if n == "entprop_fast" or node.level]
+        module = getattr(node, "module", None) or ""
+        if isinstance(node, ast.ImportFrom) and (node.level or _is_ours(module)):
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            yield from [n for n in names if n.removeprefix("entprop_fast.") in MODULES] or [module]
         elif isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.startswith("entprop_fast"))
+            yield from (alias.name for alias in node.names if _is_ours(alias.name))
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "entprop_fast"
 
 
 def test_importing_the_package_loads_nothing_of_the_laboratory() -> None:

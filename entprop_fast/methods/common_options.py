@@ -43,10 +43,7 @@ cutmix: Field = partial(
     low=0,
 )
 score: Field = partial(
-    option,
-    "entropy",
-    f"What ranks the rows; the highest are selected: {', '.join(reference.SCORES)}.",
-    choices=reference.SCORES,
+    option, "entropy", "What ranks the rows; the highest are selected.", choices=reference.SCORES
 )
 
 

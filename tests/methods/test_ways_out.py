@@ -55,7 +55,7 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
 WITHOUT: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "auxiliary logits": (lambda z: Inception(z, z), r"Inception with aux_logits.*aux_logits = F"),
     "auxiliary loss": (lambda z: Answer(z, aux_loss=z.mean()), r"Answer with aux_loss.*wrap"),
-    "tuple": (lambda z: (z, z), r"returned a tuple: .*\.logits; wrap"),
+    "tuple": (lambda z: (z, z), r"returned a tuple: .*\.logits.*wrap"),
     "dict": (lambda z: {"out": z}, r"returned a dict: .*\.logits; wrap"),
     "no tensor": (lambda z: {"logits": None}, r"returned a dict: .*\.logits; wrap"),
     "hidden states": (lambda z: Answer(z[:, None]), r"shape \(\d+, 1, 5\): expected logits"),

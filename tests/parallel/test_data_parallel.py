@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast import Method, create_method
-from entprop_fast.methods import GPaCo
+from entprop_fast.methods import GPaCo, entprop
 from entprop_fast.methods.targets import Targets, mixup
 from entprop_fast.reference import entprop_step
 from tests.methods.support import (
@@ -179,22 +179,22 @@ def mean(both: list[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:
     }
 
 
-def mixed_as_the_ranks_do(method: Method) -> None:
+def mixed_as_the_ranks_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each half of the rows among themselves, with its own lam."""
     halves = [mixup(*own_batch(rank), 1.0, generator(rank)) for rank in range(WORLD)]
     images = torch.cat([images for images, _ in halves])
     parts = [(t.labels, t.labels_b, t.lam.expand(ROWS)) for _, t in halves if t.lam is not None]
     targets = Targets(*(torch.cat(values) for values in zip(*parts, strict=True)))
-    vars(method)["_mixed"] = lambda *_: (images, targets)
+    monkeypatch.setattr(entprop, "mixed", lambda *_: (images, targets))
 
 
 @pytest.mark.parametrize("key", AS_ONE)
 def test_a_frozen_network_learns_what_one_process_learns(
-    key: str, ranks: list[dict[str, Any]]
+    key: str, ranks: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = method_of(AS_ONE[key], 0, model=frozen_network(), wrap=False)
     if key == "mixed":
-        mixed_as_the_ranks_do(method)
+        mixed_as_the_ranks_do(monkeypatch)
     method(*batch(WORLD * ROWS))
     for found in ranks:
         close(found[f"one {key}"]["gradients"], all_gradients(method))
