@@ -127,11 +127,7 @@ def generated_suite(
 
 
 def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
-    """Return the 15 common kinds, and the 4 extra ones if wanted.
-
-    Raises:
-        ValueError: one of them is not for images of so many channels.
-    """
+    """Return the 15 common kinds, and the 4 extra ones if wanted."""
     kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
     for kind in kinds:
         check_channels(kind, data.image_shape[0])

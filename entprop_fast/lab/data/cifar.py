@@ -100,11 +100,6 @@ def load_cifar(name: str, data_dir: Path | None, train_size: int | None, seed: i
     """Load the official split, uint8 ``[N, 3, 32, 32]``, or a stratified subset of its training.
 
     What is unpacked goes before an archive, the pickled form before the binary one.
-
-    Raises:
-        FileNotFoundError: it is not there; the message says what to fetch and where to put it.
-        ValueError: an archive that is not the official one, a file that is damaged or cut off,
-            other counts than the official ones.
     """
     if data_dir is None:
         raise missing(name, None)

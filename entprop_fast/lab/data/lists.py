@@ -41,11 +41,7 @@ class Splits:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Read a text file's lines that are not empty, stripped, and their numbers from 1.
-
-    Raises:
-        ValueError: there is no such file, or it is no UTF-8 text.
-    """
+    """Read a text file's lines that are not empty, stripped, and their numbers from 1."""
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if line.strip():
             yield number, line.strip()
@@ -58,9 +54,6 @@ def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]
         path: of the text file.
         count: fields a line.
         last: the extra words belong to the last field, not to the first (names with spaces).
-
-    Raises:
-        ValueError: (while iterating) a line has fewer; the message names it.
     """
     for number, line in lines(path):
         if not line.startswith("#"):
@@ -87,12 +80,7 @@ def number(path: Path, text: str) -> int:
 
 
 def read_matlab(path: Path, key: str) -> Any:
-    """Read a variable of a MATLAB 5 file as a NumPy array of at least one dimension.
-
-    Raises:
-        ValueError: there is no such file or variable, or it is damaged.
-        ImportError: SciPy is not installed.
-    """
+    """Read a variable of a MATLAB 5 file as a NumPy array of at least one dimension."""
     require("scipy", extra="train", purpose=f"reading {path.name}")
     from scipy.io import loadmat
 

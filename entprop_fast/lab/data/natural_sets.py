@@ -87,18 +87,6 @@ def open_natural(
 
     -A and -R have 200 classes. A network of all 1000 is compared on these alone, as in their
     papers; one of other classes on those that the folders name.
-
-    Args:
-        name: a key of `NATURAL`.
-        folder: where the set's folder is.
-        class_names: of the network's outputs.
-        size: pixels of the images that the network takes.
-        batch_size: images in a batch.
-        workers: processes that read, see `entprop_fast.data.PrefetchLoader`.
-
-    Raises:
-        FileNotFoundError: it is not there; the message says which folders were looked for.
-        ValueError: a folder that is no class of the set, or no images.
     """
     title, usual, subset = NATURAL[name]
     root = next((folder / one for one in usual if (folder / one).is_dir()), None)

@@ -95,12 +95,6 @@ def read_batches(
         workers: see `PrefetchLoader`.
         device: where the batches are to be; None: the CPU.
         what: one of the images, in an error's words.
-
-    Raises:
-        ValueError: ``workers`` below 0.
-        UnreadableImage: (while iterating) the data set raised, or gave what is no image.
-        ReadersFailed: (likewise) a process that reads was killed, or none can be started.
-        Stopped: (likewise) a signal came.
     """
     device = torch.device("cpu") if device is None else device
     read = read_on_host(
