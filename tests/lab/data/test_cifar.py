@@ -279,18 +279,6 @@ def test_inside_and_outside() -> None:
     assert not any(map(inside, ["", "..", "a/../b", "/a", "..\\a", "\\\\host\\a"]))
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_what_to_fetch_and_where_to_put_it(name: Any, tmp_path: Path) -> None:
-    for data_dir, where in ((None, "needs --data-dir DIR"), (tmp_path, f"into {tmp_path} as")):
-        with pytest.raises(FileNotFoundError) as caught:
-            load(name, data_dir=data_dir)
-        message = str(caught.value)
-        assert where in message and "https://www.cs.toronto.edu/~kriz/cifar.html" in message
-        for form in FORMS[name]:
-            assert form.archive in message
-        assert message.count("md5") == 2 and "bytes" in message
-
-
 def test_train_size_is_a_stratified_subset_by_seed(
     tmp_path: Path, official: Callable[..., None]
 ) -> None:

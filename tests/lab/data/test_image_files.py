@@ -279,11 +279,3 @@ def test_a_set_that_is_not_the_official_one_says_so(
         load("pets", data_dir=tmp_path)
     monkeypatch.setitem(SOURCES, "pets", replace(SOURCES["pets"], counts=(12, 6, 3)))
     load("pets", data_dir=tmp_path)
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_what_to_fetch_and_where_to_put_it(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"'{name}' is not in") as caught:
-        load(name, data_dir=tmp_path)
-    for named in (SOURCES[name].page, *map(str, SOURCES[name].files)):
-        assert named in str(caught.value)
