@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import scipy.ndimage
 import torch
@@ -96,24 +95,15 @@ def test_occlusion_covers_exactly_its_share_with_grey() -> None:
     assert (out.amax(0) > 0.1).all()
 
 
-def test_pixelate_at_half_size_is_the_mean_of_each_block() -> None:
+@pytest.mark.parametrize(("severity", "rows", "columns"), [(4, 4, 6), (3, 5, 7)])
+def test_pixelate_is_block_means_on_a_finer_grid(severity: int, rows: int, columns: int) -> None:
+    """8 pixels in 5 cells: on a grid of 40, cells of 8 and pixels of 5 both fit."""
     images = torch.rand(2, 3, 8, 12, dtype=torch.float64)
-    expected = torch.empty_like(images)
-    for i in range(0, 8, 2):
-        for j in range(0, 12, 2):
-            block = images[:, :, i : i + 2, j : j + 2]
-            expected[:, :, i : i + 2, j : j + 2] = block.mean((2, 3), keepdim=True)
-    torch.testing.assert_close(corrupt(images, "pixelate", 4), expected)
-
-
-def test_pixelate_off_the_grid_is_block_means_on_a_finer_grid() -> None:
-    # 8 pixels in 5 cells: on a grid of 40, cells of 8 and pixels of 5 both fit.
-    image = torch.rand(8, 8, dtype=torch.float64)
-    fine = np.kron(image.numpy(), np.ones((5, 5)))
-    cells = fine.reshape(5, 8, 5, 8).mean((1, 3))
-    expected = np.kron(cells, np.ones((8, 8))).reshape(8, 5, 8, 5).mean((1, 3))
-    out = corrupt(image[None, None], "pixelate", 3)
-    torch.testing.assert_close(out[0, 0], torch.from_numpy(expected))
+    fine = images.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
+    cells = fine.unfold(2, 8, 8).unfold(3, 12, 12).mean((4, 5))
+    coarse = cells.repeat_interleave(8, 2).repeat_interleave(12, 3)
+    expected = coarse.unfold(2, rows, rows).unfold(3, columns, columns).mean((4, 5))
+    torch.testing.assert_close(corrupt(images, "pixelate", severity), expected)
 
 
 def test_elastic_moves_pixels_by_its_amplitude() -> None:

@@ -75,15 +75,6 @@ def test_a_set_of_another_generator_says_so(tmp_path: Path, generator: int, name
     assert any("--overwrite" in line and str(root) in line for line in told)
 
 
-def test_a_marker_with_no_known_generator_is_refused(tmp_path: Path) -> None:
-    data, root = tiny_cifar(count=4), tmp_path / "CIFAR-10-C"
-    arrays(data, root)
-    path = root / "entprop_fast.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"generator": "new"}))
-    with pytest.raises(ValueError, match="generator"):
-        evaluate_model(Brightness(4), data, EvaluationOptions(official_dir=tmp_path))
-
-
 def test_image_files_in_imagenet_cs_layout(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_classes(tmp_path / "set" / split, count=2, side=40)

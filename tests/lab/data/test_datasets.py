@@ -69,14 +69,16 @@ REFUSED: dict[str, Callable[[], object]] = {
     "dataset 'digit'": refusal(name="digit"),
     "seed = -1 must be between 0 and 4294967295": refusal(seed=-1),
     "image_size = 64": refusal(image_size=64),
+    "image_size = 32": refusal(name="cifar10", image_size=32),
     "--data-dir": refusal(data_dir="."),
+    "--data-dir .*none": refusal(name="cifar10", data_dir="none"),
     "batch_size = 0": lambda: load("digits").test_batches(0),
 }
 
 
 @pytest.mark.parametrize("named", REFUSED)
 def test_refusals(named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
         REFUSED[named]()
 
 

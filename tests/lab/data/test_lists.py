@@ -85,7 +85,6 @@ WRONG: list[tuple[str, Change, str]] = [
     ("folder:lists", swap("lists/train.txt", ".jpg 0", ".jpg -1"), "has label -1"),
     ("folder:lists", swap("lists/val.txt", ".jpg 0", ".jpg 3"), "has label 3"),
     ("folder:lists", aside("lists/val.txt"), "neither test.txt nor val.txt"),
-    ("folder:classes", aside("classes/test"), "neither test/ nor val/"),
     ("folder:classes", strange_class, "class 'cat', which no training folder has"),
     ("folder:classes", empty_class, r"without an image: train/cat .*1 x \.heic"),
     ("flat", one_image_more, "has 6 labels for 7 images in val/"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ FORMS = tuple(forms(*pair()))
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_data_gives_the_same_numbers(form: str) -> None:
     """FOUND C9: a DataLoader, a Dataset and tensors."""
-    options = EvaluationOptions(corruptions="generated", pgd=2)
+    options = EvaluationOptions(corruptions="digits", pgd=2)
     torch.manual_seed(3)
     found = evaluate_model(Brightness(CLASSES), forms(*pair())[form], options)
     wanted = evaluate_model(Brightness(CLASSES), pair(), options)
@@ -132,17 +132,6 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
         evaluate_model(Brightness(CLASSES), given, CLEAN)
 
 
-def test_an_image_set_of_the_wrong_values() -> None:
-    """FOUND W2: what `entprop_fast.data` makes may be somebody's own, too."""
-    data = tiny_cifar()
-    for images, named in (
-        (data.test_images.float(), "input_range"),
-        (data.test_images.clamp(0, 1), "test images are uint8"),
-    ):
-        with pytest.raises(ValueError, match=named):
-            evaluate_model(Brightness(CLASSES), replace(data, test_images=images), CLEAN)
-
-
 @pytest.mark.parametrize("form", ["tensors", "dataset", "loader"])
 def test_another_range_and_bytes(form: str) -> None:
     """FOUND W2: the way out that the message names."""
@@ -157,28 +146,45 @@ def test_another_range_and_bytes(form: str) -> None:
     )
     bytes_ = forms((images * 255).round().to(torch.uint8), labels)[form]
     assert wide.sa == evaluate_model(Brightness(CLASSES), bytes_, CLEAN).sa == 75.0
-    with pytest.raises(ValueError, match="input_range"):
-        evaluate_model(Brightness(CLASSES), (images, labels), CLEAN, input_range=(1.0, 0.0))
 
 
-def test_labels_and_items_that_are_none() -> None:
-    """FOUND W2: labels outside, PIL images, dictionaries, images of two sizes."""
-    images, labels = pair()
-    with pytest.raises(ValueError, match="labels"):
-        evaluate_model(Brightness(4), DataLoader(Items(images, labels - 2)), CLEAN)
-    with pytest.raises(ValueError, match="labels"):
-        evaluate_model(Brightness(4), TensorDataset(images, labels.float()), CLEAN)
-    with pytest.raises(TypeError, match="images, labels"):
-        evaluate_model(Brightness(4), DataLoader([{"x": images[0]}]), CLEAN)  # type: ignore[arg-type]
-    two: Any = DataLoader([(images[0], 1), (images[0, :, :4], 1)])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="shape"):
-        evaluate_model(Brightness(4), two, CLEAN)
-    with pytest.raises(ValueError, match="batch_size"):
-        evaluate_model(Brightness(4), DataLoader(Items(images, labels)), CLEAN, batch_size=3)
-    with pytest.raises(ValueError, match="no test image"):
-        evaluate_model(Brightness(4), Items(images[:0], labels[:0]), CLEAN)
-    narrow = evaluate_model(Brightness(4), (images, labels.int()), CLEAN)
-    assert narrow == evaluate_model(Brightness(4), (images, labels), CLEAN)
+IMAGES, LABELS = pair()
+CIFAR = tiny_cifar()
+UNUSABLE: list[tuple[Any, type[Exception], str]] = [
+    ((IMAGES, LABELS[:2]), ValueError, "12 images but 2 labels"),
+    ((IMAGES[0], LABELS), ValueError, "images have shape"),
+    ((IMAGES, LABELS.float()), ValueError, "labels are"),
+    ((IMAGES, LABELS[:, None]), ValueError, "labels are"),
+    ((IMAGES, LABELS - 100), ValueError, "labels are"),
+    (DataLoader(Items(IMAGES, LABELS - 2)), ValueError, "labels are"),
+    (TensorDataset(IMAGES, LABELS.float()), ValueError, "labels are"),
+    ((IMAGES, LABELS + 9), ValueError, "gives 4 logits, and the labels of images are of 13"),
+    ((IMAGES, LABELS, LABELS), TypeError, "data is a tuple"),
+    ([(IMAGES, LABELS)], TypeError, "data is a list"),
+    ((IMAGES.numpy(), LABELS.numpy()), TypeError, "data is a tuple of ndarray, ndarray"),
+    (IMAGES, TypeError, "data is a Tensor"),
+    (DataLoader(cast(Any, [{"x": IMAGES[0]}])), TypeError, "images, labels"),
+    (DataLoader(cast(Any, [(IMAGES[0], 1), (IMAGES[0, :, :4], 1)])), ValueError, "shape"),
+    (Items(IMAGES[:0], LABELS[:0]), ValueError, "no test image"),
+    (replace(CIFAR, test_images=CIFAR.test_images.float()), ValueError, "input_range"),
+    (
+        replace(CIFAR, test_images=CIFAR.test_images.clamp(0, 1)),
+        ValueError,
+        "test images are uint8",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "error", "named"), UNUSABLE)
+def test_data_that_cannot_be_used_is_named(data: Any, error: type[Exception], named: str) -> None:
+    """FOUND W2: labels outside, PIL images, dictionaries, images of two sizes, wrong values."""
+    with pytest.raises(error, match=named):
+        evaluate_model(Brightness(4), data, CLEAN)
+
+
+def test_labels_of_any_whole_dtype() -> None:
+    narrow = evaluate_model(Brightness(4), (IMAGES, LABELS.int()), CLEAN)
+    assert narrow == evaluate_model(Brightness(4), (IMAGES, LABELS), CLEAN)
 
 
 class Breaks(Brightness):
