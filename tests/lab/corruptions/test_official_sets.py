@@ -19,6 +19,7 @@ from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from tests.lab.evaluation.support import (
+    Around,
     Brightness,
     darker,
     tiny_cifar,
@@ -155,15 +156,13 @@ def test_an_official_set_that_is_asked_for_must_be_there(tmp_path: Path) -> None
 
 
 def test_torch_is_not_asked_for_more_than_the_batch(tmp_path: Path) -> None:
-    data = tiny_cifar(count=12)
+    data, sizes = tiny_cifar(count=12), list[int]()
     write_cifar_c(tmp_path, data)
-    sizes: list[int] = []
 
-    class Watched(Brightness):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            sizes.append(len(x))
-            return super().forward(x)
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return x
 
     options = EvaluationOptions(official_dir=tmp_path)
-    evaluate_model(Watched(4), data, options, batch_size=5)
+    evaluate_model(Around(watched), data, options, batch_size=5)
     assert set(sizes) == {5, 2} and len(sizes) == 3 * 76

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from entprop_fast.lab.data.counter_random import (
     bits,
@@ -23,6 +24,7 @@ from entprop_fast.lab.data.counter_random import (
 
 WORD = 1 << 64
 CPU = torch.device("cpu")
+Array = NDArray[np.float64]
 
 
 def splitmix64(state: int, count: int) -> list[int]:
@@ -101,9 +103,10 @@ def test_uniforms_are_bits_of_the_words(key: int, count: int) -> None:
 def test_normals_are_box_and_mullers_of_uniforms(count: int) -> None:
     keys, pairs = row_keys(5, 0, 1000, CPU), (count + 1) // 2
 
-    def truth(u: np.ndarray, half: int) -> np.ndarray:
+    def truth(u: Array, half: int) -> Array:
         radius, angle = np.sqrt(-2 * np.log(u[:, :half])), 2 * np.pi * u[:, half:]
-        return np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)[:, :count]
+        both = np.concatenate((radius * np.cos(angle), radius * np.sin(angle)), axis=1)
+        return np.asarray(both[:, :count])
 
     for made, wanted in (
         (normals(keys, count), truth(uniforms(keys, 2 * count).double().numpy(), count)),

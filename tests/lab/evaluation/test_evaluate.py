@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from entprop_fast import convert_dual_norm
@@ -27,7 +27,13 @@ from entprop_fast.lab.corruptions.common import (
 from entprop_fast.lab.data import to_float
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.evaluation_tables import markdown
-from tests.lab.evaluation.support import Brightness, by_another_generator, tiny_cifar, tiny_imagenet
+from tests.lab.evaluation.support import (
+    Around,
+    Brightness,
+    by_another_generator,
+    tiny_cifar,
+    tiny_imagenet,
+)
 
 CLEAN = EvaluationOptions(corruptions="none")
 
@@ -54,20 +60,16 @@ def test_any_module_in_three_lines() -> None:
     assert model.training and model.modes == {False}
 
 
-class Denormalised(Brightness):
-    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, std = (torch.tensor(one).view(3, 1, 1) for one in (self.mean, self.std))
-        return super().forward(x * std + mean)
-
-
 def test_a_network_of_normalised_images() -> None:
-    data, options = (torch.rand(6, 3, 8, 8), torch.arange(6) % 4), CLEAN
-    plain = evaluate_model(Brightness(4), data, options)
-    network = Denormalised(4)
-    normalised = evaluate_model(network, data, options, normalization=(network.mean, network.std))
-    assert normalised.sa == plain.sa
+    data, mean, std = (
+        (torch.rand(6, 3, 8, 8), torch.arange(6) % 4),
+        (0.4, 0.5, 0.6),
+        (0.2, 0.3, 0.1),
+    )
+    given, spread = (torch.tensor(one).view(3, 1, 1) for one in (mean, std))
+    network = Around(lambda x: x * spread + given)
+    found = evaluate_model(network, data, CLEAN, normalization=(mean, std))
+    assert found.sa == evaluate_model(Brightness(4), data, CLEAN).sa
 
 
 def test_the_auxiliary_norms_are_measured_when_asked_for() -> None:

@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.metrics import NaNLogits, accuracy
-
-from .support import Brightness, tiny_cifar
+from tests.lab.evaluation.support import Around, Brightness, tiny_cifar
 
 CLEAN = EvaluationOptions(corruptions="none", pgd=2)
 CLASSES = 4
@@ -42,11 +41,12 @@ class Items(Dataset[tuple[Tensor, int]]):
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):
-    def __init__(self, items: Items) -> None:
-        self.items = items
+    def __init__(self, items: Items, turn: int = 0) -> None:
+        self.items, self.turn, self.passes = items, turn, 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return (self.items[i] for i in range(len(self.items)))
+        self.passes += self.turn
+        return (self.items[(i + self.passes) % len(self.items)] for i in range(len(self.items)))
 
 
 def forms(images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -82,31 +82,21 @@ def test_a_loader_that_shuffles_keeps_one_order() -> None:
     """FOUND C9: intervals pair an image's answers, so each pass must see the same order."""
     seen: list[Tensor] = []
 
-    class Sees(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.detach()[:, 0, 0, 0].clone())
-            return super().forward(x)
+    def sees(x: Tensor) -> Tensor:
+        seen.append(x.detach()[:, 0, 0, 0].clone())
+        return x
 
     images, labels = torch.rand(12, 3, 8, 8), torch.arange(12) % CLASSES
     loader = DataLoader(Items(images, labels), batch_size=12, shuffle=True)
-    evaluate_model(Sees(CLASSES), loader, EvaluationOptions(corruptions="none", pgd=1))
+    evaluate_model(Around(sees), loader, EvaluationOptions(corruptions="none", pgd=1))
     clean, attacked = seen[0], seen[1]  # PGD starts within 8/255 of each image
     assert not torch.equal(clean, images[:, 0, 0, 0])
     assert (clean - attacked).abs().max() <= 8 / 255 + 1e-6
 
 
-class Shuffling(IterableDataset[tuple[Tensor, int]]):
-    def __init__(self, items: Items) -> None:
-        self.items, self.passes = items, 0
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        self.passes += 1
-        return (self.items[(i + self.passes) % len(self.items)] for i in range(len(self.items)))
-
-
 def test_a_source_whose_order_changes_is_refused() -> None:
     """FOUND C9: where no order can be kept, the message says so."""
-    loader = DataLoader(Shuffling(Items(*pair())), batch_size=4)
+    loader = DataLoader(Stream(Items(*pair()), turn=1), batch_size=4)
     with pytest.raises(ValueError, match="shuffle=False"):
         evaluate_model(Brightness(CLASSES), loader, CLEAN)
 
@@ -135,17 +125,11 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
 @pytest.mark.parametrize("form", ["tensors", "dataset", "loader"])
 def test_another_range_and_bytes(form: str) -> None:
     """FOUND W2: the way out that the message names."""
-
-    class Wide(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x / 255)
-
     images, labels = pair()
-    wide = evaluate_model(
-        Wide(CLASSES), forms(images * 255, labels)[form], CLEAN, input_range=(0, 255)
-    )
+    wide = forms(images * 255, labels)[form]
+    found = evaluate_model(Around(lambda x: x / 255), wide, CLEAN, input_range=(0, 255))
     bytes_ = forms((images * 255).round().to(torch.uint8), labels)[form]
-    assert wide.sa == evaluate_model(Brightness(CLASSES), bytes_, CLEAN).sa == 75.0
+    assert found.sa == evaluate_model(Brightness(CLASSES), bytes_, CLEAN).sa == 75.0
 
 
 IMAGES, LABELS = pair()
@@ -215,12 +199,8 @@ def test_a_network_that_answers_no_number_is_named(value: float) -> None:
 
 def test_minus_infinity_rules_one_class_out() -> None:
     """FOUND W2, the neighbour that is right: a masked class."""
-
-    class Masks(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x).index_fill(1, torch.tensor([3]), -torch.inf)
-
-    assert evaluate_model(Masks(CLASSES), pair(), CLEAN).sa > 0
+    masks = Around(after=lambda logits: logits.index_fill(1, torch.tensor([3]), -torch.inf))
+    assert evaluate_model(masks, pair(), CLEAN).sa == 50.0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -230,21 +210,12 @@ def test_networks_of_any_floating_dtype(dtype: torch.dtype) -> None:
     assert found.sa == 75.0
 
 
-class Returns(Brightness):
-    def __init__(self, form: Any) -> None:
-        super().__init__(CLASSES)
-        self.form = form
-
-    def forward(self, x: Tensor) -> Any:
-        return self.form(super().forward(x))
-
-
 def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
     """FOUND C9: `.logits` works, a tuple is a clear refusal."""
-    named = Returns(lambda logits: SimpleNamespace(logits=logits))
+    named = Around(after=lambda logits: SimpleNamespace(logits=logits))
     assert evaluate_model(named, pair(), CLEAN) == evaluate_model(Brightness(4), pair(), CLEAN)
     assert accuracy(named, [pair()]) == 0.75
-    assert accuracy(Returns(lambda logits: {"logits": logits}), [pair()]) == 0.75
+    assert accuracy(Around(after=lambda logits: {"logits": logits}), [pair()]) == 0.75
     for form, kind, word in (
         (lambda logits: (logits, logits), TypeError, "tuple of Tensor, Tensor"),
         (lambda logits: {"out": logits}, TypeError, "dict"),
@@ -254,9 +225,9 @@ def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
         (lambda logits: logits[:, :, None, None], ValueError, r"classes"),
     ):
         with pytest.raises(kind, match=word):
-            evaluate_model(Returns(form), pair(), CLEAN)
+            evaluate_model(Around(after=form), pair(), CLEAN)
         with pytest.raises(kind, match=word):
-            accuracy(Returns(form), [pair()])
+            accuracy(Around(after=form), [pair()])
 
 
 def test_a_network_without_parameters_and_one_that_writes_into_its_input() -> None:
