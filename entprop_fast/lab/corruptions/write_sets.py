@@ -174,7 +174,6 @@ def write_folders(
 
 
 def _names(data: ImageFiles) -> list[str]:
-    """Return ``<class>/<name>.JPEG`` of each test image."""
     for name in data.class_names:
         if name in ("", ".", "..") or "/" in name or os.sep in name:
             raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
@@ -202,7 +201,6 @@ def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray
 def _batches(
     data: ImageFiles, starts: Sequence[int], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Read the batches of clean images that begin at these numbers."""
     rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
     if not rows:
         return

@@ -154,7 +154,6 @@ def _read(name: str, data_dir: Path) -> tuple[Form, Path, dict[str, bytes]]:
 
 
 def _limits(name: str, form: Form) -> dict[str, int]:
-    """Return the most bytes of each file."""
     num_train, num_test, _ = SOURCES[name].counts or (0, 0, 0)
     # Beside an image a pickle holds a file name and labels, and an old protocol takes two bytes for
     # one above 127.

@@ -93,7 +93,6 @@ def describe_image(path: Path) -> Description:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that this Pillow was built with."""
     from PIL import Image
 
     Image.init()
@@ -109,7 +108,6 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _instead(path: Path) -> str:
-    """Say what a file is that is no image."""
     with path.open("rb") as file:
         start = file.read(_PEEKED)
     if not start.strip(b"\0"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,81 +61,6 @@ def test_tiny_imagenet_that_was_changed(tmp_path: Path) -> None:
     shutil.rmtree(lacking / "train" / WNIDS[1])
     with pytest.raises(ValueError, match=f"of class {WNIDS[1]}"):
         find_splits(f"folder:{lacking}", None)
-
-
-def move(*pairs: tuple[str, str]) -> Callable[[Path], None]:
-    """Rename what is in the folder, one after the other; onto "" it is removed."""
-
-    def change(path: Path) -> None:
-        for old, new in pairs:
-            if not new:
-                shutil.rmtree(path / old)
-                continue
-            (path / new).parent.mkdir(parents=True, exist_ok=True)
-            (path / old).rename(path / new)
-
-    return change
-
-
-def add(*files: str, but: Callable[[Path], None]) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        but(path)
-        for file in files:
-            layouts.save(path / file, 1) if file.endswith("jpg") else (path / file).touch()
-
-    return change
-
-
-EMPTY = move(("train", ""), ("test", ""))
-OUT = [(f"train/class {number}", f"class {number}") for number in range(CLASSES)]
-WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
-    "training/": (move(("train", "training")), "rename training/ to train/"),
-    "Train/ and Test/": (
-        move(("train", "T"), ("T", "Train"), ("test", "Test")),
-        "rename Train/ to train/, Test/ to test/",
-    ),
-    "valid/": (move(("test", "valid")), "rename valid/ to test/"),
-    "no split": (
-        move(*OUT, ("train", ""), ("test", "")),
-        r"class folders \(class 0, class 1, class 2\) are not split",
-    ),
-    "no test": (move(("test", "")), "neither test/ nor val/: move a share"),
-    "one deeper": (
-        move(("train", "birds/train"), ("test", "birds/test")),
-        "birds/ in it has: folder:.*birds",
-    ),
-    "images in train/": (
-        add("train/1.jpg", but=move(("train", ""))),
-        "has no class folders: images lie in it without a class",
-    ),
-    "only images": (add("1.jpg", but=EMPTY), "images lie in it without a class"),
-    "an archive": (add("birds.zip", but=EMPTY), "unpack birds.zip"),
-    "nested": (
-        move(("train", "a"), ("a", "train/images"), ("test", "b"), ("b", "test/images")),
-        "has 1 classes.*the folders class 0, class 1, class 2 in it: are those",
-    ),
-    "one class": (
-        move(*((f"{split}/class {i}", "") for split in ("train", "test") for i in (1, 2))),
-        "has 1 classes, at least 2",
-    ),
-    "a test set without labels": (
-        add("test/1.jpg", but=move(("test", "val"))),
-        "rename it, so that val/ counts",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_layout_is_named_with_what_to_do(
-    case: str, tmp_path: Path, capsys: Capture
-) -> None:
-    """FOUND W7, issue 16.5: wrong split layouts."""
-    change, message = WRONG[case]
-    change(layouts.folder(tmp_path))
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        find_splits(f"folder:{tmp_path}", None)
-    assert main(["check", f"folder:{tmp_path}"]) == 1
-    assert str(caught.value) in capsys.readouterr().out
 
 
 def test_what_lies_among_the_images(tmp_path: Path) -> None:

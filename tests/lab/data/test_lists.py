@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from entprop_fast.lab.cli.data import main
 from entprop_fast.lab.data.datasets import find_splits
 from tests.tiny_data import layouts
 
@@ -52,13 +53,36 @@ def aside(file: str) -> Change:
     return lambda sets: (sets / file).rename(sets / "aside")
 
 
-def strange_class(sets: Path) -> None:
-    layouts.save(sets / "classes" / "test" / "cat" / "1.jpg", 1)
+def move(*pairs: tuple[str, str]) -> Change:
+    """Rename what is in classes/, one after the other; onto "" it is removed."""
+
+    def change(sets: Path) -> None:
+        path = sets / "classes"
+        for old, new in pairs:
+            if not new:
+                shutil.rmtree(path / old)
+                continue
+            (path / new).parent.mkdir(parents=True, exist_ok=True)
+            (path / old).rename(path / new)
+
+    return change
 
 
-def empty_class(sets: Path) -> None:
-    (sets / "classes" / "train" / "cat").mkdir()
-    (sets / "classes" / "train" / "cat" / "1.heic").touch()
+def add(*files: str, but: Change = lambda sets: None) -> Change:
+    """Put files into classes/; images are such."""
+
+    def change(sets: Path) -> None:
+        but(sets)
+        for name in files:
+            file = sets / "classes" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            layouts.save(file, 1) if file.suffix == ".jpg" else file.touch()
+
+    return change
+
+
+EMPTY = move(("train", ""), ("test", ""))
+OUT = [(f"train/class {number}", f"class {number}") for number in range(layouts.CLASSES)]
 
 
 def one_image_more(sets: Path) -> None:
@@ -85,20 +109,65 @@ WRONG: list[tuple[str, Change, str]] = [
     ("folder:lists", swap("lists/train.txt", ".jpg 0", ".jpg -1"), "has label -1"),
     ("folder:lists", swap("lists/val.txt", ".jpg 0", ".jpg 3"), "has label 3"),
     ("folder:lists", aside("lists/val.txt"), "neither test.txt nor val.txt"),
-    ("folder:classes", strange_class, "class 'cat', which no training folder has"),
-    ("folder:classes", empty_class, r"without an image: train/cat .*1 x \.heic"),
+    ("folder:classes", add("test/cat/1.jpg"), "class 'cat', which no training folder has"),
+    ("folder:classes", add("train/cat/1.heic"), r"without an image: train/cat .*1 x \.heic"),
+    ("folder:classes", move(("train", "training")), "rename training/ to train/"),
+    (
+        "folder:classes",
+        move(("train", "T"), ("T", "Train"), ("test", "Test")),
+        "rename Train/ to train/, Test/ to test/",
+    ),
+    ("folder:classes", move(("test", "valid")), "rename valid/ to test/"),
+    (
+        "folder:classes",
+        move(*OUT, ("train", ""), ("test", "")),
+        r"class folders \(class 0, class 1, class 2\) are not split",
+    ),
+    ("folder:classes", move(("test", "")), "neither test/ nor val/: move a share"),
+    (
+        "folder:classes",
+        move(("train", "birds/train"), ("test", "birds/test")),
+        "birds/ in it has: folder:.*birds",
+    ),
+    (
+        "folder:classes",
+        add("train/1.jpg", but=move(("train", ""))),
+        "has no class folders: images lie in it without a class",
+    ),
+    ("folder:classes", add("1.jpg", but=EMPTY), "images lie in it without a class"),
+    ("folder:classes", add("birds.zip", but=EMPTY), "unpack birds.zip"),
+    (
+        "folder:classes",
+        move(("train", "a"), ("a", "train/images"), ("test", "b"), ("b", "test/images")),
+        "has 1 classes.*the folders class 0, class 1, class 2 in it: are those",
+    ),
+    (
+        "folder:classes",
+        move(*((f"{split}/class {i}", "") for split in ("train", "test") for i in (1, 2))),
+        "has 1 classes, at least 2",
+    ),
+    (
+        "folder:classes",
+        add("test/1.jpg", but=move(("test", "val"))),
+        "rename it, so that val/ counts",
+    ),
     ("flat", one_image_more, "has 6 labels for 7 images in val/"),
     ("flat", aside("flat/ILSVRC2012_devkit_t12"), "unpack ILSVRC2012_devkit_t12"),
 ]
 
 
 @pytest.mark.parametrize(("name", "change", "named"), WRONG)
-def test_refused(name: str, change: Change, named: str, sets: Path) -> None:
+def test_refused(
+    name: str, change: Change, named: str, sets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FOUND W7, issue 16.5: at training, and in as many words by data check."""
     name, data_dir = ("imagenet", sets / "flat") if name == "flat" else (name, sets)
     find_splits(name, data_dir)
     change(sets)
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named) as caught:
         find_splits(name, data_dir)
+    assert main(["check", name, "--data-dir", str(data_dir)]) == 1
+    assert str(caught.value) in capsys.readouterr().out
 
 
 def test_folder_paths(pristine: Path, tmp_path: Path) -> None:
