@@ -127,18 +127,6 @@ def test_a_kind_that_grey_images_cannot_have_is_refused_before_any_is_written(
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("unused", [{"extra": True}, {"scale": "cifar-c"}, {"cache_dir": "c"}])
-@pytest.mark.parametrize("corruptions", ["auto", "digits", "none"])
-def test_an_option_of_other_corruptions_is_refused(
-    unused: dict[str, object], corruptions: str
-) -> None:
-    data = replace(tiny_cifar(count=4), name="digits")
-    options = EvaluationOptions(corruptions=corruptions, **unused)  # type: ignore[arg-type]
-    (name,) = unused
-    with pytest.raises(ValueError, match=f"{name} = .*corruptions = {corruptions} takes"):
-        evaluate_model(Brightness(4), data, options)
-
-
 def test_image_files_are_not_cached(tmp_path: Path) -> None:
     options = EvaluationOptions(corruptions="generated", cache_dir=tmp_path / "cache")
     data = tiny_imagenet(tmp_path)
@@ -159,25 +147,6 @@ def test_networks_that_saw_different_images_are_not_compared_silently() -> None:
     assert "cannot be compared" not in markdown(fields[:1])
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"norms": "auxx"}, "norms 'auxx'; nearest: aux"),
-        ({"corruptions": "offical"}, "corruptions 'offical'; nearest: official"),
-        ({"scale": "cifar"}, "scale 'cifar'; nearest: cifar-c"),
-        ({"also": ("imagenet-b",), "official_dir": "x"}, "also 'imagenet-b'"),
-        ({"also": ("imagenet-a",)}, "also=.*official_dir"),
-        ({"pgd": -1}, "pgd=-1"),
-        ({"eps": 0.0}, "eps=0"),
-        ({"eps": 1.1}, "eps=1.1"),
-        ({"alpha": 0.0}, "alpha=0"),
-    ],
-)
-def test_options_are_checked_at_once(changed: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        EvaluationOptions(**changed)  # type: ignore[arg-type]
-
-
 class Unread(Dataset[Any]):
     """Images that no refusal waits for."""
 
@@ -188,21 +157,42 @@ class Unread(Dataset[Any]):
         raise AssertionError("read")
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"batch_size": 0}, "batch_size = 0"),
-        ({"workers": -1}, "workers = -1"),
-        ({"input_range": (1.0, 0.0)}, "input_range"),
-        ({"data": DataLoader(Unread()), "batch_size": 3}, "batch_size"),
-        ({"options": EvaluationOptions(norms="aux")}, "dual"),
-    ],
-)
+DIGITS = replace(tiny_cifar(count=4), name="digits")
+OF_OTHERS: tuple[dict[str, Any], ...] = ({"extra": True}, {"scale": "cifar-c"}, {"cache_dir": "c"})
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"norms": "auxx"}, {}, "norms 'auxx'; nearest: aux"),
+    ({"norms": "aux"}, {}, "dual"),
+    ({"corruptions": "offical"}, {}, "corruptions 'offical'; nearest: official"),
+    ({"scale": "cifar"}, {}, "scale 'cifar'; nearest: cifar-c"),
+    ({"also": ("imagenet-b",), "official_dir": "x"}, {}, "also 'imagenet-b'"),
+    ({"also": ("imagenet-a",)}, {}, "also=.*official_dir"),
+    ({"pgd": -1}, {}, "pgd=-1"),
+    ({"eps": 0.0}, {}, "eps=0"),
+    ({"eps": 1.1}, {}, "eps=1.1"),
+    ({"alpha": 0.0}, {}, "alpha=0"),
+    ({}, {"batch_size": 0}, "batch_size = 0"),
+    ({}, {"workers": -1}, "workers = -1"),
+    ({}, {"input_range": (1.0, 0.0)}, "input_range"),
+    ({}, {"data": DataLoader(Unread()), "batch_size": 3}, "batch_size"),
+    *(
+        (
+            one | {"corruptions": taken},
+            {"data": DIGITS},
+            f"{next(iter(one))} = .*corruptions = {taken} takes",
+        )
+        for one in OF_OTHERS
+        for taken in ("auto", "digits", "none")
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "settings", "named"), REFUSED)
 def test_bad_settings_are_named_before_an_image_is_read(
-    settings: dict[str, Any], named: str
+    options: dict[str, Any], settings: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
-        evaluate_model(Brightness(3), **({"data": Unread()} | settings))
+        made = {"data": Unread(), "options": EvaluationOptions(**options)}
+        evaluate_model(Brightness(3), **(made | settings))
 
 
 # The command.

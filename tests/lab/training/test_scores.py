@@ -110,6 +110,7 @@ def test_a_set_that_cannot_be_used_is_refused_before_the_first_step(
     assert train.main(flags(cifar, out)) == 0
     said = capsys.readouterr().out
     assert said.index("its corruptions are generated") < said.index("epoch 1/")
+    assert said.count("its corruptions are generated") == 1  # the suite is opened once
 
 
 def test_without_corruptions_there_is_no_ra(tiny: Args, tmp_path: Path, capsys: Capture) -> None:
