@@ -26,27 +26,16 @@ Split = tuple[Bytes, Bytes]  # images [N, 3, 32, 32], labels [N]
 
 @dataclass(frozen=True)
 class Form:
-    """One of the two ways in which a data set is published.
+    """One of the two ways in which a data set is published."""
 
-    Attributes:
-        archive: name of its archive.
-        folder: that the archive holds.
-        train: files of the training images, in order.
-        test: likewise.
-        names: file of the classes' names.
-        label_bytes: before each image, the last of which counts; 0 in pickles.
-        labels_key: of the labels, in a pickle.
-        names_key: of the names, in a pickle.
-    """
-
-    archive: str
-    folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    names: str
-    label_bytes: int = 0
-    labels_key: str = ""
-    names_key: str = ""
+    archive: str  # name of its archive
+    folder: str  # that the archive holds
+    train: tuple[str, ...]  # files of the training images, in order
+    test: tuple[str, ...]  # likewise
+    names: str  # file of the classes' names
+    label_bytes: int = 0  # before each image, the last of which counts; 0 in pickles
+    labels_key: str = ""  # of the labels, in a pickle
+    names_key: str = ""  # of the names, in a pickle
 
     @property
     def pickled(self) -> bool:

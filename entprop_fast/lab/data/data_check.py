@@ -46,21 +46,14 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass
 class Report:
-    """One data set.
+    """One data set."""
 
-    Attributes:
-        name: of the data set.
-        where: it is.
-        facts: what to print of it.
-        problems: what would stop a run, make it leave images out, or make an accuracy wrong.
-        notes: what else one would want to know.
-    """
-
-    name: str
-    where: Path | None
-    facts: list[tuple[str, str]] = field(default_factory=list)
+    name: str  # of the data set
+    where: Path | None  # it is
+    facts: list[tuple[str, str]] = field(default_factory=list)  # what to print of it
+    # What would stop a run, make it leave images out, or make an accuracy wrong
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what else one would want to know
 
     @property
     def title(self) -> str:

@@ -21,22 +21,14 @@ _MOST = 10_000_000  # no label or number of an image is more
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set's own files say is in it; nothing of the images has been read yet.
+    """What a data set's own files say is in it; nothing of the images has been read yet."""
 
-    Attributes:
-        root: the folder that files are named from.
-        train: training images.
-        test: test images.
-        class_names: of each label.
-        left_out: what lies among them and is not taken, a text for each kind.
-        notes: what one would want to know before training, left out files among it.
-    """
-
-    root: Path
-    train: Listed
-    test: Listed
-    class_names: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    root: Path  # the folder that files are named from
+    train: Listed  # training images
+    test: Listed  # test images
+    class_names: tuple[str, ...]  # of each label
+    left_out: tuple[str, ...] = ()  # what lies among them and is not taken, a text for each kind
+    # What one would want to know before training, left out files among it
     notes: tuple[str, ...] = ()
 
 

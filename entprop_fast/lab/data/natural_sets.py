@@ -59,18 +59,12 @@ NATURAL: dict[str, tuple[str, tuple[str, ...], tuple[int, ...] | None]] = {
 
 @dataclass(frozen=True)
 class NaturalSet:
-    """A further test set of the same classes or some of them.
+    """A further test set of the same classes or some of them."""
 
-    Attributes:
-        title: its name.
-        images: how many.
-        classes: the network's outputs that are compared, int64; None: all.
-        batches: images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes.
-    """
-
-    title: str
-    images: int
-    classes: Tensor | None
+    title: str  # its name
+    images: int  # how many
+    classes: Tensor | None  # the network's outputs that are compared, int64; None: all
+    # Images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes
     batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
