@@ -14,7 +14,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
-from entprop_fast.lab.evaluation.evaluation_pictures import draw_heat_map_of
+from entprop_fast.lab.evaluation.evaluation_report import draw_heat_map_of
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report import pictures
