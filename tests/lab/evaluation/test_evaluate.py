@@ -76,10 +76,12 @@ def test_the_auxiliary_norms_are_measured_when_asked_for() -> None:
     model = convert_dual_norm(nn.Sequential(nn.BatchNorm2d(3), Brightness(4)))
     model[0].aux_bn.bias.data.fill_(9.0)  # type: ignore[union-attr, operator]
     data = tiny_cifar()
+    options = replace(CLEAN, pgd=1)
     by_norms = [
-        evaluate_model(model, data, replace(CLEAN, norms=norms)) for norms in ("main", "aux")
+        evaluate_model(model, data, replace(options, norms=norms)) for norms in ("main", "aux")
     ]
     assert by_norms[0].sa == pytest.approx(80) and by_norms[1].sa < 40
+    assert by_norms[1].rows[1].accuracy < 40 < by_norms[0].rows[1].accuracy  # attacked as well
     assert [one.norms for one in by_norms] == ["main", "aux"]
 
 
