@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from entprop_fast import build_info, convert_dual_norm, create_method, models
-from entprop_fast.lab.cli.train import main
 from entprop_fast.lab.data import load
 from entprop_fast.ops import backend
-from tests.lab.conftest import Args
+from tests.lab.conftest import Call, rows
 
 pytestmark = pytest.mark.skipif(
     "cpu" not in build_info().backends, reason="the C++ kernels are not built"
 )
-EVERY_OP = "every op in plain PyTorch (the reference backend), slower: "
+KEYS = ("loss", "aux_loss", "entropy_selected", "entropy_unselected")
 
 
 def losses(steps: int) -> torch.Tensor:
@@ -44,18 +42,13 @@ def test_the_same_curve_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_pictures")
 def test_the_same_curve_of_a_run(
-    tiny: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Float32, for as long as rounding has not moved a row in or out of the selection."""
-    assert main(tiny(tmp_path / "kernels")) == 0
-    assert EVERY_OP not in capsys.readouterr().out
-    monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
-    assert main(tiny(tmp_path / "reference")) == 0
-    assert capsys.readouterr().out.count(EVERY_OP) == 1
-    found, expected = (
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("kernels", "reference")
-    )
-    for ours, plain in zip(found, expected, strict=True):
-        for key in ("loss", "aux_loss", "entropy_selected", "entropy_unselected"):
-            assert ours[key] == pytest.approx(plain[key], rel=1e-4), (key, ours["epoch"])
+    curves = []
+    for name in ("kernels", "reference"):
+        said = run(tmp_path / name, "--corruptions", "none")
+        assert said.count("every op in plain PyTorch (the reference backend)") == len(curves)
+        curves.append([row[key] for row in rows(tmp_path / name) for key in KEYS])
+        monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)

@@ -12,47 +12,41 @@ import torch
 
 from entprop_fast import models
 from entprop_fast.lab import checkpoint, data, files
-from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import verify
 from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.training.errors import machine_failed
 from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.lab.training.trainer import Trainer
-from tests.lab.conftest import Args
+from tests.lab.conftest import Call
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
-
-def the_line(capsys: pytest.CaptureFixture[str], word: str) -> str:
-    error = capsys.readouterr().err
-    assert error.startswith(f"{word}: ") and error.count("\n") == 1, error
-    return error
+ARCH = "wrn10_0.01"
 
 
-def flipped(path: Path, byte: int, bit: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[byte % len(content)] ^= 1 << bit
-    path.write_bytes(content)
+def load_weights(path: Path) -> None:
+    network = models.create(ARCH, num_classes=3)
+    models.weights.load_weights(network, str(path), ARCH, num_classes=3, in_channels=3)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "old.pth"])
 def test_weights_with_a_flipped_bit(name: str, tmp_path: Path) -> None:
     """FOUND C8: read, or refused by name; never anything else."""
-    model = models.create("wrn10_0.01", num_classes=3)
-    state = model.state_dict()
     path, outcomes = tmp_path / name, set()
-    draw = torch.Generator().manual_seed(1)
-    for _ in range(150):
-        if name == "w.safetensors":
-            safetensors.torch.save_file(state, path)
-        else:
-            torch.save(state, path, _use_new_zipfile_serialization=name == "w.pth")
-        size = path.stat().st_size if torch.rand((), generator=draw) < 0.3 else 600
-        flipped(path, *(int(torch.randint(n, (), generator=draw)) for n in (size, 8)))
+    state = models.create(ARCH, num_classes=3).state_dict()
+    if name == "w.safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=name == "w.pth")
+    whole, draw = path.read_bytes(), torch.Generator().manual_seed(1)
+    for _ in range(100):
+        size = len(whole) if torch.rand((), generator=draw) < 0.3 else 600
+        byte, bit = (int(torch.randint(n, (), generator=draw)) for n in (size, 8))
+        content = bytearray(whole)
+        content[byte] ^= 1 << bit
+        path.write_bytes(content)
         try:
-            models.weights.load_weights(
-                model, str(path), "wrn10_0.01", num_classes=3, in_channels=3
-            )
+            load_weights(path)
             outcomes.add("taken")
         except ValueError as error:
             assert name in str(error)
@@ -62,26 +56,23 @@ def test_weights_with_a_flipped_bit(name: str, tmp_path: Path) -> None:
 
 def test_weights_that_are_no_number(tmp_path: Path) -> None:
     """FOUND C8: a flipped exponent."""
-    model = models.create("wrn10_0.01", num_classes=3)
-    state = model.state_dict()
-    state["conv1.weight"] = state["conv1.weight"].clone().fill_(torch.inf)
+    state = models.create(ARCH, num_classes=3).state_dict()
+    state["conv1.weight"].fill_(torch.inf)
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"conv1\.weight"):
-        models.weights.load_weights(
-            model, str(tmp_path / "w.pth"), "wrn10_0.01", num_classes=3, in_channels=3
-        )
+        load_weights(tmp_path / "w.pth")
 
 
-NO_MEMORY: dict[str, Callable[[], object]] = {
-    "torch": lambda: torch.empty(2**55).zero_(),
-    "python": lambda: bytearray(2**60),
-    "sizes": lambda: torch.empty(2**62, 2**20),
-}
+NO_MEMORY: tuple[Callable[[], object], ...] = (
+    lambda: torch.empty(2**55).zero_(),
+    lambda: bytearray(2**60),
+    lambda: torch.empty(2**62, 2**20),
+)
 
 
 def test_what_no_memory_looks_like() -> None:
     """FOUND C8: the errors themselves, as this torch and this system raise them."""
-    for take in NO_MEMORY.values():
+    for take in NO_MEMORY:
         with pytest.raises((RuntimeError, MemoryError)) as raised:
             take()
         said = machine_failed(raised.value)
@@ -93,35 +84,26 @@ def test_what_no_memory_looks_like() -> None:
 
 @pytest.mark.parametrize("at", [0, 3])
 def test_out_of_memory_names_the_last_good_checkpoint(
-    at: int,
-    tiny: Args,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    at: int, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FOUND C8: at the first step, and later."""
     train_batch = Trainer._train_batch
 
     def full(self: Trainer, *batch: torch.Tensor) -> bool:
         if self.step == at:
-            NO_MEMORY["torch"]()
+            NO_MEMORY[0]()
         return train_batch(self, *batch)
 
     monkeypatch.setattr(Trainer, "_train_batch", full)
     out = tmp_path / "run"
-    assert train.main(tiny(out)) == 1
-    error = the_line(capsys, "failed")
+    error = run(out, code=1)
     assert "out of memory" in error
-    assert (str(out / "checkpoint.pt") in error) == (at == 3)
-    assert out.exists() == (at == 3)
+    assert (str(out / "checkpoint.pt") in error) == (at == 3) == out.exists()
 
 
-def test_a_network_that_does_not_fit_into_memory(
-    tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_that_does_not_fit_into_memory(run: Call, tmp_path: Path) -> None:
     """FOUND C8: before the first step."""
-    assert train.main(tiny(tmp_path / "run", "--arch", "wrn10_100000000")) == 1
-    assert "out of memory" in the_line(capsys, "failed")
+    assert "out of memory" in run(tmp_path / "run", "--arch", "wrn10_100000000", code=1)
     assert not list(tmp_path.iterdir())
 
 
@@ -149,17 +131,15 @@ def test_a_damaged_verdict_cache(
 
 def test_a_crafted_checkpoint_is_refused(tmp_path: Path) -> None:
     """FOUND C8: under the right checksum stands a tensor."""
-    checkpoint.save(tmp_path, {"model": {}})
     path = tmp_path / checkpoint.CURRENT
-    torch.save(torch.zeros(3), tmp_path / "t")
-    content = (tmp_path / "t").read_bytes()
-    files.write_atomically(
-        path, content, checkpoint._MARK, checkpoint._digest(memoryview(content)), b"\n"
-    )
+    torch.save(torch.zeros(3), path)
+    content = path.read_bytes()
+    digest = checkpoint._digest(memoryview(content))
+    files.write_atomically(path, content, checkpoint._MARK, digest, b"\n")
     with pytest.raises(checkpoint.CorruptCheckpoint, match="Tensor"):
         checkpoint.read(path)
+    checkpoint.save(tmp_path, {"model": {}})
     with pytest.raises(ValueError, match="another version"):
-        checkpoint.save(tmp_path, {"model": {}})
         load_network(tmp_path)
 
 

@@ -29,11 +29,10 @@ def test_means_are_over_images_and_leave_out_empty_groups() -> None:
 
 def test_accuracy_is_over_the_rows_of_the_main_pass() -> None:
     meter = Meter()
-    meter.add(1, 10, result(1.0, correct=8), main_rows=8)
-    meter.add(2, 10, result(1.0, correct=2), main_rows=8)
+    for correct in (8, 2):
+        meter.add(1, 10, result(1.0, correct=correct), main_rows=8)
     meter.read()
-    assert meter.means()["batch_accuracy"] == 100 * 10 / 16
-    assert meter.images == 20
+    assert (meter.means()["batch_accuracy"], meter.images) == (100 * 10 / 16, 20)
     assert math.isnan(Meter().means()["batch_accuracy"])
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from entprop_fast.lab.cli import train
 from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.run_folder import LOCK, RunFolder
 from tests.children import end_with_parent
-from tests.lab.conftest import Args
+from tests.lab.conftest import Call
 
 FORK = multiprocessing.get_context("fork")
 
@@ -51,18 +50,16 @@ def writer(tmp_path: Path) -> Iterator[int]:
 
 @pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
 def test_a_second_process_is_refused_until_the_first_dies(
-    flag: str, writer: int, tiny: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flag: str, writer: int, run: Call, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert train.main(tiny(out, flag)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    error = run(out, flag, code=2)
     assert "another process writes" in error and str(out) in error
     assert [one.name for one in out.iterdir()] == [LOCK]
 
     os.kill(writer, signal.SIGKILL)
     assert os.waitid(os.P_PID, writer, os.WEXITED | os.WNOWAIT) is not None
-    assert train.main(tiny(out, flag)) == 0
+    run(out, flag, "--corruptions", "none")
     assert (out / "summary.json").is_file() and not (out / LOCK).exists()
 
 
@@ -72,7 +69,7 @@ def test_a_refused_folder_is_gone_and_can_be_claimed_again(tmp_path: Path) -> No
     folder.release()
     assert not list(tmp_path.iterdir())
     folder.claim()
-    assert [one.name for one in folder.path.iterdir()] == [LOCK]
+    assert (folder / LOCK).is_file()
     folder.release()
 
 
