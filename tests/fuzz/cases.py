@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -56,22 +56,16 @@ _COMMANDS: dict[str, Any] = {
 def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
     """Words after a command, one or several of which are wild."""
     name = draw.choice(tuple(_COMMANDS))
-    command = _COMMANDS[name]
-    words: list[str] = []
-    if name == "train":
-        words += [*_SMALL, "--out", str(sandbox.out)]
-    if name in ("compare", "study", "corrupt"):
-        words += ["--out", str(sandbox.out), "--device", "cpu"]
-    if name == "compare":
-        words += [*_SMALL, "--methods", "vanilla"]
-    if name == "study":
-        words += [draw.choice(("score", "ratio", "steps", wild.text(draw)))]
-    if name == "corrupt":
-        words += ["--dataset", draw.choice(("digits", wild.text(draw))), "--kinds", wild.text(draw)]
-    if name == "data":
-        words += ["check", draw.choice((str(sandbox.images), wild.text(draw)))]
-    if name == "evaluate":
-        words += [draw.choice((str(sandbox.finished), wild.text(draw)))]
+    command, out = _COMMANDS[name], ["--out", str(sandbox.out), "--device", "cpu"]
+    words = {
+        "train": [*_SMALL, *out],
+        "compare": [*out, *_SMALL, "--methods", "vanilla"],
+        "study": [*out, draw.choice(("score", "ratio", "steps", wild.text(draw)))],
+        "corrupt": [*out, "--dataset", wild.text(draw, "digits"), "--kinds", wild.text(draw)],
+        "data": ["check", wild.text(draw, str(sandbox.images))],
+        "evaluate": [wild.text(draw, str(sandbox.finished))],
+        "all": [],
+    }[name]
     optional = [] if name == "all" else [one.typed for one in _flags(command)]
     for _ in range(draw.randrange(1, 4)):
         flag = draw.choice((*optional, wild.text(draw)) if optional else (wild.text(draw),))
@@ -82,7 +76,6 @@ def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
             words.append(_word(flag, draw))
     if draw.random() < 0.1:
         draw.shuffle(words)
-        words = [one for one in words if one not in ("--cache",)]
         if "--out" in words:
             at = words.index("--out")
             words[at : at + 2] = ["--out", str(sandbox.out)]
@@ -104,13 +97,9 @@ def _word(flag: str, draw: Random) -> str:
 
 def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
     """A TOML file that is not quite a recipe."""
-    names = [*recipe.recipe_names(), ""]
-    name = draw.choice(names)
-    config = sandbox.finished / run_folder.CONFIG
-    lines = config.read_text().splitlines() if not name else _recipe_text(name).splitlines()
-    text = "\n".join(wild.edited(lines, draw)).encode(errors="surrogatepass")
-    path = Path("mine.toml")
-    path.write_bytes(wild.damaged(text, draw) if draw.random() < 0.3 else text)
+    recipes = sorted((Path(recipe.__file__).parent / "recipes").glob("*.toml"))
+    source = draw.choice([*recipes, sandbox.finished / run_folder.CONFIG])
+    path = _edited(source.read_text().splitlines(), Path("mine.toml"), draw, damaged=0.3)
     step = draw.random() < 0.1
 
     def resolve() -> None:
@@ -119,11 +108,24 @@ def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
         if _is_small(found):
             rehearse(found, step=step)
 
-    return lambda: command_line.run_command(lambda: resolve())
+    return lambda: command_line.run_command(resolve)
 
 
-def _recipe_text(name: str) -> str:
-    return (Path(recipe.__file__).parent / "recipes" / f"{name}.toml").read_text()
+def _edited(lines: Sequence[str], path: Path, draw: Random, *, damaged: float = 0) -> Path:
+    """Write lines that somebody edited, in that share of cases with damaged bytes."""
+    text = "\n".join(wild.edited(lines, draw)).encode(errors="surrogatepass")
+    path.write_bytes(wild.damaged(text, draw) if draw.random() < damaged else text)
+    return path
+
+
+def _checked(work: Callable[[], object]) -> Case:
+    """Return a command that answers for what its input makes fail, as all do."""
+
+    def checked() -> None:
+        with bad_input():
+            work()
+
+    return lambda: command_line.run_command(checked)
 
 
 def _is_small(config: Config) -> bool:
@@ -141,20 +143,13 @@ def list_files(draw: Random, sandbox: Sandbox) -> Case:
     folder = Path("set")
     shutil.copytree(sandbox.images, folder)
     lines = ["a/0.png 0", "a/1.png 0", "b/0.png 1", "b/1.png 1", "b/2 .png 1"]
-    for name in ("train.txt", "test.txt", "classes.txt"):
-        wanted = ["first", "second"] if name == "classes.txt" else lines
-        if name == "classes.txt" and draw.random() < 0.7:
-            continue
-        text = "\n".join(wild.edited(wanted, draw)).encode(errors="surrogatepass")
-        (folder / name).write_bytes(wild.damaged(text, draw) if draw.random() < 0.2 else text)
+    for name in ("train.txt", "test.txt"):
+        _edited(lines, folder / name, draw, damaged=0.2)
+    if draw.random() < 0.3:
+        _edited(["first", "second"], folder / "classes.txt", draw, damaged=0.2)
     if draw.random() < 0.2:
         return lambda: data_command.main(["check", str(folder)])
-
-    def load() -> None:
-        with bad_input():
-            data.load("folder:set", image_size=8, say=lambda text: None)
-
-    return lambda: command_line.run_command(lambda: load())
+    return _checked(lambda: data.load("folder:set", image_size=8, say=lambda text: None))
 
 
 def weights(draw: Random, sandbox: Sandbox) -> Case:
@@ -172,12 +167,8 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
         torch.save(inner, path, _use_new_zipfile_serialization=form < 0.9)
         content = path.read_bytes()
     path.write_bytes(wild.damaged(content, draw) if draw.random() < 0.8 else content)
-
-    def load() -> None:
-        with bad_input():
-            load_weights(sandbox.network, str(path), "wrn10_0.5", num_classes=10, in_channels=1)
-
-    return lambda: command_line.run_command(lambda: load())
+    sizes = {"num_classes": 10, "in_channels": 1}
+    return _checked(lambda: load_weights(sandbox.network, str(path), "wrn10_0.5", **sizes))
 
 
 def _tensors(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -204,12 +195,12 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
     if draw.random() < 0.4:
         path.write_bytes(wild.damaged(path.read_bytes(), draw))
     elif name == "checkpoint.pt":
-        _resave(path, draw)
+        checkpoint.save(folder, wild.changed(checkpoint.read(path), draw))
+        (folder / "checkpoint.prev.pt").unlink(missing_ok=True)
     elif name == "model.safetensors":
         _rewrite(path, draw)
     else:
-        text = "\n".join(wild.edited(path.read_text().splitlines(), draw))
-        path.write_bytes(text.encode(errors="surrogatepass"))
+        _edited(path.read_text().splitlines(), path, draw)
     if draw.random() < 0.1:
         path.unlink()
         path.mkdir()
@@ -222,27 +213,15 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
     if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
         saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
         run = Run("entprop", 0, saved)
-        return lambda: command_line.run_command(lambda: _ignore(finished_summary(run)))
+
+        def look() -> None:
+            finished_summary(run)
+
+        return lambda: command_line.run_command(look)
     if name == "summary.json" or draw.random() < 0.2:
         small = ("--epochs", "2", *_SMALL[2:], "--device", "cpu", "--corruptions", "none")
         return lambda: train.main([*small, "--out", str(folder), "--resume"])
-
-    def load() -> None:
-        with bad_input():
-            load_network(folder, say=lambda text: None)
-
-    return lambda: command_line.run_command(lambda: load())
-
-
-def _ignore(value: object) -> None:
-    return None
-
-
-def _resave(path: Path, draw: Random) -> None:
-    """Another state, under the right checksum."""
-    state = checkpoint.read(path)
-    checkpoint.save(path.parent, wild.changed(state, draw))
-    path.with_name("checkpoint.prev.pt").unlink(missing_ok=True)
+    return _checked(lambda: load_network(folder, say=lambda text: None))
 
 
 def _rewrite(path: Path, draw: Random) -> None:
@@ -270,6 +249,5 @@ KINDS: dict[str, tuple[int, Callable[[Random, Sandbox], Case]]] = {  # share of 
 def case(number: int, seed: int, sandbox: Sandbox) -> tuple[str, Callable[[], Case]]:
     """Case `number` of a seed: the name of its kind, and how it is prepared."""
     draw = Random(f"{seed}-{number}")
-    names, shares = list(KINDS), [share for share, _ in KINDS.values()]
-    name = draw.choices(names, shares)[0]
+    (name,) = draw.choices(list(KINDS), [share for share, _ in KINDS.values()])
     return name, lambda: KINDS[name][1](draw, sandbox)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from entprop_fast import models
 from entprop_fast.lab.cli import announce, compare, study, train
@@ -38,20 +38,16 @@ class Enough(Exception):
 
 
 def pictures(path: Path, side: int = 24, each: int = 6) -> str:
-    """Bright squares and triangles on dark ground, JPEG, in train/ and test/."""
+    """JPEGs, bright above or below on dark ground, in train/ and test/."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
-        for corners in (3, 4):
-            (path / split / f"{corners} corners").mkdir(parents=True)
+        for name, top in (("above", 0), ("below", side // 2)):
+            (path / split / name).mkdir(parents=True)
             for number in range(each):
                 image = Image.new("RGB", (side, side), tuple(generator.integers(0, 60, 3).tolist()))
-                ImageDraw.Draw(image).regular_polygon(
-                    (side / 2, side / 2, side / 3),
-                    corners,
-                    rotation=generator.uniform(0, 360),
-                    fill=tuple(generator.integers(150, 256, 3).tolist()),
-                )
-                image.save(path / split / f"{corners} corners" / f"{number}.jpg", quality=95)
+                bright = tuple(generator.integers(150, 256, 3).tolist())
+                image.paste(bright, (0, top, side, top + side // 2))
+                image.save(path / split / name / f"{number}.jpg", quality=95)
     return f"folder:{path}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset
 
 from entprop_fast.lab import data
 from entprop_fast.lab.data import choose_loader
@@ -53,16 +53,22 @@ def test_bytes_train_as_their_floats_do(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
-class Breaking(TensorDataset):
+class Breaking(Dataset[tuple[Tensor, Tensor]]):
     """Can be read a number of times."""
 
     left = 0
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         Breaking.left -= 1
         if Breaking.left < 0:
             raise OSError("disk lost")
-        return super().__getitem__(index)
+        return self.images[index], self.labels[index]
 
 
 @pytest.mark.parametrize(("readable", "code"), [(0, 2), (9, 1)])  # batches; an epoch reads 4

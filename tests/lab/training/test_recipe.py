@@ -99,10 +99,7 @@ def test_a_wrong_recipe_is_refused(
         ({"warmup": -0.1}, "warmup=-0.1"),
         ({"seed": 2**31}, "seed="),
         ({"eps": "4/0"}, "eps='4/0'"),
-        *(
-            ({name: "x"}, f"{name} 'x'")
-            for name in CHOICES
-        ),
+        *(({name: "x"}, f"{name} 'x'") for name in CHOICES),
     ],
 )
 def test_wrong_settings_are_refused(overrides: dict[str, Any], named: str) -> None:
