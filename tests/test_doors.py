@@ -5,13 +5,12 @@ from __future__ import annotations
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import entprop_fast
 from entprop_fast import startup
-from entprop_fast.lab.cli import commands, data, study
+from entprop_fast.lab.cli import commands
 
 from .children import ROOT, printed, run_python
 
@@ -51,22 +50,6 @@ def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> N
         assert commands.main([word]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("command", "words", "said"),
-    [
-        (data, [], "no command: python -m entprop_fast.data check folder:"),
-        (data, ["check"], "no data set: python -m entprop_fast.data"),
-        (study, [], "NAME is missing: python -m entprop_fast."),
-    ],
-)
-def test_what_is_missing_is_named_with_the_usage(
-    command: Any, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """FOUND C16: `python -m entprop_fast.data` ran its words together."""
-    assert command.main(words) == 2
-    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_a_command_without_its_extra(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ _USUAL = {
 }
 _LONG = ("--epochs", "--n", "--replays", "--pgd", "--seeds", "--train-size", "--jobs", "--workers")
 _SMALL = ("--epochs", "1", "--train-size", "40", "--batch-size", "20", "--threads", "1")
+_FILES = ("checkpoint.pt", "checkpoint.pt", "model.safetensors", "config.toml", "summary.json")
 _COMMANDS: dict[str, Any] = {
     **{"train": train, "compare": compare, "evaluate": evaluate, "corrupt": corrupt},
     **{"study": study, "data": data_command, "all": commands},
@@ -129,13 +130,9 @@ def _checked(work: Callable[[], object]) -> Case:
 
 
 def _is_small(config: Config) -> bool:
-    return (
-        config.dataset == "digits"
-        and config.arch in ("wrn10_0.5", "wrn10_0.01")
-        and config.batch_size <= 100
-        and int(config.options.get("n", 1)) <= 4
-        and int(config.options.get("replays", 1)) <= 4
-    )
+    passes = max(int(config.options.get(name, 1)) for name in ("n", "replays"))
+    small = config.arch in ("wrn10_0.5", "wrn10_0.01") and config.batch_size <= 100
+    return config.dataset == "digits" and small and passes <= 4
 
 
 def list_files(draw: Random, sandbox: Sandbox) -> Case:
@@ -157,9 +154,10 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
     state = sandbox.network.state_dict()
     if draw.random() < 0.2:
         key = draw.choice(sorted(state))
-        state[key] = draw.choice(_tensors(state[key]))
-    form, name = draw.random(), draw.choice(("w.safetensors", "w.pth", "w"))
-    path = Path(name)
+        kinds = (torch.float64, torch.float16, torch.bool, torch.complex64)
+        others = [torch.zeros(3, 0), state[key].float() * torch.nan, state[key].reshape(-1)[:1]]
+        state[key] = draw.choice([*others, *(state[key].to(kind) for kind in kinds)])
+    form, path = draw.random(), Path(draw.choice(("w.safetensors", "w.pth", "w")))
     if form < 0.5:
         content = safetensors.torch.save({k: v.clone().contiguous() for k, v in state.items()})
     else:
@@ -171,26 +169,10 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
     return _checked(lambda: load_weights(sandbox.network, str(path), "wrn10_0.5", **sizes))
 
 
-def _tensors(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Of other kinds and shapes."""
-    return (
-        like.double(),
-        like.half(),
-        torch.zeros(3, 0),
-        like.float() * torch.nan,
-        like.bool(),
-        torch.ones_like(like, dtype=torch.complex64),
-        like.reshape(-1)[:1],
-    )
-
-
 def run_files(draw: Random, sandbox: Sandbox) -> Case:
     """A run's folder in which somebody changed a file."""
-    folder = sandbox.out
-    shutil.copytree(sandbox.finished, folder)
-    name = draw.choice(
-        ("checkpoint.pt", "checkpoint.pt", "model.safetensors", "config.toml", "summary.json")
-    )
+    folder = Path(shutil.copytree(sandbox.finished, sandbox.out))
+    name = draw.choice(_FILES)
     path = folder / name
     if draw.random() < 0.4:
         path.write_bytes(wild.damaged(path.read_bytes(), draw))
@@ -207,20 +189,19 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
     if name == "model.safetensors":
         for other in ("checkpoint.pt", "checkpoint.prev.pt"):
             (folder / other).unlink(missing_ok=True)
+    small = ["--corruptions", "none", "--device", "cpu", "--threads", "1"]
     if draw.random() < 0.05:
-        more = ("--corruptions", "none", "--device", "cpu", "--threads", "1")
-        return lambda: evaluate.main([str(folder), *more])
+        return lambda: evaluate.main([str(folder), *small])
     if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
         saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
-        run = Run("entprop", 0, saved)
 
         def look() -> None:
-            finished_summary(run)
+            finished_summary(Run("entprop", 0, saved))
 
         return lambda: command_line.run_command(look)
     if name == "summary.json" or draw.random() < 0.2:
-        small = ("--epochs", "2", *_SMALL[2:], "--device", "cpu", "--corruptions", "none")
-        return lambda: train.main([*small, "--out", str(folder), "--resume"])
+        again = [*_SMALL, "--epochs", "2", *small, "--out", str(folder), "--resume"]
+        return lambda: train.main(again)
     return _checked(lambda: load_network(folder, say=lambda text: None))
 
 
@@ -228,10 +209,8 @@ def _rewrite(path: Path, draw: Random) -> None:
     """The same tensors, under another description of the network."""
     with safe_open(path, framework="pt") as file:
         (key, said), *_ = (file.metadata() or {}).items()
-    spec = json.loads(said)
     if draw.random() < 0.7:
-        spec = wild.changed(spec, draw)
-        said = json.dumps(spec)
+        said = json.dumps(wild.changed(json.loads(said), draw))
     else:
         said = wild.damaged(said.encode(), draw).decode(errors="replace")
     path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), {key: said}))

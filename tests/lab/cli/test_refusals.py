@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from entprop_fast.lab.cli import compare, corrupt, evaluate, study, train
+from entprop_fast.lab.cli import compare, corrupt, data, evaluate, study, train
 from tests.lab.conftest import Args, Call
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -120,7 +120,9 @@ OTHERS: list[tuple[Any, str, str]] = [
     (compare, "--methods vanilla --seeds 1 x", "--seeds"),
     (compare, "--methods vanilla --seed 1", "nearest: --seeds"),
     (compare, "--methods vanilla --jobs 0", "--jobs"),
-    (study, "", "NAME"),
+    (data, "", "no command: python -m entprop_fast.data check folder:"),  # FOUND C16
+    (data, "check", "no data set: python -m entprop_fast.data"),
+    (study, "", "NAME is missing: python -m entprop_fast."),
     (study, "score --workers 0", "--workers"),
     (study, "ratios", "nearest: ratio"),
     (study, f"score --epochs {2**33}", "--epochs"),
@@ -163,12 +165,6 @@ def test_a_file_in_the_way(name: str, tiny: Args, tmp_path: Path, refused: Refus
     (tmp_path / "file").write_text("in the way")
     refused(train, tiny(tmp_path / "file" / name), "file")
     assert (tmp_path / "file").read_text() == "in the way"
-
-
-def test_a_truncated_network(finished: Path, tmp_path: Path, refused: Refused) -> None:
-    truncated = tmp_path / "model.safetensors"
-    truncated.write_bytes((finished / "model.safetensors").read_bytes()[:-100])
-    refused(evaluate, [str(truncated)], str(truncated))
 
 
 @pytest.mark.parametrize("name", ["summary.json/report", "metrics.jsonl", "config.toml/x.json", ""])

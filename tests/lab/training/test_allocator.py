@@ -38,23 +38,22 @@ def test_freed_memory_is_taken_again_without_page_faults() -> None:
     assert default > 8  # huge pages where the system has them, but faults
 
 
-def test_an_old_glibc_gets_the_threshold_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "kept"), [(32 << 20, True), (0, False)])
+def test_an_old_glibc_gets_the_threshold_that_it_takes(
+    most: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is told."""
     calls = []
 
     def mallopt(parameter: int, value: int) -> int:
         calls.append((parameter, value))
-        return int(parameter == allocator.M_TRIM_THRESHOLD or value <= 32 << 20)
+        return int(parameter == allocator.M_TRIM_THRESHOLD or value <= most)
 
     monkeypatch.setattr(allocator, "_mallopt", lambda: mallopt)
-    assert allocator.keep_freed_memory()
+    assert allocator.keep_freed_memory() is kept
     assert calls[-1] == (allocator.M_MMAP_THRESHOLD, 32 << 20)
 
 
-def test_a_refusal_is_told_and_without_glibc_nothing_changes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(allocator, "_mallopt", lambda: lambda parameter, value: 0)
-        assert not allocator.keep_freed_memory()
+def test_without_glibc_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not allocator.keep_freed_memory()

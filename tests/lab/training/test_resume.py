@@ -137,13 +137,6 @@ def test_a_damaged_checkpoint_costs_one_epoch(
     assert_same(out, finished)
 
 
-def test_both_checkpoints_damaged_is_bad_input(finished: Path, run: Call, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(finished, tmp_path / "run"))
-    for name in ("checkpoint.pt", "checkpoint.prev.pt"):
-        (out / name).write_bytes((out / name).read_bytes()[:1000])
-    assert "no whole checkpoint is left" in run(out, "--resume", code=2)
-
-
 @pytest.mark.parametrize("writes", [0, 6], ids=["at the start", "later"])
 def test_a_full_disk_ends_a_run_in_one_line(writes: int, run: Call, tmp_path: Path) -> None:
     """Settings and metrics are written first, then a checkpoint an epoch."""

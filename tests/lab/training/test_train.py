@@ -84,15 +84,13 @@ def test_the_command_ends_with_a_table(flags: str, run: Call, tmp_path: Path) ->
     assert summary(tmp_path)["cost"] == 3.0  # every image was seen
 
 
-@pytest.mark.parametrize(("optimizer", "schedule"), [("adam", "step"), ("adamw", "cosine")])
-def test_other_optimizers_and_schedules_train(
-    optimizer: str, schedule: str, tmp_path: Path
-) -> None:
-    settings = {"optimizer": optimizer, "schedule": schedule, "decay_every": 2, "lr": 0.01}
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_settings_reach_the_optimizer(optimizer: str, tmp_path: Path) -> None:
+    settings = {"optimizer": optimizer, "schedule": "step", "decay_every": 2, "lr": 0.01}
     small = {"method": "vanilla", "train_size": 200, "epochs": 3, "device": "cpu"}
     found = train_run(resolve("digits", **settings, **small, out=str(tmp_path)))  # type: ignore[arg-type]
-    losses = [row["loss"] for row in rows(tmp_path)]
-    assert losses[-1] < losses[0]
+    assert [row["lr"] for row in rows(tmp_path)] == pytest.approx([0.01, 0.01, 0.001])
+    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
     assert found.folder == str(tmp_path) and found.epochs == 3
 
 
@@ -115,16 +113,6 @@ def test_the_split_of_evaluate_is_the_runs(finished: Path, run: Call, tmp_path: 
     assert evaluate.main([str(tmp_path), "--out", str(tmp_path / "scores.json")]) == 0
     found = json.loads((tmp_path / "scores.json").read_text())
     assert found["sa"] == summary(tmp_path)["sa"]
-
-
-def test_evaluate_uses_the_previous_checkpoint_and_says_so(
-    finished: Path, call: Call, tmp_path: Path
-) -> None:
-    current, previous = ((finished / f"checkpoint.{one}pt").read_bytes() for one in ("", "prev."))
-    (tmp_path / "checkpoint.pt").write_bytes(current[:-9])
-    (tmp_path / "checkpoint.prev.pt").write_bytes(previous)
-    assert "checkpoint.prev.pt" in call(evaluate, [str(tmp_path), "--corruptions", "none"])
-    assert (tmp_path / "checkpoint.pt").read_bytes() == current[:-9]
 
 
 def test_metrics_are_strict_json(tmp_path: Path) -> None:
