@@ -104,7 +104,8 @@ class Sandbox:
         return None
 
     def _kept_state(self) -> list[tuple[str, int, int]]:
-        found = ((path, path.stat()) for path in sorted(self.kept.rglob("*")))
+        # Files only: a folder's time changes where an evaluation keeps its counts for a while.
+        found = ((path, path.stat()) for path in sorted(self.kept.rglob("*")) if path.is_file())
         return [(str(path), status.st_size, status.st_mtime_ns) for path, status in found]
 
     def _watch(self, event: str, arguments: tuple[Any, ...]) -> None:
