@@ -245,6 +245,7 @@ def test_a_set_that_cannot_be_used_is_refused_before_the_first_step(
     # Without the word it is no error: the run says what it takes instead, before it begins.
     said = call(train, [*flags, "--epochs", "1"])
     assert said.index("its corruptions are generated") < said.index("epoch 1/")
+    assert said.count("its corruptions are generated") == 1  # the suite is opened once
 
 
 def test_without_corruptions_there_is_no_ra(run: Call, tmp_path: Path) -> None:
