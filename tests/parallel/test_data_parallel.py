@@ -27,7 +27,7 @@ from tests.methods.support import (
     sgd,
     statistics,
 )
-from tests.processes import WORLD, group_of_one, in_two_processes, start
+from tests.processes import WORLD, group_of_one, start
 
 ROWS = 6
 Case = tuple[str, dict[str, Any]]
@@ -158,12 +158,6 @@ def run_rank(rank: int) -> dict[str, Any]:
     found["own statistics"] = moved_statistics(rank, broadcast_buffers=False)
     found["after a forward"] = after_a_forward_without_backward(rank)
     return found
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found, rank by rank."""
-    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
 
 
 def close(actual: object, expected: object) -> None:
