@@ -12,7 +12,7 @@ from entprop_fast import StepResult
 from entprop_fast.capture import step as capture_step
 from entprop_fast.methods import METHODS
 from tests.capture.recording import RecordingGraphs
-from tests.capture.support import MakeOptimizer, Twins, adam, adamw, make, sgd
+from tests.capture.support import Twins, make
 from tests.methods.support import assert_equal, batch, dual_network, everything, generator
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -37,12 +37,6 @@ def test_replays_are_the_eager_steps(
     assert twins.said() == "e" * eager + "cr" + "r" * (steps - eager - 1)
     captures = twins.captured.captures
     assert captures.replays == steps - eager and captures.why_eager is None
-
-
-@pytest.mark.parametrize("optimizer", [sgd, adam, adamw])
-def test_optimizers(recorder: RecordingGraphs, optimizer: MakeOptimizer) -> None:
-    Twins(recorder, optimizer=optimizer).step(7)
-    assert recorder.log.count("replay") == 4
 
 
 def test_a_shape_has_a_graph_of_its_own(recorder: RecordingGraphs) -> None:
@@ -183,17 +177,6 @@ def test_a_refused_batch_changes_nothing(recorder: RecordingGraphs, labels: torc
     assert twins.said() == "" and twins.captured.captures.replays == 2
     twins.step()
     assert twins.said() == "r"
-
-
-def test_images_with_a_gradient_and_their_own_values(recorder: RecordingGraphs) -> None:
-    method = make()
-    recorder.method = method
-    images, labels = batch(dtype=torch.float32)
-    images.requires_grad_()
-    before = images.detach().clone()
-    for _ in range(6):
-        method(images, labels)
-    assert images.grad is None and torch.equal(images.detach(), before)
 
 
 def test_off_and_on_again(recorder: RecordingGraphs) -> None:

@@ -8,7 +8,7 @@ import torch
 from timm import layers as timm_layers
 from torch import nn
 
-from entprop_fast import DualBatchNorm2d, convert_dual_norm, route, strip_auxiliary
+from entprop_fast import convert_dual_norm, route, strip_auxiliary
 from entprop_fast.layers import DualSyncBatchNorm
 from tests.layers import oracle
 
@@ -69,14 +69,3 @@ def test_timm_s_converter_is_mended_too() -> None:
     with route(network, 1), route(mended, 1):
         assert torch.equal(mended(x), network(x))
     assert type(strip_auxiliary(mended)[1]) is timm_layers.SyncBatchNormAct
-
-
-def test_synchronised_halves_normalise_their_groups() -> None:
-    network = convert_dual_norm(to_sync(nn.Sequential(nn.BatchNorm2d(3))))
-    twin = nn.Sequential(DualBatchNorm2d(3))
-    oracle.randomize(network)
-    twin.load_state_dict(network.state_dict())
-    x = torch.randn(5, 3, 2, 2)
-    with route(network, 2), route(twin, 2):
-        assert torch.equal(network(x), twin(x))
-    assert not oracle.moved(network, oracle.snapshot(twin))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
 
 import pytest
 import timm
@@ -85,11 +84,3 @@ def test_only_the_first_convolution_changes_for_other_channels(name: str) -> Non
     }
     assert list(model.state_dict()) == list(theirs)
     assert list(changed.values()) == [5]
-
-
-def test_timm_networks_take_arguments_after_their_name() -> None:
-    name = "timm:test_vit,img_size=8,patch_size=2,drop_rate=0.25,qkv_bias=False"
-    model: Any = models.create(name, num_classes=6, in_channels=1)
-    assert model(torch.rand(2, 1, 8, 8)).shape == (2, 6)
-    assert model.patch_embed.patch_size == (2, 2) and model.head_drop.p == 0.25
-    assert model.blocks[0].attn.qkv.bias is None
