@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from entprop_fast import DualBatchNorm2d, route
 from entprop_fast.layers.routing import Target
+from entprop_fast.layers.torch_quirks import cumulative_batch_norm
 from tests.layers import oracle
 
 C = 3
@@ -94,8 +95,10 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("target", "used", "rows"),
-    [("main", "main", 6), (6, "main", 6), ("aux", "aux", 6), (0, "aux", 6)]
-    + [("main", "main", 0), ("aux", "aux", 0)],
+    [
+        *(("main", "main", 6), (6, "main", 6), ("aux", "aux", 6), (0, "aux", 6)),
+        *(("main", "main", 0), ("aux", "aux", 0)),
+    ],
 )
 def test_a_group_without_rows_is_untouched(target: Target, used: str, rows: int) -> None:
     norm = dual()
@@ -173,6 +176,18 @@ def test_compile_and_export_along_a_route() -> None:
     with route(norm, 2):
         program, expected = torch.export.export(norm, (x,)), norm(x)
     assert torch.equal(program.module()(x), expected)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_cumulative_average_is_that_of_batch_norm(affine: bool) -> None:
+    """Read on the device: what a GPU's layers run, the CPU's being torch's own."""
+    plain = nn.BatchNorm2d(C, momentum=None, affine=affine, dtype=torch.float64)
+    ours = nn.BatchNorm2d(C, momentum=None, affine=affine, dtype=torch.float64)
+    for rows in (4, 2, 0, 7):
+        x = images(rows)
+        assert torch.equal(cumulative_batch_norm(ours, x), plain(x))
+        for found, expected in zip(ours.buffers(), plain.buffers(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
 
 
 def test_each_half_counts_its_own_cumulative_average() -> None:

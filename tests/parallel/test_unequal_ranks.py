@@ -203,9 +203,9 @@ def run_rank(rank: int) -> dict[str, Any]:
     known: dict[Any, Any] = {}
     rows = torch.arange(ALL).split(ROWS)[rank]
     known["gathered"] = gather_rows(rows[:, None].expand(-1, 3), ROWS)
-    known["gathered of equals"] = gather_rows(torch.full((2,), rank))
+    known["gathered of equals"] = gather_rows(torch.full((2,), rank), (2, 2))
     known["shares"] = own_share(torch.arange(7), (5, 2))
-    known["shares of equals"] = own_share(torch.arange(7))
+    known["shares of equals"] = own_share(torch.arange(8), (4, 4))
     images, labels = own_batch(rank)
     known["shuffled"] = shuffle_rows(images, labels, generator(rank), ROWS)
     known["chosen"] = chosen(rank)
@@ -235,7 +235,7 @@ def test_rows_of_all_ranks_come_in_their_order(ranks: list[dict[str, Any]]) -> N
         assert_equal(found["gathered"], torch.arange(ALL)[:, None].expand(-1, 3))
         assert found["gathered of equals"].tolist() == [0, 0, 1, 1]
     assert [found["shares"].tolist() for found in ranks] == [[0, 2, 4, 5, 6], [1, 3]]
-    assert [found["shares of equals"].tolist() for found in ranks] == [[0, 2, 4, 6], [1, 3, 5]]
+    assert [found["shares of equals"].tolist() for found in ranks] == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 def test_the_ranks_select_among_all_rows(ranks: list[dict[str, Any]]) -> None:
@@ -334,8 +334,8 @@ def test_a_model_that_is_not_wrapped_is_warned_of_once(ranks: list[dict[str, Any
 
 def test_one_process_has_all_rows() -> None:
     rows, before = torch.arange(5), torch.get_rng_state()
-    assert gather_rows(rows) is rows and own_share(rows) is rows
-    assert shuffle_rows(rows, rows, None) == (rows, rows)  # as they are, and nothing drawn
+    assert gather_rows(rows, (5,)) is rows and own_share(rows, (5,)) is rows
+    assert shuffle_rows(rows, rows, None, (5,)) == (rows, rows)  # as they are, and nothing drawn
     assert_equal(torch.get_rng_state(), before)
 
 
