@@ -174,5 +174,9 @@ def test_a_failed_capture(cuda: Cuda, fails_to_end: bool) -> None:
         graphs.capture(lambda: run(cuda), None)
     assert cuda.current.name == "outer" and cuda.calls[-1] == "synchronize"
     cuda.fails_to_end = False
-    graphs.capture(lambda: run(cuda), None)
+    kept, _ = graphs.capture(lambda: run(cuda), None)
     assert "begin in pool 3 on side" in cuda.calls
+    with pytest.raises(ZeroDivisionError):
+        graphs.capture(lambda: 1 // 0, None)
+    graphs.capture(lambda: run(cuda), None)
+    assert kept and cuda.calls[-2] == "end on side" and "begin in pool 4 on side" in cuda.calls

@@ -56,7 +56,7 @@ def test_only_sizes_and_rates_pass(
 ) -> None:
     """FOUND S1: refused before timm is called, in one line that names the key."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(timm, "create_model", None)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm is called"))
     torch.save({"state_dict": Runs()}, "x.pth")
     with pytest.raises(ValueError) as refusal:
         models.create(f"timm:test_vit,{given}", num_classes=3)
