@@ -14,7 +14,10 @@ from tests.methods.support import (
     ROWS,
     assert_equal,
     batch,
+    close,
     dual_network,
+    ending_in,
+    frozen_network,
     make,
     parameters,
     statistics,
@@ -37,27 +40,6 @@ def flags(model: nn.Module) -> list[Any]:
     ]
 
 
-def count_forwards(model: nn.Module) -> list[int]:
-    """A list that grows by the number of rows of each forward."""
-    rows: list[int] = []
-    model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    return rows
-
-
-class FailsAt(nn.Module):
-    """Raises at one of its forwards."""
-
-    def __init__(self, call: int, error: type[Exception]) -> None:
-        super().__init__()
-        self.left, self.error = call, error
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.left -= 1
-        if self.left == 0:
-            raise self.error("out of order")
-        return x
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_flags_hooks_and_routing_are_as_before(name: str) -> None:
     model = dual_network()
@@ -70,7 +52,14 @@ def test_flags_hooks_and_routing_are_as_before(name: str) -> None:
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5])  # main, auxiliary 1 and 2; then of a second step
 def test_flags_hooks_and_routing_survive_an_exception(call: int) -> None:
-    model = nn.Sequential(dual_network(), FailsAt(call, KeyError))
+    calls = iter(range(1, 7))
+
+    def fail(logits: Tensor) -> Tensor:
+        if next(calls) == call:
+            raise KeyError("out of order")
+        return logits
+
+    model = ending_in(fail)
     method = make(model=model, k=0.6, n=2)
     before = flags(model)
     with pytest.raises(KeyError):
@@ -79,38 +68,51 @@ def test_flags_hooks_and_routing_survive_an_exception(call: int) -> None:
     assert_equal(flags(model), before)
     counter = "0.bn1.aux_bn.num_batches_tracked"
     unrouted = model.state_dict()[counter].clone()
-    model(batch()[0])
+    model[0](batch()[0])
     assert_equal(model.state_dict()[counter], unrouted)
 
 
-@pytest.mark.parametrize(("k", "n"), [(0.2, 1), (0.6, 5), (1.0, 2)])
-def test_forwards_of_a_step(k: float, n: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "options", "forwards"),
+    [
+        *((name, {}, rows) for name, rows in ROWS.items()),
+        ("entprop", {"k": 0.6, "n": 5}, [12] + [7] * 5),
+        ("entprop", {"k": 1.0, "n": 2, "accumulate": "all"}, [12] * 3),
+        ("advprop", {"n": 2, "k": 0.6}, [12] + [7] * 3),
+        ("fast_advprop", {"p_adv": 0.5}, [6] * 3),
+        ("fast_advprop", {"k": 0.6}, [12, 7, 7]),
+        ("free_at", {"replays": 3}, [12] * 3),
+    ],
+)
+def test_forwards_and_rows_of_a_step(
+    name: str, options: dict[str, Any], forwards: list[int]
+) -> None:
     model = dual_network()
-    rows = count_forwards(model)
-    method = make(model=model, k=k, n=n)
-    m = {0.2: 2, 0.6: 7, 1.0: 12}[k]
-    for i in range(2):
-        rows.clear()
-        method(*batch(seed=i))
-        assert rows == [12] + [m] * n
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_forwards_of_each_method(name: str) -> None:
-    model = dual_network()
-    rows = count_forwards(model)
-    make(name, model=model)(*batch())
-    assert rows == ROWS[name]
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    method = make(name, model=model, **options)
+    for step, run in enumerate((method, method if name == "free_at" else method.backward)):
+        seen.clear()
+        images, labels = batch(seed=step)
+        run(images.to(memory_format=torch.channels_last), labels)
+        waiting = 2 * step if name == "entprop_pipelined" else 0
+        assert [len(x) for x in seen] == [forwards[0] + waiting, *forwards[1:]]
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+        assert method.rows == (1 + step) * sum(forwards) + waiting
+    if not waiting:
+        assert method.cost(12) == sum(forwards) / 12
 
 
 def test_a_single_selected_row_is_tried_once_for_each_image_shape() -> None:
     model = dual_network()
-    rows = count_forwards(model)
+    rows: list[int] = []
+    model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     method = make(model=model, k=0.1)  # m = 1 of 12; 6x6 images leave the norms enough values
     for shape_is_new, size in ((True, 6), (False, 6), (True, 8)):
         rows.clear()
         method(*batch(size=size))
         assert rows == [1] * shape_is_new + [12, 1]
+    assert method.rows == 3 * 13  # the trial does not count
 
 
 class ConvolutionGradients(TorchDispatchMode):
@@ -146,13 +148,10 @@ def test_norms_in_eval_mode_stay_frozen() -> None:
 
 
 def test_a_frozen_norm_uses_its_running_statistics() -> None:
-    model = dual_network()
-    for name in ("bn1", "bn2"):
-        model.get_submodule(name).eval()
+    model = frozen_network()
     images, labels = batch()
     expected = nn.functional.cross_entropy(model(images), labels)
-    result = make(model=model, mixup=0.0)(images, labels)
-    torch.testing.assert_close(result.loss, expected.detach(), rtol=1e-12, atol=1e-12)
+    close(make(model=model, mixup=0.0)(images, labels).loss, expected.detach())
 
 
 def head_with_batch_norm() -> nn.Module:

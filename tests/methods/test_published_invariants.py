@@ -76,20 +76,3 @@ def test_advprops_attack_leaves_nothing_behind(attack_mode: str, k: float | None
     for name, gradient in expected.items():
         found = model.get_parameter(name).grad
         torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)
-
-
-def test_a_copy_of_free_trainings_state_is_loaded_in_place_and_apart() -> None:
-    one, other = make("free_at"), make("free_at")
-    one(*batch())
-    other(*batch(seed=1))
-    held = other.__dict__["delta"]
-    other.load_state_dict(one.state_dict())
-    assert other.__dict__["delta"] is held  # a captured step would go on reading it
-    assert_equal(other.state_dict(), one.state_dict())
-    one(*batch(seed=2))
-    assert not torch.equal(one.state_dict()["delta"], held)
-    fresh = make("free_at")
-    fresh.load_state_dict(other.state_dict())
-    assert_equal(fresh.state_dict(), other.state_dict())
-    fresh.load_state_dict(make("free_at").state_dict())
-    assert fresh.state_dict()["delta"] is None
