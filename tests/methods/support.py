@@ -102,6 +102,24 @@ def ending_in(function: Callable[[Tensor], Any]) -> nn.Sequential:
     return nn.Sequential(dual_network(), Lambda(function))
 
 
+class Counts(nn.Module):
+    """Scaled cross-entropy with a counter changed in place, and one replaced at each call."""
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.calls: Tensor
+        self.replaced: Tensor
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        self.replaced = self.replaced + 1
+        return nn.functional.cross_entropy(self.scale * logits, labels, reduction=self.reduction)
+
+
 def frozen_network() -> nn.Sequential:
     """Norms in eval mode: what a row gives does not depend on the rows beside it."""
     model = dual_network()
@@ -178,16 +196,16 @@ def everything(method: Method) -> dict[str, Any]:
     }
 
 
-def assert_equal(actual: Any, expected: Any, tolerance: float = 0) -> None:
+def assert_equal(actual: Any, expected: Any, *, tolerance: float = 0) -> None:
     """Exactly equal, tensors bit for bit or within `tolerance`, in nested dicts and lists."""
     if isinstance(expected, dict):
         assert actual.keys() == expected.keys()
         for key in expected:
-            assert_equal(actual[key], expected[key], tolerance)
+            assert_equal(actual[key], expected[key], tolerance=tolerance)
     elif isinstance(expected, list):
         assert len(actual) == len(expected)
         for one, other in zip(actual, expected, strict=True):
-            assert_equal(one, other, tolerance)
+            assert_equal(one, other, tolerance=tolerance)
     elif isinstance(expected, Tensor):
         torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
     else:
@@ -195,7 +213,7 @@ def assert_equal(actual: Any, expected: Any, tolerance: float = 0) -> None:
 
 
 def close(actual: Any, expected: Any) -> None:
-    assert_equal(actual, expected, 1e-12)
+    assert_equal(actual, expected, tolerance=1e-12)
 
 
 def left(method: Method) -> list[Any]:
@@ -206,8 +224,9 @@ def left(method: Method) -> list[Any]:
 
 def assert_same_steps(one: Method, other: Method, tolerance: float = 0) -> None:
     for i in range(2):
-        assert_equal(list(one(*batch(seed=i))), list(other(*batch(seed=i))), tolerance)
-    assert_equal(left(one), left(other), tolerance)
+        results = [list(method(*batch(seed=i))) for method in (one, other)]
+        assert_equal(*results, tolerance=tolerance)
+    assert_equal(left(one), left(other), tolerance=tolerance)
 
 
 def refuse(method: Method, images: Any, labels: Any, match: str) -> None:

@@ -13,6 +13,7 @@ from tests.methods.support import (
     KN,
     ONE_NORM,
     WITH_BACKWARD,
+    Counts,
     assert_equal,
     assert_same_steps,
     batch,
@@ -112,16 +113,8 @@ def test_one_norm_methods_train_plain_networks(name: str) -> None:
 
 
 def test_equalize_divides_the_gradients_of_the_criterion_too() -> None:
-    class Tempered(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-        def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(self.scale * logits, labels, reduction="none")
-
     def gradient(equalize: bool) -> Tensor:
-        model, criterion = dual_network(), Tempered()
+        model, criterion = dual_network(), Counts("none")
         optimizer = torch.optim.SGD([*model.parameters(), criterion.scale], lr=0.1)
         # k = 1: as many auxiliary rows as main ones, so the mean over all is half the sum of means.
         options: dict[str, Any] = {"k": 1.0, "mixup": 0.0, "equalize": equalize}

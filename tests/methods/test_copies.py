@@ -58,11 +58,8 @@ def learning(name: str, *, criterion: bool = True) -> Parts:
         options["criterion"] = GPaCo(CLASSES).double()
         learned += options["criterion"].parameters()
     optimizer = torch.optim.AdamW(learned, lr=0.01)
-    return (
-        model,
-        optimizer,
-        create_method(name, model, optimizer, **options, **OPTIONS.get(name, {})),
-    )
+    method = create_method(name, model, optimizer, **options, **OPTIONS.get(name, {}))
+    return model, optimizer, method
 
 
 def go_on(method: Method, *, steps: int = 2) -> list[list[Tensor]]:

@@ -7,16 +7,31 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from entprop_fast import create_method, reference
-from entprop_fast.methods import METHODS, CommonOptions, Method, method_options, needs_dual_norms
+from entprop_fast.methods import (
+    METHODS,
+    CommonOptions,
+    GPaCo,
+    Method,
+    method_options,
+    needs_dual_norms,
+)
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.options import option
-from tests.methods.support import ONE_NORM, dual_network, generator, make, plain_network, sgd
+from tests.methods.support import (
+    CLASSES,
+    MEAN,
+    ONE_NORM,
+    dual_network,
+    generator,
+    make,
+    plain_network,
+    sgd,
+)
 
 PER_SAMPLE = nn.CrossEntropyLoss(reduction="none")
-MEAN = (0.5, 0.4, 0.3)
 SHARED: dict[str, Any] = dict(
     input_range=(0.0, 1.0), normalization=None, amp=None, generator=None, capture="auto",
     check=None, criterion=None, label_smoothing=0.0, max_grad_norm=None,
@@ -221,15 +236,6 @@ def test_what_is_misspelt_brings_the_nearest() -> None:
             call("entrop")
 
 
-class Learned(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.ones(3))
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
 class OnGpu(torch.Generator):
     """A generator that says it belongs to another device."""
 
@@ -243,8 +249,8 @@ def test_models_that_cannot_be_trained(name: str) -> None:
     if name not in ONE_NORM:
         with pytest.raises(ValueError, match=rf"'{name}'.*convert_dual_norm"):
             make(name, model=plain_network())
-    with pytest.raises(ValueError, match=r"optimizer.*criterion\.prototypes"):
-        make(name, criterion=Learned())
+    with pytest.raises(ValueError, match=r"optimizer.*criterion\.centres"):
+        make(name, criterion=GPaCo(CLASSES))
     with pytest.raises(ValueError, match=r"generator.*cuda.*cpu"):
         make(name, generator=OnGpu())
 

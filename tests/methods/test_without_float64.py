@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from entprop_fast import devices, reference
+from entprop_fast import devices
 from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, corrupt
 from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 from entprop_fast.lab.training.meter import Meter
@@ -73,19 +73,6 @@ def test_steps(name: str, options: dict[str, Any]) -> None:
             meter.add(step, len(images), method(images, labels))
         meter.read()
     assert math.isfinite(meter.mean("loss"))
-
-
-@pytest.mark.parametrize("beta", [1e-300, 1e-3, 0.2, 1.0, 3.0])
-def test_lam_is_beta_distributed(beta: float) -> None:
-    """FOUND C17: torch draws from no gamma distribution on Apple's GPUs: numbers of our own."""
-    source, images = generator(), torch.empty(1)
-    with NoFloat64():
-        reference.draw_lam(beta, images, source)
-    lam = torch.stack([reference.draw_lam(beta, images, source) for _ in range(4000)])
-    variance = 1 / (4 * (2 * beta + 1))  # of Beta(beta, beta), whose mean is 1/2
-    assert 0 <= lam.min() and lam.max() <= 1 and not lam.isnan().any()
-    assert abs(lam.mean().item() - 0.5) < 5 * math.sqrt(variance / len(lam))
-    assert abs(lam.var().item() / variance - 1) < 0.1
 
 
 def test_evaluation(without_float64: None) -> None:
