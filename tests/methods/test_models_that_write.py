@@ -8,20 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.methods import METHODS
-from tests.methods.support import (
-    EVERY,
-    UNMIXED,
-    Lambda,
-    assert_equal,
-    batch,
-    close,
-    dual_network,
-    generator,
-    left,
-    make,
-    pair,
-    parameters,
-)
+from tests.methods import support as s
 
 MEAN = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64).view(3, 1, 1)
 STD = torch.tensor([0.2, 0.25, 0.3], dtype=torch.float64).view(3, 1, 1)
@@ -63,12 +50,12 @@ WRITING: dict[str, tuple[Change, Change]] = {  # into its input, and an equal th
 
 
 def first(change: Change) -> nn.Module:
-    return nn.Sequential(Lambda(change), dual_network())
+    return nn.Sequential(s.Lambda(change), s.dual_network())
 
 
-CASES = [(name, options, "past the version counter") for name, options in EVERY]
+CASES = [(name, options, "past the version counter") for name, options in s.EVERY]
 CASES += [(name, {}, what) for name in METHODS for what in WRITING]
-CASES += [(name, options, what) for name, options in UNMIXED.items() for what in WRITING]
+CASES += [(name, options, what) for name, options in s.UNMIXED.items() for what in WRITING]
 
 
 @pytest.mark.parametrize(("name", "options", "what"), CASES, ids=str)
@@ -76,22 +63,22 @@ def test_it_equals_a_model_that_does_not_write(
     name: str, options: dict[str, Any], what: str
 ) -> None:
     """FOUND W9: every pass of every method, and the images of the caller stay as they are."""
-    one, other = pair(name, *map(first, WRITING[what]), **options)
+    one, other = s.pair(name, *map(first, WRITING[what]), **options)
     for step in range(2):
-        images, labels = batch(seed=step)
+        images, labels = s.batch(seed=step)
         given = images.clone(), labels.clone()
         found, expected = one(*given), other(images, labels)
-        assert_equal(list(given), [images, labels])
-        close(list(found), list(expected))
-    close(left(one), left(other))
+        s.assert_equal(list(given), [images, labels])
+        s.close(list(found), list(expected))
+    s.close(s.left(one), s.left(other))
 
 
 @pytest.mark.parametrize("rows", [1, 4])  # B = 1; m = 1
 def test_the_trial_of_a_single_row_leaves_the_images(rows: int) -> None:
-    images, labels = batch(rows)
+    images, labels = s.batch(rows)
     before = images.clone()
-    make(model=first(normalise), mixup=0.0)(images, labels)
-    assert_equal(images, before)
+    s.make(model=first(normalise), mixup=0.0)(images, labels)
+    s.assert_equal(images, before)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
@@ -104,10 +91,10 @@ def test_what_is_mixed_is_not_copied_once_more(name: str, monkeypatch: pytest.Mo
         copied.append(self.ndim)
         return clone(self, **options)
 
-    method = make(name)
-    method(*batch())
+    method = s.make(name)
+    method(*s.batch())
     monkeypatch.setattr(Tensor, "clone", counting)
-    method(*batch(seed=1))
+    method(*s.batch(seed=1))
     assert 4 not in copied
 
 
@@ -133,12 +120,12 @@ class Margin(nn.Module):
 def test_a_criterion_that_writes_into_its_arguments(name: str) -> None:
     """FOUND W9, a neighbour: scores, predictions and the partners' loss read the same logits."""
     one, other = (
-        make(name, criterion=Margin(in_place=in_place), generator=generator(5))
+        s.make(name, criterion=Margin(in_place=in_place), generator=s.generator(5))
         for in_place in (True, False)
     )
     for step in range(2):
-        images, labels = batch(seed=step)
+        images, labels = s.batch(seed=step)
         given = labels.clone()
-        close(list(one(images, given)), list(other(images, labels)))
-        assert_equal(given, labels)
-    close(parameters(one.model), parameters(other.model))
+        s.close(list(one(images, given)), list(other(images, labels)))
+        s.assert_equal(given, labels)
+    s.close(s.parameters(one.model), s.parameters(other.model))

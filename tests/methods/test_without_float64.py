@@ -18,15 +18,7 @@ from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, corrupt
 from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.ops import backend
-from tests.methods.support import (
-    EVERY,
-    ONE_NORM,
-    batch,
-    dual_network,
-    generator,
-    make,
-    plain_network,
-)
+from tests.methods import support as s
 
 OF_FLOAT32: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"amp": "bf16", "score": "cross_entropy"}),
@@ -60,13 +52,13 @@ def test_the_mode_refuses() -> None:
         torch.zeros(2).double()
 
 
-@pytest.mark.parametrize(("name", "options"), EVERY + OF_FLOAT32, ids=str)
+@pytest.mark.parametrize(("name", "options"), s.EVERY + OF_FLOAT32, ids=str)
 def test_steps(name: str, options: dict[str, Any]) -> None:
     """FOUND C17: every method, two steps each (the second with waiting rows)."""
-    shared = name in ONE_NORM or options.get("norms") == "shared"
-    model = (plain_network if shared else dual_network)(dtype=torch.float32)
-    method = make(name, model=model, generator=generator(), **options)
-    images, labels = batch(dtype=torch.float32)
+    shared = name in s.ONE_NORM or options.get("norms") == "shared"
+    model = (s.plain_network if shared else s.dual_network)(dtype=torch.float32)
+    method = s.make(name, model=model, generator=s.generator(), **options)
+    images, labels = s.batch(dtype=torch.float32)
     meter = Meter()
     with NoFloat64():
         for step in range(2):
@@ -77,8 +69,8 @@ def test_steps(name: str, options: dict[str, Any]) -> None:
 
 def test_evaluation(without_float64: None) -> None:
     """A neighbour of C17: what evaluates makes none either, and counts the same."""
-    logits, labels = torch.randn(40, 5, generator=generator()), torch.arange(40) % 5
-    images = torch.rand(2, 3, 16, 16, generator=generator())
+    logits, labels = torch.randn(40, 5, generator=s.generator()), torch.arange(40) % 5
+    images = torch.rand(2, 3, 16, 16, generator=s.generator())
     with NoFloat64():
         metrics = RunningMetrics(40, torch.device("cpu"))
         metrics.add(0, logits, labels)

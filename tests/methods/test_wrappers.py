@@ -12,23 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from entprop_fast import create_method
 from entprop_fast.methods import METHODS
 from entprop_fast.reference import entprop_step
-from tests.methods.support import (
-    KN,
-    ROWS,
-    Lambda,
-    assert_equal,
-    assert_same_steps,
-    batch,
-    close,
-    dual_network,
-    generator,
-    gradients,
-    make,
-    pair,
-    parameters,
-    sgd,
-    statistics,
-)
+from tests.methods import support as s
 
 OPTIMIZERS: list[Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = [
     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
@@ -40,37 +24,37 @@ OPTIMIZERS: list[Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = [
 @pytest.mark.parametrize("optimizer", range(len(OPTIMIZERS)))
 @pytest.mark.parametrize("name", METHODS)
 def test_any_optimizer_takes_one_step_with_the_gradients(name: str, optimizer: int) -> None:
-    model, by_torch = dual_network(), dual_network()
+    model, by_torch = s.dual_network(), s.dual_network()
     own, other = (OPTIMIZERS[optimizer](list(m.parameters())) for m in (model, by_torch))
     options: dict[str, Any] = {"replays": 1} if name == "free_at" else {}
-    method = create_method(name, model, own, generator=generator(5), **options)
+    method = create_method(name, model, own, generator=s.generator(5), **options)
     for i in range(2):
-        method(*batch(seed=i))
-        for key, gradient in gradients(model).items():
+        method(*s.batch(seed=i))
+        for key, gradient in s.gradients(model).items():
             by_torch.get_parameter(key).grad = gradient
         other.step()
-        assert_equal(parameters(model), parameters(by_torch))
+        s.assert_equal(s.parameters(model), s.parameters(by_torch))
 
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("k", [0.2, 0.6, 1.0])
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
 def test_the_method_equals_the_reference_step(k: float, n: int, mixup: float) -> None:
-    method, model = make(k=k, n=n, mixup=mixup, generator=generator(5)), dual_network()
-    optimizer, source = sgd(model), generator(5)
+    method, model = s.make(k=k, n=n, mixup=mixup, generator=s.generator(5)), s.dual_network()
+    optimizer, source = s.sgd(model), s.generator(5)
     for i in range(4):
-        result = method(*batch(seed=i))
+        result = method(*s.batch(seed=i))
         losses = entprop_step(
-            model, optimizer, *batch(seed=i), k=k, n=n, mixup=mixup, generator=source
+            model, optimizer, *s.batch(seed=i), k=k, n=n, mixup=mixup, generator=source
         )
-        close([result.loss, result.aux_loss], list(losses))
-    close(parameters(method.model), parameters(model))
-    close(statistics(method.model), statistics(model))
+        s.close([result.loss, result.aux_loss], list(losses))
+    s.close(s.parameters(method.model), s.parameters(model))
+    s.close(s.statistics(method.model), s.statistics(model))
 
 
 def watched() -> tuple[nn.Module, list[torch.dtype]]:
     """A float32 network, and the dtypes that pass its second ReLU."""
-    model, seen = dual_network(dtype=torch.float32), list[torch.dtype]()
+    model, seen = s.dual_network(dtype=torch.float32), list[torch.dtype]()
     model.get_submodule("relu2").register_forward_pre_hook(
         lambda _, given: seen.append(given[0].dtype)
     )
@@ -80,10 +64,10 @@ def watched() -> tuple[nn.Module, list[torch.dtype]]:
 @pytest.mark.parametrize("name", METHODS)
 def test_bf16_autocast_in_every_forward(name: str) -> None:
     model, seen = watched()
-    method = make(name, model=model, amp="bf16")
-    before = parameters(model)
-    result = method(*batch(dtype=torch.float32))
-    assert seen == [torch.bfloat16] * len(ROWS[name])
+    method = s.make(name, model=model, amp="bf16")
+    before = s.parameters(model)
+    result = method(*s.batch(dtype=torch.float32))
+    assert seen == [torch.bfloat16] * len(s.ROWS[name])
     assert result.loss.dtype == torch.float32 and result.loss.isfinite()
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert not torch.equal(model.get_parameter("conv1.weight"), before["conv1.weight"])
@@ -93,23 +77,25 @@ def test_bf16_autocast_in_every_forward(name: str) -> None:
 def test_without_amp_the_callers_autocast_holds() -> None:
     model, seen = watched()
     with torch.autocast("cpu", torch.bfloat16):
-        make(model=model)(*batch(dtype=torch.float32))
+        s.make(model=model)(*s.batch(dtype=torch.float32))
     assert seen == [torch.bfloat16] * 2
 
 
 def test_the_callers_autocast_to_float16_is_refused() -> None:
-    method, taken = make(model=dual_network(dtype=torch.float32)), batch(dtype=torch.float32)
+    method, taken = s.make(model=s.dual_network(dtype=torch.float32)), s.batch(dtype=torch.float32)
     with torch.autocast("cpu", torch.float16):
         for call in (method, method.backward):
             with pytest.raises(ValueError, match=r"autocast to float16"):
                 call(*taken)
-        make(model=dual_network(dtype=torch.float32), amp="bf16")(*taken)  # its own goes before it
+        s.make(model=s.dual_network(dtype=torch.float32), amp="bf16")(
+            *taken
+        )  # its own goes before it
 
 
 def checkpointed() -> nn.Module:
     """Computes the activations again in the backward pass."""
-    body = dual_network()
-    model = Lambda(lambda x: checkpoint(body, x, use_reentrant=False))
+    body = s.dual_network()
+    model = s.Lambda(lambda x: checkpoint(body, x, use_reentrant=False))
     model.body = body
     return model
 
@@ -117,10 +103,10 @@ def checkpointed() -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("entprop", KN | {"accumulate": "all"}),
-        ("entprop", KN | {"aux_stats": "every"}),
-        ("entprop", KN | {"equalize": True}),
-        ("entprop", KN | {"attack_loss": "trades"}),
+        ("entprop", s.KN | {"accumulate": "all"}),
+        ("entprop", s.KN | {"aux_stats": "every"}),
+        ("entprop", s.KN | {"equalize": True}),
+        ("entprop", s.KN | {"attack_loss": "trades"}),
         ("advprop", {"attack_mode": "eval"}),
         *((name, {}) for name, cls in METHODS.items() if cls.needs_dual_norms),
     ],
@@ -128,15 +114,15 @@ def checkpointed() -> nn.Module:
 )
 def test_checkpointing_changes_nothing(name: str, options: dict[str, Any]) -> None:
     if name == "entprop":
-        options = KN | options
-    assert_same_steps(*pair(name, dual_network(), checkpointed(), **options))
+        options = s.KN | options
+    s.assert_same_steps(*s.pair(name, s.dual_network(), checkpointed(), **options))
 
 
 @pytest.mark.parametrize("name", ["entprop", "entprop_pipelined", "advprop", "vanilla"])
 def test_compiling_the_model_changes_nothing(name: str) -> None:
     options: dict[str, Any] = {"k": 0.6, "n": 2} if name == "entprop" else {}
     torch.compiler.reset()
-    compiled: Any = torch.compile(dual_network(), backend="eager")
+    compiled: Any = torch.compile(s.dual_network(), backend="eager")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, while it traces
-        assert_same_steps(*pair(name, dual_network(), compiled, **options), 1e-12)
+        s.assert_same_steps(*s.pair(name, s.dual_network(), compiled, **options), 1e-12)
