@@ -193,7 +193,7 @@ def test_bad_settings_are_named_before_an_image_is_read(
     options: dict[str, Any], settings: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
-        made = {"data": Unread(), "options": EvaluationOptions(**options)}
+        made: dict[str, Any] = {"data": Unread(), "options": EvaluationOptions(**options)}
         evaluate_model(Brightness(3), **(made | settings))
 
 
