@@ -7,17 +7,10 @@ import sys
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
+from bench.ops.contenders import FORMATS, Place, gather, loss, perturb
 from bench.timing import require_cuda
-from entprop_fast.ops import (
-    Half,
-    dual_batch_norm,
-    gather_perturb,
-    loss_and_entropy,
-    perturb_,
-    select_topk,
-)
+from entprop_fast.ops import Half, dual_batch_norm
 
 Call = Callable[[], object]
 REPEATS = 20
@@ -47,27 +40,19 @@ def _norm(shape: tuple[int, ...], layout: torch.memory_format, residual: bool) -
 def calls() -> dict[str, Call]:
     """Return what is profiled, by name."""
     found: dict[str, Call] = {}
-    layouts = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     for shape in NORMS:
-        for name, layout in layouts.items():
+        for name, layout in FORMATS.items():
             for residual in (False, True):
                 key = f"norm{' + add' if residual else ''} {'x'.join(map(str, shape))} {name}"
                 found[key] = _norm(shape, layout, residual)
+    place = Place("cuda", torch.float32)
     for rows, classes in ((128, 100), (256, 1000)):
-        logits = torch.randn(rows, classes, device="cuda").bfloat16()
-        labels = torch.randint(classes, (rows,), device="cuda")
-        found[f"loss {rows}x{classes}"] = lambda z=logits, y=labels: loss_and_entropy(z, y)  # type: ignore[misc]
-    score = torch.randn(256, device="cuda")
-    found["top 51 of 256"] = lambda: select_topk(score, 51)
+        called = f"loss and its top fifth {rows}x{classes}"
+        found[called] = loss((rows, classes), place, autograd=False)["ours"]
     for size, rows in ((32, 128), (224, 256)):
-        x, grad = torch.rand(2, rows, 3, size, size, device="cuda")
-        index = torch.randperm(rows, device="cuda")[: rows // 5]
-        bounds: tuple[Tensor, ...] = tuple(torch.rand(4, 3, device="cuda"))
-        x_adv, step = x[index], grad[index]
-        gather = lambda x=x, g=grad, i=index, b=bounds, o=x_adv: gather_perturb(x, g, i, *b, out=o)  # noqa: E731
-        onward = lambda x=x, g=step, i=index, b=bounds, o=x_adv: perturb_(o, g, x, i, *b)  # noqa: E731
-        found[f"gather_perturb {size} px"] = gather
-        found[f"perturb_ {size} px"] = onward
+        shape = rows, 3, size, size
+        found[f"gather_perturb {size} px"] = gather(shape, place)["ours"]
+        found[f"perturb_ {size} px"] = perturb(shape, place)["ours"]
     return found
 
 

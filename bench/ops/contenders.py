@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,14 @@ class Place:
         return self.device != "cpu"
 
 
+def _beside(
+    place: Place, ours: Contender, eager: Callable[[], Any], made: Callable[[Any], Contender]
+) -> dict[str, Contender]:
+    """Put ours beside what is `made` of eager, and of eager compiled where `place` has that."""
+    compiled = {"compile": made(torch.compile(eager))} if place.compiled else {}
+    return {"ours": ours, "eager": made(eager), **compiled}
+
+
 def _trained(forward: Callable[[], Tensor], inputs: list[Tensor], grad: Tensor) -> Contender:
     def step() -> tuple[Tensor, ...]:
         y = forward()
@@ -69,10 +79,8 @@ def one_group(
     def ours() -> Tensor:
         return dual_batch_norm(x, Half(*main), Half(*aux), residual=added, relu=True)
 
-    contenders = {"ours": _trained(ours, inputs, grad), "eager": _trained(eager, inputs, grad)}
-    if place.compiled:
-        contenders["compile"] = _trained(torch.compile(eager), inputs, grad)
-    return contenders
+    made = partial(_trained, inputs=inputs, grad=grad)
+    return _beside(place, made(ours), eager, made)
 
 
 def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, Contender]:
@@ -91,15 +99,9 @@ def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, C
     def ours() -> Tensor:
         return dual_batch_norm(x, Half(*main), Half(*aux), half, relu=True)
 
-    inputs = [x, *main[:2], *aux[:2]]
-    contenders = {
-        "ours": _trained(ours, inputs, grad),
-        "eager": _trained(eager, inputs, grad),
-        "timm": _trained(lambda: F.relu(split(x)), [x, *split.parameters()], grad),
-    }
-    if place.compiled:
-        contenders["compile"] = _trained(torch.compile(eager), inputs, grad)
-    return contenders
+    made = partial(_trained, inputs=[x, *main[:2], *aux[:2]], grad=grad)
+    timm = _trained(lambda: F.relu(split(x)), [x, *split.parameters()], grad)
+    return _beside(place, made(ours), eager, made) | {"timm": timm}
 
 
 def loss(shape: tuple[int, int], place: Place, *, autograd: bool) -> dict[str, Contender]:
@@ -139,11 +141,7 @@ def loss(shape: tuple[int, int], place: Place, *, autograd: bool) -> dict[str, C
 
         return step
 
-    ours = through_autograd if autograd else ops_alone
-    contenders: dict[str, Contender] = {"ours": ours, "eager": chain(forward)}
-    if place.compiled:
-        contenders["compile"] = chain(torch.compile(forward))
-    return contenders
+    return _beside(place, through_autograd if autograd else ops_alone, forward, chain)
 
 
 def _limits(place: Place) -> list[Tensor]:
@@ -157,20 +155,18 @@ def _step(x: Tensor, x_adv: Tensor, grad: Tensor, limits: list[Tensor]) -> Tenso
     return torch.clamp(x + moved, lo, hi)
 
 
+def _alone(function: Callable[[], Tensor]) -> Contender:
+    return lambda: [function()]
+
+
 def perturb(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
     """Make one step in place on a fifth of the batch."""
     x, grad = place.rand(*shape), place.image(shape, "contiguous")
     index = torch.randperm(shape[0], device=place.device)[: shape[0] // 5]
     limits, rows = _limits(place), len(index)
     x_adv, step = x[index], grad[:rows].clone()
-    contenders: dict[str, Contender] = {
-        "ours": lambda: [perturb_(x_adv, step, x, index, *limits)],
-        "eager": lambda: [_step(x[index], x_adv, step, limits)],
-    }
-    if place.compiled:
-        compiled = torch.compile(lambda: _step(x[index], x_adv, step, limits))
-        contenders["compile"] = lambda: [compiled()]
-    return contenders
+    ours: Contender = lambda: [perturb_(x_adv, step, x, index, *limits)]  # noqa: E731
+    return _beside(place, ours, lambda: _step(x[index], x_adv, step, limits), _alone)
 
 
 def gather(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
@@ -178,11 +174,5 @@ def gather(shape: tuple[int, ...], place: Place) -> dict[str, Contender]:
     x, grad = place.rand(*shape), place.image(shape, "contiguous")
     index = torch.randperm(shape[0], device=place.device)[: shape[0] // 5]
     limits, out = _limits(place), torch.empty_like(x[: shape[0] // 5])
-    contenders: dict[str, Contender] = {
-        "ours": lambda: [gather_perturb(x, grad, index, *limits, out=out)],
-        "eager": lambda: [_step(x[index], x[index], grad[index], limits)],
-    }
-    if place.compiled:
-        compiled = torch.compile(lambda: _step(x[index], x[index], grad[index], limits))
-        contenders["compile"] = lambda: [compiled()]
-    return contenders
+    ours: Contender = lambda: [gather_perturb(x, grad, index, *limits, out=out)]  # noqa: E731
+    return _beside(place, ours, lambda: _step(x[index], x[index], grad[index], limits), _alone)

@@ -8,16 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import rows
+from bench.step import contenders as c
 from bench.step.cases import ON_CUDA, settings
-from bench.step.contenders import (
-    CAPTURED,
-    CONTENDERS,
-    OURS,
-    REFERENCE,
-    VANILLA,
-    VANILLA_CHANNELS_LAST,
-    Setting,
-)
+from bench.step.contenders import Setting
 from bench.step.turns import Crew, take_turns
 from bench.timing import require_cuda
 from entprop_fast.lab.report.text import markdown_table
@@ -25,14 +18,14 @@ from entprop_fast.lab.report.text import markdown_table
 NAME = "batches_cuda"
 BATCHES = (32, 64, 128, 256, 512, 1024)
 ARCHITECTURES = ("resnet18", "wrn28_10")
-WHO = (VANILLA, VANILLA_CHANNELS_LAST, REFERENCE, OURS, CAPTURED)
+WHO = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.REFERENCE, c.OURS, c.CAPTURED)
 ROUNDS = 7
 HEAD = [
     *("network", "images a step", "captured, ms", "of vanilla eager (contiguous)"),
     *("of vanilla eager (channels_last)", "of ours, not captured", "of reference (contiguous)"),
     *("images/s", "peak MiB"),
 ]
-BASES = (VANILLA, VANILLA_CHANNELS_LAST, OURS, REFERENCE)
+BASES = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.OURS, c.REFERENCE)
 
 
 def cases(arch: str, device: str = "cuda") -> list[Setting]:
@@ -49,7 +42,7 @@ def section(page: Path) -> str:
     for row in found:
         by_case.setdefault((row["arch"], row["batch"]), {})[row["contender"]] = row
     for (arch, batch), here in by_case.items():
-        captured = here[CAPTURED]
+        captured = here[c.CAPTURED]
         if captured["seconds"] is None:
             cells = [arch, str(batch), f"no time: {captured['refused']}", *[""] * 6]
         else:
@@ -57,9 +50,9 @@ def section(page: Path) -> str:
             cells = [
                 arch,
                 str(batch),
-                f"{1e3 * seconds[CAPTURED]:.1f}",
-                *(f"{seconds[CAPTURED] / s:.2f}" if (s := seconds[b]) else "" for b in BASES),
-                f"{batch / seconds[CAPTURED]:.0f}",
+                f"{1e3 * seconds[c.CAPTURED]:.1f}",
+                *(f"{seconds[c.CAPTURED] / s:.2f}" if (s := seconds[b]) else "" for b in BASES),
+                f"{batch / seconds[c.CAPTURED]:.0f}",
                 f"{captured['peak_memory'] / 2**20:.0f}",
             ]
         lines.append(cells)
@@ -76,7 +69,7 @@ def main() -> None:
     architectures = sys.argv[1:] or ARCHITECTURES
     if unknown := set(architectures) - set(ON_CUDA):
         raise SystemExit(f"{', '.join(sorted(unknown))}: expected some of {', '.join(ON_CUDA)}")
-    contenders = [one for one in CONTENDERS if one.name in WHO]
+    contenders = [one for one in c.CONTENDERS if one.name in WHO]
     rows.begin(NAME)
     crew = Crew()
     try:

@@ -1,19 +1,7 @@
 """Define what is timed: networks, batches and EntProp's k and n."""
 
-from bench.step.contenders import (
-    CAPTURED,
-    COMPILED,
-    CONTENDERS,
-    OURS,
-    OURS_VANILLA,
-    PIPELINED,
-    PIPELINED_REFERENCE,
-    REFERENCE,
-    VANILLA,
-    VANILLA_CHANNELS_LAST,
-    Contender,
-    Setting,
-)
+from bench.step import contenders as c
+from bench.step.contenders import Contender, Setting
 
 K_AND_N = ((0.2, 1), (0.6, 1), (0.2, 5), (0.6, 5))
 # arch -> (batch, pixels, classes); the paper's CIFAR-100 and ImageNet sizes.
@@ -39,7 +27,7 @@ FEWEST_ROUNDS = 2  # of the large networks
 CUDA_ROUNDS = 12
 # The large networks' rows on a CPU: the ends of the paper's range, and fewer contenders.
 CPU_ENDS = ((0.2, 1), (0.6, 5))
-CPU_FEW = (VANILLA, VANILLA_CHANNELS_LAST, REFERENCE, OURS_VANILLA, OURS)
+CPU_FEW = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.REFERENCE, c.OURS_VANILLA, c.OURS)
 
 
 def settings(device: str) -> list[Setting]:
@@ -73,14 +61,14 @@ def contenders(setting: Setting) -> list[Contender]:
     one auxiliary pass.
     """
     device = setting.device
-    left_out = set() if device == "cuda" else {CAPTURED}
+    left_out = set() if device == "cuda" else {c.CAPTURED}
     if setting.n > 1:
-        left_out |= {PIPELINED, PIPELINED_REFERENCE}
+        left_out |= {c.PIPELINED, c.PIPELINED_REFERENCE}
     if (setting.arch, setting.k, setting.n) != (COMPILES[device], *K_AND_N[0]):
-        left_out.add(COMPILED)
+        left_out.add(c.COMPILED)
     return [
         contender
-        for contender in CONTENDERS
+        for contender in c.CONTENDERS
         if contender.name not in left_out
         and (device == "cuda" or setting.arch == CPU_TARGET_ARCH or contender.name in CPU_FEW)
     ]

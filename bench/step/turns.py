@@ -26,13 +26,13 @@ class Crew:
             self.dismiss()
         for one in contenders:
             if one.name not in self._workers or not self._workers[one.name].alive:
-                self._workers[one.name] = Worker(one, threads=1).__enter__()
+                self._workers[one.name] = Worker(one, threads=1)
         return {one.name: self._workers[one.name] for one in contenders}
 
     def dismiss(self) -> None:
         """End their processes."""
         while self._workers:
-            self._workers.popitem()[1].__exit__(None, None, None)
+            self._workers.popitem()[1].stop()
 
 
 def take_turns(

@@ -9,7 +9,6 @@ import multiprocessing
 import resource
 import time
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +30,7 @@ class Start(NamedTuple):
 
 
 class Worker:
-    """Start and ask a contender's process; a context manager.
+    """Start and ask a contender's process.
 
     Args:
         contender: what to run.
@@ -85,15 +84,8 @@ class Worker:
             raise RuntimeError(answer)
         return answer
 
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """End the process."""
         self._process.terminate()
         self._process.join()
 

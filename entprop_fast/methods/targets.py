@@ -66,16 +66,10 @@ def mixup(
 def cutmix(
     images: Tensor, labels: Tensor, beta: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Targets]:
-    """Mix a whole batch as CutMix does (8); ``beta=0`` mixes and draws nothing.
+    """Mix a whole batch as CutMix does (8), with the arguments and results of `mixup`.
 
-    Args:
-        images: [B, C, H, W], left as they are.
-        labels: [B].
-        beta: lam ~ Beta(beta, beta), one for the batch.
-        generator: on the images' device; draws lam, the permutation, then the box's centre.
-
-    Returns:
-        As `mixup`; the share of `labels` is what the box leaves of the own image.
+    The generator draws lam, the permutation, then the box's centre; the share of `labels` is what
+    the box leaves of the own image.
 
     Raises:
         ValueError: a batch of one row has no partner.

@@ -14,8 +14,8 @@ from bench.step import contenders as c
 from bench.step.results import Row
 from bench.step.turns import take_turns
 from bench.step.worker import Start, Worker
+from tests.bench.conftest import WHERE
 
-WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
 CONTENDERS = [one for one in c.CONTENDERS if one.name in batches.WHO]
 
 
@@ -80,8 +80,8 @@ def test_a_contender_that_fails_is_named_and_the_rest_goes_on() -> None:
     assert "which it has to agree with, failed" in str(nobody[c.CAPTURED].refused)
 
 
-def test_the_table_is_in_shares_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+def test_the_table_is_in_shares_of_the_others(kept: dict[str, list[rows.Row]]) -> None:
+    found = kept[batches.NAME] = []
     for setting in batches.cases("resnet18"):
         for name in batches.WHO:
             row = Row(setting, name, seconds=0.002, peak_memory=3 << 20)
@@ -92,7 +92,6 @@ def test_the_table_is_in_shares_of_the_others(monkeypatch: pytest.MonkeyPatch) -
             if setting.batch == 512 and name == c.VANILLA:
                 row.seconds = None
             found.append(row.as_json() | WHERE)
-    monkeypatch.setattr(rows, "read", lambda name: found)
     text = batches.section(Path("docs/x.md"))
     assert "| resnet18 | 32 | 1.0 | 0.50 | 0.50 | 0.50 | 0.50 | 32000 | 3 |" in text
     assert "| resnet18 | 512 | 1.0 |  | 0.50 |" in text

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 
 from bench import captured_run, rows
 from entprop_fast.lab import data
 from entprop_fast.lab.training.recipe import resolve
-
-WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
+from tests.bench.conftest import WHERE
 
 
 def test_the_digits_are_enlarged() -> None:
@@ -34,24 +32,15 @@ def test_a_run_is_a_row_and_repeats_itself_on_a_cpu() -> None:
     assert eager["seconds"] > eager["first_epoch_seconds"] > 0
 
 
-def test_the_table_compares_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_compares_the_curves(kept: dict[str, list[rows.Row]]) -> None:
     def row(name: str, last: float, seconds: float) -> rows.Row:
-        return WHERE | {
-            "run": name,
-            "captured": name == "captured",
-            "arch": "wrn28_10",
-            "method": "entprop",
-            "pixels": 32,
-            "batch": 64,
-            "epochs": 2,
-            "loss": [2.0, last],
-            "sa": [50.0, 90.0],
-            "seconds": seconds,
-            "first_epoch_seconds": 1.0,
-        }
+        curves = {"loss": [2.0, last], "sa": [50.0, 90.0]}
+        times = {"seconds": seconds, "first_epoch_seconds": 1.0}
+        of_all = {"arch": "wrn28_10", "method": "entprop", "pixels": 32, "batch": 64, "epochs": 2}
+        return WHERE | {"run": name} | of_all | curves | times
 
-    kept = [row("captured", 1.5, 2.0), row("eager", 1.25, 5.0), row("eager again", 1.375, 5.0)]
-    monkeypatch.setattr(rows, "read", lambda name: kept)
+    measured = ("captured", 1.5, 2.0), ("eager", 1.25, 5.0), ("eager again", 1.375, 5.0)
+    kept[captured_run.NAME] = [row(*one) for one in measured]
     text = captured_run.section(Path("docs/x.md"))
     assert "| 2 | 1.5000 | 1.2500 | 1.3750 | 90.0 | 90.0 | 90.0 |" in text
     assert "loss, captured from eager: 0.2500; between the two eager runs: 0.1250" in text

@@ -178,21 +178,8 @@ def test_medians_of_what_the_timers_say() -> None:
     assert comparison.ratio("eager") == 2.5 and comparison.best_peer() == "timm"
 
 
-def test_short_calls_are_repeated() -> None:
-    calls: list[None] = []
-
-    def call() -> list[torch.Tensor]:
-        calls.append(None)
-        return []
-
-    timer = wall_timer(call)
-    before = len(calls)
-    assert 0 < timer() < 1e-3
-    assert len(calls) - before > 10
-
-
-@pytest.mark.parametrize(("seconds", "calls"), [(0.001, 2), (0.05, 1)])
-def test_a_call_that_fits_the_caches_is_made_once_before_the_clock_starts(
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-5, 1 + 20), (0.001, 1 + 1), (0.05, 1)])
+def test_short_calls_are_repeated_and_made_once_before_the_clock_starts(
     seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, made = [0.0], []

@@ -14,8 +14,7 @@ from bench.recipes import cases, table
 from bench.recipes.cases import Case, case_of, stepper
 from entprop_fast.lab.training.recipe import data_set_recipes, resolve
 from entprop_fast.lab.training.trainer import Trainer
-
-WHERE = {"machine": "a machine", "versions": "its versions", "git": "abc"}
+from tests.bench.conftest import WHERE
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -68,16 +67,9 @@ def measured(case: Case) -> rows.Row:
 
 
 def test_the_table_says_what_is_measured_and_what_extrapolated(
-    monkeypatch: pytest.MonkeyPatch,
+    kept: dict[str, list[rows.Row]],
 ) -> None:
-    kept = {"recipes_cpu": [measured(case_of(name, "cpu")) for name in ("cub", "imagenet")]}
-
-    def read(name: str) -> list[rows.Row]:
-        if name not in kept:
-            raise FileNotFoundError(name)
-        return kept[name]
-
-    monkeypatch.setattr(rows, "read", read)
+    kept["recipes_cpu"] = [measured(case_of(name, "cpu")) for name in ("cub", "imagenet")]
     page = Path("docs/x.md")
     text = table.section(page)
     # 64 images in 2 s: 100 x 5,994 in 5.2 h

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Array = npt.NDArray[np.float64]
+Target = tuple[Tensor, Tensor, float]  # own labels, the partners', share of the own
 LossFormula = Callable[[Tensor, Tensor], Tensor]  # (log p [B, classes], labels [B]) -> [B]
 
 
@@ -51,7 +52,7 @@ class Draws:
 
 @dataclass
 class Outcome:
-    """What a step reports."""
+    """What a step reports; `log_p` and `entropies` of the main pass, for what selects."""
 
     loss: float
     aux_loss: float
@@ -60,6 +61,8 @@ class Outcome:
     entropy_unselected: float
     selected: list[int]
     perturbed: Tensor | None
+    log_p: Tensor
+    entropies: list[float]
 
 
 class ByHand:
@@ -97,59 +100,66 @@ class ByHand:
         self, images: Tensor, labels: Tensor, s: Settings, draws: Draws | None = None
     ) -> Outcome:
         """Images [B, 3, H, W] in image units, before the normalisation."""
-        x, lam, labels_b = mixed_by_hand(images, labels, draws)
+        x, target = mixed_by_hand(images, labels, draws)
         self.shared = s.norms == "shared"
-        x = x.clone().requires_grad_()
-        w = {name: self.state[name].clone().requires_grad_() for name in self.learned}
-        log_p = self.log_probabilities(w, x, aux=False, move=True)
-        losses = lam * self.losses(log_p, labels, s) + (1 - lam) * self.losses(log_p, labels_b, s)
+        x, w = x.clone().requires_grad_(), self.weights()
+        losses, out = self.clean_pass(w, x, target, s)
         g = torch.autograd.grad(losses.sum(), x, retain_graph=True)[0]
         total = self.gradients(losses.sum() if s.equalize else losses.mean(), w)
-        correct = sum(int(row.argmax() == y) for row, y in zip(log_p, labels, strict=True))
-        out = Outcome(float(losses.detach().mean()), 0.0, correct, math.nan, math.nan, [], None)
-
-        p = log_p.detach().exp().tolist()
-        entropies = [-sum(q * math.log(q) for q in row if q > 0) for row in p]
         weighted_rows = 0.0
         if s.k is not None:
-            random = draws.score if draws is not None else []
-            scores = score_by_hand(s.score, p, labels.tolist(), entropies, random, self.logits)
-            m = max(1, math.floor(s.k * len(p) + 0.5))
-            out.selected = sorted(range(len(p)), key=lambda i: (-scores[i], i))[:m]
-            x_0 = x.detach()[out.selected].numpy()
-            x_a, g = x_0, g[out.selected]
-            clean = log_p.detach()[out.selected]
-            y, y_b = labels[out.selected], labels_b[out.selected]
-            if s.aux_labels == "original":
-                y_b = y
+            rows = self.select(out, labels, s, draws.score if draws else [])
+            x_0 = x.detach()[rows].numpy()
+            x_a, g = x_0, g[rows]
+            clean, aimed = out.log_p.detach()[rows], selected_by_hand(target, rows, s)
             for i in range(1, s.n + 1):
                 x_a = perturb_by_hand(x_a, g.numpy(), x_0, s)
                 leaf = torch.from_numpy(x_a).requires_grad_()
                 move = i == s.n or s.aux_stats == "every"
                 log_p = self.log_probabilities(w, leaf, aux=True, move=move)
-                losses = lam * self.losses(log_p, y, s) + (1 - lam) * self.losses(log_p, y_b, s)
-                climbed = losses
+                losses = climbed = self.losses(log_p, aimed, s)
                 if s.attack_loss != "ce":
-                    climbed = attack_by_hand(s.attack_loss, log_p, y, clean)
+                    climbed = attack_by_hand(s.attack_loss, log_p, labels[rows], clean)
                 g = torch.autograd.grad(climbed.sum(), leaf, retain_graph=True)[0]
                 out.aux_loss = float(losses.detach().mean())
                 if i == s.n or s.accumulate == "all":
                     kept = losses.sum() if s.equalize else losses.mean()
                     total = add(total, self.gradients(s.aux_weight * kept, w))
-                    weighted_rows += s.aux_weight * m
+                    weighted_rows += s.aux_weight * len(rows)
             out.perturbed = torch.from_numpy(x_a)
-        chosen = set(out.selected)
-        out.entropy_selected = average([entropies[i] for i in out.selected])
-        out.entropy_unselected = average([h for i, h in enumerate(entropies) if i not in chosen])
-
         if s.equalize:
             for name in total:
-                reached = len(p) + weighted_rows
+                reached = len(x) + weighted_rows
                 if name.startswith("bn") and not self.shared:
-                    reached = weighted_rows if "aux_bn" in name else len(p)
+                    reached = weighted_rows if "aux_bn" in name else len(x)
                 total[name] = total[name] / reached
         self.descend(total, s.max_grad_norm)
         return out
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: self.state[name].clone().requires_grad_() for name in self.learned}
+
+    def clean_pass(
+        self, w: dict[str, Tensor], x: Tensor, target: Target, s: Settings
+    ) -> tuple[Tensor, Outcome]:
+        """Losses, and what the main pass reports."""
+        log_p = self.log_probabilities(w, x, aux=False, move=True)
+        losses = self.losses(log_p, target, s)
+        correct = sum(int(row.argmax() == y) for row, y in zip(log_p, target[0], strict=True))
+        entropies = [-sum(q * math.log(q) for q in row if q) for row in log_p.exp().tolist()]
+        loss, unselected = float(losses.detach().mean()), average(entropies)
+        return losses, Outcome(loss, 0.0, correct, math.nan, unselected, [], None, log_p, entropies)
+
+    def select(self, out: Outcome, labels: Tensor, s: Settings, random: list[float]) -> list[int]:
+        """The rows of highest score, which `out` reports; `log_probabilities` just ran on them."""
+        p, entropies = out.log_p.exp().tolist(), out.entropies
+        scores = score_by_hand(s.score, p, labels.tolist(), entropies, random, self.logits)
+        assert s.k is not None
+        m = max(1, math.floor(s.k * len(p) + 0.5))
+        rows = out.selected = sorted(range(len(p)), key=lambda i: (-scores[i], i))[:m]
+        out.entropy_selected = average([entropies[i] for i in rows])
+        out.entropy_unselected = average([h for i, h in enumerate(entropies) if i not in rows])
+        return rows
 
     def log_probabilities(
         self, w: dict[str, Tensor], x: Tensor, *, aux: bool, move: bool, running: bool = False
@@ -183,11 +193,15 @@ class ByHand:
         scale, shift = (w[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
         return (h - mean) / (variance + 1e-5).sqrt() * scale + shift
 
-    def losses(self, log_p: Tensor, labels: Tensor, s: Settings) -> Tensor:
-        if self.loss is not None:
-            return self.loss(log_p, labels)
-        of_label = torch.stack([row[y] for row, y in zip(log_p, labels, strict=True)])
-        return -(1 - s.label_smoothing) * of_label - s.label_smoothing * log_p.mean(dim=1)
+    def losses(self, log_p: Tensor, target: Target, s: Settings) -> Tensor:
+        def of(labels: Tensor) -> Tensor:
+            if self.loss is not None:
+                return self.loss(log_p, labels)
+            of_label = torch.stack([row[y] for row, y in zip(log_p, labels, strict=True)])
+            return -(1 - s.label_smoothing) * of_label - s.label_smoothing * log_p.mean(dim=1)
+
+        labels, partners, lam = target
+        return lam * of(labels) + (1 - lam) * of(partners)
 
     def gradients(self, loss: Tensor, w: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of the parameters that the loss reaches."""
@@ -230,18 +244,27 @@ def score_by_hand(
     return scores[score]()
 
 
-def mixed_by_hand(
-    images: Tensor, labels: Tensor, draws: Draws | None
-) -> tuple[Tensor, float, Tensor]:
-    """Images mixed by MixUp or CutMix, the share of their own label, and the other label."""
+def unmixed(labels: Tensor) -> Target:
+    return labels, labels, 1.0
+
+
+def mixed_by_hand(images: Tensor, labels: Tensor, draws: Draws | None) -> tuple[Tensor, Target]:
+    """Images mixed by MixUp or CutMix, and what they aim at."""
     if draws is None:
-        return images, 1.0, labels
+        return images, unmixed(labels)
     lam, partners = draws.lam, images[draws.partners]
     x = lam * images + (1 - lam) * partners
     if draws.box is not None:
         x = torch.where(torch.tensor(draws.box), partners, images)
         lam = 1 - average([float(inside) for row in draws.box for inside in row])
-    return x, lam, labels[draws.partners]
+    return x, (labels, labels[draws.partners], lam)
+
+
+def selected_by_hand(target: Target, rows: list[int], s: Settings) -> Target:
+    """What the auxiliary rows aim at."""
+    labels, partners, lam = target
+    other = labels if s.aux_labels == "original" else partners
+    return labels[rows], other[rows], lam
 
 
 def attack_by_hand(attack_loss: str, log_p: Tensor, labels: Tensor, clean: Tensor) -> Tensor:

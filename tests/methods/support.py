@@ -1,6 +1,7 @@
 """The small network, batches and snapshots that the tests of the methods share."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed", "score": "random"}),
     ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed"}),
 ]
+KN: dict[str, Any] = {"k": 0.6, "n": 3}
 UNMIXED: dict[str, dict[str, Any]] = {
     name: {option: 0.0}
     for name, option in (
@@ -84,6 +86,40 @@ def dual_network(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Seq
     return model
 
 
+class Lambda(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def ending_in(function: Callable[[Tensor], Any]) -> nn.Sequential:
+    """A `dual_network` whose logits go through `function`."""
+    return nn.Sequential(dual_network(), Lambda(function))
+
+
+class Counts(nn.Module):
+    """Scaled cross-entropy with a counter changed in place, and one replaced at each call."""
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.calls: Tensor
+        self.replaced: Tensor
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        self.replaced = self.replaced + 1
+        return nn.functional.cross_entropy(self.scale * logits, labels, reduction=self.reduction)
+
+
 def frozen_network() -> nn.Sequential:
     """Norms in eval mode: what a row gives does not depend on the rows beside it."""
     model = dual_network()
@@ -100,6 +136,15 @@ def make(name: str = "entprop", *, model: nn.Module | None = None, **options: An
     """A method on `model` (or a fresh float64 `dual_network`) with SGD."""
     model = dual_network() if model is None else model
     return create_method(name, model, sgd(model), **options)
+
+
+def pair(name: str = "entprop", *models: nn.Module, **options: Any) -> tuple[Method, Method]:
+    """Two methods that draw the same numbers, on these models or on networks alike."""
+    one, other = (
+        make(name, model=model, generator=generator(5), **options)
+        for model in models or (None,) * 2
+    )
+    return one, other
 
 
 def batch(
@@ -151,20 +196,37 @@ def everything(method: Method) -> dict[str, Any]:
     }
 
 
-def assert_equal(actual: Any, expected: Any) -> None:
-    """Exactly equal, tensors bit for bit, in nested dicts and lists."""
+def assert_equal(actual: Any, expected: Any, *, tolerance: float = 0) -> None:
+    """Exactly equal, tensors bit for bit or within `tolerance`, in nested dicts and lists."""
     if isinstance(expected, dict):
         assert actual.keys() == expected.keys()
         for key in expected:
-            assert_equal(actual[key], expected[key])
+            assert_equal(actual[key], expected[key], tolerance=tolerance)
     elif isinstance(expected, list):
         assert len(actual) == len(expected)
         for one, other in zip(actual, expected, strict=True):
-            assert_equal(one, other)
+            assert_equal(one, other, tolerance=tolerance)
     elif isinstance(expected, Tensor):
-        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
     else:
         assert actual == expected
+
+
+def close(actual: Any, expected: Any) -> None:
+    assert_equal(actual, expected, tolerance=1e-12)
+
+
+def left(method: Method) -> list[Any]:
+    """What steps leave in the model, without names; in `selected_index` and `perturbed`."""
+    found = [read(method.model).values() for read in (parameters, statistics, gradients)]
+    return [*map(list, found), method.selected_index, method.perturbed]
+
+
+def assert_same_steps(one: Method, other: Method, tolerance: float = 0) -> None:
+    for i in range(2):
+        results = [list(method(*batch(seed=i))) for method in (one, other)]
+        assert_equal(*results, tolerance=tolerance)
+    assert_equal(left(one), left(other), tolerance=tolerance)
 
 
 def refuse(method: Method, images: Any, labels: Any, match: str) -> None:

@@ -15,17 +15,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from entprop_fast import Method, create_method, route
 from entprop_fast.methods import METHODS, GPaCo
-from tests.methods.support import (
-    CLASSES,
-    WITH_BACKWARD,
-    assert_equal,
-    batch,
-    dual_network,
-    everything,
-    generator,
-    make,
-    sgd,
-)
+from tests.methods import support as s
 from tests.processes import group_of_one, start
 
 Parts = tuple[nn.Module, torch.optim.Optimizer, Method]
@@ -51,36 +41,33 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def learning(name: str, *, criterion: bool = True) -> Parts:
-    model = dual_network()
-    options: dict[str, Any] = {"generator": generator(5), "max_grad_norm": 1.0}
+    model = s.dual_network()
+    options: dict[str, Any] = {"generator": s.generator(5), "max_grad_norm": 1.0}
     learned = list(model.parameters())
     if criterion:
-        options["criterion"] = GPaCo(CLASSES).double()
+        options["criterion"] = GPaCo(s.CLASSES).double()
         learned += options["criterion"].parameters()
     optimizer = torch.optim.AdamW(learned, lr=0.01)
-    return (
-        model,
-        optimizer,
-        create_method(name, model, optimizer, **options, **OPTIONS.get(name, {})),
-    )
+    method = create_method(name, model, optimizer, **options, **OPTIONS.get(name, {}))
+    return model, optimizer, method
 
 
 def go_on(method: Method, *, steps: int = 2) -> list[list[Tensor]]:
     """So many steps, the last on a smaller batch, from the same state of the default generator."""
     torch.manual_seed(7)
     rows = [12] * (steps - 1) + [8]
-    return [list(method(*batch(count, seed=50 + i))) for i, count in enumerate(rows)]
+    return [list(method(*s.batch(count, seed=50 + i))) for i, count in enumerate(rows)]
 
 
 def assert_same_future(one: Method, other: Method) -> None:
-    assert_equal(everything(one), everything(other))
-    before = everything(one)
+    s.assert_equal(s.everything(one), s.everything(other))
+    before = s.everything(one)
     results = go_on(other)
-    assert_equal(everything(one) | {"default generator": 0}, before | {"default generator": 0})
-    assert_equal(go_on(one), results)
-    assert_equal(everything(one), everything(other))
+    s.assert_equal(s.everything(one) | {"default generator": 0}, before | {"default generator": 0})
+    s.assert_equal(go_on(one), results)
+    s.assert_equal(s.everything(one), s.everything(other))
     for name in ("selected_index", "perturbed"):
-        assert_equal(getattr(one, name), getattr(other, name))
+        s.assert_equal(getattr(one, name), getattr(other, name))
 
 
 def mine(method: Method) -> set[int]:
@@ -123,23 +110,23 @@ def test_copied_together_they_stay_together(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("name", WITH_BACKWARD)
+@pytest.mark.parametrize("name", s.WITH_BACKWARD)
 def test_an_accumulation_under_way_goes_on(name: str, how: str) -> None:
     """FOUND C2, a neighbour: torch's copies of parameters come without their gradients."""
     _, _, method = learning(name)
-    method.backward(*batch())
+    method.backward(*s.batch())
     other = COPIES[how](method)
     for each in (method, other):
         torch.manual_seed(7)
-        each.backward(*batch(seed=1))
+        each.backward(*s.batch(seed=1))
         each.optimizer.step()
-    assert_equal(everything(method), everything(other))
+    s.assert_equal(s.everything(method), s.everything(other))
 
 
 @pytest.mark.parametrize("how", COPIES)
 def test_inside_a_route_and_of_the_default_generator(how: str) -> None:
-    model = dual_network()
-    method = create_method("entprop", model, sgd(model))
+    model = s.dual_network()
+    method = create_method("entprop", model, s.sgd(model))
     go_on(method)
     with route(model, "aux"):
         other = COPIES[how](method)
@@ -149,8 +136,8 @@ def test_inside_a_route_and_of_the_default_generator(how: str) -> None:
 
 def test_a_compiled_model() -> None:
     torch.compiler.reset()
-    compiled: Any = torch.compile(dual_network(), backend="eager")
-    method = make(model=compiled, generator=generator(5))
+    compiled: Any = torch.compile(s.dual_network(), backend="eager")
+    method = s.make(model=compiled, generator=s.generator(5))
     go_on(method)
     assert_same_future(method, copy.deepcopy(method))
 
@@ -159,18 +146,18 @@ def test_a_compiled_model() -> None:
 def test_a_shallow_copy_is_refused(name: str) -> None:
     """FOUND C2, a neighbour: it would share half of the state; the message names what to use."""
     with pytest.raises(TypeError, match=r"copy\.copy.*deepcopy.*create_method"):
-        copy.copy(make(name))
+        copy.copy(s.make(name))
 
 
 def test_of_a_wrapped_model_the_process_group_cannot_be_copied() -> None:
     """FOUND C2, a neighbour."""
     with group_of_one():
-        model = DistributedDataParallel(dual_network())
-        method = create_method("entprop", model, sgd(model))
+        model = DistributedDataParallel(s.dual_network())
+        method = create_method("entprop", model, s.sgd(model))
         for duplicate in COPIES.values():
             with pytest.raises(TypeError, match=r"DistributedDataParallel.*method\.state_dict\(\)"):
                 duplicate(method)
-        method(*batch())  # and the original goes on
+        method(*s.batch())  # and the original goes on
 
 
 def step_of_a_child(rank: int, method: Method, folder: str) -> None:
@@ -186,4 +173,4 @@ def test_a_child_process_takes_over(tmp_path: Path) -> None:
     go_on(method)
     expected = copy.deepcopy(method)
     start(step_of_a_child, method, str(tmp_path))
-    assert_equal(torch.load(tmp_path / "found.pt"), go_on(expected))
+    s.assert_equal(torch.load(tmp_path / "found.pt"), go_on(expected))

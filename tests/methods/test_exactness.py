@@ -185,13 +185,14 @@ class Focal(nn.Module):
         return (1 - (-loss).exp()) ** 2 * loss
 
 
+def focal(log_p: Tensor, labels: Tensor) -> Tensor:
+    true = log_p[range(len(labels)), labels]
+    return -((1 - true.exp()) ** 2) * true
+
+
 @pytest.mark.parametrize("name", ["entprop", "vanilla", "mixup"])
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
 def test_criterion(name: str, mixup: float) -> None:
-    def focal(log_p: Tensor, labels: Tensor) -> Tensor:
-        true = log_p[range(len(labels)), labels]
-        return -((1 - true.exp()) ** 2) * true
-
     options: dict[str, Any] = {"k": 0.6, "n": 2} if name == "entprop" else {}
     if name != "vanilla":
         options["mixup"] = mixup

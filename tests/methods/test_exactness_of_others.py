@@ -1,5 +1,6 @@
 """Steps of AdvProp, Fast AdvProp, MixProp and free training equal those by hand (Exactness)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from torch import Tensor
 
 from entprop_fast import Method
-from tests.methods.by_hand import Settings
+from tests.methods.by_hand import Outcome, Settings
 from tests.methods.by_hand_others import OthersByHand
 from tests.methods.support import batch, dual_network, generator, make
 from tests.methods.test_exactness import MEAN, STD, close, compare, draw
 
+Step = Callable[[OthersByHand, torch.Generator, Tensor, Tensor], Outcome]
 WIDE: dict[str, Any] = {"eps": 0.3, "alpha": 0.2}  # the image range cuts
 COMMON: list[dict[str, Any]] = [
     {},
@@ -68,13 +70,24 @@ def random_scores(source: torch.Generator, s: Settings) -> list[float]:
     return scores
 
 
-def prepared(
-    name: str, options: dict[str, Any], normalize: bool
-) -> tuple[Method, OthersByHand, torch.Generator]:
-    state = dual_network().state_dict()
+def check(
+    name: str,
+    options: dict[str, Any],
+    normalize: bool,
+    step: Step,
+    sizes: tuple[int, ...] = (12, 12),
+) -> Method:
+    """Steps of the method and of the formulas side by side."""
+    state, extra = dual_network().state_dict(), dict[str, Any]()
     hand = OthersByHand(state, MEAN, STD) if normalize else OthersByHand(state)
-    extra: dict[str, Any] = {"normalization": (MEAN, STD)} if normalize else {}
-    return make(name, generator=generator(7), **options, **extra), hand, generator(7)
+    if normalize:
+        extra["normalization"] = (MEAN, STD)
+    method, source = make(name, generator=generator(7), **options, **extra), generator(7)
+    for i, rows in enumerate(sizes):
+        images, labels = images_of(settings(options), i, rows)
+        expected = step(hand, source, images, labels)
+        compare(method, hand, method((images - hand.mean) / hand.std, labels), expected)
+    return method
 
 
 def images_of(s: Settings, seed: int, rows: int = 12) -> tuple[Tensor, Tensor]:
@@ -86,63 +99,55 @@ def images_of(s: Settings, seed: int, rows: int = 12) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("options", ADVPROP, ids=str)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_advprop(options: dict[str, Any], normalize: bool) -> None:
-    method, hand, source = prepared("advprop", options, normalize)
     s = settings(options, n=5, eps=4 / 255, alpha=1 / 255)
-    for i in range(2):
-        images, labels = images_of(s, i)
-        m = num(s.k, len(images))
-        assert s.eps is not None
+    running = options.get("attack_mode") == "eval"
+
+    def step(hand: OthersByHand, source: torch.Generator, x: Tensor, y: Tensor) -> Outcome:
+        m = num(s.k, len(x))
         start = torch.zeros(m, 3, 6, 6, dtype=torch.float64)
         if options.get("random_start", True):
-            start = offsets(source, m, s.eps)
-        scores = random_scores(source, s)
-        expected = hand.advprop(
-            images, labels, s, start, scores, running=options.get("attack_mode") == "eval"
-        )
-        result = method((images - hand.mean) / hand.std, labels)
-        compare(method, hand, result, expected)
+            start = offsets(source, m, s.eps or 0)
+        return hand.advprop(x, y, s, start, random_scores(source, s), running=running)
+
+    check("advprop", options, normalize, step)
 
 
 @pytest.mark.parametrize("options", FAST, ids=str)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_fast_advprop(options: dict[str, Any], normalize: bool) -> None:
-    method, hand, source = prepared("fast_advprop", options, normalize)
     s = settings(options, eps=1 / 255, alpha=1 / 255)
     p_adv = options.get("p_adv", 0.2)
-    for i in range(2):
-        images, labels = images_of(s, i)
-        assert s.eps is not None
-        start = offsets(source, num(p_adv if s.k is None else s.k, len(images)), s.eps)
-        scores = random_scores(source, s)
-        expected = hand.fast_advprop(images, labels, s, start, scores, p_adv=p_adv)
-        result = method((images - hand.mean) / hand.std, labels)
-        compare(method, hand, result, expected)
+
+    def step(hand: OthersByHand, source: torch.Generator, x: Tensor, y: Tensor) -> Outcome:
+        start = offsets(source, num(p_adv if s.k is None else s.k, len(x)), s.eps or 0)
+        return hand.fast_advprop(x, y, s, start, random_scores(source, s), p_adv=p_adv)
+
+    check("fast_advprop", options, normalize, step)
 
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "max_grad_norm": 0.05}], ids=str)
 @pytest.mark.parametrize("mixup", [0.0, 0.2, 1.0])
 def test_mixprop(mixup: float, options: dict[str, Any]) -> None:
-    method, hand, source = prepared("mixprop", options | {"mixup": mixup}, normalize=False)
-    s = settings(options)
-    for i in range(3):
-        images, labels = images_of(s, i)
-        draws = draw(source, len(images), mixup, "entropy")
-        compare(method, hand, method(images, labels), hand.mixprop(images, labels, s, draws))
+    def step(hand: OthersByHand, source: torch.Generator, x: Tensor, y: Tensor) -> Outcome:
+        draws = draw(source, len(x), mixup, "entropy")
+        return hand.mixprop(x, y, settings(options), draws)
+
+    check("mixprop", options | {"mixup": mixup}, False, step)
 
 
 @pytest.mark.parametrize("options", FREE, ids=str)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_free_at(options: dict[str, Any], normalize: bool) -> None:
     """Batches of several sizes: the first B' rows of delta serve a batch of B' rows."""
-    method, hand, _ = prepared("free_at", options, normalize)
-    eps = options.get("eps", 4 / 255)
+    eps, deltas = options.get("eps", 4 / 255), []
     s = settings({"alpha": eps} | options, eps=eps)
-    for i, rows in enumerate((8, 12, 5, 12)):
-        images, labels = images_of(s, i, rows)
-        result = method((images - hand.mean) / hand.std, labels)
-        expected = hand.free_at(images, labels, s, replays=options.get("replays", 4))
-        compare(method, hand, result, expected)
-        delta = method.state_dict()["delta"]
-        close(delta * hand.std, torch.from_numpy(hand.delta), "delta")
-        assert hand.delta.shape[0] == max(8, rows if i < 2 else 12)
+
+    def step(hand: OthersByHand, _: torch.Generator, x: Tensor, y: Tensor) -> Outcome:
+        expected = hand.free_at(x, y, s, replays=options.get("replays", 4))
         assert abs(hand.delta).max() == eps  # projected: some entries are at the radius
+        deltas.append(torch.from_numpy(hand.delta.copy()) / hand.std)
+        return expected
+
+    method = check("free_at", options, normalize, step, (8, 12, 5, 12))
+    close(method.state_dict()["delta"], deltas[-1], "delta")
+    assert [len(delta) for delta in deltas] == [8, 12, 12, 12]

@@ -10,7 +10,7 @@ from entprop_fast import Method
 from entprop_fast.reference import entprop_pipelined_step
 from tests.methods.by_hand_others import OthersByHand
 from tests.methods.support import batch, dual_network, generator, make, parameters, sgd, statistics
-from tests.methods.test_exactness import MEAN, STD, Focal, close, compare, draw
+from tests.methods.test_exactness import MEAN, STD, Focal, close, compare, draw, focal
 from tests.methods.test_exactness_of_others import images_of, settings
 
 NAME = "entprop_pipelined"
@@ -76,10 +76,6 @@ def test_by_hand_with_normalised_images() -> None:
 
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
 def test_by_hand_with_a_criterion(mixup: float) -> None:
-    def focal(log_p: Tensor, labels: Tensor) -> Tensor:
-        true = log_p[range(len(labels)), labels]
-        return -((1 - true.exp()) ** 2) * true
-
     options: dict[str, Any] = {"k": 0.6, "mixup": mixup, "aux_weight": 0.5}
     hand = OthersByHand(state(), loss=focal)
     check(prepared(criterion=Focal(), **options), hand, generator(7), options)

@@ -7,20 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from entprop_fast import create_method
 from entprop_fast.methods import METHODS
-from tests.methods.support import (
-    EVERY,
-    UNMIXED,
-    assert_equal,
-    batch,
-    dual_network,
-    generator,
-    gradients,
-    make,
-    parameters,
-    statistics,
-)
+from tests.methods import support as s
 
 MEAN = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64).view(3, 1, 1)
 STD = torch.tensor([0.2, 0.25, 0.3], dtype=torch.float64).view(3, 1, 1)
@@ -61,21 +49,13 @@ WRITING: dict[str, tuple[Change, Change]] = {  # into its input, and an equal th
 }
 
 
-class First(nn.Module):
-    """A change of the images in front of a network."""
-
-    def __init__(self, change: Change) -> None:
-        super().__init__()
-        self.change, self.body = change, dual_network()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body(self.change(x))
-        return y
+def first(change: Change) -> nn.Module:
+    return nn.Sequential(s.Lambda(change), s.dual_network())
 
 
-CASES = [(name, options, "past the version counter") for name, options in EVERY]
+CASES = [(name, options, "past the version counter") for name, options in s.EVERY]
 CASES += [(name, {}, what) for name in METHODS for what in WRITING]
-CASES += [(name, options, what) for name, options in UNMIXED.items() for what in WRITING]
+CASES += [(name, options, what) for name, options in s.UNMIXED.items() for what in WRITING]
 
 
 @pytest.mark.parametrize(("name", "options", "what"), CASES, ids=str)
@@ -83,35 +63,22 @@ def test_it_equals_a_model_that_does_not_write(
     name: str, options: dict[str, Any], what: str
 ) -> None:
     """FOUND W9: every pass of every method, and the images of the caller stay as they are."""
-    one, other = (
-        make(name, model=First(change), generator=generator(5), **options)
-        for change in WRITING[what]
-    )
+    one, other = s.pair(name, *map(first, WRITING[what]), **options)
     for step in range(2):
-        images, labels = batch(seed=step)
+        images, labels = s.batch(seed=step)
         given = images.clone(), labels.clone()
         found, expected = one(*given), other(images, labels)
-        assert_equal(list(given), [images, labels])
-        close(list(found), list(expected))
-    for read in (parameters, statistics, gradients):
-        close(read(one.model), read(other.model))
-    for attribute in ("selected_index", "perturbed"):
-        close(getattr(one, attribute), getattr(other, attribute))
-
-
-def close(actual: object, expected: object) -> None:
-    if expected is None:
-        assert actual is None
-        return
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+        s.assert_equal(list(given), [images, labels])
+        s.close(list(found), list(expected))
+    s.close(s.left(one), s.left(other))
 
 
 @pytest.mark.parametrize("rows", [1, 4])  # B = 1; m = 1
 def test_the_trial_of_a_single_row_leaves_the_images(rows: int) -> None:
-    images, labels = batch(rows)
+    images, labels = s.batch(rows)
     before = images.clone()
-    make(model=First(normalise), mixup=0.0)(images, labels)
-    assert_equal(images, before)
+    s.make(model=first(normalise), mixup=0.0)(images, labels)
+    s.assert_equal(images, before)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
@@ -124,10 +91,10 @@ def test_what_is_mixed_is_not_copied_once_more(name: str, monkeypatch: pytest.Mo
         copied.append(self.ndim)
         return clone(self, **options)
 
-    method = make(name)
-    method(*batch())
+    method = s.make(name)
+    method(*s.batch())
     monkeypatch.setattr(Tensor, "clone", counting)
-    method(*batch(seed=1))
+    method(*s.batch(seed=1))
     assert 4 not in copied
 
 
@@ -152,16 +119,13 @@ class Margin(nn.Module):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_criterion_that_writes_into_its_arguments(name: str) -> None:
     """FOUND W9, a neighbour: scores, predictions and the partners' loss read the same logits."""
-    methods = []
-    for in_place in (True, False):
-        model, criterion = dual_network(), Margin(in_place=in_place)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        options: dict[str, Any] = {"criterion": criterion, "generator": generator(5)}
-        methods.append(create_method(name, model, optimizer, **options))
-    one, other = methods
+    one, other = (
+        s.make(name, criterion=Margin(in_place=in_place), generator=s.generator(5))
+        for in_place in (True, False)
+    )
     for step in range(2):
-        images, labels = batch(seed=step)
+        images, labels = s.batch(seed=step)
         given = labels.clone()
-        close(list(one(images, given)), list(other(images, labels)))
-        assert_equal(given, labels)
-    close(parameters(one.model), parameters(other.model))
+        s.close(list(one(images, given)), list(other(images, labels)))
+        s.assert_equal(given, labels)
+    s.close(s.parameters(one.model), s.parameters(other.model))

@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from entprop_fast import create_method, reference
-from entprop_fast.methods import METHODS, CommonOptions, Method, method_options, needs_dual_norms
+from entprop_fast.methods import (
+    METHODS,
+    CommonOptions,
+    GPaCo,
+    Method,
+    method_options,
+    needs_dual_norms,
+)
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.options import option
-from tests.methods.support import ONE_NORM, dual_network, generator, make, plain_network, sgd
+from tests.methods import support as s
 
 PER_SAMPLE = nn.CrossEntropyLoss(reduction="none")
-MEAN = (0.5, 0.4, 0.3)
 SHARED: dict[str, Any] = dict(
     input_range=(0.0, 1.0), normalization=None, amp=None, generator=None, capture="auto",
     check=None, criterion=None, label_smoothing=0.0, max_grad_norm=None,
@@ -86,8 +92,8 @@ REFUSED: list[tuple[str, str, type[Exception], list[Any]]] = [
     ("vanilla", "criterion", T, ["ce", len]),
     ("vanilla", "input_range", V, [(1.0, 0.0), (0.5, 0.5), (0.0, 0.5, 1.0), 1.0]),
     ("vanilla", "input_range", V, [(0.0, math.inf), ("low", "high")]),
-    ("vanilla", "normalization", V, [0.5, (MEAN,), (MEAN, (0.2, 0.2)), (MEAN, ())]),
-    ("vanilla", "normalization", V, [(MEAN, (0.2, 0.0, 0.2)), ((math.nan,), (1.0,))]),
+    ("vanilla", "normalization", V, [0.5, (s.MEAN,), (s.MEAN, (0.2, 0.2)), (s.MEAN, ())]),
+    ("vanilla", "normalization", V, [(s.MEAN, (0.2, 0.0, 0.2)), ((math.nan,), (1.0,))]),
 ]
 ONE_BY_ONE = [
     (name, option, error, value)
@@ -115,11 +121,11 @@ TOGETHER: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "option", "error", "value"), ONE_BY_ONE, ids=str)
 def test_refused(name: str, option: str, error: type[Exception], value: Any) -> None:
     with pytest.raises(error, match=rf"\b{option}\b"):
-        make(name, **{option: value})
+        s.make(name, **{option: value})
 
 
 def test_an_option_that_is_set_later_is_checked_too() -> None:
-    method: Any = make()
+    method: Any = s.make()
     with pytest.raises(ValueError, match=r"\bn\b"):
         method.n = 0
     method.n = 2
@@ -131,14 +137,14 @@ def test_refused_together(names: str, options: dict[str, Any]) -> None:
     first, second, *_ = options
     for name in names.split():
         with pytest.raises(ValueError, match=rf"(?=.*\b{first}\b).*\b{second}\b"):
-            make(name, **options)
+            s.make(name, **options)
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_options_and_their_defaults(name: str) -> None:
     expected = SHARED | OWN[name]
     assert method_options(name) == expected
-    method = make(name)
+    method = s.make(name)
     for key, default in expected.items():
         if default is not None or key == "k":  # None: from another option
             assert getattr(method, key) == default
@@ -164,12 +170,12 @@ def test_an_option_is_one_field() -> None:
         name = "warm"
         Options = WarmOptions
 
-    model = dual_network()
-    warm: Any = Warm(model, sgd(model), warmth=2)
+    model = s.dual_network()
+    warm: Any = Warm(model, s.sgd(model), warmth=2)
     assert warm.warmth == 2.0 and inspect.signature(Warm).parameters["warmth"].default == 1.0
     assert "warmth: Temperature of the logits." in (Warm.__doc__ or "")
     with pytest.raises(ValueError, match=r"\bwarmth\b"):
-        Warm(model, sgd(model), warmth=0)
+        Warm(model, s.sgd(model), warmth=0)
 
 
 def test_a_score_is_one_entry() -> None:
@@ -178,12 +184,12 @@ def test_a_score_is_one_entry() -> None:
         parameter = inspect.signature(cls).parameters.get("score")
         if parameter is not None:
             for score in reference.SCORES:
-                assert vars(make(name, score=score, k=0.5).options)["score"] == score
+                assert vars(s.make(name, score=score, k=0.5).options)["score"] == score
 
 
 def test_which_methods_need_dual_norms() -> None:
-    assert {name for name, cls in METHODS.items() if not cls.needs_dual_norms} == set(ONE_NORM)
-    assert {name for name in METHODS if not needs_dual_norms(name, {})} == set(ONE_NORM)
+    assert {name for name, cls in METHODS.items() if not cls.needs_dual_norms} == set(s.ONE_NORM)
+    assert {name for name in METHODS if not needs_dual_norms(name, {})} == set(s.ONE_NORM)
     assert not needs_dual_norms("entprop", {"norms": "shared"})
 
 
@@ -199,35 +205,26 @@ def test_which_methods_need_dual_norms() -> None:
     ],
 )
 def test_radius(options: dict[str, Any], eps: float) -> None:
-    method: Any = make(**options)
+    method: Any = s.make(**options)
     assert method.eps == eps
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_options_of_other_methods(name: str) -> None:
-    model = dual_network()
+    model = s.dual_network()
     for unknown in sorted({"nonsense"}.union(*OWN.values()) - OWN[name].keys()):
         given: dict[str, Any] = {unknown: 1.0}
         for call in (create_method, lambda _, *a, **k: METHODS[name](*a, **k)):
             with pytest.raises(TypeError, match=rf"'{name}'.*'{unknown}'"):
-                call(name, model, sgd(model), **given)
+                call(name, model, s.sgd(model), **given)
 
 
 def test_what_is_misspelt_brings_the_nearest() -> None:
     with pytest.raises(TypeError, match=r"nearest: .*aux_labels"):
-        make(aux_label="mixed")
-    for call in (make, method_options, lambda name: needs_dual_norms(name, {})):
+        s.make(aux_label="mixed")
+    for call in (s.make, method_options, lambda name: needs_dual_norms(name, {})):
         with pytest.raises(ValueError, match=r"'entrop'.*nearest: entprop"):
             call("entrop")
-
-
-class Learned(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.prototypes = nn.Parameter(torch.ones(3))
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        raise NotImplementedError
 
 
 class OnGpu(torch.Generator):
@@ -239,18 +236,18 @@ class OnGpu(torch.Generator):
 @pytest.mark.parametrize("name", OWN)
 def test_models_that_cannot_be_trained(name: str) -> None:
     with pytest.raises(ValueError, match=r"model.*train\(\)"):
-        make(name, model=dual_network().eval())
-    if name not in ONE_NORM:
+        s.make(name, model=s.dual_network().eval())
+    if name not in s.ONE_NORM:
         with pytest.raises(ValueError, match=rf"'{name}'.*convert_dual_norm"):
-            make(name, model=plain_network())
-    with pytest.raises(ValueError, match=r"optimizer.*criterion\.prototypes"):
-        make(name, criterion=Learned())
+            s.make(name, model=s.plain_network())
+    with pytest.raises(ValueError, match=r"optimizer.*criterion\.centres"):
+        s.make(name, criterion=GPaCo(s.CLASSES))
     with pytest.raises(ValueError, match=r"generator.*cuda.*cpu"):
-        make(name, generator=OnGpu())
+        s.make(name, generator=OnGpu())
 
 
 def test_an_optimizer_made_before_the_conversion_says_so() -> None:
-    model = dual_network()
+    model = s.dual_network()
     early = torch.optim.SGD([p for n, p in model.named_parameters() if "aux" not in n], lr=0.1)
     with pytest.raises(ValueError, match=r"optimizer.* 4 .*bn1\.aux_bn\.weight.*convert_dual_norm"):
         create_method("entprop", model, early)
@@ -260,8 +257,8 @@ def test_an_optimizer_made_before_the_conversion_says_so() -> None:
 
 
 def test_model_and_optimizer_in_the_wrong_order() -> None:
-    model = dual_network()
-    optimizer: Any = sgd(model)
+    model = s.dual_network()
+    optimizer: Any = s.sgd(model)
     with pytest.raises(TypeError, match=r"\bmodel\b.*SGD"):
         create_method("entprop", optimizer, optimizer)
     with pytest.raises(TypeError, match=r"\boptimizer\b.*Sequential"):
@@ -269,13 +266,13 @@ def test_model_and_optimizer_in_the_wrong_order() -> None:
 
 
 def test_a_refused_setting_draws_nothing() -> None:
-    source = generator(3)
+    source = s.generator(3)
     with pytest.raises(ValueError):
-        make(generator=source, k=2.0)
-    assert torch.equal(source.get_state(), generator(3).get_state())
+        s.make(generator=source, k=2.0)
+    assert torch.equal(source.get_state(), s.generator(3).get_state())
 
 
 def test_free_training_has_no_backward() -> None:
-    method: Method = make("free_at")
+    method: Method = s.make("free_at")
     with pytest.raises(RuntimeError, match=r"free_at.*backward"):
         method.backward(torch.zeros(2, 3, 6, 6), torch.zeros(2).long())

@@ -6,19 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from entprop_fast import Method
-from tests.methods.support import (
-    UNMIXED,
-    assert_equal,
-    batch,
-    dual_network,
-    generator,
-    make,
-    parameters,
-    statistics,
-)
+from tests.methods import support as s
 
 DRAWING: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {}),
@@ -33,47 +23,39 @@ DRAWING: list[tuple[str, dict[str, Any]]] = [
     ("fast_advprop", {"k": 0.5, "score": "random"}),
     ("entprop_pipelined", {}),
     ("entprop_pipelined", {"score": "random", "aux_labels": "mixed"}),
+    ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed"}),
 ]
 SILENT: list[tuple[str, dict[str, Any]]] = [
     ("vanilla", {}),
     ("free_at", {}),
     ("advprop", {"random_start": False}),
-    *UNMIXED.items(),
+    *s.UNMIXED.items(),
 ]
 
 
-def trained(model: nn.Module) -> list[Any]:
-    return [parameters(model), statistics(model)]
-
-
 @pytest.mark.parametrize(("name", "options"), DRAWING)
-def test_without_a_generator_the_default_one_is_used(name: str, options: dict[str, Any]) -> None:
-    own, default = make(name, generator=generator(5), **options), make(name, **options)
-    own(*batch())
-    torch.manual_seed(5)
-    default(*batch())
-    assert_equal(trained(default.model), trained(own.model))
-
-
-@pytest.mark.parametrize(("name", "options"), DRAWING)
-def test_with_a_generator_the_default_one_is_left_alone(name: str, options: dict[str, Any]) -> None:
-    method = make(name, generator=generator(5), **options)
+def test_the_numbers_come_from_the_generator_or_the_default_one(
+    name: str, options: dict[str, Any]
+) -> None:
+    own, default = s.make(name, generator=s.generator(5), **options), s.make(name, **options)
     before = torch.get_rng_state()
-    for _ in range(2):
-        method(*batch())
-    assert_equal(torch.get_rng_state(), before)
+    own(*s.batch())
+    s.assert_equal(torch.get_rng_state(), before)
+    torch.manual_seed(5)
+    default(*s.batch())
+    s.assert_equal(s.left(default), s.left(own))
 
 
 @pytest.mark.parametrize(("name", "options"), SILENT)
 @pytest.mark.parametrize("own", [False, True])
 def test_without_mixup_nothing_is_drawn(name: str, options: dict[str, Any], own: bool) -> None:
-    source = generator(5) if own else None
-    method = make(name, generator=source, **options)
-    before = torch.get_rng_state(), generator(5).get_state()
-    method(*batch())
-    assert_equal(torch.get_rng_state(), before[0])
+    source = s.generator(5) if own else None
+    method = s.make(name, generator=source, **options)
+    before = torch.get_rng_state(), s.generator(5).get_state()
+    method(*s.batch())
+    s.assert_equal(torch.get_rng_state(), before[0])
     if source is not None:
-        assert_equal(source.get_state(), before[1])
+        s.assert_equal(source.get_state(), before[1])
 
 
 @pytest.mark.parametrize(
@@ -83,67 +65,48 @@ def test_without_mixup_nothing_is_drawn(name: str, options: dict[str, Any], own:
 def test_a_resumed_run_goes_on_as_the_uninterrupted_one(
     name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = make(name, generator=generator(5), **options)
-    for i in range(2):
-        whole(*batch(seed=i))
-    parts: dict[str, Any] = {"model": whole.model, "optimizer": whole.optimizer, "method": whole}
-    torch.save({k: copy.deepcopy(v.state_dict()) for k, v in parts.items()}, tmp_path / "state.pt")
-    whole(*batch(seed=2))
+    whole = s.make(name, generator=s.generator(5), **options)
+    for rows in (12, 7):
+        whole(*s.batch(rows))
+    method = whole.state_dict()
+    parts = {p: copy.deepcopy(getattr(whole, p).state_dict()) for p in ("model", "optimizer")}
+    results = [list(whole(*s.batch(seed=i))) for i in (2, 3)]
+    torch.save(parts | {"method": method}, tmp_path / "state.pt")  # later steps do not change it
 
     saved = torch.load(tmp_path / "state.pt", weights_only=True)
-    resumed = make(name, generator=generator(99), model=dual_network(seed=3), **options)
+    resumed = s.make(name, generator=s.generator(99), model=s.dual_network(seed=3), **options)
+    resumed(*s.batch(8, seed=8))  # what it held is overwritten
     resumed.model.load_state_dict(saved["model"])
     resumed.optimizer.load_state_dict(saved["optimizer"])
     resumed.load_state_dict(saved["method"])
-    resumed(*batch(seed=2))
-    assert_equal(trained(resumed.model), trained(whole.model))
-    assert resumed.rows == whole.rows
+    s.assert_equal(resumed.state_dict(), saved["method"])
+    s.assert_equal([list(resumed(*s.batch(seed=i))) for i in (2, 3)], results)
+    s.assert_equal(s.everything(resumed), s.everything(whole))
 
 
 @pytest.mark.parametrize("saved", [None, 1])
 def test_a_state_with_and_a_method_without_generator_do_not_fit(saved: int | None) -> None:
     def of(seed: int | None) -> Method:
-        return make(generator=None if seed is None else generator(seed))
+        return s.make(generator=None if seed is None else s.generator(seed))
 
     other = of(1 if saved is None else None)
     with pytest.raises(ValueError, match="generator"):
         other.load_state_dict(of(saved).state_dict())
 
 
-def test_state_dict_does_not_change_with_later_steps() -> None:
-    method = make(generator=generator(5))
-    method(*batch())
-    state = method.state_dict()
-    kept = copy.deepcopy(state)
-    method(*batch())
-    assert_equal(state, kept)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "rows"),
-    [
-        ("vanilla", {}, 12),
-        ("mixup", {}, 12),
-        ("entprop", {"k": 0.2, "n": 1}, 12 + 2),
-        ("entprop", {"k": 0.6, "n": 5}, 12 + 5 * 7),
-        ("entprop", {"k": 0.1, "n": 2}, 12 + 2 * 1),  # m = 1: the trial forward does not count
-        ("entprop", {"k": 1.0, "n": 2, "accumulate": "all"}, 12 * 3),
-        ("cutmix", {}, 12),
-        ("mixprop", {}, 24),
-        ("advprop", {}, 12 * 7),
-        ("advprop", {"n": 2, "k": 0.6}, 12 + 3 * 7),
-        ("fast_advprop", {}, 10 + 2 * 2),
-        ("fast_advprop", {"p_adv": 0.5}, 6 + 2 * 6),
-        ("fast_advprop", {"k": 0.6}, 12 + 2 * 7),
-        ("free_at", {}, 4 * 12),
-        ("free_at", {"replays": 3}, 3 * 12),
-    ],
-)
-def test_rows_count_the_cost(name: str, options: dict[str, Any], rows: int) -> None:
-    method = make(name, **options)
-    assert method.rows == 0
-    method(*batch())
-    assert method.rows == rows
-    (method if name == "free_at" else method.backward)(*batch(seed=1))
-    assert method.rows == 2 * rows
-    assert method.cost(12) == rows / 12
+@pytest.mark.parametrize(("name", "held"), [("entprop_pipelined", "_images"), ("free_at", "delta")])
+def test_a_state_is_loaded_in_place_where_it_fits_and_is_apart(name: str, held: str) -> None:
+    one, other, fresh = (s.make(name) for _ in range(3))
+    one(*s.batch())
+    other(*s.batch(seed=1))
+    memory, taken = vars(other)[held], one.state_dict()
+    other.load_state_dict(taken)
+    assert vars(other)[held] is memory  # a captured step would go on reading it
+    one(*s.batch(seed=2))
+    s.assert_equal(other.state_dict(), taken)
+    fresh.load_state_dict(taken)
+    s.assert_equal(fresh.state_dict(), taken)
+    fresh.load_state_dict(s.make(name).state_dict())
+    s.assert_equal(fresh.state_dict(), s.make(name).state_dict())
+    if name == "entprop_pipelined":
+        assert fresh(*s.batch()).aux_loss == 0

@@ -12,21 +12,7 @@ from torch.optim import SGD, Optimizer
 
 from entprop_fast import create_method
 from entprop_fast.methods import METHODS
-from tests.methods.support import (
-    MEAN,
-    STD,
-    UNMIXED,
-    WITH_BACKWARD,
-    assert_equal,
-    batch,
-    dual_network,
-    everything,
-    generator,
-    make,
-    normalised,
-    parameters,
-    refuse,
-)
+from tests.methods import support as s
 
 
 class ModelOutput(OrderedDict[str, Any]):
@@ -53,45 +39,37 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
     "named tuple": lambda z: Inception(z, None),
 }
 WITHOUT: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "auxiliary logits": (lambda z: Inception(z, z), r"Inception with aux_logits.*aux_logits = F"),
-    "auxiliary loss": (lambda z: Answer(z, aux_loss=z.mean()), r"Answer with aux_loss.*wrap"),
-    "tuple": (lambda z: (z, z), r"returned a tuple: .*\.logits.*wrap"),
-    "dict": (lambda z: {"out": z}, r"returned a dict: .*\.logits; wrap"),
-    "no tensor": (lambda z: {"logits": None}, r"returned a dict: .*\.logits; wrap"),
-    "hidden states": (lambda z: Answer(z[:, None]), r"shape \(\d+, 1, 5\): expected logits"),
+    "auxiliary logits": (lambda z: Inception(z, z), r"Inception with aux_logits"),
+    "auxiliary loss": (lambda z: Answer(z, aux_loss=z.mean()), r"Answer with aux_loss"),
+    "tuple": (lambda z: (z, z), r"returned a tuple: .*\.logits"),
+    "dict": (lambda z: {"out": z}, r"returned a dict: .*\.logits"),
+    "no tensor": (lambda z: {"logits": None}, r"returned a dict: .*\.logits"),
+    "hidden states": (lambda z: Answer(z[:, None]), r"shape \(\d+, 1, 5\)"),
+    "no classes": (lambda z: z[:, 0], r"shape \(\d+,\)"),
+    "no rows": (lambda z: z[:0], r"shape \(0, 5\)"),
+    "four dimensions": (lambda z: z[:, :, None, None], r"shape \(\d+, 5, 1, 1\)"),
     "detached": (lambda z: z.detach(), r"logits that no gradient leads to"),
     "classes": (lambda z: z.argmax(1, keepdim=True), r"returned torch.int64: expected floating"),
 }
-
-
-class Answers(nn.Module):
-    def __init__(self, answer: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.body, self.answer = dual_network(), answer
-
-    def forward(self, x: Tensor) -> Any:
-        return self.answer(self.body(x))
 
 
 @pytest.mark.parametrize("what", OUTPUTS)
 @pytest.mark.parametrize("name", METHODS)
 def test_logits_inside_of_an_output(name: str, what: str) -> None:
     """FOUND C13: the step is that of the same network which returns the tensor."""
-    one, other = (
-        make(name, model=Answers(answer), generator=generator(5))
-        for answer in (OUTPUTS[what], lambda z: z)
-    )
-    for i in range(2):
-        assert_equal(list(one(*batch(seed=i))), list(other(*batch(seed=i))))
-    assert_equal(parameters(one.model), parameters(other.model))
+    s.assert_same_steps(*s.pair(name, s.ending_in(OUTPUTS[what]), s.ending_in(lambda z: z)))
 
 
 @pytest.mark.parametrize("what", WITHOUT)
-@pytest.mark.parametrize("name", METHODS)
-def test_outputs_without_usable_logits(name: str, what: str) -> None:
+@pytest.mark.parametrize(("name", "rows"), [*((name, 12) for name in METHODS), ("vanilla", 1)])
+def test_outputs_without_usable_logits(name: str, rows: int, what: str) -> None:
     """FOUND C13: auxiliary classifiers are not left out in silence."""
     answer, match = WITHOUT[what]
-    refuse(make(name, model=Answers(answer), generator=generator(5)), *batch(), match=match)
+    s.refuse(
+        s.make(name, model=s.ending_in(answer), generator=s.generator(5)),
+        *s.batch(rows),
+        match=match,
+    )
 
 
 class TwoSteps(Optimizer):
@@ -125,7 +103,7 @@ class TwoSteps(Optimizer):
 
 
 class Insists(SGD):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         assert closure is not None, "this optimizer requires a closure"
 
 
@@ -141,7 +119,7 @@ WAY_OUT = r"step needs a closure or is two steps.*base_optimizer.*method\.backwa
 @pytest.mark.parametrize("name", METHODS)
 def test_an_optimizer_of_two_steps(name: str, made: type[Optimizer]) -> None:
     """FOUND C13: refused where the method is made, with the way out."""
-    model = dual_network()
+    model = s.dual_network()
     with pytest.raises(ValueError, match=WAY_OUT):
         create_method(name, model, made(model.parameters(), lr=0.1))  # type: ignore[call-arg]
 
@@ -149,42 +127,42 @@ def test_an_optimizer_of_two_steps(name: str, made: type[Optimizer]) -> None:
 @pytest.mark.parametrize("made", [Insists, Calls])
 @pytest.mark.parametrize("name", METHODS)
 def test_an_optimizer_that_turns_out_to_need_a_closure(name: str, made: type[SGD]) -> None:
-    model = dual_network()
-    method = create_method(name, model, made(model.parameters(), lr=0.1), generator=generator(5))
-    before = everything(method)
+    model = s.dual_network()
+    method = create_method(name, model, made(model.parameters(), lr=0.1), generator=s.generator(5))
+    before = s.everything(method)
     with pytest.raises(ValueError, match=WAY_OUT):
-        method(*batch())
-    assert_equal(everything(method), before)
+        method(*s.batch())
+    s.assert_equal(s.everything(method), before)
 
 
-@pytest.mark.parametrize("name", WITH_BACKWARD)
+@pytest.mark.parametrize("name", s.WITH_BACKWARD)
 def test_the_way_out_of_two_steps(name: str) -> None:
     """As the message has it: the base optimizer for the method, two calls of backward."""
-    model = dual_network()
+    model = s.dual_network()
     optimizer = TwoSteps(model.parameters(), lr=0.1)
-    method = create_method(name, model, optimizer.base_optimizer, generator=generator(5))
-    before = parameters(model)
+    method = create_method(name, model, optimizer.base_optimizer, generator=s.generator(5))
+    before = s.parameters(model)
     for i in range(2):
-        method.backward(*batch(seed=i))
+        method.backward(*s.batch(seed=i))
         optimizer.first_step()
-        assert method.backward(*batch(seed=i)).loss.isfinite()
+        assert method.backward(*s.batch(seed=i)).loss.isfinite()
         optimizer.second_step()
-    moved = [n for n, p in parameters(model).items() if not torch.equal(p, before[n])]
+    moved = [n for n, p in s.parameters(model).items() if not torch.equal(p, before[n])]
     assert "conv1.weight" in moved
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_noise_that_is_erased_in_after_the_normalisation(name: str) -> None:
     """FOUND C13: as pixel RandomErasing does; without the check, or clamped, it trains."""
-    images, labels = batch()
-    images = normalised(images)
+    images, labels = s.batch()
+    images = s.normalised(images)
     images[:, :, 2:5, 2:5] = torch.randn(12, 3, 3, 3, dtype=torch.float64) * 3
-    method = make(name, normalization=(MEAN, STD), generator=generator(5))
+    method = s.make(name, normalization=(s.MEAN, s.STD), generator=s.generator(5))
     match = r"input_range=\(0, 1\); normalization is given.*RandomErasing.*clamp.*check=False"
-    refuse(method, images, labels, match=match)
-    unchecked = make(name, normalization=(MEAN, STD), check=False)
+    s.refuse(method, images, labels, match=match)
+    unchecked = s.make(name, normalization=(s.MEAN, s.STD), check=False)
     assert unchecked(images, labels).loss.isfinite()
-    low, high = (normalised(torch.full((1, 3, 1, 1), v, dtype=torch.float64)) for v in (0, 1))
+    low, high = (s.normalised(torch.full((1, 3, 1, 1), v, dtype=torch.float64)) for v in (0, 1))
     assert method(images.clamp(low, high), labels).loss.isfinite()
 
 
@@ -192,16 +170,16 @@ def test_noise_that_is_erased_in_after_the_normalisation(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_call_where_no_gradients_are_recorded(name: str, off: Any) -> None:
     """FOUND C13, a neighbour: said before the first pass."""
-    method = make(name, generator=generator(5))
+    method = s.make(name, generator=s.generator(5))
     with off():
-        refuse(method, *batch(), match=r"under torch\.no_grad\(\).*outside")
-    assert method(*batch()).loss.isfinite()
+        s.refuse(method, *s.batch(), match=r"under torch\.no_grad\(\).*outside")
+    assert method(*s.batch()).loss.isfinite()
 
 
 @pytest.mark.parametrize("name", ["vanilla", "mixup", "cutmix"])
 def test_a_network_that_is_frozen_as_a_whole(name: str) -> None:
-    method = make(name, model=dual_network().requires_grad_(False))
-    refuse(method, *batch(), match=r"no gradient leads to.*trainable parameter")
+    method = s.make(name, model=s.dual_network().requires_grad_(False))
+    s.refuse(method, *s.batch(), match=r"no gradient leads to.*trainable parameter")
 
 
 Layout = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -227,42 +205,28 @@ LAYOUTS: dict[str, Layout] = {
 @pytest.mark.parametrize("mixed", [True, False])
 def test_any_layout_of_the_same_values(name: str, layout: str, mixed: bool) -> None:
     """FOUND C13, a neighbour: every tensor that holds a batch is one."""
-    options: dict[str, Any] = {} if mixed or name not in UNMIXED else UNMIXED[name]
-    one, other = (make(name, generator=generator(5), **options) for _ in range(2))
+    options: dict[str, Any] = {} if mixed or name not in s.UNMIXED else s.UNMIXED[name]
+    one, other = s.pair(name, **options)
     for i in range(2):
-        given = LAYOUTS[layout](*batch(seed=i))
+        given = LAYOUTS[layout](*s.batch(seed=i))
         plain = tuple(t.detach().clone(memory_format=torch.contiguous_format) for t in given)
-        close(list(one(*given)), list(other(*plain)))
+        s.close(list(one(*given)), list(other(*plain)))
         assert given[0].grad is None if given[0].is_leaf else True
-    close(list(parameters(one.model).values()), list(parameters(other.model).values()))
+    s.close(s.left(one), s.left(other))
 
 
-def close(actual: list[Tensor], expected: list[Tensor]) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
-
-
-ATTACKS = ("entprop", "entprop_pipelined", "advprop", "fast_advprop", "free_at")
-
-
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name", ["entprop", "entprop_pipelined", "advprop", "fast_advprop", "free_at"]
+)
 def test_a_network_that_gives_images_no_gradient_cannot_be_attacked(name: str) -> None:
     """FOUND C13, a neighbour: a frozen backbone under `no_grad` was an assertion without words."""
 
-    class Probe(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = dual_network()
-            self.head = nn.Linear(5, 5, dtype=torch.float64)
-
-        def forward(self, x: Tensor) -> Tensor:
-            with torch.no_grad():
-                features = self.network(x)
-            logits: Tensor = self.head(features[:, :5])
-            return logits
-
-    model = Probe()
-    before = [value.clone() for value in model.state_dict().values()]
+    head = nn.Linear(s.CLASSES, s.CLASSES, dtype=torch.float64)
+    model = s.dual_network()
+    model.forward = torch.no_grad()(model.forward)  # type: ignore[method-assign]
+    model = nn.Sequential(model, head)
+    method = s.make(name, model=model)
+    before = s.everything(method)
     with pytest.raises(ValueError, match="gives the images no gradient"):
-        make(name, model=model)(*batch())
-    for value, old in zip(model.state_dict().values(), before, strict=True):
-        assert torch.equal(value, old)
+        method(*s.batch())
+    s.assert_equal(s.everything(method), before)

@@ -13,20 +13,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from entprop_fast import devices, reference
+from entprop_fast import devices
 from entprop_fast.lab.corruptions.ten_kinds import CORRUPTIONS, corrupt
 from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.ops import backend
-from tests.methods.support import (
-    EVERY,
-    ONE_NORM,
-    batch,
-    dual_network,
-    generator,
-    make,
-    plain_network,
-)
+from tests.methods import support as s
 
 OF_FLOAT32: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"amp": "bf16", "score": "cross_entropy"}),
@@ -60,13 +52,13 @@ def test_the_mode_refuses() -> None:
         torch.zeros(2).double()
 
 
-@pytest.mark.parametrize(("name", "options"), EVERY + OF_FLOAT32, ids=str)
+@pytest.mark.parametrize(("name", "options"), s.EVERY + OF_FLOAT32, ids=str)
 def test_steps(name: str, options: dict[str, Any]) -> None:
     """FOUND C17: every method, two steps each (the second with waiting rows)."""
-    shared = name in ONE_NORM or options.get("norms") == "shared"
-    model = (plain_network if shared else dual_network)(dtype=torch.float32)
-    method = make(name, model=model, generator=generator(), **options)
-    images, labels = batch(dtype=torch.float32)
+    shared = name in s.ONE_NORM or options.get("norms") == "shared"
+    model = (s.plain_network if shared else s.dual_network)(dtype=torch.float32)
+    method = s.make(name, model=model, generator=s.generator(), **options)
+    images, labels = s.batch(dtype=torch.float32)
     meter = Meter()
     with NoFloat64():
         for step in range(2):
@@ -75,23 +67,10 @@ def test_steps(name: str, options: dict[str, Any]) -> None:
     assert math.isfinite(meter.mean("loss"))
 
 
-@pytest.mark.parametrize("beta", [1e-300, 1e-3, 0.2, 1.0, 3.0])
-def test_lam_is_beta_distributed(beta: float) -> None:
-    """FOUND C17: torch draws from no gamma distribution on Apple's GPUs: numbers of our own."""
-    source, images = generator(), torch.empty(1)
-    with NoFloat64():
-        reference.draw_lam(beta, images, source)
-    lam = torch.stack([reference.draw_lam(beta, images, source) for _ in range(4000)])
-    variance = 1 / (4 * (2 * beta + 1))  # of Beta(beta, beta), whose mean is 1/2
-    assert 0 <= lam.min() and lam.max() <= 1 and not lam.isnan().any()
-    assert abs(lam.mean().item() - 0.5) < 5 * math.sqrt(variance / len(lam))
-    assert abs(lam.var().item() / variance - 1) < 0.1
-
-
 def test_evaluation(without_float64: None) -> None:
     """A neighbour of C17: what evaluates makes none either, and counts the same."""
-    logits, labels = torch.randn(40, 5, generator=generator()), torch.arange(40) % 5
-    images = torch.rand(2, 3, 16, 16, generator=generator())
+    logits, labels = torch.randn(40, 5, generator=s.generator()), torch.arange(40) % 5
+    images = torch.rand(2, 3, 16, 16, generator=s.generator())
     with NoFloat64():
         metrics = RunningMetrics(40, torch.device("cpu"))
         metrics.add(0, logits, labels)

@@ -42,13 +42,6 @@ def test_a_paired_test_by_hand() -> None:
     assert found.high - found.mean == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
 
 
-def test_only_seeds_that_both_have_are_paired() -> None:
-    found = paired({0: 5.0, 1: 7.0, 3: 100.0}, {0: 4.0, 1: 5.0, 2: -100.0})
-    assert found is not None
-    assert (found.mean, found.count) == (1.5, 2)
-    assert paired({0: 1.0}, {1: 1.0}) is None
-
-
 def test_holm_by_hand() -> None:
     # Sorted .005 x 4, .01 x 3, .03 x 2, .04 x 1 = .02, .03, .06, .04, which may not fall.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -30,6 +30,12 @@ def table(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished comparison."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after the other, without the seconds that processes need to start."""
 
@@ -46,11 +52,9 @@ def test_what_a_comparison_leaves(finished: Path, tmp_path: Path) -> None:
     found = table(finished)
     assert [row["name"] for row in found["methods"]] == list(ROWS)
     for row in found["methods"]:
+        slug = row["name"].replace(":", "-")
         summaries = [
-            json.loads(
-                (finished / f"{row['name'].replace(':', '-')}-{seed}/summary.json").read_text()
-            )
-            for seed in (0, 1)
+            json.loads((finished / f"{slug}-{seed}/summary.json").read_text()) for seed in (0, 1)
         ]
         assert row["runs"] == summaries
         scores = [summary["hscore"] for summary in summaries]
@@ -66,10 +70,8 @@ def test_what_a_comparison_leaves(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 def test_finished_runs_are_not_repeated_and_broken_ones_resume(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "copy"
-    shutil.copytree(finished, out)
     (out / "compare.json").unlink()
     broken = out / "vanilla-1"
     # As it stood after its first epoch, with a summary that was cut off.
@@ -80,9 +82,8 @@ def test_finished_runs_are_not_repeated_and_broken_ones_resume(
     assert "4 runs, 3 finished before; 1 at a time" in capsys.readouterr().out
     changed = [path for path, then in kept.items() if path.stat().st_mtime_ns != then]
     assert changed == [broken / "summary.json"]
-    assert (broken / "model.safetensors").read_bytes() == (
-        finished / "vanilla-1" / "model.safetensors"
-    ).read_bytes()
+    same = "vanilla-1/model.safetensors"
+    assert (out / same).read_bytes() == (finished / same).read_bytes()
     for ours, theirs in zip(table(out)["methods"], table(finished)["methods"], strict=True):
         assert ours["scores"] == theirs["scores"]
         assert ours["differences"] == theirs["differences"]
@@ -99,10 +100,8 @@ def test_other_settings_do_not_mix_with_the_folders(
 
 @pytest.mark.usefixtures("in_this_process")
 def test_runs_of_one_table_are_scored_on_the_same_images(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "copy"
-    shutil.copytree(finished, out)
     older = out / "vanilla-0/summary.json"
     other, kept = (out / f"entprop-score=random-{seed}" / "summary.json" for seed in (0, 1))
     before = json.loads(older.read_text())
@@ -129,14 +128,9 @@ def test_runs_of_one_table_are_scored_on_the_same_images(
 
 
 def test_overwriting_that_was_stopped_is_gone_on_with_without_it(
-    finished: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FOUND N7: else the command that it names would take the older runs for new ones."""
-    out = tmp_path / "copy"
-    shutil.copytree(finished, out)
 
     def stopped(*_: object) -> None:
         raise Stopped(signal.SIGTERM)

@@ -101,26 +101,23 @@ def test_the_tables_hold_the_same_cells() -> None:
     json.dumps([json_row(row) for row in found], allow_nan=False)
 
 
+def pixels(path: Path, shown: list[MethodRow], source: str = "") -> np.ndarray:
+    draw_comparison(path, shown, source=source)
+    return np.asarray(imread(path))
+
+
 def test_the_picture_follows_the_rows(tmp_path: Path) -> None:
     found = rows()
-    pictures = []
-    for name, shown in {"all": found, "fewer": found[:3], "again": found}.items():
-        draw_comparison(tmp_path / f"{name}.png", shown)
-        pictures.append(np.asarray(imread(tmp_path / f"{name}.png")))
-    assert np.array_equal(pictures[0], pictures[2])
-    assert not np.array_equal(pictures[0], pictures[1])
-
-
-def without_corruptions() -> list[MethodRow]:
-    found = {
-        name: {seed: run | {"ra": None, "hscore": None} for seed, run in runs.items()}
-        for name, runs in summaries().items()
-    }
-    return method_rows(found, "base")
+    whole, fewer, again = (pixels(tmp_path / "p.png", one) for one in (found, found[:3], found))
+    assert np.array_equal(whole, again) and not np.array_equal(whole, fewer)
 
 
 def test_without_corruptions_the_rows_are_compared_by_sa(tmp_path: Path) -> None:
-    found = without_corruptions()
+    nothing = {"ra": None, "hscore": None}
+    found = method_rows(
+        {name: {s: run | nothing for s, run in of.items()} for name, of in summaries().items()},
+        "base",
+    )
     assert set(found[1].scores) == {"sa"} == set(found[1].differences)
     line = cells(found, "base")[1]
     assert (line["SA"], line["RA"], line["Hscore"]) == ("90.3 ± 1.5", NOTHING, NOTHING)
@@ -131,11 +128,8 @@ def test_without_corruptions_the_rows_are_compared_by_sa(tmp_path: Path) -> None
     assert legend("base", metric="sa", source="").endswith("Corruptions: none.")
     terminal_tables(found, "base")
     json.dumps([json_row(row) for row in found], allow_nan=False)
-    widths = []
-    for name, shown in {"sa": found, "all": rows()}.items():
-        draw_comparison(tmp_path / f"{name}.png", shown, source="generated")
-        widths.append(np.asarray(imread(tmp_path / f"{name}.png")).shape[1])
-    assert widths[0] < widths[1]
+    narrow, wide = (pixels(tmp_path / "p.png", one, "generated") for one in (found, rows()))
+    assert narrow.shape[1] < wide.shape[1]
 
 
 def test_one_table_has_one_source_of_corrupted_images() -> None:
@@ -154,7 +148,6 @@ def test_one_table_has_one_source_of_corrupted_images() -> None:
 def test_rows_of_equal_cost_have_a_panel_of_cost(cost: float, tmp_path: Path) -> None:
     """Such as those of equal passes, on the logarithmic axis."""
     equal = [replace(row, cost=Spread(cost, 0.0, 3)) for row in rows()]
-    draw_comparison(tmp_path / "equal.png", equal)
-    picture = np.asarray(imread(tmp_path / "equal.png"))
+    picture = pixels(tmp_path / "equal.png", equal)
     right = picture[:, picture.shape[1] // 2 :, :3]
     assert (right.min(axis=2) < 0.5).any(axis=0).mean() > 0.8  # an axes as wide as its half

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from entprop_fast.lab.cli import study
 from entprop_fast.lab.data.cifar import FORMS
 from entprop_fast.lab.experiments.studies import size
 from entprop_fast.lab.experiments.studies.form import Options
@@ -21,12 +20,3 @@ def test_the_folder_reaches_the_data_set(tmp_path: Path, monkeypatch: pytest.Mon
         out=tmp_path / "out", recipe="cifar10", data_dir=str(tmp_path), train_size=None
     )
     assert size._sizes(options) == [12, 25, 50]  # of 50 images
-
-
-def test_a_missing_data_set_is_bad_input(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ["--recipe", "cifar100", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert study.main(["components", "--workers", "1", "--quick", *flags]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and f"is not in {tmp_path}: fetch cifar-100-python" in error

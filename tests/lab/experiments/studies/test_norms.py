@@ -12,30 +12,17 @@ from entprop_fast.layers import DualBatchNorm2d, convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
 
 
-def dual_norm(channels: int) -> DualBatchNorm2d:
-    layer = convert_dual_norm(nn.BatchNorm2d(channels, eps=1.0))
-    assert isinstance(layer, DualBatchNorm2d)
-    return layer
-
-
 def test_drift_by_hand() -> None:
-    layer = dual_norm(2)
-    assert drift(layer) == {
-        "drift of means": 0.0,
-        "drift of variances": 0.0,
-        "drift of affines": 0.0,
-    }
-    assert layer.running_var is not None and layer.aux_bn.running_mean is not None
-    layer.running_var.fill_(3.0)  # + eps: 4, a deviation of 2
-    layer.aux_bn.running_mean.copy_(torch.tensor([2.0, 0.0]))  # 1 and 0 deviations
-    assert layer.aux_bn.running_var is not None
-    layer.aux_bn.running_var.fill_(4 * math.e - 1)
+    layer = convert_dual_norm(nn.BatchNorm2d(2, eps=1.0))
+    assert isinstance(layer, DualBatchNorm2d)
+    means, variances, affines = (f"drift of {what}" for what in ("means", "variances", "affines"))
+    assert drift(layer) == {means: 0.0, variances: 0.0, affines: 0.0}
+    layer.get_buffer("running_var").fill_(3.0)  # + eps: 4, a deviation of 2
+    layer.get_buffer("aux_bn.running_mean").copy_(torch.tensor([2.0, 0.0]))  # 1 and 0 deviations
+    layer.get_buffer("aux_bn.running_var").fill_(4 * math.e - 1)
     with torch.no_grad():
         layer.aux_bn.weight.fill_(4.0)  # from (1, 1, 0, 0) to (4, 4, 0, 0)
-    found = drift(layer)
-    assert found["drift of means"] == pytest.approx(math.sqrt(1 / 2))
-    assert found["drift of variances"] == pytest.approx(1.0)
-    assert found["drift of affines"] == pytest.approx(3.0)
+    assert drift(layer) == pytest.approx({means: math.sqrt(1 / 2), variances: 1.0, affines: 3.0})
 
 
 def test_a_layer_norm_has_affines_alone() -> None:

@@ -28,6 +28,7 @@ PROBES: dict[str, MakeProbe] = {
     "selections": bias.Selections,
     "transformed": functools.partial(Replaced, rows="gamma"),
 }
+Whole = Callable[[Options, str], dict[str, Any]]
 TIMES = {"seconds", "images_per_second", "folder"}
 
 
@@ -43,7 +44,7 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Options, str], dict[str, Any]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The record of an uninterrupted run, made once."""
     out = tmp_path_factory.mktemp("whole")
     return lambda options, name: run(replace(options, out=out), PROBES[name])
@@ -79,10 +80,7 @@ class StopAfter(stopping.StopSignals):
 
 @pytest.mark.parametrize("name", PROBES)
 def test_a_stopped_run_goes_on_where_it_was(
-    name: str,
-    tiny: Options,
-    whole: Callable[[Options, str], dict[str, Any]],
-    begun: list[Path],
+    name: str, tiny: Options, whole: Whole, begun: list[Path]
 ) -> None:
     expected = whole(tiny, name)
     begun.clear()
@@ -107,7 +105,7 @@ def test_a_run_killed_before_its_probe_was_kept(
     name: str,
     epoch: int,
     tiny: Options,
-    whole: Callable[[Options, str], dict[str, Any]],
+    whole: Whole,
     begun: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -130,10 +128,7 @@ def test_a_run_killed_before_its_probe_was_kept(
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"epoch": 1, "step": 4, "state": 7}', "[]"])
 def test_a_probe_that_lost_its_state_begins_anew(
-    damage: str,
-    tiny: Options,
-    whole: Callable[[Options, str], dict[str, Any]],
-    begun: list[Path],
+    damage: str, tiny: Options, whole: Whole, begun: list[Path]
 ) -> None:
     expected = whole(tiny, "selections")
     run(tiny, PROBES["selections"])
@@ -177,10 +172,8 @@ def test_a_wrong_setting_is_refused_before_anything_is_trained(tiny: Options) ->
 
 
 def test_a_failed_run_is_named_and_the_others_are_done(tiny: Options) -> None:
-    variants: dict[str, Any] = {
-        "bad": {"method": "vanilla", "lr": 1e30},
-        "good": {"method": "mixup"},
-    }
+    bad, good = {"method": "vanilla", "lr": 1e30}, {"method": "mixup"}
+    variants: dict[str, Any] = {"bad": bad, "good": good}
     with pytest.raises(RunFailed, match=r"the run in .*vanilla-0-.*: .* NaN"):
         run_grid(tiny, variants, Reporter.quiet())
     (kept,) = tiny.out.rglob(RECORD)

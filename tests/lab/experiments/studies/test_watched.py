@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from entprop_fast.lab.experiments.studies import STUDIES, Options, bias, entropy, norms, ood, score
+from entprop_fast.lab.experiments.studies import Options, bias, entropy, norms, ood, score
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import run_grid
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.methods import METHODS
-
-
-def test_size_compares_every_method_with_plain_training(shared: Options) -> None:
-    rows = STUDIES["size"].run(shared).rows
-    assert len({row["images"] for row in rows}) == 3
-    for images, of_size in groupby(rows, key=lambda row: row["images"]):
-        found = list(of_size)
-        assert found[0]["variant"] == "vanilla" and found[0]["difference"] is None, images
-        assert {row["variant"] for row in found} == METHODS.keys() and len(found) == len(METHODS)
-
-
-def test_selected_rows_are_those_of_higher_entropy(shared: Options) -> None:
-    rows = {str(row["variant"]): row for row in STUDIES["entropy"].run(shared).rows}
-    selected, unselected = rows["selected"], rows["unselected"]
-    for name in ("at 10%", "at 50%", "at 100%", "whole run"):
-        assert float(selected[name] or 0) > float(unselected[name] or 0) > 0
 
 
 class Checked(bias.Selections):
