@@ -24,7 +24,7 @@ class Cuda:
         self.pools = 0
         self.mode: Any = 0
         self.fails_to_end = False
-        self.generator = SimpleNamespace(
+        self.generator: Any = SimpleNamespace(
             clone_state=lambda: "fresh",
             graphsafe_set_state=lambda state: self.calls.append(f"{state} generator state"),
         )

@@ -22,7 +22,7 @@ def dual_network() -> nn.Sequential:
 
 
 def test_routing_what_torch_converted_names_our_converter() -> None:
-    network = nn.Sequential(dual_network(), to_sync(dual_network()))  # one is enough
+    network: Any = nn.Sequential(dual_network(), to_sync(dual_network()))  # one is enough
     assert not isinstance(network[1][1], DualSyncBatchNorm)
     with pytest.raises(ValueError, match=r"1\.1 lost its routing.*convert_dual_norm"):
         with route(network, "aux"):

@@ -136,8 +136,9 @@ def test_unknown_names_are_refused_with_the_valid_ones(name: str, words: list[st
 )
 def test_other_bad_arguments(changed: dict[str, Any], error: type[Exception]) -> None:
     named, value = list(changed.items())[-1]
+    arguments: dict[str, Any] = {"name": "resnet18", "num_classes": 10} | changed
     with pytest.raises(error, match=rf"{named}\b.*{value}"):
-        models.create(**{"name": "resnet18", "num_classes": 10} | changed)
+        models.create(**arguments)
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])

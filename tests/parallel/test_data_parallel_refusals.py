@@ -85,7 +85,7 @@ def _compiled() -> nn.Module:
 )
 def test_a_wrapper_that_is_not_the_model(argument: str, inside: Callable[[], nn.Module]) -> None:
     with pytest.raises(ValueError, match=f"{argument} holds a DistributedDataParallel"):
-        make(**{argument: inside()})
+        make("entprop", **{argument: inside()})
 
 
 def test_refusals_of_any_model_name_its_own_parameters() -> None:
