@@ -12,21 +12,20 @@ import pytest
 from tests.children import ROOT, running
 
 WITH_A_CHILD = """
-import os, subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+import os, subprocess, time
+child = subprocess.Popen(["sleep", "600"])
 print(os.getpid(), child.pid, flush=True)
 time.sleep(600)
 """
-
 INTERRUPTED = """
-import sys, time
+import time
 from tests.children import running
-with running([sys.executable, "-c", "import os, time; print(os.getpid()); time.sleep(600)"]) as one:
+with running(["sleep", "600"]) as one:
     print(one.pid, flush=True)
     time.sleep(600)
 """
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc, and the Linux kernel")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc and the kernel")
 
 
 def alive(pid: int) -> bool:
@@ -43,7 +42,6 @@ def gone(*pids: int) -> bool:
     return not any(map(alive, pids))
 
 
-@LINUX
 def test_a_command_and_its_children_end_with_the_block() -> None:
     """FOUND N9: also where the test fails or is interrupted."""
     with pytest.raises(KeyboardInterrupt), running([sys.executable, "-c", WITH_A_CHILD]) as one:
@@ -54,7 +52,6 @@ def test_a_command_and_its_children_end_with_the_block() -> None:
     assert gone(*pids)
 
 
-@LINUX
 def test_a_command_ends_with_tests_that_are_killed() -> None:
     """FOUND N9: by SIGKILL, which nothing of theirs survives."""
     with running([sys.executable, "-c", INTERRUPTED], PYTHONPATH=str(ROOT)) as tests:

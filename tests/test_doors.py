@@ -11,10 +11,8 @@ import pytest
 import entprop_fast
 from entprop_fast import startup
 from entprop_fast.lab.cli import commands
-from entprop_fast.lab.cli import data as data_command
-from entprop_fast.lab.cli.study import main as study
 
-from .children import printed, run_python
+from .children import ROOT, printed, run_python
 
 EXTRA = ("matplotlib", "rich", "safetensors", "scipy", "sklearn", "tomli_w", "tyro")
 
@@ -42,11 +40,10 @@ def test_every_module_is_an_attribute_and_no_other_name_is() -> None:
 
 def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     """FOUND C16: `python -m entprop_fast`."""
-    assert commands.main([]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = printed(run_python("-m", "entprop_fast")).splitlines()
     listed = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     assert {"train", "evaluate", "compare", "study", "corrupt", "data"} <= listed.keys()
-    assert all(len(words) > 3 for words in listed.values())
+    assert "entprop_fast.COMMAND" in lines[0] and all(len(words) > 3 for words in listed.values())
     folder = Path(entprop_fast.__file__).parent
     assert all((folder / f"{name}.py").exists() or (folder / name).is_dir() for name in listed)
     for word, said in {"trian": "nearest: train", "train": "python -m entprop_fast.train"}.items():
@@ -55,41 +52,23 @@ def test_the_package_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> N
         assert said in error and error.count("\n") == 1
 
 
-def test_the_package_can_be_executed() -> None:
-    """FOUND C16: as a process."""
-    assert "entprop_fast.COMMAND" in printed(run_python("-m", "entprop_fast"))
-
-
-def test_what_is_missing_is_named_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    """FOUND C16: `python -m entprop_fast.data` ran its words together."""
-    assert data_command.main([]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: no command: python -m entprop_fast.data check folder:")
-    assert data_command.main(["check"]) == 2
-    assert capsys.readouterr().err.startswith("error: no data set: python -m entprop_fast.data")
-    assert study([]) == 2
-    assert capsys.readouterr().err.startswith("error: NAME is missing: python -m entprop_fast.")
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate", "data"])
-def test_a_command_without_its_extra(command: str, tmp_path: Path) -> None:
+def test_a_command_without_its_extra(tmp_path: Path) -> None:
     """FOUND C8: one line that says what to install; the package itself imports."""
-    absent = (
-        "import sys, importlib.machinery as m\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {EXTRA!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
-    (tmp_path / "sitecustomize.py").write_text(absent)
-    paths = f"{tmp_path}:{Path(__file__).parents[1]}"
-    ran = run_python("-m", f"entprop_fast.{command}", PYTHONPATH=paths)
-    assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("error: ")
-    assert "tyro" in ran.stderr and "pip install 'entprop_fast[train]'" in ran.stderr
-    if command == "train":
-        assert run_python("-c", "import entprop_fast", PYTHONPATH=paths).returncode == 0
+    (tmp_path / "sitecustomize.py").write_text(f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {EXTRA!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)
+sys.meta_path.insert(0, Absent())
+""")
+    paths = f"{tmp_path}:{ROOT}"
+    for command in ("train", "data"):
+        ran = run_python("-m", f"entprop_fast.{command}", PYTHONPATH=paths)
+        assert ran.returncode == 2
+        assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("error: ")
+        assert "tyro" in ran.stderr and "pip install 'entprop_fast[train]'" in ran.stderr
+    printed(run_python("-c", "import entprop_fast", PYTHONPATH=paths))
 
 
 def test_from_python_a_missing_library_is_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:

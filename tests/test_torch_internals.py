@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize, prune
 from torch.optim.optimizer import (
@@ -20,33 +19,35 @@ from torch.optim.optimizer import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import torch_internals as internals
+from tests.processes import group_of_one
 
 
 def ignore(*arguments: Any) -> None:
     """Be a hook."""
 
 
+def _check_registry(registry: Callable[[], dict[str, Any]], module: nn.Module, other: Any) -> None:
+    """Check that it holds what is None, too, and that a change of it is the module's."""
+    (name, *_), values = registry(), registry().values()
+    assert None in values
+    registry()[name] = other
+    assert getattr(module, name) is other
+
+
 def check_children_of() -> None:
-    model, shared = nn.Sequential(nn.ReLU()), nn.Tanh()
+    model = nn.Sequential(nn.ReLU())
     model.register_module("absent", None)
-    model.one = model.other = shared
-    assert list(internals.children_of(model)) == ["0", "absent", "one", "other"]
-    internals.children_of(model)["0"] = shared
-    assert model[0] is shared
+    _check_registry(lambda: internals.children_of(model), model, nn.Tanh())
 
 
 def check_parameters_of() -> None:
     layer = nn.Linear(2, 2, bias=False)
-    assert internals.parameters_of(layer) == {"weight": layer.weight, "bias": None}
-    internals.parameters_of(layer)["weight"] = None
-    assert layer.weight is None
+    _check_registry(lambda: internals.parameters_of(layer), layer, None)
 
 
 def check_buffers_of() -> None:
     norm = nn.BatchNorm1d(2, track_running_stats=False)
-    assert set(internals.buffers_of(norm).values()) == {None}
-    internals.buffers_of(norm)["running_mean"] = mean = torch.ones(2)
-    assert norm.running_mean is mean
+    _check_registry(lambda: internals.buffers_of(norm), norm, torch.ones(2))
 
 
 def check_call_hooks_of() -> None:
@@ -100,20 +101,16 @@ def check_pruned_name() -> None:
 
 
 def check_derive_parametrized() -> None:
-    class Double(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return 2 * x
-
     class Other(nn.Linear):
         pass
 
     layer = nn.Linear(2, 2)
     weight = layer.weight.detach().clone()
-    parametrize.register_parametrization(layer, "weight", Double())
+    parametrize.register_parametrization(layer, "weight", nn.Softmax(1))
     layer.__class__ = Other
     internals.derive_parametrized(layer)
     assert isinstance(layer, Other) and type(layer) is not Other
-    assert torch.equal(layer.weight, 2 * weight)
+    assert torch.equal(layer.weight, weight.softmax(1))
 
 
 def check_check_dimensions() -> None:
@@ -124,11 +121,10 @@ def check_check_dimensions() -> None:
 
 def check_expect_eager_steps() -> None:
     optimizer = torch.optim.Adam([nn.Parameter(torch.ones(1))])
-    fresh = vars(optimizer).copy()
-    internals.expect_eager_steps(pickled := copy.deepcopy(optimizer))
-    assert vars(pickled)["_warned_capturable_if_run_uncaptured"] is True
-    # torch still keeps the flag by this name, and loses it with a copy.
-    assert fresh["_warned_capturable_if_run_uncaptured"] is True
+    pickled = copy.deepcopy(optimizer)  # torch loses the flag with a copy
+    internals.expect_eager_steps(pickled)
+    for one in (optimizer, pickled):
+        assert vars(one)["_warned_capturable_if_run_uncaptured"] is True
 
 
 def check_in_backward() -> None:
@@ -192,26 +188,28 @@ def check_dispatch_modes_active() -> None:
 
 
 def check_draw_gamma() -> None:
-    drawn = [_drawn(internals.draw_gamma, torch.full((20000,), 3.0), seed) for seed in (1, 1, 2)]
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    assert abs(float(drawn[0].mean()) - 3) < 0.06 and abs(float(drawn[0].var()) - 3) < 0.2
+    drawn = _drawn(internals.draw_gamma, torch.full((20000,), 3.0))
+    assert abs(float(drawn.mean()) - 3) < 0.06 and abs(float(drawn.var()) - 3) < 0.2
 
 
 def check_draw_dirichlet() -> None:
-    drawn = [_drawn(internals.draw_dirichlet, torch.ones(20000, 2), seed) for seed in (1, 1, 2)]
-    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    assert torch.allclose(drawn[0].sum(1), torch.ones(()))
-    assert abs(float(drawn[0][:, 0].var()) - 1 / 12) < 0.004
+    drawn = _drawn(internals.draw_dirichlet, torch.ones(20000, 2))
+    assert torch.allclose(drawn.sum(1), torch.ones(()))
+    assert abs(float(drawn[:, 0].var()) - 1 / 12) < 0.004
 
 
-def _drawn(draw: Callable[..., Tensor], concentration: Tensor, seed: int) -> Tensor:
-    return draw(concentration, torch.Generator().manual_seed(seed))
+def _drawn(draw: Callable[..., Tensor], concentration: Tensor) -> Tensor:
+    one, same, other = (
+        draw(concentration, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    return one
 
 
 def check_copy_each() -> None:
-    targets = [torch.zeros(2), torch.zeros(2, 3)]
-    internals.copy_each(targets, [torch.arange(2.0), torch.ones(2, 3)])
-    assert targets[0].tolist() == [0, 1] and targets[1].sum() == 6
+    targets, sources = ([torch.full((size,), value) for size in (2, 3)] for value in (0.0, 5.0))
+    internals.copy_each(targets, sources)
+    assert all(map(torch.equal, targets, sources))
 
 
 def check_multiply_each() -> None:
@@ -276,17 +274,8 @@ CHECKS: dict[str, Callable[[], None]] = {
 }
 
 
-@pytest.fixture
-def single_process() -> Iterator[None]:
-    """Be in a process group of one."""
-    store = dist.HashStore()  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 @pytest.mark.parametrize("name", CHECKS)
-@pytest.mark.usefixtures("single_process")
 def test_this_torch_has(name: str) -> None:
     """The private names behind the function of this name are there and do what it says."""
-    CHECKS[name]()
+    with group_of_one():
+        CHECKS[name]()

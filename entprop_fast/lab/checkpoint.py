@@ -39,10 +39,6 @@ def save(folder: Path, state: State) -> None:
     """Make ``state`` the folder's checkpoint; the one before becomes the previous one.
 
     At every moment of the call the folder holds at least one whole checkpoint.
-
-    Args:
-        folder: an existing run folder.
-        state: nested dicts and lists of tensors, numbers, strings and None.
     """
     waiting = folder / (CURRENT + ".new")
     write(waiting, state)

@@ -12,17 +12,16 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather_rows(rows: Tensor, held: Sequence[int] | None = None) -> Tensor:
+def gather_rows(rows: Tensor, held: Sequence[int]) -> Tensor:
     """Gather the rows of all processes in the order of ranks: [B, ...] -> [sum of held, ...].
 
     Args:
         rows: [B, ...], of the same dtype and shape but for B everywhere.
-        held: how many each process has; None where all have as many.
+        held: how many each process has.
     """
-    world = world_size()
-    if world == 1:
+    if world_size() == 1:
         return rows
-    if held is None or len(set(held)) == 1:
+    if len(set(held)) == 1:
         return _gather(rows)
     padded = rows.new_zeros((max(held), *rows.shape[1:]))
     padded[: len(rows)] = rows
@@ -30,19 +29,18 @@ def gather_rows(rows: Tensor, held: Sequence[int] | None = None) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, held, strict=True)])
 
 
-def own_share(ranking: Tensor, dealt: Sequence[int] | None = None) -> Tensor:
+def own_share(ranking: Tensor, dealt: Sequence[int]) -> Tensor:
     """Return this process's part of a ranking that all share, dealt out one entry at a time.
 
     Args:
         ranking: [sum of dealt].
-        dealt: how many each process gets; who has its number is passed over. None: every world-th
-            entry from its rank on.
+        dealt: how many each process gets; who has its number is passed over.
     """
     world = world_size()
     if world == 1:
         return ranking
     rank = dist.get_rank()
-    if dealt is None or len(set(dealt)) == 1:
+    if len(set(dealt)) == 1:
         return ranking[rank::world]
     places = [
         sum(min(count, turn) for count in dealt) + sum(count > turn for count in dealt[:rank])
@@ -52,10 +50,7 @@ def own_share(ranking: Tensor, dealt: Sequence[int] | None = None) -> Tensor:
 
 
 def shuffle_rows(
-    images: Tensor,
-    labels: Tensor,
-    generator: torch.Generator | None,
-    held: Sequence[int] | None = None,
+    images: Tensor, labels: Tensor, generator: torch.Generator | None, held: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Deal out all processes' rows anew, as many as each had; a single one keeps its own.
 
@@ -66,13 +61,11 @@ def shuffle_rows(
         images: [B, ...].
         labels: [B].
         generator: on the images' device.
-        held: how many rows each process has; None where all have as many.
+        held: how many rows each process has.
     """
-    world = world_size()
-    if world == 1:
+    if world_size() == 1:
         return images, labels
-    rows = world * len(images) if held is None else sum(held)
-    order = torch.randperm(rows, generator=generator, device=images.device)
+    order = torch.randperm(sum(held), generator=generator, device=images.device)
     dist.broadcast(order, src=0)
     own = own_share(order, held)
     return gather_rows(images, held)[own], gather_rows(labels, held)[own]

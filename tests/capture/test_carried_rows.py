@@ -1,7 +1,6 @@
 """Captured steps of entprop_pipelined: whatever waits, replays are the eager steps."""
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ import torch
 from entprop_fast import Method
 from entprop_fast.capture import capturable_optimizer
 from tests.capture.recording import RecordingGraphs
-from tests.capture.support import Twins, make, sgd
+from tests.capture.support import Twins, make
 from tests.methods.support import assert_equal, batch, dual_network, everything, generator
 
 NAME = "entprop_pipelined"
@@ -55,16 +54,6 @@ def test_rows_that_are_dropped(recorder: RecordingGraphs) -> None:
     assert twins.step()[1] == 0
     assert twins.step()[1] > 0
     assert twins.said() == "eeeecrr" + "e" + "r"
-
-
-def test_backward_between_replays(recorder: RecordingGraphs) -> None:
-    twins = Twins(recorder, NAME)
-    twins.step(6)
-    given = batch(seed=50, dtype=torch.float32)
-    results = [method.backward(*given) for method in (twins.captured, twins.eager)]
-    assert_equal(*(list(result) for result in results))
-    twins.step(2)
-    assert twins.said() == "eeeecrr" + "rr"
 
 
 @pytest.mark.parametrize("rows", [12, 5])  # of the batch before the state was saved
@@ -117,19 +106,3 @@ def test_a_parameter_whose_first_gradient_comes_late(recorder: RecordingGraphs, 
                 method.optimizer.load_state_dict(copy.deepcopy(method.optimizer.state_dict()))
         results = [list(one(*batch(seed=seed, dtype=torch.float32))) for one in (method, plain)]
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
-
-
-def test_dampening_is_not_captured(recorder: RecordingGraphs) -> None:
-    def dampened(model: torch.nn.Module) -> torch.optim.Optimizer:
-        optimizer = sgd(model)
-        optimizer.param_groups[0]["dampening"] = 0.5
-        return optimizer
-
-    method = make(NAME, optimizer=dampened)
-    recorder.method = method
-    with pytest.warns(RuntimeWarning, match=r"param_groups\[0\] has dampening=0.5"):
-        method(*batch(dtype=torch.float32))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert method(*batch(dtype=torch.float32)).aux_loss > 0
-    assert not recorder.log

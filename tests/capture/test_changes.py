@@ -2,7 +2,7 @@
 
 import copy
 import gc
-from collections.abc import Callable
+import pickle
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from entprop_fast import Method
 from entprop_fast.capture import step as capture_step
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import Change, MakeOptimizer, Twins, adam, adamw, group, make, sgd
-from tests.methods.support import batch, generator
+from tests.methods.support import CLASSES, assert_equal, batch, everything, generator
 
 
 def _option(name: str, value: Any) -> Change:
@@ -43,47 +43,27 @@ def _eval(method: Method) -> None:
 
 
 def _add_group(method: Method) -> None:
-    head = method.model.get_submodule("head")
-    head.scale = nn.Parameter(torch.ones(6))
-    method.model.flat = nn.Sequential(nn.Flatten(), _Scale(head.scale))
-    method.optimizer.add_param_group({"params": [head.scale], "lr": 0.2})
+    (held,) = method.optimizer.param_groups
+    method.optimizer.add_param_group({"params": [held["params"].pop()], "lr": 0.2})
 
 
-class _Scale(nn.Module):
-    def __init__(self, scale: nn.Parameter) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.scale
+def _assign_buffers(method: Method) -> None:
+    state = {n: v * 1.5 for n, v in method.model.state_dict().items() if "running" in n}
+    method.model.load_state_dict(state, strict=False, assign=True)
 
 
 def _reload_optimizer(method: Method) -> None:
     method.optimizer.load_state_dict(copy.deepcopy(method.optimizer.state_dict()))
 
 
-def _assign_model(method: Method) -> None:
-    with torch.no_grad():
-        state = {name: value * 1.5 for name, value in method.model.state_dict().items()}
-    state = {n: v.long() if "tracked" in n else v for n, v in state.items()}
-    buffers = {n: v for n, v in state.items() if "running" in n}
-    method.model.load_state_dict(buffers, strict=False, assign=True)
-
-
 @pytest.mark.parametrize(
     "change",
     [
         group(momentum=0.5),
-        group(weight_decay=0.1),
         group(nesterov=True),
-        group(maximize=True),
         _option("k", 0.6),
-        _option("n", 2),
         _option("mixup", 0.0),
-        _option("alpha", 0.1),
-        _option("score", "margin"),
         _option("max_grad_norm", 0.01),
-        _option("label_smoothing", 0.1),
         lambda method: setattr(method, "generator", generator(5)),
         lambda method: setattr(method, "criterion", nn.CrossEntropyLoss(reduction="none")),
         _replace_memory,
@@ -93,29 +73,20 @@ def _assign_model(method: Method) -> None:
         _eval,
         _add_group,
         _reload_optimizer,
-        _assign_model,
+        _assign_buffers,
     ],
 )
 def test_a_change_recaptures_once(recorder: RecordingGraphs, change: Change) -> None:
-    twins = Twins(recorder)
-    twins.step(4)
-    twins.said()
-    twins.both(change)
-    gc.collect()  # an object that is gone must not lend its id to the one in its place
-    twins.step(3)
-    assert twins.said() == "ecrr"
-
-
-def test_a_change_recaptures_every_shape(recorder: RecordingGraphs) -> None:
+    """Of every shape that was captured."""
     twins = Twins(recorder)
     twins.step(4)
     twins.step(4, rows=10)
     twins.said()
-    twins.both(group(momentum=0.5))
+    twins.both(change)
+    gc.collect()  # an object that is gone must not lend its id to the one in its place
     twins.step(3)
     twins.step(2, rows=10)
-    twins.step(2)
-    assert twins.said() == "ecrr" + "ecr" + "rr"
+    assert twins.said() == "ecrr" + "ecr"
 
 
 @pytest.mark.parametrize(
@@ -210,36 +181,79 @@ def test_resume(recorder: RecordingGraphs, optimizer: MakeOptimizer) -> None:
     assert held["fused"] is True and held.get("capturable", True) is True
 
 
-def _cycled(step: int) -> Callable[[Method], None]:
-    return group(momentum=0.8 + 0.01 * step)
-
-
 def test_what_changes_every_step_ends_capturing_with_one_warning(
     recorder: RecordingGraphs, recwarn: pytest.WarningsRecorder
 ) -> None:
-    twins = Twins(recorder)
+    twins, insisting = Twins(recorder), Twins(recorder, capture="on")
+    recorder.method = twins.captured
     for step in range(16):
-        twins.both(_cycled(step))
+        twins.both(group(momentum=0.8 + 0.01 * step))
         twins.step()
     assert twins.said() == "eee" + "cre" * 2 + "cr"  # then past the graphs' eager, too
     (told,) = [str(one.message) for one in recwarn if one.category is RuntimeWarning]
-    assert "optimizer.param_groups[0]['momentum'] changes" in told
+    assert "optimizer.param_groups[0]['momentum']" in told
     assert str(twins.captured.captures.why_eager) in told
-
-
-def test_what_changes_every_step_with_on_raises(recorder: RecordingGraphs) -> None:
-    twins = Twins(recorder, capture="on")
-    with pytest.raises(RuntimeError, match=r"capture='on': .*'momentum'.* changes every few steps"):
+    recorder.method = insisting.captured
+    with pytest.raises(RuntimeError, match=r"capture='on': .*'momentum'"):
         for step in range(16):
-            twins.both(_cycled(step))
-            twins.step()
+            insisting.both(group(momentum=0.8 + 0.01 * step))
+            insisting.step()
 
 
 def test_rare_changes_do_not_end_capturing(recorder: RecordingGraphs) -> None:
     twins = Twins(recorder)
     twins.step(4)
     for step in range(capture_step.SHORT_LIVES + 1):
-        twins.both(_cycled(step))
+        twins.both(group(momentum=0.8 + 0.01 * step))
         twins.step(capture_step.SHORT_LIFE + 2)
     assert twins.captured.captures.why_eager is None
     assert twins.said() == "eeecr" + ("ec" + "r" * 9) * 4
+
+
+def test_captured_steps_belong_to_the_original(recorder: RecordingGraphs) -> None:
+    """FOUND C2: the copy warms up and captures for itself; the original's graphs stay."""
+    twins = Twins(recorder)
+    twins.step(5)
+    assert twins.said() == "eeecrr"
+    original, other = twins.captured, copy.deepcopy(twins.captured)
+    assert other.captures is not original.captures and other.captures.replays == 0
+    twins.captured = recorder.method = other
+    twins.step(5)
+    assert twins.said() == "eeecrr"
+    assert original.captures.replays == other.captures.replays == 2
+
+
+def test_a_pickle_of_another_device_loads(recorder: RecordingGraphs) -> None:
+    """FOUND C2: one that insists on capturing is refused at its call, not while it is loaded."""
+    method = make("vanilla", capture="on")
+    method.optimizer = torch.optim.RMSprop(method.model.parameters())  # which none captures
+    other = pickle.loads(pickle.dumps(method))
+    with pytest.raises(RuntimeError, match="RMSprop"):
+        other(*batch(dtype=torch.float32))
+
+
+def _replace_head(method: Method) -> None:
+    torch.manual_seed(3)
+    method.model.head = nn.Linear(6, CLASSES)
+
+
+@pytest.mark.parametrize("check", [None, False])
+def test_a_head_that_the_optimizer_does_not_hold(
+    recorder: RecordingGraphs, check: bool | None
+) -> None:
+    """FOUND W10: noticed also where no value of a batch is looked at, as on a GPU."""
+    twins = Twins(recorder, check=check)
+    twins.step(5)
+    assert twins.said() == "eeecrr"
+    twins.both(_replace_head)
+    for method in (twins.captured, twins.eager):
+        before = everything(method)
+        with pytest.raises(ValueError, match=r"optimizer lacks 2 .*model\.head\.weight"):
+            method(*batch(dtype=torch.float32))
+        assert_equal(everything(method), before)
+        head = method.model.get_submodule("head").parameters()
+        method.optimizer.add_param_group({"params": head})
+    recorder.log.clear()
+    twins.both(lambda method: None)
+    twins.step(4)
+    assert twins.said() == "ecrrr"

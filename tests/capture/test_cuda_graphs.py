@@ -1,8 +1,10 @@
 """The order of the CUDA calls behind a capture, on stand-ins for streams and graphs."""
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,14 +20,23 @@ class Cuda:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.current = Stream(self, "outer")
+        self.current = self.make_stream("outer")
         self.pools = 0
         self.mode: Any = 0
         self.fails_to_end = False
-        self.generator = Generator(self)
+        self.generator = SimpleNamespace(
+            clone_state=lambda: "fresh",
+            graphsafe_set_state=lambda state: self.calls.append(f"{state} generator state"),
+        )
+
+    def make_stream(self, name: str = "side") -> Any:
+        def wait_stream(other: Any) -> None:
+            self.calls.append(f"{name} waits for {other.name}")
+
+        return SimpleNamespace(name=name, wait_stream=wait_stream)
 
     @contextlib.contextmanager
-    def stream(self, stream: "Stream") -> Iterator[None]:
+    def stream(self, stream: Any) -> Iterator[None]:
         before, self.current = self.current, stream
         try:
             yield
@@ -41,29 +52,10 @@ class Cuda:
         warnings.warn("Synchronization debug mode is a prototype feature and ...", stacklevel=1)
 
 
-class Stream:
-    def __init__(self, cuda: Cuda, name: str = "side") -> None:
-        self.cuda, self.name = cuda, name
-
-    def wait_stream(self, other: "Stream") -> None:
-        self.cuda.calls.append(f"{self.name} waits for {other.name}")
-
-
-class Generator:
-    def __init__(self, cuda: Cuda) -> None:
-        self.cuda = cuda
-
-    def clone_state(self) -> str:
-        return "fresh"
-
-    def graphsafe_set_state(self, state: str) -> None:
-        self.cuda.calls.append(f"{state} generator state")
-
-
 class CUDAGraph:
     cuda: Cuda
 
-    def register_generator_state(self, generator: Generator) -> None:
+    def register_generator_state(self, generator: Any) -> None:
         self.cuda.calls.append("register generator")
 
     def capture_begin(self, pool: int, capture_error_mode: str) -> None:
@@ -81,7 +73,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     cuda = Cuda()
     CUDAGraph.cuda = cuda
     for name, value in {
-        "Stream": lambda: Stream(cuda),
+        "Stream": cuda.make_stream,
         "CUDAGraph": CUDAGraph,
         "graph_pool_handle": cuda.pool,
         "current_device": lambda: 0,
@@ -99,6 +91,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     def end_allocating(device: int, pool: int) -> None:
         cuda.calls.append(f"end of pool {pool}")
 
+    monkeypatch.setattr(gc, "collect", lambda: None)  # seconds in a process of many tests
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end_allocating)
     return cuda
 
@@ -138,7 +131,7 @@ def test_watched_tells_where_and_passes_other_warnings_on(cuda: Cuda) -> None:
 
 def test_capture(cuda: Cuda) -> None:
     graphs = CudaGraphs(CUDA)
-    graph, result = graphs.capture(lambda: run(cuda), cuda.generator)  # type: ignore[arg-type]
+    graph, result = graphs.capture(lambda: run(cuda), cuda.generator)
     assert result == "result" and cuda.current.name == "outer"
     assert cuda.calls == [
         "register generator",
@@ -167,7 +160,7 @@ def test_a_failed_capture(cuda: Cuda, fails_to_end: bool) -> None:
     cuda.fails_to_end = fails_to_end
     graphs = CudaGraphs(CUDA)
     with pytest.raises(ZeroDivisionError):
-        graphs.capture(lambda: 1 // 0, cuda.generator)  # type: ignore[arg-type]
+        graphs.capture(lambda: 1 // 0, cuda.generator)
     assert cuda.current.name == "outer"
     ended = cuda.calls.index("end on side")
     assert cuda.calls[ended + 1 :] == [
@@ -176,13 +169,14 @@ def test_a_failed_capture(cuda: Cuda, fails_to_end: bool) -> None:
         "fresh generator state",
         "synchronize",
     ]
-    cuda.fails_to_end = False
-    graphs.capture(lambda: run(cuda), None)
-    assert "begin in pool 2 on side" in cuda.calls
-
-
-def test_a_capture_that_is_invalid_only_at_its_end(cuda: Cuda) -> None:
-    cuda.fails_to_end = True
+    cuda.fails_to_end = True  # at its end alone
     with pytest.raises(RuntimeError, match="previous error during capture"):
-        CudaGraphs(CUDA).capture(lambda: run(cuda), None)
+        graphs.capture(lambda: run(cuda), None)
     assert cuda.current.name == "outer" and cuda.calls[-1] == "synchronize"
+    cuda.fails_to_end = False
+    kept, _ = graphs.capture(lambda: run(cuda), None)
+    assert "begin in pool 3 on side" in cuda.calls
+    with pytest.raises(ZeroDivisionError):
+        graphs.capture(lambda: 1 // 0, None)
+    graphs.capture(lambda: run(cuda), None)
+    assert kept and cuda.calls[-2] == "end on side" and "begin in pool 4 on side" in cuda.calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -47,6 +47,7 @@ _USUAL = {
 }
 _LONG = ("--epochs", "--n", "--replays", "--pgd", "--seeds", "--train-size", "--jobs", "--workers")
 _SMALL = ("--epochs", "1", "--train-size", "40", "--batch-size", "20", "--threads", "1")
+_FILES = ("checkpoint.pt", "checkpoint.pt", "model.safetensors", "config.toml", "summary.json")
 _COMMANDS: dict[str, Any] = {
     **{"train": train, "compare": compare, "evaluate": evaluate, "corrupt": corrupt},
     **{"study": study, "data": data_command, "all": commands},
@@ -56,22 +57,16 @@ _COMMANDS: dict[str, Any] = {
 def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
     """Words after a command, one or several of which are wild."""
     name = draw.choice(tuple(_COMMANDS))
-    command = _COMMANDS[name]
-    words: list[str] = []
-    if name == "train":
-        words += [*_SMALL, "--out", str(sandbox.out)]
-    if name in ("compare", "study", "corrupt"):
-        words += ["--out", str(sandbox.out), "--device", "cpu"]
-    if name == "compare":
-        words += [*_SMALL, "--methods", "vanilla"]
-    if name == "study":
-        words += [draw.choice(("score", "ratio", "steps", wild.text(draw)))]
-    if name == "corrupt":
-        words += ["--dataset", draw.choice(("digits", wild.text(draw))), "--kinds", wild.text(draw)]
-    if name == "data":
-        words += ["check", draw.choice((str(sandbox.images), wild.text(draw)))]
-    if name == "evaluate":
-        words += [draw.choice((str(sandbox.finished), wild.text(draw)))]
+    command, out = _COMMANDS[name], ["--out", str(sandbox.out), "--device", "cpu"]
+    words = {
+        "train": [*_SMALL, *out],
+        "compare": [*out, *_SMALL, "--methods", "vanilla"],
+        "study": [*out, draw.choice(("score", "ratio", "steps", wild.text(draw)))],
+        "corrupt": [*out, "--dataset", wild.text(draw, "digits"), "--kinds", wild.text(draw)],
+        "data": ["check", wild.text(draw, str(sandbox.images))],
+        "evaluate": [wild.text(draw, str(sandbox.finished))],
+        "all": [],
+    }[name]
     optional = [] if name == "all" else [one.typed for one in _flags(command)]
     for _ in range(draw.randrange(1, 4)):
         flag = draw.choice((*optional, wild.text(draw)) if optional else (wild.text(draw),))
@@ -82,7 +77,6 @@ def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
             words.append(_word(flag, draw))
     if draw.random() < 0.1:
         draw.shuffle(words)
-        words = [one for one in words if one not in ("--cache",)]
         if "--out" in words:
             at = words.index("--out")
             words[at : at + 2] = ["--out", str(sandbox.out)]
@@ -104,13 +98,9 @@ def _word(flag: str, draw: Random) -> str:
 
 def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
     """A TOML file that is not quite a recipe."""
-    names = [*recipe.recipe_names(), ""]
-    name = draw.choice(names)
-    config = sandbox.finished / run_folder.CONFIG
-    lines = config.read_text().splitlines() if not name else _recipe_text(name).splitlines()
-    text = "\n".join(wild.edited(lines, draw)).encode(errors="surrogatepass")
-    path = Path("mine.toml")
-    path.write_bytes(wild.damaged(text, draw) if draw.random() < 0.3 else text)
+    recipes = sorted((Path(recipe.__file__).parent / "recipes").glob("*.toml"))
+    source = draw.choice([*recipes, sandbox.finished / run_folder.CONFIG])
+    path = _edited(source.read_text().splitlines(), Path("mine.toml"), draw, damaged=0.3)
     step = draw.random() < 0.1
 
     def resolve() -> None:
@@ -119,21 +109,30 @@ def a_recipe(draw: Random, sandbox: Sandbox) -> Case:
         if _is_small(found):
             rehearse(found, step=step)
 
-    return lambda: command_line.run_command(lambda: resolve())
+    return lambda: command_line.run_command(resolve)
 
 
-def _recipe_text(name: str) -> str:
-    return (Path(recipe.__file__).parent / "recipes" / f"{name}.toml").read_text()
+def _edited(lines: Sequence[str], path: Path, draw: Random, *, damaged: float = 0) -> Path:
+    """Write lines that somebody edited, in that share of cases with damaged bytes."""
+    text = "\n".join(wild.edited(lines, draw)).encode(errors="surrogatepass")
+    path.write_bytes(wild.damaged(text, draw) if draw.random() < damaged else text)
+    return path
+
+
+def _checked(work: Callable[[], object]) -> Case:
+    """Return a command that answers for what its input makes fail, as all do."""
+
+    def checked() -> None:
+        with bad_input():
+            work()
+
+    return lambda: command_line.run_command(checked)
 
 
 def _is_small(config: Config) -> bool:
-    return (
-        config.dataset == "digits"
-        and config.arch in ("wrn10_0.5", "wrn10_0.01")
-        and config.batch_size <= 100
-        and int(config.options.get("n", 1)) <= 4
-        and int(config.options.get("replays", 1)) <= 4
-    )
+    passes = max(int(config.options.get(name, 1)) for name in ("n", "replays"))
+    small = config.arch in ("wrn10_0.5", "wrn10_0.01") and config.batch_size <= 100
+    return config.dataset == "digits" and small and passes <= 4
 
 
 def list_files(draw: Random, sandbox: Sandbox) -> Case:
@@ -141,20 +140,13 @@ def list_files(draw: Random, sandbox: Sandbox) -> Case:
     folder = Path("set")
     shutil.copytree(sandbox.images, folder)
     lines = ["a/0.png 0", "a/1.png 0", "b/0.png 1", "b/1.png 1", "b/2 .png 1"]
-    for name in ("train.txt", "test.txt", "classes.txt"):
-        wanted = ["first", "second"] if name == "classes.txt" else lines
-        if name == "classes.txt" and draw.random() < 0.7:
-            continue
-        text = "\n".join(wild.edited(wanted, draw)).encode(errors="surrogatepass")
-        (folder / name).write_bytes(wild.damaged(text, draw) if draw.random() < 0.2 else text)
+    for name in ("train.txt", "test.txt"):
+        _edited(lines, folder / name, draw, damaged=0.2)
+    if draw.random() < 0.3:
+        _edited(["first", "second"], folder / "classes.txt", draw, damaged=0.2)
     if draw.random() < 0.2:
         return lambda: data_command.main(["check", str(folder)])
-
-    def load() -> None:
-        with bad_input():
-            data.load("folder:set", image_size=8, say=lambda text: None)
-
-    return lambda: command_line.run_command(lambda: load())
+    return _checked(lambda: data.load("folder:set", image_size=8, say=lambda text: None))
 
 
 def weights(draw: Random, sandbox: Sandbox) -> Case:
@@ -162,9 +154,10 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
     state = sandbox.network.state_dict()
     if draw.random() < 0.2:
         key = draw.choice(sorted(state))
-        state[key] = draw.choice(_tensors(state[key]))
-    form, name = draw.random(), draw.choice(("w.safetensors", "w.pth", "w"))
-    path = Path(name)
+        kinds = (torch.float64, torch.float16, torch.bool, torch.complex64)
+        others = [torch.zeros(3, 0), state[key].float() * torch.nan, state[key].reshape(-1)[:1]]
+        state[key] = draw.choice([*others, *(state[key].to(kind) for kind in kinds)])
+    form, path = draw.random(), Path(draw.choice(("w.safetensors", "w.pth", "w")))
     if form < 0.5:
         content = safetensors.torch.save({k: v.clone().contiguous() for k, v in state.items()})
     else:
@@ -172,87 +165,52 @@ def weights(draw: Random, sandbox: Sandbox) -> Case:
         torch.save(inner, path, _use_new_zipfile_serialization=form < 0.9)
         content = path.read_bytes()
     path.write_bytes(wild.damaged(content, draw) if draw.random() < 0.8 else content)
-
-    def load() -> None:
-        with bad_input():
-            load_weights(sandbox.network, str(path), "wrn10_0.5", num_classes=10, in_channels=1)
-
-    return lambda: command_line.run_command(lambda: load())
-
-
-def _tensors(like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Of other kinds and shapes."""
-    return (
-        like.double(),
-        like.half(),
-        torch.zeros(3, 0),
-        like.float() * torch.nan,
-        like.bool(),
-        torch.ones_like(like, dtype=torch.complex64),
-        like.reshape(-1)[:1],
-    )
+    sizes = {"num_classes": 10, "in_channels": 1}
+    return _checked(lambda: load_weights(sandbox.network, str(path), "wrn10_0.5", **sizes))
 
 
 def run_files(draw: Random, sandbox: Sandbox) -> Case:
     """A run's folder in which somebody changed a file."""
-    folder = sandbox.out
-    shutil.copytree(sandbox.finished, folder)
-    name = draw.choice(
-        ("checkpoint.pt", "checkpoint.pt", "model.safetensors", "config.toml", "summary.json")
-    )
+    folder = Path(shutil.copytree(sandbox.finished, sandbox.out))
+    name = draw.choice(_FILES)
     path = folder / name
     if draw.random() < 0.4:
         path.write_bytes(wild.damaged(path.read_bytes(), draw))
     elif name == "checkpoint.pt":
-        _resave(path, draw)
+        checkpoint.save(folder, wild.changed(checkpoint.read(path), draw))
+        (folder / "checkpoint.prev.pt").unlink(missing_ok=True)
     elif name == "model.safetensors":
         _rewrite(path, draw)
     else:
-        text = "\n".join(wild.edited(path.read_text().splitlines(), draw))
-        path.write_bytes(text.encode(errors="surrogatepass"))
+        _edited(path.read_text().splitlines(), path, draw)
     if draw.random() < 0.1:
         path.unlink()
         path.mkdir()
     if name == "model.safetensors":
         for other in ("checkpoint.pt", "checkpoint.prev.pt"):
             (folder / other).unlink(missing_ok=True)
+    small = ["--corruptions", "none", "--device", "cpu", "--threads", "1"]
     if draw.random() < 0.05:
-        more = ("--corruptions", "none", "--device", "cpu", "--threads", "1")
-        return lambda: evaluate.main([str(folder), *more])
+        return lambda: evaluate.main([str(folder), *small])
     if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
         saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
-        run = Run("entprop", 0, saved)
-        return lambda: command_line.run_command(lambda: _ignore(finished_summary(run)))
+
+        def look() -> None:
+            finished_summary(Run("entprop", 0, saved))
+
+        return lambda: command_line.run_command(look)
     if name == "summary.json" or draw.random() < 0.2:
-        small = ("--epochs", "2", *_SMALL[2:], "--device", "cpu", "--corruptions", "none")
-        return lambda: train.main([*small, "--out", str(folder), "--resume"])
-
-    def load() -> None:
-        with bad_input():
-            load_network(folder, say=lambda text: None)
-
-    return lambda: command_line.run_command(lambda: load())
-
-
-def _ignore(value: object) -> None:
-    return None
-
-
-def _resave(path: Path, draw: Random) -> None:
-    """Another state, under the right checksum."""
-    state = checkpoint.read(path)
-    checkpoint.save(path.parent, wild.changed(state, draw))
-    path.with_name("checkpoint.prev.pt").unlink(missing_ok=True)
+        again = [*_SMALL, "--epochs", "2", *small, "--out", str(folder), "--resume"]
+        return lambda: train.main(again)
+    return _checked(lambda: load_network(folder, say=lambda text: None))
 
 
 def _rewrite(path: Path, draw: Random) -> None:
     """The same tensors, under another description of the network."""
     with safe_open(path, framework="pt") as file:
         (key, said), *_ = (file.metadata() or {}).items()
-    spec = json.loads(said)
     if draw.random() < 0.7:
-        spec = wild.changed(spec, draw)
-        said = json.dumps(spec)
+        said = json.dumps(wild.changed(json.loads(said), draw))
     else:
         said = wild.damaged(said.encode(), draw).decode(errors="replace")
     path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), {key: said}))
@@ -270,6 +228,5 @@ KINDS: dict[str, tuple[int, Callable[[Random, Sandbox], Case]]] = {  # share of 
 def case(number: int, seed: int, sandbox: Sandbox) -> tuple[str, Callable[[], Case]]:
     """Case `number` of a seed: the name of its kind, and how it is prepared."""
     draw = Random(f"{seed}-{number}")
-    names, shares = list(KINDS), [share for share, _ in KINDS.values()]
-    name = draw.choices(names, shares)[0]
+    (name,) = draw.choices(list(KINDS), [share for share, _ in KINDS.values()])
     return name, lambda: KINDS[name][1](draw, sandbox)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -13,6 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import pytest
+from PIL import Image
 
 from entprop_fast.lab import data
 from entprop_fast.lab.cli import study, train
@@ -28,15 +32,7 @@ LIMIT = 30.0  # seconds of work in a case: what takes so long hangs,
 LONGEST = 300.0  # as does what waits so long, on a machine that others use as well
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = {
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-}
+_CHANGES = {f"os.{name}" for name in "mkdir remove rename rmdir link symlink truncate".split()}
 _HARMLESS = ("/dev/", "/proc/self/")
 
 Case = Callable[[], int]
@@ -47,14 +43,9 @@ class Hangs(BaseException):
 
 
 class Sandbox:
-    """A folder in which cases run, with a finished run and what else they start from.
-
-    Args:
-        root: an empty folder.
-    """
+    """A folder in which cases run, with a finished run and what else they start from."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
         self.work = root / "work"  # the current folder of a case, made anew for each
         self.kept = root / "kept"  # what cases copy from, and nobody may change
         self.out = self.work / "out"
@@ -62,9 +53,9 @@ class Sandbox:
         self.kept.mkdir(parents=True)
         self.cache.mkdir()
         self.finished = self.kept / "finished"
-        small = ("--train-size", "40", "--batch-size", "20", "--epochs", "2", "--threads", "1")
+        small = "--train-size 40 --batch-size 20 --epochs 2 --threads 1 --device cpu".split()
         with contextlib.redirect_stdout(io.StringIO()):
-            assert train.main([*small, "--device", "cpu", "--out", str(self.finished)]) == 0
+            assert train.main([*small, "--out", str(self.finished)]) == 0
         self.network = create("wrn10_0.5", num_classes=10, in_channels=1)
         self.images = self.kept / "images"
         _write_images(self.images)
@@ -74,34 +65,25 @@ class Sandbox:
         self._before = self._kept_state()
 
     def run(self, case: Callable[[], Case]) -> str | None:
-        """Prepare and run a case; None if all held, else what did not.
-
-        Args:
-            case: puts files into the current folder, and returns what is to be run.
-        """
+        """Have a case put files into the current folder, run what it returns; say what is wrong."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
-        before = Path.cwd()
-        os.chdir(self.work)
         said, failed = io.StringIO(), io.StringIO()
         self._stray.clear()
         code: int | str | None
         try:
-            command = case()
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(failed), _limited():
-                self._watching = True
-                try:
+            with contextlib.chdir(self.work):
+                command = case()
+                outputs = contextlib.redirect_stdout(said), contextlib.redirect_stderr(failed)
+                with outputs[0], outputs[1], _limited():
+                    self._watching = True
                     code = command()
-                except SystemExit as stop:  # --help
-                    code = stop.code
-                finally:
-                    self._watching = False
-        except Hangs:
-            return f"hangs\n{traceback.format_exc()}"
-        except Exception:
+        except SystemExit as stop:  # --help
+            code = stop.code
+        except (Hangs, Exception):
             return traceback.format_exc()
         finally:
-            os.chdir(before)
+            self._watching = False
         return self._wrong(code, failed.getvalue())
 
     def _wrong(self, code: object, failed: str) -> str | None:
@@ -122,11 +104,9 @@ class Sandbox:
         return None
 
     def _kept_state(self) -> list[tuple[str, int, int]]:
-        found = []
-        for path in sorted(self.kept.rglob("*")):
-            status = path.stat()
-            found.append((str(path), status.st_size, status.st_mtime_ns))
-        return found
+        # Files only: a folder's time changes where an evaluation keeps its counts for a while.
+        found = ((path, path.stat()) for path in sorted(self.kept.rglob("*")) if path.is_file())
+        return [(str(path), status.st_size, status.st_mtime_ns) for path, status in found]
 
     def _watch(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Note every opening to write, and every other change, beside the run folder."""
@@ -153,41 +133,21 @@ class Sandbox:
 @contextlib.contextmanager
 def prepared(root: Path) -> Iterator[Sandbox]:
     """A sandbox; what would start processes or train for long is left out while it is open."""
-    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "HOME", "COLUMNS")}
-    load = digits.load_digits
-    memory: dict[Any, Any] = {}
-
-    def load_once(train_size: int | None, seed: int) -> Any:
-        key = (train_size, seed)
-        if key not in memory:
-            memory[key] = load(train_size, seed)
-        return memory[key]
 
     def no_runs(*_: object) -> None:
         raise RunFailed("no runs here")
 
-    swapped: list[tuple[Any, str, Any]] = [
-        (data.datasets, "load_digits", load_once),
-        (runner, "do_runs", no_runs),
-        (study, "write", no_runs),
-        (finish, "draw_heat_map_of", lambda *_: None),  # half of the time of a small run
-        (pictures, "draw_curves", lambda *_: None),
-        (pictures, "draw_examples", lambda *_: None),
-    ]
-    held = [(owner, name, getattr(owner, name)) for owner, name, _ in swapped]
-    try:
-        sandbox = Sandbox(root)
-        os.environ.update(XDG_CACHE_HOME=str(sandbox.cache), HOME=str(root / "cache"))
-        for owner, name, stand_in in swapped:
-            setattr(owner, name, stand_in)
+    sandbox = Sandbox(root)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CACHE_HOME", "HOME"):
+            patch.setenv(name, str(sandbox.cache))
+        patch.setattr(data.datasets, "load_digits", functools.cache(digits.load_digits))
+        patch.setattr(runner, "do_runs", no_runs)
+        patch.setattr(study, "write", no_runs)
+        patch.setattr(finish, "draw_heat_map_of", lambda *_: None)  # half of a small run's time
+        for name in ("draw_curves", "draw_examples"):
+            patch.setattr(pictures, name, lambda *_: None)
         yield sandbox
-    finally:
-        for owner, name, original in held:
-            setattr(owner, name, original)
-        for name, was in before.items():
-            os.environ.pop(name, None)
-            if was is not None:
-                os.environ[name] = was
 
 
 @contextlib.contextmanager
@@ -199,21 +159,18 @@ def _limited() -> Iterator[None]:
         (signal.ITIMER_PROF, signal.SIGPROF, LIMIT),
         (signal.ITIMER_REAL, signal.SIGALRM, LONGEST),
     )
-    before = [(signum, signal.signal(signum, late)) for _, signum, _ in timers]
+    before = [signal.signal(signum, late) for _, signum, _ in timers]
     for timer, _, seconds in timers:
         signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        for timer, _, _ in timers:
+        for (timer, signum, _), handler in zip(timers, before, strict=True):
             signal.setitimer(timer, 0)
-        for signum, handler in before:
             signal.signal(signum, handler)
 
 
 def _write_images(folder: Path) -> None:
-    from PIL import Image
-
     for name in ("a/0.png", "a/1.png", "b/0.png", "b/1.png", "b/2 .png", "c.png"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

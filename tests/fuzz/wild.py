@@ -32,8 +32,10 @@ def number(draw: Random) -> Any:
     return draw.choice(NUMBERS)
 
 
-def text(draw: Random) -> str:
-    """A string: a telling one, or noise."""
+def text(draw: Random, valid: str | None = None) -> str:
+    """A string: a valid one, a telling one, or noise."""
+    if valid is not None and draw.random() < 0.5:
+        return valid
     if draw.random() < 0.7:
         return draw.choice(TEXTS)
     return "".join(draw.choice(string.printable) for _ in range(draw.randrange(1, 12)))

@@ -93,58 +93,25 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("mean", [0.0, 1e3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_errors_no_larger_than_those_of_batch_norm(dtype: torch.dtype, mean: float) -> None:
-    norm = dual(dtype)
-    x = (torch.randn(8, C, 5, 5) + mean).to(dtype)
-    with route(norm, 5):
-        y = norm(x)
-    for half, found, group in zip(halves(norm), (y[:5], y[5:]), (x[:5], x[5:]), strict=True):
-        plain = nn.BatchNorm2d(C, dtype=dtype)
-        plain.load_state_dict(half.state_dict(), strict=False)
-        truth = oracle.batch_norm(group, plain.weight, plain.bias, plain.eps).y
-        rounding = truth.abs().max() * torch.finfo(dtype).eps
-        own = (plain(group).double() - truth).abs().max()
-        assert (found.double() - truth).abs().max() <= own + rounding
-
-
 @pytest.mark.parametrize(
-    ("target", "used"), [("main", "main"), (6, "main"), ("aux", "aux"), (0, "aux")]
+    ("target", "used", "rows"),
+    [
+        *(("main", "main", 6), (6, "main", 6), ("aux", "aux", 6), (0, "aux", 6)),
+        *(("main", "main", 0), ("aux", "aux", 0)),
+    ],
 )
-def test_a_group_without_rows_is_untouched(target: Target, used: str) -> None:
+def test_a_group_without_rows_is_untouched(target: Target, used: str, rows: int) -> None:
     norm = dual()
     before = oracle.snapshot(norm)
     with route(norm, target):
-        norm(images()).sum().backward()
+        y = norm(images(rows))
+    y.sum().backward()
+    assert y.shape == (rows, C, 2, 3)
     statistics = {n for n, _ in norm.named_buffers()}
-    assert oracle.moved(norm, before) == entries(norm, used) & statistics
+    moved, own = oracle.moved(norm, before), entries(norm, used) & statistics
+    assert moved == own if rows else moved <= own
     with_gradient = {n for n, p in norm.named_parameters() if p.grad is not None}
     assert with_gradient == entries(norm, used) - statistics
-
-
-@pytest.mark.parametrize(("target", "used"), [("main", "main"), ("aux", "aux")])
-def test_an_empty_batch_reaches_the_routed_half_alone(target: Target, used: str) -> None:
-    norm = dual()
-    before = oracle.snapshot(norm)
-    with route(norm, target):
-        y = norm(images(0))
-    assert y.shape == (0, C, 2, 3)
-    assert oracle.moved(norm, before) <= entries(norm, used)
-    y.sum().backward()
-    with_gradient = {n for n, p in norm.named_parameters() if p.grad is not None}
-    assert with_gradient == entries(norm, used) - {n for n, _ in norm.named_buffers()}
-
-
-def test_pure_routes_are_the_halves_themselves() -> None:
-    norm = dual(torch.float32)
-    main, aux = (nn.BatchNorm2d(C) for _ in range(2))
-    main.load_state_dict(norm.state_dict(), strict=False)
-    aux.load_state_dict(norm.aux_bn.state_dict())
-    x = images(dtype=torch.float32)
-    for target, half in (("main", main), ("aux", aux)):
-        with route(norm, target):  # type: ignore[arg-type]
-            assert torch.equal(norm(x), half(x))
 
 
 def test_a_group_of_a_single_value_is_refused() -> None:
@@ -152,20 +119,6 @@ def test_a_group_of_a_single_value_is_refused() -> None:
     for m in (1, 5):
         with pytest.raises(ValueError, match="more than 1 value per channel"), route(norm, m):
             norm(images()[:, :, :1, :1])
-
-
-def test_eval_uses_each_half_s_running_statistics() -> None:
-    norm = dual().eval()
-    before, x = oracle.snapshot(norm), images()
-    with route(norm, 2):
-        y = norm(x)
-    for half, found, group in zip(halves(norm), (y[:2], y[2:]), (x[:2], x[2:]), strict=True):
-        mean, variance, weight, bias = (
-            getattr(half, name)[:, None, None]
-            for name in ("running_mean", "running_var", "weight", "bias")
-        )
-        close(found, (group - mean) / (variance + norm.eps).sqrt() * weight + bias)
-    assert not oracle.moved(norm, before)
 
 
 def test_freezing_the_auxiliary_half_alone() -> None:
@@ -181,27 +134,12 @@ def test_freezing_the_auxiliary_half_alone() -> None:
     assert torch.equal(y[4:], frozen.eval()(x[4:]))
 
 
-def test_reset_running_stats_and_parameters() -> None:
+def test_reset_parameters() -> None:
     norm = dual()
-    norm.reset_running_stats()
-    for half in halves(norm):
-        assert torch.equal(half.running_mean, torch.zeros(C))  # type: ignore[arg-type]
-        assert torch.equal(half.running_var, torch.ones(C))  # type: ignore[arg-type]
-        assert half.num_batches_tracked == 0
-        assert half.weight.min() != half.weight.max()  # type: ignore[operator]
     norm.reset_parameters()
     for half in halves(norm):
-        assert torch.equal(half.weight, torch.ones(C))  # type: ignore[arg-type]
-        assert torch.equal(half.bias, torch.zeros(C))  # type: ignore[arg-type]
-
-
-def test_output_keeps_the_dtype_and_channels_last() -> None:
-    x = images(dtype=torch.bfloat16).to(memory_format=torch.channels_last)
-    norm = dual(torch.float32)
-    with route(norm, 2):
-        y = norm(x)
-    assert y.dtype == torch.bfloat16
-    assert y.stride() == x.stride()
+        fresh = nn.BatchNorm2d(C, dtype=torch.float64)
+        assert not oracle.moved(fresh, {k: half.state_dict()[k] for k in fresh.state_dict()})
 
 
 def test_derivatives_against_finite_differences() -> None:
@@ -236,6 +174,7 @@ def test_compile_and_export_along_a_route() -> None:
 
 @pytest.mark.parametrize("affine", [True, False])
 def test_cumulative_average_is_that_of_batch_norm(affine: bool) -> None:
+    """Read on the device: what a GPU's layers run, the CPU's being torch's own."""
     plain = nn.BatchNorm2d(C, momentum=None, affine=affine, dtype=torch.float64)
     ours = nn.BatchNorm2d(C, momentum=None, affine=affine, dtype=torch.float64)
     for rows in (4, 2, 0, 7):

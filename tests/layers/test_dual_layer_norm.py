@@ -1,8 +1,6 @@
 """`DualLayerNorm`: `nn.LayerNorm` without a route, one affine map for each group with one."""
 
 import copy
-import pickle
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -76,18 +74,6 @@ def test_a_group_without_rows_gets_no_gradient(target: Target, idle: str) -> Non
         norm(torch.randn(4, 8)).sum().backward()
     without = {name for name, p in norm.named_parameters() if p.grad is None}
     assert without == {f"{idle}.{k}".lstrip(".") for k in ("weight", "bias")}
-
-
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_share_nothing(duplicate: Callable[[Any], Any]) -> None:
-    norm = DualLayerNorm(8)
-    oracle.randomize(norm)
-    twin = duplicate(norm)
-    x = torch.randn(2, 8)
-    with route(norm, 1), route(twin, 1):
-        assert torch.equal(twin(x), norm(x))
-    ours = {p.data_ptr() for p in norm.parameters()}
-    assert not ours & {p.data_ptr() for p in twin.parameters()}
 
 
 def test_reset_parameters_resets_both_halves() -> None:

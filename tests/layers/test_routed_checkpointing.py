@@ -22,6 +22,11 @@ def network() -> nn.Sequential:
     return model
 
 
+def pair() -> tuple[nn.Sequential, nn.Sequential]:
+    model = network()
+    return model, copy.deepcopy(model)
+
+
 def images() -> Tensor:
     return torch.randn(6, 3, 5, 5, dtype=torch.float64)
 
@@ -47,11 +52,23 @@ def assert_same(model: nn.Module, expected: nn.Module) -> None:
     assert not oracle.moved(model, oracle.snapshot(expected))
 
 
+def close(model: nn.Module, expected: nn.Module) -> None:
+    for found, gradient in zip(gradients(model), gradients(expected), strict=True):
+        assert (found is None) == (gradient is None)
+        if found is not None:
+            torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("target", ["main", "aux", 2, 0, 6])
 @pytest.mark.parametrize("inside", [True, False], ids=["backward inside", "backward after"])
-def test_equal_to_the_run_without_checkpoints(target: Target, inside: bool) -> None:
-    model, expected, x = network(), network(), images()
-    expected.load_state_dict(model.state_dict())
+@pytest.mark.parametrize("affine", [True, False])
+def test_equal_to_the_run_without_checkpoints(target: Target, inside: bool, affine: bool) -> None:
+    """Also where the first norm needs no gradient, and only what follows is computed again."""
+    (model, expected), x = pair(), images()
+    if not affine:
+        for one in (model, expected):
+            one[0], one[1] = DualBatchNorm2d(3, affine=False).double(), one[0]
+        expected.load_state_dict(model.state_dict())
     with route(expected, target):
         loss(expected(x)).backward()
     with route(model, target):
@@ -65,8 +82,7 @@ def test_equal_to_the_run_without_checkpoints(target: Target, inside: bool) -> N
 
 def test_a_main_pass_then_an_auxiliary_one() -> None:
     """Backward after each forward; a loss that is kept does not keep its route."""
-    model, expected, x = network(), network(), images()
-    expected.load_state_dict(model.state_dict())
+    (model, expected), x = pair(), images()
     kept = []
     for target in ("main", "aux", 3):
         with route(model, target), route(expected, target):
@@ -78,18 +94,13 @@ def test_a_main_pass_then_an_auxiliary_one() -> None:
 
 
 def test_several_forwards_on_one_route_before_backward() -> None:
-    model, expected, x = network(), network(), images()
-    expected.load_state_dict(model.state_dict())
+    (model, expected), x = pair(), images()
     with route(model, "aux"), route(expected, "aux"):
-        result = sum(loss(run(model, x + i)) for i in range(2))
-        reference = sum(loss(expected(x + i)) for i in range(2))
-    assert isinstance(result, Tensor) and isinstance(reference, Tensor)
+        result = loss(run(model, x)) + loss(run(model, x + 1))
+        reference = loss(expected(x)) + loss(expected(x + 1))
     result.backward()
     reference.backward()
-    for found, gradient in zip(gradients(model), gradients(expected), strict=True):
-        assert (found is None) == (gradient is None)
-        if found is not None:
-            torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)
+    close(model, expected)
 
 
 @pytest.mark.parametrize("first", ["main", None], ids=["main", "no route"])
@@ -136,28 +147,14 @@ def test_a_graph_that_is_kept_computes_again_along_its_route() -> None:
 
 
 def test_double_backward() -> None:
-    model, expected = network(), network()
-    expected.load_state_dict(model.state_dict())
+    model, expected = pair()
     x = images().requires_grad_()
     for twin, forward in ((model, run), (expected, lambda model, x: model(x))):
         with route(twin, 2):
             y = forward(twin, x)
         (gradient,) = torch.autograd.grad(loss(y), x, create_graph=True)
         gradient.square().sum().backward()
-    for found, expected_gradient in zip(gradients(model), gradients(expected), strict=True):
-        torch.testing.assert_close(found, expected_gradient, rtol=1e-12, atol=1e-12)
-
-
-def test_a_norm_that_needs_no_gradient_itself() -> None:
-    """It normalises the images; the convolution behind it is what has to be computed again."""
-    model = nn.Sequential(DualBatchNorm2d(3, affine=False), nn.Conv2d(3, 2, 1)).double()
-    oracle.randomize(model)
-    expected, x = copy.deepcopy(model), images()
-    with route(model, 2), route(expected, 2):
-        result, reference = loss(run(model, x)), loss(expected(x))
-    result.backward()
-    reference.backward()
-    assert_same(model, expected)
+    close(model, expected)
 
 
 def test_a_plain_batch_norm_is_refused_where_it_would_be_computed_wrongly() -> None:

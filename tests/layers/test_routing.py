@@ -1,7 +1,5 @@
 """`route`: what it takes, how it nests, whom it reaches, and what it leaves behind."""
 
-import copy
-import pickle
 from typing import Any
 
 import numpy as np
@@ -99,19 +97,12 @@ def test_routes_nest_and_the_innermost_wins() -> None:
     model = Network()
     with route(model, "aux"):
         with route(model, 3):
-            with route(model, "main"):
+            with pytest.raises(ZeroDivisionError), route(model, "main"):
                 assert halves_used(model, images()) == {"main"}
+                raise ZeroDivisionError
             assert halves_used(model, images()) == {"main", "aux"}
         assert halves_used(model, images()) == {"aux"}
     assert halves_used(model, images()) == {"main"}
-
-
-def test_an_exception_restores_what_was_before() -> None:
-    model = Network()
-    with route(model, "aux"):
-        with pytest.raises(ZeroDivisionError), route(model, 2, batch=6):
-            raise ZeroDivisionError
-        assert halves_used(model, images()) == {"aux"}
 
 
 def test_a_part_of_a_model_can_be_routed_alone() -> None:
@@ -135,38 +126,6 @@ def test_batch_scales_the_rows_of_a_layer_that_sees_windows(m: int, windows: int
     with route(norm, m, batch=3):
         y = norm(x.flatten(0, 1)).unflatten(0, (3, windows))
     assert torch.equal(y, expected)
-
-
-def test_a_model_and_its_copies_route_independently() -> None:
-    model = Network()
-    with route(model, "aux"):
-        copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
-        for twin in copies:
-            assert halves_used(twin, images()) == {"main"}
-        assert halves_used(model, images()) == {"aux"}
-        with route(copies[0], 2):
-            assert halves_used(copies[0], images()) == {"main", "aux"}
-            assert halves_used(model, images()) == {"aux"}
-    for twin in copies:
-        before = oracle.snapshot(twin)
-        assert halves_used(twin, images()) == {"main"}
-        assert "head.running_mean" in oracle.moved(twin, before)  # nor is its 1-d norm held
-
-
-def test_backward_after_the_route_ended() -> None:
-    model, x = Network(), images()
-    gradients = []
-    for inside in (True, False):
-        model.zero_grad()
-        with route(model, 2):
-            loss = model(x).square().mul(torch.arange(4)).sum()
-            if inside:
-                loss.backward()
-        if not inside:
-            loss.backward()
-        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    assert len(gradients[0]) == len(list(model.parameters()))
-    assert all(map(torch.equal, *gradients))
 
 
 @pytest.mark.parametrize("target", ["aux", 0])
@@ -229,12 +188,3 @@ def test_plain_batch_norms_that_the_user_froze_stay_frozen() -> None:
             untracked(torch.randn(5, 4, 4, 4))
     assert not oracle.moved(model.head, before)
     assert not model.head.training and not untracked[2].track_running_stats
-
-
-def test_routing_leaves_no_hook_and_no_flag_behind() -> None:
-    model = Network()
-    with route(model, "aux"):
-        model(images())
-    assert not any(module._forward_pre_hooks for module in model.modules())
-    assert all(module.training for module in model.modules())
-    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -93,18 +93,6 @@ def test_more_than_one_auxiliary_norm() -> None:
     assert [norm.aux_bn for norm in model[1:3]] == halves
 
 
-def test_a_network_of_timm() -> None:
-    """FOUND W4: a neighbour, all norms of an EfficientNet."""
-    plain = timm.create_model("test_efficientnet", num_classes=3)
-    split = convert_splitbn_model(copy.deepcopy(plain), 2)
-    dual = quietly_dual(copy.deepcopy(split))
-    x = torch.randn(2, 3, 64, 64)
-    assert torch.equal(dual.eval()(x), split.eval()(x))
-    strip_auxiliary(dual)
-    assert dual.state_dict().keys() == plain.state_dict().keys()
-    assert [type(m) for m in dual.modules()] == [type(m) for m in plain.modules()]
-
-
 def test_synchronised_by_torch() -> None:
     """FOUND W4: a neighbour, torch's converter keeps the list and loses the split."""
     model = to_sync(convert_splitbn_model(nn.Sequential(nn.BatchNorm2d(3)), 2))

@@ -132,6 +132,9 @@ def test_no_hooks_of_the_process_and_no_trace() -> None:
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert type(twin[5]) is nn.BatchNorm1d
             assert vars(twin[5]).keys() == vars(model[5]).keys()
+            assert not twin[1].inside
+            with route(twin, "main"):
+                assert model[1].num_main == 0 and twin[1].num_main is None
         with pytest.raises(ZeroDivisionError), route(model, 0):
             raise ZeroDivisionError
         assert type(model[5]) is not nn.BatchNorm1d

@@ -7,8 +7,6 @@ import pytest
 import timm
 import torch
 import torchvision
-from timm.layers import create_feature_extractor as timm_extractor
-from timm.layers import get_graph_node_names as timm_node_names
 from torch import Tensor, nn
 from torch.fx import symbolic_trace
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -105,19 +103,6 @@ def test_torchvision_s_feature_extraction(name: str) -> None:
     for target in ("main", "aux"):
         with route(dual, target), route(features, target):
             assert torch.equal(features(x)[nodes[1][-1]], dual(x))
-
-
-@torch.no_grad()
-def test_timm_s_feature_extraction() -> None:
-    """FOUND C10: norms with an activation too, which runs once."""
-    dual = convert_dual_norm(timm.create_model("test_efficientnet", num_classes=5)).eval()
-    oracle.randomize(dual)
-    last = timm_node_names(dual)[1][-1]
-    features, x = timm_extractor(dual, [last]), images(2, 64)
-    for target in TARGETS[:2]:
-        with route(dual, target), route(features, target):
-            (y,) = features(x) if isinstance(features(x), list) else features(x).values()
-            assert torch.equal(y, dual(x))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "wrn10_1"])

@@ -50,14 +50,6 @@ def test_norm_relu_adds_before_the_relu_and_leaves_its_inputs_alone() -> None:
     assert torch.equal(x, kept[0]) and torch.equal(residual, kept[1])
 
 
-def test_channels_last_gives_the_same_logits() -> None:
-    model = WideResNet(10, 1, num_classes=5).double()
-    x = torch.rand(4, 3, 9, 9, dtype=torch.float64)
-    expected = model(x)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.testing.assert_close(model(x.to(memory_format=torch.channels_last)), expected)
-
-
 def test_width_must_be_finite() -> None:
     with pytest.raises(ValueError, match="width = inf must be a positive number"):
         WideResNet(10, float("inf"), num_classes=2)

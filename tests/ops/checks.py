@@ -1,9 +1,11 @@
-"""The three-way check, and inputs in every layout."""
+"""The three-way check, inputs in every layout, and the ops that run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.contiguous(),
@@ -34,3 +36,15 @@ def assert_no_worse(
     allowed = (same_dtype.double() - truth)[finite].abs().max().item() if finite.any() else 0.0
     told = f"{name}: error {error:.3g}, torch's {allowed:.3g}, unit {unit:.3g}"
     assert error <= allowed + unit, told
+
+
+class Watching(TorchDispatchMode):
+    """Keeps the ops it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func)
+        return func(*args, **kwargs or {})

@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast.models.blocks import conv
 from entprop_fast.ops import conv3x3, conv3x3_pays
 from entprop_fast.ops.conv3x3 import BACKWARD, OP
-from tests.ops.checks import assert_no_worse
+from tests.ops.checks import Watching, assert_no_worse
 from tests.ops.conftest import needs_extension
 
 module = sys.modules["entprop_fast.ops.conv3x3"]
@@ -117,20 +116,7 @@ def test_what_no_kernel_covers_is_pytorch(
 
 def test_contiguous_images_are_pytorchs(backend: str) -> None:
     x, weight, _ = tensors((3, 16, 6, 6), 16, torch.float32)
-    x = x.contiguous()
-    assert torch.equal(conv3x3(x, weight), plain(x, weight))
-
-
-class _Named(TorchDispatchMode):
-    """Names of the ops that ran, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
+    assert torch.equal(conv3x3(x.contiguous(), weight), plain(x.contiguous(), weight))
 
 
 @needs_extension
@@ -220,12 +206,12 @@ def test_where_it_pays() -> None:
 def test_a_layer_goes_to_the_op_only_if_it_is_plain(layer: nn.Conv2d) -> None:
     x = tensors((16, 32, 8, 8), 32, torch.float32)[0]
     layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with _Named() as ran:
+    with Watching() as ran:
         y = conv(layer, x)
     is_plain = type(layer) is nn.Conv2d and layer.extra_repr().endswith(
         "(1, 1), padding=(1, 1), bias=False"
     )
-    assert ("entprop_fast::conv3x3" in ran.names) == is_plain
+    assert (OP in ran.seen) == is_plain
     torch.testing.assert_close(y, layer(x))
 
 

@@ -1,14 +1,12 @@
 """call: straight to a launcher, and through the dispatcher for whoever watches the ops there."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast.ops import library
 from entprop_fast.ops.select_topk import OP
+from tests.ops.checks import Watching
 
 
 @pytest.fixture
@@ -22,18 +20,6 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
     monkeypatch.setitem(library.LAUNCHERS, (OP, "cpu"), launcher)
     return scores
-
-
-class Watching(TorchDispatchMode):
-    """Keeps the ops it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.append(func)
-        return func(*args, **kwargs or {})
 
 
 class Subclass(Tensor):

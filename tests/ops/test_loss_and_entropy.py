@@ -97,17 +97,6 @@ def test_not_finite_rows_are_nan(ops: SimpleNamespace, value: float) -> None:
         assert dlogits[1].isnan().any() and dlogits[[0, 2]].isfinite().all()
 
 
-def test_strided_inputs(ops: SimpleNamespace) -> None:
-    wide, pairs = torch.randn(6, 40), torch.randint(10, (6, 2))
-    for logits in (wide[:, :10], wide[:, ::4], wide[0, :10].expand(6, 10)):
-        arguments = (pairs[:, 0], pairs[:, 1], torch.tensor(0.25), 0.0, "entropy")
-        strided = ops.loss_and_entropy(logits, *arguments)
-        dense = ops.loss_and_entropy(logits.contiguous(), *arguments)
-        for result, expected in zip(strided, dense, strict=True):
-            torch.testing.assert_close(result, expected)
-            assert result.is_contiguous()
-
-
 def test_gradient_is_the_loss_gradient(backend: str) -> None:
     logits = torch.randn(5, 8, requires_grad=True)
     a, b = torch.randint(8, (2, 5))

@@ -27,7 +27,7 @@ from tests.methods.support import (
     sgd,
     statistics,
 )
-from tests.processes import WORLD, group_of_one, in_two_processes, start
+from tests.processes import WORLD, group_of_one, start
 
 ROWS = 6
 Case = tuple[str, dict[str, Any]]
@@ -56,11 +56,10 @@ TOGETHER: dict[str, Case] = {
     "fast_advprop": ("fast_advprop", {"p_adv": 0.5}),
     "global": ("entprop", {"k": 0.5, "selection": "global"}),
 }
-STEPS = 3
 
 
-def own_batch(rank: int, step: int = 0) -> tuple[Tensor, Tensor]:
-    images, labels = batch(WORLD * ROWS, seed=step)
+def own_batch(rank: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    images, labels = batch(WORLD * ROWS, seed=seed)
     return images[rank * ROWS :][:ROWS], labels[rank * ROWS :][:ROWS]
 
 
@@ -87,19 +86,11 @@ def all_parameters(method: Method) -> dict[str, Tensor]:
     return parameters(nn.ModuleList(filter(None, (method.model, method.criterion))))
 
 
-def several_steps(case: Case, rank: int, **ddp: Any) -> list[dict[str, Any]]:
-    method, found = method_of(case, rank, **ddp), []
-    for step in range(STEPS):
-        result = method(*own_batch(rank, step))
-        state = {"gradients": all_gradients(method), "parameters": all_parameters(method)}
-        found.append({**state, "result": result._asdict(), "rows": method.rows})
-    return found
-
-
-def one_step(case: Case, rank: int) -> dict[str, Any]:
-    method = method_of(case, rank, model=frozen_network())
-    method(*own_batch(rank))
-    return {"gradients": all_gradients(method), "parameters": all_parameters(method)}
+def one_step(case: Case, rank: int, **options: Any) -> dict[str, Any]:
+    method = method_of(case, rank, **options)
+    result = method(*own_batch(rank))._asdict()
+    found = {"gradients": all_gradients(method), "parameters": all_parameters(method)}
+    return {**found, "result": result, "rows": method.rows}
 
 
 def accumulated(rank: int) -> dict[str, Any]:
@@ -148,9 +139,11 @@ def end_at_once(rank: int) -> None:
 
 def run_rank(rank: int) -> dict[str, Any]:
     once = AS_ONE | {"fast_advprop": TOGETHER["fast_advprop"]}
-    found: dict[str, Any] = {f"one {key}": one_step(case, rank) for key, case in once.items()}
-    found |= {key: several_steps(case, rank) for key, case in (SEPARATE | TOGETHER).items()}
-    found["unused parameters"] = several_steps(
+    found: dict[str, Any] = {
+        f"one {key}": one_step(case, rank, model=frozen_network()) for key, case in once.items()
+    }
+    found |= {key: one_step(case, rank) for key, case in (SEPARATE | TOGETHER).items()}
+    found["unused parameters"] = one_step(
         SEPARATE["entprop"], rank, find_unused_parameters=True, gradient_as_bucket_view=True
     )
     found["accumulated"] = accumulated(rank)
@@ -158,12 +151,6 @@ def run_rank(rank: int) -> dict[str, Any]:
     found["own statistics"] = moved_statistics(rank, broadcast_buffers=False)
     found["after a forward"] = after_a_forward_without_backward(rank)
     return found
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found, rank by rank."""
-    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
 
 
 def close(actual: object, expected: object) -> None:
@@ -211,10 +198,10 @@ def test_gradients_are_the_mean_of_those_of_the_ranks_alone(
     if key == "vanilla":
         assert expected["0.bn1.aux_bn.weight"] is None  # not even a zero, which would decay
     for found, result in zip(ranks, results, strict=True):
-        close(found[key][0]["gradients"], expected)
-        close(found[key][0]["result"], result._asdict())  # of the rank's own rows
+        close(found[key]["gradients"], expected)
+        close(found[key]["result"], result._asdict())  # of the rank's own rows
     if key == "entprop":
-        close(ranks[0][key][0]["gradients"], {f"0.{n}": g for n, g in by_the_reference().items()})
+        close(ranks[0][key]["gradients"], {f"0.{n}": g for n, g in by_the_reference().items()})
 
 
 def by_the_reference() -> dict[str, Tensor | None]:
@@ -236,12 +223,9 @@ def test_fast_advprop_learns_from_the_rows_of_all_ranks(ranks: list[dict[str, An
 
 @pytest.mark.parametrize("key", [*SEPARATE, *TOGETHER])
 def test_the_ranks_stay_alike_bit_for_bit(key: str, ranks: list[dict[str, Any]]) -> None:
-    for one, other in zip(*(found[key] for found in ranks), strict=True):
-        assert_equal(one["parameters"], other["parameters"])
-        assert_equal(one["gradients"], other["gradients"])
-        assert one["rows"] == other["rows"]  # each counts its own
-    steps = [found["parameters"] for found in ranks[0][key]]
-    assert not torch.equal(steps[0]["0.conv1.weight"], steps[-1]["0.conv1.weight"])
+    """After one step; test_unequal_ranks.py takes two."""
+    for name in ("parameters", "gradients", "rows"):  # each counts its own
+        assert_equal(*(found[key][name] for found in ranks))
 
 
 def test_options_of_the_wrapper_s_own_backward_change_nothing(ranks: list[dict[str, Any]]) -> None:

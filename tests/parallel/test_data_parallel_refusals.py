@@ -23,7 +23,7 @@ from tests.methods.support import (
     plain_network,
     sgd,
 )
-from tests.processes import WORLD, group_of_one, in_two_processes
+from tests.processes import WORLD, group_of_one
 
 Wrapped = DistributedDataParallel
 
@@ -38,34 +38,12 @@ def _hooked(model: Wrapped) -> None:
     model.register_comm_hook(None, default_hooks.allreduce_hook)
 
 
-def _mixed_precision(model: Wrapped) -> None:
-    model.mixed_precision = _MixedPrecision()  # DDP itself takes one on a GPU only
-
-
-SETTINGS: dict[str, Callable[[Wrapped], None]] = {
-    "communication hook": _hooked,
-    "mixed_precision": _mixed_precision,
-}
-
-
-@pytest.mark.parametrize("named", SETTINGS)
-def test_settings_of_the_wrapper_s_own_forward(named: str) -> None:
+def test_mixed_precision() -> None:
+    """As the other settings of the wrapper's own forward: test_torch_internals.py has each."""
     model = Wrapped(dual_network())
-    SETTINGS[named](model)
-    with pytest.raises(ValueError, match=rf"DistributedDataParallel has .*{named}"):
+    model.mixed_precision = _MixedPrecision()  # DDP itself takes one on a GPU only
+    with pytest.raises(ValueError, match=r"DistributedDataParallel has .*mixed_precision"):
         create_method("entprop", model, sgd(model))
-
-
-def test_delayed_parameters() -> None:
-    network = plain_network()
-    delayed: Any = list(network.get_submodule("conv1").named_parameters(prefix="conv1"))
-    model = Wrapped(
-        network,
-        delay_all_reduce_named_params=delayed,
-        param_to_hook_all_reduce=network.get_parameter("head.weight"),
-    )
-    with pytest.raises(ValueError, match="delay_all_reduce_named_params"):
-        create_method("vanilla", model, sgd(model))
 
 
 @pytest.mark.parametrize("seen", [False, True])
@@ -97,16 +75,17 @@ def _compiled() -> nn.Module:
     return compiled
 
 
-@pytest.mark.parametrize("inside", [lambda: nn.Sequential(Wrapped(dual_network())), _compiled])
-def test_a_wrapper_that_is_not_outermost(inside: Callable[[], nn.Module]) -> None:
-    with pytest.raises(ValueError, match="model holds a DistributedDataParallel"):
-        make(model=inside())
-
-
-def test_a_wrapped_criterion() -> None:
-    criterion = Wrapped(GPaCo(CLASSES).double())
-    with pytest.raises(ValueError, match="criterion holds a DistributedDataParallel"):
-        make(criterion=criterion)
+@pytest.mark.parametrize(
+    ("argument", "inside"),
+    [
+        ("model", lambda: nn.Sequential(Wrapped(dual_network()))),
+        ("model", _compiled),
+        ("criterion", lambda: Wrapped(GPaCo(CLASSES).double())),
+    ],
+)
+def test_a_wrapper_that_is_not_the_model(argument: str, inside: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ValueError, match=f"{argument} holds a DistributedDataParallel"):
+        make(**{argument: inside()})
 
 
 def test_refusals_of_any_model_name_its_own_parameters() -> None:
@@ -185,12 +164,6 @@ def refused_group(rank: int) -> str:
 
 def run_rank(rank: int) -> dict[str, Any]:
     return {"disagreeing": disagreeing(rank), "group": refused_group(rank)}
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes was told, rank by rank."""
-    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
 
 
 def test_ranks_that_reach_other_parameters_are_told(ranks: list[dict[str, Any]]) -> None:

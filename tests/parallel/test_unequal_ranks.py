@@ -26,7 +26,7 @@ from tests.methods.support import (
     plain_network,
     sgd,
 )
-from tests.processes import group_of_one, in_two_processes
+from tests.processes import group_of_one
 
 ROWS = (16, 7)
 ALL = sum(ROWS)
@@ -78,12 +78,11 @@ def chosen(rank: int, **options: Any) -> dict[str, Any]:
     }
 
 
-def steps(case: Case, rank: int) -> list[dict[str, Tensor]]:
-    method, found = of(case, rank), []
+def steps(case: Case, rank: int) -> dict[str, Tensor]:
+    method = of(case, rank)
     for seed in range(2):
         method(*own_batch(rank, seed))
-        found.append(parameters(method.model))
-    return found
+    return parameters(method.model)
 
 
 def refused(case: Case, rank: int, *, wrap: bool, seen: bool) -> dict[str, Any]:
@@ -179,7 +178,7 @@ def by_nccl_alone(rank: int) -> dict[str, Any]:
         distributed.get_backend_config = config
         agreement._host_groups.clear()
     assert group is not None and distributed.get_backend(group) == "gloo"
-    return found[-1]
+    return found
 
 
 def warned(rank: int) -> list[str]:
@@ -203,7 +202,9 @@ def run_rank(rank: int) -> dict[str, Any]:
     known: dict[Any, Any] = {}
     rows = torch.arange(ALL).split(ROWS)[rank]
     known["gathered"] = gather_rows(rows[:, None].expand(-1, 3), ROWS)
+    known["gathered of equals"] = gather_rows(torch.full((2,), rank), (2, 2))
     known["shares"] = own_share(torch.arange(7), (5, 2))
+    known["shares of equals"] = own_share(torch.arange(8), (4, 4))
     images, labels = own_batch(rank)
     known["shuffled"] = shuffle_rows(images, labels, generator(rank), ROWS)
     known["chosen"] = chosen(rank)
@@ -224,12 +225,6 @@ def run_rank(rank: int) -> dict[str, Any]:
     return known
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found, rank by rank."""
-    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
-
-
 def close(actual: object, expected: object) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
 
@@ -237,7 +232,9 @@ def close(actual: object, expected: object) -> None:
 def test_rows_of_all_ranks_come_in_their_order(ranks: list[dict[str, Any]]) -> None:
     for found in ranks:
         assert_equal(found["gathered"], torch.arange(ALL)[:, None].expand(-1, 3))
+        assert found["gathered of equals"].tolist() == [0, 0, 1, 1]
     assert [found["shares"].tolist() for found in ranks] == [[0, 2, 4, 5, 6], [1, 3]]
+    assert [found["shares of equals"].tolist() for found in ranks] == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 def test_the_ranks_select_among_all_rows(ranks: list[dict[str, Any]]) -> None:
@@ -261,13 +258,14 @@ def test_shuffled_rows_keep_their_labels_and_their_number(ranks: list[dict[str, 
     assert [len(images) for images, _ in dealt] == list(ROWS)
     pairs = [(x, y) for images, labels in dealt for x, y in zip(images, labels, strict=True)]
     assert {tuple(x.flatten().tolist()): int(y) for x, y in pairs} == known
+    assert not torch.equal(dealt[0][0], batch(ALL)[0][: ROWS[0]])
 
 
 @pytest.mark.parametrize("key", WRAPPED)
 def test_ranks_of_unequal_rows_stay_alike(key: str, ranks: list[dict[str, Any]]) -> None:
     """FOUND C7, neighbours: every method, every exchange."""
     assert_equal(ranks[0][f"steps {key}"], ranks[1][f"steps {key}"])
-    assert all(p.isfinite().all() for p in ranks[0][f"steps {key}"][-1].values())
+    assert all(p.isfinite().all() for p in ranks[0][f"steps {key}"].values())
 
 
 @pytest.mark.parametrize("key", [*(f"refused {key}" for key in WRAPPED),
@@ -317,20 +315,12 @@ def test_ranks_that_are_about_to_do_something_else(
         assert all(word in error for word in words)
 
 
-def test_what_concerns_one_rank_may_differ(ranks: list[dict[str, Any]]) -> None:
+def test_what_is_told_of_one_rank(ranks: list[dict[str, Any]]) -> None:
+    """FOUND W10, a neighbour: a replaced head; sizes, k and n may differ; gloo beside nccl."""
     for found in ranks:
+        assert "ValueError: " in found["replaced"] and "model.head.weight" in found["replaced"]
         assert set(found["may differ"].values()) == {""}
-
-
-def test_a_head_that_the_wrapper_does_not_know(ranks: list[dict[str, Any]]) -> None:
-    """FOUND W10, a neighbour."""
-    assert "ValueError: model.head.weight was replaced" in ranks[1]["replaced"]
-    assert all("wrap the model and make the method again" in found["replaced"] for found in ranks)
-
-
-def test_a_group_without_cpu_tensors_has_one_of_gloo_beside_it(ranks: list[dict[str, Any]]) -> None:
-    for found in ranks:
-        assert_equal(found["nccl"], ranks[0]["steps global"][-1])
+        assert_equal(found["nccl"], ranks[0]["steps global"])
 
 
 def test_a_model_that_is_not_wrapped_is_warned_of_once(ranks: list[dict[str, Any]]) -> None:
@@ -339,6 +329,13 @@ def test_a_model_that_is_not_wrapped_is_warned_of_once(ranks: list[dict[str, Any
         unwrapped, wrapped = found["warned"]
         assert unwrapped.count("drift apart") == 1 and "DistributedDataParallel(model)" in unwrapped
         assert "test_unequal_ranks.py" in unwrapped and not wrapped
+
+
+def test_one_process_has_all_rows() -> None:
+    rows, before = torch.arange(5), torch.get_rng_state()
+    assert gather_rows(rows, (5,)) is rows and own_share(rows, (5,)) is rows
+    assert shuffle_rows(rows, rows, None, (5,)) == (rows, rows)  # as they are, and nothing drawn
+    assert_equal(torch.get_rng_state(), before)
 
 
 def test_a_process_alone_is_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:

@@ -184,13 +184,13 @@ def _typed(
     groups: dict[str, list[Any]] = {name: [] for name in GROUPS}
     for flag in flags:
         groups.setdefault(flag.about.group, []).append(_argument(flag))
-    members = [*groups.pop(POSITIONAL), *groups.pop("")]
+    entries = [*groups.pop(POSITIONAL), *groups.pop("")]
     for name, arguments in groups.items():
         if arguments:
             group: Any = make_dataclass(name, arguments)
             titled = Annotated[group, tyro.conf.arg(name=name)]
-            members.append((f"{_IN}{name}", titled, field(default_factory=group)))
-    made: Any = make_dataclass("Flags", members)
+            entries.append((f"{_IN}{name}", titled, field(default_factory=group)))
+    made: Any = make_dataclass("Flags", entries)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             found, unread = tyro.cli(

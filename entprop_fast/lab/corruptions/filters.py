@@ -78,12 +78,7 @@ def warp(images: Tensor, x: Tensor, y: Tensor, edges: Edges = "zeros") -> Tensor
 
 
 def rotate(images: Tensor, radians: Tensor) -> Tensor:
-    """Rotate each image about its centre, positive counter-clockwise as seen on a screen.
-
-    Args:
-        images: float ``[N, C, H, W]``.
-        radians: ``[N]``.
-    """
+    """Rotate each image about its centre, positive counter-clockwise as seen on a screen."""
     height, width = images.shape[2:]
     x, y = pixel_grid(images)
     x, y = x - (width - 1) / 2, y - (height - 1) / 2
@@ -92,12 +87,7 @@ def rotate(images: Tensor, radians: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """Shift each image by its own number of pixels, fractions included; what comes in is 0.
-
-    Args:
-        images: float ``[N, C, H, W]``.
-        right, down: ``[N]``, pixels.
-    """
+    """Shift each image by its own number of pixels, fractions included; what comes in is 0."""
     x, y = pixel_grid(images)
     return warp(images, x - right.view(-1, 1, 1), y - down.view(-1, 1, 1))
 

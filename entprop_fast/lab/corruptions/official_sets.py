@@ -48,11 +48,7 @@ def written_name(data: ImageSet) -> str:
 
 
 def find_written(data: ImageSet, folder: Path | None) -> Path | None:
-    """Find the folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None.
-
-    Raises:
-        ValueError: it was written of another data set.
-    """
+    """Find the folder ``<data set>-c`` that `entprop_fast.corrupt` wrote of this one, or None."""
     if folder is None:
         return None
     root = folder / written_name(data)
@@ -73,18 +69,7 @@ def open_suite(
 ) -> Suite:
     """Open the set in ``root``, checked as far as can be without reading every image.
 
-    Args:
-        name: a key of `OFFICIAL`, which decides the layout.
-        root: its folder.
-        data: the clean test set that it is made from.
-        batch_size: images in a batch.
-        extra: with the 4 extra kinds too.
-        workers: processes that read image files, see `entprop_fast.data.PrefetchLoader`.
-
-    Raises:
-        ValueError: a file has another format, type, shape or number of images, a folder another
-            class; the message names it.
-        FileNotFoundError: a kind or severity is missing.
+    `name`, a key of `OFFICIAL`, decides the layout; `data` is the clean test set.
     """
     title = OFFICIAL[name][0]
     marker = read_marker(root)
@@ -140,12 +125,7 @@ def _arrays(
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Map a uint8 array of that shape from its ``.npy`` file; nothing pickled is ever run.
-
-    Raises:
-        ValueError: it is no such array; the message begins with the path.
-        FileNotFoundError: there is no such file.
-    """
+    """Map a uint8 array of that shape from its ``.npy`` file; nothing pickled is ever run."""
     array = _loaded(path)
     if array.dtype != np.uint8 or array.shape != shape:
         raise ValueError(f"{path} holds {array.dtype} {array.shape}; uint8 {shape} wanted")

@@ -32,12 +32,7 @@ def cached_suite(
     extra: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Suite:
-    """Read the generated suite from ``folder``, written there first if it is not complete.
-
-    Raises:
-        ValueError: images that are read from files: their 75 copies belong in a set of their own;
-            images of other channels than a kind is for.
-    """
+    """Read the generated suite from ``folder``, written there first if it is not complete."""
     if isinstance(data, ImageFiles):
         raise ValueError(
             f"cache_dir: {data.name} is read from files, and its corrupted images would take "

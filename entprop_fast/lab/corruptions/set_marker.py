@@ -31,12 +31,7 @@ About = dict[str, Any]
 
 
 class Marker:
-    """Marks a set from its first file on, so that not even a part can pass for an official one.
-
-    Args:
-        root: the set's folder.
-        about: from `about_set`.
-    """
+    """Marks a set from its first file on, so that not even a part can pass for an official one."""
 
     def __init__(self, root: Path, about: About) -> None:
         self.root, self._about = root, about
@@ -46,9 +41,6 @@ class Marker:
 
         Returns:
             What `progress` was told last.
-
-        Raises:
-            ValueError: `resume`, and the set there is another one; the message names what differs.
         """
         old = read_marker(self.root)
         progress: dict[str, Any] = {}
@@ -90,11 +82,7 @@ class Marker:
 
 
 def read_marker(root: Path) -> dict[str, Any] | None:
-    """Read what `entprop_fast.corrupt` says of a set that it wrote; None for other sets.
-
-    Raises:
-        ValueError: the file is not what that command writes.
-    """
+    """Read what `entprop_fast.corrupt` says of a set that it wrote; None for other sets."""
     path = root / MARKER
     if not path.exists():
         return None
@@ -108,11 +96,7 @@ def read_marker(root: Path) -> dict[str, Any] | None:
 
 
 def source_of(root: Path, marker: dict[str, Any]) -> str:
-    """Return the words for a whole set that carries this marker.
-
-    Raises:
-        ValueError: it is a part of a set, or nobody knows how it was made.
-    """
+    """Return the words for a whole set that carries this marker."""
     if marker.get("complete") is not True:
         raise ValueError(
             f"{root} is a part of a set: the command that wrote it did not finish. The same one "

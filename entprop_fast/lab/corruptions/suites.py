@@ -46,28 +46,17 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Suite:
-    """Corrupted versions of a test set.
+    """Corrupted versions of a test set."""
 
-    Attributes:
-        name: of the set.
-        source: where its images come from, in the words of every table.
-        kinds: those that RA is the mean of.
-        extra: further ones, in no mean.
-        images: how many each kind and severity has.
-        samples: gives those of some severities, all by default, in any order.
-        official: published files, not images made here.
-        aligned: each kind and severity has the clean test images, in their order.
-        read_from: files or folders that the images are in, each with its time of change.
-    """
-
-    name: str
-    source: str
-    kinds: tuple[str, ...]
-    extra: tuple[str, ...]
-    images: int
-    samples: Samples
-    official: bool = False
-    aligned: bool = True
+    name: str  # of the set
+    source: str  # where its images come from, in the words of every table
+    kinds: tuple[str, ...]  # those that RA is the mean of
+    extra: tuple[str, ...]  # further ones, in no mean
+    images: int  # how many each kind and severity has
+    samples: Samples  # gives those of some severities, all by default, in any order
+    official: bool = False  # published files, not images made here
+    aligned: bool = True  # each kind and severity has the clean test images, in their order
+    # Files or folders that the images are in, each with its time of change
     read_from: tuple[tuple[str, int], ...] = ()
 
 
@@ -127,11 +116,7 @@ def generated_suite(
 
 
 def generated_kinds(data: ImageSet, extra: bool) -> tuple[str, ...]:
-    """Return the 15 common kinds, and the 4 extra ones if wanted.
-
-    Raises:
-        ValueError: one of them is not for images of so many channels.
-    """
+    """Return the 15 common kinds, and the 4 extra ones if wanted."""
     kinds = (*COMMON_KINDS, *(EXTRA_KINDS if extra else ()))
     for kind in kinds:
         check_channels(kind, data.image_shape[0])

@@ -51,20 +51,7 @@ def write_arrays(
 ) -> None:
     """Write ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``: as CIFAR-C.
 
-    Args:
-        data: whose test images are corrupted.
-        root: the folder, made if need be.
-        kinds: of corruption.
-        scale: of their strengths.
-        seed: of their draws.
-        device: to work on.
-        batch_size: images at a time.
-        resume: go on with what a call with these settings left, to the same bytes.
-        say: told each kind.
-
-    Raises:
-        ValueError: to `resume`, and the folder's set is another one.
-        Stopped: a signal came.
+    `resume` goes on with what a call with these settings left, to the same bytes.
     """
     device = with_float64(device)
     marker = Marker(root, about_set(data, kinds, scale, seed))
@@ -157,11 +144,6 @@ def write_folders(
     """Write folders as ImageNet-C's: ``<kind>/<severity>/<class>/<name>.JPEG`` of quality 85.
 
     Arguments are `write_arrays`'; the images are as the evaluation's transform cuts them.
-
-    Raises:
-        ValueError: two test images of a class have the same name but for the suffix, or a class is
-            called as no folder can be; to `resume`, and the folder's set is another one.
-        Stopped: a signal came.
     """
     names, device = _names(data), with_float64(device)
     marker = Marker(root, about_set(data, kinds, scale, seed))
@@ -192,7 +174,6 @@ def write_folders(
 
 
 def _names(data: ImageFiles) -> list[str]:
-    """Return ``<class>/<name>.JPEG`` of each test image."""
     for name in data.class_names:
         if name in ("", ".", "..") or "/" in name or os.sep in name:
             raise ValueError(f"class {name!r} cannot be the name of a folder of the set")
@@ -220,7 +201,6 @@ def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray
 def _batches(
     data: ImageFiles, starts: Sequence[int], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """Read the batches of clean images that begin at these numbers."""
     rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
     if not rows:
         return

@@ -26,27 +26,16 @@ Split = tuple[Bytes, Bytes]  # images [N, 3, 32, 32], labels [N]
 
 @dataclass(frozen=True)
 class Form:
-    """One of the two ways in which a data set is published.
+    """One of the two ways in which a data set is published."""
 
-    Attributes:
-        archive: name of its archive.
-        folder: that the archive holds.
-        train: files of the training images, in order.
-        test: likewise.
-        names: file of the classes' names.
-        label_bytes: before each image, the last of which counts; 0 in pickles.
-        labels_key: of the labels, in a pickle.
-        names_key: of the names, in a pickle.
-    """
-
-    archive: str
-    folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    names: str
-    label_bytes: int = 0
-    labels_key: str = ""
-    names_key: str = ""
+    archive: str  # name of its archive
+    folder: str  # that the archive holds
+    train: tuple[str, ...]  # files of the training images, in order
+    test: tuple[str, ...]  # likewise
+    names: str  # file of the classes' names
+    label_bytes: int = 0  # before each image, the last of which counts; 0 in pickles
+    labels_key: str = ""  # of the labels, in a pickle
+    names_key: str = ""  # of the names, in a pickle
 
     @property
     def pickled(self) -> bool:
@@ -100,11 +89,6 @@ def load_cifar(name: str, data_dir: Path | None, train_size: int | None, seed: i
     """Load the official split, uint8 ``[N, 3, 32, 32]``, or a stratified subset of its training.
 
     What is unpacked goes before an archive, the pickled form before the binary one.
-
-    Raises:
-        FileNotFoundError: it is not there; the message says what to fetch and where to put it.
-        ValueError: an archive that is not the official one, a file that is damaged or cut off,
-            other counts than the official ones.
     """
     if data_dir is None:
         raise missing(name, None)
@@ -159,7 +143,6 @@ def _read(name: str, data_dir: Path) -> tuple[Form, Path, dict[str, bytes]]:
 
 
 def _limits(name: str, form: Form) -> dict[str, int]:
-    """Return the most bytes of each file."""
     num_train, num_test, _ = SOURCES[name].counts or (0, 0, 0)
     # Beside an image a pickle holds a file name and labels, and an old protocol takes two bytes for
     # one above 127.

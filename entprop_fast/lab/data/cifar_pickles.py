@@ -70,15 +70,7 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(content: bytes, where: str) -> dict[str, Any]:
-    """Read a dictionary of numbers, strings (as bytes), lists and uint8 arrays.
-
-    Args:
-        content: the pickle.
-        where: it comes from, for the errors.
-
-    Raises:
-        ValueError: damaged, cut off, no such dictionary, or it asks for anything else by name.
-    """
+    """Read a dictionary of numbers, strings (as bytes), lists and uint8 arrays."""
     try:
         found = _Reader(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(found, dict):

@@ -18,12 +18,7 @@ from entprop_fast.optional import import_torchvision
 
 
 def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
-    """List the images of a folder of class folders, by class and name.
-
-    Raises:
-        FileNotFoundError: the folder is missing.
-        ValueError: a folder's name is no class, or there are no images.
-    """
+    """List the images of a folder of class folders, by class and name."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder")
     numbers = {name: number for number, name in enumerate(class_names)}
@@ -45,12 +40,7 @@ def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
 
 
 def in_order(files: FileList, names: Sequence[tuple[int, str]]) -> FileList | None:
-    """Put the files in the order of these labels and names; None where they have others.
-
-    Args:
-        files: of corrupted images.
-        names: of the clean ones, see `FileList.names`.
-    """
+    """Put the files in the order of these labels and names; None where they have others."""
     found = files.names()
     rows = {name: row for row, name in enumerate(found)}
     # A name that a class has twice does not tell which image it is.
@@ -65,9 +55,6 @@ def image_batches(
     """Yield images float32 ``[B, 3, size, size]`` in [0, 1] and labels, in order.
 
     An image of ``size`` pixels is taken as it is; others are resized and cropped as clean ones.
-
-    Raises:
-        UnreadableImage: (while iterating) a file cannot be read.
     """
     rows = torch.arange(len(files)).split(batch_size)
     dataset = TransformedFiles(files, _AsItIsOr(size))

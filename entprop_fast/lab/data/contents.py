@@ -43,24 +43,18 @@ class Image(NamedTuple):
 
 @dataclass
 class Contents:
-    """What all images hold, counted.
+    """What all images hold, counted."""
 
-    Attributes:
-        sizes: width and height to the number of images.
-        modes: Pillow's mode likewise.
-        unreadable: (split, reason) to files.
-        readable: (split, label) to the number of images that can be read.
-        animated: files with more than one frame.
-        turned: files that EXIF asks to turn.
-        same: lines with the same pixels, the first one first; groups of two and more.
-    """
-
+    # Width and height to the number of images
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    modes: Counter[str] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)  # Pillow's mode likewise
+    # (split, reason) to files
     unreadable: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    # (split, label) to the number of images that can be read
     readable: Counter[tuple[str, int]] = field(default_factory=Counter)
-    animated: list[str] = field(default_factory=list)
-    turned: list[str] = field(default_factory=list)
+    animated: list[str] = field(default_factory=list)  # files with more than one frame
+    turned: list[str] = field(default_factory=list)  # files that EXIF asks to turn
+    # Lines with the same pixels, the first one first; groups of two and more
     same: list[list[Line]] = field(default_factory=list)
 
     def facts(self) -> Iterator[tuple[str, str]]:

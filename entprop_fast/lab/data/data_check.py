@@ -46,21 +46,14 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass
 class Report:
-    """One data set.
+    """One data set."""
 
-    Attributes:
-        name: of the data set.
-        where: it is.
-        facts: what to print of it.
-        problems: what would stop a run, make it leave images out, or make an accuracy wrong.
-        notes: what else one would want to know.
-    """
-
-    name: str
-    where: Path | None
-    facts: list[tuple[str, str]] = field(default_factory=list)
+    name: str  # of the data set
+    where: Path | None  # it is
+    facts: list[tuple[str, str]] = field(default_factory=list)  # what to print of it
+    # What would stop a run, make it leave images out, or make an accuracy wrong
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what else one would want to know
 
     @property
     def title(self) -> str:
@@ -82,10 +75,6 @@ def check(data_dir: Path, only: str | None = None, watch: Watch[Any] = _unwatche
         data_dir: the folder, as ``--data-dir`` names it.
         only: one of ``KNOWN``; None: whatever is recognised.
         watch: passes on what is read, and may show how far it is.
-
-    Raises:
-        ValueError: an unknown name, or nothing that is known is in the folder.
-        FileNotFoundError: no such folder.
     """
     if only is not None and only not in KNOWN:
         raise unknown("dataset", only, KNOWN)
@@ -111,16 +100,7 @@ def check(data_dir: Path, only: str | None = None, watch: Watch[Any] = _unwatche
 
 
 def check_one(name: str, data_dir: Path | None, watch: Watch[Any] = _unwatched) -> Report:
-    """Read everything of one data set.
-
-    Args:
-        name: as ``train --dataset`` takes it.
-        data_dir: likewise.
-        watch: see `check`.
-
-    Raises:
-        ValueError: an unknown name, or arguments that do not go together.
-    """
+    """Read everything of one data set, named as ``train --dataset`` takes it."""
     if not is_data_set(name):
         raise unknown("dataset", name, DATASETS)
     if name in (EMBEDDED, *TENSORS):

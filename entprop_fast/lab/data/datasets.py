@@ -137,21 +137,13 @@ def load(
 
 
 def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:
-    """List the images of a data set of files; no training images only if ``test_only``.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load`.
-    """
+    """List the images of a data set of files; no training images only if ``test_only``."""
     source, found = locate_splits(name, data_dir)
     return check_splits(source, found, test_only=test_only)
 
 
 def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
-    """List a data set of files as it is, and say where it comes from.
-
-    Raises:
-        FileNotFoundError, ValueError: it is not there, or its lists cannot be read.
-    """
+    """List a data set of files as it is, and say where it comes from."""
     if name.startswith(FOLDER):
         path = _folder_path(name, data_dir)
         found = folder_layouts.folder(path) if path.is_dir() else None

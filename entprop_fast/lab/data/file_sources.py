@@ -9,15 +9,7 @@ from pathlib import Path, PurePosixPath
 
 
 def read_folder(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    """Read files in a folder.
-
-    Args:
-        folder: holds them.
-        limits: names, and the most bytes that each may have.
-
-    Raises:
-        ValueError: a file is missing or larger.
-    """
+    """Read files in a folder; `limits` are their names, and the most bytes that each may have."""
     found: dict[str, bytes] = {}
     for name, limit in limits.items():
         path = folder / name
@@ -35,10 +27,6 @@ def read_archive(archive: Path, folder: str, limits: Mapping[str, int]) -> dict[
         archive: ``.tar``, or compressed in any way that Python knows.
         folder: of the files within it.
         limits: names within ``folder``, and the most bytes that each may have unpacked.
-
-    Raises:
-        ValueError: no such archive, it is damaged or cut off, a file is missing or larger, or a
-            member is a link or lies outside of the archive.
     """
     wanted = {f"{folder}/{name}": name for name in limits}
     found: dict[str, bytes] = {}

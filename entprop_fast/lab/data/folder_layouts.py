@@ -92,9 +92,6 @@ def _tiny_validation(path: Path, classes: tuple[str, ...], left_out: LeftOut) ->
     """List ``val/images/*``, labelled by a list: file, wnid and four numbers of a box.
 
     Nobody publishes the labels of ``test/``, so that it is left out.
-
-    Raises:
-        ValueError: a class that ``train/`` lacks, or a line without a class.
     """
     label_of = {wnid: label for label, wnid in enumerate(classes)}
     listed: Listed = []

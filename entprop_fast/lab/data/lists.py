@@ -21,31 +21,19 @@ _MOST = 10_000_000  # no label or number of an image is more
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set's own files say is in it; nothing of the images has been read yet.
+    """What a data set's own files say is in it; nothing of the images has been read yet."""
 
-    Attributes:
-        root: the folder that files are named from.
-        train: training images.
-        test: test images.
-        class_names: of each label.
-        left_out: what lies among them and is not taken, a text for each kind.
-        notes: what one would want to know before training, left out files among it.
-    """
-
-    root: Path
-    train: Listed
-    test: Listed
-    class_names: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    root: Path  # the folder that files are named from
+    train: Listed  # training images
+    test: Listed  # test images
+    class_names: tuple[str, ...]  # of each label
+    left_out: tuple[str, ...] = ()  # what lies among them and is not taken, a text for each kind
+    # What one would want to know before training, left out files among it
     notes: tuple[str, ...] = ()
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Read a text file's lines that are not empty, stripped, and their numbers from 1.
-
-    Raises:
-        ValueError: there is no such file, or it is no UTF-8 text.
-    """
+    """Read a text file's lines that are not empty, stripped, and their numbers from 1."""
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if line.strip():
             yield number, line.strip()
@@ -58,9 +46,6 @@ def fields(path: Path, count: int, *, last: bool = False) -> Iterator[list[str]]
         path: of the text file.
         count: fields a line.
         last: the extra words belong to the last field, not to the first (names with spaces).
-
-    Raises:
-        ValueError: (while iterating) a line has fewer; the message names it.
     """
     for number, line in lines(path):
         if not line.startswith("#"):
@@ -87,12 +72,7 @@ def number(path: Path, text: str) -> int:
 
 
 def read_matlab(path: Path, key: str) -> Any:
-    """Read a variable of a MATLAB 5 file as a NumPy array of at least one dimension.
-
-    Raises:
-        ValueError: there is no such file or variable, or it is damaged.
-        ImportError: SciPy is not installed.
-    """
+    """Read a variable of a MATLAB 5 file as a NumPy array of at least one dimension."""
     require("scipy", extra="train", purpose=f"reading {path.name}")
     from scipy.io import loadmat
 

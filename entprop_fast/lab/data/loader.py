@@ -104,7 +104,6 @@ class Loader(ABC):
         return torch.randperm(self.size, generator=generator)
 
     def _rows(self, step: int) -> slice:
-        """Return the places of a batch in the order."""
         return slice(step * self.batch_size, (step + 1) * self.batch_size)
 
     def _moves(self, epoch: int, order: Tensor) -> Moves | None:

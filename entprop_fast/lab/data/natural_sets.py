@@ -59,18 +59,12 @@ NATURAL: dict[str, tuple[str, tuple[str, ...], tuple[int, ...] | None]] = {
 
 @dataclass(frozen=True)
 class NaturalSet:
-    """A further test set of the same classes or some of them.
+    """A further test set of the same classes or some of them."""
 
-    Attributes:
-        title: its name.
-        images: how many.
-        classes: the network's outputs that are compared, int64; None: all.
-        batches: images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes.
-    """
-
-    title: str
-    images: int
-    classes: Tensor | None
+    title: str  # its name
+    images: int  # how many
+    classes: Tensor | None  # the network's outputs that are compared, int64; None: all
+    # Images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes
     batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
@@ -87,18 +81,6 @@ def open_natural(
 
     -A and -R have 200 classes. A network of all 1000 is compared on these alone, as in their
     papers; one of other classes on those that the folders name.
-
-    Args:
-        name: a key of `NATURAL`.
-        folder: where the set's folder is.
-        class_names: of the network's outputs.
-        size: pixels of the images that the network takes.
-        batch_size: images in a batch.
-        workers: processes that read, see `entprop_fast.data.PrefetchLoader`.
-
-    Raises:
-        FileNotFoundError: it is not there; the message says which folders were looked for.
-        ValueError: a folder that is no class of the set, or no images.
     """
     title, usual, subset = NATURAL[name]
     root = next((folder / one for one in usual if (folder / one).is_dir()), None)

@@ -31,20 +31,13 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from and what of it is needed.
+    """Where a data set comes from and what of it is needed."""
 
-    Attributes:
-        page: that offers the files.
-        files: all of them, or, if `either`, any one.
-        place: what to do with them, completing "fetch them and"; DIR is the folder.
-        either: one of the files is enough.
-        counts: training images, test images and classes of the official set; None: any.
-    """
-
-    page: str
-    files: tuple[OfficialFile, ...]
-    place: str
-    either: bool = False
+    page: str  # that offers the files
+    files: tuple[OfficialFile, ...]  # all of them, or, if `either`, any one
+    place: str  # what to do with them, completing "fetch them and"; DIR is the folder
+    either: bool = False  # one of the files is enough
+    # Training images, test images and classes of the official set; None: any
     counts: tuple[int, int, int] | None = None
 
 

@@ -95,12 +95,6 @@ def read_batches(
         workers: see `PrefetchLoader`.
         device: where the batches are to be; None: the CPU.
         what: one of the images, in an error's words.
-
-    Raises:
-        ValueError: ``workers`` below 0.
-        UnreadableImage: (while iterating) the data set raised, or gave what is no image.
-        ReadersFailed: (likewise) a process that reads was killed, or none can be started.
-        Stopped: (likewise) a signal came.
     """
     device = torch.device("cpu") if device is None else device
     read = read_on_host(
@@ -124,7 +118,11 @@ def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Ba
             return images, labels, side.record_event()
 
     for images, labels, copied in _one_ahead(copy(batch) for batch in batches):
-        yield _arrived(images, labels, copied)
+        current = torch.cuda.current_stream(images.device)
+        current.wait_event(copied)  # on the device; the memory is the current stream's now
+        images.record_stream(current)
+        labels.record_stream(current)
+        yield images, labels
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -134,12 +132,3 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield ahead
             ahead = coming
         yield ahead
-
-
-def _arrived(images: Tensor, labels: Tensor, copied: torch.cuda.Event) -> Batch:
-    """Hand a batch to the current stream, which waits on the device and owns its memory now."""
-    current = torch.cuda.current_stream(images.device)
-    current.wait_event(copied)
-    images.record_stream(current)
-    labels.record_stream(current)
-    return images, labels

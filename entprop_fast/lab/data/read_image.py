@@ -51,11 +51,6 @@ def read_image(path: Path, *, draft: int | None = None) -> Image:
             with it, AVIF; by its bytes, not by its name.
         draft: lets a JPEG be decoded to no less than this many pixels a side, at a fraction of
             the cost; everything in the file is still read.
-
-    Raises:
-        OSError: it is missing, empty, cut off, of more than 8 bits a value, or no image; the
-            message begins with the path and names what it is instead, where that is known.
-        ImportError: Pillow is not installed.
     """
     require("PIL", extra="vision", purpose="reading image files")
     from PIL import Image
@@ -83,11 +78,7 @@ class Description(NamedTuple):
 
 
 def describe_image(path: Path) -> Description:
-    """Read the header of a readable image.
-
-    Raises:
-        OSError: it is damaged.
-    """
+    """Read the header of a readable image."""
     from PIL import Image
 
     try:
@@ -102,7 +93,6 @@ def describe_image(path: Path) -> Description:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Return the formats that this Pillow was built with."""
     from PIL import Image
 
     Image.init()
@@ -118,7 +108,6 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def _instead(path: Path) -> str:
-    """Say what a file is that is no image."""
     with path.open("rb") as file:
         start = file.read(_PEEKED)
     if not start.strip(b"\0"):

@@ -26,11 +26,7 @@ class Line(NamedTuple):
 
 
 class ListedFiles:
-    """The files of both lists with their places on the disk; one call of the system each.
-
-    Args:
-        splits: the lists.
-    """
+    """The files of both lists with their places on the disk; one call of the system each."""
 
     def __init__(self, splits: Splits) -> None:
         self.root = os.fspath(splits.root)

@@ -21,16 +21,7 @@ SHOWN = 5  # classes or files that a message names
 
 
 def check_splits(source: Path, splits: Splits, *, test_only: bool = False) -> Splits:
-    """Refuse lists that cannot be used; return the others with their notes.
-
-    Args:
-        source: of the lists, for the error.
-        splits: are checked.
-        test_only: no training images are needed.
-
-    Raises:
-        ValueError: the first of the problems that `find_problems` finds.
-    """
+    """Refuse lists that cannot be used; return the others with their notes."""
     problems, notes = find_problems(source, splits, test_only=test_only)
     if problems:
         raise ValueError(problems[0])

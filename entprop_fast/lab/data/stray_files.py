@@ -61,13 +61,7 @@ class LeftOut:
 
 
 def class_folders_in(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
-    """List the folders in a folder, sorted; each is a class. What lies beside them is left out.
-
-    Args:
-        folder: holds them.
-        left_out: is told.
-        shown: the folder's name in what it is told.
-    """
+    """List the folders in a folder, sorted; each is a class. What lies beside them is left out."""
     names = []
     for entry in os.scandir(folder):
         if entry.is_dir() and not is_system_file(entry.name):
@@ -83,11 +77,6 @@ def image_paths(folder: Path, left_out: LeftOut, shown: str) -> list[str]:
     """List the images in a folder and those within, as paths below it, in torchvision's order.
 
     Links are followed, but not into a folder that they come from.
-
-    Args:
-        folder: is walked.
-        left_out: is told of everything else.
-        shown: the folder's name in what it is told.
     """
     found: list[tuple[str, list[str]]] = []
     for below, entries in _walk(folder, "", (), left_out, shown):

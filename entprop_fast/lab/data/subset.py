@@ -11,17 +11,7 @@ Integers = NDArray[np.integer[Any]]
 
 
 def stratified_subset(name: str, labels: Integers, size: int, seed: int) -> Integers:
-    """Choose the images of a data set to keep: drawn by ``seed``, in the order of the data set.
-
-    Args:
-        name: of the data set, for the error.
-        labels: of all training images.
-        size: images to keep.
-        seed: of the draw; at one seed every subset lies within each larger one.
-
-    Raises:
-        ValueError: ``size`` below the number of classes or above that of the images.
-    """
+    """Choose the images of a data set to keep: drawn by ``seed``, in the order of the data set."""
     check_train_size(name, size, len(np.unique(labels)), len(labels))
     drawn = np.random.default_rng(seed).permutation(len(labels))
     kept = drawn[stratified_order(labels[drawn])[:size]]

@@ -32,12 +32,7 @@ _DRAFT = 32  # pixels: the whole file is parsed, and few of its pixels are compu
 
 
 def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dict[int, str]:
-    """Find the files that cannot be read: their numbers, and "path: why".
-
-    Args:
-        files: are opened, every one.
-        say: is told before it takes long.
-    """
+    """Find the files that cannot be read: their numbers, and "path: why"."""
     name = f"{digest_of(files)}.json"
     # No verdict yet, a damaged one, or a user without a home.
     with contextlib.suppress(OSError, ValueError, RuntimeError):
@@ -60,11 +55,7 @@ def unreadable(files: FileList, say: Callable[[str], None] | None = None) -> dic
 
 
 def _numbers(verdict: Any, count: int) -> list[int]:
-    """Look up the numbers of the files that a kept verdict names.
-
-    Raises:
-        ValueError: it is no verdict on so many files.
-    """
+    """Look up the numbers of the files that a kept verdict names."""
     if not isinstance(verdict, dict) or not all(str(one).isdecimal() for one in verdict):
         raise ValueError("no verdict")
     numbers = [int(one) for one in verdict]
@@ -74,11 +65,7 @@ def _numbers(verdict: Any, count: int) -> list[int]:
 
 
 def in_threads(function: Callable[[int], T], count: int) -> Iterator[T]:
-    """Yield ``function(0) ... function(count - 1)``, in order; a bounded number of them waits.
-
-    Raises:
-        Stopped: a signal came.
-    """
+    """Yield ``function(0) ... function(count - 1)``, in order; a bounded number of them waits."""
     pool = ThreadPoolExecutor()
     try:
         for first in range(0, count, _AT_ONCE):

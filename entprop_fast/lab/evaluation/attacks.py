@@ -134,9 +134,6 @@ def autoattack_parts(classes: int) -> tuple[str, ...]:
 
     The targeted loss of ``apgd-t`` divides by differences of the 4 largest logits, that of
     ``apgd-dlr`` by one of the 3 largest: with fewer the next simpler one takes its place.
-
-    Raises:
-        ValueError: fewer than 2.
     """
     if classes < 2:
         raise ValueError(f"autoattack needs 2 classes or more, and there is {classes} to choose")
@@ -153,11 +150,7 @@ def autoattack_note(classes: int) -> str:
 
 
 def autoattack_class() -> Any:
-    """Import the class ``AutoAttack`` of its package.
-
-    Raises:
-        ImportError: see `autoattack`.
-    """
+    """Import the class ``AutoAttack`` of its package."""
     try:
         return importlib.import_module("autoattack").AutoAttack
     except ModuleNotFoundError as error:

@@ -40,19 +40,6 @@ def choose_suite(
     """Open the corrupted test images that `options` ask for; None where they ask for none.
 
     Opening an official set checks it, so that a broken one is found before anything is computed.
-
-    Args:
-        data: the clean test set.
-        options: `corruptions` decides, with what is in `official_dir`.
-        device: on which images are made.
-        batch_size: of the suite's samples; None: `usual_batch_size`.
-        workers: processes that read files, see `entprop_fast.data.PrefetchLoader`.
-        say: is told where an official set was looked for in vain, and what is written.
-
-    Raises:
-        FileNotFoundError: the official set was asked for and is not there, or a part of it.
-        ValueError: there is no such set, it is broken, the images have the wrong channels, or an
-            option is of other corruptions.
     """
     batch_size = usual_batch_size(data) if batch_size is None else batch_size
     choice, kind = options.corruptions, data.official_corruptions

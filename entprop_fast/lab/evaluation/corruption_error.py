@@ -30,9 +30,6 @@ def corruption_errors(accuracies: Mapping[str, Sequence[float]]) -> tuple[dict[s
 
     Args:
         accuracies: kind to fractions, of all 15 kinds.
-
-    Raises:
-        ValueError: a kind is missing.
     """
     missing = [kind for kind in ALEXNET_ERRORS if kind not in accuracies]
     if missing:

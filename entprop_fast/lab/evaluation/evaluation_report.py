@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean as mean
 from typing import Any
 
 from rich.table import Table
 
+from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.evaluation import evaluation_tables
-from entprop_fast.lab.evaluation.evaluation_pictures import draw_heat_map_of
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation
 from entprop_fast.lab.files import write_atomically, write_json
 from entprop_fast.lab.report.numbers import NOTHING
+from entprop_fast.lab.report.pictures import draw_heat_map
 from entprop_fast.lab.report.tables import records_table
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
@@ -51,3 +53,27 @@ def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         for line in evaluation_tables.scores(found)
     ]
     return [records_table(lines), records_table(means)]
+
+
+def draw_heat_map_of(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Draw accuracy: kind by severity of one network, kind by network of several."""
+    first = evaluations[0]
+    if len(evaluations) == 1:
+        values = first.corruptions | first.extra
+        title = f"{first.dataset}: accuracy (%), RA {first.ra:.1f}\n{first.corruption_source}"
+        columns, along = [str(severity) for severity in SEVERITIES], "severity"
+    else:
+        shared = [
+            kind
+            for kind in first.corruptions
+            if all(kind in one.corruptions for one in evaluations)
+        ]
+        values = {kind: [mean(one.corruptions[kind]) for one in evaluations] for kind in shared}
+        sources = "; ".join(dict.fromkeys(one.corruption_source for one in evaluations))
+        title = f"{first.dataset}: accuracy (%), mean of the severities\n{sources}"
+        columns = [
+            one.name if one.norms == "main" else f"{one.name} ({one.norms})" for one in evaluations
+        ]
+        along = ""
+    labelled = {first.label_of(kind): each for kind, each in values.items()}
+    draw_heat_map(path, labelled, columns, title=title, xlabel=along)

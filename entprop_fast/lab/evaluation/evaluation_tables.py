@@ -79,12 +79,7 @@ def kinds(evaluation: Fields) -> list[dict[str, str]]:
 
 
 def markdown(evaluations: Sequence[Fields], *, picture: str | None = None) -> str:
-    """Write the whole report of one network or of several on the same data set.
-
-    Args:
-        evaluations: of the networks.
-        picture: the file of the heat map beside it, None where there is none.
-    """
+    """Write the whole report of one network or of several on the same data set."""
     parts = [
         f"# {text.markdown(evaluations[0]['dataset'])}",
         text.markdown_records(scores(evaluations)),

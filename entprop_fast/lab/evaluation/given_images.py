@@ -35,17 +35,6 @@ def images_of(
 
     Tensors are checked whole; a loader or a data set is read once for that, and again in each pass
     that measures: its images are never held in memory together.
-
-    Args:
-        data: see `entprop_fast.evaluation.evaluate_model`.
-        input_range: of floating images; bytes are 0 ... 255.
-        batch_size: of a data set's batches; a loader has its own.
-        workers: processes that read a data set; None: the calling one.
-
-    Raises:
-        TypeError: it is none of these.
-        ValueError: images or labels of another shape or dtype, values that are not finite or
-            outside of `input_range`, or bytes of 0 and 1 alone, which are no 0 ... 255.
     """
     if isinstance(data, ImageFiles):
         return data

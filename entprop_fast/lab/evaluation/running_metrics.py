@@ -47,11 +47,7 @@ class RunningMetrics:
         self._bins.index_add_(1, place, torch.stack((ones, confidence, right.to(ones.dtype))))
 
     def check(self, what: str) -> None:
-        """Refuse to give numbers on answers that are none; ``what`` the images are.
-
-        Raises:
-            NaNLogits: there were some.
-        """
+        """Refuse to give numbers on answers that are none; ``what`` the images are."""
         if broken := int(self._broken):
             raise NaNLogits(broken, self._seen, what)
 
@@ -92,12 +88,7 @@ class RunningMetrics:
 
 
 class CorruptionMetrics:
-    """The metrics of every kind and severity of a suite.
-
-    Args:
-        suite: whose images are counted.
-        device: of the logits.
-    """
+    """The metrics of every kind and severity of a suite."""
 
     def __init__(self, suite: Suite, device: torch.device) -> None:
         self.suite = suite
@@ -115,11 +106,7 @@ class CorruptionMetrics:
         }
 
     def shares(self) -> dict[str, list[float]]:
-        """Return the accuracies of each kind, fractions by severity.
-
-        Raises:
-            NaNLogits: some answers were none.
-        """
+        """Return the accuracies of each kind, fractions by severity."""
         for kind, each in self.of_kind.items():
             for severity, metrics in enumerate(each, start=1):
                 metrics.check(f"images of {kind}, severity {severity}")

@@ -31,10 +31,6 @@ class SavedCounts:
     """The counts of a command's evaluations, each in a file of `folder` while they last.
 
     As a context manager: a stop within writes what was counted, the end removes the files.
-
-    Args:
-        folder: of the files, ``evaluation-<key>.part``.
-        say: is told when counts are gone on with, or cannot be kept.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -65,12 +61,7 @@ class SavedCounts:
 
 
 class EvaluationCounts:
-    """What one network's evaluation has counted, phase by phase.
-
-    Args:
-        path: of the file, None to keep nothing; one that is there is gone on with.
-        say: see `SavedCounts`.
-    """
+    """What one network's evaluation has counted, phase by phase."""
 
     def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
         self.path, self.say = path, say
@@ -97,9 +88,6 @@ class EvaluationCounts:
             phase: its name, other than every other one's.
             metrics: empty ones, to which the caller adds a sample before it takes the next one.
             samples: gives all samples after the first so many.
-
-        Raises:
-            Stopped: a signal came.
         """
         self._done = 0
         if (before := self._phases.get(phase)) is not None:

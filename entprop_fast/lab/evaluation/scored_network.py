@@ -43,11 +43,7 @@ class Scored(nn.Module):
         self._normalize = None if normalization is None else Normalize(*normalization, held.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits ``[B, classes]`` of the model.
-
-        Raises:
-            TypeError, ValueError: the model returns something else.
-        """
+        """Return the logits ``[B, classes]`` of the model."""
         x = images
         if (self.low, self.width) != (0.0, 1.0):
             x = self.low + self.width * x

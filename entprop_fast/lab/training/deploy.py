@@ -16,6 +16,7 @@ from torch import nn
 
 from entprop_fast import models
 from entprop_fast.lab.data import ImageFiles, ImageSet
+from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.files import write_atomically
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
@@ -23,8 +24,6 @@ from entprop_fast.models import resnet
 from entprop_fast.models.normalized import core, with_normalization
 from entprop_fast.models.weights import load_weights
 from entprop_fast.options import create, option
-
-CIFAR_STEM_UP_TO = 64  # pixels: larger images can afford to lose 3/4 of the resolution at once
 
 # One key only: the order of several in a safetensors header is not defined, the bytes would differ.
 _METADATA_KEY = "entprop_fast"
@@ -101,7 +100,8 @@ class NetworkSpec:
 def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none") -> NetworkSpec:
     """Describe `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
     channels, height, width = data.image_shape
-    small = max(height, width) <= CIFAR_STEM_UP_TO and arch in resnet.LAYOUTS
+    # Larger ones can afford to lose 3/4 of the resolution at once.
+    small = max(height, width) <= SMALL and arch in resnet.LAYOUTS
     return NetworkSpec(
         arch=arch,
         num_classes=data.num_classes,

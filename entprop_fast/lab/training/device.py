@@ -41,12 +41,10 @@ def set_threads(threads: int | None) -> None:
     """Set how many CPU threads torch uses from here on; None: as many as it chose.
 
     Raises:
-        ValueError: below 1, or more than a process can be given.
+        ValueError: more than a process can be given.
     """
     if threads is None:
         return
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
     cores = os.cpu_count() or 1
     most = min(MOST_THREADS, MOST_OF_A_CORE * cores)
     if threads > most:

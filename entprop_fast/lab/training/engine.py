@@ -68,7 +68,7 @@ def train(
             trainer = Trainer(config, data_set, reporter, fresh=state is None)
         stopping.check()
         with reporter.waiting("looking at the corrupted images"):
-            open_suite(trainer)  # a missing or broken set is no find for the end of a run
+            suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     folder.claim()
@@ -82,7 +82,7 @@ def train(
             watch(trainer)
         trainer.fit(folder, fresh=state is None)
         try:
-            return finish(trainer, folder, draw=pictures)
+            return finish(trainer, folder, suite, draw=pictures)
         except (OSError, NaNLogits) as error:  # a corrupted set, say, that is there no more
             raise RunFailed(f"{error}; --resume evaluates again") from None
         except Stopped as stopped:

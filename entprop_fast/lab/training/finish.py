@@ -14,7 +14,7 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
-from entprop_fast.lab.evaluation.evaluation_pictures import draw_heat_map_of
+from entprop_fast.lab.evaluation.evaluation_report import draw_heat_map_of
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report import pictures
@@ -76,17 +76,23 @@ def open_suite(trainer: Trainer) -> Suite | None:
     )
 
 
-def finish(trainer: Trainer, folder: RunFolder, *, draw: bool = True) -> Summary:
+def finish(
+    trainer: Trainer, folder: RunFolder, suite: Suite | None, *, draw: bool = True
+) -> Summary:
     """Evaluate a trained run, as the evaluate command would, and write the rest of its folder.
+
+    `suite` is what `open_suite` opened before the first step.
 
     Raises:
         Stopped: a signal came; called again, the evaluation goes on.
     """
     with SavedCounts(folder.path, trainer.reporter.say) as kept:
-        return _finish(trainer, folder, kept, draw=draw)
+        return _finish(trainer, folder, suite, kept, draw=draw)
 
 
-def _finish(trainer: Trainer, folder: RunFolder, kept: SavedCounts, *, draw: bool) -> Summary:
+def _finish(
+    trainer: Trainer, folder: RunFolder, suite: Suite | None, kept: SavedCounts, *, draw: bool
+) -> Summary:
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
@@ -100,6 +106,7 @@ def _finish(trainer: Trainer, folder: RunFolder, kept: SavedCounts, *, draw: boo
             say=trainer.reporter.say,
             progress=progress,
             kept=kept,
+            suite=suite,
         )
     stopping.check()
     (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation

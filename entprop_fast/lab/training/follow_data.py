@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
+from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.models.weights import RANDOM
 
 SCRATCH, FINETUNE = "folder", "finetune"
-
-# Pixels up to which an image is cropped as CIFAR's are: 8 % of so few hold nothing to see.
-SMALL = 64
 
 
 def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
@@ -61,6 +59,7 @@ def follow_data(
     size = usual_image_size(dataset, _text(both.get("data_dir")))
     if size is not None:
         settings["image_size"] = size
+        # Cropped as CIFAR's are: 8 % of so few pixels hold nothing to see.
         if size <= SMALL and source == SCRATCH and settings.get("augment") is None:
             settings["augment"] = "crop-flip"
     return source, settings

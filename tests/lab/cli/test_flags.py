@@ -161,7 +161,7 @@ def test_the_table_goes_between_the_markers_of_a_page(tmp_path: Path) -> None:
     page.write_text("before\n<!-- options -->stale<!-- /options -->\nafter\n")
     assert options_table.main([str(page)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n<!-- options -->\n") and text.endswith("-->\nafter\n")
-    assert "stale" not in text and all(f"## `{name}`" in text for name in METHODS)
+    assert text.startswith("before\n") and text.endswith("-->\nafter\n") and "stale" not in text
+    assert all(f"## `{name}`" in text for name in METHODS)
     with pytest.raises(ValueError, match="page"):
         options_table.written("no markers")

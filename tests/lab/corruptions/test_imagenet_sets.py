@@ -159,20 +159,21 @@ def test_a_name_that_a_class_has_twice_tells_nothing(tmp_path: Path) -> None:
     assert in_order(named, [(0, "0"), (1, "1"), (0, "0")]) is None
 
 
-def test_the_full_report_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_full_report_in_one_command(tmp_path: Path) -> None:
     """Official corruptions, natural sets and an attack together, in the documented folder."""
     data = tmp_path / "data"
-    for name in ("train", "val", "imagenet-a", "imagenet-r", "stylized-imagenet/val"):
-        write_classes(data / name, count=2)
-    for kind in COMMON_KINDS:
-        for severity in SEVERITIES:
-            write_classes(data / "imagenet-c" / kind / str(severity), count=2)
+    corrupted = [
+        f"imagenet-c/{kind}/{severity}" for kind in COMMON_KINDS for severity in SEVERITIES
+    ]
+    natural = ["imagenet-a", "imagenet-r", "stylized-imagenet/val"]
+    for name in ("train", "val", *natural, *corrupted):
+        write_classes(data / name, count=1)
     spec = NetworkSpec("wrn10_0.5", len(WNIDS), 3, "imagenet", "imagenet", 0, image_size=SIDE)
     network, out = tmp_path / "model.safetensors", tmp_path / "report"
     save_deployable(network, spec.build(), spec)
-    arguments = [str(network), "--data-dir", str(data), "--device", "cpu", "--out", str(out)]
-    sets = ["--also", "imagenet-a", "imagenet-r", "stylized", "--pgd", "2"]
-    assert evaluate.main([*arguments, *sets]) == 0
+    flags = "--device cpu --also imagenet-a imagenet-r stylized --pgd 2".split()
+    command = [str(network), "--data-dir", str(data), "--out", str(out), *flags]
+    assert evaluate.main(command) == 0
     (found,) = json.loads((out / "evaluation.json").read_text())["evaluations"]
     assert [row["source"] for row in found["rows"]] == [
         "imagenet test set",
@@ -183,5 +184,3 @@ def test_the_full_report_in_one_command(tmp_path: Path, capsys: pytest.CaptureFi
         "imagenet test set, attacked through the main norms",
     ]
     assert found["ra"] == found["sa"] and found["mce"] is not None  # the copies are not corrupted
-    assert len({row["accuracy"] for row in found["rows"][:5]}) == 1
-    assert "ImageNet-C" in capsys.readouterr().out

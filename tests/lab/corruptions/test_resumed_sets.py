@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from entprop_fast.lab.cli import corrupt
 from entprop_fast.lab.corruptions import write_sets
-from entprop_fast.lab.corruptions.common import COMMON_KINDS, corrupted_bytes
+from entprop_fast.lab.corruptions.common import corrupted_bytes
 from entprop_fast.lab.corruptions.set_marker import read_marker
 from tests.lab.evaluation.support import write_classes
 from tests.lab.training.test_resume import command_named
@@ -40,29 +41,29 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*.*")}
 
 
-def broken_in(call: int, end: Callable[[], None]) -> Callable[..., Tensor]:
-    original, calls = corrupted_bytes, 0
+def broken_in(call: int, end: Callable[[], None]) -> tuple[Callable[..., Tensor], list[str]]:
+    """A generator that ends in one of its calls, and the kinds that it was called for."""
+    calls: list[str] = []
 
-    def made(*args: Any, **settings: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == call:
+    def made(images: Tensor, kind: str, *args: Any, **settings: Any) -> Tensor:
+        calls.append(kind)
+        if len(calls) == call:
             end()
-        return original(*args, **settings)
+        return corrupted_bytes(images, kind, *args, **settings)
 
-    return made
+    return made, calls
 
 
 def killed() -> None:
     raise Killed
 
 
-def stopped() -> None:
-    signal.raise_signal(signal.SIGHUP)
+HANGUP = partial(signal.raise_signal, signal.SIGHUP)
 
 
-@pytest.mark.parametrize("every", [0.0, 5.0], ids=["kept by batch", "kept by kind"])
-@pytest.mark.parametrize("end", [killed, stopped])
+@pytest.mark.parametrize(
+    ("end", "every"), [(killed, 0.0), (killed, 5.0), (HANGUP, 5.0)], ids=["batch", "kind", "stop"]
+)
 def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
     end: Callable[[], None],
     every: float,
@@ -71,16 +72,17 @@ def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """FOUND C6."""
+    """FOUND C6: a kill costs seconds of an array, and of image files one batch of one kind."""
     monkeypatch.setattr(write_sets, "EVERY", every)
     whole = tmp_path / "whole"
     assert corrupt.main([*command, "--out", str(whole)]) == 0
+    batches = 3 if "digits" in command else 4
     for call in (17, 33):
         out = tmp_path / f"broken-{call}"
         arguments = [*command, "--out", str(out)]
         again = [*arguments, "--resume"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(write_sets, "corrupted_bytes", broken_in(call, end))
+            patch.setattr(write_sets, "corrupted_bytes", broken_in(call, end)[0])
             if end is killed:
                 with pytest.raises(Killed):
                     corrupt.main(arguments)
@@ -89,30 +91,13 @@ def test_broken_off_anywhere_it_goes_on_to_the_same_bytes(
                 again = command_named(capsys.readouterr().err, "entprop_fast.corrupt")
         assert (read_marker(out) or {})["complete"] is False
         assert corrupt.main(arguments) == 2 and "--resume" in capsys.readouterr().err
-        made = broken_in(-1, killed)
+        made, calls = broken_in(-1, killed)
         monkeypatch.setattr(write_sets, "corrupted_bytes", made)
         assert corrupt.main(again) == 0
         assert files(out) == files(whole)
+        lost = 5 * batches if every and "digits" in command else 6
+        assert call + len(calls) <= 5 * batches * len(KINDS) + lost
     assert corrupt.main([*command, "--out", str(whole), "--resume"]) == 0  # it is whole already
-
-
-def test_what_is_whole_is_not_made_again(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """FOUND C6: a kill costs seconds of an array, and of image files one batch of one kind."""
-    monkeypatch.setattr(write_sets, "EVERY", 0.0)
-    out, counts = tmp_path / "out", []
-    for call, more in ((20, []), (-1, ["--resume"])):
-        made = broken_in(call, killed)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(write_sets, "corrupted_bytes", made)
-            try:
-                assert corrupt.main([*command, "--out", str(out), *more]) == 0
-            except Killed:
-                assert not more
-        counts.append(made.__closure__[1].cell_contents)  # type: ignore[index]
-    batches = 3 if "digits" in command else 4
-    assert sum(int(one) for one in counts) <= batches * len(KINDS) * 5 + 6
 
 
 @pytest.mark.parametrize(
@@ -138,28 +123,13 @@ def test_other_settings_do_not_go_on(
     assert files(tmp_path / "out") == before
 
 
-def test_a_part_of_a_set_is_refused_by_evaluate(tmp_path: Path) -> None:
-    """FOUND C6: before a file that is missing, whose name would say nothing."""
-    from entprop_fast.lab.corruptions.official_sets import open_suite
-    from entprop_fast.lab.data import load
-
-    out = tmp_path / "digits-c"
-    arguments = ["--dataset", "digits", "--out", str(out), "--device", "cpu"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write_sets, "corrupted_bytes", broken_in(12, killed))
-        with pytest.raises(Killed):
-            corrupt.main([*arguments, "--kinds", *COMMON_KINDS])
-    with pytest.raises(ValueError, match="a part of a set"):
-        open_suite("cifar10-c", out, load("digits"), 100)
-
-
 def test_overwriting_removes_the_older_set_first(tmp_path: Path) -> None:
     """FOUND C6: or --resume would take its files for those of the new one."""
     out = tmp_path / "out"
     arguments = ["--dataset", "digits", "--device", "cpu", "--out", str(out)]
     assert corrupt.main([*arguments, "--kinds", "contrast", "snow", "--seed", "3"]) == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write_sets, "corrupted_bytes", broken_in(1, killed))
+        patch.setattr(write_sets, "corrupted_bytes", broken_in(1, killed)[0])
         with pytest.raises(Killed):
             corrupt.main([*arguments, "--kinds", "contrast", "--overwrite"])
     assert not list(out.glob("*snow*")) and not (out / "contrast.npy").exists()

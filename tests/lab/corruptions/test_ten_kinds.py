@@ -1,16 +1,16 @@
-"""Check each of the ten kinds against an independent truth."""
+"""Check each of the ten kinds, and the warps below them, against an independent truth."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import scipy.ndimage
 import torch
 from torch import Tensor
 
 from entprop_fast.lab.corruptions import corrupt
+from entprop_fast.lab.corruptions.filters import gaussian_blur, rotate, shift
 
 
 def grey(*shape: int, value: float = 0.5) -> Tensor:
@@ -96,24 +96,15 @@ def test_occlusion_covers_exactly_its_share_with_grey() -> None:
     assert (out.amax(0) > 0.1).all()
 
 
-def test_pixelate_at_half_size_is_the_mean_of_each_block() -> None:
+@pytest.mark.parametrize(("severity", "rows", "columns"), [(4, 4, 6), (3, 5, 8)])
+def test_pixelate_is_block_means_on_a_finer_grid(severity: int, rows: int, columns: int) -> None:
+    """8 pixels in 5 cells: on a grid of 40, cells of 8 and pixels of 5 both fit."""
     images = torch.rand(2, 3, 8, 12, dtype=torch.float64)
-    expected = torch.empty_like(images)
-    for i in range(0, 8, 2):
-        for j in range(0, 12, 2):
-            block = images[:, :, i : i + 2, j : j + 2]
-            expected[:, :, i : i + 2, j : j + 2] = block.mean((2, 3), keepdim=True)
-    torch.testing.assert_close(corrupt(images, "pixelate", 4), expected)
-
-
-def test_pixelate_off_the_grid_is_block_means_on_a_finer_grid() -> None:
-    # 8 pixels in 5 cells: on a grid of 40, cells of 8 and pixels of 5 both fit.
-    image = torch.rand(8, 8, dtype=torch.float64)
-    fine = np.kron(image.numpy(), np.ones((5, 5)))
-    cells = fine.reshape(5, 8, 5, 8).mean((1, 3))
-    expected = np.kron(cells, np.ones((8, 8))).reshape(8, 5, 8, 5).mean((1, 3))
-    out = corrupt(image[None, None], "pixelate", 3)
-    torch.testing.assert_close(out[0, 0], torch.from_numpy(expected))
+    fine = images.repeat_interleave(rows, 2).repeat_interleave(columns, 3)
+    cells = fine.unfold(2, 8, 8).unfold(3, 12, 12).mean((4, 5))
+    coarse = cells.repeat_interleave(8, 2).repeat_interleave(12, 3)
+    expected = coarse.unfold(2, rows, rows).unfold(3, columns, columns).mean((4, 5))
+    torch.testing.assert_close(corrupt(images, "pixelate", severity), expected)
 
 
 def test_elastic_moves_pixels_by_its_amplitude() -> None:
@@ -129,3 +120,30 @@ def test_elastic_moves_pixels_by_its_amplitude() -> None:
     assert abs(moved.mean().item()) < 0.2 * amplitude
     # Smooth: neighbours move alike.
     assert moved.diff(dim=3).square().mean().sqrt() < 0.15 * amplitude
+
+
+@pytest.mark.parametrize("side", [2, 7, 8])
+def test_quarter_turns_are_rot90_each_image_by_its_own(side: int) -> None:
+    images = torch.rand(4, 2, side, side, dtype=torch.float64)
+    turned = rotate(images, torch.arange(-1, 3).double() * (math.pi / 2))
+    for quarters, image, made in zip(range(-1, 3), images, turned, strict=True):
+        torch.testing.assert_close(made, torch.rot90(image, quarters, (1, 2)))
+
+
+def test_whole_pixel_shifts_are_slices_and_half_ones_means() -> None:
+    images = torch.rand(3, 3, 6, 9, dtype=torch.float64)
+    moved = shift(images, right=torch.tensor([2.0, -3.0, 0.5]), down=torch.tensor([1.0, 0.0, 0.0]))
+    expected = torch.zeros_like(images)
+    expected[0, :, 1:, 2:] = images[0, :, :-1, :-2]
+    expected[1, :, :, :-3] = images[1, :, :, 3:]
+    expected[2] = images[2] / 2
+    expected[2, ..., 1:] += images[2, ..., :-1] / 2
+    torch.testing.assert_close(moved, expected)
+
+
+def test_blur_wider_than_the_image_is_scipys() -> None:
+    images = torch.rand(2, 1, 3, 5, dtype=torch.float64)
+    truth = scipy.ndimage.gaussian_filter(
+        images.numpy(), (0, 0, 4.0, 4.0), mode="nearest", radius=12
+    )
+    torch.testing.assert_close(gaussian_blur(images, 4.0), torch.from_numpy(truth))

@@ -106,19 +106,6 @@ def test_each_kind_is_the_per_image_one(kind: str, scale: Scale) -> None:
         assert (difference > 2e-4).double().mean() < few, (severity, shape, difference.max())
 
 
-def test_shot_noise_is_poisson() -> None:
-    for scale, photons in zip(SCALES, (500, 60), strict=True):
-        level = torch.full((40, 1, 32, 32), 102 / 255)
-        counts = common_corruption(level, "shot_noise", 1, scale=scale) * photons
-        rate, size = photons * 0.4, counts.numel()
-        assert counts.mean().item() == pytest.approx(rate, abs=5 * math.sqrt(rate / size))
-        assert counts.var().item() == pytest.approx(rate, rel=5 * math.sqrt(2 / size))
-
-
-def test_shot_noise_leaves_black_black() -> None:
-    assert not common_corruption(torch.zeros(3, 3, 8, 8), "shot_noise", 5).any()
-
-
 def test_the_plasma_map_is_the_one_by_neighbours() -> None:
     keys = row_keys(3, 0, 2, torch.device("cpu"))
     random = 2 * paired_uniforms(keys, 64).view(2, 8, 8).double().numpy() - 1

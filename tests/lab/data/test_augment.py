@@ -61,15 +61,6 @@ def test_images_one_by_one(
     assert torch.equal(images, before)
 
 
-def test_every_corner_of_the_padding() -> None:
-    augment = Augment(padding=3)
-    images = pictures((1, 3, 5, 5), torch.uint8)
-    for top, left, flipped in np.ndindex(7, 7, 2):
-        moves = Moves(*(torch.tensor([value]) for value in (top, left, flipped)))
-        moved = augment(images, torch.tensor([0]), moves)[0]
-        assert torch.equal(moved, by_hand(images[0], augment, top, left, flipped))
-
-
 def test_padding_is_zero_beside_a_nan() -> None:
     images = torch.full((1, 1, 4, 4), torch.nan)
     moves = Moves(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
@@ -84,14 +75,6 @@ def test_draws_are_even_and_independent() -> None:
     counts = torch.bincount(cells, minlength=18).double()
     # Chi squared with 17 degrees of freedom: 99.9 % lie below 40.8.
     assert len(counts) == 18 and ((counts - 1000).square() / 1000).sum() < 40.8
-
-
-def test_without_flip_or_padding_nothing_moves() -> None:
-    assert not Augment(flip=False).draw(row_keys(1, 0, 1000, CPU)).flipped.any()
-    images = pictures((6, 3, 5, 4), torch.uint8)
-    still = Augment(padding=0, flip=False)
-    rows = torch.tensor([3, 3, 0])
-    assert torch.equal(still(images, rows, still.draw(row_keys(1, 0, 3, CPU))), images[rows])
 
 
 def test_the_named_one_is_the_cifar_recipes() -> None:

@@ -20,32 +20,19 @@ def rows(images: Tensor) -> set[tuple[float, ...]]:
     return {tuple(image.flatten().tolist()) for image in images}
 
 
-def test_shapes_types_and_range() -> None:
-    data = load("digits")
+def test_the_digits_in_one_split_each_with_their_labels() -> None:
+    data, source = load("digits", seed=3), load_digits()
     assert (data.name, data.num_classes) == ("digits", 10)
     assert data.train_images.shape == (1297, 1, 8, 8) and data.test_images.shape == (500, 1, 8, 8)
-    for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.test_images, data.test_labels),
-    ):
-        assert images.dtype == torch.float32 and labels.dtype == torch.int64
-        assert images.min() == 0 and images.max() == 1
-        assert len(labels) == len(images) and set(labels.tolist()) == set(range(10))
-
-
-def test_every_digit_is_in_one_split_with_its_own_label() -> None:
-    data, source = load("digits", seed=3), load_digits()
+    images = torch.cat((data.train_images, data.test_images))
+    labels = torch.cat((data.train_labels, data.test_labels))
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
     truth = {
         (tuple((image / 16).ravel().tolist()), int(label))
         for image, label in zip(source.images, source.target, strict=True)
     }
-    images = torch.cat((data.train_images, data.test_images))
-    labels = torch.cat((data.train_labels, data.test_labels)).tolist()
-    loaded = {
-        (tuple(image.flatten().tolist()), label)
-        for image, label in zip(images, labels, strict=True)
-    }
-    assert loaded == truth
+    found = zip(images, labels.tolist(), strict=True)
+    assert {(tuple(image.flatten().tolist()), label) for image, label in found} == truth
     assert not rows(data.train_images) & rows(data.test_images)
 
 
@@ -82,14 +69,16 @@ REFUSED: dict[str, Callable[[], object]] = {
     "dataset 'digit'": refusal(name="digit"),
     "seed = -1 must be between 0 and 4294967295": refusal(seed=-1),
     "image_size = 64": refusal(image_size=64),
+    "image_size = 32": refusal(name="cifar10", image_size=32),
     "--data-dir": refusal(data_dir="."),
+    "--data-dir .*none": refusal(name="cifar10", data_dir="none"),
     "batch_size = 0": lambda: load("digits").test_batches(0),
 }
 
 
 @pytest.mark.parametrize("named", REFUSED)
 def test_refusals(named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises((ValueError, FileNotFoundError), match=named):
         REFUSED[named]()
 
 
@@ -100,13 +89,18 @@ def test_a_missing_scikit_learn_names_the_extra(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_official_file_is_in_the_docs_table(name: str) -> None:
+def test_every_official_file_is_in_the_docs_table_and_asked_for(name: str, tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
     source = SOURCES[name]
     assert source.counts is not None
     counts = ", ".join(f"{count:,}" for count in source.counts)
     assert f"| `{name}` | {counts} |" in page
-    for file in source.files:
-        size = "2.5 MB" if file.size is None else f"{file.size:,}"
-        assert f"`{file.name}` | {size} | `{file.md5}` |" in page
+    for data_dir, where in ((None, "--data-dir"), (tmp_path, str(tmp_path))):
+        with pytest.raises(FileNotFoundError, match=where) as caught:
+            load(name, data_dir=data_dir)
+        asked = str(caught.value)
+        assert name in asked and source.page in asked
+        for file in source.files:
+            size = "2.5 MB" if file.size is None else f"{file.size:,}"
+            assert f"`{file.name}` | {size} | `{file.md5}` |" in page and str(file) in asked
     assert source.page.partition(" ")[0] in page or name == "cars"

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,17 @@ ROWS = torch.arange(12).split(3)
 
 
 class Numbers(Dataset[tuple[Tensor, int]]):
-    """Image i is full of i."""
+    """Image i is full of i; something happens before it is read."""
+
+    def __init__(self, before: Callable[[int], object] | None = None) -> None:
+        self.before = before
 
     def __len__(self) -> int:
         return 12
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if self.before is not None:
+            self.before(index)
         return torch.full((3, 2, 2), index, dtype=torch.uint8), index
 
 
@@ -71,20 +77,17 @@ def test_what_readers_lack_is_one_failure(step: str, monkeypatch: pytest.MonkeyP
         numbers(Numbers())
 
 
-class Dying(Numbers):
-    """The process that reads image 7 is killed, as for want of memory."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        if index == 7:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(index)
+def dies_at_7(index: int) -> None:
+    """As for want of memory."""
+    if index == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_reader_is_one_failure() -> None:
     """FOUND C3: soon, and raised where batches are waited for, not out of torch's handler."""
     before, began = signal.getsignal(signal.SIGCHLD), time.monotonic()
     with pytest.raises(ReadersFailed, match=r"killed.*--workers"):
-        numbers(Dying())
+        numbers(Numbers(dies_at_7))
     assert time.monotonic() - began < 20
     assert signal.getsignal(signal.SIGCHLD) == before
     assert not multiprocessing.active_children()
@@ -118,14 +121,6 @@ def test_a_run_whose_reader_is_killed_ends_in_one_line(
     assert error.startswith("failed: ") and error.count("\n") == 1 and "--workers" in error
 
 
-class Slow(Numbers):
-    """On a disk that hangs."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        time.sleep(60.0)
-        return super().__getitem__(index)
-
-
 def test_who_waits_for_a_reader_can_be_stopped() -> None:
     """FOUND W13: within a second, and the reader ends as well."""
     signals = StopSignals()
@@ -133,24 +128,16 @@ def test_who_waits_for_a_reader_can_be_stopped() -> None:
     timer.start()
     began = time.monotonic()
     with stopping.watched(signals), pytest.raises(stopping.Stopped):
-        numbers(Slow())
+        numbers(Numbers(lambda _: time.sleep(60.0)))
     assert time.monotonic() - began < 5
     assert not multiprocessing.active_children()
-
-
-class Late(Numbers):
-    """Each image takes a while."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        time.sleep(0.1)
-        return super().__getitem__(index)
 
 
 def test_a_long_wait_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "_ASK", 0.05)
     monkeypatch.setattr(readers, "_LONG", 0)
     with pytest.warns(UserWarning, match=r"no training image came.*--workers"):
-        assert numbers(Late()) == list(range(12))
+        assert numbers(Numbers(lambda _: time.sleep(0.1))) == list(range(12))
 
 
 def test_tensors_arrive_as_they_were() -> None:

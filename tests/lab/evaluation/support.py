@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,21 @@ class Brightness(nn.Module):
         self.modes.add(self.training)
         mean = x.mean(dim=(1, 2, 3), keepdim=False)
         return -self.sharpness * (mean[:, None] - self.centres).abs()
+
+
+class Around(Brightness):
+    """With something done to the images before, and to the logits after."""
+
+    def __init__(
+        self,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        after: Callable[[Tensor], Any] = lambda logits: logits,
+    ) -> None:
+        super().__init__(4)
+        self.before, self.after = before, after
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(super().forward(self.before(x)))
 
 
 def tiny_cifar(count: int = 20, classes: int = 4, official: str | None = "cifar10-c") -> ImageData:

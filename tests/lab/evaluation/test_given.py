@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.metrics import NaNLogits, accuracy
-
-from .support import Brightness, tiny_cifar
+from tests.lab.evaluation.support import Around, Brightness, tiny_cifar
 
 CLEAN = EvaluationOptions(corruptions="none", pgd=2)
 CLASSES = 4
@@ -42,11 +41,12 @@ class Items(Dataset[tuple[Tensor, int]]):
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):
-    def __init__(self, items: Items) -> None:
-        self.items = items
+    def __init__(self, items: Items, turn: int = 0) -> None:
+        self.items, self.turn, self.passes = items, turn, 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return (self.items[i] for i in range(len(self.items)))
+        self.passes += self.turn
+        return (self.items[(i + self.passes) % len(self.items)] for i in range(len(self.items)))
 
 
 def forms(images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -68,7 +68,7 @@ FORMS = tuple(forms(*pair()))
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_data_gives_the_same_numbers(form: str) -> None:
     """FOUND C9: a DataLoader, a Dataset and tensors."""
-    options = EvaluationOptions(corruptions="generated", pgd=2)
+    options = EvaluationOptions(corruptions="digits", pgd=2)
     torch.manual_seed(3)
     found = evaluate_model(Brightness(CLASSES), forms(*pair())[form], options)
     wanted = evaluate_model(Brightness(CLASSES), pair(), options)
@@ -82,31 +82,21 @@ def test_a_loader_that_shuffles_keeps_one_order() -> None:
     """FOUND C9: intervals pair an image's answers, so each pass must see the same order."""
     seen: list[Tensor] = []
 
-    class Sees(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.detach()[:, 0, 0, 0].clone())
-            return super().forward(x)
+    def sees(x: Tensor) -> Tensor:
+        seen.append(x.detach()[:, 0, 0, 0].clone())
+        return x
 
     images, labels = torch.rand(12, 3, 8, 8), torch.arange(12) % CLASSES
     loader = DataLoader(Items(images, labels), batch_size=12, shuffle=True)
-    evaluate_model(Sees(CLASSES), loader, EvaluationOptions(corruptions="none", pgd=1))
+    evaluate_model(Around(sees), loader, EvaluationOptions(corruptions="none", pgd=1))
     clean, attacked = seen[0], seen[1]  # PGD starts within 8/255 of each image
     assert not torch.equal(clean, images[:, 0, 0, 0])
     assert (clean - attacked).abs().max() <= 8 / 255 + 1e-6
 
 
-class Shuffling(IterableDataset[tuple[Tensor, int]]):
-    def __init__(self, items: Items) -> None:
-        self.items, self.passes = items, 0
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        self.passes += 1
-        return (self.items[(i + self.passes) % len(self.items)] for i in range(len(self.items)))
-
-
 def test_a_source_whose_order_changes_is_refused() -> None:
     """FOUND C9: where no order can be kept, the message says so."""
-    loader = DataLoader(Shuffling(Items(*pair())), batch_size=4)
+    loader = DataLoader(Stream(Items(*pair()), turn=1), batch_size=4)
     with pytest.raises(ValueError, match="shuffle=False"):
         evaluate_model(Brightness(CLASSES), loader, CLEAN)
 
@@ -132,53 +122,53 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
         evaluate_model(Brightness(CLASSES), given, CLEAN)
 
 
-def test_an_image_set_of_the_wrong_values() -> None:
-    """FOUND W2: what `entprop_fast.data` makes may be somebody's own, too."""
-    data = tiny_cifar()
-    for images, named in (
-        (data.test_images.float(), "input_range"),
-        (data.test_images.clamp(0, 1), "test images are uint8"),
-    ):
-        with pytest.raises(ValueError, match=named):
-            evaluate_model(Brightness(CLASSES), replace(data, test_images=images), CLEAN)
-
-
 @pytest.mark.parametrize("form", ["tensors", "dataset", "loader"])
 def test_another_range_and_bytes(form: str) -> None:
     """FOUND W2: the way out that the message names."""
-
-    class Wide(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x / 255)
-
     images, labels = pair()
-    wide = evaluate_model(
-        Wide(CLASSES), forms(images * 255, labels)[form], CLEAN, input_range=(0, 255)
-    )
+    wide = forms(images * 255, labels)[form]
+    found = evaluate_model(Around(lambda x: x / 255), wide, CLEAN, input_range=(0, 255))
     bytes_ = forms((images * 255).round().to(torch.uint8), labels)[form]
-    assert wide.sa == evaluate_model(Brightness(CLASSES), bytes_, CLEAN).sa == 75.0
-    with pytest.raises(ValueError, match="input_range"):
-        evaluate_model(Brightness(CLASSES), (images, labels), CLEAN, input_range=(1.0, 0.0))
+    assert found.sa == evaluate_model(Brightness(CLASSES), bytes_, CLEAN).sa == 75.0
 
 
-def test_labels_and_items_that_are_none() -> None:
-    """FOUND W2: labels outside, PIL images, dictionaries, images of two sizes."""
-    images, labels = pair()
-    with pytest.raises(ValueError, match="labels"):
-        evaluate_model(Brightness(4), DataLoader(Items(images, labels - 2)), CLEAN)
-    with pytest.raises(ValueError, match="labels"):
-        evaluate_model(Brightness(4), TensorDataset(images, labels.float()), CLEAN)
-    with pytest.raises(TypeError, match="images, labels"):
-        evaluate_model(Brightness(4), DataLoader([{"x": images[0]}]), CLEAN)  # type: ignore[arg-type]
-    two: Any = DataLoader([(images[0], 1), (images[0, :, :4], 1)])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="shape"):
-        evaluate_model(Brightness(4), two, CLEAN)
-    with pytest.raises(ValueError, match="batch_size"):
-        evaluate_model(Brightness(4), DataLoader(Items(images, labels)), CLEAN, batch_size=3)
-    with pytest.raises(ValueError, match="no test image"):
-        evaluate_model(Brightness(4), Items(images[:0], labels[:0]), CLEAN)
-    narrow = evaluate_model(Brightness(4), (images, labels.int()), CLEAN)
-    assert narrow == evaluate_model(Brightness(4), (images, labels), CLEAN)
+IMAGES, LABELS = pair()
+CIFAR = tiny_cifar()
+UNUSABLE: list[tuple[Any, type[Exception], str]] = [
+    ((IMAGES, LABELS[:2]), ValueError, "12 images but 2 labels"),
+    ((IMAGES[0], LABELS), ValueError, "images have shape"),
+    ((IMAGES, LABELS.float()), ValueError, "labels are"),
+    ((IMAGES, LABELS[:, None]), ValueError, "labels are"),
+    ((IMAGES, LABELS - 100), ValueError, "labels are"),
+    (DataLoader(Items(IMAGES, LABELS - 2)), ValueError, "labels are"),
+    (TensorDataset(IMAGES, LABELS.float()), ValueError, "labels are"),
+    ((IMAGES, LABELS + 9), ValueError, "gives 4 logits, and the labels of images are of 13"),
+    ((IMAGES, LABELS, LABELS), TypeError, "data is a tuple"),
+    ([(IMAGES, LABELS)], TypeError, "data is a list"),
+    ((IMAGES.numpy(), LABELS.numpy()), TypeError, "data is a tuple of ndarray, ndarray"),
+    (IMAGES, TypeError, "data is a Tensor"),
+    (DataLoader(cast(Any, [{"x": IMAGES[0]}])), TypeError, "images, labels"),
+    (DataLoader(cast(Any, [(IMAGES[0], 1), (IMAGES[0, :, :4], 1)])), ValueError, "shape"),
+    (Items(IMAGES[:0], LABELS[:0]), ValueError, "no test image"),
+    (replace(CIFAR, test_images=CIFAR.test_images.float()), ValueError, "input_range"),
+    (
+        replace(CIFAR, test_images=CIFAR.test_images.clamp(0, 1)),
+        ValueError,
+        "test images are uint8",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "error", "named"), UNUSABLE)
+def test_data_that_cannot_be_used_is_named(data: Any, error: type[Exception], named: str) -> None:
+    """FOUND W2: labels outside, PIL images, dictionaries, images of two sizes, wrong values."""
+    with pytest.raises(error, match=named):
+        evaluate_model(Brightness(4), data, CLEAN)
+
+
+def test_labels_of_any_whole_dtype() -> None:
+    narrow = evaluate_model(Brightness(4), (IMAGES, LABELS.int()), CLEAN)
+    assert narrow == evaluate_model(Brightness(4), (IMAGES, LABELS), CLEAN)
 
 
 class Breaks(Brightness):
@@ -209,12 +199,8 @@ def test_a_network_that_answers_no_number_is_named(value: float) -> None:
 
 def test_minus_infinity_rules_one_class_out() -> None:
     """FOUND W2, the neighbour that is right: a masked class."""
-
-    class Masks(Brightness):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x).index_fill(1, torch.tensor([3]), -torch.inf)
-
-    assert evaluate_model(Masks(CLASSES), pair(), CLEAN).sa > 0
+    masks = Around(after=lambda logits: logits.index_fill(1, torch.tensor([3]), -torch.inf))
+    assert evaluate_model(masks, pair(), CLEAN).sa == 50.0
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -224,21 +210,12 @@ def test_networks_of_any_floating_dtype(dtype: torch.dtype) -> None:
     assert found.sa == 75.0
 
 
-class Returns(Brightness):
-    def __init__(self, form: Any) -> None:
-        super().__init__(CLASSES)
-        self.form = form
-
-    def forward(self, x: Tensor) -> Any:
-        return self.form(super().forward(x))
-
-
 def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
     """FOUND C9: `.logits` works, a tuple is a clear refusal."""
-    named = Returns(lambda logits: SimpleNamespace(logits=logits))
+    named = Around(after=lambda logits: SimpleNamespace(logits=logits))
     assert evaluate_model(named, pair(), CLEAN) == evaluate_model(Brightness(4), pair(), CLEAN)
     assert accuracy(named, [pair()]) == 0.75
-    assert accuracy(Returns(lambda logits: {"logits": logits}), [pair()]) == 0.75
+    assert accuracy(Around(after=lambda logits: {"logits": logits}), [pair()]) == 0.75
     for form, kind, word in (
         (lambda logits: (logits, logits), TypeError, "tuple of Tensor, Tensor"),
         (lambda logits: {"out": logits}, TypeError, "dict"),
@@ -248,9 +225,9 @@ def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
         (lambda logits: logits[:, :, None, None], ValueError, r"classes"),
     ):
         with pytest.raises(kind, match=word):
-            evaluate_model(Returns(form), pair(), CLEAN)
+            evaluate_model(Around(after=form), pair(), CLEAN)
         with pytest.raises(kind, match=word):
-            accuracy(Returns(form), [pair()])
+            accuracy(Around(after=form), [pair()])
 
 
 def test_a_network_without_parameters_and_one_that_writes_into_its_input() -> None:

@@ -25,7 +25,6 @@ from entprop_fast.lab.evaluation import (
     pgd,
     saved_counts,
 )
-from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts, key_of
 from entprop_fast.lab.stopping import StopSignals
 from tests.lab.evaluation import support
@@ -76,22 +75,13 @@ def folders(folder: Path) -> tuple[ImageSet, EvaluationOptions]:
     return data, EvaluationOptions(official_dir=folder)
 
 
-Case = Callable[[Path], tuple[ImageSet, EvaluationOptions]]
-CASES = pytest.mark.parametrize("case", [digits, generated, arrays, folders])
-
-
-@CASES
-def test_a_suite_gives_what_comes_after_the_first_samples(case: Case, tmp_path: Path) -> None:
-    data, options = case(tmp_path)
-    suite = choose_suite(data, options, CPU, batch_size=7, workers=0)
-    assert suite is not None
-    every = list(suite.samples((1, 3)))
-    for skip in (1, len(every) // 2 + 1, len(every)):
-        left = list(suite.samples((1, 3), skip=skip))
-        assert [one[:3] for one in left] == [one[:3] for one in every[skip:]]
-        for ours, theirs in zip(left, every[skip:], strict=True):
-            assert torch.equal(ours.images, theirs.images)
-            assert torch.equal(ours.labels, theirs.labels)
+@pytest.fixture(scope="module", params=[digits, generated, arrays, folders])
+def given(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ImageSet, EvaluationOptions]:
+    """A test set, and what is asked of it."""
+    made: tuple[ImageSet, EvaluationOptions] = request.param(tmp_path_factory.mktemp("data"))
+    return made
 
 
 def run(model: Brightness, case: tuple[ImageSet, EvaluationOptions], folder: Path) -> Evaluation:
@@ -100,12 +90,11 @@ def run(model: Brightness, case: tuple[ImageSet, EvaluationOptions], folder: Pat
         return evaluate_model(model, *case, batch_size=7, workers=0, kept=keeping)
 
 
-@CASES
-def test_a_stopped_evaluation_goes_on(case: Case, tmp_path: Path) -> None:
+def test_a_stopped_evaluation_goes_on(
+    given: tuple[ImageSet, EvaluationOptions], tmp_path: Path
+) -> None:
     """FOUND C6: in every phase, with the bits of the uninterrupted one."""
-    given, folder = case(tmp_path / "data"), tmp_path / "out"
-    folder.mkdir()
-    whole = Counting()
+    whole, folder = Counting(), tmp_path
     expected = run(whole, given, folder)
     for stop_in in (1, whole.batches // 2):
         stopped = Counting(stop_in, StopSignals())

@@ -1,12 +1,12 @@
 """The C library's allocator keeps what a step frees, and says so only where that is true."""
 
 import platform
-import subprocess
 import sys
 
 import pytest
 
 from entprop_fast.lab.training import allocator
+from tests.children import printed, run_python
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 # In a process of its own: the setting cannot be taken back. 64 MB, written and freed eight times.
@@ -31,33 +31,27 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def _faults(how: str) -> int:
-    command = [sys.executable, "-c", FAULTS, how]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 @pytest.mark.skipif(not GLIBC, reason="mallopt is glibc's")
 def test_freed_memory_is_taken_again_without_page_faults() -> None:
-    pages = 8 * (64 << 20) // 4096
-    assert _faults("keep") < pages / 100
-    assert _faults("default") > 8  # huge pages where the system has them, but faults
+    kept, default = (int(printed(run_python("-c", FAULTS, how))) for how in ("keep", "default"))
+    assert kept < 8 * (64 << 20) // 4096 / 100
+    assert default > 8  # huge pages where the system has them, but faults
 
 
-def test_an_old_glibc_gets_the_threshold_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("most", "kept"), [(32 << 20, True), (0, False)])
+def test_an_old_glibc_gets_the_threshold_that_it_takes(
+    most: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal is told."""
     calls = []
 
     def mallopt(parameter: int, value: int) -> int:
         calls.append((parameter, value))
-        return int(parameter == allocator.M_TRIM_THRESHOLD or value <= 32 << 20)
+        return int(parameter == allocator.M_TRIM_THRESHOLD or value <= most)
 
     monkeypatch.setattr(allocator, "_mallopt", lambda: mallopt)
-    assert allocator.keep_freed_memory()
+    assert allocator.keep_freed_memory() is kept
     assert calls[-1] == (allocator.M_MMAP_THRESHOLD, 32 << 20)
-
-
-def test_a_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "_mallopt", lambda: lambda parameter, value: 0)
-    assert not allocator.keep_freed_memory()
 
 
 def test_without_glibc_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ import torch
 
 from entprop_fast.capture import capturable_optimizer, graphs
 from entprop_fast.lab.checkpoint import read
-from entprop_fast.lab.cli import train
 from entprop_fast.lab.training.optim import OPTIMIZERS, create_optimizer, plain_state
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import Method
 from tests.capture.recording import RecordingGraphs
-from tests.lab.conftest import Args
+from tests.lab.conftest import Call, model, stop_at, summary
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -36,19 +35,13 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> RecordingGraphs:
     return recorder
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return found
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_captured_run_and_its_continuation(
+    optimizer: str,
     recorder: RecordingGraphs,
-    tiny: Args,
+    run: Call,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    optimizer: str,
 ) -> None:
     rates: list[float] = []
     original = Method.__call__
@@ -59,35 +52,26 @@ def test_a_captured_run_and_its_continuation(
         return result
 
     monkeypatch.setattr(Method, "__call__", call)
-    settings = ["--optimizer", optimizer, "--lr", "0.01", "--schedule", "onecycle", "--epochs", "6"]
+    settings = f"--optimizer {optimizer} --lr 0.01 --schedule onecycle --epochs 6".split()
+    settings += ["--corruptions", "none"]
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert train.main(tiny(whole, *settings)) == 0
+    assert "steps so far were replays of a CUDA graph" in run(whole, *settings)
     assert recorder.log == ["eager"] * 3 + ["capture"] + ["replay"] * 9
-    assert "steps so far were replays of a CUDA graph" in capsys.readouterr().out
     assert summary(whole)["captured"] is True
     assert len(set(rates)) == len(rates)  # each step had its own
 
-    run_epoch = Trainer._run_epoch
-
-    def stop_after_three(self: Trainer, *args: Any) -> None:
-        if self.epoch == 3:
-            raise KeyboardInterrupt
-        run_epoch(self, *args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "_run_epoch", stop_after_three)
-        train.main(tiny(halves, *settings))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, signal.SIGTERM)
+        run(halves, *settings, code=143)
     group = read(halves / "checkpoint.pt")["optimizer"]["param_groups"][0]
     assert isinstance(group["lr"], float) and group["fused"] is None
-    assert train.main(tiny(halves, *settings, "--resume")) == 0
-    trained = [(folder / "model.safetensors").read_bytes() for folder in (halves, whole)]
-    assert trained[0] == trained[1]
+    run(halves, *settings, "--resume")
+    assert model(halves) == model(whole)
 
 
-def test_off(recorder: RecordingGraphs, finished: Path, tiny: Args, tmp_path: Path) -> None:
-    assert train.main(tiny(tmp_path / "run", "--capture", "off")) == 0
-    assert recorder.log == []
-    assert summary(tmp_path / "run")["captured"] is summary(finished)["captured"] is False
+def test_off(recorder: RecordingGraphs, run: Call, tmp_path: Path) -> None:
+    run(tmp_path, "--capture", "off", "--corruptions", "none")
+    assert recorder.log == [] and summary(tmp_path)["captured"] is False
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

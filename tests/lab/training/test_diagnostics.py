@@ -21,9 +21,9 @@ def row(epoch: int, **changed: Any) -> dict[str, Any]:
     return healthy | changed
 
 
-def history(*, bad: dict[str, Any], epochs: int, of: int = 10) -> list[dict[str, Any]]:
-    """`of` epochs, the last `epochs` of which show `bad`."""
-    return [row(i, **(bad if i >= of - epochs else {})) for i in range(of)]
+def history(bad: dict[str, Any], epochs: int) -> list[dict[str, Any]]:
+    """Ten epochs, the last `epochs` of which show `bad`."""
+    return [row(i, **(bad if i >= 10 - epochs else {})) for i in range(10)]
 
 
 def detect(rows: list[dict[str, Any]], epochs: int = 10) -> list[str]:
@@ -38,25 +38,17 @@ SHOWN = {
 }
 
 
-def test_a_healthy_run_has_none() -> None:
-    assert detect([row(i) for i in range(10)]) == []
-
-
 @pytest.mark.parametrize("name", SHOWN)
 def test_each_is_named_after_its_patience_and_once(name: str) -> None:
-    assert detect(history(bad=SHOWN[name], epochs=diagnostics.PATIENCE - 1)) == []
-    rows = history(bad=SHOWN[name], epochs=diagnostics.PATIENCE)
+    assert detect(history(SHOWN[name], diagnostics.PATIENCE - 1)) == []
+    rows = history(SHOWN[name], diagnostics.PATIENCE)
     assert detect(rows) == [name]
     assert diagnostics.describe(name, rows[-1]).startswith(f"{name}: ")
     rows[-1]["signatures"] = [name]
     rows.append(row(10, **SHOWN[name]))
     assert detect(rows) == []
-
-
-@pytest.mark.parametrize("name", SHOWN)
-def test_one_good_epoch_between_bad_ones_is_no_signature(name: str) -> None:
-    rows = history(bad=SHOWN[name], epochs=5)
-    rows[-2] = row(8)
+    rows = history(SHOWN[name], 5)
+    rows[-2] = row(8)  # one good epoch between bad ones
     assert detect(rows) == []
 
 

@@ -18,6 +18,7 @@ from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.config import differences
 from entprop_fast.lab.training.load_network import load_network
+from tests.lab.conftest import Call, rows, summary
 
 FOLDER = Path(__file__).parents[2] / "checkpoints"
 VERSIONS = sorted(one.name for one in FOLDER.iterdir())
@@ -26,51 +27,38 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture(params=VERSIONS)
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy of the version's run folder."""
     return Path(shutil.copytree(FOLDER / request.param, tmp_path / "run"))
 
 
-def test_it_is_continued(run: Path) -> None:
-    assert checkpoint.read(run / "checkpoint.pt")["epoch"] == 1
-    assert train.main(["--resume", "--out", str(run)]) == 0
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2]
-
-
-def test_its_network_scores_what_it_scored(run: Path, tmp_path: Path) -> None:
-    deployed = run / "model.safetensors"
-    out = tmp_path / "scores.json"
-    assert evaluate.main([str(deployed), "--device", "cpu", "--out", str(out)]) == 0
-    found, then = (json.loads(one.read_text()) for one in (out, run / "summary.json"))
+def test_its_network_scores_what_it_scored(old: Path, tmp_path: Path) -> None:
+    out, then = tmp_path / "scores.json", summary(old)
+    deployed = str(old / "model.safetensors")
+    assert evaluate.main([deployed, "--device", "cpu", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
     assert found["sa"] == pytest.approx(then["sa"], abs=0.5)  # another machine's last bits
     assert found["hscore"] == pytest.approx(then["hscore"], abs=0.5)
 
 
-def saved_again(run: Path, change: Any) -> None:
-    state = checkpoint.read(run / "checkpoint.pt")
-    change(state)
-    checkpoint.save(run, state)
+def test_it_is_continued(old: Path, call: Call) -> None:
+    """A network that is not trained to its end would stand beside whole ones without a word."""
+    told: list[str] = []
+    load_network(old, told.append)
+    assert len(told) == 1 and "1 of 2 epochs" in told[0]
+    load_network(old / "model.safetensors", pytest.fail)
+    call(train, ["--resume", "--out", str(old)])
+    assert [row["epoch"] for row in rows(old)] == [1, 2]
 
 
-def test_a_setting_that_is_no_more_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    saved_again(run, lambda state: state["config"].update(wibble=3))
-    assert train.main(["--resume", "--out", str(run)]) == 2
-    assert "wibble is None, was 3" in capsys.readouterr().err
-
-
-def test_a_setting_that_was_not_there_yet_was_its_default(run: Path) -> None:
-    saved = checkpoint.read(run / "checkpoint.pt")["config"]
+def test_a_setting_that_was_not_there_yet_was_its_default(old: Path) -> None:
+    saved = checkpoint.read(old / "checkpoint.pt")["config"]
     for name in ("warmup", "loader"):
         saved.pop(name, None)
     saved["options"].pop("attack_loss")
-    config = recipe.resolve(run / "config.toml")
-    assert differences(config, saved) == []
-    other = recipe.resolve(run / "config.toml", attack_loss="cw", warmup=0.5)
-    assert [one.partition(" is")[0] for one in differences(other, saved)] == [
-        "attack_loss",
-        "warmup",
-    ]
+    assert differences(recipe.resolve(old / "config.toml"), saved) == []
+    other = differences(recipe.resolve(old / "config.toml", attack_loss="cw", warmup=0.5), saved)
+    assert [one.partition(" is")[0] for one in other] == ["attack_loss", "warmup"]
 
 
 @pytest.mark.parametrize(
@@ -84,24 +72,13 @@ def test_a_setting_that_was_not_there_yet_was_its_default(run: Path) -> None:
         (lambda state: state["method"].update(rows={}), "rows is {}"),
         (lambda state: state["meter"]["sums"].update(loss="low"), "loss is 'low'"),
         (lambda state: state["model"].popitem(), "another version's"),
+        (lambda state: state["config"].update(wibble=3), "wibble is None, was 3"),
     ],
-    ids=["missing", "beyond", "type", "row", "config", "method", "meter", "weights"],
+    ids=["missing", "beyond", "type", "row", "config", "method", "meter", "weights", "setting"],
 )
-def test_what_does_not_fit_is_named(
-    change: Any, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = Path(shutil.copytree(FOLDER / VERSIONS[-1], tmp_path / "run"))
-    saved_again(run, change)
-    assert train.main(["--resume", "--out", str(run)]) == 2
-    error = capsys.readouterr().err
-    assert words in error and error.startswith("error: ") and error.count("\n") == 1
-
-
-def test_a_network_that_is_not_trained_to_its_end_is_named(run: Path) -> None:
-    """Its scores would stand beside those of whole runs without a word."""
-    told: list[str] = []
-    load_network(run, told.append)
-    assert len(told) == 1 and "1 of 2 epochs" in told[0]
-    told.clear()
-    load_network(run / "model.safetensors", told.append)
-    assert not told
+def test_what_does_not_fit_is_named(change: Any, words: str, call: Call, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(FOLDER / VERSIONS[-1], tmp_path / "run"))
+    state = checkpoint.read(old / "checkpoint.pt")
+    change(state)
+    checkpoint.save(old, state)
+    assert words in call(train, ["--resume", "--out", str(old)], 2)

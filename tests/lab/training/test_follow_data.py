@@ -1,8 +1,7 @@
-"""The recipe follows the data, one way for all commands, and the first lines say so."""
+"""FOUND N1: the recipe follows the data, one way for all commands, and the first lines say so."""
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from entprop_fast import models
 from entprop_fast.lab.cli import announce, compare, study, train
@@ -21,46 +20,35 @@ from entprop_fast.lab.data import load
 from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.experiments.studies import STUDIES
 from entprop_fast.lab.experiments.studies.form import Options, Table
-from entprop_fast.lab.training import follow_data
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import network_for
+from entprop_fast.lab.training.follow_data import follow_data
 from entprop_fast.lab.training.recipe import data_set_recipes, resolve
 from entprop_fast.methods import METHODS, create_method, method_options
-
-Capture = pytest.CaptureFixture[str]
-
-SHAPES = {"square": 4, "triangle": 3}
-SMALL = "--arch wrn10_0.5 --epochs 1 --batch-size 6 --workers 0 --threads 1 --device cpu".split()
+from tests.lab.conftest import Call, summary
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(suites, "COMMON_KINDS", COMMON_KINDS[:1])  # of 15
+MACHINE = "--workers 0 --threads 1 --device cpu".split()
+SMALL = ["--arch", "wrn10_0.5", "--epochs", "1", "--batch-size", "6", "--corruptions", "none"]
 
 
 class Enough(Exception):
     """Ends a command once it has come far enough."""
 
 
-def pictures(path: Path, side: int = 24, each: int = 6) -> Path:
-    """Bright shapes on dark ground, JPEG, in train/ and test/."""
+def pictures(path: Path, side: int = 24, each: int = 6) -> str:
+    """JPEGs, bright above or below on dark ground, in train/ and test/."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
-        for name, corners in SHAPES.items():
+        for name, top in (("above", 0), ("below", side // 2)):
             (path / split / name).mkdir(parents=True)
             for number in range(each):
                 image = Image.new("RGB", (side, side), tuple(generator.integers(0, 60, 3).tolist()))
-                turn, colour = generator.uniform(0, 7), generator.integers(150, 256, 3)
-                angles = turn + 2 * np.pi * np.arange(corners) / corners
-                points = side / 2 + side / 3 * np.stack((np.cos(angles), np.sin(angles)), axis=1)
-                ImageDraw.Draw(image).polygon(
-                    [tuple(point) for point in points.tolist()], fill=tuple(colour.tolist())
-                )
+                bright = tuple(generator.integers(150, 256, 3).tolist())
+                image.paste(bright, (0, top, side, top + side // 2))
                 image.save(path / split / name / f"{number}.jpg", quality=95)
-    return path
+    return f"folder:{path}"
 
 
 @pytest.mark.parametrize(
@@ -68,9 +56,7 @@ def pictures(path: Path, side: int = 24, each: int = 6) -> Path:
     [
         (None, None, "digits"),
         (None, "w.pt", "finetune"),
-        ("digits", None, "digits"),
         ("digits", "w.pt", "digits"),
-        ("cifar100", None, "cifar100"),
         ("cub", "w.pt", "cub"),
         ("imagenet", None, "imagenet"),
         ("folder:birds", None, "folder"),
@@ -81,30 +67,23 @@ def pictures(path: Path, side: int = 24, each: int = 6) -> Path:
     ],
 )
 def test_the_recipe_of_a_data_set(dataset: str | None, weights: str | None, recipe: str) -> None:
-    """FOUND N1: the recipe follows the data."""
-    assert follow_data.usual_recipe(dataset, weights) == recipe
     given = {"dataset": dataset, "weights": weights, "data_dir": "nowhere"}
-    assert follow_data.follow_data(None, given)[0] == recipe
-    assert follow_data.follow_data("pets", given)[0] == "pets"
+    assert follow_data(None, given) == (recipe, given)  # no size of a folder that cannot be read
+    assert follow_data("pets", given)[0] == "pets"
 
 
 def test_the_two_recipes_are_sane() -> None:
-    """FOUND N1: a radius of 1/255, augmentation, a network of ImageNet's."""
     scratch, tuned = (resolve(name, dataset="folder:x") for name in ("folder", "finetune"))
     for config in (scratch, tuned):
-        assert (config.arch, config.method, config.augment) == (
-            "resnet18",
-            "entprop",
-            "resized-crop-flip",
-        )
-        assert announce.radius(config) == 1 / 255 and not config.drop_last
+        said = (config.arch, config.method, config.augment, config.drop_last)
+        assert said == ("resnet18", "entprop", "resized-crop-flip", False)
+        assert announce.radius(config) == 1 / 255
         assert not list(announce.warnings([config]))
     assert (scratch.weights, scratch.optimizer) == (None, "sgd")
-    paper = resolve("cub")
     for name in ("weights", "optimizer", "normalize", "augment"):
-        assert getattr(tuned, name) == getattr(paper, name)
+        assert getattr(tuned, name) == getattr(resolve("cub"), name)
     assert tuned.image_size == 224
-    with pytest.raises(ValueError, match="lacks dataset; --dataset folder:PATH"):
+    with pytest.raises(ValueError, match="--dataset folder:PATH"):
         resolve("folder")
 
 
@@ -112,29 +91,23 @@ def test_the_two_recipes_are_sane() -> None:
     ("side", "size"), [(32, 32), (28, 28), (30, 32), (97, 96), (200, 224), (300, 224)]
 )
 def test_images_are_seen_at_their_own_size(side: int, size: int, tmp_path: Path) -> None:
-    """FOUND N1: small files are not blown up to 224 pixels, large ones are made as small."""
-    path = pictures(tmp_path, side, each=1)
-    assert usual_image_size(f"folder:{path}", None) == size
-    _, settings = follow_data.follow_data(None, {"dataset": f"folder:{path}"})
+    """Small files are not blown up to 224 pixels, large ones are made as small."""
+    given: dict[str, Any] = {"dataset": pictures(tmp_path, side, each=1)}
+    assert usual_image_size(given["dataset"], None) == size
+    _, settings = follow_data(None, given)
     assert settings["image_size"] == size
     assert settings.get("augment") == ("crop-flip" if size <= 64 else None)
-    over: dict[str, Any] = {"dataset": f"folder:{path}", "image_size": 48, "augment": "none"}
-    assert follow_data.follow_data(None, over)[1] == over  # flags win
-    tuned = {"dataset": f"folder:{path}", "weights": "w.pt"}
-    assert follow_data.follow_data(None, tuned) == ("finetune", tuned)
-    fixed = {"dataset": f"folder:{path}", "arch": "timm:vit_tiny_patch16_224"}
-    assert follow_data.follow_data(None, fixed) == ("folder", fixed)
-
-
-def test_a_folder_that_cannot_be_read_is_left_to_the_loader(tmp_path: Path) -> None:
-    given = {"dataset": f"folder:{tmp_path}/none"}
-    assert follow_data.follow_data(None, given) == ("folder", given)
+    over = given | {"image_size": 48, "augment": "none"}
+    assert follow_data(None, over)[1] == over  # flags win
+    tuned, fixed = given | {"weights": "w.pt"}, given | {"arch": "timm:vit_tiny_patch16_224"}
+    assert follow_data(None, tuned) == ("finetune", tuned)
+    assert follow_data(None, fixed) == ("folder", fixed)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_radius_that_is_said_is_the_methods(method: str, n: int) -> None:
-    """FOUND N1: eps follows from n and alpha where it is not named."""
+    """eps follows from n and alpha where it is not named."""
     over: dict[str, Any] = {"n": n} if "n" in method_options(method) else {}
     config = resolve("folder", dataset="digits", method=method, **over)
     spec = network_for("wrn10_0.5", load("digits"), 0)
@@ -158,7 +131,6 @@ def test_the_radius_that_is_said_is_the_methods(method: str, n: int) -> None:
     ],
 )
 def test_a_radius_far_from_the_usual_is_warned_of_once(eps: str, side: int, warned: bool) -> None:
-    """FOUND N1."""
     where = {"dataset": "digits"} if side == 8 else {"dataset": "folder:x", "image_size": side}
     config = resolve("folder", eps=eps, **where)
     found = list(announce.warnings([config, config]))
@@ -167,70 +139,61 @@ def test_a_radius_far_from_the_usual_is_warned_of_once(eps: str, side: int, warn
 
 
 def test_weights_that_a_high_rate_unlearns() -> None:
-    """FOUND N1: a recipe from scratch, given weights."""
-    config = resolve("cifar10", weights="w.pt")
-    (found,) = announce.warnings([config])
-    assert "sgd at lr 0.1 unlearns" in found and "--recipe finetune" in found
+    """A recipe from scratch, given weights."""
+    (found,) = announce.warnings([resolve("cifar10", weights="w.pt")])
+    assert "sgd at lr 0.1" in found and "--recipe finetune" in found
     assert not list(announce.warnings([resolve("cifar10", weights="w.pt", lr=0.001)]))
     assert not list(announce.warnings([resolve(name) for name in data_set_recipes()]))
 
 
-def test_train_says_its_recipe_and_learns(tmp_path: Path, capsys: Capture) -> None:
-    """FOUND N1: a folder of small JPEGs, end to end, with the recipe's own settings but a network
-    and a number of epochs that a test can afford."""
-    path, out = pictures(tmp_path / "shapes", each=24), tmp_path / "run"
-    flags = ["--dataset", f"folder:{path}", "--arch", "wrn10_1", "--epochs", "12"]
-    flags += ["--batch-size", "16", "--workers", "0", "--threads", "1", "--device", "cpu"]
-    assert train.main([*flags, "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+def test_train_says_its_recipe_and_learns(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of small JPEGs, end to end, with the recipe's own settings but a network and a
+    number of epochs that a test can afford."""
+    monkeypatch.setattr(suites, "COMMON_KINDS", COMMON_KINDS[:1])  # of 15
+    out = tmp_path / "run"
+    flags = ["--dataset", pictures(tmp_path / "shapes", each=24), "--arch", "wrn10_1", *MACHINE]
+    flags += ["--epochs", "12", "--batch-size", "16", "--out", str(out)]
+    said = " ".join(call(train, flags).split())
     for words in (
         "recipe folder: wrn10_1, 24 pixels, augment crop-flip, 12 epochs, batches of 16",
         "sgd, lr 0.05 (onecycle)",
         "method entprop: k 0.2, n 1, eps 1/255, alpha 1/255, mixup 0.2",
     ):
-        assert words in " ".join(said.split())
+        assert words in said
     saved = tomllib.loads((out / "config.toml").read_text())
     assert (saved["image_size"], saved["augment"]) == (24, "crop-flip")  # complete, re-runnable
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["sa"] >= 75  # 50 by chance
-    assert train.main([*flags, "--out", str(out), "--resume"]) == 0  # its own settings
+    assert summary(out)["sa"] >= 75  # 50 by chance
+    assert train.main([*flags, "--resume"]) == 0  # its own settings
 
 
-def test_train_from_weights_takes_finetune(tmp_path: Path, capsys: Capture) -> None:
-    """FOUND N1: with Adam's 5e-4 instead of digits' 0.1 of SGD."""
-    weights = tmp_path / "w.pt"
+def test_weights_and_other_recipes_are_said(call: Call, tmp_path: Path) -> None:
+    """Adam's 5e-4 instead of digits' 0.1 of SGD; digits' eps on photographs."""
+    weights = str(tmp_path / "w.pt")
     torch.save(models.create("wrn10_0.5", num_classes=7).state_dict(), weights)
-    flags = ["--dataset", f"folder:{pictures(tmp_path / 'shapes')}", "--weights", str(weights)]
-    flags += [*SMALL, "--image-size", "32", "--corruptions", "none", "--out", str(tmp_path / "run")]
-    assert train.main(flags) == 0
-    said = capsys.readouterr().out
+    flags = ["--dataset", pictures(tmp_path / "shapes", 32), *SMALL, *MACHINE, "--out"]
+    tuned = ["--weights", weights, "--image-size", "32"]
+    said = call(train, [*flags, str(tmp_path / "a"), *tuned])
     assert f"recipe finetune: wrn10_0.5 from {weights}, 32 pixels" in said
     assert "adam, lr 0.0005 (onecycle)" in said and "eps 1/255" in said
-
-
-def test_a_far_radius_is_warned_of_in_a_run(tmp_path: Path, capsys: Capture) -> None:
-    """FOUND N1: digits' eps on photographs."""
-    flags = ["--dataset", f"folder:{pictures(tmp_path / 'shapes', 32)}", "--recipe", "digits"]
-    flags += [*SMALL, "--corruptions", "none", "--out", str(tmp_path / "run")]
-    assert train.main(flags) == 0
-    assert capsys.readouterr().out.count("eps 25.5/255 is far from the usual") == 1
+    said = call(train, [*flags, str(tmp_path / "b"), "--recipe", "digits"])
+    assert said.count("eps 25.5/255 is far from the usual") == 1
 
 
 def test_compare_and_study_follow_the_data_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """FOUND N1: one function for train, compare and study."""
-    path = pictures(tmp_path / "shapes")
-    seen: list[Config] = []
+    dataset, seen = pictures(tmp_path / "shapes"), list[Config]()
+    flags = ["--dataset", dataset, "--device", "cpu", "--out", str(tmp_path / "out")]
 
     def kept(runs: Any, *_: object, **__: object) -> Any:
         seen.extend(run.config for run in runs)
         raise Enough
 
     monkeypatch.setattr(compare, "run_all", kept)
-    flags = ["--dataset", f"folder:{path}", "--device", "cpu"]
     with pytest.raises(Enough):
-        compare.main(["--methods", "vanilla", "entprop:n=3", *flags, "--out", str(tmp_path / "c")])
+        compare.main(["--methods", "vanilla", "entprop:n=3", *flags])
     said = capsys.readouterr().out
     assert said.count("recipe folder: resnet18, 24 pixels, augment crop-flip, 100 epochs") == 1
     assert "vanilla: method vanilla\n" in said and "n 3, eps 4/255, alpha 1/255" in said
@@ -241,11 +204,10 @@ def test_compare_and_study_follow_the_data_alike(
     def measure(options: Options, reporter: object) -> Table:
         assert options.recipe == "folder"
         follows = {"image_size": 24, "augment": "crop-flip"}
-        assert options.overrides == {"dataset": f"folder:{path}"} | follows
+        assert options.overrides == {"dataset": dataset} | follows
         raise Enough
 
-    replaced = replace(STUDIES["ratio"], measure=measure)
-    monkeypatch.setitem(STUDIES, "ratio", replaced)
+    monkeypatch.setitem(STUDIES, "ratio", replace(STUDIES["ratio"], measure=measure))
     with pytest.raises(Enough):
-        study.main(["ratio", *flags, "--out", str(tmp_path / "s")])
+        study.main(["ratio", *flags])
     assert "recipe folder: resnet18, 24 pixels" in capsys.readouterr().out

@@ -11,46 +11,34 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from entprop_fast.lab import data
-from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import choose_loader
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
-from tests.lab.conftest import Args
-
-from .test_resume import model, rows, stop_at
+from tests.lab.conftest import Call, assert_same, model, stop_at
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_prefetching_trains_the_same_network(
-    workers: str,
-    finished: Path,
-    tiny: Args,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    workers: str, finished: Path, run: Call, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    assert train.main(tiny(out, "--loader", "prefetch", "--workers", workers)) == 0
-    assert f"{workers} workers" in capsys.readouterr().out
-    assert model(out) == model(finished)
-    assert rows(out) == rows(finished)
+    assert f"{workers} workers" in run(tmp_path, "--loader", "prefetch", "--workers", workers)
+    assert_same(tmp_path, finished)
 
 
-@pytest.mark.parametrize("first", ["device", "prefetch"])
 def test_a_stopped_run_goes_on_with_either_loader(
-    first: str, finished: Path, tiny: Args, tmp_path: Path
+    finished: Path, run: Call, tmp_path: Path
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    assert train.main(tiny(whole, "--augment", "crop-flip")) == 0
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, 2, signal.SIGTERM)  # in the middle of the second epoch
-        assert train.main(tiny(out, "--augment", "crop-flip", "--loader", first)) == 143
-    second = {"device": "prefetch", "prefetch": "device"}[first]
-    again = ("--augment", "crop-flip", "--loader", second, "--workers", "1", "--resume")
-    assert train.main(tiny(out, *again)) == 0
-    assert model(out) == model(whole) != model(finished)
-    assert rows(out) == rows(whole)
+    flags = ("--augment", "crop-flip", "--corruptions", "none", "--workers", "1", "--loader")
+    run(tmp_path / "whole", *flags, "auto")
+    for first, second in (("device", "prefetch"), ("prefetch", "device")):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_at(patch, 2, signal.SIGTERM)  # in the middle of the second epoch
+            run(tmp_path / first, *flags, first, code=143)
+        run(tmp_path / first, *flags, second, "--resume")
+        assert_same(tmp_path / first, tmp_path / "whole")
+    assert model(tmp_path / "whole") != model(finished)
 
 
 def test_bytes_train_as_their_floats_do(tmp_path: Path) -> None:
@@ -61,8 +49,7 @@ def test_bytes_train_as_their_floats_do(tmp_path: Path) -> None:
         config = resolve("digits", batch_size=20, epochs=2, device="cpu", out=str(tmp_path / name))
         given = replace(digits, train_images=sets[0], test_images=sets[1])
         scores.append(train_run(config, images=given).corruptions)
-    assert model(tmp_path / "bytes") == model(tmp_path / "floats")
-    assert rows(tmp_path / "bytes") == rows(tmp_path / "floats")
+    assert_same(tmp_path / "bytes", tmp_path / "floats")
     assert scores[0] == scores[1]
 
 
@@ -86,18 +73,11 @@ class Breaking(Dataset[tuple[Tensor, Tensor]]):
 
 @pytest.mark.parametrize(("readable", "code"), [(0, 2), (9, 1)])  # batches; an epoch reads 4
 def test_an_unreadable_image_ends_the_run_in_one_line(
-    readable: int,
-    code: int,
-    tiny: Args,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    readable: int, code: int, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Breaking, "left", 20 * readable)
     monkeypatch.setattr(choose_loader, "TensorDataset", Breaking)
-    out = tmp_path / "run"
-    assert train.main(tiny(out, "--loader", "prefetch", "--workers", "0")) == code
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "training image " in error and "disk lost" in error
-    assert out.exists() == (code == 1)
+    error = run(tmp_path / "run", "--loader", "prefetch", "--workers", "0", code=code)
+    assert "training image " in error and "disk lost" in error
+    assert (tmp_path / "run").exists() == (code == 1)
     assert ("the last good checkpoint is" in error) == (code == 1)

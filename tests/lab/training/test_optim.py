@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,49 +14,43 @@ EPOCHS, STEPS_PER_EPOCH, PEAK = 12, 7, 0.3
 STEPS = EPOCHS * STEPS_PER_EPOCH
 
 
-def rates_of_torch(
-    make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler],
-) -> list[float]:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK)
-    schedule, rates = make(optimizer), []
+@pytest.mark.parametrize(
+    ("schedule", "options", "theirs", "settings"),
+    [
+        *(
+            (
+                *("onecycle", {"warmup": warmup}, lr_scheduler.OneCycleLR),
+                {"max_lr": PEAK, "total_steps": STEPS, "pct_start": warmup},
+            )
+            for warmup in (0.1, 0.3, 0.5)
+        ),
+        (
+            *("step", {"decay_every": 5}, lr_scheduler.StepLR),
+            {"step_size": 5 * STEPS_PER_EPOCH, "gamma": 0.1},
+        ),
+        ("constant", {}, lr_scheduler.ConstantLR, {"factor": 1}),
+    ],
+)
+def test_schedules_are_torchs(
+    schedule: str, options: dict[str, Any], theirs: Any, settings: dict[str, Any]
+) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK, momentum=0.9)
+    expected, made = [], theirs(optimizer, **settings)
     for _ in range(STEPS):
-        rates.append(optimizer.param_groups[0]["lr"])
+        expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        schedule.step()
-    return rates
-
-
-def rates_of_ours(schedule: str, **options: float) -> list[float]:
-    lr = learning_rate(schedule, peak=PEAK, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH, **options)  # type: ignore[arg-type]
-    return [lr(step) for step in range(STEPS)]
-
-
-@pytest.mark.parametrize("warmup", [0.1, 0.3, 0.5])
-def test_onecycle_is_torchs(warmup: float) -> None:
-    theirs = rates_of_torch(
-        lambda optimizer: lr_scheduler.OneCycleLR(
-            optimizer, PEAK, total_steps=STEPS, pct_start=warmup, cycle_momentum=False
-        )
-    )
-    assert rates_of_ours("onecycle", warmup=warmup) == pytest.approx(theirs, rel=1e-12)
-
-
-def test_step_is_torchs_stepped_once_an_epoch() -> None:
-    theirs = rates_of_torch(
-        lambda optimizer: lr_scheduler.StepLR(optimizer, step_size=5 * STEPS_PER_EPOCH, gamma=0.1)
-    )
-    assert rates_of_ours("step", decay_every=5) == pytest.approx(theirs, rel=1e-12)
+        made.step()
+    lr = learning_rate(schedule, peak=PEAK, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH, **options)
+    assert [lr(step) for step in range(STEPS)] == pytest.approx(expected, rel=1e-12)
 
 
 def test_cosine_is_torchs_stepped_once_an_epoch() -> None:
-    by_epoch = [PEAK * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2 for epoch in range(EPOCHS)]
-    ours = rates_of_ours("cosine")
-    assert ours[::STEPS_PER_EPOCH] == pytest.approx(by_epoch, rel=1e-12)
-    assert ours[STEPS_PER_EPOCH : 2 * STEPS_PER_EPOCH] == [ours[STEPS_PER_EPOCH]] * STEPS_PER_EPOCH
-
-
-def test_constant() -> None:
-    assert set(rates_of_ours("constant")) == {PEAK}
+    lr = learning_rate("cosine", peak=PEAK, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH)
+    expected = [
+        PEAK * (1 + math.cos(math.pi * (step // STEPS_PER_EPOCH) / EPOCHS)) / 2
+        for step in range(STEPS)
+    ]
+    assert [lr(step) for step in range(STEPS)] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
@@ -79,18 +73,11 @@ def test_a_tensor_learning_rate_is_set_in_place() -> None:
     [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
 def test_optimizers_take_the_settings(name: str, kind: type[torch.optim.Optimizer]) -> None:
-    optimizer = create_optimizer(
-        name,
-        [nn.Parameter(torch.zeros(1))],
-        lr=0.5,
-        weight_decay=0.25,
-        momentum=0.75,
-        nesterov=True,
-    )
+    weights = [nn.Parameter(torch.zeros(1))]
+    given = {"lr": 0.5, "weight_decay": 0.25, "momentum": 0.75, "nesterov": True}
+    optimizer = create_optimizer(name, weights, **given)  # type: ignore[arg-type]
     assert type(optimizer) is kind
-    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.25)
-    if name == "sgd":
-        assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.75, True)
+    assert {one: optimizer.defaults.get(one, value) for one, value in given.items()} == given
 
 
 def test_unknown_names_are_refused() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,11 @@ import pytest
 
 from entprop_fast.lab import stopping
 from entprop_fast.lab.checkpoint import read
-from entprop_fast.lab.cli import train
 from entprop_fast.lab.stopping import SIGNALS, StopSignals
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.trainer import Trainer
-from tests.lab.conftest import Args
+from tests.lab.conftest import Call
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -28,34 +25,20 @@ class Dying:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def in_a_weakref_callback() -> None:
-    dying = type("Plain", (), {})()
-    kept = weakref.ref(dying, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    del dying
-    assert kept() is None
-
-
-def in_a_finaliser() -> None:
-    dying = Dying()
-    del dying
-
-
-@pytest.mark.parametrize("where", [in_a_weakref_callback, in_a_finaliser])
-@pytest.mark.parametrize("moment", ["_train_batch", "_row"])
+@pytest.mark.parametrize(("moment", "batch"), [("_train_batch", 1), ("_row", 2)])
 def test_a_signal_where_python_drops_exceptions_stops_the_run(
-    where: Callable[[], None], moment: str, tiny: Args, tmp_path: Path
+    moment: str, batch: int, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FOUND W13: an exception out of the handler was lost there, and the command returned 0."""
-    out, original = tmp_path / "run", getattr(Trainer, moment)
+    original = getattr(Trainer, moment)
 
     def signalled(self: Trainer, *batch: Any) -> Any:
-        where()
+        Dying()
         return original(self, *batch)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, moment, signalled)
-        assert train.main(tiny(out)) == 143
-    assert read(out / "checkpoint.pt")["batch"] == {"_train_batch": 1, "_row": 2}[moment]
+    monkeypatch.setattr(Trainer, moment, signalled)
+    run(tmp_path, code=143)
+    assert read(tmp_path / "checkpoint.pt")["batch"] == batch
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
@@ -95,19 +78,13 @@ def test_a_signal_that_was_ignored_stays_so(signum: signal.Signals) -> None:
         signal.signal(signum, before)
 
 
-def test_from_python_signals_are_left_alone(tmp_path: Path) -> None:
-    config = resolve("digits", train_size=40, batch_size=20, epochs=1, out=str(tmp_path / "run"))
-    seen: list[Any] = []
-    before = [signal.getsignal(one) for one in SIGNALS]
-    train_run(config, watch=lambda _: seen.extend(signal.getsignal(one) for one in SIGNALS))
-    assert seen == before
-
-
 def test_from_python_a_run_can_be_stopped_without_a_signal(tmp_path: Path) -> None:
     out, signals = tmp_path / "run", StopSignals()
     config = resolve("digits", train_size=40, batch_size=20, epochs=1, out=str(out))
+    before = [signal.getsignal(one) for one in SIGNALS]
 
     def stop(trainer: Trainer) -> None:
+        assert [signal.getsignal(one) for one in SIGNALS] == before  # left alone
         signals.pending = signal.SIGTERM
 
     with stopping.watched(signals), pytest.raises(stopping.Stopped) as stopped:

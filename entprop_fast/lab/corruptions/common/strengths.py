@@ -19,7 +19,6 @@ Severities = tuple[Strength, Strength, Strength, Strength, Strength]
 
 
 def _one(*values: float) -> Severities:
-    """List kinds with one number a severity."""
     one, two, three, four, five = ((value,) for value in values)
     return one, two, three, four, five
 
@@ -33,7 +32,6 @@ def _zooms(*ends: tuple[float, float]) -> Severities:
 
 
 def _times(unit: float, *rows: Strength) -> Severities:
-    """Scale fractions of an image's side."""
     one, two, three, four, five = (tuple(unit * value for value in row) for row in rows)
     return one, two, three, four, five
 
