@@ -49,7 +49,7 @@ def test_the_command_writes_and_prints(
         ("ratio --archs wrn10_1", "--archs"),
         ("score --recipe digit", "digits"),
         ("score --train-size 5000", "train_size = 5000"),
-        ("components --quick --recipe cifar100 --data-dir nowhere", "is not in nowhere: fetch"),
+        ("components --quick --recipe cifar100 --data-dir tests", "is not in tests: fetch"),
     ],
 )
 def test_bad_usage_is_one_line(
