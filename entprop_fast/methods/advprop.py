@@ -33,9 +33,7 @@ class AdvPropOptions(CommonOptions):
     )
     eps: float = fields.distance(4 / 255, "Radius of the perturbation.")
     alpha: float = fields.distance(1 / 255, "The attack's step.")
-    random_start: bool = option(
-        True, "Start uniform in +-eps (9); False starts at the image itself."
-    )
+    random_start: bool = option(True, "Start uniform in +-eps (9), not at the image itself.")
     attack_mode: Literal["train", "eval"] = option(
         "train",
         'The attack sees batch statistics ("train") or the auxiliary running ones, with dropout at '

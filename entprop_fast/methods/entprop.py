@@ -39,7 +39,7 @@ class EntPropOptions(CommonOptions):
     )
     n: int = option(1, "Auxiliary passes, each after one more step of the perturbation (5).", low=1)
     eps: float | None = fields.distance(
-        None, "Radius of the perturbation; None for (n + 1) * alpha, or alpha if n is 1."
+        None, "Radius of the perturbation. Left out, it is (n + 1) * alpha, or alpha if n is 1."
     )
     alpha: float = fields.distance(1 / 255, "The perturbation's step.")
     mixup: float = fields.mixup(1.0)

@@ -58,7 +58,7 @@ class _Flags:
 _DESCRIPTION = (
     "Train several methods with several seeds on one data set and compare them. Finished runs are "
     "not repeated, broken ones are resumed. A flag that is not given takes the recipe's value; an "
-    "option goes to the methods that have it."
+    "option goes to the methods that have it. Numbers such as (5) are those of docs/algorithm.md."
 )
 
 

@@ -86,6 +86,7 @@ def run_flags(*without: str) -> list[Flag]:
 
 def method_flags() -> list[Flag]:
     """Return the flags of the methods' options, each once, with the methods that have it."""
+    digits = recipe.read_recipe(recipe.DEFAULT_RECIPE)["method"]
     found = []
     for name, by_method in methods_by_option().items():
         one, *others = by_method.values()
@@ -99,6 +100,13 @@ def method_flags() -> list[Flag]:
             f"{'every method' if len(names) == len(METHODS) else ', '.join(names)}: {value}"
             for value, names in methods.items()
         )
+        of_recipe = {
+            _shown(each, digits[method][name])
+            for method, each in by_method.items()
+            if digits.get(method, {}).get(name, each.default) != each.default
+        }
+        if of_recipe:
+            shown += f"; {recipe.DEFAULT_RECIPE} recipe: {', '.join(sorted(of_recipe))}"
         about = replace(one, name=name, optional=True, group="method", choices=choices)
         found.append(Flag(about, shown))
     return found
@@ -240,7 +248,7 @@ def _metavar(about: Option) -> str:
 
 
 def _default(about: Option, value: Any) -> str:
-    nothing = value is MISSING or value is None or value is False or value == ()
+    nothing = value is MISSING or value is None or value is False or value in ((), "")
     return "" if nothing else f"default: {_shown(about, value)}"
 
 

@@ -33,7 +33,8 @@ class _Flags:
 
 _DESCRIPTION = (
     "Train an image classifier that stays accurate on clean and on shifted images. "
-    "A flag that is not given takes the recipe's value."
+    "A flag that is not given takes the recipe's value. Numbers such as (5) are those of "
+    "docs/algorithm.md."
 )
 
 

@@ -134,9 +134,11 @@ def load_deployable(path: Path) -> tuple[nn.Module, NetworkSpec]:
     """Load the network that `save_deployable` wrote, on the CPU, and what it was trained on.
 
     Raises:
-        ValueError: the file is truncated, or was not written by a run.
+        ValueError: the file is truncated, is a folder, or was not written by a run.
         FileNotFoundError: there is no such file.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: load its model.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
