@@ -167,19 +167,22 @@ def test_a_folder_that_is_a_link_is_the_users_choice(run: Call, tmp_path: Path) 
 
 def test_scores_reports_and_corrupted_sets(finished: Path, target: Path, tmp_path: Path) -> None:
     """``evaluate --out``, a file and a folder, and the arrays of corrupt."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    for name in ("scores.json.part", "evaluation.md.part", "contrast.npy.part", "labels.npy"):
-        (folder / name).symlink_to(target)
-    (folder / "entprop_fast.json.part").symlink_to(target)
+    report, made = tmp_path / "report", tmp_path / "set"
+    report.mkdir()
+    corrupted = ["--dataset", "digits", "--kinds", "contrast", "--device", "cpu", "--overwrite"]
+    assert corrupt.main([*corrupted, "--out", str(made)]) == 0
+    (made / "labels.npy").unlink()
+    for path in (report / "scores.json.part", report / "evaluation.md.part", made / "labels.npy"):
+        path.symlink_to(target)
+    for name in ("contrast.npy.part", "entprop_fast.json.part"):
+        (made / name).symlink_to(target)
     plain = [str(finished), "--device", "cpu", "--corruptions", "none"]
-    for out in (folder / "scores.json", folder):
+    for out in (report / "scores.json", report):
         assert evaluate.main([*plain, "--out", str(out)]) == 0
-    plain = ["--dataset", "digits", "--kinds", "contrast", "--device", "cpu", "--overwrite"]
-    assert corrupt.main([*plain, "--out", str(folder)]) == 0
+    assert corrupt.main([*corrupted, "--out", str(made)]) == 0
     assert target.read_bytes() == PRECIOUS
-    for name in ("evaluation.md", "labels.npy"):
-        assert (folder / name).is_file() and not (folder / name).is_symlink()
+    for path in (report / "evaluation.md", made / "labels.npy"):
+        assert path.is_file() and not path.is_symlink()
 
 
 def test_folders_below_a_link_are_refused(tmp_path: Path) -> None:
