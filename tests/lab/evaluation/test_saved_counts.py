@@ -25,6 +25,7 @@ from entprop_fast.lab.evaluation import (
     pgd,
     saved_counts,
 )
+from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts, key_of
 from entprop_fast.lab.stopping import StopSignals
 from tests.lab.evaluation import support
@@ -82,6 +83,20 @@ def given(
     """A test set, and what is asked of it."""
     made: tuple[ImageSet, EvaluationOptions] = request.param(tmp_path_factory.mktemp("data"))
     return made
+
+
+def test_a_suite_gives_what_comes_after_the_first_samples(
+    given: tuple[ImageSet, EvaluationOptions],
+) -> None:
+    suite = choose_suite(*given, CPU, batch_size=7, workers=0)
+    assert suite is not None
+    every = list(suite.samples((1, 3)))
+    for skip in (1, len(every) // 2 + 1, len(every)):
+        left = list(suite.samples((1, 3), skip=skip))
+        assert [one[:3] for one in left] == [one[:3] for one in every[skip:]]
+        for ours, theirs in zip(left, every[skip:], strict=True):
+            assert torch.equal(ours.images, theirs.images)
+            assert torch.equal(ours.labels, theirs.labels)
 
 
 def run(model: Brightness, case: tuple[ImageSet, EvaluationOptions], folder: Path) -> Evaluation:
