@@ -186,15 +186,20 @@ def check(about: Option, value: Any) -> Any:
     return about.type(value)
 
 
-def read(about: Option, given: Any) -> Any:
-    """Return what a flag or a file says, checked; a number may be text, ``"4/255"``.
+def read(about: Option, given: Any, *, words: bool = False) -> Any:
+    """Return what a file or a flag says, checked; a float may be text, ``"4/255"``.
+
+    Args:
+        about: the option.
+        given: the value.
+        words: it was typed, where integers, True and False are text, too.
 
     Raises:
         TypeError, ValueError: as `check`.
     """
     if about.many and isinstance(given, list | tuple):
-        return tuple(read(replace(about, many=False), one) for one in given)
-    if not isinstance(given, str) or about.type is str:
+        return tuple(read(replace(about, many=False), one, words=words) for one in given)
+    if not isinstance(given, str) or about.type is str or not (words or about.type is float):
         return check(about, given)
     try:
         value = _READERS[about.type](given)

@@ -60,8 +60,15 @@ def test_valid_values_keep_their_meaning() -> None:
     ],
 )
 def test_read(name: str, text: Any, value: Any) -> None:
-    found = read(options_of(Attack)[name], text)
+    found = read(options_of(Attack)[name], text, words=True)
     assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("steps", "3"), ("start", "true"), ("seeds", ["1"])])
+def test_a_file_has_types_of_its_own(name: str, text: Any) -> None:
+    with pytest.raises(TypeError, match=name):
+        read(options_of(Attack)[name], text)
+    assert read(options_of(Attack)["eps"], "1/4") == 0.25
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ class Method(abc.ABC):
                 return getattr(self.options, name)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *options_of(self.Options)})
+
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
 
@@ -274,8 +277,7 @@ class Method(abc.ABC):
         Raises:
             ValueError: the state has a generator and this method has none, or the reverse.
         """
-        o = self.options
-        if (state["generator"] is None) != (o.generator is None):
+        if (state["generator"] is None) != ((o := self.options).generator is None):
             raise ValueError("generator: the state and this method must both have one, or neither")
         self.rows = state["rows"]
         if o.criterion is not None:

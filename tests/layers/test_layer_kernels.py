@@ -97,7 +97,11 @@ def test_a_hook_sees_the_norm_alone() -> None:
 def test_a_full_backward_hook_sees_the_gradient_before_sum_and_relu() -> None:
     """Its output is a view that autograd lets nobody write to."""
     norm, seen = layer(torch.float32), []
-    norm.register_full_backward_hook(lambda _, __, grads: seen.append(grads[0]))  # type: ignore[index]
+
+    def keep(_: object, __: object, grads: Any) -> None:
+        seen.append(grads[0])
+
+    norm.register_full_backward_hook(keep)
     x, residual, grad = images(torch.float32, torch.contiguous_format)
     y = norm_relu(norm, x.requires_grad_(), residual)
     y.backward(grad)

@@ -162,7 +162,7 @@ def parse(
 
 def _read(flag: Flag, value: Any) -> Any:
     try:
-        return read(replace(flag.about, name=flag.typed, optional=False), value)
+        return read(replace(flag.about, name=flag.typed, optional=False), value, words=True)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
 

@@ -63,7 +63,7 @@ def parse(text: str) -> Variant:
         if name in settings:
             raise ValueError(f"{text!r} gives {name} twice")
         try:
-            settings[name] = read(known[name], value.strip())
+            settings[name] = read(known[name], value.strip(), words=True)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text!r}: {error}") from None
     return Variant(text, method, settings)
