@@ -47,7 +47,7 @@ train: setup
 test: test-main test-interpreter test-aot
 
 test-main: setup
-	@echo "== tests, in three processes: about 15 minutes"
+	@echo "== tests, in three processes: about 13 minutes"
 	$(BIN)/python -m pytest $(PYTEST_ARGS) --ignore=tests/kernels_interpreter \
 	    --ignore=tests/kernels_aot tests
 
