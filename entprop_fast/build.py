@@ -19,7 +19,7 @@ NOT_BUILT = (
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """What was built; without an extension module every field but ``reason`` is empty.
+    """Say what was built; without an extension module every field but ``reason`` is empty.
 
     Attributes:
         extension: path of the compiled module ``entprop_fast._C``, None if there is none.

@@ -31,7 +31,7 @@ def test_speed(size: Size, kind: str, benchmark: BenchmarkFixture) -> None:
 
 
 def _seconds(call: Call) -> float:
-    """Of the one thread's own time: other programs on the machine take theirs, not ours."""
+    """Measure the one thread's own time, which other programs on the machine do not take."""
     start = time.thread_time()
     call()
     return time.thread_time() - start

@@ -28,7 +28,7 @@ _REQUIRES_GRAD = attrgetter("requires_grad")
 
 
 class Steps(Protocol):
-    """What a step is made of; its other attributes are its options."""
+    """Declare what a step is made of; its other attributes are its options."""
 
     model: nn.Module
     criterion: nn.Module | None
@@ -117,7 +117,7 @@ class Frozen:
 
 
 class Hooks:
-    """Where hooks on the modules, parameters and optimizer of a step would be.
+    """Look where hooks on the modules, parameters and optimizer of a step would be.
 
     A replay runs no Python, so it would pass over them.
     """

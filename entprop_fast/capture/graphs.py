@@ -22,7 +22,7 @@ class Graph(Protocol):
 
 
 class Graphs(Protocol):
-    """What a device offers for capturing steps."""
+    """Declare what a device offers for capturing steps."""
 
     def eager(self, run: Callable[[], T]) -> T:
         """Run eagerly, where a later capture will find handles and workspaces ready."""

@@ -64,7 +64,7 @@ class _Captured(Generic[ResultT]):
 
 
 class _Shape(Generic[ResultT]):
-    """What is known about batches of one key: shape, layout, dtype, and what the method adds."""
+    """Hold what is known about batches of one key: shape, layout, dtype, the method's part."""
 
     def __init__(self, images: Tensor, now: int) -> None:
         self.left, self.seen = WARM_UP, now  # eager steps before the capture; last call

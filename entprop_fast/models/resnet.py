@@ -67,7 +67,7 @@ class Bottleneck(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """What tells one member of the family from another."""
+    """Tell one member of the family from another."""
 
     block: type[BasicBlock] | type[Bottleneck]
     blocks: tuple[int, int, int, int]

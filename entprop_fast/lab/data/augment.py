@@ -21,7 +21,7 @@ PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 
 
 class Moves(NamedTuple):
-    """What was drawn for each image, int64 ``[rows]`` each."""
+    """Hold what was drawn for each image, int64 ``[rows]`` each."""
 
     top: Tensor  # of the crop, in pixels from the padded image's corner
     left: Tensor

@@ -31,7 +31,7 @@ def unwatched(items: Iterable[T], total: int, what: str) -> Iterator[T]:
 
 
 class Image(NamedTuple):
-    """What one file holds; `reason` says why it cannot be read."""
+    """Say what one file holds; `reason` says why it cannot be read."""
 
     size: tuple[int, int] = (0, 0)
     mode: str = ""
@@ -43,7 +43,7 @@ class Image(NamedTuple):
 
 @dataclass
 class Contents:
-    """What all images hold, counted."""
+    """Count what all images hold."""
 
     # Width and height to the number of images
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)

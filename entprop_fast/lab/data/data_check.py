@@ -46,7 +46,7 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass
 class Report:
-    """One data set."""
+    """Report on one data set."""
 
     name: str  # of the data set
     where: Path | None  # it is
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def title(self) -> str:
-        """Its name, and where it is unless the name says so."""
+        """Return its name, and where it is unless the name says so."""
         if self.where is None or self.name == f"{FOLDER}{self.where}":
             return self.name
         return f"{self.name}, in {self.where}"

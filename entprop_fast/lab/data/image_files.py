@@ -96,12 +96,12 @@ class ImageFiles:
 
     @property
     def num_test(self) -> int:
-        """Test images."""
+        """Return how many test images there are."""
         return len(self.test)
 
     @property
     def test_labels(self) -> Tensor:
-        """Of the test images, int64 ``[N]``."""
+        """Return the labels of the test images, int64 ``[N]``."""
         return self.test.labels
 
     @property

@@ -21,7 +21,7 @@ _MOST = 10_000_000  # no label or number of an image is more
 
 @dataclass(frozen=True)
 class Splits:
-    """What a data set's own files say is in it; nothing of the images has been read yet."""
+    """Hold what a data set's own files say is in it; nothing of the images has been read yet."""
 
     root: Path  # the folder that files are named from
     train: Listed  # training images

@@ -13,7 +13,7 @@ _PART = 2**22  # bytes read at once
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A file as its authors publish it."""
+    """Describe a file as its authors publish it."""
 
     name: str
     size: int | None  # bytes; None: nobody says
@@ -31,7 +31,7 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from and what of it is needed."""
+    """Say where a data set comes from and what of it is needed."""
 
     page: str  # that offers the files
     files: tuple[OfficialFile, ...]  # all of them, or, if `either`, any one

@@ -69,7 +69,7 @@ def read_image(path: Path, *, draft: int | None = None) -> Image:
 
 
 class Description(NamedTuple):
-    """What an image's header says."""
+    """Hold what an image's header says."""
 
     size: tuple[int, int]  # width and height in pixels
     mode: str  # Pillow's

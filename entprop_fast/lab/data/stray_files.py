@@ -35,7 +35,7 @@ def is_image(name: str) -> bool:
 
 
 class LeftOut:
-    """What is not taken from a folder: how many of each kind, and the first one."""
+    """Count what is not taken from a folder, by kind, and keep the first of each."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str]] = {}

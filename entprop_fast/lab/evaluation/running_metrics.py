@@ -16,7 +16,7 @@ BINS = 15  # of confidence, equally wide
 
 
 class RunningMetrics:
-    """The right answers and confidences on one set of images; the host waits only when asked.
+    """Count right answers and confidences on one set of images; the host waits only when asked.
 
     Args:
         images: how many.
@@ -69,12 +69,12 @@ class RunningMetrics:
 
     @property
     def total(self) -> int:
-        """Images counted."""
+        """Return how many images were counted."""
         return self._seen
 
     @property
     def correct(self) -> int:
-        """Of these, right ones."""
+        """Return how many of them were right."""
         return int(self.right.sum())
 
     @property
@@ -88,7 +88,7 @@ class RunningMetrics:
 
 
 class CorruptionMetrics:
-    """The metrics of every kind and severity of a suite."""
+    """Keep the metrics of every kind and severity of a suite."""
 
     def __init__(self, suite: Suite, device: torch.device) -> None:
         self.suite = suite

@@ -28,7 +28,7 @@ State = dict[str, Any]
 
 
 class SavedCounts:
-    """The counts of a command's evaluations, each in a file of `folder` while they last.
+    """Keep the counts of a command's evaluations, each in a file of `folder` while they last.
 
     As a context manager: a stop within writes what was counted, the end removes the files.
     """
@@ -61,7 +61,7 @@ class SavedCounts:
 
 
 class EvaluationCounts:
-    """What one network's evaluation has counted, phase by phase."""
+    """Hold what one network's evaluation has counted, phase by phase."""
 
     def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
         self.path, self.say = path, say

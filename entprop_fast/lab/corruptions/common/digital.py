@@ -65,8 +65,8 @@ def pixelate(images: Tensor, keys: Tensor, fraction: float) -> Tensor:
 
 @dataclass(frozen=True)
 class _Cells:
-    """How a side is divided: pixels of all cells one after the other, where each cell's begin and
-    how many they are (as a column), and the cell that each pixel becomes.
+    """Divide a side: pixels of all cells one after the other, where each cell's begin and how many
+    they are (as a column), and the cell that each pixel becomes.
     """
 
     pixels: Tensor
