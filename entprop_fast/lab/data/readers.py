@@ -154,14 +154,15 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
             except StopIteration:
                 started = set()  # they end by themselves
                 return
-            except RuntimeError as error:
+            except (RuntimeError, EOFError, ConnectionError) as error:  # or its pipe just ends
                 stopping.check()
                 if not read.num_workers:
                     raise
                 if not str(error).startswith(_TIMED_OUT):
+                    reason = " ".join(str(error).split()) or type(error).__name__
                     raise ReadersFailed(
                         f"a process that reads {what}s was killed, for want of memory perhaps "
-                        f"({' '.join(str(error).split())}); {way_out}"
+                        f"({reason}); {way_out}"
                     ) from error
                 if time.monotonic() - waiting > _LONG:
                     waiting = math.inf  # said once
@@ -171,7 +172,7 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
                 raise ReadersFailed(f"{what}s cannot be handed over: {item.reason}; {way_out}")
             yield item
             waiting = time.monotonic()
-    except (OSError, EOFError) as error:
+    except OSError as error:
         if isinstance(error, ReadersFailed) or not read.num_workers:
             raise
         raise ReadersFailed(f"{what}s cannot be read by processes: {error}; {way_out}") from error
