@@ -11,9 +11,10 @@ from entprop_fast.layers.copied_norms import DualCopy, make_copy
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.halves import Ties, known_ties, make_auxiliary
 from entprop_fast.layers.norm_kinds import KNOWN, is_uninitialized, kind_of
+from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.layers.routing import lost_routing
 from entprop_fast.layers.torch_quirks import rebase, unwatch_loading, watch_loading
-from entprop_fast.layers.unconverted import WAY_OUT, Unconverted, looks_like_norm
+from entprop_fast.layers.unconverted import WAY_OUT, Unconverted
 from entprop_fast.torch_internals import children_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
