@@ -73,7 +73,7 @@ def is_uninitialized(module: nn.Module) -> bool:
     return (
         isinstance(module, LazyModuleMixin)
         and isinstance(module, OF_TORCH)
-        and bool(module.has_uninitialized_params())  # type: ignore[no-untyped-call, misc]
+        and bool(module.has_uninitialized_params())
     )
 
 

@@ -1,6 +1,6 @@
 """Every kind of norm that a conversion makes dual, with its formula in float64."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import timm
@@ -9,13 +9,19 @@ import torchvision
 from timm.layers import norm_act
 from timm.models import metaformer
 from torch import Tensor, nn
-from transformers.models.bit.modeling_bit import BitConfig, BitGroupNormActivation
-from transformers.models.convnext.modeling_convnext import ConvNextLayerNorm
-from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+from transformers.models.bit import modeling_bit
+from transformers.models.bit.configuration_bit import BitConfig
+from transformers.models.convnext import modeling_convnext
+from transformers.models.detr import modeling_detr
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.t5.modeling_t5 import T5LayerNorm
+from transformers.models.t5 import modeling_t5
 
 C = 6
+# Hugging Face's constructors have no types.
+Bit: Any = modeling_bit.BitGroupNormActivation
+ConvNextLayerNorm: Any = modeling_convnext.ConvNextLayerNorm
+DetrFrozenBatchNorm2d: Any = modeling_detr.DetrFrozenBatchNorm2d
+T5LayerNorm: Any = modeling_t5.T5LayerNorm
 Truth = Callable[[Any, Tensor], Tensor]
 
 
@@ -30,15 +36,13 @@ class PlainLayerNorm(nn.LayerNorm):
     """Likewise."""
 
 
-class Gated(nn.Module):
+class GatedRMSNorm(nn.Module):
     """A norm with further arguments, of as many rows as the first and not."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
 
-
-class GatedRMSNorm(Gated):
     def forward(self, hidden: Tensor, gate: Tensor | None = None, scale: float = 1.0) -> Tensor:
         y = hidden * hidden.square().mean(-1, keepdim=True).add(1e-6).rsqrt() * self.weight
         return scale * (y if gate is None else y * gate)
@@ -211,15 +215,10 @@ TABLE: dict[str, Row] = {
         lambda: ConvNextLayerNorm(C, data_format="channels_first"), IMAGES, "aux_ln", layer(1)
     ),
     "BitGroupNormActivation": Row(
-        lambda: BitGroupNormActivation(BitConfig(num_groups=2), C),
+        lambda: Bit(BitConfig(num_groups=2), C),
         IMAGES,
         "aux_norm",
         relu(group),
     ),
     "further arguments": Row(lambda: GatedRMSNorm(C), TOKENS, "aux_norm", gated),
 }
-
-
-def tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()

@@ -28,7 +28,7 @@ def made(row: Row) -> tuple[Any, Any]:
 
 
 def entries(half: Any) -> Any:
-    """Return a stand-in that a formula reads the tensors and settings of a half from, in float64."""
+    """Return a half in float64, for a formula to read its tensors and settings from."""
     twin = copy.deepcopy(half).double()
     for parameter in twin.parameters():
         parameter.requires_grad_(True)
@@ -45,10 +45,8 @@ def test_values_and_gradients(row: Row, target: Any) -> None:
     grad = torch.randn(row.shape)
     main, aux = entries(plain), entries(dual.aux)
     exact = x.double().requires_grad_()
-    parts = [
-        row.truth(half, part) for half, part in ((main, exact[:m]), (aux, exact[m:])) if len(part)
-    ]
-    expected = torch.cat(parts)
+    groups = ((main, exact[:m]), (aux, exact[m:]))
+    expected = torch.cat([row.truth(half, part) for half, part in groups if len(part)])
     expected.backward(grad.double())
 
     x.requires_grad_()
@@ -153,13 +151,12 @@ def test_further_arguments_are_split_with_the_rows() -> None:
     dual: Any = convert_dual_norm(GatedRMSNorm(6))
     oracle.randomize(dual)
     x, gate = torch.randn(2, 5, 3, 6)
-    for target, m in (("main", 5), ("aux", 0), (2, 2)):
+    for target, m in zip(TARGETS, (5, 0, 2), strict=True):
         with route(dual, target):
             y = dual(hidden=x, gate=gate, scale=2.0)
             assert torch.equal(dual(x, gate, 2.0), y)
-        weight = torch.cat(
-            [half.weight.expand(n, 1, -1) for half, n in ((dual, m), (dual.aux, 5 - m))]
-        )
+        halves = ((dual, m), (dual.aux, 5 - m))
+        weight = torch.cat([half.weight.expand(n, 1, -1) for half, n in halves])
         expected = 2 * x * gate * weight / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
         torch.testing.assert_close(y, expected)
 
