@@ -1,6 +1,8 @@
 """`also`: the halves of further classes are copies; and what derived classes keep of their norm."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,6 +172,13 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in printed] == ["0", "1", "2", "3", "4", "5"]
     assert printed[-1] == "5 norms: 1 dual, 2 frozen, 2 shared"
     assert norm_report(nn.Conv2d(1, 1, 1)) == []
+
+
+def test_the_page_s_example_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "layers.md").read_text()
+    code, shown = re.findall(r"^```(?:python|text)\n(.*?)^```", page, re.M | re.S)
+    exec(code, {"__name__": "example"})
+    assert capsys.readouterr().out == shown
 
 
 def test_equalised_gradients_divide_by_the_rows_of_each_half() -> None:
