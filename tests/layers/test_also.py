@@ -136,7 +136,8 @@ def test_the_halves_share_an_activation() -> None:
 
 def test_instance_norms_reset_the_routed_half() -> None:
     norm: Any = convert_dual_norm(nn.InstanceNorm2d(4, affine=True, track_running_stats=True))
-    for target, reset in (("main", norm), ("aux", norm.aux_norm)):
+    halves: list[tuple[Any, Any]] = [("main", norm), ("aux", norm.aux_norm)]
+    for target, reset in halves:
         oracle.randomize(norm)
         with route(norm, target):
             norm.reset_running_stats()
