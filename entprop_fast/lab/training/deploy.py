@@ -41,6 +41,9 @@ class NetworkSpec:
     seed: int = option()
     image_size: int | None = option(None)  # of images read from files
     normalize: str = option("none")  # what the network does first; images come in [0, 1]
+    # What images go through before a caller's own network, of each channel, where it has no name
+    mean: tuple[float, ...] = option(())
+    std: tuple[float, ...] = option(())
 
     @classmethod
     def of(cls, saved: object) -> NetworkSpec:

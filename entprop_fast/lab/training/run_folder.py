@@ -31,10 +31,15 @@ Row = dict[str, Any]
 
 
 class RunFolder:
-    """Keep a folder, which becomes a run's once its first step has succeeded, never before."""
+    """Keep a folder, which becomes a run's once its first step has succeeded, never before.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the folder.
+        lasting: it is there after the run, for messages to name.
+    """
+
+    def __init__(self, path: Path, *, lasting: bool = True) -> None:
+        self.path, self.lasting = path, lasting
         self._made: list[Path] = []
         self._lock: IO[bytes] | None = None
 
@@ -129,6 +134,8 @@ def last_good_named(folder: RunFolder) -> Iterator[None]:
 
 
 def _last_good(folder: RunFolder) -> str:
+    if not folder.lasting:
+        return "nothing is kept, because no folder was named"
     kept = folder / checkpoint.CURRENT
     return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
 
