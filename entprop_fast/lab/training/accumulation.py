@@ -8,6 +8,11 @@ from torch import Tensor
 from entprop_fast.methods import FreeAT, Method, StepResult
 
 
+def optimizer_steps(batches: int, group: int) -> int:
+    """Return the steps of so many batches of an epoch, one for each group and the last, smaller."""
+    return -(-batches // group)
+
+
 class Accumulation:
     """Group the batches of an epoch: an optimiser step for each group.
 
@@ -40,11 +45,11 @@ class Accumulation:
     @property
     def steps(self) -> int:
         """Return the optimiser steps of an epoch."""
-        return -(-self.epoch // self.batches)
+        return optimizer_steps(self.epoch, self.batches)
 
     def steps_within(self, batch: int) -> int:
         """Return the steps of an epoch that its first `batch` batches have begun."""
-        return -(-batch // self.batches)
+        return optimizer_steps(batch, self.batches)
 
     def begins(self, batch: int) -> bool:
         """Return whether this batch of an epoch is the first of a group."""

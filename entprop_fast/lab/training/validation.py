@@ -63,6 +63,13 @@ class Validation:
         """Return how many images go through the network each time."""
         return (1 + len(self.kinds)) * self.data.num_test
 
+    def legend(self) -> str:
+        """Say in a line what the scores are of."""
+        return (
+            f"held-out Hscore: of {self.data.num_test} training images that are not trained on, "
+            f"clean and under {', '.join(self.kinds)} (severity {SEVERITY})"
+        )
+
     def score(self, model: nn.Module, over: Over = iter) -> HeldOutScore:
         """Measure the network in eval mode; `over` passes the batches on.
 
