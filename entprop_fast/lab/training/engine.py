@@ -10,12 +10,15 @@ from entprop_fast.lab import checkpoint, data, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.stopping import TimeLimit
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config, differences
 from entprop_fast.lab.training.device import set_threads
+from entprop_fast.lab.training.durations import seconds_of
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
+from entprop_fast.lab.training.loggers import check_installed
 from entprop_fast.lab.training.parts import Parts, parts_of
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
@@ -59,17 +62,41 @@ def train(
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
         RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
-        Stopped: a signal came; the checkpoint is saved.
+        Stopped: a signal came, or (`entprop_fast.lab.stopping.OutOfTime`) the time of `config` is
+            over; the checkpoint is saved.
     """
-    reporter = reporter or Reporter.quiet()
-    folder = folder or RunFolder(config.folder)
-    build = build or functools.partial(_parts_of_settings, images=images)
+    limit = None if config.time is None else TimeLimit(seconds_of(config.time), config.time)
+    with stopping.limited(limit):
+        return _train(
+            config,
+            folder or RunFolder(config.folder),
+            reporter or Reporter.quiet(),
+            build or functools.partial(_parts_of_settings, images=images),
+            resume=resume,
+            overwrite=overwrite,
+            watch=watch,
+            pictures=pictures,
+        )
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    reporter: Reporter,
+    build: Build,
+    *,
+    resume: bool,
+    overwrite: bool,
+    watch: Callable[[Trainer], None] | None,
+    pictures: bool,
+) -> Summary:
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
     if not resume and not overwrite:
         folder.check_free()
     state = _saved_state(folder, config, reporter) if resume else None
     with bad_input():
+        check_installed(config.log)
         set_threads(config.threads)
         keep_freed_memory()
         trainer = Trainer(build(config, reporter, state is None), reporter)
@@ -78,6 +105,7 @@ def train(
             suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
+    stopping.begin_steps()
     folder.claim()
     try:
         if state is not None:
@@ -96,6 +124,7 @@ def train(
             stopped.saved = f"the run is trained; {stopped.saved or 'its evaluation begins anew'}"
             raise
     finally:
+        trainer.loggers.close()
         folder.release()
 
 

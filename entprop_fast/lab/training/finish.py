@@ -41,6 +41,8 @@ class Summary:
         corruption_source: where the corrupted images come from, empty where there are none.
         cost: passes over the training images.
         captured: steps ran as a CUDA graph.
+        epochs: that were trained.
+        best_epoch: the one whose network is deployed, None for the last.
     """
 
     sa: float | None
@@ -61,6 +63,7 @@ class Summary:
     train_size: int
     parameters: int
     folder: str
+    best_epoch: int | None = None
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
@@ -100,7 +103,7 @@ def _finish(
     trainer: Trainer, folder: RunFolder, suite: Suite | None, kept: SavedCounts, *, draw: bool
 ) -> Summary:
     config, images = trainer.config, trainer.images
-    deployed = plain_copy(trainer.model)
+    deployed = plain_copy(trainer.deployed())
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
     scores = _scores(trainer, deployed, suite, kept) if images.num_test else None
     stopping.check()
@@ -132,11 +135,13 @@ def _finish(
         seconds=trainer.seconds,
         device=_device_name(trainer.device),
         captured=trainer.captured,
-        epochs=config.epochs,
+        epochs=trainer.epoch,
         train_size=size,
         parameters=sum(parameter.numel() for parameter in deployed.parameters()),
         folder=str(folder.path),
+        best_epoch=trainer.best.epoch if trainer.best else None,
     )
+    trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
     write_json(folder / run_folder.SUMMARY, asdict(summary))
     return summary
 
