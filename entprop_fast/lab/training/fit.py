@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +24,10 @@ from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.finish import Summary
 from entprop_fast.lab.training.given_data import Given, check_given
 from entprop_fast.lab.training.given_parts import given_parts, is_dual
+from entprop_fast.lab.training.loggers import log_option
 from entprop_fast.lab.training.method_settings import complete, settable
 from entprop_fast.lab.training.run_folder import RunFolder
+from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.lab.training.user_code import DATA, MODEL
 from entprop_fast.layers import strip_auxiliary
 from entprop_fast.methods import METHODS, image_units
@@ -43,6 +45,7 @@ _NOT_HERE = {
     **dict.fromkeys(("arch", "weights"), "the network is model"),
     **dict.fromkeys(("dataset", "data_dir", "image_size", "train_size"), "the images are train"),
     "normalize": "normalization=(mean, std) says what images went through",
+    "patience": "early stopping goes by training images that only the commands hold out",
     "generator": "seed decides every draw",
 }
 
@@ -65,6 +68,7 @@ def fit(
     amp: Literal["auto", "none", "bf16"] = "auto",
     out: str | Path | None = None,
     resume: bool = False,
+    log: str | Sequence[str] = ("csv",),
     seed: int = 0,
     strip: bool = True,
     verbose: bool = True,
@@ -111,13 +115,15 @@ def fit(
             None: no file is left.
         resume: continue the run in `out` from its checkpoint, bit for bit on the CPU; start it if
             there is none.
+        log: loggers in `out` beside ``metrics.jsonl``: ``csv``, ``tensorboard``, ``wandb``.
         seed: of the order, the augmentation and every draw; the global generators are as before
             afterwards.
         strip: give the plain network back, without auxiliary norms; False leaves it dual.
         verbose: print the lines that the command prints.
         **method_options: options of the method (``k``, ``eps``, ...), and settings of a run by
             name: ``momentum``, ``nesterov``, ``warmup``, ``decay_every``, ``drop_last``,
-            ``corruptions``, ``workers`` (of a `Dataset`; None: this process), ``capture``, ...
+            ``corruptions``, ``workers`` (of a `Dataset`; None: this process), ``ema`` (the
+            averaged weights are those that `model` ends with), ``time``, ``capture``, ...
 
     Returns:
         What ``summary.json`` holds: ``sa``, ``ra``, ``hscore``, ``cost``, ``seconds``, ...
@@ -152,6 +158,7 @@ def fit(
         amp=amp,
         seed=seed,
         out=None if out is None else str(out),
+        log=log_option(log),
         options=texts,
         **settings,
     )
@@ -164,6 +171,7 @@ def fit(
         normalization=normalization,
         objects=objects,
     )
+    runs: list[Trainer] = []
     with _folder(out, resume) as folder, _as_before(model, config, strip), _plain_errors():
         summary = train_run(
             config,
@@ -171,8 +179,11 @@ def fit(
             build=build,
             folder=folder,
             reporter=Reporter() if verbose else None,
+            watch=runs.append,
             pictures=out is not None,
         )
+        if runs[0].average is not None:
+            model.load_state_dict(runs[0].deployed().state_dict())
     return summary if out is not None else replace(summary, folder="")
 
 

@@ -101,7 +101,8 @@ def given_parts(
         stem="imagenet",
         dataset=config.dataset,
         seed=config.seed,
-        **_normalised(normalization, input_range),
+        input_size=shape[1:],
+        **_normalised(normalization, input_range, shape[0]),
     )
     options = {**config.options, **objects, "normalization": normalization}
     criterion = options.get("criterion")
@@ -204,12 +205,14 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _normalised(
-    normalization: Normalization | None, input_range: tuple[float, float]
+    normalization: Normalization | None, input_range: tuple[float, float], channels: int
 ) -> dict[str, Any]:
     """Write what images in [0, 1] go through before the network: ``(x - mean) / std``."""
     if normalization is None and input_range == (0.0, 1.0):
         return {}
     mean, std = normalization or ((0.0,), (1.0,))
+    if len(mean) == 1:
+        mean, std = mean * channels, std * channels  # type: ignore[operator]
     low, width = input_range[0], input_range[1] - input_range[0]
     return {
         "mean": tuple((one - low) / width for one in mean),

@@ -102,6 +102,7 @@ def test_a_loader_of_the_commands_order_gives_the_commands_bits(
     data = ImageData("own", images, labels, images, labels, CLASSES)
     settings: dict[str, Any] = {"lr": 0.1, "epochs": 2, "batch_size": BATCH, "weight_decay": 5e-4}
     settings |= {"nesterov": True, "schedule": "onecycle", "corruptions": "none", "seed": 3}
+    settings |= {"log": "csv"}
     config = resolve("digits", method=method, **settings, device="cpu", out=str(tmp_path / "c"))
     commands = train(config, images=data)
     torch.manual_seed(3)
@@ -414,6 +415,8 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"generator": torch.Generator()}, TypeError, "generator"),
     ({"normalization": (0.5, 0)}, ValueError, "normalization"),
     ({"resume": True}, ValueError, "resume"),
+    ({"log": "paper"}, ValueError, "log"),
+    ({"patience": 2}, TypeError, "patience"),
     ({"device": "toaster"}, ValueError, "device"),
     ({"train": (IMAGES[:, :2], LABELS)}, ValueError, "model:Net"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 4))}, ValueError, "norm"),
@@ -431,6 +434,23 @@ def test_what_cannot_be_trained_is_refused_before_anything_changes(
         entprop_fast.fit(**given)
     if isinstance(model, nn.Module):
         assert model.state_dict().keys() == before.state_dict().keys() and same(model, before)
+
+
+def test_averaged_weights_are_what_the_model_ends_with(tmp_path: Path) -> None:
+    model = net()
+    entprop_fast.fit(model, pair(), batch_size=BATCH, ema=0.5, out=tmp_path / "run", **SMALL)
+    plain = net()
+    entprop_fast.fit(plain, pair(), batch_size=BATCH, **SMALL)
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    assert not same(model, plain)
+
+
+def test_loggers_write_where_there_is_a_folder(tmp_path: Path) -> None:
+    entprop_fast.fit(net(), pair(), out=tmp_path / "csv", **SMALL)
+    entprop_fast.fit(net(), pair(), out=tmp_path / "none", log=(), **SMALL)
+    assert (tmp_path / "csv" / "metrics.csv").exists()
+    assert not (tmp_path / "none" / "metrics.csv").exists()
 
 
 def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
