@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
     from entprop_fast.lab.evaluation import metrics as metrics
     from entprop_fast.lab.experiments import studies as studies
+    from entprop_fast.lab.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "convert_dual_norm",
     "create_method",
     "evaluate_model",
+    "fit",
     "norm_report",
     "route",
     "strip_auxiliary",
@@ -57,6 +59,7 @@ _LAZY = {
     "data": "data",
     "evaluate_model": "lab.evaluation:evaluate_model",
     "evaluation": "lab.evaluation",
+    "fit": "lab.training.fit:fit",
     "lab": "lab",
     "metrics": "lab.evaluation.metrics",
     "models": "models",

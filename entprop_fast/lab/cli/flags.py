@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
@@ -135,8 +135,8 @@ def parse(
     Raises:
         UsageError: an unknown flag, with the nearest ones, or a value that is not valid.
     """
-    words = sys.argv[1:] if args is None else list(args)
     flags = [*own_flags(record), *more]
+    words = list(_aliased(sys.argv[1:] if args is None else args))
     for word in words:
         if reason := recipe.unfit(word):
             raise UsageError(f"the argument {word!r} {reason}")
@@ -158,6 +158,17 @@ def parse(
     own = {one.about.name for one in own_flags(record)}
     made = record(**{name: given.pop(name) for name in own & given.keys()})
     return made, given
+
+
+def _aliased(words: Sequence[str]) -> Iterator[str]:
+    """Read ``--accumulate`` before a number as the run's setting; before a word it is EntProp's."""
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        number = value if equals else after
+        if name == "--accumulate" and number.isdecimal():
+            yield f"--accumulate-batches{equals}{value}"
+        else:
+            yield word
 
 
 def _read(flag: Flag, value: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.training import run_folder
+from entprop_fast.lab.training.best_network import deployed_weights, ended
 from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
 from entprop_fast.methods import needs_dual_norms
 
@@ -24,7 +25,7 @@ def load_network(
     """Load a trained network onto the CPU; return what it was trained on, too.
 
     Args:
-        path: a run folder, its ``checkpoint.pt``, or its ``model.safetensors``.
+        path: a run folder, its ``checkpoint.pt`` or ``best.pt``, or its ``model.safetensors``.
         say: is told when a corrupt checkpoint makes the previous one be used, and when the training
             was not whole.
         model: takes the weights, in place, where the network is one of the user's own: no name out
@@ -62,11 +63,11 @@ def _from_state(
 ) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
         done, epochs = state["epoch"], state["config"]["epochs"]
-        unfinished = done < epochs
+        unfinished = not ended(state)
         spec = NetworkSpec.of(state["network"])
         method, options = state["config"]["method"], state["config"]["options"]
         built = spec.build_for(method, options, model=model)
-        built.load_state_dict(state["model"])
+        built.load_state_dict(deployed_weights(state))
     except ImportError:
         raise
     except Exception as error:  # anybody may have written it
