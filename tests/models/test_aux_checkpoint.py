@@ -60,7 +60,7 @@ class MixedItself(nn.BatchNorm2d):
         self.halves: list[Any] = [super().forward, self.get_submodule(aux)]
         self.status = "clean"
 
-    forward = Mixed.forward
+    forward = Mixed.forward  # type: ignore[assignment]
 
 
 def randomized(model: Any) -> Any:
