@@ -16,7 +16,7 @@ from entprop_fast.lab.run_report.answers import Answers, answers_of
 from entprop_fast.lab.run_report.read_run import Run
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
-from entprop_fast.lab.training.errors import one_line
+from entprop_fast.lab.training.errors import machine_failed, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
 from entprop_fast.layers.dual_norm import DualNorm
 
@@ -70,7 +70,9 @@ class Examiner:
         drifts = drifts_of(model) if dual else {}
         try:
             answers: Answers | str = self._answers(run, model, spec)
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and machine_failed(error):
+                raise
             answers = f"The test images cannot be shown: {one_line(error)}."
         return Examined(answers=answers, drifts=drifts or _without_halves(run))
 

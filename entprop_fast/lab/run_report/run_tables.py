@@ -64,11 +64,11 @@ def scores(runs: Sequence[Run]) -> Table:
             (found and found.cost, 2),
             (found and found.images_per_second, 0),
         )
-        cells = [str(run.settings.get("method", NOTHING))]
-        cells += [number(value, digits) for value, digits in values]
+        cells = [number(value, digits) for value, digits in values]
+        cells.append(str(run.settings.get("method", NOTHING)))
         cells.append("finished" if found else f"{run.epochs_done} of {run.epochs_planned} epochs")
         rows.append((run.name, _plain(cells)))
-    columns = ["method", "SA", "RA", "Hscore", "cost", "images/s", "state"]
+    columns = ["SA", "RA", "Hscore", "cost", "images/s", "method", "state"]
     return Table(caption="Scores of each run", corner="run", columns=columns, rows=rows)
 
 
@@ -116,7 +116,7 @@ def confusion(answers: Answers, name: str) -> Table:
         cells = [
             Cell(
                 text=str(count),
-                shade=count / total if at == place else (count / total) ** 0.5,
+                shade=_share_shade(count / total, right=at == place),
                 kind="zero" if not count else "good" if at == place else "bad",
             )
             for at, count in enumerate(counts)
@@ -127,6 +127,11 @@ def confusion(answers: Answers, name: str) -> Table:
     columns = [*names, "right (%)"]
     turned = any(len(one) > 4 for one in names)
     return Table(caption=caption, corner="true", columns=columns, rows=rows, turned=turned)
+
+
+def _share_shade(share: float, *, right: bool) -> float:
+    """Shade right answers by their share; a single wrong one is to be seen already."""
+    return share if right else 0.25 + 0.75 * share**0.5
 
 
 def _pairs(answers: Answers, name: str) -> Table:
