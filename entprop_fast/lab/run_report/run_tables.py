@@ -219,7 +219,7 @@ def epochs(run: Run) -> Table:
     kept = [row for at, row in enumerate(run.rows, 1) if at % every == 0 or at == len(run.rows)]
     names = [one for one in dict.fromkeys(n for row in kept for n in row) if one != "epoch"]
     rows = [(f"{row['epoch']:g}", _plain([_digits(row.get(n)) for n in names])) for row in kept]
-    which = "" if every == 1 else f", every {every}th and the last"
+    which = "" if every == 1 else f", one in {every} and the last"
     return Table(
         caption=f"Epochs of {run.name}{which}",
         corner="epoch",
