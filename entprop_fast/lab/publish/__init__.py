@@ -1,0 +1,1 @@
+"""Take a trained network out of the door: load, predict, export, describe it."""
