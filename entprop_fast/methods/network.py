@@ -29,6 +29,7 @@ class Network:
         check_values: labels may be read, which synchronises a GPU.
         new_shape: no batch of this shape has gone through yet.
         classes: of the model, None before the first forward.
+        weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
         rows: how many went through a forward and a backward pass.
     """
@@ -41,6 +42,7 @@ class Network:
     check_values: bool
     new_shape: bool
     classes: int | None
+    weight: float = 1.0
     summed: bool = False
     rows: int = 0
 
@@ -115,7 +117,8 @@ class Network:
 
     def objective(self, of_rows: Tensor, weight: float) -> Tensor:
         """Return a pass's share in (6): its weighted mean, or sum where `equalized` divides."""
-        return weight * (of_rows.sum() if self.summed else of_rows.mean())
+        loss = of_rows.sum() if self.summed else of_rows.mean()
+        return weight * self.weight * loss
 
     def try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
         """Refuse a single row along a route where a norm cannot take one.
