@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
     from entprop_fast.lab.evaluation import metrics as metrics
     from entprop_fast.lab.experiments import studies as studies
+    from entprop_fast.lab.publish import from_pretrained, load, save_pretrained
+    from entprop_fast.lab.training.deploy import NetworkSpec
 
 __version__ = "0.1.0"
 
@@ -38,12 +40,16 @@ __all__ = [
     "Evaluation",
     "EvaluationOptions",
     "Method",
+    "NetworkSpec",
     "StepResult",
     "build_info",
     "convert_dual_norm",
     "create_method",
     "evaluate_model",
+    "from_pretrained",
+    "load",
     "route",
+    "save_pretrained",
     "strip_auxiliary",
     "update_bn",
 ]
@@ -52,13 +58,17 @@ __all__ = [
 _LAZY = {
     "Evaluation": "lab.evaluation:Evaluation",
     "EvaluationOptions": "lab.evaluation:EvaluationOptions",
+    "NetworkSpec": "lab.training.deploy:NetworkSpec",
     "data": "data",
     "evaluate_model": "lab.evaluation:evaluate_model",
     "evaluation": "lab.evaluation",
+    "from_pretrained": "lab.publish:from_pretrained",
     "lab": "lab",
+    "load": "lab.publish:load",
     "metrics": "lab.evaluation.metrics",
     "models": "models",
     "reference": "reference",
+    "save_pretrained": "lab.publish:save_pretrained",
     "studies": "lab.experiments.studies",
 }
 

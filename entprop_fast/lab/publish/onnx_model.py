@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -70,19 +70,24 @@ def onnx_bytes(program: Program, about: Mapping[str, Any]) -> bytes:
     return data
 
 
-def run_onnx(data: bytes, images: Tensor) -> Tensor:
-    """Return the logits that onnxruntime makes of images, on the CPU.
+def open_onnx(data: bytes) -> Callable[[Tensor], Tensor]:
+    """Return what runs a model in onnxruntime, on the CPU, from images to logits.
 
     Raises:
-        RunFailed: it cannot read or run the model.
+        RunFailed: it cannot read the model, or, when called, run it.
     """
     require("onnxruntime", extra="export", purpose="running ONNX")
     import onnxruntime
 
-    with tools_of_torch("onnxruntime cannot run what was exported"):
+    with tools_of_torch("onnxruntime cannot read what was exported"):
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        (logits,) = session.run([OUTPUT], {INPUT: images.numpy()})
-    return torch.from_numpy(np.asarray(logits))
+
+    def run(images: Tensor) -> Tensor:
+        with tools_of_torch("onnxruntime cannot run what was exported"):
+            (logits,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(np.asarray(logits))
+
+    return run
 
 
 def _clean(model: Any) -> None:
