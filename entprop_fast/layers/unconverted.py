@@ -37,7 +37,10 @@ def looks_like_norm(module: nn.Module) -> bool:
     if isinstance(module, _WEIGHTED) or not _NAME.search(name):
         return False
     tensors = (*parameters_of(module).values(), *buffers_of(module).values())
-    return any(_is_vector(t) or _WHOLE.search(name) for t in tensors if t is not None)
+    return any(is_vector(t) or _WHOLE.search(name) for t in tensors if t is not None)
+
+
+WAY_OUT = "; convert_dual_norm(model, also=(Class,)) makes the halves of a class copies of the norm"
 
 
 class Unconverted:
@@ -66,5 +69,6 @@ class Unconverted:
         return ", ".join(parts)
 
 
-def _is_vector(tensor: Tensor) -> bool:
+def is_vector(tensor: Tensor) -> bool:
+    """Return whether a tensor holds a value a channel, or a single one."""
     return sum(size > 1 for size in tensor.shape) <= 1
