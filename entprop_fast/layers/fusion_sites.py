@@ -112,8 +112,10 @@ def _is_relu(node: Node, block: nn.Module) -> bool:
     if node.op not in ("call_function", "call_method") or node.target not in _RELUS:
         return False
     settings = (*node.args[1:], *node.kwargs.values())
-    return bool(node.args) and node.kwargs.keys() <= {"inplace"} and all(
-        isinstance(setting, bool) for setting in settings
+    return (
+        bool(node.args)
+        and node.kwargs.keys() <= {"inplace"}
+        and all(isinstance(setting, bool) for setting in settings)
     )
 
 
@@ -139,9 +141,7 @@ def _reason_to_stay(site: Site, block: nn.Module) -> str | None:
     source, norm = site.norm.args[0], _module(block, site.norm)
     assert isinstance(source, Node)
     # What a convolution gave nobody else holds: nobody can change it meanwhile.
-    fresh = source.op == "call_module" and isinstance(
-        _module(block, source), ConvBase | nn.Linear
-    )
+    fresh = source.op == "call_module" and isinstance(_module(block, source), ConvBase | nn.Linear)
     if not fresh or len(source.users) != 1:
         return "what it normalises may change before its sum"
     for node in order:

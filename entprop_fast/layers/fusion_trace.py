@@ -110,8 +110,7 @@ def _record(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]
             raise NotTraceable(f"torch.fx cannot trace its forward: {text[0]}") from error
         finally:
             changed = [
-                _restore(module, was)
-                for module, was in zip((block, *inlined), before, strict=True)
+                _restore(module, was) for module, was in zip((block, *inlined), before, strict=True)
             ]
     if any(changed):
         raise NotTraceable("its forward sets attributes")
