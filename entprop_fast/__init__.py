@@ -9,6 +9,7 @@ from entprop_fast.layers import (
     DualBatchNorm2d,
     DualLayerNorm,
     convert_dual_norm,
+    norm_report,
     route,
     strip_auxiliary,
     update_bn,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from entprop_fast.lab.experiments import studies as studies
     from entprop_fast.lab.publish import from_pretrained, load, save_pretrained
     from entprop_fast.lab.training.deploy import NetworkSpec
+    from entprop_fast.lab.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -46,8 +48,10 @@ __all__ = [
     "convert_dual_norm",
     "create_method",
     "evaluate_model",
+    "fit",
     "from_pretrained",
     "load",
+    "norm_report",
     "route",
     "save_pretrained",
     "strip_auxiliary",
@@ -62,6 +66,7 @@ _LAZY = {
     "data": "data",
     "evaluate_model": "lab.evaluation:evaluate_model",
     "evaluation": "lab.evaluation",
+    "fit": "lab.training.fit:fit",
     "from_pretrained": "lab.publish:from_pretrained",
     "lab": "lab",
     "load": "lab.publish:load",
