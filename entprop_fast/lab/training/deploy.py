@@ -29,6 +29,8 @@ from entprop_fast.options import create, option
 # One key only: the order of several in a safetensors header is not defined, the bytes would differ.
 _METADATA_KEY = "entprop_fast"
 
+OWN = "model:"  # how the arch of a caller's network begins
+
 # Of data sets held as whole tensors, for files that do not say it.
 _EARLIER_SIZES = {"digits": (8, 8), "cifar10": (32, 32), "cifar100": (32, 32)}
 
@@ -40,9 +42,9 @@ class NetworkSpec:
     arch: str = option()
     num_classes: int = option()
     in_channels: int = option()
-    stem: resnet.Stem = option()
-    dataset: str = option()
-    seed: int = option()
+    stem: resnet.Stem = option("imagenet")
+    dataset: str = option("")
+    seed: int = option(0)
     image_size: int | None = option(None)  # of images read from files
     normalize: str = option("none")  # what the network does first; images come in [0, 1]
     # What files of earlier versions do not say.
@@ -121,7 +123,14 @@ class NetworkSpec:
         built = with_normalization(network, self.normalize, self.in_channels)
         return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
+    @property
+    def own(self) -> bool:
+        """Whether the network is a caller's: its arch names nothing that can be created."""
+        return not self.arch or self.arch.startswith(OWN)
+
     def _create(self) -> nn.Module:
+        if self.own:
+            raise ValueError(f"arch {self.arch!r} is a network of your own: give it as model=")
         return models.create(
             self.arch,
             num_classes=self.num_classes,
