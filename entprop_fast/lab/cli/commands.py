@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "measure networks on clean, corrupted and attacked test images",
     "compare": "train several methods with several seeds, and compare them fairly",
     "study": "train what answers one question, and end in a table and a sentence",
+    "report": "write runs as one HTML file: curves, corruptions, mistakes, norms, speed",
     "corrupt": "write a corrupted copy of a test set, in the published layout",
     "data": "look at data sets before training: what is there, what would stop a run",
     "env_report": "print what a bug report should hold: versions, machine, kernels",

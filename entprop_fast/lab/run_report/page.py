@@ -132,7 +132,7 @@ def _cards(run: Run) -> list[Card]:
     found = run.scores
     so_far = "" if found else f"{MEANINGS['SA']}, after {run.epochs_done} epochs"
     return [
-        Card(name="SA", value=f"{number(run.sa)} %", meaning=so_far or MEANINGS["SA"]),
+        Card(name="SA", value=_percent(run.sa), meaning=so_far or MEANINGS["SA"]),
         Card(name="RA", value=_percent(found and found.ra), meaning=MEANINGS["RA"]),
         Card(
             name="Hscore",

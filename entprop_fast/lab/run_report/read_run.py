@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from entprop_fast.lab import checkpoint
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.errors import one_line
 
+_LARGEST = 1e30  # of a number: an axis ends somewhere
 _NEEDED = (run_folder.CONFIG, run_folder.METRICS, run_folder.SUMMARY, checkpoint.CURRENT)
 
 
@@ -138,7 +138,7 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         notes.append(f"{path.name} is not TOML: {one_line(error)}")
         return {}
     tables = table.pop("method", {})
@@ -162,7 +162,7 @@ def _rows(path: Path, notes: list[str]) -> tuple[list[dict[str, float]], list[tu
         for one in named if isinstance(named, list) else ():
             signatures.append((numbers["epoch"], str(one)))
     if broken:
-        notes.append(f"{path.name}: {broken} lines are no epoch's row and are left out")
+        notes.append(f"{path.name}: lines that hold no epoch are left out ({broken})")
     return rows, signatures
 
 
@@ -219,4 +219,4 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
+    return abs(value) <= _LARGEST  # False for NaN

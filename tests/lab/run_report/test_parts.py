@@ -18,6 +18,7 @@ from PIL import Image
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import report
 from entprop_fast.lab.data import ImageData
+from entprop_fast.lab.evaluation.scored_network import Scored
 from entprop_fast.lab.run_report import run_tables
 from entprop_fast.lab.run_report.answers import Answers, Example, answers_of
 from entprop_fast.lab.run_report.curves import Line, training_panels
@@ -82,7 +83,7 @@ def test_a_run_that_is_not_finished(copied: Copied, call: Call) -> None:
     assert f"SA {json.loads(rows[1])['sa']:.1f} % accuracy on clean test images, after 2" in (
         page.words
     )
-    assert "1 lines are no epoch's row" in page.words
+    assert "lines that hold no epoch are left out (1)" in page.words
     assert "No corrupted images were measured yet" in page.words
     assert any(caption.startswith("Test images of half") for caption in page.tables)
 
@@ -114,7 +115,11 @@ def test_what_cannot_be_read_is_named(copied: Copied, call: Call) -> None:
     (folder / "checkpoint.prev.pt").unlink()
     (folder / "model.safetensors").write_bytes(b"x")
     words = page_of(folder, call).words
-    for said in ("summary.json is not", "metrics.jsonl: 1 lines", "config.toml cannot be read"):
+    for said in (
+        "summary.json is not",
+        "metrics.jsonl: lines that hold no",
+        "config.toml cannot be read",
+    ):
         assert said in words
     assert "The network cannot be loaded: " in words and "truncated" in words
 
@@ -215,7 +220,9 @@ def test_a_network_without_a_right_answer() -> None:
     images, labels = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     before = images.clone()
     data = ImageData("x", images, labels, images, labels, 2)
-    found = answers_of(InPlace(), data, torch.device("cpu"), batch_size=2, workers=None, shown=3)
+    found = answers_of(
+        Scored(InPlace(), None, (0.0, 1.0)), data, batch_size=2, workers=None, shown=3
+    )
     assert torch.equal(images, before)
     assert found.confusion == [[0, 5], [0, 0]] and found.accuracy == 0
     assert [one.number for one in found.wrong] == [0, 1, 2]
