@@ -69,7 +69,7 @@ class Examiner:
             return Examined(answers=reason, drifts=reason)
         drifts = drifts_of(model) if dual else {}
         try:
-            if run.scores is not None:  # by what was scored
+            if run.finished:  # by what was scored
                 model, spec, _ = load_network(run.folder, self.reporter.say, deployed=True)
             answers: Answers | str = self._answers(run, model, spec)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
