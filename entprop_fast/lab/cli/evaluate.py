@@ -13,7 +13,7 @@ import torch
 
 from entprop_fast.lab import data
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, data_option, own_flags, parse
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
@@ -26,12 +26,15 @@ from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
+from entprop_fast.lab.training import user_code
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
+from entprop_fast.lab.training.given_data import GivenImages
 from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.lab.training.run_folder import RunFolder
+from entprop_fast.lab.training.user_code import DATA, MODEL
 from entprop_fast.options import option
 
 
@@ -45,6 +48,13 @@ class _Flags:
         "Data set whose test images are those of the run's seed. Left out, it is the run's.",
         group="data",
     )
+    model: str | None = option(
+        None,
+        "Network of your own that a run was trained with: MODULE:FUNCTION, called with "
+        "num_classes, and in_channels where it takes them.",
+        group="network",
+    )
+    data: str | None = data_option()
     cache: str | None = option(
         None, "Folder in which generated images are kept, to be used again.", group="data"
     )
@@ -179,21 +189,23 @@ def _all(
 ) -> list[Evaluation]:
     """Measure every checkpoint on one data set; all are checked before the first is measured."""
     networks = []
+    own = None if flags.model is None else user_code.network_maker(flags.model)
     for name in flags.checkpoints:
         with reporter.waiting(f"building the network of {name}"):
-            model, spec, dual = load_network(Path(name), reporter.say)
+            model, spec, dual = load_network(Path(name), reporter.say, model=own)
         if options.norms == "aux" and not dual:
             raise ValueError(
                 f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        dataset = flags.dataset or spec.dataset
-        images = _test_images(spec, dataset, machine["data_dir"], reporter)
-        networks.append((name, model, images))
-    if len({images.name for _, _, images in networks}) > 1:
+        images = _test_images(spec, flags, machine, reporter)
+        networks.append((name, model, spec, images))
+    if own is not None and not any(spec.arch.startswith(MODEL) for _, _, spec, _ in networks):
+        raise ValueError(f"--model {flags.model}: no checkpoint is of a network of one's own")
+    if len({images.name for *_, images in networks}) > 1:
         raise ValueError("the checkpoints are of several data sets: choose one with --dataset")
     found = []
-    for name, model, images in networks:
+    for name, model, spec, images in networks:
         if len(networks) > 1:
             reporter.say(name)
         with reporter.measuring() as progress:
@@ -202,10 +214,11 @@ def _all(
                 images,
                 options,
                 name=name,
+                normalization=(spec.mean, spec.std) if spec.mean else None,
                 batch_size=flags.batch_size,
                 workers=machine["workers"],
                 say=reporter.say,
-                kept=kept,
+                kept=kept if isinstance(images, data.ImageData | data.ImageFiles) else None,
                 progress=progress,
             )
         found.append(evaluation)
@@ -214,13 +227,21 @@ def _all(
 
 
 def _test_images(
-    spec: NetworkSpec, dataset: str, data_dir: str | None, reporter: Reporter
+    spec: NetworkSpec, flags: _Flags, machine: Mapping[str, Any], reporter: Reporter
 ) -> data.ImageSet:
     """Read the test images; the network has to fit them."""
+    dataset = flags.dataset or spec.dataset
+    if flags.data is not None:
+        return _own_images(spec, flags.data, machine["workers"], reporter)
+    if dataset.startswith(DATA):
+        raise ValueError(
+            f"the images of {dataset!r} are one's own, and no code is run because a file names it: "
+            "give --data MODULE:FUNCTION, or another --dataset"
+        )
     with reporter.waiting(f"reading data set {dataset}"):
         images = data.load(
             dataset,
-            data_dir=data_dir,
+            data_dir=machine["data_dir"],
             seed=spec.seed,
             image_size=spec.image_size,
             test_only=True,
@@ -233,3 +254,18 @@ def _test_images(
             f"network was trained for {spec.num_classes} and {spec.in_channels}"
         )
     return images
+
+
+def _own_images(
+    spec: NetworkSpec, name: str, workers: int | None, reporter: Reporter
+) -> data.ImageSet:
+    with reporter.waiting(f"reading the images of {name}"):
+        images = user_code.make_images(name, workers=workers)
+    test = images.test if isinstance(images, GivenImages) else images
+    assert test is not None
+    if images.num_classes > spec.num_classes or images.image_shape[0] != spec.in_channels:
+        raise ValueError(
+            f"--data {name} has {images.num_classes} classes and {images.image_shape[0]} channels, "
+            f"the network was trained for {spec.num_classes} and {spec.in_channels}"
+        )
+    return test
