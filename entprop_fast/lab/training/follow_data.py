@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from entprop_fast.lab.data.augment import RESIZED_CROP
 from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
@@ -35,8 +36,8 @@ def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
 
 
 def follow_data(
-    source: str | Path | None, given: Mapping[str, Value | None]
-) -> tuple[str | Path, dict[str, Value | None]]:
+    source: str | Path | None, given: Mapping[str, Any]
+) -> tuple[str | Path, dict[str, Any]]:
     """Choose a command's recipe and the settings over it, one way for all commands.
 
     Args:
