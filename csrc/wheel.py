@@ -48,7 +48,9 @@ def contents(wheel: Path, kernels: Iterable[Kernels]) -> str:
         return f"pure Python, {', '.join([*parts, 'no compiled kernels'])} ({size})"
     for one in kernels:
         cuda = one.toolchain.cuda
-        parts.append("C++ kernels" + (f", CUDA {cuda.version} kernels" if cuda else ", no CUDA C++"))
+        parts.append(
+            "C++ kernels" + (f", CUDA {cuda.version} kernels" if cuda else ", no CUDA C++")
+        )
     python = ".".join(map(str, PYTHON_TARGET))
     torch = ".".join(map(str, MINIMUM_TORCH))
     needs = [f"Python {python} or later" if STABLE_PYTHON else f"Python {python_tag()} alone"]

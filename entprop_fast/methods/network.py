@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import reference
+from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics, route
 from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
@@ -53,7 +54,7 @@ class Network:
     def frozen_statistics(self) -> contextlib.AbstractContextManager[None]:
         """Use batch statistics in the auxiliary norms without moving their running ones."""
         if not self.dual:  # one set of norms serves both kinds of pass
-            return frozen_statistics(self.model.modules())
+            return frozen_statistics(filter(looks_like_norm, self.model.modules()))
         return frozen_statistics(layer.aux for layer in dual_layers(self.model))
 
     def forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:

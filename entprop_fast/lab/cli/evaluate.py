@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from entprop_fast.lab import data
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, data_option, own_flags, parse
+from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
@@ -28,13 +28,11 @@ from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
 from entprop_fast.lab.training import user_code
 from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
-from entprop_fast.lab.training.given_data import GivenImages
-from entprop_fast.lab.training.load_network import load_network
+from entprop_fast.lab.training.load_network import load_network, load_test_images
 from entprop_fast.lab.training.run_folder import RunFolder
-from entprop_fast.lab.training.user_code import DATA, MODEL
+from entprop_fast.lab.training.user_code import MODEL
 from entprop_fast.options import option
 
 
@@ -198,7 +196,15 @@ def _all(
                 f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
-        images = _test_images(spec, flags, machine, reporter)
+        dataset = flags.dataset or spec.dataset
+        if flags.data is not None:
+            with reporter.waiting(f"reading the images of {flags.data}"):
+                images = user_code.own_test_images(spec, flags.data, workers=machine["workers"])
+        else:
+            with reporter.waiting(f"reading data set {dataset}"):
+                images = load_test_images(
+                    spec, dataset, data_dir=machine["data_dir"], say=reporter.say
+                )
         networks.append((name, model, spec, images))
     if own is not None and not any(spec.arch.startswith(MODEL) for _, _, spec, _ in networks):
         raise ValueError(f"--model {flags.model}: no checkpoint is of a network of one's own")
@@ -218,54 +224,9 @@ def _all(
                 batch_size=flags.batch_size,
                 workers=machine["workers"],
                 say=reporter.say,
-                kept=kept if isinstance(images, data.ImageData | data.ImageFiles) else None,
+                kept=kept if isinstance(images, ImageData | ImageFiles) else None,
                 progress=progress,
             )
         found.append(evaluation)
         model.cpu()
     return found
-
-
-def _test_images(
-    spec: NetworkSpec, flags: _Flags, machine: Mapping[str, Any], reporter: Reporter
-) -> data.ImageSet:
-    """Read the test images; the network has to fit them."""
-    dataset = flags.dataset or spec.dataset
-    if flags.data is not None:
-        return _own_images(spec, flags.data, machine["workers"], reporter)
-    if dataset.startswith(DATA):
-        raise ValueError(
-            f"the images of {dataset!r} are one's own, and no code is run because a file names it: "
-            "give --data MODULE:FUNCTION, or another --dataset"
-        )
-    with reporter.waiting(f"reading data set {dataset}"):
-        images = data.load(
-            dataset,
-            data_dir=machine["data_dir"],
-            seed=spec.seed,
-            image_size=spec.image_size,
-            test_only=True,
-            say=reporter.say,
-        )
-    channels = images.image_shape[0]
-    if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
-        raise ValueError(
-            f"dataset {dataset!r} has {images.num_classes} classes and {channels} channels, the "
-            f"network was trained for {spec.num_classes} and {spec.in_channels}"
-        )
-    return images
-
-
-def _own_images(
-    spec: NetworkSpec, name: str, workers: int | None, reporter: Reporter
-) -> data.ImageSet:
-    with reporter.waiting(f"reading the images of {name}"):
-        images = user_code.make_images(name, workers=workers)
-    test = images.test if isinstance(images, GivenImages) else images
-    assert test is not None
-    if images.num_classes > spec.num_classes or images.image_shape[0] != spec.in_channels:
-        raise ValueError(
-            f"--data {name} has {images.num_classes} classes and {images.image_shape[0]} channels, "
-            f"the network was trained for {spec.num_classes} and {spec.in_channels}"
-        )
-    return test

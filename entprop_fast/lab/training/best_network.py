@@ -40,6 +40,14 @@ class BestNetwork:
         """Return whether training ends after so many epochs."""
         return self.patience is not None and epochs - self.epoch >= self.patience
 
+    def said(self, epochs: int) -> str:
+        """Say in a line why a run of so many epochs ended, and which network it deploys."""
+        why = f"no better one for {self.patience} epochs, " if self.out_of_patience(epochs) else ""
+        return (
+            f"{why}trained for {epochs} epochs: the network of epoch {self.epoch} is deployed "
+            f"(held-out Hscore {self.hscore:.1f})"
+        )
+
     def network(self, like: nn.Module) -> nn.Module:
         """Return a copy of `like` with the best weights."""
         made = copy.deepcopy(like)

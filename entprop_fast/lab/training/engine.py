@@ -18,7 +18,7 @@ from entprop_fast.lab.training.device import set_threads
 from entprop_fast.lab.training.durations import seconds_of
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
-from entprop_fast.lab.training.loggers import check_installed
+from entprop_fast.lab.training.loggers import check_ready
 from entprop_fast.lab.training.parts import Parts, parts_of
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
@@ -97,7 +97,7 @@ def _train(
         folder.check_free()
     state = _saved_state(folder, config, reporter) if resume else None
     with bad_input():
-        check_installed(config.log)
+        check_ready(config.log)
         set_threads(config.threads)
         keep_freed_memory()
         trainer = Trainer(build(config, reporter, state is None), reporter)

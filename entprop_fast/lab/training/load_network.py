@@ -1,4 +1,4 @@
-"""Load a trained network from what a run left: its folder, a checkpoint or the deployed file."""
+"""Load a trained network from what a run left, and the test images that go with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from entprop_fast.lab import checkpoint
+from entprop_fast.lab import checkpoint, data
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.best_network import deployed_weights, ended
 from entprop_fast.lab.training.deploy import NetworkSpec, Own, load_deployable
+from entprop_fast.lab.training.user_code import DATA
 from entprop_fast.methods import needs_dual_norms
 
 
@@ -56,6 +57,48 @@ def load_network(
     else:
         state = checkpoint.read(path)
     return _from_state(path, state, say, model)
+
+
+def load_test_images(
+    spec: NetworkSpec,
+    dataset: str | None = None,
+    *,
+    data_dir: str | None = None,
+    say: Callable[[str], None] = print,
+) -> data.ImageSet:
+    """Read the test images of a network's run, or those of another data set that fits it.
+
+    Args:
+        spec: what the network was trained on.
+        dataset: another data set's name.
+        data_dir: folder of its files.
+        say: is told what takes long or is left out.
+
+    Raises:
+        ValueError: the network does not fit them, and as `entprop_fast.data.load`.
+        FileNotFoundError, ImportError: as `entprop_fast.data.load`.
+    """
+    name = dataset or spec.dataset
+    if name.startswith(DATA):
+        raise ValueError(
+            f"the images of {name!r} are one's own, and no code is run because a file names it: "
+            "give --data MODULE:FUNCTION, or another --dataset"
+        )
+    images = data.load(
+        name,
+        data_dir=data_dir,
+        seed=spec.seed,
+        image_size=spec.image_size,
+        test_only=True,
+        say=say,
+    )
+    channels = images.image_shape[0]
+    if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
+        raise ValueError(
+            f"dataset {name!r} has {images.num_classes} classes and {channels} channels, the "
+            f"network was trained for {spec.num_classes} and {spec.in_channels}"
+        )
+    return images
 
 
 def _from_state(

@@ -26,6 +26,8 @@ from entprop_fast.optional import require
 
 NAMES = ("csv", "tensorboard", "wandb")
 
+WITHOUT_ACCOUNT = ("offline", "disabled", "dryrun")  # values of WANDB_MODE
+_OFFLINE = "(WANDB_MODE=offline needs no account)"
 PROJECT = "entprop_fast"  # of W&B, where WANDB_PROJECT names none
 
 
@@ -65,15 +67,22 @@ def names_of(log: str | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(word).strip() for word in words if str(word).strip()))
 
 
-def check_installed(log: str | Sequence[str] | None) -> None:
-    """Refuse to begin without the libraries of the loggers.
+def check_ready(log: str | Sequence[str] | None) -> None:
+    """Refuse to begin without what the loggers need.
 
     Raises:
-        ImportError: one is not installed; the message names the extra.
+        ImportError: a library is not installed; the message names the extra.
+        ValueError: W&B has no account to send to.
     """
     for name in names_of(log):
         if name != "csv":
             require(name, extra="loggers", purpose=f"--log {name}")
+        if name == "wandb" and os.environ.get("WANDB_MODE", "online") not in WITHOUT_ACCOUNT:
+            wandb: Any = importlib.import_module("wandb")
+            try:
+                wandb.login()
+            except wandb.Error as error:
+                raise ValueError(f"log='wandb': {error} {_OFFLINE}") from error
 
 
 def open_logger(
@@ -102,13 +111,13 @@ class Loggers:
         settings: of the run.
 
     Raises:
-        ImportError: see `check_installed`.
+        ImportError: see `check_ready`.
     """
 
     def __init__(self, log: str | Sequence[str] | None, settings: Mapping[str, Any]) -> None:
         self._names, self._settings = names_of(log), settings
         self._open: list[Logger] = []
-        check_installed(log)
+        check_ready(log)
 
     def open(self, folder: Path, rows: Sequence[Row]) -> None:
         """Open them in the run's folder, up to the rows so far."""
@@ -203,7 +212,8 @@ class WandbLog:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> None:
-        self._state, known = folder / WANDB, {"id": uuid.uuid4().hex[:8], "epochs": 0}
+        self._state = folder / WANDB
+        known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "epochs": 0}
         if self._state.is_file():
             known |= json.loads(self._state.read_text())
         self.id, self.epochs = str(known["id"]), int(known["epochs"])
@@ -220,7 +230,7 @@ class WandbLog:
                 settings=quiet,
             )
         except wandb.Error as error:
-            raise OSError(f"--log wandb: {error}; WANDB_MODE=offline needs no account") from error
+            raise OSError(f"log='wandb': {error} {_OFFLINE}") from error
         self._keep()
         for row in rows:
             self.write(row)

@@ -27,12 +27,13 @@ SUMMARY = "summary.json"
 CURVES = "curves.png"
 CORRUPTIONS = "corruptions.png"
 EXAMPLES = "examples.png"
+REPORT = "report.html"  # of `python -m entprop_fast.report`
 LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
 
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
 _FILES = (
     *(CONFIG, METRICS, *_CHECKPOINTS, BEST, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES),
-    *(METRICS_CSV, WANDB),
+    *(METRICS_CSV, WANDB, REPORT),
 )
 
 Row = dict[str, Any]

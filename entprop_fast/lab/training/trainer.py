@@ -109,6 +109,8 @@ class Trainer:
                 while not self.ended:
                     self._run_epoch(folder)
                     self._end_epoch(folder)
+            if self.best is not None:
+                self.reporter.say(self.best.said(self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, and its record so far."""
@@ -171,20 +173,24 @@ class Trainer:
         """Train what is left of the running epoch."""
         started = time.monotonic() - self.train_seconds
         try:
-            stopping.check()
+            self._check_stop()
             for images, labels in self.loader.epoch(self.epoch, self.batch):
                 with bad_input():
                     full = self._train_batch(images, labels)
                 if full:
                     self._tell(time.monotonic() - started)
-                if self.accumulation.whole(self.batch):  # gradients are in no checkpoint
-                    if self._saves.due(self.step):
-                        self.train_seconds = time.monotonic() - started
-                        self._save(folder)
-                    stopping.check()
+                if self.accumulation.whole(self.batch) and self._saves.due(self.step):
+                    self.train_seconds = time.monotonic() - started
+                    self._save(folder)
+                self._check_stop()
             self.meter.read()
         finally:
             self.train_seconds = time.monotonic() - started
+
+    def _check_stop(self) -> None:
+        """Stop if a signal came or time is up, between steps: a checkpoint has no gradients."""
+        if self.accumulation.whole(self.batch):
+            stopping.check()
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
         """Take one step, or what a batch is of it; return whether the results are to be read."""

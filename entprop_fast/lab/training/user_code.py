@@ -20,8 +20,8 @@ from torch import nn
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.subset import stratified_subset
 from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.deploy import OWN
-from entprop_fast.lab.training.given_data import image_set_of
+from entprop_fast.lab.training.deploy import OWN, NetworkSpec
+from entprop_fast.lab.training.given_data import GivenImages, image_set_of
 
 MODEL = OWN
 DATA = "data:"  # how the name of a data set of one's own begins
@@ -153,6 +153,21 @@ def make_images(name: str, *, workers: int | None = None) -> ImageSet:
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{flag}: {error}") from error
+
+
+def own_test_images(spec: NetworkSpec, name: str, *, workers: int | None = None) -> ImageSet:
+    """Call the user's function for test images alone.
+
+    Raises:
+        ValueError, TypeError: as `make_images`, or they do not fit the network.
+    """
+    images = make_images(name, workers=workers)
+    if images.num_classes > spec.num_classes or images.image_shape[0] != spec.in_channels:
+        raise ValueError(
+            f"--data {name} has {images.num_classes} classes and {images.image_shape[0]} channels, "
+            f"the network was trained for {spec.num_classes} and {spec.in_channels}"
+        )
+    return images.test if isinstance(images, GivenImages) and images.test else images
 
 
 def _parts_of_name(name: str, flag: str) -> tuple[str, str]:

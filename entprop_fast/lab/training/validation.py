@@ -6,23 +6,29 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from entprop_fast.devices import with_float64
+from entprop_fast.eval_mode import evaluating
+from entprop_fast.lab import stopping
 from entprop_fast.lab.corruptions import corrupt
 from entprop_fast.lab.corruptions.common import check_channels, corrupted_bytes
 from entprop_fast.lab.data import ImageData, ImageSet, channels_last, to_float
 from entprop_fast.lab.data.datasets import EMBEDDED
-from entprop_fast.lab.data.loader import Batch
-from entprop_fast.lab.evaluation import metrics
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size, usual_scale
+from entprop_fast.lab.evaluation.metrics import hscore
+from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
+from entprop_fast.logits import logits_of
 
 SEVERITY = 3
 # One of each family; for digits, whose ten kinds are others, as far apart.
 KINDS = ("gaussian_noise", "defocus_blur", "fog", "contrast", "jpeg_compression")
 DIGITS_KINDS = ("gaussian", "blur", "contrast", "rotate", "pixelate")
 
-Over = Callable[[Iterable[Batch]], Iterator[Batch]]
+CLEAN = "clean"
+
+Held = tuple[int, int, Tensor, Tensor]  # number of the kind, 0 clean; first image, images, labels
+Over = Callable[[Iterable[Held]], Iterator[Held]]
 
 
 class HeldOutScore(NamedTuple):
@@ -56,7 +62,7 @@ class Validation:
         for kind in KINDS if self.kinds is KINDS else ():
             check_channels(kind, data.image_shape[0])
         self.batch_size = usual_batch_size(data)
-        self._made: dict[str, list[Batch]] = {}
+        self._made: list[Held] | None = None
 
     @property
     def images(self) -> int:
@@ -76,33 +82,38 @@ class Validation:
         Raises:
             NaNLogits: the network answers NaN or infinity.
         """
-        sa = metrics.accuracy(model, over(self._clean()))
-        each = [metrics.accuracy(model, over(self._corrupted(kind))) for kind in self.kinds]
+        seen = [RunningMetrics(self.data.num_test, self.device) for _ in (CLEAN, *self.kinds)]
+        with evaluating(model), torch.no_grad():
+            for number, first, images, labels in over(self._batches()):
+                logits = logits_of(model(to_float(images).clone()), len(labels))
+                seen[number].add(first, logits, labels)
+                stopping.check()
+        for what, one in zip((CLEAN, *self.kinds), seen, strict=True):
+            one.check(f"held-out images, {what}")
+        sa, *each = (one.correct / one.total for one in seen)
         ra = sum(each) / len(each)
-        return HeldOutScore(100 * sa, 100 * ra, 100 * metrics.hscore(sa, ra))
+        return HeldOutScore(100 * sa, 100 * ra, 100 * hscore(sa, ra))
 
-    def _clean(self) -> Iterator[Batch]:
-        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
-            yield channels_last(images.to(self.device)), labels.to(self.device)
-
-    def _corrupted(self, kind: str) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Held]:
         if not isinstance(self.data, ImageData):
-            yield from ((to_float(images), labels) for images, labels in self._make(kind))
+            yield from self._make()
             return
-        if kind not in self._made:
-            self._made[kind] = list(self._make(kind))
-        for images, labels in self._made[kind]:
-            yield to_float(images), labels
+        if self._made is None:
+            self._made = list(self._make())
+        yield from self._made
 
-    def _make(self, kind: str) -> Iterator[Batch]:
-        """Yield corrupted images as they are kept: 8-bit ones, but for digits."""
+    def _make(self) -> Iterator[Held]:
+        """Read each batch once; corrupted images are kept in 8 bits, but for digits."""
         first, maker = 0, with_float64(self.device)
-        for images, labels in self._clean():
-            if self.data.name == EMBEDDED:
-                made = corrupt(images, kind, SEVERITY, first=first)
-            else:
-                made = corrupted_bytes(
-                    images.to(maker), kind, SEVERITY, scale=usual_scale(self.data), first=first
-                )
-            yield channels_last(made.to(self.device)), labels
+        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
+            clean, wanted = channels_last(images.to(self.device)), labels.to(self.device)
+            yield 0, first, clean, wanted
+            for number, kind in enumerate(self.kinds, start=1):
+                made = self._corrupted(clean.to(maker), kind, first)
+                yield number, first, channels_last(made.to(self.device)), wanted
             first += len(labels)
+
+    def _corrupted(self, images: Tensor, kind: str, first: int) -> Tensor:
+        if self.data.name == EMBEDDED:
+            return corrupt(images, kind, SEVERITY, first=first)
+        return corrupted_bytes(images, kind, SEVERITY, scale=usual_scale(self.data), first=first)
