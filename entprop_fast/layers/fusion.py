@@ -19,7 +19,6 @@ from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.fusion_sites import find_sites, rewrite
 from entprop_fast.layers.fusion_trace import Attributes, NotTraceable, signatures, trace
 from entprop_fast.ops.backend import exporting
-from entprop_fast.torch_internals import children_of
 
 _OURS = "entprop_fast.models."
 _KEY = "_fused_forwards"  # in a fused block's attributes
