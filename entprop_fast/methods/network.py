@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import reference
+from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics, route
 from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
@@ -29,6 +30,7 @@ class Network:
         check_values: labels may be read, which synchronises a GPU.
         new_shape: no batch of this shape has gone through yet.
         classes: of the model, None before the first forward.
+        weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
         rows: how many went through a forward and a backward pass.
     """
@@ -41,6 +43,7 @@ class Network:
     check_values: bool
     new_shape: bool
     classes: int | None
+    weight: float = 1.0
     summed: bool = False
     rows: int = 0
 
@@ -51,7 +54,7 @@ class Network:
     def frozen_statistics(self) -> contextlib.AbstractContextManager[None]:
         """Use batch statistics in the auxiliary norms without moving their running ones."""
         if not self.dual:  # one set of norms serves both kinds of pass
-            return frozen_statistics(self.model.modules())
+            return frozen_statistics(filter(looks_like_norm, self.model.modules()))
         return frozen_statistics(layer.aux for layer in dual_layers(self.model))
 
     def forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:
@@ -115,7 +118,8 @@ class Network:
 
     def objective(self, of_rows: Tensor, weight: float) -> Tensor:
         """Return a pass's share in (6): its weighted mean, or sum where `equalized` divides."""
-        return weight * (of_rows.sum() if self.summed else of_rows.mean())
+        loss = of_rows.sum() if self.summed else of_rows.mean()
+        return weight * self.weight * loss
 
     def try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
         """Refuse a single row along a route where a norm cannot take one.

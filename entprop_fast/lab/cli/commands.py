@@ -8,6 +8,8 @@ COMMANDS = {
     "evaluate": "measure networks on clean, corrupted and attacked test images",
     "compare": "train several methods with several seeds, and compare them fairly",
     "study": "train what answers one question, and end in a table and a sentence",
+    "predict": "print classes and probabilities of images",
+    "export": "write a run's network as safetensors, torch.export, ONNX, with a model card",
     "corrupt": "write a corrupted copy of a test set, in the published layout",
     "data": "look at data sets before training: what is there, what would stop a run",
     "init": "write a commented recipe for a folder of images",

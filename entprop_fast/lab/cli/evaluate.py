@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from entprop_fast.lab import data
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.evaluation import (
@@ -27,10 +26,9 @@ from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
 from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
-from entprop_fast.lab.training.load_network import load_network
+from entprop_fast.lab.training.load_network import load_network, load_test_images
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.options import option
 
@@ -188,7 +186,8 @@ def _all(
                 "of a method that trains them does"
             )
         dataset = flags.dataset or spec.dataset
-        images = _test_images(spec, dataset, machine["data_dir"], reporter)
+        with reporter.waiting(f"reading data set {dataset}"):
+            images = load_test_images(spec, dataset, data_dir=machine["data_dir"], say=reporter.say)
         networks.append((name, model, images))
     if len({images.name for _, _, images in networks}) > 1:
         raise ValueError("the checkpoints are of several data sets: choose one with --dataset")
@@ -211,25 +210,3 @@ def _all(
         found.append(evaluation)
         model.cpu()
     return found
-
-
-def _test_images(
-    spec: NetworkSpec, dataset: str, data_dir: str | None, reporter: Reporter
-) -> data.ImageSet:
-    """Read the test images; the network has to fit them."""
-    with reporter.waiting(f"reading data set {dataset}"):
-        images = data.load(
-            dataset,
-            data_dir=data_dir,
-            seed=spec.seed,
-            image_size=spec.image_size,
-            test_only=True,
-            say=reporter.say,
-        )
-    channels = images.image_shape[0]
-    if (images.num_classes, channels) != (spec.num_classes, spec.in_channels):
-        raise ValueError(
-            f"dataset {dataset!r} has {images.num_classes} classes and {channels} channels, the "
-            f"network was trained for {spec.num_classes} and {spec.in_channels}"
-        )
-    return images

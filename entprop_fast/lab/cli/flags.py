@@ -11,7 +11,7 @@ import contextlib
 import io
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
@@ -137,9 +137,9 @@ def parse(
     Raises:
         UsageError: an unknown flag, with the nearest ones, or a value that is not valid.
     """
-    words = sys.argv[1:] if args is None else list(args)
     called = shlex.join(words_of(prog))
     flags = [*own_flags(record), *more]
+    words = list(_aliased(sys.argv[1:] if args is None else args))
     for word in words:
         if reason := recipe.unfit(word):
             raise UsageError(f"the argument {word!r} {reason}")
@@ -161,6 +161,17 @@ def parse(
     own = {one.about.name for one in own_flags(record)}
     made = record(**{name: given.pop(name) for name in own & given.keys()})
     return made, given
+
+
+def _aliased(words: Sequence[str]) -> Iterator[str]:
+    """Read ``--accumulate`` before a number as the run's setting; before a word it is EntProp's."""
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        number = value if equals else after
+        if name == "--accumulate" and number.isdecimal():
+            yield f"--accumulate-batches{equals}{value}"
+        else:
+            yield word
 
 
 def _read(flag: Flag, value: Any) -> Any:

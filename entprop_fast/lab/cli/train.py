@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab.cli import announce
+from entprop_fast.lab.cli import announce, dry_run
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
 from entprop_fast.lab.report.progress import Reporter
@@ -29,6 +29,12 @@ class _Flags:
         group="output",
     )
     overwrite: bool = option(False, "Replace the run in the run folder.", group="output")
+    dry_run: bool = option(
+        False,
+        "Print the settings, the cost, the memory and the time of one measured step, and an "
+        "estimate of the whole; train nothing and write nothing.",
+        group="output",
+    )
 
 
 _DESCRIPTION = (
@@ -60,6 +66,10 @@ def _train(args: Sequence[str] | None) -> None:
         source, settings = _followed(flags, settings)
         config = recipe.resolve(source, **settings)
     reporter = Reporter()
+    if flags.dry_run:
+        for line in dry_run.lines(config, reporter):
+            reporter.say(line)
+        return
     reporter.say(f"{config.method} of {config.arch} on {config.dataset}, into {config.folder}")
     for line in announce.announce(source, config):
         reporter.say(line)

@@ -86,7 +86,8 @@ def with_plain_passes(config: Config) -> Config:
             f"training needs --epochs {math.floor(0.5 / share) + 1} or more for one of its own"
         )
     decay_every = max(1, round(config.decay_every * share))
-    return replace(config, epochs=epochs, decay_every=decay_every)
+    warmup_epochs = min(config.warmup_epochs * share, epochs)
+    return replace(config, epochs=epochs, decay_every=decay_every, warmup_epochs=warmup_epochs)
 
 
 def finished_summary(run: Run) -> dict[str, Any] | None:
