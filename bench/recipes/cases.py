@@ -15,6 +15,7 @@ from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.parts import parts_of
 from entprop_fast.lab.training.trainer import Trainer
 
 CIFAR_SIZE = 32
@@ -90,7 +91,8 @@ def case_of(name: str, device: str) -> Case:
 def stepper(case: Case) -> Callable[[], None]:
     """Make a call that takes `STEPS` steps of the run that the train command would start."""
     keep_freed_memory()
-    trainer = Trainer(case.config, case.images(), Reporter.quiet(), fresh=False)
+    quiet = Reporter.quiet()
+    trainer = Trainer(parts_of(case.config, case.images(), quiet.say, fresh=False), quiet)
     batch = next(trainer.loader.epoch(0))
     steps = STEPS[case.device]
 

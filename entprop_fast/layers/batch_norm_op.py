@@ -30,11 +30,12 @@ def batch_norm(
     Raises:
         ValueError: as the norm itself: an input of other dimensions, a single value per channel.
     """
-    halves = [PLAIN if norm is None else _half(norm, x) for norm in (main, aux)]
+    ours = PLAIN if main is None else _half(main, x)
+    theirs = PLAIN if aux is None else _half(aux, x)
     if x.dim() not in (3, 5):
-        return dual_batch_norm(x, *halves, num_main, residual=residual, relu=relu)
+        return dual_batch_norm(x, ours, theirs, num_main, residual=residual, relu=relu)
     planes = None if residual is None else _as_planes(residual)
-    y = dual_batch_norm(_as_planes(x), *halves, num_main, residual=planes, relu=relu)
+    y = dual_batch_norm(_as_planes(x), ours, theirs, num_main, residual=planes, relu=relu)
     return y.view(x.shape)
 
 

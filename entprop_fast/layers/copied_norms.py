@@ -49,11 +49,11 @@ class DualCopy(DualNorm):
         self,
         x: Tensor,
         num_main: int | None,
-        args: tuple[Any, ...] = (),
+        args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one."""
-        args, kwargs = args or (x,), kwargs or {}
+        args, kwargs = (x,) if args is None else args, kwargs or {}
         if num_main == 0:  # first, so that an empty batch on "aux" leaves the main half alone
             return self.aux(*args, **kwargs)
         if num_main is None or num_main == x.shape[0]:

@@ -13,7 +13,6 @@ from entprop_fast.layers.layer_norms import DualLayerNorm
 _RESETS = ("reset_parameters", "reset_running_stats")
 
 
-@functools.cache
 def dual_class(mixin: Any, plain: Any, aux_name: str | None = None) -> Any:
     """Return the dual class of `plain`: "Dual" and its name.
 
@@ -22,9 +21,12 @@ def dual_class(mixin: Any, plain: Any, aux_name: str | None = None) -> Any:
         plain: any norm class.
         aux_name: of the half; None for that of `mixin`.
     """
-    members: dict[str, Any] = {"plain_class": plain}
-    if aux_name is not None:
-        members["aux_name"] = aux_name
+    return _dual_class(mixin, plain, aux_name or mixin.aux_name)
+
+
+@functools.cache  # by what pickles name, too: one class for each norm
+def _dual_class(mixin: Any, plain: Any, aux_name: str) -> Any:
+    members: dict[str, Any] = {"plain_class": plain, "aux_name": aux_name}
     if mixin is DualCopy:
         members |= {"norm_class": plain, "half_class": plain}
         members |= {name: _reset(name, plain) for name in _RESETS if hasattr(plain, name)}
@@ -33,7 +35,7 @@ def dual_class(mixin: Any, plain: Any, aux_name: str | None = None) -> Any:
     else:
         bases = (mixin, plain)
         members["half_class"] = _half_class(mixin, plain)
-    return _derive("Dual", bases, members, (dual_class, (mixin, plain, aux_name)))
+    return _derive("Dual", bases, members, (_dual_class, (mixin, plain, aux_name)))
 
 
 @functools.cache

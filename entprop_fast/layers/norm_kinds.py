@@ -23,8 +23,13 @@ from entprop_fast.layers.copied_norms import DualCopy
 from entprop_fast.layers.derived import dual_class
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.layer_norms import DualLayerNorm
+from entprop_fast.layers.recognition import (
+    OF_TORCH,
+    is_frozen_class,
+    is_vector,
+    looks_like_norm,
+)
 from entprop_fast.layers.torch_quirks import base_class, recomputed_by_others
-from entprop_fast.layers.unconverted import is_vector, looks_like_norm
 from entprop_fast.torch_internals import (
     BatchNormBase,
     NormBase,
@@ -34,10 +39,7 @@ from entprop_fast.torch_internals import (
 )
 
 KNOWN = "batch, layer, group, RMS and instance norms, of torch and others"
-_OF_TORCH = (NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _GRN = re.compile(r"GRN|Grn|GlobalResponseNorm")
-_STATISTICS = {"running_mean", "running_var"}
-_FROZEN = {"weight", "bias", *_STATISTICS, "num_batches_tracked"}
 # Their running statistics move in training mode and serve in eval mode, like those of batch norms.
 _TRACKING_MODULES = {"timm.layers.evo_norm"}
 
@@ -66,22 +68,12 @@ def kind_of(module: nn.Module, also: tuple[type[nn.Module], ...] = ()) -> Kind:
     return found, why
 
 
-def is_frozen_class(module: nn.Module) -> bool:
-    """Return whether `module` is a batch norm whose tensors are all buffers that nothing moves."""
-    names = buffers_of(module).keys()
-    return (
-        "FrozenBatchNorm" in base_class(module).__name__
-        and not parameters_of(module)
-        and _STATISTICS <= names <= _FROZEN
-    )
-
-
 def is_uninitialized(module: nn.Module) -> bool:
     """Return whether `module` is a lazy norm that has seen no input yet."""
     return (
         isinstance(module, LazyModuleMixin)
-        and isinstance(module, _OF_TORCH)
-        and bool(module.has_uninitialized_params())  # type: ignore[no-untyped-call, misc]
+        and isinstance(module, OF_TORCH)
+        and bool(module.has_uninitialized_params())
     )
 
 
@@ -133,7 +125,7 @@ def _why_no_copy(norm: nn.Module) -> str:
     if any(child is not None and _is_more(child) for child in children_of(norm).values()):
         return "with layers inside"
     parameters = parameters_of(norm).values()
-    if not isinstance(norm, _OF_TORCH) and not all(p is None or is_vector(p) for p in parameters):
+    if not isinstance(norm, OF_TORCH) and not all(p is None or is_vector(p) for p in parameters):
         return "with more than a value a channel"
     return ""
 

@@ -122,6 +122,7 @@ def _build_lines(info: BuildInfo) -> dict[str, str]:
         "instruction sets": ", ".join(("portable", *info.instruction_sets)),
         "instruction set in use": info.instruction_set,
         "compiler": f"{info.compiler} ({info.flags})",
+        "python": f"{info.python_target} and later" if info.python_target else "this one alone",
         "torch": f"built with {info.torch_version}, loads in {info.torch_target} and later",
         "cuda": f"{info.cuda_version} ({', '.join(info.cuda_archs)})"
         if info.cuda_version

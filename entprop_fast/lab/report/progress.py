@@ -153,9 +153,9 @@ class Reporter:
     def epoch_done(self, row: dict[str, Any], *, seconds_left: float) -> None:
         """Say the line of an epoch."""
         auxiliary = f"aux loss {row['aux_loss']:.3f}  " if row["aux_loss"] else ""
+        tested = "" if math.isnan(row["sa"]) else f"SA {row['sa']:.1f}  gap {row['gap']:.1f}  "
         self.say(
-            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {auxiliary}"
-            f"SA {row['sa']:.1f}  gap {row['gap']:.1f}  "
+            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {auxiliary}{tested}"
             f"{row['images_per_second']:.0f} images/s  {duration(seconds_left)} left"
         )
         for call in self._after_epoch:

@@ -15,6 +15,7 @@ from entprop_fast.lab.training.config import Config, differences
 from entprop_fast.lab.training.device import set_threads
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
+from entprop_fast.lab.training.parts import parts_of
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.ops.backend import why_reference
@@ -65,7 +66,8 @@ def train(
         data_set = images or _load_data(config, reporter)
         stopping.check()
         with reporter.waiting(f"building {config.arch}"):
-            trainer = Trainer(config, data_set, reporter, fresh=state is None)
+            parts = parts_of(config, data_set, reporter.say, fresh=state is None)
+            trainer = Trainer(parts, reporter)
         stopping.check()
         with reporter.waiting("looking at the corrupted images"):
             suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
@@ -106,7 +108,8 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
     stopping.check()
     with bad_input():
         quiet = Reporter.quiet()
-        trainer = Trainer(config, images or _load_data(config, quiet), quiet)
+        parts = parts_of(config, images or _load_data(config, quiet), quiet.say)
+        trainer = Trainer(parts, quiet)
         if step:
             with fitting(config.arch, trainer.images.image_shape):
                 trainer.method(*next(trainer.loader.epoch(0)))

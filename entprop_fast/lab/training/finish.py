@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from entprop_fast import reference
 from entprop_fast.lab import stopping
 from entprop_fast.lab.corruptions.suites import Suite
-from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
+from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.evaluation_report import draw_heat_map_of
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
@@ -32,7 +32,7 @@ class Summary:
     """Hold what ``summary.json`` does.
 
     Attributes:
-        sa: accuracy on clean test images, in percent.
+        sa: accuracy on clean test images, in percent; None where there are none.
         ra: plain mean over kinds and severities of corruption; None where none were tested.
         hscore: harmonic mean of the two; None likewise.
         corruptions: kind to accuracies of severities 1 to 5, in percent.
@@ -41,7 +41,7 @@ class Summary:
         captured: steps ran as a CUDA graph.
     """
 
-    sa: float
+    sa: float | None
     ra: float | None
     hscore: float | None
     corruptions: dict[str, list[float]]
@@ -64,9 +64,13 @@ class Summary:
 def open_suite(trainer: Trainer) -> Suite | None:
     """Open the corrupted images that the run will be scored on; check official ones.
 
+    None where it will be scored on none.
+
     Raises:
         ValueError, FileNotFoundError: as `entprop_fast.lab.evaluation.choose_suite.choose_suite`.
     """
+    if not trainer.images.num_test:
+        return None
     return choose_suite(
         trainer.images,
         _evaluation(trainer),
@@ -96,25 +100,14 @@ def _finish(
     config, images = trainer.config, trainer.images
     deployed = plain_copy(trainer.model)
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
-    with trainer.reporter.measuring() as progress:
-        scores = evaluate_model(
-            deployed,
-            images,
-            _evaluation(trainer),
-            name=config.method,
-            workers=config.workers,
-            say=trainer.reporter.say,
-            progress=progress,
-            kept=kept,
-            suite=suite,
-        )
+    scores = _scores(trainer, deployed, suite, kept) if images.num_test else None
     stopping.check()
     (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
     if draw:
         with trainer.reporter.waiting("drawing the pictures"):
             pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
             stopping.check()
-            if scores.corruptions:
+            if scores is not None and scores.corruptions:
                 draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
             stopping.check()
             _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
@@ -122,11 +115,11 @@ def _finish(
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
     summary = Summary(
-        sa=scores.sa,
-        ra=scores.ra,
-        hscore=scores.hscore,
-        corruptions=scores.corruptions,
-        corruption_source=scores.corruption_source,
+        sa=None if scores is None else scores.sa,
+        ra=None if scores is None else scores.ra,
+        hscore=None if scores is None else scores.hscore,
+        corruptions={} if scores is None else scores.corruptions,
+        corruption_source="" if scores is None else scores.corruption_source,
         method=config.method,
         arch=config.arch,
         dataset=images.name,
@@ -143,6 +136,23 @@ def _finish(
     )
     write_json(folder / run_folder.SUMMARY, asdict(summary))
     return summary
+
+
+def _scores(
+    trainer: Trainer, deployed: nn.Module, suite: Suite | None, kept: SavedCounts
+) -> Evaluation:
+    with trainer.reporter.measuring() as progress:
+        return evaluate_model(
+            deployed,
+            trainer.images,
+            _evaluation(trainer),
+            name=trainer.config.method,
+            workers=trainer.config.workers,
+            say=trainer.reporter.say,
+            progress=progress,
+            kept=kept,
+            suite=suite,
+        )
 
 
 def _evaluation(trainer: Trainer) -> EvaluationOptions:

@@ -15,7 +15,11 @@ from entprop_fast.methods import needs_dual_norms
 
 
 def load_network(
-    path: Path, say: Callable[[str], None] = print
+    path: Path,
+    say: Callable[[str], None] = print,
+    *,
+    model: nn.Module | None = None,
+    deployed: bool = False,
 ) -> tuple[nn.Module, NetworkSpec, bool]:
     """Load a trained network onto the CPU; return what it was trained on, too.
 
@@ -23,6 +27,9 @@ def load_network(
         path: a run folder, its ``checkpoint.pt``, or its ``model.safetensors``.
         say: is told when a corrupt checkpoint makes the previous one be used, and when the training
             was not whole.
+        model: takes the weights, in place, where the network is one of the user's own: no name out
+            of a file is imported.
+        deployed: of a folder, take ``model.safetensors`` where there is one.
 
     Returns:
         The network, what it was trained on, and whether its norms are dual.
@@ -34,34 +41,36 @@ def load_network(
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such checkpoint or run folder")
     if path.suffix == ".safetensors":
-        return (*load_deployable(path), False)
+        return (*load_deployable(path, model), False)
     if path.is_dir() or path.name == checkpoint.CURRENT:
         folder = path if path.is_dir() else path.parent
+        file = folder / run_folder.MODEL
+        if deployed and path.is_dir() and file.exists():
+            return (*load_deployable(file, model), False)
         state = checkpoint.read_newest(folder, say)
-        deployed = folder / run_folder.MODEL
-        if state is None and deployed.exists():
-            return (*load_deployable(deployed), False)
+        if state is None and file.exists():
+            return (*load_deployable(file, model), False)
         if state is None:
             raise ValueError(f"{folder} holds neither a checkpoint nor {run_folder.MODEL}")
     else:
         state = checkpoint.read(path)
-    return _from_state(path, state, say)
+    return _from_state(path, state, say, model)
 
 
 def _from_state(
-    path: Path, state: dict[str, Any], say: Callable[[str], None]
+    path: Path, state: dict[str, Any], say: Callable[[str], None], model: nn.Module | None
 ) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
         done, epochs = state["epoch"], state["config"]["epochs"]
         unfinished = done < epochs
         spec = NetworkSpec.of(state["network"])
         method, options = state["config"]["method"], state["config"]["options"]
-        model = spec.build_for(method, options)
-        model.load_state_dict(state["model"])
+        built = spec.build_for(method, options, model=model)
+        built.load_state_dict(state["model"])
     except ImportError:
         raise
     except Exception as error:  # anybody may have written it
         raise ValueError(f"{path} is another version's checkpoint: {error!r}") from error
     if unfinished:
         say(f"{path} is not trained to its end: {done} of {epochs} epochs are whole")
-    return model, spec, needs_dual_norms(method, options)
+    return built, spec, needs_dual_norms(method, options)

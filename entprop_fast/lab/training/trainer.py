@@ -1,107 +1,44 @@
-"""Train a run in memory: data, network, method, and the loop over epochs."""
+"""Train a run in memory: the loop over epochs, what it measures and saves."""
 
 from __future__ import annotations
 
 import contextlib
-import random
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from entprop_fast.lab import checkpoint, stopping
-from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation import metrics
-from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter, time_left
-from entprop_fast.lab.training import criteria, diagnostics, recipe, run_record
-from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.deploy import network_for
-from entprop_fast.lab.training.device import resolve_amp, resolve_device
+from entprop_fast.lab.training import diagnostics, recipe, run_record
 from entprop_fast.lab.training.errors import RunFailed, Stopped, bad_input, fitting
 from entprop_fast.lab.training.meter import Meter
-from entprop_fast.lab.training.optim import (
-    create_optimizer,
-    learning_rate,
-    plain_state,
-    set_learning_rate,
-)
+from entprop_fast.lab.training.optim import plain_state, set_learning_rate
+from entprop_fast.lab.training.parts import Parts
 from entprop_fast.lab.training.run_folder import Row, RunFolder, last_good_named
-from entprop_fast.lab.training.run_images import TestSet, training_loader
-from entprop_fast.methods import create_method
 
 GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
-
-_METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
 
 
 class Trainer:
     """Hold a run in memory. All that decides its next step is in `state_dict`.
 
     Args:
-        config: the settings.
-        images: the data set.
+        parts: what it is made of.
         reporter: is told about epochs and what goes wrong in them.
-        fresh: start from the weights that `config` names; a run that is continued brings its own.
-
-    Raises:
-        ValueError, TypeError: settings, network and data do not fit together.
     """
 
-    def __init__(
-        self, config: Config, images: ImageSet, reporter: Reporter, *, fresh: bool = True
-    ) -> None:
-        self.config, self.reporter = config, reporter
-        self.device = resolve_device(config.device)
-        random.seed(config.seed)
-        np.random.seed(config.seed)
-        torch.manual_seed(config.seed)
-        self.images = images
-        self.spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
-        model = self.spec.build_for(
-            config.method,
-            config.options,
-            weights=config.weights if fresh else None,
-            say=reporter.say,
-        )
-        self.model = model.to(self.device).train()
-        self.loader = training_loader(config, images, self.device, reporter.say)
-        self.test = TestSet(
-            images,
-            self.device,
-            batch_size=usual_batch_size(images),
-            workers=config.workers,
-        )
-        self.method_options = criteria.keywords(config.options, self.spec.num_classes, self.device)
-        self.optimizer = create_optimizer(
-            config.optimizer,
-            criteria.learned(self.model, self.method_options["criterion"]),
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-        )
-        self._lr = learning_rate(
-            config.schedule,
-            peak=config.lr,
-            steps=self.steps,
-            steps_per_epoch=len(self.loader),
-            warmup=config.warmup,
-            decay_every=config.decay_every,
-        )
-        self.method = create_method(
-            config.method,
-            self.model,
-            self.optimizer,
-            amp=resolve_amp(config.amp, self.device),
-            capture=config.capture,
-            generator=torch.Generator(self.device).manual_seed(config.seed + _METHOD_STREAM),
-            **self.method_options,
-        )
+    def __init__(self, parts: Parts, reporter: Reporter) -> None:
+        self.config, self.reporter = parts.config, reporter
+        self.device, self.images, self.spec = parts.device, parts.images, parts.spec
+        self.model, self.loader, self.test = parts.model, parts.loader, parts.test
+        self.method_options, self.method = parts.method_options, parts.method
+        self.optimizer, self._lr = parts.optimizer, parts.learning_rate
         self.epoch = 0  # the running one, from 0
         self.batch = 0  # its next batch
         self.meter = Meter()
@@ -256,11 +193,7 @@ class Trainer:
 
     def _row(self) -> Row:
         """Measure the epoch that ends: its losses and both accuracies."""
-        seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
-        images = min(GAP_IMAGES, self.images.num_train) + self.images.num_test
-        with self.reporter.task("accuracy of the epoch", images, first=EVERY) as task:
-            train_accuracy = 100 * metrics.accuracy(self.model, task.over(seen))
-            sa = 100 * metrics.accuracy(self.model, task.over(self.test.batches()))
+        train_accuracy, sa = self._accuracies()
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -273,6 +206,21 @@ class Trainer:
             "train_seconds": self.train_seconds,
             "seconds": self.seconds,
         }
+
+    def _accuracies(self) -> tuple[float, float]:
+        """Measure accuracy on the first training images and on the test images, in percent.
+
+        The latter is NaN where there are none.
+        """
+        seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
+        images = min(GAP_IMAGES, self.images.num_train) + self.images.num_test
+        with self.reporter.task("accuracy of the epoch", images, first=EVERY) as task:
+            train_accuracy = 100 * metrics.accuracy(self.model, task.over(seen))
+            if not self.images.num_test:
+                return train_accuracy, math.nan
+            return train_accuracy, 100 * metrics.accuracy(
+                self.model, task.over(self.test.batches())
+            )
 
     @contextlib.contextmanager
     def _saved_when_stopped(self, folder: RunFolder) -> Iterator[None]:

@@ -1,0 +1,145 @@
+"""Put together what a run is made of: network, images, optimizer, learning rate and method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from entprop_fast.lab.data import ImageSet, Loader
+from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
+from entprop_fast.lab.training import criteria
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.deploy import NetworkSpec, network_for
+from entprop_fast.lab.training.device import resolve_amp, resolve_device
+from entprop_fast.lab.training.optim import LearningRate, create_optimizer, learning_rate
+from entprop_fast.lab.training.run_images import TestSet, training_loader
+from entprop_fast.methods import Method, create_method
+
+_METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Hold what a `Trainer` works with, whoever made it: a command's settings or a caller.
+
+    Attributes:
+        config: the settings.
+        device: where the run computes.
+        images: the data set, for its names, numbers and test images.
+        spec: says how the network is built again.
+        model: the network, on the device and in training mode, dual where the method needs it.
+        loader: the training batches.
+        test: the test images; of none, no SA is measured.
+        method_options: those that the method was made with.
+        optimizer: of all parameters.
+        learning_rate: of each step.
+        method: the training step.
+    """
+
+    config: Config
+    device: torch.device
+    images: ImageSet
+    spec: NetworkSpec
+    model: nn.Module
+    loader: Loader
+    test: TestSet
+    method_options: dict[str, Any]
+    optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    method: Method
+
+
+def parts_of(
+    config: Config, images: ImageSet, say: Callable[[str], None], *, fresh: bool = True
+) -> Parts:
+    """Make the parts that a run's settings name.
+
+    Args:
+        config: the settings.
+        images: the data set.
+        say: is told what the reader of a log should know of them.
+        fresh: start from the weights that `config` names; a run that is continued brings its own.
+
+    Raises:
+        ValueError, TypeError: settings, network and data do not fit together.
+    """
+    device = resolve_device(config.device)
+    seed_everything(config.seed)
+    spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
+    model = spec.build_for(
+        config.method, config.options, weights=config.weights if fresh else None, say=say
+    )
+    model = model.to(device).train()
+    loader = training_loader(config, images, device, say)
+    batch_size = usual_batch_size(images)
+    test = TestSet(images, device, batch_size=batch_size, workers=config.workers)
+    options = criteria.keywords(config.options, spec.num_classes, device)
+    return assemble(config, images, spec, model, loader, test, options)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators: the initial weights' draws, and those within a network."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def assemble(
+    config: Config,
+    images: ImageSet,
+    spec: NetworkSpec,
+    model: nn.Module,
+    loader: Loader,
+    test: TestSet,
+    method_options: dict[str, Any],
+) -> Parts:
+    """Add optimizer, learning rate and method to a network and its images; see `Parts`.
+
+    Raises:
+        ValueError, TypeError: settings that do not fit the network.
+    """
+    device = loader.device
+    optimizer = create_optimizer(
+        config.optimizer,
+        criteria.learned(model, method_options["criterion"]),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+    )
+    rate = learning_rate(
+        config.schedule,
+        peak=config.lr,
+        steps=config.epochs * len(loader),
+        steps_per_epoch=len(loader),
+        warmup=config.warmup,
+        decay_every=config.decay_every,
+    )
+    method = create_method(
+        config.method,
+        model,
+        optimizer,
+        amp=resolve_amp(config.amp, device),
+        capture=config.capture,
+        generator=torch.Generator(device).manual_seed(config.seed + _METHOD_STREAM),
+        **method_options,
+    )
+    return Parts(
+        config=config,
+        device=device,
+        images=images,
+        spec=spec,
+        model=model,
+        loader=loader,
+        test=test,
+        method_options=method_options,
+        optimizer=optimizer,
+        learning_rate=rate,
+        method=method,
+    )
