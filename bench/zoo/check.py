@@ -18,7 +18,7 @@ from entprop_fast import convert_dual_norm, create_method, strip_auxiliary
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.fusion import fuse_norms
 from entprop_fast.layers.norm_kinds import kind_of
-from entprop_fast.layers.unconverted import looks_like_norm
+from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.ops import backend
 
 METHODS = ("entprop", "entprop_pipelined")

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.layers.fusion_sites import find_sites, rewrite
+from entprop_fast.layers.fusion_sites import find_sites, is_bare, rewrite
 from entprop_fast.layers.fusion_trace import Attributes, NotTraceable, signatures, trace
 from entprop_fast.ops.backend import exporting
 
@@ -207,15 +207,12 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def _norms(module: nn.Module) -> Iterator[DualBatchNorm2d]:
+def _norms(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the batch norms among the children that no activation of their own follows."""
-    for child in module.children():
-        if isinstance(child, DualBatchNorm2d):
-            if type(getattr(child, "act", None)) in (type(None), nn.Identity):
-                yield child
+    return filter(is_bare, module.children())
 
 
-def _norms_below(block: nn.Module) -> list[DualBatchNorm2d]:
+def _norms_below(block: nn.Module) -> list[nn.Module]:
     return [norm for module in (block, *_inlined(block)) for norm in _norms(module)]
 
 
@@ -243,7 +240,7 @@ def _ends_in_norm(module: nn.Module) -> bool:
     if not isinstance(module, nn.Sequential) or isinstance(module, _Fused) or not len(module):
         return False
     last = module[-1]
-    return isinstance(last, DualBatchNorm2d) or _ends_in_norm(last)
+    return is_bare(last) or _ends_in_norm(last)
 
 
 def _refusal(block: nn.Module) -> str | None:

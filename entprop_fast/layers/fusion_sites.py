@@ -66,7 +66,7 @@ def find_sites(graph: Graph, block: nn.Module) -> tuple[list[Site], dict[str, st
     taken: set[Node] = set()
     # The later of two norms that are added needs no waiting: it comes first here.
     for node in reversed(graph.nodes):
-        if node.op != "call_module" or not isinstance(_module(block, node), DualBatchNorm2d):
+        if node.op != "call_module" or not is_bare(_module(block, node)):
             continue
         found = _follow(node, block)
         if isinstance(found, Site) and found.relu in taken:
@@ -223,16 +223,19 @@ def norm_add_relu(
     return F.relu(y, inplace=relu_writes) if relu is None else relu(y)
 
 
+def is_bare(module: nn.Module) -> bool:
+    """Return whether `module` is a 2-d dual batch norm that does nothing after normalising."""
+    if not isinstance(module, DualBatchNorm2d):
+        return False
+    if type(module).forward is DualBatchNorm2d.forward:
+        return True
+    after = [getattr(module, name, None) for name in ("drop", "act")]  # timm's BatchNormAct2d
+    return all(one is not None and _is_plain(one, nn.Identity) for one in after)
+
+
 def _takes_over(norm: nn.Module) -> bool:
     """Return whether `norm` adds and applies ReLU itself, and nothing looks at its own output."""
-    if has_hooks(norm) or "forward" in vars(norm):
-        return False
-    if type(norm) is DualBatchNorm2d:
-        return True
-    after = [getattr(norm, name, None) for name in ("drop", "act")]  # timm's BatchNormAct2d
-    return isinstance(norm, DualBatchNorm2d) and all(
-        one is not None and _is_plain(one, nn.Identity) for one in after
-    )
+    return is_bare(norm) and not has_hooks(norm) and "forward" not in vars(norm)
 
 
 def _is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:
