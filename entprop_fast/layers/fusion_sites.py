@@ -60,7 +60,7 @@ class Site:
 
 
 def find_sites(graph: Graph, block: nn.Module) -> tuple[list[Site], dict[str, str]]:
-    """Return what can be fused, and by a norm's path from `block` why it cannot."""
+    """Return what can be fused, and by a norm's path from `block` why one of its calls cannot."""
     sites: list[Site] = []
     why: dict[str, str] = {}
     taken: set[Node] = set()
@@ -78,11 +78,7 @@ def find_sites(graph: Graph, block: nn.Module) -> tuple[list[Site], dict[str, st
             sites.append(found)
         else:
             why[str(node.target)] = found
-    return sites, {name: reason for name, reason in why.items() if name not in _paths(sites)}
-
-
-def _paths(sites: list[Site]) -> set[str]:
-    return {str(site.norm.target) for site in sites}
+    return sites, why
 
 
 def _follow(norm: Node, block: nn.Module) -> Site | str:

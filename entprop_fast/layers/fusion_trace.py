@@ -41,6 +41,19 @@ class _Unknown(Proxy):
         return type(self)
 
 
+def _inplace(operation: Callable[..., Any]) -> Callable[[_Unknown, Any], Proxy]:
+    """Record ``x += y`` as what it is; torch.fx would make ``x = x + y`` of it."""
+
+    def record(self: _Unknown, other: Any) -> Proxy:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    return record
+
+
+for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor".split():
+    setattr(_Unknown, f"__{_name}__", _inplace(getattr(operator, _name)))
+
+
 class _BlockTracer(Tracer):
     """Record the forward of one block and of `inlined`; every other module is a single node."""
 
@@ -155,7 +168,7 @@ def _unchanged_random_state() -> Iterator[None]:
         drew = (
             random.getstate() != states[0]
             or not torch.equal(torch.get_rng_state(), states[1])
-            or (numpy and str(numpy.random.get_state()[1:]) != str(numpys[1:]))
+            or (numpy and _written(numpy.random.get_state()) != _written(numpys))
         )
         if drew:
             raise NotTraceable("its block draws random numbers")
@@ -164,6 +177,11 @@ def _unchanged_random_state() -> Iterator[None]:
         torch.set_rng_state(states[1])
         if numpy:
             numpy.random.set_state(numpys)
+
+
+def _written(state: Any) -> list[Any]:
+    """Make a state of numpy's comparable: it holds an array."""
+    return [part.tobytes() if hasattr(part, "tobytes") else part for part in state]
 
 
 class Attributes:
