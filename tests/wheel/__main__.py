@@ -46,7 +46,9 @@ def check_links(wheel: Path, archive: Path) -> None:
     with tarfile.open(archive) as tar:
         assert not [one.name for one in tar if one.issym() or one.islnk()]
         inside = {name.partition("/")[2] for name in tar.getnames()}
-    expected = {f"entprop_fast/kernels/{one.name}" for one in (HERE.parents[1] / "kernels").glob("*.py")}
+    expected = {
+        f"entprop_fast/kernels/{one.name}" for one in (HERE.parents[1] / "kernels").glob("*.py")
+    }
     assert expected and expected <= inside
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
