@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 
 from entprop_fast.layers.copied_norms import DualCopy, make_copy
 from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.fusion import fuse_norms, unfuse_norms
 from entprop_fast.layers.halves import Ties, known_ties, make_auxiliary
 from entprop_fast.layers.norm_kinds import KNOWN, is_uninitialized, kind_of
 from entprop_fast.layers.recognition import looks_like_norm
@@ -21,7 +22,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def convert_dual_norm(
-    model: ModelT, also: type[nn.Module] | Iterable[type[nn.Module]] = ()
+    model: ModelT, also: type[nn.Module] | Iterable[type[nn.Module]] = (), *, fuse: bool = False
 ) -> ModelT:
     """Give every norm of `model` an auxiliary half, copied from the norm as it stands.
 
@@ -43,6 +44,10 @@ def convert_dual_norm(
             global response norm, a norm of your own): each half runs the class's forward on its own
             rows, which are the first dimension of its first argument. What it keeps from call to
             call has to be in its parameters and buffers.
+        fuse: let 2-d batch norms add a block's shortcut and apply its ReLU in their own pass, where
+            torch.fx finds that it is exact: `entprop_fast.layers.fused_norms` tells where, and why
+            not elsewhere. Blocks keep their modules, keys and hooks and, but for a subclass of the
+            same name, their class; strip_auxiliary undoes it, and an unpickled model is not fused.
 
     Returns:
         `model`, a plain checkpoint of which still loads (it fills both halves).
@@ -103,6 +108,8 @@ def convert_dual_norm(
     if warned:
         warnings.warn("; ".join(warned), stacklevel=2)
     watch_loading(model)
+    if fuse:
+        fuse_norms(model)
     return model
 
 
@@ -113,6 +120,7 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     for the rounding of PyTorch's own norms, which take over (with ``ENTPROP_BACKEND=reference`` to
     the bit). A plain network comes back as it is.
     """
+    unfuse_norms(model)
     for module in list(model.modules()):
         if isinstance(module, DualNorm):
             delattr(module, module.aux_name)
