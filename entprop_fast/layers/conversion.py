@@ -75,9 +75,7 @@ def convert_dual_norm(
     for module in model.modules():
         if isinstance(module, DualNorm):
             ties.update(known_ties(module, module.aux))
-    inside: set[int] = (
-        set()
-    )  # of a half, a parametrisation, a norm of `also`: no norms of their own
+    inside: set[int] = set()  # of a half, a parametrisation, a copied norm: none of the model's
     for name, module in list(model.named_modules()):
         if id(module) in inside:
             continue

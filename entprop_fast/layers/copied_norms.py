@@ -42,7 +42,7 @@ class DualCopy(DualNorm):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the norm along the current route; the arguments are those of its class."""
-        x = args[0] if args else next(iter(kwargs.values()))
+        x: Any = args[0] if args else next(iter(kwargs.values()), None)
         return self.along_route(x, args=args, kwargs=kwargs)
 
     def normalise(

@@ -53,19 +53,16 @@ def kind_of(module: nn.Module, also: tuple[type[nn.Module], ...] = ()) -> Kind:
         module: of any class, not dual.
         also: classes whose half is a copy whatever they hold.
     """
-    cls, why = base_class(module), ""
-    found: Any = None
-    if issubclass(cls, also):
+    cls, found = base_class(module), _conversion(module)
+    if found is None:
+        asked = issubclass(cls, also)
+        if not (asked or looks_like_norm(module)):
+            return None, ""
+        if not asked and (why := _why_no_copy(module)):
+            return None, why
         found = dual_class(DualCopy, cls, _aux_name(cls, frozen=is_frozen_class(module)))
-    elif (known := _conversion(module)) is not None:
-        found = known
-    elif looks_like_norm(module):
-        why = _why_no_copy(module)
-        if not why:
-            found = dual_class(DualCopy, cls, _aux_name(cls, frozen=is_frozen_class(module)))
-    if found is not None and (why := _why_not(module, found)):
-        found = None
-    return found, why
+    why = _why_not(module, found)
+    return (None if why else found), why
 
 
 def is_uninitialized(module: nn.Module) -> bool:
@@ -110,12 +107,8 @@ def _aux_name(cls: type[nn.Module], *, frozen: bool) -> str:
 def _why_no_copy(norm: nn.Module) -> str:
     """Tell what makes it unsure that a copy of `norm` is all that its auxiliary half needs."""
     cls = base_class(norm)
-    if isinstance(norm, BatchNormBase):
-        return (
-            "with a forward of its own"
-            if cls.forward is not BatchNormBase.forward
-            else "of no dimension"
-        )
+    if isinstance(norm, BatchNormBase) and cls.forward is not BatchNormBase.forward:
+        return "with a forward of its own"
     if _GRN.search(cls.__name__):
         return "that is dual on request"
     if own_buffers(norm) and not (

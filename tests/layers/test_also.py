@@ -11,7 +11,14 @@ import torch
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
-from entprop_fast import convert_dual_norm, create_method, norm_report, route, strip_auxiliary
+from entprop_fast import (
+    DualBatchNorm2d,
+    convert_dual_norm,
+    create_method,
+    norm_report,
+    route,
+    strip_auxiliary,
+)
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.routing import frozen_statistics
 from tests.layers import oracle
@@ -88,6 +95,14 @@ def test_a_global_response_norm_on_request() -> None:
     convert_dual_norm(model, also=GlobalResponseNorm)
     grns = [m for m in model.modules() if isinstance(m, GlobalResponseNorm)]
     assert len(grns) == 8 and sum(isinstance(m, DualNorm) for m in grns) == 4
+
+
+def test_what_is_known_stays_what_it_is() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(4), oracle.Sub(4))
+    convert_dual_norm(model, also=nn.BatchNorm2d)
+    assert all(isinstance(norm, DualBatchNorm2d) for norm in model)
+    with pytest.raises(TypeError, match="input"):
+        model[0]()
 
 
 @pytest.mark.parametrize(
