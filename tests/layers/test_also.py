@@ -1,6 +1,8 @@
 """`also`: the halves of further classes are copies; and what derived classes keep of their norm."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,13 +82,12 @@ def test_statistics_of_the_half_alone_are_held() -> None:
 
 
 def test_a_global_response_norm_on_request() -> None:
-    model = timm.create_model("test_convnext2", num_classes=5)
-    count = sum(isinstance(m, GlobalResponseNorm) for m in model.modules())
-    with pytest.warns(UserWarning, match=f"{count} GlobalResponseNorm .*also="):
+    model = timm.models.convnext.ConvNeXt(depths=(1,) * 4, dims=(8,) * 4, use_grn=True)
+    with pytest.warns(UserWarning, match="4 GlobalResponseNorm .*also="):
         convert_dual_norm(model)
     convert_dual_norm(model, also=GlobalResponseNorm)
     grns = [m for m in model.modules() if isinstance(m, GlobalResponseNorm)]
-    assert len(grns) == 2 * count and sum(isinstance(m, DualNorm) for m in grns) == count
+    assert len(grns) == 8 and sum(isinstance(m, DualNorm) for m in grns) == 4
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,8 @@ def test_the_halves_share_an_activation() -> None:
 
 def test_instance_norms_reset_the_routed_half() -> None:
     norm: Any = convert_dual_norm(nn.InstanceNorm2d(4, affine=True, track_running_stats=True))
-    for target, reset in (("main", norm), ("aux", norm.aux_norm)):
+    halves: list[tuple[Any, Any]] = [("main", norm), ("aux", norm.aux_norm)]
+    for target, reset in halves:
         oracle.randomize(norm)
         with route(norm, target):
             norm.reset_running_stats()
@@ -173,12 +175,17 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert norm_report(nn.Conv2d(1, 1, 1)) == []
 
 
+def test_the_page_s_example_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "layers.md").read_text()
+    code, shown = re.findall(r"^```(?:python|text)\n(.*?)^```", page, re.M | re.S)
+    exec(code, {"__name__": "example"})
+    assert capsys.readouterr().out == shown
+
+
 def test_equalised_gradients_divide_by_the_rows_of_each_half() -> None:
     """A copied child counts with its half."""
-    model: Any = nn.Sequential(
-        nn.Conv2d(3, 4, 3), timm.layers.GroupNormAct(4, 2, act_layer=nn.PReLU)
-    )
-    model.extend([nn.Flatten(), nn.Linear(64, 3)])
+    norm = timm.layers.GroupNormAct(4, 2, act_layer=nn.PReLU)
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Flatten(), nn.Linear(64, 3))
     convert_dual_norm(model)
     act, twin = model[1].act.weight, model[1].aux_norm.act.weight
     step = create_method(
