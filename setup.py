@@ -22,5 +22,8 @@ if not (ROOT / "entprop_fast" / "kernels").is_dir():
 # Build back ends run this file without its folder on sys.path.
 sys.path.insert(0, str(ROOT))
 from csrc.build import BuildExtension, extensions
+from csrc.wheel import Wheel
 
-setuptools.setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension})
+setuptools.setup(
+    ext_modules=extensions(), cmdclass={"build_ext": BuildExtension, "bdist_wheel": Wheel}
+)

@@ -19,6 +19,7 @@ import sysconfig
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ ROOT = CSRC.parent
 # The ops use torch through its stable ABI only, as of this release: one build serves later ones.
 TORCH_TARGET = "2.11"
 DEFINES = ["-DNDEBUG", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+# Python's stable ABI, as of the oldest one in pyproject.toml's requires-python. An interpreter
+# without the GIL has none, and gets a module of its own.
+PYTHON_TARGET = (3, 11)
+STABLE_PYTHON = not sysconfig.get_config_var("Py_GIL_DISABLED")
+if STABLE_PYTHON:
+    DEFINES.append("-DPy_LIMITED_API=0x{:02x}{:02x}0000".format(*PYTHON_TARGET))
 # Without errno and trapping semantics sqrt and comparisons vectorise; neither changes a value.
 CXX_FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
 CXX_FLAGS += ["-fno-trapping-math", "-fopenmp-simd", "-Wall", "-Wextra"]
@@ -65,7 +72,7 @@ class Kernels(Extension):
 
     def __init__(self, toolchain: Toolchain) -> None:
         files = [str(path.relative_to(ROOT)) for path in sources(toolchain)]
-        super().__init__("entprop_fast._C", files)
+        super().__init__("entprop_fast._C", files, py_limited_api=STABLE_PYTHON)
         self.toolchain = toolchain
 
 
@@ -92,7 +99,7 @@ def extensions() -> list[Extension]:
         return _pure_python(str(missing))
     cuda = toolchain.cuda
     scope = f"CPU and CUDA {cuda.version}" if cuda else f"CPU only: {toolchain.why_no_cuda}"
-    _say(f"compiling against torch {toolchain.torch_version} ({scope})")
+    say(f"compiling against torch {toolchain.torch_version} ({scope})")
     return [Kernels(toolchain)]
 
 
@@ -141,6 +148,7 @@ def build_config(toolchain: Toolchain) -> str:
         "BACKENDS": " ".join(sorted(parts)),
         "INSTRUCTION_SETS": " ".join(sorted(filter(None, sets))),
         "FLAGS": " ".join(CXX_FLAGS),
+        "PYTHON_TARGET": ".".join(map(str, PYTHON_TARGET)) if STABLE_PYTHON else "",
         "TORCH_VERSION": toolchain.torch_version,
         "TORCH_TARGET": TORCH_TARGET,
         "CUDA_VERSION": cuda.version if cuda else "",
@@ -163,7 +171,7 @@ class BuildExtension(build_ext):
         """
         toolchain = ext.toolchain
         # Kept between builds, unlike setuptools' temporary folder: only what changed is compiled.
-        folder = ROOT / "build" / f"{sys.implementation.cache_tag}-torch{toolchain.torch_version}"
+        folder = ROOT / "build" / f"{python_tag()}-torch{toolchain.torch_version}"
         module = folder / "_C.so"
         compiles, link = build_steps(toolchain, folder, module)
         try:
@@ -181,12 +189,25 @@ class BuildExtension(build_ext):
         """Copy a file as setuptools does, but whole or not at all.
 
         A process that imports the module while it is written, or has mapped the one that is written
-        over, dies of SIGBUS or SIGSEGV.
+        over, dies of SIGBUS or SIGSEGV. One of another suffix goes, which an earlier build left
+        beside it and Python would import in its place.
         """
         fresh = f"{outfile}.new"
         result = super().copy_file(infile, fresh, **settings)
         os.replace(fresh, outfile)
+        folder, _, name = outfile.rpartition("/")
+        for suffix in EXTENSION_SUFFIXES:
+            other = f"{name.partition('.')[0]}{suffix}"
+            if other != name:
+                Path(folder, other).unlink(missing_ok=True)
         return result
+
+
+def python_tag() -> str:
+    """Return which Pythons load the module: ``cp311`` and later, or this one alone."""
+    if STABLE_PYTHON:
+        return "cp{}{}".format(*PYTHON_TARGET)
+    return str(sys.implementation.cache_tag)
 
 
 def build_steps(toolchain: Toolchain, folder: Path, module: Path) -> tuple[list[Step], Step]:
@@ -255,9 +276,10 @@ def _is_x86() -> bool:
 
 
 def _pure_python(reason: str) -> list[Extension]:
-    _say(f"installing pure Python, without compiled kernels: {reason}")
+    say(f"installing pure Python, without compiled kernels: {reason}")
     return []
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Print a line about the build on standard error."""
     print(f"entprop-fast: {message}", file=sys.stderr, flush=True)

@@ -31,6 +31,8 @@ class BuildInfo:
             processor has, or ``ENTPROP_CPU_KERNELS``.
         compiler: the C++ compiler and its version.
         flags: the flags shared by all C++ files.
+        python_target: the oldest Python that loads the module, as later ones do; empty where it
+            is for this one alone.
         torch_version: the torch whose headers were used.
         torch_target: the oldest torch that can load the module.
         cuda_version: nvcc's release, empty without CUDA.
@@ -45,6 +47,7 @@ class BuildInfo:
     instruction_set: str = ""
     compiler: str = ""
     flags: str = ""
+    python_target: str = ""
     torch_version: str = ""
     torch_target: str = ""
     cuda_version: str = ""
@@ -92,6 +95,7 @@ def _load() -> tuple[ModuleType | None, BuildInfo]:
         instruction_set=built.get("instruction_set", ""),
         compiler=built["compiler"],
         flags=built["flags"],
+        python_target=built.get("python_target", ""),
         torch_version=built["torch_version"],
         torch_target=built["torch_target"],
         cuda_version=built["cuda_version"],

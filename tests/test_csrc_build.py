@@ -67,7 +67,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, cxx: tuple[str, ...]) -> Path
     """A package whose csrc/ registers one op alone, which calls an AVX2 function."""
     folder = tmp_path_factory.mktemp("tree") / "with space"
     (folder / "csrc" / "cpu").mkdir(parents=True)
-    for name in ("build.py", "toolchain.py", "bindings.cpp"):
+    for name in ("build.py", "toolchain.py", "wheel.py", "bindings.cpp"):
         shutil.copy(ROOT / "csrc" / name, folder / "csrc")
     for name, text in {"kernels.h": HEADER, "sum.cpp": OP, "sum_avx2.cpp": AVX2}.items():
         (folder / "csrc" / "cpu" / name).write_text(text)

@@ -3,7 +3,7 @@
 import abc
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods import batch_checks, copies, model_checks
-from entprop_fast.methods.common_options import CommonOptions, describe
+from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
 from entprop_fast.methods.model_checks import AcceptedModules
 from entprop_fast.methods.network import Network
+from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.methods.snapshot import snapshot
-from entprop_fast.options import create, options_of
+from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import unwrap
 from entprop_fast.parallel.rows import world_size
 
 
-class Method(abc.ABC):
+class Method(OptionAttributes, abc.ABC):
     """Train one way: calling it with a batch runs one optimiser step.
 
     A subclass has a `name`, its `Options` and its passes. Each option is an attribute of the
@@ -46,7 +47,6 @@ class Method(abc.ABC):
     """
 
     name: ClassVar[str]
-    Options: ClassVar[type[CommonOptions]] = CommonOptions
     needs_dual_norms: bool = False
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
@@ -54,7 +54,6 @@ class Method(abc.ABC):
     _graph_key: ClassVar[tuple[str, ...]] = ()
     _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
 
-    options: CommonOptions
     criterion: nn.Module | None
     generator: torch.Generator | None
     capture: Literal["auto", "on", "off"]
@@ -85,21 +84,6 @@ class Method(abc.ABC):
         self.captures = StepCapture(self)
         self.captures.check()
 
-    if not TYPE_CHECKING:  # which should know attributes by their names
-
-        def __setattr__(self, name: str, value: object) -> None:
-            if name in options_of(self.Options):
-                name, value = "options", create(self.Options, vars(self.options) | {name: value})
-            super().__setattr__(name, value)
-
-        def __getattr__(self, name: str) -> Any:
-            if name in options_of(self.Options) and "options" in vars(self):
-                return getattr(self.options, name)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *options_of(self.Options)})
-
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
 
@@ -116,17 +100,28 @@ class Method(abc.ABC):
         with self._agreement.call(self._agreements()):
             return self.captures(*self._accepted(images, labels))
 
-    def backward(self, images: Tensor, labels: Tensor) -> StepResult:
+    def backward(self, images: Tensor, labels: Tensor, *, weight: float = 1.0) -> StepResult:
         """Do everything but the optimiser's step: add this batch's gradients to `.grad`.
 
-        For gradient accumulation and training loops of others; clearing the gradients, clipping
-        and stepping are the caller's. Each batch adds the gradient of its mean loss: divide the sum
-        over several by their number. Arguments and errors are those of calling the method.
+        For gradient accumulation and training loops of others, in the place of their
+        ``loss.backward()``; see `StepResult`. Clearing the gradients, clipping and stepping are the
+        caller's. Further errors are those of calling the method.
+
+        Args:
+            images: see calling the method.
+            labels: see calling the method.
+            weight: of the batch's gradients, above 0; ``1 / N`` where N batches make one optimiser
+                step, for the gradient of their mean loss. The result and the rows that are
+                selected and perturbed do not depend on it.
+
+        Raises:
+            ValueError, TypeError: `weight` is no number above 0.
         """
         with self._agreement.call(self._agreements()):
+            batch_checks.check_weight(weight)
             images, labels = self._accepted(images, labels)
             with self._refusing(images), self._exchange():
-                return self._run_passes(images, labels)
+                return self._run_passes(images, labels, weight)
 
     def main_rows(self, batch: int) -> int:
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
@@ -156,8 +151,9 @@ class Method(abc.ABC):
             self.optimizer.step()
         return result
 
-    def _run_passes(self, images: Tensor, labels: Tensor) -> StepResult:
+    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
         net = self._network(images)
+        net.weight = weight
         result = self._passes(net, images, labels)
         self.rows += net.rows
         self._classes = net.classes

@@ -1,5 +1,6 @@
 """Refuse batches that a method cannot use, and outputs that it cannot learn from."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -24,6 +25,19 @@ def image_gradient(gradient: Tensor | None) -> Tensor:
             "nothing can be perturbed: let it through, or use vanilla, mixup or mixprop"
         )
     return gradient
+
+
+def check_weight(weight: object) -> None:
+    """Check that `weight` can weigh the gradients of a batch.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not above 0, or not finite.
+    """
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise TypeError(f"weight is a {type(weight).__name__}: expected a number above 0")
+    if not 0 < weight < math.inf:
+        raise ValueError(f"weight={weight!r}: expected a number above 0, as 1/4 for 4 batches")
 
 
 def check_gradients() -> None:

@@ -63,7 +63,7 @@ class FreeAT(Method):
             result = super().__call__(images, labels)
         return result
 
-    def backward(self, images: Tensor, labels: Tensor) -> NoReturn:
+    def backward(self, images: Tensor, labels: Tensor, *, weight: float = 1.0) -> NoReturn:
         """Refuse: a replay without its step would repeat the last one.
 
         Raises:

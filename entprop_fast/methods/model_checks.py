@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from entprop_fast.layers.routing import dual_layers
+from entprop_fast.methods.common_options import FLOAT16
 from entprop_fast.torch_internals import children_of, parameters_of
 
 _REQUIRES_GRAD = attrgetter("requires_grad")
@@ -60,9 +61,14 @@ def check_optimizer(
     """Check that `optimizer` holds every trainable parameter of `model` and `criterion`.
 
     Raises:
-        ValueError: it lacks some, as when it was made before the conversion; or it evaluates the
-            loss by itself.
+        ValueError: it lacks some, as when it was made before the conversion; it evaluates the loss
+            by itself; or it divides gradients by a scale that no loss was multiplied with.
     """
+    if getattr(optimizer, "scaler", None) is not None:  # accelerate's, under float16
+        raise ValueError(
+            f"optimizer is a {type(optimizer).__name__} with a gradient scaler: {FLOAT16}; use "
+            "bfloat16 (mixed_precision='bf16', bf16=True), or float32"
+        )
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     demanded = closure is not None and closure.default is inspect.Parameter.empty
     if demanded or hasattr(optimizer, "second_step"):  # SAM and its kin, which take two

@@ -16,6 +16,16 @@ from entprop_fast.ops.loss_and_entropy import SCORES as KERNEL_SCORES
 class StepResult(NamedTuple):
     """Report one step: detached 0-dim tensors on the device, that no later step overwrites.
 
+    There is no loss to call ``backward()`` on: a step has several passes, each with a backward
+    pass of its own, and the images' gradients of one are what the next is made from. In a loop that
+    calls ``loss.backward()`` itself (Lightning, Hugging Face's `Trainer`, accelerate, timm's and
+    torchvision's scripts), `Method.backward` takes the place of forward, loss and that line:
+
+        result = method.backward(images, labels)  # was: loss.backward()
+        optimizer.step()  # clipping, schedule and zero_grad() are as they were
+
+    and ``result.loss`` is for the log. docs/how-to has each of these loops in 40 lines.
+
     Of several processes each has the values of its own rows; with ``selection="global"`` the
     entropies are those of all rows.
 
@@ -125,7 +135,7 @@ def only_pass(net: Network, x: Tensor, targets: Targets) -> StepResult:
     logits = net.forward(x, targets.labels, own=targets.lam is not None)
     of_rows, entropy, _ = net.losses(logits, targets)
     loss = of_rows.mean()
-    loss.backward()
+    (loss if net.weight == 1 else net.weight * loss).backward()
     return StepResult(
         loss=loss.detach(),
         aux_loss=torch.zeros_like(loss),

@@ -67,6 +67,32 @@ def test_backward_adds_to_existing_gradients(options: dict[str, Any]) -> None:
         torch.testing.assert_close(added, parameter.grad + 0.25, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [case for case in s.EVERY if case[0] != "free_at"], ids=str
+)
+def test_a_weight_scales_the_gradients_and_nothing_else(name: str, options: dict[str, Any]) -> None:
+    whole, part = s.pair(name, **options)
+    for i in range(2):
+        results = [
+            list(method.backward(*s.batch(seed=i), weight=weight))
+            for method, weight in ((whole, 1.0), (part, 0.25))
+        ]
+        s.assert_equal(*results)  # a power of two: to the bit
+    s.assert_equal(s.statistics(part.model), s.statistics(whole.model))
+    s.assert_equal([part.selected_index, part.perturbed], [whole.selected_index, whole.perturbed])
+    scaled = {key: g if g is None else g / 4 for key, g in s.gradients(whole.model).items()}
+    s.close(s.gradients(part.model), scaled)
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, math.inf, math.nan, True, "1", None, torch.ones(())])
+def test_weights_that_are_none(weight: Any) -> None:
+    method = s.make()
+    before = s.everything(method)
+    with pytest.raises((ValueError, TypeError), match=r"^weight"):
+        method.backward(*s.batch(), weight=weight)
+    s.assert_equal(s.everything(method), before)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_discards_existing_gradients(name: str) -> None:
     clean, filled = s.pair(name)

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.output import lasting, missed
 from entprop_fast.lab.stopping import OutOfTime, StopSignals
 from entprop_fast.lab.training.errors import (
@@ -79,18 +80,19 @@ def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable
     """Return what names, for `run_command`, the command line to type after a stop.
 
     Args:
-        prog: the module.
+        prog: the module; it is named as it was called.
         args: of this time, None for the command line's.
         more: flags that go on where something was saved; what was given with --overwrite was
             replaced by then.
     """
     given = list(sys.argv[1:] if args is None else args)
+    called = words_of(prog)
 
     def words(saved: bool) -> str:
         if not saved:
-            return f"again: {shlex.join(['python', '-m', prog, *given])}"
+            return f"again: {shlex.join([*called, *given])}"
         kept = [one for one in given if one != "--overwrite" and one not in more]
-        return f"to go on: {shlex.join(['python', '-m', prog, *kept, *more])}"
+        return f"to go on: {shlex.join([*called, *kept, *more])}"
 
     return words
 

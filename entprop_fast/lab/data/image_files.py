@@ -155,11 +155,15 @@ class TransformedFiles(Dataset[tuple[Tensor, int]]):
         return self.transform(image), int(self.files.labels[index])
 
 
+def resized(size: int) -> int:
+    """Return the shorter side, in pixels, of which the evaluation cuts the middle `size` out."""
+    return round(size * _RESIZED / _CROPPED)
+
+
 def evaluation_transform(size: int) -> Transform:
     """Make Pillow images uint8 ``[3, size, size]``: shorter side to 8/7 size, middle cut out."""
     v2 = import_torchvision("transforms.v2", purpose="reading image files")
-    resized = round(size * _RESIZED / _CROPPED)
-    made: Transform = v2.Compose([v2.Resize(resized), v2.CenterCrop(size), v2.PILToTensor()])
+    made: Transform = v2.Compose([v2.Resize(resized(size)), v2.CenterCrop(size), v2.PILToTensor()])
     return made
 
 

@@ -3,7 +3,7 @@
 from entprop_fast import startup
 from entprop_fast.optional import require
 
-_LIBRARIES = ("matplotlib", "rich", "safetensors", "scipy", "sklearn", "tomli_w", "tyro")
+_LIBRARIES = ("jinja2", "matplotlib", "rich", "safetensors", "scipy", "sklearn", "tomli_w", "tyro")
 
 # Each command imports them; asked here, once, because nobody can catch what an import raises.
 try:

@@ -27,22 +27,28 @@ SUMMARY = "summary.json"
 CURVES = "curves.png"
 CORRUPTIONS = "corruptions.png"
 EXAMPLES = "examples.png"
+REPORT = "report.html"  # of `python -m entprop_fast.report`
 LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
 
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
 _FILES = (
     *(CONFIG, METRICS, *_CHECKPOINTS, BEST, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES),
-    *(METRICS_CSV, WANDB),
+    *(METRICS_CSV, WANDB, REPORT),
 )
 
 Row = dict[str, Any]
 
 
 class RunFolder:
-    """Keep a folder, which becomes a run's once its first step has succeeded, never before."""
+    """Keep a folder, which becomes a run's once its first step has succeeded, never before.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the folder.
+        lasting: it is there after the run, for messages to name.
+    """
+
+    def __init__(self, path: Path, *, lasting: bool = True) -> None:
+        self.path, self.lasting = path, lasting
         self._made: list[Path] = []
         self._lock: IO[bytes] | None = None
 
@@ -140,6 +146,8 @@ def last_good_named(folder: RunFolder) -> Iterator[None]:
 
 
 def _last_good(folder: RunFolder) -> str:
+    if not folder.lasting:
+        return "nothing is kept, because no folder was named"
     kept = folder / checkpoint.CURRENT
     return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,17 @@ def test_a_killed_reader_is_one_failure() -> None:
     assert time.monotonic() - began < 20
     assert signal.getsignal(signal.SIGCHLD) == before
     assert not multiprocessing.active_children()
+
+
+def test_a_reader_killed_before_its_batch_was_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe just ends then, without a word."""
+
+    def ends(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(resource_sharer.DupFd, "detach", ends)
+    with pytest.raises(ReadersFailed, match=r"killed.*EOFError.*--workers"):
+        numbers(Numbers())
 
 
 class DyingImages(Dataset[tuple[Tensor, Tensor]]):

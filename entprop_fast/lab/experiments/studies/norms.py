@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast.lab import stopping
+from entprop_fast.lab.evaluation.norm_drift import DRIFTS, drift
 from entprop_fast.lab.experiments.studies.differences import (
     HOW,
     corrected,
@@ -34,17 +35,12 @@ VARIANTS: dict[str, Settings] = {
     "dual": {"method": "entprop", "norms": "dual"},
     "shared": {"method": "entprop", "norms": "shared"},
 }
-DRIFTS = ("drift of means", "drift of variances", "drift of affines")
 EARLY = 0.1  # of the run: what the end is compared with
 SHOWN = 100  # images in the picture
 
 
 class Norms(Probe):
-    """Measure the distance of the two halves of every norm by epoch, and the last features.
-
-    Means: root mean square over the channels of ``(mean_aux - mean_main) / std_main``; variances:
-    of ``log(var_aux / var_main)``; affines: ``|(w, b)_aux - (w, b)_main| / |(w, b)_main|``.
-    """
+    """Measure the distance of the two halves of every norm by epoch, and the last features."""
 
     def __init__(self) -> None:
         self.kept = {name: {} for name in DRIFTS}
@@ -83,29 +79,6 @@ class Norms(Probe):
             },
             "plane": plane.tolist(),
         }
-
-
-def drift(layer: DualNorm) -> dict[str, float]:
-    """Measure how far the two halves of a layer are apart, by kind, where it has statistics."""
-    main, aux = (dict(half.named_buffers(recurse=False)) for half in (layer, layer.aux))
-    found: dict[str, float] = {}
-    if isinstance(variance := main.get("running_var"), Tensor):
-        mean, other = main["running_mean"], aux["running_mean"]
-        eps = float(getattr(layer, "eps", 0.0))
-        found["drift of means"] = _rms((other - mean) / (variance + eps).sqrt())
-        found["drift of variances"] = _rms(((aux["running_var"] + eps) / (variance + eps)).log())
-    if list(layer.parameters(recurse=False)):
-        ours, theirs = (_affine(half) for half in (layer, layer.aux))
-        found["drift of affines"] = float((theirs - ours).norm() / ours.norm())
-    return found
-
-
-def _affine(half: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in half.parameters(recurse=False)])
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
 
 
 def measure(options: Options, reporter: Reporter) -> Table:

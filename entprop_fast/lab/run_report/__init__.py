@@ -1,0 +1,1 @@
+"""Write runs as one HTML page that stands for itself."""

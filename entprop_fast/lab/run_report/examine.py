@@ -1,0 +1,119 @@
+"""Examine a run's network: its answers on the test images, its norms' halves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from entprop_fast.lab.data import ImageSet
+from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
+from entprop_fast.lab.evaluation.norm_drift import drift
+from entprop_fast.lab.evaluation.scored_network import Scored
+from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.run_report.answers import Answers, answers_of
+from entprop_fast.lab.run_report.read_run import Run
+from entprop_fast.lab.training.deploy import NetworkSpec
+from entprop_fast.lab.training.errors import machine_failed, one_line
+from entprop_fast.lab.training.load_network import load_network, load_test_images
+from entprop_fast.layers.dual_norm import DualNorm
+
+Drifts = dict[str, dict[str, float]]  # layer to kind of drift to value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Say where networks run and where data sets are; None: what the run or its size says."""
+
+    device: torch.device
+    data_dir: str | None = None
+    workers: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """Hold what was found about a run's network, or why it was not.
+
+    Attributes:
+        answers: on the test images; or the reason why there are none.
+        drifts: how far the halves of each dual norm lie apart; or the reason.
+    """
+
+    answers: Answers | str
+    drifts: Drifts | str
+
+
+class Examiner:
+    """Examine runs, reading each data set once.
+
+    Args:
+        machine: where.
+        shown: images of each kind to keep of a run.
+        reporter: is told what takes long.
+    """
+
+    def __init__(self, machine: Machine, shown: int, reporter: Reporter) -> None:
+        self.machine, self.shown, self.reporter = machine, shown, reporter
+        self._images: dict[object, ImageSet] = {}
+
+    def examine(self, run: Run) -> Examined:
+        """Load the run's network and look at it; what cannot be found is left out, by name."""
+        self.reporter.say(f"examining {run.folder}")
+        try:
+            model, spec, dual = load_network(run.folder, self.reporter.say)
+        except (ValueError, OSError, ImportError) as error:
+            reason = f"The network cannot be loaded: {one_line(error)}."
+            return Examined(answers=reason, drifts=reason)
+        drifts = drifts_of(model) if dual else {}
+        try:
+            if run.finished:  # by what was scored
+                model, spec, _ = load_network(run.folder, self.reporter.say, deployed=True)
+            answers: Answers | str = self._answers(run, model, spec)
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and machine_failed(error):
+                raise
+            answers = f"The test images cannot be shown: {one_line(error)}."
+        return Examined(answers=answers, drifts=drifts or _without_halves(run))
+
+    def _answers(self, run: Run, model: nn.Module, spec: NetworkSpec) -> Answers:
+        machine = self.machine
+        images = self._read(run, spec)
+        normalization = (spec.mean, spec.std) if spec.mean else None
+        with self.reporter.task(f"test images of {run.name}", images.num_test) as task:
+            return answers_of(
+                Scored(model.to(machine.device), normalization, (0.0, 1.0)),
+                images,
+                batch_size=machine.batch_size or usual_batch_size(images),
+                workers=machine.workers,
+                shown=self.shown,
+                progress=task.reach,
+            )
+
+    def _read(self, run: Run, spec: NetworkSpec) -> ImageSet:
+        folder = self.machine.data_dir
+        if folder is None and isinstance(saved := run.settings.get("data_dir"), str):
+            folder = saved
+        key = (spec.dataset, spec.seed, spec.image_size, spec.num_classes, folder)
+        if key not in self._images:
+            with self.reporter.waiting(f"reading data set {spec.dataset}"):
+                images = load_test_images(spec, data_dir=folder, say=self.reporter.say)
+            self._images[key] = images
+        return self._images[key]
+
+
+def drifts_of(model: nn.Module) -> Drifts:
+    """Measure each dual norm of a network, in the order of its layers."""
+    layers = ((name, one) for name, one in model.named_modules() if isinstance(one, DualNorm))
+    return {name or "network": drift(layer) for name, layer in layers}
+
+
+def _without_halves(run: Run) -> str:
+    held = "" if _has_checkpoint(run.folder) else " (only its checkpoint.pt would hold them)"
+    return f"This network has no auxiliary norms{held}."
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(folder.glob("checkpoint*.pt"))
