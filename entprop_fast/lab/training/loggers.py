@@ -218,6 +218,7 @@ class WandbLog:
             known |= json.loads(self._state.read_text())
         self.id, self.epochs = str(known["id"]), int(known["epochs"])
         wandb: Any = importlib.import_module("wandb")
+        files.folder_within(folder, "wandb")  # which W&B would write to through a link, too
         quiet = wandb.Settings(console="off", silent=True, disable_git=True)
         try:
             self._run = wandb.init(
