@@ -114,6 +114,12 @@ def test_wandb_is_sent_each_epoch_once(fake_wandb: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": first.id, "epochs": 3}
 
 
+def test_a_damaged_state_is_named(fake_wandb: Any, tmp_path: Path) -> None:
+    (tmp_path / "wandb.json").write_text('{"id": "x", "epochs": "many"}')
+    with pytest.raises(OSError, match=r"wandb\.json"):
+        WandbLog(tmp_path, {}, [])
+
+
 def test_wandb_offline_writes_into_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
