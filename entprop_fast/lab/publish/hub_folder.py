@@ -19,7 +19,12 @@ from entprop_fast.lab.publish.deployed_network import load
 from entprop_fast.lab.publish.model_card import CARD, model_card
 from entprop_fast.lab.publish.new_files import write_new
 from entprop_fast.lab.publish.scores import Scores, read_scores
-from entprop_fast.lab.training.deploy import NetworkSpec, deployable_bytes, plain_copy
+from entprop_fast.lab.training.deploy import (
+    ModelNeeded,
+    NetworkSpec,
+    deployable_bytes,
+    plain_copy,
+)
 from entprop_fast.lab.training.run_folder import MODEL
 from entprop_fast.models.external import timm_parts
 from entprop_fast.models.normalized import NORMALIZATIONS, Normalized, core
@@ -102,7 +107,7 @@ def from_pretrained(
         spec = _spec_in(json.loads(config))
         built = spec.build(model)
         core(built).load_state_dict(safetensors.torch.load_file(weights))
-    except ImportError:
+    except (ImportError, ModelNeeded):
         raise
     except Exception as error:  # anybody may have written them
         raise ValueError(f"{folder} cannot be read as a network: {error!r}") from error

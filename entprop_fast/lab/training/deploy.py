@@ -35,6 +35,10 @@ OWN = "model:"  # how the arch of a caller's network begins
 _EARLIER_SIZES = {"digits": (8, 8), "cifar10": (32, 32), "cifar100": (32, 32)}
 
 
+class ModelNeeded(ValueError):
+    """A file holds the weights of a network that only its owner can create."""
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """Say what it takes to build a run's network, and to find its test images again."""
@@ -117,6 +121,7 @@ class NetworkSpec:
 
         Raises:
             ValueError: no such architecture, or the normalisation is of other channels.
+            ModelNeeded: `arch` is a caller's own network, and none is given.
             ImportError: the library behind it is not installed.
         """
         network = self._create() if model is None else model
@@ -130,7 +135,7 @@ class NetworkSpec:
 
     def _create(self) -> nn.Module:
         if self.own:
-            raise ValueError(f"arch {self.arch!r} is a network of your own: give it as model=")
+            raise ModelNeeded(f"arch {self.arch!r} is a network of your own: give it as model=")
         return models.create(
             self.arch,
             num_classes=self.num_classes,
@@ -229,7 +234,7 @@ def load_deployable(path: Path, model: nn.Module | None = None) -> tuple[nn.Modu
         spec = NetworkSpec.of(json.loads(metadata[_METADATA_KEY]))
         built = spec.build(model)
         core(built).load_state_dict(safetensors.torch.load_file(path))
-    except (FileNotFoundError, ImportError):
+    except (FileNotFoundError, ImportError, ModelNeeded):
         raise
     except Exception as error:  # the file may be damaged, or somebody else's
         reason = str(error) or type(error).__name__

@@ -15,6 +15,7 @@ from torch import nn
 import entprop_fast
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable, save_deployable
+from entprop_fast.models.normalized import core
 from tests.lab.publish.conftest import CLASSES
 
 
@@ -48,7 +49,7 @@ def test_a_run_its_checkpoint_and_its_file(finished: Path) -> None:
 def test_a_file_that_an_earlier_version_wrote(spec: NetworkSpec, tmp_path: Path) -> None:
     new = ("class_names", "input_size", "mean", "std")
     old = {name: value for name, value in asdict(spec).items() if name not in new}
-    tensors = spec.build().network.state_dict()  # behind its normalisation
+    tensors = core(spec.build()).state_dict()
     file = tmp_path / "model.safetensors"
     whole = {name: value.contiguous() for name, value in tensors.items()}
     safetensors.torch.save_file(whole, file, {"entprop_fast": json.dumps(old)})

@@ -84,8 +84,9 @@ def test_timm_loads_its_own(
     )
     network = settled(spec.build(), channels, 32, 32)
     entprop_fast.save_pretrained(network, tmp_path, spec)
-    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    transform = create_transform(**resolve_data_config(model=theirs))
+    theirs: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    settings: Any = resolve_data_config
+    transform = create_transform(**settings(model=theirs))
     assert tuple(theirs.pretrained_cfg["label_names"]) == CLASSES
     for file in images_in(photos):
         image = Image.open(file).convert(spec.preprocessing.mode)
