@@ -137,11 +137,11 @@ def _config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
     labels = {str(place): name for place, name in enumerate(spec.classes)}
     found: dict[str, Any] = {"num_classes": spec.num_classes, "id2label": labels}
     if spec.arch.startswith(_TIMM):
-        found |= _timm_config(plain, spec)
+        found |= timm_config(plain, spec)
     return {**found, _OURS: ours}
 
 
-def _timm_config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
+def timm_config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
     """Return the layout of timm's own folders, see ``timm.models.save_for_hf``."""
     arch, tag, arguments = timm_parts(spec.arch.removeprefix(_TIMM))
     own = getattr(core(plain), "pretrained_cfg", {})

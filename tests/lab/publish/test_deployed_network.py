@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ def test_a_run_its_checkpoint_and_its_file(finished: Path) -> None:
         torch.testing.assert_close(network(images), expected)
     assert spec.classes == tuple("0123456789") and spec.class_names == spec.classes
     assert (spec.preprocessing.channels, spec.preprocessing.height) == (1, 8)
+
+
+def test_of_a_run_the_deployed_file_counts(finished: Path, tmp_path: Path) -> None:
+    """The checkpoint may be of other weights: those of an average, or of the best epoch."""
+    for name in ("checkpoint.pt", "model.safetensors"):
+        shutil.copy(finished / name, tmp_path)
+    deployed, spec = load_deployable(tmp_path / "model.safetensors")
+    for parameter in deployed.parameters():
+        nn.init.constant_(parameter, 0.5)
+    save_deployable(tmp_path / "model.safetensors", deployed, spec)
+    network, _ = entprop_fast.load(tmp_path)
+    assert all((one == 0.5).all() for one in network.parameters())
+    trained, _ = entprop_fast.load(tmp_path / "checkpoint.pt")
+    assert not any((one == 0.5).all() for one in trained.parameters())
 
 
 def test_a_file_that_an_earlier_version_wrote(spec: NetworkSpec, tmp_path: Path) -> None:
