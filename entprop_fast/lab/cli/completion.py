@@ -90,9 +90,8 @@ def flags_of(name: str) -> Flags:
 
 def _all_flags(command: ModuleType) -> list[Flag]:
     """Return a command's flags, which each file here declares in one way; env_report has none."""
-    if not hasattr(command, "_Flags"):
-        return []
-    return [*own_flags(command._Flags), *command._more_flags()]
+    own = own_flags(command._Flags) if hasattr(command, "_Flags") else []
+    return [*own, *getattr(command, "_more_flags", list)()]
 
 
 def _typed_forms(flag: Flag) -> Iterator[tuple[str, list[str] | None]]:

@@ -22,6 +22,7 @@ from entprop_fast.lab.publish.scores import Scores, read_scores
 from entprop_fast.lab.training.deploy import (
     ModelNeeded,
     NetworkSpec,
+    Own,
     deployable_bytes,
     plain_copy,
 )
@@ -77,14 +78,14 @@ def save_pretrained(
 
 
 def from_pretrained(
-    folder: str | Path, *, model: nn.Module | None = None
+    folder: str | Path, *, model: Own | None = None
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load what `save_pretrained` wrote: a plain network in eval mode, on the CPU.
 
     Args:
         folder: on this machine; ``huggingface_hub.snapshot_download("OWNER/NAME")`` fetches one of
             the hub and returns where it is.
-        model: takes the weights, in place, where the network is one of your own.
+        model: as `load` takes it, where the network is one of your own.
 
     Returns:
         As `load`.
