@@ -16,10 +16,11 @@ PIP := $(BIN)/python -m pip
 TRITON := triton==3.6.0
 CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
 
-.PHONY: help setup train test test-main test-interpreter test-aot compare bench bench-recipes lint docs clean
+.PHONY: help setup train test test-main test-interpreter test-aot wheel wheel-test compare bench \
+    bench-recipes lint docs clean
 
 help:
-	@echo "targets: setup train test compare bench bench-recipes lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
 
 setup: $(VENV)/.installed
 
@@ -56,6 +57,17 @@ test-interpreter: setup
 
 test-aot: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_aot
+
+# A source archive, and the wheel that is built from it.
+wheel: setup
+	@echo "== source archive and wheel, in dist/: about 2 minutes"
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	ls -l dist
+
+wheel-test: wheel
+	@echo "== the wheel in clean environments, a minute for each Python at hand: about 2 minutes"
+	$(BIN)/python -m tests.wheel dist
 
 # The documentation's digits tables: 9 rows, 5 seeds; resumes what was interrupted.
 compare: setup

@@ -189,8 +189,8 @@ class BuildExtension(build_ext):
         """Copy a file as setuptools does, but whole or not at all.
 
         A process that imports the module while it is written, or has mapped the one that is written
-        over, dies of SIGBUS or SIGSEGV. One of another suffix, which an earlier build left beside it
-        and Python would import in its place, goes.
+        over, dies of SIGBUS or SIGSEGV. One of another suffix goes, which an earlier build left
+        beside it and Python would import in its place.
         """
         fresh = f"{outfile}.new"
         result = super().copy_file(infile, fresh, **settings)

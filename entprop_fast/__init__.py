@@ -9,6 +9,7 @@ from entprop_fast.layers import (
     DualBatchNorm2d,
     DualLayerNorm,
     convert_dual_norm,
+    norm_report,
     route,
     strip_auxiliary,
     update_bn,
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
     from entprop_fast.lab.evaluation import metrics as metrics
     from entprop_fast.lab.experiments import studies as studies
+    from entprop_fast.lab.publish import from_pretrained, load, save_pretrained
+    from entprop_fast.lab.training.deploy import NetworkSpec
+    from entprop_fast.lab.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -38,12 +42,18 @@ __all__ = [
     "Evaluation",
     "EvaluationOptions",
     "Method",
+    "NetworkSpec",
     "StepResult",
     "build_info",
     "convert_dual_norm",
     "create_method",
     "evaluate_model",
+    "fit",
+    "from_pretrained",
+    "load",
+    "norm_report",
     "route",
+    "save_pretrained",
     "strip_auxiliary",
     "update_bn",
 ]
@@ -52,13 +62,18 @@ __all__ = [
 _LAZY = {
     "Evaluation": "lab.evaluation:Evaluation",
     "EvaluationOptions": "lab.evaluation:EvaluationOptions",
+    "NetworkSpec": "lab.training.deploy:NetworkSpec",
     "data": "data",
     "evaluate_model": "lab.evaluation:evaluate_model",
     "evaluation": "lab.evaluation",
+    "fit": "lab.training.fit:fit",
+    "from_pretrained": "lab.publish:from_pretrained",
     "lab": "lab",
+    "load": "lab.publish:load",
     "metrics": "lab.evaluation.metrics",
     "models": "models",
     "reference": "reference",
+    "save_pretrained": "lab.publish:save_pretrained",
     "studies": "lab.experiments.studies",
 }
 

@@ -1,8 +1,8 @@
-"""Run ``python -m entprop_fast``: list the commands, each in a sentence."""
+"""Run ``python -m entprop_fast``: list the commands, each in a sentence, or run the one named."""
 
 import sys
 
-from entprop_fast.lab.cli.commands import main
+from entprop_fast.lab.cli.dispatch import main
 
 __all__ = ["main"]
 

@@ -1,8 +1,10 @@
 """Run ``python -m entprop_fast.env_report``: everything a bug report should hold."""
 
+import sys
+
 from entprop_fast.lab.cli.env_report import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

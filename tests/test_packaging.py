@@ -19,7 +19,15 @@ from entprop_fast.optional import require
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("entprop_fast", "kernels", "csrc", "tests", "bench", "docs")
-FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "LICENSE", "README.md", "Makefile")
+FILES = (
+    "entprop_console.py",
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "LICENSE",
+    "README.md",
+    "Makefile",
+)
 GENERATED = shutil.ignore_patterns("__pycache__", "*.so")
 
 

@@ -32,7 +32,7 @@ LIBRARY: dict[str, set[str]] = {
 }
 # What may stand in a function all the same, by module and by what it imports.
 LATE = {
-    ("layers.conversion", "entprop_fast.layers.timm_norms"): "timm is an extra, and slow to import",
+    ("layers.norm_kinds", "entprop_fast.layers.timm_norms"): "timm is an extra, and slow to import",
 }
 
 

@@ -66,6 +66,15 @@ def create(path: Path) -> IO[bytes]:
         OSError: a folder has the name, or none can be made.
     """
     path.unlink(missing_ok=True)
+    return create_new(path)
+
+
+def create_new(path: Path) -> IO[bytes]:
+    """Open a new file to write, where nothing has its name.
+
+    Raises:
+        OSError: something has, or none can be made.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
     return os.fdopen(os.open(path, flags, _MODE), "wb")
 

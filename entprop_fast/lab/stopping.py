@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
 
 # Ctrl-C; kill, timeout and schedulers; a closed terminal; Slurm's warning before a time limit.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+_FORGETTING = 0.99  # of a long wait, with each shorter one
 
 _AGAIN = b"\nstopping; a second Ctrl-C ends at once and saves nothing\n"
 
@@ -31,6 +34,44 @@ class Stopped(BaseException):
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
         self.saved = saved
+
+
+class OutOfTime(Stopped):
+    """The time limit is near, and what had to be saved is saved; no failure."""
+
+    def __init__(self, limit: str) -> None:
+        BaseException.__init__(self, f"the time limit of {limit}")
+        self.signum, self.saved = 0, None
+
+
+class TimeLimit:
+    """Say when a limit is near: when work of the usual length, and a save, would end beyond it.
+
+    Args:
+        seconds: from now.
+        words: how the limit was typed.
+
+    Attributes:
+        reserve: seconds that a save is given.
+    """
+
+    def __init__(self, seconds: float, words: str) -> None:
+        self.end, self.words = time.monotonic() + seconds, words
+        self.reserve = min(1.0, 0.05 * seconds)
+        self._last: float | None = None
+        self._usual = 0.0  # seconds between two looks, the longest of late
+
+    def forget(self) -> None:
+        """Forget how long work took so far: what follows is of another kind."""
+        self._last, self._usual = None, 0.0
+
+    def near(self) -> bool:
+        """Look at the clock."""
+        now = time.monotonic()
+        if self._last is not None:
+            self._usual = max(now - self._last, _FORGETTING * self._usual)
+        self._last = now
+        return now + self._usual + self.reserve >= self.end
 
 
 class StopSignals:
@@ -70,6 +111,7 @@ class StopSignals:
 
 
 _watched: ContextVar[StopSignals | None] = ContextVar("watched", default=None)
+_limit: ContextVar[TimeLimit | None] = ContextVar("limit", default=None)
 
 
 @contextlib.contextmanager
@@ -86,10 +128,40 @@ def watched(signals: StopSignals | None) -> Iterator[None]:
 
 
 def check() -> None:
-    """Raise `Stopped` if a signal was noted; a loop calls it at least once a second.
+    """Raise `Stopped` if a signal was noted or time is up; a loop calls it at least once a second.
 
     Called where the state is whole: between steps, batches and files. It costs 0.1 microseconds.
     """
     noted = _watched.get()
     if noted is not None and noted.pending is not None:
         raise Stopped(noted.pending)
+    limit = _limit.get()
+    if limit is not None and limit.near():
+        raise OutOfTime(limit.words)
+
+
+@contextlib.contextmanager
+def limited(limit: TimeLimit | None) -> Iterator[None]:
+    """Let `check` look at the clock within; None changes nothing."""
+    if limit is None:
+        yield
+        return
+    token = _limit.set(limit)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def begin_steps() -> None:
+    """Say that preparations are over, which took longer than what `check` stands between now."""
+    limit = _limit.get()
+    if limit is not None:
+        limit.forget()
+
+
+def reserve(seconds: float) -> None:
+    """Keep that much time for a save, where there is a limit."""
+    limit = _limit.get()
+    if limit is not None:
+        limit.reserve = max(limit.reserve, seconds)

@@ -1,4 +1,4 @@
-"""Hand `nn.BatchNorm2d` modules to the batch norm op."""
+"""Hand batch norm modules of torch to the batch norm op."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ def batch_norm(
     """Compute ``relu?(norm(x) + residual?)`` by one op; each module's statistics move as by itself.
 
     Args:
-        x: ``[N, C, H, W]``.
+        x: ``[N, C, ...]``.
         main: normalises rows ``[0, num_main)``; None where there are none.
         aux: normalises the rest; None where there is none.
         num_main: None for all rows.
@@ -28,16 +28,23 @@ def batch_norm(
         relu: apply ReLU last.
 
     Raises:
-        ValueError: as `nn.BatchNorm2d`: an input that is not 4-d, a single value per channel.
+        ValueError: as the norm itself: an input of other dimensions, a single value per channel.
     """
-    return dual_batch_norm(
-        x,
-        PLAIN if main is None else _half(main, x),
-        PLAIN if aux is None else _half(aux, x),
-        num_main,
-        residual=residual,
-        relu=relu,
-    )
+    ours = PLAIN if main is None else _half(main, x)
+    theirs = PLAIN if aux is None else _half(aux, x)
+    if x.dim() not in (3, 5):
+        return dual_batch_norm(x, ours, theirs, num_main, residual=residual, relu=relu)
+    planes = None if residual is None else _as_planes(residual)
+    y = dual_batch_norm(_as_planes(x), ours, theirs, num_main, residual=planes, relu=relu)
+    return y.view(x.shape)
+
+
+def _as_planes(x: Tensor) -> Tensor:
+    """Return ``[N, C, L]`` or ``[N, C, D, H, W]`` as 4-d: the kernels know its layouts alone.
+
+    A view, be `x` contiguous or, as ``channels_last_3d``, with the channels innermost.
+    """
+    return x.unsqueeze(2) if x.dim() == 3 else x.flatten(2, 3)
 
 
 def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
@@ -48,7 +55,7 @@ def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
 
 
 def _half(norm: BatchNormBase, x: Tensor) -> Half:
-    """Return what `nn.BatchNorm2d.forward` would hand to `F.batch_norm`."""
+    """Return what the norm's own forward would hand to `F.batch_norm`."""
     check_dimensions(norm, x)
     momentum = norm.momentum
     moves = norm.training and norm.track_running_stats

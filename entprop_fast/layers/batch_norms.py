@@ -46,8 +46,16 @@ class _AuxBatchNorm(Routed, BatchNormBase):
         super()._load_from_state_dict(*args)
 
 
+class AuxBatchNorm1d(_AuxBatchNorm, nn.BatchNorm1d):
+    """Be the auxiliary half of a `DualBatchNorm1d`."""
+
+
 class AuxBatchNorm2d(_AuxBatchNorm, nn.BatchNorm2d):
     """Be the auxiliary half of a `DualBatchNorm2d`."""
+
+
+class AuxBatchNorm3d(_AuxBatchNorm, nn.BatchNorm3d):
+    """Be the auxiliary half of a `DualBatchNorm3d`."""
 
 
 class AuxSyncBatchNorm(_AuxBatchNorm, nn.SyncBatchNorm):
@@ -55,7 +63,7 @@ class AuxSyncBatchNorm(_AuxBatchNorm, nn.SyncBatchNorm):
 
 
 class _DualBatchNorm(DualNorm):
-    """Share between 2-d and synchronised batch norms what moves and resets statistics."""
+    """Share between batch norms, synchronised ones too, what moves and resets statistics."""
 
     aux_name = "aux_bn"
     aux_bn: BatchNormBase
@@ -114,7 +122,7 @@ def _check_estimated(half: BatchNormBase) -> None:
         )
 
 
-def _pays_natively(norm: nn.BatchNorm2d, x: Tensor) -> bool:
+def _pays_natively(norm: BatchNormBase, x: Tensor, dimensions: tuple[int, ...]) -> bool:
     """Return whether PyTorch's own batch norm is faster: a call of the op costs the host more.
 
     On two cores a forward and backward takes the op 1.6 to 2.4 times as long with 2048 to 16384
@@ -127,36 +135,16 @@ def _pays_natively(norm: nn.BatchNorm2d, x: Tensor) -> bool:
         and x.numel() <= _TINY
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and x.dim() == 4
+        and x.dim() in dimensions
         and x.shape[1] == norm.num_features
         and norm.eps > 0
     )
 
 
-class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
-    """Extend `nn.BatchNorm2d` by an auxiliary batch norm as its child ``aux_bn``.
+class _FusedBatchNorm(_DualBatchNorm):
+    """Share between batch norms of 1, 2 and 3 dimensions the one pass for both halves."""
 
-    Without a route it is `nn.BatchNorm2d`: same arguments, values, gradients and state dict keys.
-    Inside ``with entprop_fast.route(model, "aux")`` the auxiliary batch norm, with affine
-    parameters and running statistics of its own, takes its place; with an integer route each of
-    the two normalises its rows of the batch with their own statistics (the paper's MBN and ABN;
-    docs/algorithm.md). A plain checkpoint loads with ``strict=True``: it fills both.
-
-    Args:
-        num_features: C of the input ``[N, C, H, W]``.
-        eps: added to the variance. Like `momentum` it belongs to each half afterwards.
-        momentum: of the running statistics; None for a cumulative average, whose counter is read
-            on the device.
-        affine: learn a scale and a shift for each half.
-        track_running_stats: keep running statistics for each half.
-        device: where the parameters and buffers live.
-        dtype: their dtype.
-        **kwargs: what this version of `nn.BatchNorm2d` takes besides (``bias`` from torch 2.13).
-    """
-
-    plain_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
-    norm_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
-    half_class: ClassVar[type[nn.Module]] = AuxBatchNorm2d
+    dimensions: ClassVar[tuple[int, ...]]  # of the input
 
     def __init__(
         self,
@@ -179,7 +167,9 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
             dtype=dtype,
             **kwargs,
         )
-        self.aux_bn = make_auxiliary(self, AuxBatchNorm2d)
+        half = make_auxiliary(self, self.half_class)
+        assert isinstance(half, BatchNormBase)
+        self.aux_bn = half
 
     def forward(
         self, input: Tensor, residual: Tensor | None = None, *, relu: bool = False
@@ -187,7 +177,7 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         """Compute ``relu?(norm(input) + residual?)`` along the current route, in one pass.
 
         Args:
-            input: ``[N, C, H, W]``.
+            input: of the shape that the plain norm takes.
             residual: shape and dtype of `input`.
             relu: apply ReLU last.
         """
@@ -197,8 +187,14 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one."""
-        if num_main is None and residual is None and not relu and _pays_natively(self, x):
-            return nn.BatchNorm2d.forward(self, x)
+        if (
+            num_main is None
+            and residual is None
+            and not relu
+            and _pays_natively(self, x, self.dimensions)  # type: ignore[arg-type]
+        ):
+            y: Tensor = self.norm_class.forward(self, x)
+            return y
         rows = x.shape[0] if x.ndim else 0
         only_aux = num_main == 0
         main = None if only_aux else self
@@ -213,7 +209,50 @@ class DualBatchNorm2d(_DualBatchNorm, nn.BatchNorm2d):
         )
         if by_itself:
             return finish(super().normalise(x, num_main), residual, relu)
-        return batch_norm(x, main, aux, num_main, residual=residual, relu=relu)
+        return batch_norm(x, main, aux, num_main, residual=residual, relu=relu)  # type: ignore[arg-type]
+
+
+class DualBatchNorm2d(_FusedBatchNorm, nn.BatchNorm2d):
+    """Extend `nn.BatchNorm2d` by an auxiliary batch norm as its child ``aux_bn``.
+
+    Without a route it is `nn.BatchNorm2d`: same arguments, values, gradients and state dict keys.
+    Inside ``with entprop_fast.route(model, "aux")`` the auxiliary batch norm, with affine
+    parameters and running statistics of its own, takes its place; with an integer route each of
+    the two normalises its rows of the batch with their own statistics (the paper's MBN and ABN;
+    docs/algorithm.md). A plain checkpoint loads with ``strict=True``: it fills both.
+
+    Args:
+        num_features: C of the input ``[N, C, H, W]``.
+        eps: added to the variance. Like `momentum` it belongs to each half afterwards.
+        momentum: of the running statistics; None for a cumulative average, whose counter is read
+            on the device.
+        affine: learn a scale and a shift for each half.
+        track_running_stats: keep running statistics for each half.
+        device: where the parameters and buffers live.
+        dtype: their dtype.
+        **kwargs: what this version of `nn.BatchNorm2d` takes besides (``bias`` from torch 2.13).
+    """
+
+    dimensions = (4,)
+    plain_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+    norm_class: ClassVar[type[nn.Module]] = nn.BatchNorm2d
+    half_class: ClassVar[type[nn.Module]] = AuxBatchNorm2d
+
+
+class DualBatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
+    """Extend `nn.BatchNorm1d`, over ``[N, C]`` or ``[N, C, L]``, as `DualBatchNorm2d` does."""
+
+    dimensions = (2, 3)
+    plain_class = norm_class = nn.BatchNorm1d
+    half_class = AuxBatchNorm1d
+
+
+class DualBatchNorm3d(_FusedBatchNorm, nn.BatchNorm3d):
+    """Extend `nn.BatchNorm3d`, over ``[N, C, D, H, W]``, as `DualBatchNorm2d` does."""
+
+    dimensions = (5,)
+    plain_class = norm_class = nn.BatchNorm3d
+    half_class = AuxBatchNorm3d
 
 
 class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
@@ -223,6 +262,5 @@ class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
     ``convert_sync_batchnorm`` leaves of a `DualBatchNorm2d`.
     """
 
-    plain_class = nn.SyncBatchNorm
-    norm_class = nn.SyncBatchNorm
+    plain_class = norm_class = nn.SyncBatchNorm
     half_class = AuxSyncBatchNorm

@@ -1,91 +1,115 @@
 """Convert a plain network to one with dual norms, and back."""
 
-import sys
 import warnings
+from collections.abc import Iterable
 from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils import parametrize
 
-from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
+from entprop_fast.layers.copied_norms import DualCopy, make_copy
 from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.fusion import fuse_norms, unfuse_norms
 from entprop_fast.layers.halves import Ties, known_ties, make_auxiliary
-from entprop_fast.layers.layer_norms import DualLayerNorm
+from entprop_fast.layers.norm_kinds import KNOWN, is_uninitialized, kind_of
+from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.layers.routing import lost_routing
-from entprop_fast.layers.torch_quirks import (
-    base_class,
-    rebase,
-    recomputed_by_others,
-    unwatch_loading,
-    watch_loading,
-)
-from entprop_fast.layers.unconverted import Unconverted, looks_like_norm
+from entprop_fast.layers.torch_quirks import rebase, unwatch_loading, watch_loading
+from entprop_fast.layers.unconverted import WAY_OUT, Unconverted
 from entprop_fast.torch_internals import children_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
-def convert_dual_norm(model: ModelT) -> ModelT:
+def convert_dual_norm(
+    model: ModelT, also: type[nn.Module] | Iterable[type[nn.Module]] = (), *, fuse: bool = False
+) -> ModelT:
     """Give every norm of `model` an auxiliary half, copied from the norm as it stands.
 
-    Works in place and returns `model`. Converted are `nn.BatchNorm2d`, `nn.SyncBatchNorm` (process
-    group kept), `nn.LayerNorm`, and timm's `BatchNormAct2d` (activation and drop kept),
-    `LayerNorm`, `LayerNorm2d` and `SplitBatchNorm2d` (its first auxiliary norm becomes the half).
-    Modules, their parameters, buffers, hooks and attributes keep their identity; calling it again
-    changes nothing. Make the optimizer afterwards, so that it holds the auxiliary parameters.
+    Works in place and returns `model`. Converted are batch norms of 1, 2 and 3 dimensions,
+    synchronised (process group kept) and frozen ones, layer, group, RMS and instance norms, and
+    what other libraries made of these: subclasses, and modules called a norm that hold nothing but
+    a value or two a channel, such as timm's `RmsNorm2d` and Hugging Face's `LlamaRMSNorm`, or the
+    known running statistics of timm's `EvoNorm2dB0` (activation, drop and layout kept). timm's
+    `SplitBatchNorm2d` gives its first auxiliary norm. Modules, their parameters, buffers, hooks
+    and attributes keep their identity; calling it again changes nothing. Make the optimizer
+    afterwards, so that it holds the auxiliary parameters.
 
     A norm that torch's pruning, weight or spectral norm or a parametrisation works on gets a half
     that a copy of it works on. Norms that share a parameter get halves that share theirs.
 
     Args:
         model: any network; a bare norm is converted itself.
+        also: further classes, with their subclasses, whose half is to be a copy of the module (a
+            global response norm, a norm of your own): each half runs the class's forward on its own
+            rows, which are the first dimension of its first argument. What it keeps from call to
+            call has to be in its parameters and buffers.
+        fuse: let 2-d batch norms add a block's shortcut and apply its ReLU in their own pass, where
+            torch.fx finds that it is exact: `entprop_fast.layers.fused_norms` tells where, and why
+            not elsewhere. Blocks keep their modules, keys and hooks and, but for a subclass of the
+            same name, their class; strip_auxiliary undoes it, and an unpickled model is not fused.
 
     Returns:
         `model`, a plain checkpoint of which still loads (it fills both halves).
 
     Raises:
-        ValueError: `model` has no norm that can be converted; names what it has.
+        TypeError: `also` holds something else than classes of modules.
+        ValueError: `model` has no norm that can be converted (names what it has), none of a class
+            in `also`, or a lazy norm that has seen no input yet.
 
     Warns:
-        UserWarning: names the norms left alone, each class once with its count: those of other
-            classes, by torch's base classes or by name (`FrozenBatchNorm2d`, `RmsNorm`, ...), and
-            norms whose forward or tensors somebody has replaced. Every route shares them.
+        UserWarning: names the norms left alone, each class once with its count: by torch's base
+            classes or by name, norms with a forward or buffers of their own, global response norms,
+            and norms whose forward or tensors somebody has replaced. Every route shares them.
+
+    Example:
+        >>> model = convert_dual_norm(torchvision.models.resnet18())
+        >>> model = convert_dual_norm(my_network, also=(MyNorm,))
+        >>> entprop_fast.norm_report(model)  # which norm is dual, shared or frozen
     """
-    conversions, left, joined = _conversions(), Unconverted(), Unconverted()
+    also = _classes(also, model)
+    _check_initialized(model)
+    left, joined = Unconverted(), Unconverted()
     ties: Ties = {}
     for module in model.modules():
         if isinstance(module, DualNorm):
             ties.update(known_ties(module, module.aux))
-    inside: set[int] = set()  # of an auxiliary half or a parametrisation: no norms of the model's
+    inside: set[int] = (
+        set()
+    )  # of a half, a parametrisation, a norm of `also`: no norms of their own
     for name, module in list(model.named_modules()):
         if id(module) in inside:
             continue
         if isinstance(module, parametrize.ParametrizationList):
             inside.update(map(id, module.modules()))
-        dual_class = _dual_class(module, conversions)
-        why = "" if dual_class is None else _why_not(module, dual_class)
-        if dual_class is not None and not why:
-            halves = children_of(module).get(dual_class.aux_name)
-            if isinstance(halves, nn.ModuleList) and len(halves) > 1:
-                joined.add(name, module)
-            inside.update(map(id, halves.modules() if halves else ()))
-            _convert(module, dual_class, ties)
+        if not isinstance(module, DualNorm):
+            dual_class, why = kind_of(module, also)
+            if dual_class is not None:
+                halves = children_of(module).get(dual_class.aux_name)
+                if isinstance(halves, nn.ModuleList) and len(halves) > 1:
+                    joined.add(name, module)
+                inside.update(map(id, halves.modules() if halves else ()))
+                _convert(module, dual_class, ties)
+            elif looks_like_norm(module):
+                left.add(name, module, why)
         if isinstance(module, DualNorm):
-            inside.update(map(id, module.aux.modules()))
-        elif looks_like_norm(module):
-            left.add(name, module, why)
+            own = module.modules() if isinstance(module, DualCopy) else module.aux.modules()
+            inside.update(map(id, own))
     if not any(isinstance(module, DualNorm) for module in model.modules()):
-        known = ", ".join(sorted({cls.__name__ for cls in conversions}))
         found = f"; it has {left}" if left else ""
-        raise ValueError(f"model has no norm layer that can be made dual ({known}){found}")
+        raise ValueError(f"model has no norm layer that can be made dual ({KNOWN}){found}{WAY_OUT}")
     warned = []
     if left:
-        warned.append(f"left without an auxiliary half, so that all routes share it: {left}")
+        warned.append(
+            f"left without an auxiliary half, so that all routes share it: {left}{WAY_OUT}"
+        )
     if joined:
         warned.append(f"auxiliary norms after the first were dropped: {joined}")
     if warned:
         warnings.warn("; ".join(warned), stacklevel=2)
     watch_loading(model)
+    if fuse:
+        fuse_norms(model)
     return model
 
 
@@ -96,6 +120,7 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     for the rounding of PyTorch's own norms, which take over (with ``ENTPROP_BACKEND=reference`` to
     the bit). A plain network comes back as it is.
     """
+    unfuse_norms(model)
     for module in list(model.modules()):
         if isinstance(module, DualNorm):
             delattr(module, module.aux_name)
@@ -108,42 +133,27 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     return model
 
 
-def _conversions() -> dict[type[nn.Module], type[DualNorm]]:
-    classes: list[type[DualNorm]] = [DualBatchNorm2d, DualSyncBatchNorm, DualLayerNorm]
-    if "timm.layers" in sys.modules:  # a model with timm's norms has imported it
-        from entprop_fast.layers import timm_norms
-
-        classes += [
-            timm_norms.DualBatchNormAct2d,
-            timm_norms.DualSyncBatchNormAct,
-            timm_norms.DualTimmLayerNorm,
-            timm_norms.DualTimmLayerNorm2d,
-        ]
-    return {cls.plain_class: cls for cls in classes}
+def _classes(
+    also: type[nn.Module] | Iterable[type[nn.Module]], model: nn.Module
+) -> tuple[type[nn.Module], ...]:
+    classes = (also,) if isinstance(also, type) else tuple(also)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+            raise TypeError(f"also={cls!r}: expected classes of norms, subclasses of nn.Module")
+        if not any(isinstance(module, cls) for module in model.modules()):
+            raise ValueError(f"also={cls.__name__}: model has none; expected classes that it has")
+    return classes
 
 
-def _dual_class(
-    module: nn.Module, conversions: dict[type[nn.Module], type[DualNorm]]
-) -> type[DualNorm] | None:
-    cls = base_class(module)
-    if cls not in conversions and "timm.layers" in sys.modules:
-        from entprop_fast.layers.timm_norms import plain_class_of_split
-
-        cls = plain_class_of_split(module) or cls
-    return conversions.get(cls)
-
-
-def _why_not(norm: nn.Module, dual_class: type[DualNorm]) -> str:
-    """Tell what keeps a `norm` of a known class from being converted; empty where nothing does."""
-    if "forward" in vars(norm):
-        return "with a forward of its own"
-    if name := recomputed_by_others(norm):
-        return f"whose {name} something else computes"
-    halves = children_of(norm).get(dual_class.aux_name)
-    first = next(iter(halves.children()), None) if isinstance(halves, nn.ModuleList) else halves
-    if halves is not None and not isinstance(first, dual_class.norm_class):
-        return f"with a child {dual_class.aux_name} of its own"
-    return ""
+def _check_initialized(model: nn.Module) -> None:
+    lazy = Unconverted()
+    for name, module in model.named_modules():
+        if is_uninitialized(module):
+            lazy.add(name, module)
+    if lazy:
+        raise ValueError(
+            f"model: {lazy} is not initialised yet: run the model once, model(images), then convert"
+        )
 
 
 def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:
@@ -152,7 +162,8 @@ def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:
         half = half[0]
         norm.__dict__.pop("num_splits", None)
     if half is None:
-        half = make_auxiliary(norm, dual_class.half_class, ties)
+        make = make_copy if issubclass(dual_class, DualCopy) else make_auxiliary
+        half = make(norm, dual_class.half_class, ties)
     else:  # torch's or timm's converter leaves it there, as another class
         children_of(half).pop(dual_class.aux_name, None)  # timm's gives the half halves of its own
         half.__dict__.pop("num_splits", None)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from entprop_fast.layers.torch_quirks import checkpoint_region
-from entprop_fast.torch_internals import BatchNormBase
+from entprop_fast.layers.recognition import is_frozen_class
+from entprop_fast.layers.torch_quirks import checkpoint_region, scratch_buffers
+from entprop_fast.torch_internals import BatchNormBase, buffers_of
 
 # The checkpoints in which a held norm ran, of the innermost route that holds it.
 _Checkpoints = weakref.WeakKeyDictionary[Any, None]
@@ -21,11 +22,23 @@ _checkpoints: "weakref.WeakKeyDictionary[nn.Module, _Checkpoints]" = weakref.Wea
 
 @contextlib.contextmanager
 def frozen_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
-    """Let training-mode batch norms use batch statistics without moving their running ones.
+    """Let training-mode norms normalise as in training without moving their running statistics.
 
     A backward pass in which `torch.utils.checkpoint` computes them again belongs inside, too: it
     has to find them as the forward did.
+
+    Args:
+        norms: batch norms, told to track none; others, such as instance norms, move clones.
     """
+    norms = list(norms)
+    others = [norm for norm in norms if _moves_others(norm)]
+    with untracked(norms), scratch_buffers(*others):
+        yield
+
+
+@contextlib.contextmanager
+def untracked(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Tell batch norms to track no running statistics."""
     tracking = [m for m in norms if isinstance(m, BatchNormBase) and m.track_running_stats]
     # An eval-mode norm reads its running statistics whatever this flag says.
     for norm in tracking:
@@ -80,7 +93,7 @@ class _Held(BatchNormBase):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.training and (region := checkpoint_region()):
             _checkpoints.setdefault(self, _Checkpoints())[region] = None
-        with frozen_statistics([self]):
+        with untracked([self]):
             return super().forward(*args, **kwargs)
 
     def reset_running_stats(self) -> None:
@@ -111,6 +124,12 @@ def _class(cls: Any, held: bool) -> Any:
 
 def _released(cls: type[BatchNormBase]) -> type[BatchNormBase]:
     return cls.released if issubclass(cls, _Held) else cls
+
+
+def _moves_others(norm: nn.Module) -> bool:
+    """Return whether `norm` may move buffers that `track_running_stats` does not hold."""
+    asks = getattr(type(norm), "forward", None) in (BatchNormBase.forward, nn.SyncBatchNorm.forward)
+    return norm.training and bool(buffers_of(norm)) and not (asks or is_frozen_class(norm))
 
 
 def _new(cls: type[BatchNormBase]) -> BatchNormBase:

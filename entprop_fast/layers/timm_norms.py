@@ -1,16 +1,13 @@
-"""Define dual forms of timm's own norms; imported only where a model brought timm along."""
+"""Define dual forms of timm's batch norms; imported only where a model brought timm along."""
 
 from timm.layers import (
     BatchNormAct2d,
-    LayerNorm,
-    LayerNorm2d,
     SplitBatchNorm2d,
     SyncBatchNormAct,
 )
 from torch import Tensor, nn
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
-from entprop_fast.layers.layer_norms import DualLayerNorm
 from entprop_fast.layers.torch_quirks import has_hooks
 from entprop_fast.torch_internals import children_of
 
@@ -42,20 +39,6 @@ class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):
         """Normalise along the route, then timm's drop and activation."""
         y: Tensor = self.act(self.drop(super().forward(x)))
         return y
-
-
-class DualTimmLayerNorm(DualLayerNorm, LayerNorm):
-    """Extend timm's `LayerNorm`."""
-
-    plain_class = LayerNorm
-    norm_class = half_class = LayerNorm
-
-
-class DualTimmLayerNorm2d(DualLayerNorm, LayerNorm2d):
-    """Extend timm's `LayerNorm2d`, over the channels of ``[N, C, H, W]``."""
-
-    plain_class = LayerNorm2d
-    norm_class = half_class = LayerNorm2d
 
 
 def plain_class_of_split(module: nn.Module) -> type[nn.BatchNorm2d] | None:

@@ -174,7 +174,7 @@ def has_hooks(module: nn.Module) -> bool:
 def averages_cumulatively(norm: nn.Module, x: Tensor) -> bool:
     """Return whether torch would read ``num_batches_tracked`` on the host, a wait."""
     return (
-        isinstance(norm, nn.BatchNorm2d)
+        isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
         and norm.momentum is None
         and norm.training
         and norm.track_running_stats
@@ -188,7 +188,7 @@ def cumulative_batch_norm(norm: BatchNormBase, x: Tensor) -> Tensor:
 
     Args:
         norm: tracks running statistics; they become the mean over all batches seen.
-        x: ``[N, C, H, W]``.
+        x: ``[N, C, ...]``.
     """
     check_dimensions(norm, x)
     assert norm.num_batches_tracked is not None

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast import reference
+from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics, route
 from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
+
+_TOO_SMALL = "more than 1 spatial element"  # what an instance norm asks for, whatever the batch
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Network:
     def frozen_statistics(self) -> contextlib.AbstractContextManager[None]:
         """Use batch statistics in the auxiliary norms without moving their running ones."""
         if not self.dual:  # one set of norms serves both kinds of pass
-            return frozen_statistics(self.model.modules())
+            return frozen_statistics(filter(looks_like_norm, self.model.modules()))
         return frozen_statistics(layer.aux for layer in dual_layers(self.model))
 
     def forward(self, images: Tensor, labels: Tensor, *, own: bool = False) -> Tensor:
@@ -130,7 +133,9 @@ class Network:
             try:
                 with torch.no_grad(), self.along(target):
                     self._run(image)
-            except ValueError as error:
+            except (ValueError, ZeroDivisionError) as error:  # timm's EvoNorm divides by n - 1
+                if _TOO_SMALL in str(error):
+                    raise
                 raise ValueError(
                     f"{reason} is a single row, of which a norm in training mode would see a "
                     f"single value per channel ({error}): use a larger batch or another share"
@@ -149,8 +154,9 @@ class Network:
             yield
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, AssertionError) as error:  # timm and torchvision assert their sizes
-            if not self.new_shape:
+        except (RuntimeError, AssertionError, ValueError) as error:  # timm and torchvision assert
+            ours = isinstance(error, ValueError) and _TOO_SMALL not in str(error)
+            if ours or not self.new_shape:
                 raise
             raise ValueError(
                 f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"

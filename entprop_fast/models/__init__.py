@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from entprop_fast.models import external, resnet, wrn
+from entprop_fast.models.aux_checkpoint import load_aux_checkpoint
 from entprop_fast.models.resnet import ResNet, Stem
 from entprop_fast.models.strided import subsample_few_channels
 from entprop_fast.models.wrn import WideResNet
@@ -19,6 +20,7 @@ __all__ = [
     "WideResNet",
     "available",
     "create",
+    "load_aux_checkpoint",
     "subsample_few_channels",
 ]
 

@@ -109,6 +109,17 @@ def torchvision_weights(name: str, tag: str) -> dict[str, Tensor]:
     return state
 
 
+def timm_parts(name: str) -> tuple[str, str, dict[str, Any]]:
+    """Take ``NAME.TAG,key=value,...`` apart: name, tag (or nothing) and arguments.
+
+    Raises:
+        ValueError: an argument is none of those that may be given.
+    """
+    name, *settings = name.split(",")
+    arch, _, tag = name.partition(".")
+    return arch, tag, _arguments(settings)
+
+
 def _timm(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:
     require("timm", extra="vision", purpose=f"arch 'timm:{name}'")
     load_torchvision(purpose=f"arch 'timm:{name}'")  # timm imports it

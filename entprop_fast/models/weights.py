@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from entprop_fast.models import external, resnet
+from entprop_fast.optional import require
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -52,7 +53,7 @@ def load_weights(
         return []
     name, _, tag = source.partition(":")
     state = _published(arch, tag, in_channels) if name == PRETRAINED else read_weights(Path(source))
-    return _take(model, _without_prefix(state), source, num_classes)
+    return _take(model, without_prefix(state), source, num_classes)
 
 
 def read_weights(path: Path) -> State:
@@ -67,8 +68,12 @@ def read_weights(path: Path) -> State:
         )
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+            return _safetensors(path)
+        # timm's checkpoints hold their run's arguments, which are words and numbers.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"weights {str(path)!r} are damaged, or hold more than tensors; no pickled code is run "
@@ -80,18 +85,30 @@ def read_weights(path: Path) -> State:
             f"weights {str(path)!r} cannot be read: damaged, or no file of safetensors or of "
             f"torch.save ({reason})"
         ) from error
-    return _state_dict(found, path)
+    return state_dict_in(found, f"weights {str(path)!r}")
 
 
-def _state_dict(found: Any, path: Path) -> State:
+def _safetensors(path: Path) -> State:
+    require("safetensors", extra="train", purpose=f"weights {str(path)!r}")
+    import safetensors.torch
+
+    return safetensors.torch.load_file(path)
+
+
+def state_dict_in(found: Any, source: str) -> State:
+    """Return the state dict in what a checkpoint holds: as it is, or under a tool's key.
+
+    Raises:
+        ValueError: there is none of tensors; the message begins with `source`.
+    """
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
             break
     if not isinstance(found, Mapping) or not found:
-        raise ValueError(f"weights {str(path)!r} hold {type(found).__name__}, not a state dict")
+        raise ValueError(f"{source} hold {type(found).__name__}, not a state dict")
     if strange := [key for key, value in found.items() if not isinstance(value, Tensor)]:
-        raise ValueError(f"weights {str(path)!r}: {strange[0]!r} is no tensor, so no state dict")
+        raise ValueError(f"{source}: {strange[0]!r} is no tensor, so no state dict")
     return dict(found)
 
 
@@ -117,7 +134,8 @@ def _published(arch: str, tag: str, in_channels: int) -> State:
     )
 
 
-def _without_prefix(state: State) -> State:
+def without_prefix(state: State) -> State:
+    """Return a state dict without what DDP, `Normalized` or torch.compile put before each key."""
     for prefix in _PREFIXES:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -146,7 +164,7 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
                 wrong.append(f"{key} is {_shape(state[key])}, here {_shape(value)}")
     if wrong:
         raise ValueError(
-            f"weights {source!r} are of another network: {_some(wrong)}{_of_the_stem(own, state)}"
+            f"weights {source!r} are of another network: {some(wrong)}{_of_the_stem(own, state)}"
         )
     taken = {
         key: value
@@ -155,14 +173,14 @@ def _take(model: nn.Module, state: State, source: str, num_classes: int) -> list
     }
     parameters = {key for key, _ in model.named_parameters()}
     if broken := [key for key in taken if key in parameters and not taken[key].isfinite().all()]:
-        raise ValueError(f"weights {source!r} are damaged: {_some(broken)} hold NaN or infinity")
+        raise ValueError(f"weights {source!r} are damaged: {some(broken)} hold NaN or infinity")
     try:
         model.load_state_dict(taken, strict=False)
     except RuntimeError as error:  # a tensor of a kind that cannot be copied: sparse, quantized
         raise ValueError(f"weights {source!r} cannot be taken: {error}") from error
     notes = [f"classifier {head} starts fresh: {fresh}"] if fresh else []
     if unused := [key for key in state if key not in own]:
-        notes.append(f"not used of {source}: {_some(unused)}")
+        notes.append(f"not used of {source}: {some(unused)}")
     return notes
 
 
@@ -188,6 +206,7 @@ def _shape(tensor: Tensor) -> str:
     return str(list(tensor.shape))
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first few of many names."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

@@ -8,7 +8,7 @@ import re
 from torch import Tensor, nn
 
 from entprop_fast.models.blocks import conv, norm_relu
-from entprop_fast.models.init import init_convolutional
+from entprop_fast.models.first_weights import init_convolutional
 
 _NAME = re.compile(r"wrn(\d+)_(\d+(?:\.\d+)?)")
 _BASE_WIDTH = 16

@@ -70,8 +70,14 @@ def unwrap(
 
     Raises:
         ValueError: a wrapper inside of `model`, around `criterion`, or with settings that a step
-            would pass over.
+            would pass over; or threads in place of processes (`nn.DataParallel`).
     """
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise ValueError(
+            f"model is a DataParallel over {len(model.device_ids)} devices, whose threads would "
+            "each route a part of the batch: start one process for each with torchrun and pass a "
+            "DistributedDataParallel, or let the program see one device (CUDA_VISIBLE_DEVICES=0)"
+        )
     network = model.module if isinstance(model, DistributedDataParallel) else model
     assert isinstance(network, nn.Module)
     for name, root in (("model", network), ("criterion", criterion)):

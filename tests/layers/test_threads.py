@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from entprop_fast import convert_dual_norm, create_method, route
 from tests.layers import oracle
+from tests.layers.oracle import OwnBatchNorm1d
 
 pytestmark = pytest.mark.filterwarnings("ignore:left without an auxiliary half:UserWarning")
 METHODS: list[tuple[str, dict[str, Any]]] = [
@@ -42,7 +43,7 @@ def network() -> nn.Sequential:
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(144, 8),
-        nn.BatchNorm1d(8),
+        OwnBatchNorm1d(8),
         nn.Linear(8, 5),
     )
 
@@ -85,7 +86,7 @@ def training(seed: int) -> tuple[nn.Module, Callable[[], None]]:
 
 
 def test_methods_in_threads_train_as_each_alone() -> None:
-    """FOUND C1 and issue 16: to the bit, on models with a BatchNorm1d."""
+    """FOUND C1 and issue 16: to the bit, on models with a norm that knows no routes."""
     alone = [training(seed) for seed in range(len(METHODS))]
     for _, train in alone:
         train()
@@ -125,21 +126,21 @@ def test_no_hooks_of_the_process_and_no_trace() -> None:
     with route(model, "aux"):
         assert not torch_module._global_forward_pre_hooks
         assert not torch_module._global_forward_hooks
-        assert isinstance(model[5], nn.BatchNorm1d) and type(model[5]) is not nn.BatchNorm1d
-        assert type(model[5]).__name__ == "BatchNorm1d"
+        assert isinstance(model[5], OwnBatchNorm1d) and type(model[5]) is not OwnBatchNorm1d
+        assert type(model[5]).__name__ == "OwnBatchNorm1d"
         with route(model, "main"):
-            assert type(model[5]) is nn.BatchNorm1d
+            assert type(model[5]) is OwnBatchNorm1d
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert type(twin[5]) is nn.BatchNorm1d
+            assert type(twin[5]) is OwnBatchNorm1d
             assert vars(twin[5]).keys() == vars(model[5]).keys()
             assert not twin[1].inside
             with route(twin, "main"):
                 assert model[1].num_main == 0 and twin[1].num_main is None
         with pytest.raises(ZeroDivisionError), route(model, 0):
             raise ZeroDivisionError
-        assert type(model[5]) is not nn.BatchNorm1d
-    assert type(model[5]) is nn.BatchNorm1d
-    assert vars(model[5]).keys() == vars(nn.BatchNorm1d(8)).keys()
+        assert type(model[5]) is not OwnBatchNorm1d
+    assert type(model[5]) is OwnBatchNorm1d
+    assert vars(model[5]).keys() == vars(OwnBatchNorm1d(8)).keys()
 
 
 def test_a_parametrised_batch_norm_is_held_too() -> None:

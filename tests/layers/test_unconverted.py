@@ -1,6 +1,7 @@
 """Norms that a conversion leaves as they are: each class is named once, with its count (W3)."""
 
 import warnings
+from typing import Any
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from entprop_fast import convert_dual_norm, strip_auxiliary
+from tests.layers import oracle
 
 
 class OwnNorm(nn.Module):
@@ -27,6 +29,18 @@ def like(name: str, base: type[nn.Module] = OwnNorm) -> nn.Module:
     return made
 
 
+def like_matrix() -> nn.Module:
+    norm = like("MatrixNorm")
+    norm.register_parameter("mix", nn.Parameter(torch.ones(4, 4)))
+    return norm
+
+
+def wrapping() -> nn.Module:
+    norm = like("WrappingNorm")
+    norm.add_module("mix", nn.Linear(4, 4))
+    return norm
+
+
 def said(model: nn.Module) -> str:
     """Return the one warning of a conversion, empty without any."""
     with warnings.catch_warnings(record=True) as caught:
@@ -41,32 +55,37 @@ def beside_a_batch_norm(*modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(4), nn.ModuleList(modules))
 
 
+class Tracking(OwnNorm):
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.register_buffer("running_mean", torch.zeros(4))
+
+
 LEFT = {
-    "GroupNorm": nn.GroupNorm(2, 4),
-    "RMSNorm": nn.RMSNorm(4),
-    "InstanceNorm2d": nn.InstanceNorm2d(4),
-    "BatchNorm1d": nn.BatchNorm1d(4),
-    "LazyBatchNorm2d": nn.LazyBatchNorm2d(),
-    "FrozenBatchNorm2d": torchvision.ops.FrozenBatchNorm2d(4),
-    "GlobalResponseNorm": timm.layers.grn.GlobalResponseNorm(4),
-    "FilterResponseNormTlu2d": timm.layers.FilterResponseNormTlu2d(4),
-    "EvoNorm2dB0": timm.layers.EvoNorm2dB0(4),
-    "RmsNorm": timm.layers.RmsNorm(4),
-    "GroupNormAct": timm.layers.GroupNormAct(4, 2),
-    "LayerNormAct2d": timm.layers.LayerNormAct2d(4),
-    "OwnNorm": OwnNorm(4),
-    "MyBN": like("MyBN"),
-    "T5LayerNorm": like("T5LayerNorm"),
-    "ConvNextV2GRN": like("ConvNextV2GRN"),
-    "RMSnorm": like("RMSnorm"),
+    "GlobalResponseNorm": (timm.layers.grn.GlobalResponseNorm(4), "that is dual on request"),
+    "ConvNextV2GRN": (like("ConvNextV2GRN"), "that is dual on request"),
+    "OwnBatchNorm1d": (oracle.OwnBatchNorm1d(4), "with a forward of its own"),
+    "MyBN": (type("MyBN", (Tracking,), {})(), "with buffers"),
+    "MatrixNorm": (like_matrix(), "with more than a value a channel"),
+    "WrappingNorm": (wrapping(), "with layers inside"),
 }
 
 
+@pytest.mark.parametrize(("name", "norm", "why"), [(k, *v) for k, v in LEFT.items()], ids=LEFT)
+def test_a_norm_left_beside_a_converted_one_is_named(name: str, norm: nn.Module, why: str) -> None:
+    """FOUND W3: by torch's base classes, or by name and what it holds; and what `also` is."""
+    message = said(beside_a_batch_norm(norm))
+    assert f"1 {name} {why} (1.0)" in message and "also=" in message
+
+
+@pytest.mark.parametrize("norm", [nn.LazyBatchNorm2d, nn.LazyInstanceNorm2d])
 @pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
-@pytest.mark.parametrize(("name", "norm"), LEFT.items(), ids=LEFT)
-def test_a_norm_left_beside_a_converted_one_is_named(name: str, norm: nn.Module) -> None:
-    """FOUND W3: by torch's base classes, or by name and what it holds."""
-    assert f"1 {name} (1.0)" in said(beside_a_batch_norm(norm))
+def test_a_lazy_norm_is_refused_until_it_has_seen_an_input(norm: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), norm(affine=True))
+    with pytest.raises(ValueError, match=rf"{norm.__name__} \(1\)"):
+        convert_dual_norm(model)
+    model(torch.rand(2, 3, 4, 4))
+    assert said(model) == ""
 
 
 @pytest.mark.parametrize(
@@ -94,27 +113,28 @@ def test_no_false_alarm(module: nn.Module) -> None:
 
 
 def test_each_class_once_with_its_count() -> None:
-    """FOUND W3: as in timm's poolformer, whose GroupNorms are 24 of 25 norms."""
-    groups = [nn.GroupNorm(2, 4) for _ in range(24)]
-    model = beside_a_batch_norm(*groups, nn.RMSNorm(4), OwnNorm(4), OwnNorm(4))
+    """FOUND W3: not 24 lines."""
+    norms = [oracle.OwnBatchNorm1d(4) for _ in range(24)]
+    model = beside_a_batch_norm(*norms, Tracking(), Tracking(), like("MyGRN"))
+    why = "with a forward of its own"
     message = said(model)
-    assert "24 GroupNorm (the first is 1.0), 1 RMSNorm (1.24), 2 OwnNorm (" in message
-    assert message.count("GroupNorm") == message.count("OwnNorm") == 1
+    assert f"24 OwnBatchNorm1d {why} (the first is 1.0)" in message
+    assert message.count("OwnBatchNorm1d") == message.count("MyGRN") == 1
     assert said(model) == message  # they are left still
 
 
 def test_the_same_name_from_two_libraries() -> None:
-    theirs = torchvision.models.convnext_tiny(weights=None).features[0][1]
-    model = beside_a_batch_norm(theirs, type("LayerNorm2d", (OwnNorm,), {})(4))
+    theirs = timm.layers.grn.GlobalResponseNorm(4)
+    model = beside_a_batch_norm(theirs, type("GlobalResponseNorm", (OwnNorm,), {})(4))
     message = said(model)
-    assert "1 torchvision.models.convnext.LayerNorm2d (1.0)" in message
-    assert f"1 {__name__}.LayerNorm2d (1.1)" in message
+    assert "1 timm.layers.grn.GlobalResponseNorm that is dual on request (1.0)" in message
+    assert f"1 {__name__}.GlobalResponseNorm that is dual on request (1.1)" in message
 
 
 def test_nothing_converted_names_what_there_is() -> None:
     """FOUND W3: the refusal, too."""
-    model = nn.Sequential(nn.GroupNorm(2, 4), nn.GroupNorm(2, 4), OwnNorm(4))
-    with pytest.raises(ValueError, match=r"2 GroupNorm .*1 OwnNorm"):
+    model = nn.Sequential(oracle.OwnBatchNorm1d(4), oracle.OwnBatchNorm1d(4), like("MyGRN"))
+    with pytest.raises(ValueError, match=r"2 OwnBatchNorm1d .*1 MyGRN .*also="):
         convert_dual_norm(model)
 
 
@@ -129,8 +149,10 @@ def test_what_is_converted_whole_warns_of_nothing(name: str) -> None:
 
 def test_parametrised_norms_are_of_one_class() -> None:
     """FOUND W3: a neighbour, torch derives a class from each's own."""
-    norms = [parametrizations.weight_norm(nn.BatchNorm1d(4), "weight") for _ in range(2)]
-    assert "2 BatchNorm1d (the first is 1.0)" in said(beside_a_batch_norm(*norms))
+    norms = [parametrizations.weight_norm(oracle.OwnBatchNorm1d(4), "weight") for _ in range(2)]
+    assert "2 OwnBatchNorm1d with a forward of its own (the first is 1.0)" in said(
+        beside_a_batch_norm(*norms)
+    )
 
 
 def test_hooks_and_parametrisations_of_a_converted_norm_are_no_norms() -> None:

@@ -22,9 +22,9 @@ MAIN, AUX, HEAD = ({f"{norm}.{s}" for s in STATISTICS} for norm in ("0", "0.aux_
 
 def network(dual: bool = True) -> Any:
     """Return a dual norm, and a batch norm that knows no routes."""
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(2), nn.BatchNorm1d(3))
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(2), oracle.OwnBatchNorm1d(3))
     if dual:
-        with pytest.warns(UserWarning, match="1 BatchNorm1d"):
+        with pytest.warns(UserWarning, match="1 OwnBatchNorm1d"):
             convert_dual_norm(model)
     oracle.randomize(model)
     return model

@@ -88,7 +88,7 @@ def test_a_weight_scales_the_gradients_and_nothing_else(name: str, options: dict
 def test_weights_that_are_none(weight: Any) -> None:
     method = s.make()
     before = s.everything(method)
-    with pytest.raises((ValueError, TypeError), match="^weight"):
+    with pytest.raises((ValueError, TypeError), match=r"^weight"):
         method.backward(*s.batch(), weight=weight)
     s.assert_equal(s.everything(method), before)
 

@@ -46,6 +46,13 @@ def test_mixed_precision() -> None:
         create_method("entprop", model, sgd(model))
 
 
+def test_threads_in_place_of_processes() -> None:
+    model = nn.DataParallel(dual_network())
+    model.device_ids = [0, 1]  # as where there are two
+    with pytest.raises(ValueError, match=r"^model is a DataParallel.*torchrun"):
+        create_method("entprop", model, sgd(model))
+
+
 @pytest.mark.parametrize("seen", [False, True])
 def test_a_hook_that_comes_later_changes_nothing(seen: bool) -> None:
     model = Wrapped(dual_network())

@@ -9,8 +9,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.output import lasting, missed
-from entprop_fast.lab.stopping import StopSignals
+from entprop_fast.lab.stopping import OutOfTime, StopSignals
 from entprop_fast.lab.training.errors import (
     RunFailed,
     Stopped,
@@ -26,10 +27,10 @@ EXIT_USAGE = 2
 def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0; 2 after bad usage or bad input; 128 + the signal's number after one of
-    `entprop_fast.lab.stopping.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP,
-    138 after SIGUSR1 on Linux; 1 otherwise. A user's error or a failed run is one line on stderr; a
-    fault of ours keeps its traceback.
+    0, also where a time limit ended it; 2 after bad usage or bad input; 128 + the signal's number
+    after one of `entprop_fast.lab.stopping.SIGNALS`: 130 after SIGINT, 143 after SIGTERM, 129 after
+    SIGHUP, 138 after SIGUSR1 on Linux; 1 otherwise. A user's error or a failed run is one line on
+    stderr; a fault of ours keeps its traceback.
 
     Args:
         command: asks `entprop_fast.lab.stopping.check` whether a signal came.
@@ -67,6 +68,9 @@ def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None)
         text = f"stopped by {stopped}: {stopped.saved or 'nothing was begun that could be kept'}"
         if again is not None:
             text += f"; {again(stopped.saved is not None)}"
+        if isinstance(stopped, OutOfTime):  # as was asked for
+            print(text)
+            return 0
         print(text, file=sys.stderr)
         return 128 + stopped.signum
     return 0
@@ -76,18 +80,19 @@ def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable
     """Return what names, for `run_command`, the command line to type after a stop.
 
     Args:
-        prog: the module.
+        prog: the module; it is named as it was called.
         args: of this time, None for the command line's.
         more: flags that go on where something was saved; what was given with --overwrite was
             replaced by then.
     """
     given = list(sys.argv[1:] if args is None else args)
+    called = words_of(prog)
 
     def words(saved: bool) -> str:
         if not saved:
-            return f"again: {shlex.join(['python', '-m', prog, *given])}"
+            return f"again: {shlex.join([*called, *given])}"
         kept = [one for one in given if one != "--overwrite" and one not in more]
-        return f"to go on: {shlex.join(['python', '-m', prog, *kept, *more])}"
+        return f"to go on: {shlex.join([*called, *kept, *more])}"
 
     return words
 

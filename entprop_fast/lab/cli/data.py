@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from entprop_fast import name_errors
+from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.data.contents import Watch
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
@@ -18,8 +21,9 @@ from entprop_fast.lab.training.errors import RunFailed, bad_input
 from entprop_fast.options import option
 
 COMMANDS = ("check",)
+_MODULE = "entprop_fast.data"
 SHOWN = 20  # problems of a data set that are printed; it counts the others
-USAGE = "python -m entprop_fast.data check folder:birds, cub --data-dir DIR, or DIR: all within"
+USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     0 if all is well, 1 if a run would stop, leave something out or end in a wrong accuracy, 2 for
     bad usage.
     """
-    again = command_again("entprop_fast.data", args)
+    again = command_again(_MODULE, args)
     return run_command(lambda: _main(args), again=again)
 
 
@@ -53,7 +57,7 @@ def _main(args: Sequence[str] | None) -> None:
     flags, settings = parse(
         _Flags,
         args,
-        prog="entprop_fast.data",
+        prog=_MODULE,
         description="Look at data sets before training: counts, classes, sizes, unreadable files, "
         "images that are there twice.",
         more=_more_flags(),
@@ -62,21 +66,25 @@ def _main(args: Sequence[str] | None) -> None:
     reporter = Reporter()
     with bad_input():
         if not flags.command:
-            raise ValueError(f"no command: {USAGE}")
+            raise ValueError(f"no command: {_usage()}")
         if flags.command not in COMMANDS:
             raise name_errors.unknown("command", flags.command, COMMANDS)
-        reports = _reports(flags, data_dir, _Watched(reporter))
+        reports = _reports(flags, data_dir, watching(reporter))
     for report in reports:
         reporter.say(report.title)
-        _print(report, reporter)
+        print_report(report, reporter)
     if wrong := sum(len(report.problems) for report in reports):
         raise RunFailed(f"{wrong} {'problem' if wrong == 1 else 'problems'}; see above")
 
 
-def _reports(flags: _Flags, data_dir: Path | None, watch: _Watched) -> list[Report]:
+def _usage() -> str:
+    return f"{shlex.join(words_of(_MODULE))} {USAGE}"
+
+
+def _reports(flags: _Flags, data_dir: Path | None, watch: Watch[Any]) -> list[Report]:
     target = flags.target or flags.dataset
     if not target and data_dir is None:
-        raise ValueError(f"no data set: {USAGE}")
+        raise ValueError(f"no data set: {_usage()}")
     if target and is_data_set(target):
         if flags.target and flags.dataset:
             raise ValueError(f"{flags.target} is a data set: --dataset {flags.dataset} is a second")
@@ -88,21 +96,19 @@ def _reports(flags: _Flags, data_dir: Path | None, watch: _Watched) -> list[Repo
     return check(data_dir or Path(flags.target), flags.dataset, watch)
 
 
-class _Watched:
-    """Show how much is read: a bar on a terminal, a line now and then in a log."""
+def watching(reporter: Reporter) -> Watch[Any]:
+    """Return what shows how much is read: a bar on a terminal, a line now and then in a log."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        self.reporter = reporter
-
-    def __call__(self, items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-        """Pass the items on."""
-        with self.reporter.task(f"reading {total:,} {what}", total) as task:
+    def watched(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+        with reporter.task(f"reading {total:,} {what}", total) as task:
             for number, item in enumerate(items, start=1):
                 task.reach(number)
                 yield item
 
+    return watched
 
-def _print(report: Report, reporter: Reporter) -> None:
+
+def print_report(report: Report, reporter: Reporter) -> None:
     """Print a table where there is a window to fold long names in, else a line for each row."""
     rows = [*report.facts, *(("note", text) for text in report.notes)]
     rows += [("problem", text) for text in report.problems[:SHOWN]]

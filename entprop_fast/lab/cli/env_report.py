@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +15,12 @@ import torch
 
 import entprop_fast
 from entprop_fast.build import BuildInfo, build_info
+from entprop_fast.lab.cli.called import words_of
+from entprop_fast.lab.cli.commands import COMMANDS
 from entprop_fast.ops import backends
+
+_MODULE = "entprop_fast.env_report"
+EXIT_USAGE = 2
 
 PACKAGES = ("triton", "numpy", "torchvision", "timm")
 PACKAGE = Path(entprop_fast.__file__).resolve().parent
@@ -80,9 +87,23 @@ def gpus() -> dict[str, str]:
     return lines
 
 
-def main() -> None:
-    """Print the report."""
-    sections = report()
+def main(args: Sequence[str] | None = None) -> int:
+    """Print the report and return the exit code: 0, or 2 after an argument, which it does not take.
+
+    It needs no extra: a report is wanted most where something is missing.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if given and given[0] in ("-h", "--help"):
+        print(f"usage: {shlex.join(words_of(_MODULE))}\n\nPrint {COMMANDS['env_report'][6:]}.")
+        return 0
+    if given:
+        print(f"error: unknown argument {given[0]!r}: the report takes none", file=sys.stderr)
+        return EXIT_USAGE
+    _print(report())
+    return 0
+
+
+def _print(sections: dict[str, dict[str, str]]) -> None:
     wide = max(len(name) for lines in sections.values() for name in lines)
     text = ""
     for section, lines in sections.items():

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from entprop_fast import name_errors
+from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.errors import UsageError
@@ -58,6 +60,26 @@ def recipe_option() -> Any:
         "Recipe of the other settings: a name or the path of a .toml. Left out, it is the data "
         "set's own, folder for images of your own, finetune for those with --weights, digits "
         "without --dataset.",
+    )
+
+
+def model_option() -> Any:
+    """Declare ``--model`` as every command that builds networks has it."""
+    return option(
+        None,
+        "Network of your own in place of --arch: MODULE:FUNCTION, called with num_classes, and "
+        "in_channels where it takes them.",
+        group="network",
+    )
+
+
+def data_option() -> Any:
+    """Declare ``--data`` as every command that reads images has it."""
+    return option(
+        None,
+        "Images of your own in place of --dataset: MODULE:FUNCTION, which gives (train, test), "
+        "each a torch Dataset or (images, labels).",
+        group="data",
     )
 
 
@@ -125,7 +147,7 @@ def parse(
     Args:
         record: the dataclass of the command's own flags.
         args: the words, None for the command line's.
-        prog: the command's module.
+        prog: the command's module; help and errors name it as it was called.
         description: a sentence or two for the help.
         more: flags of settings.
 
@@ -135,13 +157,14 @@ def parse(
     Raises:
         UsageError: an unknown flag, with the nearest ones, or a value that is not valid.
     """
-    words = sys.argv[1:] if args is None else list(args)
+    called = shlex.join(words_of(prog))
     flags = [*own_flags(record), *more]
+    words = list(_aliased(sys.argv[1:] if args is None else args))
     for word in words:
         if reason := recipe.unfit(word):
             raise UsageError(f"the argument {word!r} {reason}")
     _check_values(words, flags)
-    typed, unread = _typed(words, flags, prog=f"python -m {prog}", description=description)
+    typed, unread = _typed(words, flags, prog=called, description=description)
     if unread:
         known = [one.typed for one in flags if one.about.group != POSITIONAL]
         raise UsageError(str(name_errors.unknown("argument", unread[0], known)))
@@ -151,13 +174,24 @@ def parse(
         positional = flag.about.group == POSITIONAL
         if positional and not value:
             if flag.about.default is MISSING:
-                usage = f"python -m {prog} {flag.typed}"
+                usage = f"{called} {flag.typed}"
                 raise UsageError(f"{flag.typed} is missing: {usage}. {flag.about.help}")
         elif value is not None:
             given[name] = _read(flag, value)
     own = {one.about.name for one in own_flags(record)}
     made = record(**{name: given.pop(name) for name in own & given.keys()})
     return made, given
+
+
+def _aliased(words: Sequence[str]) -> Iterator[str]:
+    """Read ``--accumulate`` before a number as the run's setting; before a word it is EntProp's."""
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        number = value if equals else after
+        if name == "--accumulate" and number.isdecimal():
+            yield f"--accumulate-batches{equals}{value}"
+        else:
+            yield word
 
 
 def _read(flag: Flag, value: Any) -> Any:

@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab.cli import announce
+from entprop_fast.lab.cli import announce, dry_run
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
+from entprop_fast.lab.cli.flags import (
+    Flag,
+    data_option,
+    method_flags,
+    model_option,
+    parse,
+    recipe_option,
+    run_flags,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
-from entprop_fast.lab.training import follow_data, recipe, run_folder
+from entprop_fast.lab.training import follow_data, recipe, run_folder, user_code
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.lab.training.finish import Summary
@@ -23,12 +31,20 @@ from entprop_fast.options import option
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
     recipe: str | None = recipe_option()
+    model: str | None = model_option()
+    data: str | None = data_option()
     resume: bool = option(
         False,
         "Continue the run in the run folder with its own settings, or start it.",
         group="output",
     )
     overwrite: bool = option(False, "Replace the run in the run folder.", group="output")
+    dry_run: bool = option(
+        False,
+        "Print the settings, the cost, the memory and the time of one measured step, and an "
+        "estimate of the whole; train nothing and write nothing.",
+        group="output",
+    )
 
 
 _DESCRIPTION = (
@@ -57,9 +73,14 @@ def _train(args: Sequence[str] | None) -> None:
         more=_more_flags(),
     )
     with bad_input():
+        settings = user_code.named(flags.model, flags.data, settings)
         source, settings = _followed(flags, settings)
         config = recipe.resolve(source, **settings)
     reporter = Reporter()
+    if flags.dry_run:
+        for line in dry_run.lines(config, reporter):
+            reporter.say(line)
+        return
     reporter.say(f"{config.method} of {config.arch} on {config.dataset}, into {config.folder}")
     for line in announce.announce(source, config):
         reporter.say(line)

@@ -25,6 +25,8 @@ class LoaderOptions(TypedDict, total=False):
     device: Required[torch.device | str]
     augment: Augment | None
     normalize: tuple[Sequence[float], Sequence[float]] | None
+    dtype: torch.dtype | None
+    memory_format: torch.memory_format
 
 
 class Loader(ABC):
@@ -42,6 +44,8 @@ class Loader(ABC):
         device: where the batches are.
         augment: crop and flip of every batch; None: none.
         normalize: (mean, std) per channel, in image units; None: images stay in [0, 1].
+        dtype: of the images; None: float32 of bytes, others keep theirs.
+        memory_format: of the images.
 
     Raises:
         ValueError: no images, ``batch_size`` below 1, ``drop_last`` with fewer images than one
@@ -58,6 +62,8 @@ class Loader(ABC):
         device: torch.device | str,
         augment: Augment | None = None,
         normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+        dtype: torch.dtype | None = None,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         _check_size(size, batch_size)
         if drop_last and size < batch_size:
@@ -68,6 +74,7 @@ class Loader(ABC):
         self.seed, self.drop_last = seed, drop_last
         self.device, self.augment = torch.device(device), augment
         self.normalize = normalize and Normalize(*normalize, self.device)
+        self.dtype, self.memory_format = dtype, memory_format
 
     def __len__(self) -> int:
         """Return the steps in an epoch."""
@@ -120,7 +127,9 @@ class Loader(ABC):
         elif rows is not None:
             images = images[rows]
         images = to_float(images)
-        return channels_last(self.normalize(images) if self.normalize else images)
+        if self.normalize is not None:
+            images = self.normalize(images)
+        return images.to(self.dtype or images.dtype).contiguous(memory_format=self.memory_format)
 
 
 class DeviceLoader(Loader):

@@ -108,11 +108,11 @@ class _Reader(Dataset[_Item]):
         read: list[Tensor] = []
         labels: list[Any] = []
         seeds = keys_of(self.key, rows).tolist()
-        with _own_generators():
+        with own_generators():
             for row, seed in zip(rows.tolist(), seeds, strict=True):
                 stopping.check()
                 try:
-                    _seed_generators(seed)
+                    seed_generators(seed)
                     image, label = self.dataset[row]
                     _check_image(image, read[0] if read else image)
                 except Exception as error:
@@ -224,7 +224,7 @@ def _readable(items: Generator[_Item, None, None], what: str) -> Iterator[Batch]
 
 
 @contextmanager
-def _own_generators() -> Iterator[None]:
+def own_generators() -> Iterator[None]:
     """Leave the global generators, the run's, as found (without workers it is this process)."""
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
@@ -235,7 +235,8 @@ def _own_generators() -> Iterator[None]:
         np.random.set_state(states[2])
 
 
-def _seed_generators(seed: int) -> None:
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of the CPU: torch's, ``random``'s and NumPy's."""
     torch.default_generator.manual_seed(seed)  # not torch.manual_seed: that seeds CUDA as well
     random.seed(seed & (2**64 - 1))
     np.random.seed(seed & (2**32 - 1))

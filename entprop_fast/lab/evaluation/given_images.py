@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, to_float
+from entprop_fast.lab.data.given_loader import reordered
+from entprop_fast.lab.data.pairs import Pairs, batch_of
 from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.methods.batch_checks import RANGE_TOLERANCE
+from entprop_fast.methods.image_units import ImageUnits
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 Range = tuple[float, float]
@@ -28,29 +31,34 @@ def images_of(
     data: object,
     input_range: Range,
     *,
+    normalized: ImageUnits | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> ImageSet:
     """Make a test set of images in [0, 1] of what `evaluate_model` was given.
 
     Tensors are checked whole; a loader or a data set is read once for that, and again in each pass
-    that measures: its images are never held in memory together.
+    that measures: its images are never held in memory together. Floating images that come
+    `normalized` are first brought back.
     """
+    if isinstance(data, BatchedImages):
+        return cast(ImageSet, data)
     if isinstance(data, ImageFiles):
         return data
     if isinstance(data, ImageData):
         _check_values(data.test_images, (0.0, 1.0), "test images")
-        _check_brightest(data.test_images.dtype, _highest(data.test_images), "test images")
+        check_brightest(data.test_images.dtype, highest_byte(data.test_images), "test images")
         return data
     match data:
         case (Tensor() as images, Tensor() as labels):
-            return _of_tensors(images, labels, input_range)
+            return _of_tensors(_before(normalized, images), labels, input_range)
         case DataLoader():
             if batch_size is not None or workers is not None:
                 raise ValueError("batch_size and workers: a DataLoader has its own")
-            return _of_batches(_in_one_order(data), input_range)
+            return _of_batches(_pairs(_in_one_order(data), normalized), input_range)
         case Dataset() if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-            return _of_batches(_of_rows(data, batch_size, workers), input_range)
+            read = _of_rows(Pairs(data), batch_size, workers)
+            return _of_batches(_pairs(read, normalized), input_range)
     inside = f" of {', '.join(type(one).__name__ for one in data)}" if type(data) is tuple else ""
     raise TypeError(f"data is a {type(data).__name__}{inside}: {_WANTED} wanted")
 
@@ -96,36 +104,50 @@ class BatchedImages:
             raise ValueError(f"data gave {first} images, and {self.num_test} in its first pass")
 
 
+def _pairs(
+    read: Callable[[], Iterator[Any]], normalized: ImageUnits | None
+) -> Callable[[], Batches]:
+    """Make pairs of tensors of what comes, the images before their normalisation."""
+
+    def pairs() -> Batches:
+        for images, labels in map(batch_of, read()):
+            yield _before(normalized, images), labels
+
+    return pairs
+
+
+def _before(normalized: ImageUnits | None, images: Tensor) -> Tensor:
+    """Return images ``[B, C, H, W]`` before they were normalised; bytes never were."""
+    if normalized is None or not images.is_floating_point() or images.ndim != 4:
+        return images
+    return normalized.to_image_units(images.movedim(1, -1)).movedim(-1, 1)
+
+
 def _of_batches(read: Callable[[], Batches], input_range: Range) -> ImageSet:
     """Pass for the first time: look at every image before anything is computed."""
     labels, shape = [], None
     seen, highest, dtype = 0, 0.0, torch.uint8
-    for pair in read():
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError(f"data gives a {type(pair).__name__}; (images, labels) wanted")
-        made, wanted = _batch(*pair, input_range, seen, shape)
+    for images, batch_labels in read():
+        made, wanted = _batch(images, batch_labels, input_range, seen, shape)
         shape = (made.shape[1], made.shape[2], made.shape[3])
-        highest, dtype = max(highest, _highest(pair[0])), pair[0].dtype
+        highest, dtype = max(highest, highest_byte(images)), images.dtype
         labels.append(wanted)
         seen += len(wanted)
     if shape is None:
         raise ValueError("data holds no test image; at least one is needed")
-    _check_brightest(dtype, highest, _NAME)
+    check_brightest(dtype, highest, _NAME)
     all_labels = torch.cat(labels)
     classes = int(all_labels.max()) + 1
     return cast(ImageSet, BatchedImages(read, input_range, all_labels, classes, shape))
 
 
 def _batch(
-    images: Any,
-    labels: Any,
+    images: Tensor,
+    labels: Tensor,
     input_range: Range,
     first: int,
     shape: tuple[int, int, int] | None,
 ) -> tuple[Tensor, Tensor]:
-    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        kinds = f"{type(images).__name__} and {type(labels).__name__}"
-        raise TypeError(f"data gives {kinds}; two tensors, images and labels, wanted")
     _check_shapes(images, labels)
     if shape is not None and images.shape[1:] != shape:
         raise ValueError(
@@ -142,7 +164,7 @@ def _of_tensors(images: Tensor, labels: Tensor, input_range: Range) -> ImageData
         raise ValueError(f"images have shape {tuple(images.shape)}; [N, C, H, W] wanted, N above 0")
     images, labels = images.detach().cpu(), labels.cpu().long()
     _check_values(images, input_range, _NAME)
-    _check_brightest(images.dtype, _highest(images), _NAME)
+    check_brightest(images.dtype, highest_byte(images), _NAME)
     if input_range != (0.0, 1.0):
         images = _in_unit_range(images, input_range)
     classes = int(labels.max()) + 1
@@ -183,11 +205,12 @@ def _check_values(images: Tensor, input_range: Range, what: str) -> None:
     )
 
 
-def _highest(images: Tensor) -> float:
+def highest_byte(images: Tensor) -> float:
+    """Return the highest value of bytes; 0 of others."""
     return float(images.amax()) if images.dtype == torch.uint8 and images.numel() else 0.0
 
 
-def _check_brightest(dtype: torch.dtype, highest: float, what: str) -> None:
+def check_brightest(dtype: torch.dtype, highest: float, what: str) -> None:
     """Refuse bytes that were cut off from [0, 1]: all but black, they would be scored as such."""
     if dtype == torch.uint8 and highest == 1:
         raise ValueError(
@@ -206,13 +229,11 @@ def _in_unit_range(images: Tensor, input_range: Range) -> Tensor:
     return made.clamp(0, 1)  # a rounding's width outside
 
 
-def _of_rows(
-    dataset: Dataset[Any], batch_size: int | None, workers: int | None
-) -> Callable[[], Batches]:
+def _of_rows(dataset: Pairs, batch_size: int | None, workers: int | None) -> Callable[[], Batches]:
     size = 100 if batch_size is None else batch_size
     if size < 1:
         raise ValueError(f"batch_size = {size} must be at least 1")
-    count = len(dataset)  # type: ignore[arg-type]
+    count = len(dataset)
     if not count:
         raise ValueError("data holds no test image; at least one is needed")
     rows = torch.arange(count).split(size)
@@ -227,19 +248,9 @@ def _in_one_order(loader: DataLoader[Any]) -> Callable[[], Batches]:
     by_itself = batching is None or type(batching) is BatchSampler
     if by_itself and type(loader.sampler) is SequentialSampler:
         return lambda: iter(loader)
-    order: dict[str, Any] = (
-        {"batch_size": None, "sampler": list(loader.sampler)}
+    fixed = (
+        reordered(loader, items=list(loader.sampler))
         if batching is None
-        else {"batch_sampler": list(batching)}
-    )
-    fixed: DataLoader[Any] = DataLoader(
-        loader.dataset,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=torch.Generator(),  # the default one is the caller's
-        **order,
+        else reordered(loader, list(batching))
     )
     return lambda: iter(fixed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +41,36 @@ class Scored(nn.Module):
         )
         self.device, self.dtype = held.device, held.dtype
         self.low, self.width = input_range[0], input_range[1] - input_range[0]
+        self._row_by_row = False  # found when it is needed
         self._normalize = None if normalization is None else Normalize(*normalization, held.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, classes]`` of the model."""
+        x = self.as_given(images)
+        x = x.clone() if x is images else x
+        return logits_of(self._output(x), len(images))
+
+    def as_given(self, images: Tensor) -> Tensor:
+        """Return images in [0, 1] as the network takes them: its range, normalised, its dtype."""
         x = images
         if (self.low, self.width) != (0.0, 1.0):
             x = self.low + self.width * x
         if self._normalize is not None:
             x = self._normalize(x)
-        return logits_of(self.model(x.to(self.dtype, copy=x is images)), len(images))
+        return x.to(self.dtype)
+
+    def _output(self, x: Tensor) -> Any:
+        if self._row_by_row:
+            return self.model(x.contiguous())
+        try:
+            return self.model(x)
+        except RuntimeError as error:
+            if not needs_rows(error):
+                raise
+        self._row_by_row = True
+        return self.model(x.contiguous())
+
+
+def needs_rows(error: RuntimeError) -> bool:
+    """Return whether a network failed on channels_last images, as ``x.view(len(x), -1)`` does."""
+    return "view size is not compatible" in str(error)

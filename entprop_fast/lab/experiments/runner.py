@@ -58,6 +58,11 @@ def run_all(
             was started.
         Stopped: a signal came; the running ones have saved their checkpoints.
     """
+    if timed := [run.config.time for run in runs if run.config.time is not None]:
+        raise UsageError(
+            f"time={timed[0]!r}: limits one run, and these are several; stop them by a signal, "
+            "which saves, such as that of timeout(1)"
+        )
     found = {} if overwrite else {run.folder: record_of(run) for run in runs}
     records = {folder: record for folder, record in found.items() if record is not None}
     if stale := _other_images(runs, records, reporter):

@@ -154,6 +154,8 @@ class Reporter:
         """Say the line of an epoch."""
         auxiliary = f"aux loss {row['aux_loss']:.3f}  " if row["aux_loss"] else ""
         tested = "" if math.isnan(row["sa"]) else f"SA {row['sa']:.1f}  gap {row['gap']:.1f}  "
+        if (held_out := row.get("validation_hscore")) is not None:
+            tested += f"held-out Hscore {held_out:.1f}  "
         self.say(
             f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.3f}  {auxiliary}{tested}"
             f"{row['images_per_second']:.0f} images/s  {duration(seconds_left)} left"

@@ -12,6 +12,8 @@ from entprop_fast.lab.data import AUGMENTS, LOADERS
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
 from entprop_fast.lab.training.device import MOST_THREADS
+from entprop_fast.lab.training.durations import INTERVALS, TIMES, save_every_option, time_option
+from entprop_fast.lab.training.loggers import log_option
 from entprop_fast.lab.training.method_settings import Value, settable
 from entprop_fast.lab.training.optim import OPTIMIZERS, SCHEDULES
 from entprop_fast.models.normalized import NORMALIZATIONS
@@ -19,7 +21,10 @@ from entprop_fast.options import check, option, options_of
 
 # What may differ between a run and its continuation: where it runs, not what it computes.
 MACHINE_SETTINGS = frozenset(
-    {"device", "threads", "out", "data_dir", "capture", "loader", "workers"}
+    {
+        *("device", "threads", "out", "data_dir", "capture", "loader", "workers"),
+        *("time", "save_every", "log", "imports"),
+    }
 )
 # What the scores of a run depend on, not its network: a finished one can be evaluated again.
 SCORE_SETTINGS = frozenset({"corruptions"})
@@ -29,7 +34,8 @@ SCORE_SETTINGS = frozenset({"corruptions"})
 class Config:
     """Hold every setting of a run; `entprop_fast.lab.training.recipe.resolve` reads a recipe's.
 
-    `options` holds the method's own; the fields describe the other attributes.
+    `options` holds the method's own, `imports` the functions (``module:function``) that whoever
+    runs it named, and that no file can name; the fields describe the other attributes.
 
     Raises:
         TypeError, ValueError: a value that is not valid; the message names the setting.
@@ -77,20 +83,94 @@ class Config:
     lr: float = option(
         help="Highest learning rate of the run.", low=0, open_low=True, group="training"
     )
-    weight_decay: float = option(0.0, "Weight decay of every parameter.", low=0, group="training")
+    weight_decay: float = option(0.0, "Weight decay.", low=0, group="training")
     optimizer: str = option(
         "sgd", "Optimizer of the weights.", choices=OPTIMIZERS, group="training"
     )
     momentum: float = option(0.9, "Momentum of sgd.", low=0, group="training")
     nesterov: bool = option(False, "Use Nesterov momentum in sgd.", group="training")
+    norm_decay: bool = option(
+        True,
+        "Apply weight decay to norms and biases, too: to all parameters of one dimension.",
+        group="training",
+    )
+    layer_decay: float | None = option(
+        None,
+        "Learning rate of each layer, as a share of that of the layer above it, such as 0.75 in "
+        "fine-tuning; a block is a layer, and the head has the whole rate.",
+        low=0,
+        open_low=True,
+        high=1,
+        group="training",
+    )
     schedule: str = option(
         "constant", "Course of the learning rate.", choices=SCHEDULES, group="training"
     )
     warmup: float = option(
         0.1, "Share of the run over which onecycle rises.", low=0, high=1, group="training"
     )
+    warmup_epochs: float = option(
+        0.0,
+        "Epochs over which the learning rate of the other schedules rises to theirs, in a line.",
+        low=0,
+        unit="epochs",
+        group="training",
+    )
     decay_every: int = option(
         30, "Epochs between two drops of the schedule step.", low=1, group="training"
+    )
+    accumulate_batches: int = option(
+        1,
+        "Batches of --batch-size in an optimiser step, which takes their mean gradient; rows are "
+        "selected within each. --accumulate N is the same.",
+        low=1,
+        group="training",
+    )
+    ema: float | None = option(
+        None,
+        "Decay of an average of the weights over the steps, such as 0.999, which is evaluated and "
+        "deployed. Left out, the weights themselves are.",
+        low=0,
+        open_low=True,
+        high=1,
+        open_high=True,
+        group="training",
+    )
+    validation: float = option(
+        0.0,
+        "Share of the training images held out. After each epoch the network is scored on them, "
+        "clean and under five generated corruptions, and the best one by Hscore is deployed.",
+        low=0,
+        high=1,
+        open_high=True,
+        group="training",
+    )
+    patience: int | None = option(
+        None,
+        "Epochs without a better Hscore of the held-out images after which training ends; with "
+        "--validation.",
+        low=1,
+        group="training",
+    )
+    time: str | None = option(
+        None,
+        "Time after which the run saves and ends, to be resumed. The clock starts anew then.",
+        unit=TIMES,
+        parse=time_option,
+        group="machine",
+    )
+    save_every: str | None = option(
+        None,
+        "Save checkpoints within epochs, too. Left out, each epoch is saved.",
+        unit=INTERVALS,
+        parse=save_every_option,
+        group="output",
+    )
+    log: str | None = option(
+        None,
+        "Loggers beside metrics.jsonl, joined by commas: csv, tensorboard, wandb.",
+        parse=log_option,
+        group="output",
     )
     corruptions: str = option(
         "auto",
@@ -141,12 +221,27 @@ class Config:
         group="output",
     )
     options: dict[str, Value] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, about in SETTINGS.items():
             check(about, getattr(self, name))
         if self.nesterov and self.optimizer == "sgd" and not self.momentum > 0:
             raise ValueError(f"momentum={self.momentum}: expected a number above 0 with nesterov")
+        if self.warmup_epochs and self.schedule == "onecycle":
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs:g}: schedule 'onecycle' has warmup, the share "
+                "of the run that it rises for"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs:g}: expected at most {self.epochs}, the epochs"
+            )
+        if self.patience is not None and not self.validation:
+            raise ValueError(
+                f"patience={self.patience}: early stopping goes by held-out images; hold some out "
+                "with validation, such as 0.05"
+            )
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,18 +10,25 @@ from entprop_fast.lab import checkpoint, data, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.stopping import TimeLimit
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config, differences
 from entprop_fast.lab.training.device import set_threads
+from entprop_fast.lab.training.durations import seconds_of
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
-from entprop_fast.lab.training.parts import parts_of
+from entprop_fast.lab.training.loggers import check_ready
+from entprop_fast.lab.training.parts import Parts, parts_of
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
+from entprop_fast.lab.training.user_code import own_images
 from entprop_fast.ops.backend import why_reference
 
-__all__ = ["Summary", "rehearse", "train"]
+__all__ = ["Build", "Summary", "rehearse", "train"]
+
+# From settings, who hears of it, and whether the run begins, to its parts.
+Build = Callable[[Config, Reporter, bool], Parts]
 
 
 def train(
@@ -29,6 +37,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     images: ImageSet | None = None,
+    build: Build | None = None,
+    folder: RunFolder | None = None,
     reporter: Reporter | None = None,
     watch: Callable[[Trainer], None] | None = None,
     pictures: bool = True,
@@ -43,6 +53,8 @@ def train(
         resume: continue the folder's run, bit for bit on the CPU; start one if there is none.
         overwrite: replace a run that the folder holds.
         images: in place of the data set that `config` names.
+        build: makes the run's parts, in place of those that `config` names.
+        folder: in place of the one that `config` names.
         reporter: says what happens; None says nothing.
         watch: is given the run before its first step, to read what no file of it holds.
         pictures: draw them, too; of a hundred small runs that nobody looks at they are a third of
@@ -51,28 +63,50 @@ def train(
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
         RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
-        Stopped: a signal came; the checkpoint is saved.
+        Stopped: a signal came, or (`entprop_fast.lab.stopping.OutOfTime`) the time of `config` is
+            over; the checkpoint is saved.
     """
-    reporter = reporter or Reporter.quiet()
-    folder = RunFolder(config.folder)
+    limit = None if config.time is None else TimeLimit(seconds_of(config.time), config.time)
+    with stopping.limited(limit):
+        return _train(
+            config,
+            folder or RunFolder(config.folder),
+            reporter or Reporter.quiet(),
+            build or functools.partial(_parts_of_settings, images=images),
+            resume=resume,
+            overwrite=overwrite,
+            watch=watch,
+            pictures=pictures,
+        )
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    reporter: Reporter,
+    build: Build,
+    *,
+    resume: bool,
+    overwrite: bool,
+    watch: Callable[[Trainer], None] | None,
+    pictures: bool,
+) -> Summary:
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
     if not resume and not overwrite:
         folder.check_free()
     state = _saved_state(folder, config, reporter) if resume else None
     with bad_input():
+        check_ready(config.log)
         set_threads(config.threads)
         keep_freed_memory()
-        data_set = images or _load_data(config, reporter)
-        stopping.check()
-        with reporter.waiting(f"building {config.arch}"):
-            parts = parts_of(config, data_set, reporter.say, fresh=state is None)
-            trainer = Trainer(parts, reporter)
+        trainer = Trainer(build(config, reporter, state is None), reporter)
         stopping.check()
         with reporter.waiting("looking at the corrupted images"):
             suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
+    stopping.begin_steps()
     folder.claim()
     try:
         if state is not None:
@@ -91,6 +125,7 @@ def train(
             stopped.saved = f"the run is trained; {stopped.saved or 'its evaluation begins anew'}"
             raise
     finally:
+        trainer.loggers.close()
         folder.release()
 
 
@@ -116,8 +151,19 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
     return trainer
 
 
+def _parts_of_settings(
+    config: Config, reporter: Reporter, fresh: bool, *, images: ImageSet | None
+) -> Parts:
+    data_set = images or _load_data(config, reporter)
+    stopping.check()
+    with reporter.waiting(f"building {config.arch}"):
+        return parts_of(config, data_set, reporter.say, fresh=fresh)
+
+
 def _load_data(config: Config, reporter: Reporter) -> ImageSet:
     with reporter.waiting(f"reading data set {config.dataset}"):
+        if (given := own_images(config)) is not None:
+            return given
         return data.load(
             config.dataset,
             data_dir=config.data_dir,

@@ -15,6 +15,7 @@ from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.evaluation_report import draw_heat_map_of
+from entprop_fast.lab.evaluation.given_images import BatchedImages
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report import pictures
@@ -25,6 +26,7 @@ from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import create_method
 
 EXAMPLES = 8
+_COLOURS = (1, 3)  # channels of what can be drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class Summary:
         corruption_source: where the corrupted images come from, empty where there are none.
         cost: passes over the training images.
         captured: steps ran as a CUDA graph.
+        epochs: that were trained.
+        best_epoch: the one whose network is deployed, None for the last.
     """
 
     sa: float | None
@@ -59,6 +63,7 @@ class Summary:
     train_size: int
     parameters: int
     folder: str
+    best_epoch: int | None = None
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
@@ -72,7 +77,7 @@ def open_suite(trainer: Trainer) -> Suite | None:
     if not trainer.images.num_test:
         return None
     return choose_suite(
-        trainer.images,
+        trainer.test.data,
         _evaluation(trainer),
         trainer.device,
         workers=trainer.config.workers,
@@ -98,7 +103,7 @@ def _finish(
     trainer: Trainer, folder: RunFolder, suite: Suite | None, kept: SavedCounts, *, draw: bool
 ) -> Summary:
     config, images = trainer.config, trainer.images
-    deployed = plain_copy(trainer.model)
+    deployed = plain_copy(trainer.deployed())
     save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
     scores = _scores(trainer, deployed, suite, kept) if images.num_test else None
     stopping.check()
@@ -110,7 +115,8 @@ def _finish(
             if scores is not None and scores.corruptions:
                 draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
             stopping.check()
-            _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
+            if images.image_shape[0] in _COLOURS:
+                _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
     size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
@@ -129,11 +135,13 @@ def _finish(
         seconds=trainer.seconds,
         device=_device_name(trainer.device),
         captured=trainer.captured,
-        epochs=config.epochs,
+        epochs=trainer.epoch,
         train_size=size,
         parameters=sum(parameter.numel() for parameter in deployed.parameters()),
         folder=str(folder.path),
+        best_epoch=trainer.best.epoch if trainer.best else None,
     )
+    trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
     write_json(folder / run_folder.SUMMARY, asdict(summary))
     return summary
 
@@ -141,16 +149,19 @@ def _finish(
 def _scores(
     trainer: Trainer, deployed: nn.Module, suite: Suite | None, kept: SavedCounts
 ) -> Evaluation:
+    test, data = trainer.test, trainer.test.data
     with trainer.reporter.measuring() as progress:
         return evaluate_model(
             deployed,
-            trainer.images,
+            data,
             _evaluation(trainer),
             name=trainer.config.method,
-            workers=trainer.config.workers,
+            normalization=test.normalization,
+            input_range=test.input_range,
+            workers=None if isinstance(data, BatchedImages) else trainer.config.workers,
             say=trainer.reporter.say,
             progress=progress,
-            kept=kept,
+            kept=kept if data is trainer.images else None,
             suite=suite,
         )
 
@@ -196,7 +207,16 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
         pictures.Classes(*(names[one] for one in numbers))
         for numbers in zip(true, predicted, afterwards, strict=True)
     ]
-    pictures.draw_examples(path, shown.cpu(), perturbed.cpu(), entropy, perturbed_entropy, classes)
+    before, after = (_as_picture(trainer, one) for one in (shown, perturbed))
+    pictures.draw_examples(path, before, after, entropy, perturbed_entropy, classes)
+
+
+def _as_picture(trainer: Trainer, images: Tensor) -> Tensor:
+    """Return images ``[B, C, H, W]`` as the network takes them in [0, 1], on the CPU."""
+    units = trainer.method.units
+    low, high = units.input_range
+    wide = units.to_image_units(images.cpu().float().movedim(1, -1)).movedim(-1, 1)
+    return (wide - low) / (high - low)
 
 
 def _answers(model: nn.Module, images: Tensor) -> tuple[list[float], list[int]]:

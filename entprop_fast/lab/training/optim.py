@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from entprop_fast import name_errors
+from entprop_fast.lab.training.parameter_groups import SCALE
 
 LearningRate = Callable[[int], float]
+Learned = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # parameters, or groups of them
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("onecycle", "cosine", "step", "constant")
@@ -28,7 +30,7 @@ _ONECYCLE_END = 1e4  # first / last learning rate
 
 def create_optimizer(
     name: str,
-    parameters: Iterable[nn.Parameter],
+    parameters: Learned,
     *,
     lr: float,
     weight_decay: float,
@@ -58,6 +60,7 @@ def learning_rate(
     steps: int,
     steps_per_epoch: int,
     warmup: float = 0.1,
+    warmup_epochs: float = 0.0,
     decay_every: int = 30,
 ) -> LearningRate:
     """Return the learning rate as a function of the step: 0, 1, ... ``steps - 1``.
@@ -70,11 +73,23 @@ def learning_rate(
         steps: steps of the whole run.
         steps_per_epoch: for the schedules that move once an epoch.
         warmup: share of the run that ``onecycle`` rises for.
+        warmup_epochs: epochs in which the rate of the other schedules is multiplied by a line that
+            rises from one step's share to 1.
         decay_every: epochs between two drops of ``step``.
 
     Raises:
         ValueError: a name that is not in `SCHEDULES`.
     """
+    if warmup_epochs:
+        rise = max(1, round(warmup_epochs * steps_per_epoch))
+        rate = learning_rate(
+            schedule,
+            peak=peak,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            decay_every=decay_every,
+        )
+        return lambda step: rate(step) * min(1.0, (step + 1) / rise)
     if schedule == "onecycle":
         return lambda step: _onecycle(step, peak, steps, warmup)
     if schedule == "cosine":
@@ -88,12 +103,16 @@ def learning_rate(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set every group's learning rate, in place where it is a tensor (a graph may hold it)."""
+    """Set every group's learning rate, in place where it is a tensor (a graph may hold it).
+
+    A group that has a scale gets its share of the rate.
+    """
     for group in optimizer.param_groups:
+        rate = lr * group.get(SCALE, 1.0)
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = lr
+            group["lr"] = rate
 
 
 def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -12,13 +12,25 @@ import torch
 from torch import nn
 
 from entprop_fast.lab.data import ImageSet, Loader
+from entprop_fast.lab.data.held_out import hold_out
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.training import criteria
+from entprop_fast.lab.training.accumulation import Accumulation, optimizer_steps
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec, network_for
 from entprop_fast.lab.training.device import resolve_amp, resolve_device
-from entprop_fast.lab.training.optim import LearningRate, create_optimizer, learning_rate
+from entprop_fast.lab.training.ema import AveragedWeights
+from entprop_fast.lab.training.given_data import GivenImages
+from entprop_fast.lab.training.optim import (
+    Learned,
+    LearningRate,
+    create_optimizer,
+    learning_rate,
+)
+from entprop_fast.lab.training.parameter_groups import parameter_groups
 from entprop_fast.lab.training.run_images import TestSet, training_loader
+from entprop_fast.lab.training.user_code import own_network
+from entprop_fast.lab.training.validation import Validation
 from entprop_fast.methods import Method, create_method
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
@@ -40,6 +52,9 @@ class Parts:
         optimizer: of all parameters.
         learning_rate: of each step.
         method: the training step.
+        accumulation: groups batches to optimiser steps.
+        average: of the weights, or None.
+        validation: images that were held out of the training images, or None.
     """
 
     config: Config
@@ -53,6 +68,9 @@ class Parts:
     optimizer: torch.optim.Optimizer
     learning_rate: LearningRate
     method: Method
+    accumulation: Accumulation
+    average: AveragedWeights | None
+    validation: Validation | None
 
 
 def parts_of(
@@ -71,16 +89,30 @@ def parts_of(
     """
     device = resolve_device(config.device)
     seed_everything(config.seed)
+    validation = None
+    if config.validation:
+        if isinstance(images, GivenImages):
+            raise ValueError(
+                f"validation={config.validation:g}: holds images out of tensors and files, and "
+                f"{images.name!r} is a Dataset"
+            )
+        images, held = hold_out(images, config.validation, config.seed)
+        validation = Validation(held, device, workers=config.workers)
     spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
     model = spec.build_for(
-        config.method, config.options, weights=config.weights if fresh else None, say=say
+        config.method,
+        config.options,
+        model=own_network(config.arch, config.imports),
+        weights=config.weights if fresh else None,
+        say=say,
     )
     model = model.to(device).train()
     loader = training_loader(config, images, device, say)
-    batch_size = usual_batch_size(images)
-    test = TestSet(images, device, batch_size=batch_size, workers=config.workers)
+    tested = images.test if isinstance(images, GivenImages) else images
+    batch_size = usual_batch_size(tested)
+    test = TestSet(tested, device, batch_size=batch_size, workers=config.workers)
     options = criteria.keywords(config.options, spec.num_classes, device)
-    return assemble(config, images, spec, model, loader, test, options)
+    return assemble(config, images, spec, model, loader, test, options, validation)
 
 
 def seed_everything(seed: int) -> None:
@@ -98,6 +130,7 @@ def assemble(
     loader: Loader,
     test: TestSet,
     method_options: dict[str, Any],
+    validation: Validation | None = None,
 ) -> Parts:
     """Add optimizer, learning rate and method to a network and its images; see `Parts`.
 
@@ -107,18 +140,20 @@ def assemble(
     device = loader.device
     optimizer = create_optimizer(
         config.optimizer,
-        criteria.learned(model, method_options["criterion"]),
+        _learned(config, model, method_options["criterion"]),
         lr=config.lr,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
         nesterov=config.nesterov,
     )
+    steps = optimizer_steps(len(loader), config.accumulate_batches)
     rate = learning_rate(
         config.schedule,
         peak=config.lr,
-        steps=config.epochs * len(loader),
-        steps_per_epoch=len(loader),
+        steps=config.epochs * steps,
+        steps_per_epoch=steps,
         warmup=config.warmup,
+        warmup_epochs=config.warmup_epochs,
         decay_every=config.decay_every,
     )
     method = create_method(
@@ -142,4 +177,20 @@ def assemble(
         optimizer=optimizer,
         learning_rate=rate,
         method=method,
+        accumulation=Accumulation(method, config.accumulate_batches, len(loader)),
+        average=None if config.ema is None else AveragedWeights(model, config.ema),
+        validation=validation,
+    )
+
+
+def _learned(config: Config, model: nn.Module, criterion: nn.Module | None) -> Learned:
+    """Return what the optimizer holds: one group as torch makes it, unless the settings differ."""
+    if config.norm_decay and config.layer_decay is None:
+        return criteria.learned(model, criterion)
+    return parameter_groups(
+        model,
+        () if criterion is None else criterion.parameters(),
+        weight_decay=config.weight_decay,
+        norm_decay=config.norm_decay,
+        layer_decay=config.layer_decay,
     )

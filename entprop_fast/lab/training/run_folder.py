@@ -17,6 +17,11 @@ from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_fail
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
+METRICS_CSV = "metrics.csv"
+TENSORBOARD = "tensorboard"  # a folder of
+EVENTS = "events.out.tfevents.*"
+WANDB = "wandb.json"  # beside W&B's own folder
+BEST = "best.pt"
 MODEL = "model.safetensors"
 SUMMARY = "summary.json"
 CURVES = "curves.png"
@@ -26,16 +31,24 @@ REPORT = "report.html"  # of `python -m entprop_fast.report`
 LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
 
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
-_FILES = (CONFIG, METRICS, *_CHECKPOINTS, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES, REPORT)
+_FILES = (
+    *(CONFIG, METRICS, *_CHECKPOINTS, BEST, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES),
+    *(METRICS_CSV, WANDB, REPORT),
+)
 
 Row = dict[str, Any]
 
 
 class RunFolder:
-    """Keep a folder, which becomes a run's once its first step has succeeded, never before."""
+    """Keep a folder, which becomes a run's once its first step has succeeded, never before.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the folder.
+        lasting: it is there after the run, for messages to name.
+    """
+
+    def __init__(self, path: Path, *, lasting: bool = True) -> None:
+        self.path, self.lasting = path, lasting
         self._made: list[Path] = []
         self._lock: IO[bytes] | None = None
 
@@ -98,6 +111,9 @@ class RunFolder:
         """Remove the files of a run."""
         for name in (*_FILES, *(one.name for one in self.path.glob(COUNTS))):
             (self.path / name).unlink(missing_ok=True)
+        if not (self.path / TENSORBOARD).is_symlink():
+            for events in (self.path / TENSORBOARD).glob(EVENTS):
+                events.unlink()
 
     def begin(self, config_toml: str, rows: Sequence[Row] = (), *, fresh: bool) -> None:
         """Write the settings and the rows so far; a fresh run removes an older run's files."""
@@ -130,6 +146,8 @@ def last_good_named(folder: RunFolder) -> Iterator[None]:
 
 
 def _last_good(folder: RunFolder) -> str:
+    if not folder.lasting:
+        return "nothing is kept, because no folder was named"
     kept = folder / checkpoint.CURRENT
     return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
 

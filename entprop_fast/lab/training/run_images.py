@@ -19,11 +19,14 @@ from entprop_fast.lab.data import (
     to_float,
 )
 from entprop_fast.lab.data.loader import Batch
+from entprop_fast.lab.evaluation.scored_network import Normalization
 from entprop_fast.lab.training.config import Config
 
 
 class TestSet:
     """Hold the test images on a device: tensors whole, files read anew.
+
+    `normalization` and `input_range` say how the network takes them, see `evaluate_model`.
 
     Args:
         data: the data set.
@@ -31,6 +34,9 @@ class TestSet:
         batch_size: images in a batch.
         workers: processes that read files, see `entprop_fast.data.PrefetchLoader`.
     """
+
+    normalization: Normalization | None = None
+    input_range: tuple[float, float] = (0.0, 1.0)
 
     def __init__(
         self, data: ImageSet, device: torch.device, *, batch_size: int, workers: int | None

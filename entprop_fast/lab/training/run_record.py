@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from entprop_fast.lab import checkpoint
+from entprop_fast.lab.training.errors import RunFailed
 from entprop_fast.methods import Method
 
 # What pictures, summaries and diagnostics read of an epoch's row, a number each.
@@ -47,6 +49,18 @@ def check(state: Mapping[str, Any], *, epochs: int, batches: int) -> None:
     for row in rows:
         if broken := [name for name in ROW if not isinstance(row[name], int | float)]:
             raise ValueError(f"a row's {broken[0]} is {row[broken[0]]!r}")
+
+
+def check_finite(state: Mapping[str, Tensor], step: int) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        RunFailed: a tensor holds NaN or infinity; the message names it and the step.
+    """
+    finite = [value.isfinite().all() for value in state.values()]
+    if not bool(torch.stack(finite).all()):
+        broken = next(name for name, value in state.items() if not value.isfinite().all())
+        raise RunFailed(f"{broken} is NaN or infinite after step {step}")
 
 
 def load_random(

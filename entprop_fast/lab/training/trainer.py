@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from entprop_fast.lab import checkpoint, stopping
-from entprop_fast.lab.evaluation import metrics
-from entprop_fast.lab.report.progress import EPOCH_LEGEND, EVERY, Reporter, time_left
-from entprop_fast.lab.training import diagnostics, recipe, run_record
-from entprop_fast.lab.training.errors import RunFailed, Stopped, bad_input, fitting
+from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter, time_left
+from entprop_fast.lab.training import diagnostics, epoch_scores, recipe, run_record
+from entprop_fast.lab.training.best_network import BestNetwork
+from entprop_fast.lab.training.errors import Stopped, bad_input, fitting
+from entprop_fast.lab.training.loggers import Loggers
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.lab.training.optim import plain_state, set_learning_rate
 from entprop_fast.lab.training.parts import Parts
-from entprop_fast.lab.training.run_folder import Row, RunFolder, last_good_named
-
-GAP_IMAGES = 2000  # training images behind the train-test gap: its standard error is 1 point
+from entprop_fast.lab.training.run_folder import BEST, Row, RunFolder, last_good_named
+from entprop_fast.lab.training.save_times import SaveTimes
 
 
 class Trainer:
@@ -39,6 +37,11 @@ class Trainer:
         self.model, self.loader, self.test = parts.model, parts.loader, parts.test
         self.method_options, self.method = parts.method_options, parts.method
         self.optimizer, self._lr = parts.optimizer, parts.learning_rate
+        self.accumulation, self.average = parts.accumulation, parts.average
+        self.validation = parts.validation
+        self.best = BestNetwork(parts.config.patience) if parts.validation else None
+        self.loggers = Loggers(parts.config.log, asdict(parts.config))
+        self._saves = SaveTimes(parts.config.save_every)
         self.epoch = 0  # the running one, from 0
         self.batch = 0  # its next batch
         self.meter = Meter()
@@ -52,12 +55,12 @@ class Trainer:
     @property
     def steps(self) -> int:
         """Steps of the whole run."""
-        return self.config.epochs * len(self.loader)
+        return self.config.epochs * self.accumulation.steps
 
     @property
     def step(self) -> int:
         """The next step of the run, from 0."""
-        return self.epoch * len(self.loader) + self.batch
+        return self.epoch * self.accumulation.steps + self.accumulation.steps_within(self.batch)
 
     @property
     def seconds(self) -> float:
@@ -69,22 +72,45 @@ class Trainer:
         """Whether steps of this session were replays of a CUDA graph."""
         return self.method.captures.replays > 0
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that counts after an epoch: the averaged one, or the one that is trained."""
+        return self.model if self.average is None else self.average.read()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is trained to its end."""
+        waited = self.best is not None and self.best.out_of_patience(self.epoch)
+        return waited or self.epoch >= self.config.epochs
+
+    def deployed(self) -> nn.Module:
+        """Return the network that the run is for: the best on held-out images where there are."""
+        if self.best is not None and self.best.epoch:
+            return self.best.network(self.model)
+        return self.evaluated
+
     def fit(self, folder: RunFolder, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
         with last_good_named(folder):
             if fresh:
                 self._first_step(folder)
-            if self.epoch < self.config.epochs:
+            self._begin_files(folder)
+            if not self.ended:
                 self.reporter.say(EPOCH_LEGEND)
+                if self.validation is not None:
+                    self.reporter.say(self.validation.legend())
+            stopping.begin_steps()
             self._fit_began = time.monotonic(), self.epoch
             epochs, done = self.config.epochs, self.step
             with (
                 self.reporter.training(epochs=epochs, steps=self.steps, done=done),
                 self._saved_when_stopped(folder),
             ):
-                while self.epoch < epochs:
-                    self._run_epoch()
+                while not self.ended:
+                    self._run_epoch(folder)
                     self._end_epoch(folder)
+            if self.best is not None:
+                self.reporter.say(self.best.said(self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, and its record so far."""
@@ -102,6 +128,8 @@ class Trainer:
             "optimizer": plain_state(self.optimizer),
             "method": self.method.state_dict(),
             "random": checkpoint.random_state(self.device),
+            **({} if self.average is None else {"ema": self.average.state_dict()}),
+            **({} if self.best is None else {"best": self.best.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -115,6 +143,10 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             run_record.load_random(state, self.method, self.device, self.reporter.say)
+            if self.average is not None:
+                self.average.load_state_dict(state["ema"])
+            if self.best is not None:
+                self.best.load_state_dict(state["best"], state["epoch"])
             self.meter.load_state_dict(state["meter"])
             self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
             self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
@@ -131,26 +163,43 @@ class Trainer:
         self.train_seconds = time.monotonic() - started
         folder.begin(recipe.to_toml(self.config), fresh=True)
 
-    def _run_epoch(self) -> None:
+    def _begin_files(self, folder: RunFolder) -> None:
+        """Open the logs; a run that was killed may lack its last row and its best network there."""
+        self.loggers.open(folder.path, self.rows)
+        if self.best is not None and self.best.epoch:
+            self._keep_best(folder)
+
+    def _run_epoch(self, folder: RunFolder) -> None:
         """Train what is left of the running epoch."""
         started = time.monotonic() - self.train_seconds
         try:
-            stopping.check()
+            self._check_stop()
             for images, labels in self.loader.epoch(self.epoch, self.batch):
                 with bad_input():
                     full = self._train_batch(images, labels)
                 if full:
                     self._tell(time.monotonic() - started)
-                stopping.check()
+                if self.accumulation.whole(self.batch) and self._saves.due(self.step):
+                    self.train_seconds = time.monotonic() - started
+                    self._save(folder)
+                self._check_stop()
             self.meter.read()
         finally:
             self.train_seconds = time.monotonic() - started
 
+    def _check_stop(self) -> None:
+        """Stop if a signal came or time is up, between steps: a checkpoint has no gradients."""
+        if self.accumulation.whole(self.batch):
+            stopping.check()
+
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
-        """Take one step; return whether the results are to be read."""
-        set_learning_rate(self.optimizer, self._lr(self.step))
-        result = self.method(images, labels)
+        """Take one step, or what a batch is of it; return whether the results are to be read."""
+        if self.accumulation.begins(self.batch):
+            set_learning_rate(self.optimizer, self._lr(self.step))
+        result = self.accumulation.take(self.method, self.batch, images, labels)
         self.batch += 1
+        if self.average is not None and self.accumulation.whole(self.batch):
+            self.average.update()
         main_rows = self.method.main_rows(len(images))
         return self.meter.add(self.step, len(images), result, main_rows)
 
@@ -165,8 +214,14 @@ class Trainer:
         self._tell(self.train_seconds)
         self.epoch, self.batch = self.epoch + 1, 0
         self.meter, self.train_seconds = Meter(), 0.0
+        better = self.best is not None and self.best.offer(
+            self.epoch, row["validation_hscore"], self.evaluated
+        )
         self._save(folder)
         folder.append_row(row)
+        if better:
+            self._keep_best(folder)
+        self.loggers.write(row)
         self._report(row)
 
     def _tell(self, seconds: float) -> None:
@@ -193,7 +248,10 @@ class Trainer:
 
     def _row(self) -> Row:
         """Measure the epoch that ends: its losses and both accuracies."""
-        train_accuracy, sa = self._accuracies()
+        network = self.evaluated
+        train_accuracy, sa = epoch_scores.accuracies(
+            network, self.loader, self.test, self.images, self.reporter
+        )
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -201,26 +259,12 @@ class Trainer:
             "train_accuracy": train_accuracy,
             "sa": sa,
             "gap": train_accuracy - sa,
+            **epoch_scores.held_out(network, self.validation, self.reporter),
             "lr": self._lr(self.step - 1),
             "images_per_second": self.meter.images / self.train_seconds,
             "train_seconds": self.train_seconds,
             "seconds": self.seconds,
         }
-
-    def _accuracies(self) -> tuple[float, float]:
-        """Measure accuracy on the first training images and on the test images, in percent.
-
-        The latter is NaN where there are none.
-        """
-        seen = self.loader.first_batches(GAP_IMAGES, self.test.batch_size)
-        images = min(GAP_IMAGES, self.images.num_train) + self.images.num_test
-        with self.reporter.task("accuracy of the epoch", images, first=EVERY) as task:
-            train_accuracy = 100 * metrics.accuracy(self.model, task.over(seen))
-            if not self.images.num_test:
-                return train_accuracy, math.nan
-            return train_accuracy, 100 * metrics.accuracy(
-                self.model, task.over(self.test.batches())
-            )
 
     @contextlib.contextmanager
     def _saved_when_stopped(self, folder: RunFolder) -> Iterator[None]:
@@ -236,11 +280,14 @@ class Trainer:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
         self._check_finite()
+        began = time.monotonic()
         checkpoint.save(folder.path, self.state_dict())
+        stopping.reserve(2 * (time.monotonic() - began))
+
+    def _keep_best(self, folder: RunFolder) -> None:
+        assert self.best is not None
+        about = {"config": asdict(self.config), "network": asdict(self.spec)}
+        checkpoint.write(folder / BEST, about | self.best.state_dict())
 
     def _check_finite(self) -> None:
-        state = self.model.state_dict()
-        finite = [value.isfinite().all() for value in state.values()]
-        if not bool(torch.stack(finite).all()):
-            broken = next(name for name, value in state.items() if not value.isfinite().all())
-            raise RunFailed(f"{broken} is NaN or infinite after step {self.step}")
+        run_record.check_finite(self.model.state_dict(), self.step)

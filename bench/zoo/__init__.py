@@ -1,0 +1,1 @@
+"""Say of other people's networks which convert, train along both routes and strip."""

@@ -1,0 +1,84 @@
+"""Take an optimiser step over several batches, whose gradients are averaged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from entprop_fast.methods import FreeAT, Method, StepResult
+
+
+def optimizer_steps(batches: int, group: int) -> int:
+    """Return the steps of so many batches of an epoch, one for each group and the last, smaller."""
+    return -(-batches // group)
+
+
+class Accumulation:
+    """Group the batches of an epoch: an optimiser step for each group.
+
+    Each batch goes through the method as a step's batch does: it is mixed, rows are selected from
+    it, running statistics move. The gradient is the mean over the batches of a group. The last
+    group of an epoch has the batches that are left; its gradient is the mean over those.
+
+    Args:
+        method: that trains.
+        batches: of a group.
+        epoch: batches of an epoch.
+
+    Raises:
+        ValueError: the method steps by itself, or its steps must be captured.
+    """
+
+    def __init__(self, method: Method, batches: int, epoch: int) -> None:
+        self.batches, self.epoch = batches, epoch
+        if batches > 1 and isinstance(method, FreeAT):
+            raise ValueError(
+                f"accumulate_batches={batches}: method 'free_at' takes an optimiser step in each "
+                "of its replays of a batch; use 1, or another method"
+            )
+        if batches > 1 and method.capture == "on":
+            raise ValueError(
+                f"accumulate_batches={batches} with capture='on': accumulated steps are not "
+                "captured; use 1, or capture='auto'"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Return the optimiser steps of an epoch."""
+        return optimizer_steps(self.epoch, self.batches)
+
+    def steps_within(self, batch: int) -> int:
+        """Return the steps of an epoch that its first `batch` batches have begun."""
+        return optimizer_steps(batch, self.batches)
+
+    def begins(self, batch: int) -> bool:
+        """Return whether this batch of an epoch is the first of a group."""
+        return batch % self.batches == 0
+
+    def ends(self, batch: int) -> bool:
+        """Return whether this batch of an epoch is the last of a group."""
+        return (batch + 1) % self.batches == 0 or batch + 1 == self.epoch
+
+    def whole(self, batch: int) -> bool:
+        """Return whether no group is half done when `batch` batches of an epoch are."""
+        return self.begins(batch) or batch == self.epoch
+
+    def take(self, method: Method, batch: int, images: Tensor, labels: Tensor) -> StepResult:
+        """Use one batch, number `batch` of its epoch; step where it ends its group."""
+        if self.batches == 1:
+            return method(images, labels)
+        if self.begins(batch):
+            method.optimizer.zero_grad(set_to_none=True)
+        result = method.backward(images, labels)
+        if self.ends(batch):
+            self._step(method, batch % self.batches + 1)
+        return result
+
+    def _step(self, method: Method, batches: int) -> None:
+        held = [p for group in method.optimizer.param_groups for p in group["params"]]
+        for parameter in held:
+            if parameter.grad is not None:
+                parameter.grad.div_(batches)
+        if method.options.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(held, method.options.max_grad_norm)
+        method.optimizer.step()
