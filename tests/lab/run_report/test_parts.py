@@ -145,6 +145,18 @@ def test_the_deployed_network_answers(copied: Copied, call: Call) -> None:
     assert "Distance of main and auxiliary halves in run" in page.tables
 
 
+@undrawn
+def test_a_checkpoint_that_cannot_be_read(copied: Copied, call: Call) -> None:
+    """The deployed network answers all the same; --images 0 shows none of the images."""
+    folder = copied("run", "checkpoint.prev.pt")
+    (folder / "checkpoint.pt").write_bytes(b"x")
+    page = page_of(folder, call, "--images", "0")
+    assert any(caption.startswith("Test images of run") for caption in page.tables)
+    assert "The network cannot be loaded: " in page.words and "truncated" in page.words
+    assert "written with --images 0" in page.words
+    assert not any(tag == "img" for tag, _ in page.tags)
+
+
 def moved(folder: Path, data_set: str) -> None:
     """Say in a run's checkpoint that it was trained on another data set."""
     state = checkpoint.read(folder / "checkpoint.pt")
