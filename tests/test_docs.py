@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from entprop_fast.lab.cli.commands import COMMANDS
-from entprop_fast.lab.training.deploy import NetworkSpec, save_deployable
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -152,22 +151,3 @@ def test_a_report_of_the_library_needs_no_extra() -> None:
     )
     missing = "rich scipy matplotlib sklearn tyro timm torchvision PIL".split()
     assert "| model | main | clean |" in run_without(code, *missing)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.jit", "ignore:No complete tensor")
-def test_a_run_s_network_is_loaded_and_exported_as_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = NetworkSpec("wrn10_0.5", 10, 1, "imagenet", "digits", 0)
-    file = tmp_path / "runs" / "digits-wrn10_0.5-entprop-0" / "model.safetensors"
-    file.parent.mkdir(parents=True)
-    save_deployable(file, spec.build(), spec)
-    monkeypatch.chdir(tmp_path)
-    page = (DOCS / "deployment.md").read_text()
-    names: dict[str, Any] = {}
-    for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
-        exec(code, names)
-    images, network, state = names["images"], names["network"], names["state"]
-    assert (names["traced"](images) == network(images)).all()
-    assert state.keys() == network.state_dict().keys()
-    assert (tmp_path / "network.pt2").exists()

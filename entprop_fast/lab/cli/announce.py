@@ -10,6 +10,7 @@ from entprop_fast.lab.data.datasets import EMBEDDED, TENSORS
 from entprop_fast.lab.data.digits import SIDE as DIGITS_SIDE
 from entprop_fast.lab.data.image_files import IMAGE_SIZE
 from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.user_code import DATA
 from entprop_fast.methods import default_eps
 from entprop_fast.models.weights import RANDOM
 
@@ -29,9 +30,11 @@ def announce(source: str | Path, config: Config) -> list[str]:
 
 def settings(source: str | Path, config: Config) -> str:
     """Write a line: recipe, network, images, epochs, optimizer."""
+    side = pixels(config)
+    shown = "images as they come" if side is None else f"{side} pixels"
     weights = "" if config.weights in (None, RANDOM) else f" from {config.weights}"
     return (
-        f"recipe {source}: {config.arch}{weights}, {pixels(config)} pixels, augment "
+        f"recipe {source}: {config.arch}{weights}, {shown}, augment "
         f"{config.augment}, {config.epochs} epochs, batches of {config.batch_size}, "
         f"{config.optimizer}, lr {config.lr:g} ({config.schedule})"
     )
@@ -56,8 +59,10 @@ def warnings(configs: Iterable[Config]) -> Iterator[str]:
                 yield f"warning: {text}"
 
 
-def pixels(config: Config) -> int:
-    """Return height and width of the images that the network sees."""
+def pixels(config: Config) -> int | None:
+    """Return height and width of the images that the network sees; None: not known before."""
+    if config.dataset.startswith(DATA):
+        return None
     if config.dataset == EMBEDDED:
         return DIGITS_SIDE
     if config.dataset in TENSORS:
@@ -83,7 +88,7 @@ def _value(name: str, value: object) -> str:
 
 def _far_radius(config: Config) -> str:
     eps, side = radius(config), pixels(config)
-    if eps is None or eps == 0:
+    if eps is None or eps == 0 or side is None:
         return ""
     low, high = _USUAL[side <= _TINY]
     if low <= eps <= high:

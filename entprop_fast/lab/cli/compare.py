@@ -9,14 +9,22 @@ from pathlib import Path
 from entprop_fast import name_errors
 from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
+from entprop_fast.lab.cli.flags import (
+    Flag,
+    data_option,
+    method_flags,
+    model_option,
+    parse,
+    recipe_option,
+    run_flags,
+)
 from entprop_fast.lab.experiments.comparison import comparison_tables, method_rows, variants
 from entprop_fast.lab.experiments.comparison.comparison_files import document, table_of
 from entprop_fast.lab.experiments.comparison.plan import BUDGETS, finished_summary, resolve_runs
 from entprop_fast.lab.experiments.runner import run_all, source_of
 from entprop_fast.lab.experiments.workers import places
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.training import follow_data
+from entprop_fast.lab.training import follow_data, user_code
 from entprop_fast.lab.training.errors import RunFailed, bad_input, failing
 from entprop_fast.methods import METHODS
 from entprop_fast.options import option
@@ -30,6 +38,8 @@ _ROWS = (
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
     recipe: str | None = recipe_option()
+    model: str | None = model_option()
+    data: str | None = data_option()
     methods: tuple[str, ...] = option((), _ROWS, group="comparison")
     seeds: tuple[int, ...] = option(
         (0, 1, 2), "Seeds; each row is run with each of them.", low=0, group="comparison"
@@ -87,6 +97,7 @@ def _compare(args: Sequence[str] | None) -> None:
         if baseline not in (row.name for row in rows):
             raise name_errors.unknown("baseline", baseline, [row.name for row in rows])
         settings.setdefault("threads", 1)
+        settings = user_code.named(flags.model, flags.data, settings)
         source, settings = follow_data.follow_data(flags.recipe, settings)
         seeds = flags.seeds or _Flags.seeds
         runs = resolve_runs(source, rows, seeds, settings, out=flags.out, budget=flags.budget)

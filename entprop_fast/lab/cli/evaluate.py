@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, data_option, own_flags, parse
+from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.evaluation import (
     Evaluation,
     EvaluationOptions,
@@ -25,11 +26,13 @@ from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
+from entprop_fast.lab.training import user_code
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
 from entprop_fast.lab.training.run_folder import RunFolder
+from entprop_fast.lab.training.user_code import MODEL
 from entprop_fast.options import option
 
 
@@ -43,6 +46,13 @@ class _Flags:
         "Data set whose test images are those of the run's seed. Left out, it is the run's.",
         group="data",
     )
+    model: str | None = option(
+        None,
+        "Network of your own that a run was trained with: MODULE:FUNCTION, called with "
+        "num_classes, and in_channels where it takes them.",
+        group="network",
+    )
+    data: str | None = data_option()
     cache: str | None = option(
         None, "Folder in which generated images are kept, to be used again.", group="data"
     )
@@ -177,22 +187,31 @@ def _all(
 ) -> list[Evaluation]:
     """Measure every checkpoint on one data set; all are checked before the first is measured."""
     networks = []
+    own = None if flags.model is None else user_code.network_maker(flags.model)
     for name in flags.checkpoints:
         with reporter.waiting(f"building the network of {name}"):
-            model, spec, dual = load_network(Path(name), reporter.say)
+            model, spec, dual = load_network(Path(name), reporter.say, model=own)
         if options.norms == "aux" and not dual:
             raise ValueError(
                 f"--norms aux: {name} has no auxiliary norms; only the checkpoint.pt "
                 "of a method that trains them does"
             )
         dataset = flags.dataset or spec.dataset
-        with reporter.waiting(f"reading data set {dataset}"):
-            images = load_test_images(spec, dataset, data_dir=machine["data_dir"], say=reporter.say)
-        networks.append((name, model, images))
-    if len({images.name for _, _, images in networks}) > 1:
+        if flags.data is not None:
+            with reporter.waiting(f"reading the images of {flags.data}"):
+                images = user_code.own_test_images(spec, flags.data, workers=machine["workers"])
+        else:
+            with reporter.waiting(f"reading data set {dataset}"):
+                images = load_test_images(
+                    spec, dataset, data_dir=machine["data_dir"], say=reporter.say
+                )
+        networks.append((name, model, spec, images))
+    if own is not None and not any(spec.arch.startswith(MODEL) for _, _, spec, _ in networks):
+        raise ValueError(f"--model {flags.model}: no checkpoint is of a network of one's own")
+    if len({images.name for *_, images in networks}) > 1:
         raise ValueError("the checkpoints are of several data sets: choose one with --dataset")
     found = []
-    for name, model, images in networks:
+    for name, model, spec, images in networks:
         if len(networks) > 1:
             reporter.say(name)
         with reporter.measuring() as progress:
@@ -201,10 +220,11 @@ def _all(
                 images,
                 options,
                 name=name,
+                normalization=(spec.mean, spec.std) if spec.mean else None,
                 batch_size=flags.batch_size,
                 workers=machine["workers"],
                 say=reporter.say,
-                kept=kept,
+                kept=kept if isinstance(images, ImageData | ImageFiles) else None,
                 progress=progress,
             )
         found.append(evaluation)

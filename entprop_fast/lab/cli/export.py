@@ -23,7 +23,11 @@ _INSIDE = "export"  # the folder in a run's
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
     run: str = option(help="Run folder, its checkpoint.pt or model.safetensors.", group=POSITIONAL)
-    to: str = option(",".join(FORMATS), f"Formats, joined by commas, of {', '.join(FORMATS)}.")
+    to: str = option(
+        ",".join(FORMATS),
+        f"Formats, joined by commas, of {', '.join(FORMATS)}.",
+        group="output",
+    )
     out: str | None = option(
         None, f"Folder of the files. Left out, it is {_INSIDE} in the run's.", group="output"
     )

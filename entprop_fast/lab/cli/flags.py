@@ -63,6 +63,26 @@ def recipe_option() -> Any:
     )
 
 
+def model_option() -> Any:
+    """Declare ``--model`` as every command that builds networks has it."""
+    return option(
+        None,
+        "Network of your own in place of --arch: MODULE:FUNCTION, called with num_classes, and "
+        "in_channels where it takes them.",
+        group="network",
+    )
+
+
+def data_option() -> Any:
+    """Declare ``--data`` as every command that reads images has it."""
+    return option(
+        None,
+        "Images of your own in place of --dataset: MODULE:FUNCTION, which gives (train, test), "
+        "each a torch Dataset or (images, labels).",
+        group="data",
+    )
+
+
 def own_flags(record: type, *names: str) -> list[Flag]:
     """Return the flags of a dataclass of options, all of them where none is named."""
     return [

@@ -10,12 +10,20 @@ from typing import Any
 from entprop_fast import name_errors
 from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse, recipe_option
+from entprop_fast.lab.cli.flags import (
+    POSITIONAL,
+    Flag,
+    data_option,
+    model_option,
+    own_flags,
+    parse,
+    recipe_option,
+)
 from entprop_fast.lab.experiments.studies import STUDIES, Options, score
 from entprop_fast.lab.experiments.studies.form import markdown, write
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend
-from entprop_fast.lab.training import follow_data, recipe
+from entprop_fast.lab.training import follow_data, recipe, user_code
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing
 from entprop_fast.lab.training.run_folder import RunFolder
@@ -32,6 +40,8 @@ _DESCRIPTION = "Train what the study needs, and end in a table, a picture and on
 class _Flags:
     name: str = option(help=f"Study: one of {', '.join(STUDIES)}.", group=POSITIONAL)
     recipe: str | None = recipe_option()
+    model: str | None = model_option()
+    data: str | None = data_option()
     dataset: str | None = option(None, "Data set. Left out, it is the recipe's.", group="data")
     train_size: int | None = option(
         None, "Training images. Left out, there are 200.", low=1, group="data"
@@ -113,6 +123,11 @@ def _options(flags: _Flags, settings: dict[str, Any]) -> Options:
     taken = ("seeds", "train_size", "epochs", "device", "data_dir", "archs", "workers")
     chosen = {name: given[name] for name in taken if given.get(name) is not None}
     over = {n: given[n] for n in ("dataset", "corruptions") if given.get(n) is not None}
+    over = user_code.named(flags.model, flags.data, over)
+    if flags.model is not None and flags.name == score.STUDY.name:
+        raise UsageError(
+            f"--model {flags.model}: the study {score.STUDY.name} compares architectures by name"
+        )
     source, followed = follow_data.follow_data(
         flags.recipe, over | {"data_dir": settings.get("data_dir")}
     )

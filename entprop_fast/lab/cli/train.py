@@ -10,10 +10,18 @@ from typing import Any
 
 from entprop_fast.lab.cli import announce, dry_run
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import Flag, method_flags, parse, recipe_option, run_flags
+from entprop_fast.lab.cli.flags import (
+    Flag,
+    data_option,
+    method_flags,
+    model_option,
+    parse,
+    recipe_option,
+    run_flags,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
-from entprop_fast.lab.training import follow_data, recipe, run_folder
+from entprop_fast.lab.training import follow_data, recipe, run_folder, user_code
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.lab.training.finish import Summary
@@ -23,6 +31,8 @@ from entprop_fast.options import option
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
     recipe: str | None = recipe_option()
+    model: str | None = model_option()
+    data: str | None = data_option()
     resume: bool = option(
         False,
         "Continue the run in the run folder with its own settings, or start it.",
@@ -63,6 +73,7 @@ def _train(args: Sequence[str] | None) -> None:
         more=_more_flags(),
     )
     with bad_input():
+        settings = user_code.named(flags.model, flags.data, settings)
         source, settings = _followed(flags, settings)
         config = recipe.resolve(source, **settings)
     reporter = Reporter()

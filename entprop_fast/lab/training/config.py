@@ -23,7 +23,7 @@ from entprop_fast.options import check, option, options_of
 MACHINE_SETTINGS = frozenset(
     {
         *("device", "threads", "out", "data_dir", "capture", "loader", "workers"),
-        *("time", "save_every", "log"),
+        *("time", "save_every", "log", "imports"),
     }
 )
 # What the scores of a run depend on, not its network: a finished one can be evaluated again.
@@ -34,7 +34,8 @@ SCORE_SETTINGS = frozenset({"corruptions"})
 class Config:
     """Hold every setting of a run; `entprop_fast.lab.training.recipe.resolve` reads a recipe's.
 
-    `options` holds the method's own; the fields describe the other attributes.
+    `options` holds the method's own, `imports` the functions (``module:function``) that whoever
+    runs it named, and that no file can name; the fields describe the other attributes.
 
     Raises:
         TypeError, ValueError: a value that is not valid; the message names the setting.
@@ -220,6 +221,7 @@ class Config:
         group="output",
     )
     options: dict[str, Value] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, about in SETTINGS.items():

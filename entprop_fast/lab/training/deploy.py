@@ -29,6 +29,9 @@ from entprop_fast.options import create, option
 # One key only: the order of several in a safetensors header is not defined, the bytes would differ.
 _METADATA_KEY = "entprop_fast"
 
+OWN = "model:"  # how the arch of a network of one's own begins
+Own = nn.Module | Callable[..., nn.Module]
+
 # Of data sets held as whole tensors, for files that do not say it.
 _EARLIER_SIZES = {"digits": (8, 8), "cifar10": (32, 32), "cifar100": (32, 32)}
 
@@ -40,9 +43,9 @@ class NetworkSpec:
     arch: str = option()
     num_classes: int = option()
     in_channels: int = option()
-    stem: resnet.Stem = option()
-    dataset: str = option()
-    seed: int = option()
+    stem: resnet.Stem = option("imagenet")
+    dataset: str = option("")
+    seed: int = option(0)
     image_size: int | None = option(None)  # of images read from files
     normalize: str = option("none")  # what the network does first; images come in [0, 1]
     # What files of earlier versions do not say.
@@ -106,22 +109,35 @@ class NetworkSpec:
             raise ValueError(f"network is a {type(saved).__name__}, not a table")
         return create(cls, {str(name): value for name, value in saved.items()}, owner="network")
 
-    def build(self, model: nn.Module | None = None) -> nn.Module:
+    def build(self, model: Own | None = None) -> nn.Module:
         """Build the plain network with fresh weights, channels_last, behind its normalisation.
 
         Args:
-            model: the network itself, where `arch` names none that `entprop_fast.models` can
-                create: no name out of a file is imported.
+            model: the network itself, or a function of ``num_classes`` and ``in_channels`` that
+                makes it, where `arch` names none that `entprop_fast.models` can create: no name out
+                of a file is imported.
 
         Raises:
             ValueError: no such architecture, or the normalisation is of other channels.
             ImportError: the library behind it is not installed.
         """
-        network = self._create() if model is None else model
+        network = model if isinstance(model, nn.Module) else self._create(model)
         built = with_normalization(network, self.normalize, self.in_channels)
         return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def _create(self) -> nn.Module:
+    @property
+    def own(self) -> bool:
+        """Whether the network is a caller's: its arch names nothing that can be created."""
+        return not self.arch or self.arch.startswith(OWN)
+
+    def _create(self, make: Callable[..., nn.Module] | None) -> nn.Module:
+        if self.own:
+            if make is None:
+                raise ValueError(
+                    f"arch {self.arch!r} is a network of one's own, and no code is run because a "
+                    "file names it: give --model MODULE:FUNCTION (in Python: model=)"
+                )
+            return make(num_classes=self.num_classes, in_channels=self.in_channels)
         return models.create(
             self.arch,
             num_classes=self.num_classes,
@@ -134,7 +150,7 @@ class NetworkSpec:
         method: str,
         options: Mapping[str, Any],
         *,
-        model: nn.Module | None = None,
+        model: Own | None = None,
         weights: str | None = None,
         say: Callable[[str], None] = print,
     ) -> nn.Module:
@@ -199,7 +215,7 @@ def deployable_bytes(plain: nn.Module, spec: NetworkSpec) -> bytes:
     return safetensors.torch.save(tensors, metadata)
 
 
-def load_deployable(path: Path, model: nn.Module | None = None) -> tuple[nn.Module, NetworkSpec]:
+def load_deployable(path: Path, model: Own | None = None) -> tuple[nn.Module, NetworkSpec]:
     """Load the network that `save_deployable` wrote, on the CPU, and what it was trained on.
 
     Args:

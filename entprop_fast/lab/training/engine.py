@@ -22,6 +22,7 @@ from entprop_fast.lab.training.loggers import check_ready
 from entprop_fast.lab.training.parts import Parts, parts_of
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
+from entprop_fast.lab.training.user_code import own_images
 from entprop_fast.ops.backend import why_reference
 
 __all__ = ["Build", "Summary", "rehearse", "train"]
@@ -161,6 +162,8 @@ def _parts_of_settings(
 
 def _load_data(config: Config, reporter: Reporter) -> ImageSet:
     with reporter.waiting(f"reading data set {config.dataset}"):
+        if (given := own_images(config)) is not None:
+            return given
         return data.load(
             config.dataset,
             data_dir=config.data_dir,

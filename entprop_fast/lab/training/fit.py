@@ -5,49 +5,40 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from entprop_fast.lab import checkpoint
-from entprop_fast.lab.data.given_loader import rows_of
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.training.config import SETTINGS, Config
+from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.engine import train as train_run
 from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.finish import Summary
+from entprop_fast.lab.training.fit_settings import (
+    USUAL_LR,
+    name_of_data,
+    per_channel,
+    settings_of_loader,
+    sorted_keywords,
+    usual_batch_size,
+)
 from entprop_fast.lab.training.given_data import Given, check_given
 from entprop_fast.lab.training.given_parts import given_parts, is_dual
 from entprop_fast.lab.training.loggers import log_option
-from entprop_fast.lab.training.method_settings import complete, settable
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.lab.training.user_code import DATA, MODEL
 from entprop_fast.layers import strip_auxiliary
-from entprop_fast.methods import METHODS, image_units
+from entprop_fast.methods import image_units
 from entprop_fast.methods.model_checks import check_kind
-from entprop_fast.name_errors import unknown
-from entprop_fast.options import create
 
 __all__ = ["fit"]
-
-USUAL_BATCH = 128
-USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
-
-# Settings of a command's run that the arguments stand in place of, or that have nothing to set.
-_NOT_HERE = {
-    **dict.fromkeys(("arch", "weights"), "the network is model"),
-    **dict.fromkeys(("dataset", "data_dir", "image_size", "train_size"), "the images are train"),
-    "normalize": "normalization=(mean, std) says what images went through",
-    "patience": "early stopping goes by training images that only the commands hold out",
-    "generator": "seed decides every draw",
-}
 
 
 def fit(
@@ -137,16 +128,16 @@ def fit(
     check_given("train", train)
     if validation is not None:
         check_given("validation", validation)
-    settings, texts, objects = _sorted(method, method_options)
+    settings, texts, objects = sorted_keywords(method, method_options)
     input_range = image_units.input_range(objects.get("input_range", (0.0, 1.0)))
-    normalization = _per_channel(normalization)
+    normalization = per_channel(normalization)
     if isinstance(train, DataLoader):
-        settings |= _of_loader(train, settings, batch_size, augment)
+        settings |= settings_of_loader(train, settings, batch_size, augment)
     else:
-        settings["batch_size"] = _batch_size(train) if batch_size is None else batch_size
+        settings["batch_size"] = usual_batch_size(train) if batch_size is None else batch_size
     config = Config(
         arch=f"{MODEL}{type(model).__name__}",
-        dataset=f"{DATA}{_name_of(train)}",
+        dataset=f"{DATA}{name_of_data(train)}",
         method=method,
         epochs=epochs,
         optimizer=optimizer,
@@ -185,72 +176,6 @@ def fit(
         if runs[0].average is not None:
             model.load_state_dict(runs[0].deployed().state_dict())
     return summary if out is not None else replace(summary, folder="")
-
-
-def _sorted(
-    method: str, given: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Sort keywords: settings of the run, all options that text can say, and the other options.
-
-    Raises:
-        ValueError, TypeError: there is no such keyword, or its value is not valid.
-    """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    for name in given:
-        if name in _NOT_HERE:
-            raise TypeError(f"{name}={given[name]!r}: {_NOT_HERE[name]}")
-    settings = {name: value for name, value in given.items() if name in SETTINGS}
-    options = {name: value for name, value in given.items() if name not in SETTINGS}
-    texts = {
-        name: value
-        for name, value in options.items()
-        if name in settable(method) and not isinstance(value, nn.Module)
-    }
-    objects = {name: value for name, value in options.items() if name not in texts}
-    said = {name: value for name, value in options.items() if name != "criterion"}
-    create(METHODS[method].Options, said, owner=f"method {method!r}")  # before anything is done
-    return settings, complete(method, texts), objects
-
-
-def _of_loader(
-    loader: DataLoader[Any], settings: Mapping[str, Any], batch_size: int | None, augment: str
-) -> dict[str, Any]:
-    """Return the settings that a loader decides.
-
-    Raises:
-        ValueError: one of them was given, too.
-    """
-    given = {name: settings[name] for name in ("drop_last", "workers") if name in settings}
-    if batch_size is not None:
-        given["batch_size"] = batch_size
-    if augment != "none":
-        given["augment"] = augment
-    for name, value in given.items():
-        raise ValueError(f"{name}={value!r}: train is a DataLoader, which has its own")
-    return {"batch_size": rows_of(loader), "drop_last": bool(loader.drop_last)}
-
-
-def _batch_size(train: Any) -> int:
-    return max(1, min(USUAL_BATCH, len(train[0] if isinstance(train, tuple) else train)))
-
-
-def _name_of(train: Given) -> str:
-    if isinstance(train, tuple):
-        return "tensors"
-    return type(train.dataset if isinstance(train, DataLoader) else train).__name__
-
-
-def _per_channel(
-    normalization: tuple[Any, Any] | None,
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return mean and std with as many numbers each."""
-    if image_units.normalization(normalization) is None or normalization is None:
-        return None
-    mean, std = (torch.as_tensor(part).double().flatten().tolist() for part in normalization)
-    channels = max(len(mean), len(std))
-    mean, std = (part * channels if len(part) == 1 else part for part in (mean, std))
-    return tuple(mean), tuple(std)
 
 
 @contextlib.contextmanager

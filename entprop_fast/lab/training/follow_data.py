@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from entprop_fast.lab.data.augment import RESIZED_CROP
 from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
 from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training.deploy import OWN
 from entprop_fast.lab.training.method_settings import Value
+from entprop_fast.lab.training.user_code import DATA
 from entprop_fast.models.weights import RANDOM
 
 SCRATCH, FINETUNE = "folder", "finetune"
@@ -26,14 +30,14 @@ def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
     starts_from = weights not in (None, RANDOM)
     if dataset is None:
         return FINETUNE if starts_from else recipe.DEFAULT_RECIPE
-    if not dataset.startswith(FOLDER):
+    if not dataset.startswith((FOLDER, DATA)):
         return recipe.DEFAULT_RECIPE  # no data set: whoever loads it says which there are
     return FINETUNE if starts_from else SCRATCH
 
 
 def follow_data(
-    source: str | Path | None, given: Mapping[str, Value | None]
-) -> tuple[str | Path, dict[str, Value | None]]:
+    source: str | Path | None, given: Mapping[str, Any]
+) -> tuple[str | Path, dict[str, Any]]:
     """Choose a command's recipe and the settings over it, one way for all commands.
 
     Args:
@@ -48,10 +52,16 @@ def follow_data(
         ValueError: a recipe that cannot be read.
     """
     settings = dict(given)
+    own_network = str(given.get("arch", "")).startswith(OWN)
+    if own_network and source is None and settings.get("normalize") is None:
+        settings["normalize"] = "none"  # it takes images in [0, 1], as it says
     source = source or usual_recipe(_text(given.get("dataset")), _text(given.get("weights")))
     table = recipe.read_recipe(source)
     both = table | {name: value for name, value in settings.items() if value is not None}
     dataset = str(both.get("dataset", ""))
+    if dataset.startswith(DATA) and both.get("augment") == RESIZED_CROP:
+        if settings.get("augment") is None:
+            settings["augment"] = "none"  # crops are made where files are read
     if not dataset.startswith(FOLDER) or "image_size" in both:
         return source, settings
     if both.get("weights") not in (None, RANDOM) or ":" in str(both.get("arch", "")):

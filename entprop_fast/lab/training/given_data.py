@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from entprop_fast.lab.data import AUGMENTS, ImageSet, Loader, create_loader
+from entprop_fast.lab.data import AUGMENTS, ImageData, ImageSet, Loader, create_loader
 from entprop_fast.lab.data.augment import RESIZED_CROP
 from entprop_fast.lab.data.given_loader import GivenLoader
 from entprop_fast.lab.data.pairs import Pairs
 from entprop_fast.lab.data.readers import own_generators
-from entprop_fast.lab.evaluation.given_images import check_brightest, highest_byte
+from entprop_fast.lab.evaluation.given_images import check_brightest, highest_byte, images_of
 from entprop_fast.methods.batch_checks import check_labels, check_values
 from entprop_fast.methods.image_units import ImageUnits
 
 Given = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
 
 _WANTED = "a DataLoader, a torch Dataset with a length, or two tensors (images, labels)"
+_SPLITS = "(train, test), or a dictionary of train, test and class_names,"
 
 
 @dataclass(frozen=True)
 class GivenImages:
     """Say of given images what a run needs to know of its data set.
 
-    `test` has the test images, in [0, 1]; None: there are none.
+    Attributes:
+        name: of the data set.
+        train: the loader of the training images, or what a loader can be made of.
+        image_shape: ``(C, H, W)``.
+        num_classes: labels are below.
+        test: the test images, in [0, 1]; None: there are none.
+        class_names: empty where they are not known.
     """
 
     name: str
-    loader: Loader
+    train: Loader | Pairs
     image_shape: tuple[int, int, int]
     num_classes: int
     test: ImageSet | None
@@ -42,12 +49,27 @@ class GivenImages:
     @property
     def num_train(self) -> int:
         """Training images of an epoch; of a stream, as many as the last one had."""
-        return self.loader.size
+        return self.train.size if isinstance(self.train, Loader) else len(self.train)
 
     @property
     def num_test(self) -> int:
         """Test images."""
         return 0 if self.test is None else self.test.num_test
+
+    def training(self, augment: str) -> Dataset[Any]:
+        """Return the training images for `entprop_fast.data.create_loader`.
+
+        Raises:
+            ValueError: an ``augment`` that is made while images are read from files.
+        """
+        if isinstance(self.train, Loader):
+            raise ValueError(f"{self.name} has a loader already")
+        if augment == RESIZED_CROP:
+            raise ValueError(
+                f"augment {augment!r} is for images read from files by their names; {self.name!r} "
+                "takes none or crop-flip"
+            )
+        return self.train
 
     def as_image_set(self) -> ImageSet:
         """Return it as what a `Trainer` calls its images."""
@@ -156,9 +178,51 @@ def loader_of(
     )
 
 
+def image_set_of(made: object, name: str, *, workers: int | None = None) -> ImageSet:
+    """Make a data set of what a user's function gave.
+
+    Args:
+        made: ``(train, test)``, or a dictionary of both and, if wanted, ``class_names``; each is
+            ``(images, labels)`` in tensors, or a `Dataset` of pairs. Images are uint8, or floating
+            in [0, 1].
+        name: of the data set.
+        workers: processes that read test images of a `Dataset`; None: this one.
+
+    Raises:
+        ValueError, TypeError: it is something else.
+    """
+    names: tuple[str, ...] = ()
+    if isinstance(made, Mapping):
+        if unknown := [key for key in made if key not in ("train", "test", "class_names")]:
+            raise TypeError(f"gave a dictionary with {unknown[0]!r}: {_SPLITS} wanted")
+        names = tuple(map(str, made.get("class_names") or ()))
+        made = (made.get("train"), made.get("test"))
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise TypeError(f"gave a {type(made).__name__}: {_SPLITS} wanted")
+    train, test = made
+    for part, given in (("train", train), ("test", test)):
+        check_given(part, given, loaders=False)
+    check = GivenCheck(ImageUnits((0.0, 1.0), None), values=True)
+    data, image = _read_first(train, check)
+    tested = images_of(test, (0.0, 1.0), workers=workers)
+    names = names or tuple(map(str, getattr(train, "classes", ())))  # torchvision's data sets
+    lowest = tested.num_classes
+    if isinstance(data, tuple):
+        lowest = max(lowest, int(data[1].max()) + 1)
+    check.classes = len(names) or lowest
+    if lowest > check.classes:
+        raise ValueError(f"labels reach {lowest - 1}, and there are {check.classes} class_names")
+    if isinstance(data, tuple) and isinstance(tested, ImageData):
+        whole = (*data, tested.test_images, tested.test_labels)
+        return ImageData(name, *whole, num_classes=check.classes, class_names=names)
+    pairs = Pairs(TensorDataset(*data), check.of_one) if isinstance(data, tuple) else data
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    return GivenImages(name, pairs, shape, check.classes, tested, names).as_image_set()
+
+
 def _read_first(
     train: Dataset[Any] | tuple[Tensor, Tensor], check: GivenCheck
-) -> tuple[Dataset[Any] | tuple[Tensor, Tensor], Tensor]:
+) -> tuple[Pairs | tuple[Tensor, Tensor], Tensor]:
     """Return what a loader can be made of, and the first image in a batch of one."""
     if isinstance(train, tuple):
         images, labels = train
@@ -172,18 +236,19 @@ def _read_first(
         return pairs, pairs[0][0][None]
 
 
-def check_given(name: str, data: object) -> None:
-    """Check that somebody's data are of a kind that can be trained on.
+def check_given(name: str, data: object, *, loaders: bool = True) -> None:
+    """Check that somebody's data are of a kind that can be trained on, a `DataLoader` or not.
 
     Raises:
         TypeError: they are not; says what they are, under this name.
     """
     sized = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    if isinstance(data, DataLoader) or (isinstance(data, Dataset) and sized):
+    if (isinstance(data, DataLoader) and loaders) or (isinstance(data, Dataset) and sized):
         return
     two = isinstance(data, tuple) and len(data) == 2
     if two and all(isinstance(one, Tensor) for one in data):  # type: ignore[attr-defined]
         return
     parts = [type(one).__name__ for one in data] if isinstance(data, tuple) else []
     inside = f" of {', '.join(parts)}" if parts else ""
-    raise TypeError(f"{name} is a {type(data).__name__}{inside}: {_WANTED} wanted")
+    wanted = _WANTED if loaders else _WANTED.removeprefix("a DataLoader, ")
+    raise TypeError(f"{name} is a {type(data).__name__}{inside}: {wanted} wanted")

@@ -211,10 +211,9 @@ def _normalised(
     if normalization is None and input_range == (0.0, 1.0):
         return {}
     mean, std = normalization or ((0.0,), (1.0,))
-    if len(mean) == 1:
-        mean, std = mean * channels, std * channels  # type: ignore[operator]
+    each = channels if len(mean) == 1 else 1
     low, width = input_range[0], input_range[1] - input_range[0]
     return {
-        "mean": tuple((one - low) / width for one in mean),
-        "std": tuple(one / width for one in std),
+        "mean": tuple((one - low) / width for one in mean) * each,
+        "std": tuple(one / width for one in std) * each,
     }

@@ -11,7 +11,8 @@ from torch import nn
 from entprop_fast.lab import checkpoint, data
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.best_network import deployed_weights, ended
-from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
+from entprop_fast.lab.training.deploy import NetworkSpec, Own, load_deployable
+from entprop_fast.lab.training.user_code import DATA
 from entprop_fast.methods import needs_dual_norms
 
 
@@ -19,7 +20,7 @@ def load_network(
     path: Path,
     say: Callable[[str], None] = print,
     *,
-    model: nn.Module | None = None,
+    model: Own | None = None,
     deployed: bool = False,
 ) -> tuple[nn.Module, NetworkSpec, bool]:
     """Load a trained network onto the CPU; return what it was trained on, too.
@@ -28,8 +29,8 @@ def load_network(
         path: a run folder, its ``checkpoint.pt`` or ``best.pt``, or its ``model.safetensors``.
         say: is told when a corrupt checkpoint makes the previous one be used, and when the training
             was not whole.
-        model: takes the weights, in place, where the network is one of the user's own: no name out
-            of a file is imported.
+        model: takes the weights, in place, where the network is one of the user's own, or makes it
+            (`NetworkSpec.build`): no name out of a file is imported.
         deployed: of a folder, take ``model.safetensors`` where there is one.
 
     Returns:
@@ -78,6 +79,11 @@ def load_test_images(
         FileNotFoundError, ImportError: as `entprop_fast.data.load`.
     """
     name = dataset or spec.dataset
+    if name.startswith(DATA):
+        raise ValueError(
+            f"the images of {name!r} are one's own, and no code is run because a file names it: "
+            "give --data MODULE:FUNCTION, or another --dataset"
+        )
     images = data.load(
         name,
         data_dir=data_dir,
@@ -96,7 +102,7 @@ def load_test_images(
 
 
 def _from_state(
-    path: Path, state: dict[str, Any], say: Callable[[str], None], model: nn.Module | None
+    path: Path, state: dict[str, Any], say: Callable[[str], None], model: Own | None
 ) -> tuple[nn.Module, NetworkSpec, bool]:
     try:
         done, epochs = state["epoch"], state["config"]["epochs"]

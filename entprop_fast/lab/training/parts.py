@@ -20,6 +20,7 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec, network_for
 from entprop_fast.lab.training.device import resolve_amp, resolve_device
 from entprop_fast.lab.training.ema import AveragedWeights
+from entprop_fast.lab.training.given_data import GivenImages
 from entprop_fast.lab.training.optim import (
     Learned,
     LearningRate,
@@ -28,6 +29,7 @@ from entprop_fast.lab.training.optim import (
 )
 from entprop_fast.lab.training.parameter_groups import parameter_groups
 from entprop_fast.lab.training.run_images import TestSet, training_loader
+from entprop_fast.lab.training.user_code import own_network
 from entprop_fast.lab.training.validation import Validation
 from entprop_fast.methods import Method, create_method
 
@@ -89,16 +91,26 @@ def parts_of(
     seed_everything(config.seed)
     validation = None
     if config.validation:
+        if isinstance(images, GivenImages):
+            raise ValueError(
+                f"validation={config.validation:g}: holds images out of tensors and files, and "
+                f"{images.name!r} is a Dataset"
+            )
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
     spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
     model = spec.build_for(
-        config.method, config.options, weights=config.weights if fresh else None, say=say
+        config.method,
+        config.options,
+        model=own_network(config.arch, config.imports),
+        weights=config.weights if fresh else None,
+        say=say,
     )
     model = model.to(device).train()
     loader = training_loader(config, images, device, say)
-    batch_size = usual_batch_size(images)
-    test = TestSet(images, device, batch_size=batch_size, workers=config.workers)
+    tested = images.test if isinstance(images, GivenImages) else images
+    batch_size = usual_batch_size(tested)
+    test = TestSet(tested, device, batch_size=batch_size, workers=config.workers)
     options = criteria.keywords(config.options, spec.num_classes, device)
     return assemble(config, images, spec, model, loader, test, options, validation)
 

@@ -24,11 +24,17 @@ from entprop_fast.options import read
 DEFAULT_RECIPE = "digits"
 
 
-def resolve(recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | None) -> Config:
+def resolve(
+    recipe: str | Path = DEFAULT_RECIPE,
+    *,
+    imports: tuple[str, ...] = (),
+    **overrides: Value | None,
+) -> Config:
     """Read the settings of `recipe`, with `overrides` put over them.
 
     Args:
         recipe: the name of a built-in recipe, or the path of a ``.toml`` file.
+        imports: functions that were named beside the recipe, see `Config`.
         **overrides: settings and method options by name; None leaves the recipe's value.
 
     Returns:
@@ -61,7 +67,7 @@ def resolve(recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | None) -> C
         if isinstance(value, str) and (reason := unfit(value)):
             raise ValueError(f"{name}={value!r} {reason}")
     valid = {name: read(SETTINGS[name], value) for name, value in settings.items()}
-    return Config(**valid, options=complete(method, options))
+    return Config(**valid, options=complete(method, options), imports=imports)
 
 
 def recipe_names() -> list[str]:
@@ -102,7 +108,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
 def to_toml(config: Config) -> str:
     """Write the complete settings as a recipe that runs the same again."""
     table = {name: value for name, value in asdict(config).items() if value is not None}
-    options, method = table.pop("options"), table.pop("method")
+    options, method, _ = (table.pop(name) for name in ("options", "method", "imports"))
     return tomli_w.dumps(table | {"method": {"name": method, method: options}})
 
 

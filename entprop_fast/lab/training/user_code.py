@@ -1,4 +1,223 @@
-"""Run a user's functions that make networks and images: those named on the command line alone."""
+"""Run a user's functions that make networks and images: those named on a command line alone.
 
-MODEL = "model:"  # how the arch of a caller's network begins, before its function's name or class
-DATA = "data:"  # likewise for a data set
+A recipe, a run's settings or a checkpoint may name such a function, too, but anybody may have
+written a file: a name in one is imported only where the command line gives the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
+from entprop_fast.lab.data.subset import stratified_subset
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.deploy import OWN, NetworkSpec
+from entprop_fast.lab.training.given_data import GivenImages, image_set_of
+
+MODEL = OWN
+DATA = "data:"  # how the name of a data set of one's own begins
+
+_FUNCTION = "MODULE:FUNCTION"
+
+
+def named(model: str | None, data: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the functions that a command line names into its settings.
+
+    Args:
+        model: of ``--model``, or None.
+        data: of ``--data``, or None.
+        settings: by name, with what else was given.
+
+    Raises:
+        ValueError: one is given beside what it stands in place of.
+    """
+    found = dict(settings)
+    for name, flag, beginning, setting in (
+        (model, "--model", MODEL, "arch"),
+        (data, "--data", DATA, "dataset"),
+    ):
+        if name is None:
+            continue
+        if found.get(setting) is not None:
+            raise ValueError(f"{flag} {name} stands in place of --{setting}: give one of them")
+        _parts_of_name(name, flag)
+        found[setting] = f"{beginning}{name}"
+        found["imports"] = (*found.get("imports", ()), name)
+    return found
+
+
+def own_network(arch: str, imports: tuple[str, ...]) -> Callable[..., nn.Module] | None:
+    """Return what makes the network that a run's settings name; None where it is none's own.
+
+    Args:
+        arch: the setting.
+        imports: functions that the command line named.
+
+    Returns:
+        A function of ``num_classes`` and ``in_channels``.
+
+    Raises:
+        ValueError: it is somebody's own, and was not named on the command line.
+    """
+    if not arch.startswith(MODEL):
+        return None
+    name = arch.removeprefix(MODEL)
+    if name not in imports:
+        hint = name if ":" in name else _FUNCTION
+        raise ValueError(
+            f"arch {arch!r} is a network of one's own, and no code is run because a file names "
+            f"it: give --model {hint}"
+        )
+    return network_maker(name)
+
+
+def network_maker(name: str) -> Callable[..., nn.Module]:
+    """Return a function of ``num_classes`` and ``in_channels`` that calls the user's.
+
+    Raises:
+        ValueError: (where it is called) there is no such function, or it fails.
+        TypeError: (likewise) it returns no network.
+    """
+
+    def make(*, num_classes: int, in_channels: int) -> nn.Module:
+        function = _function(name, "--model")
+        given: dict[str, int] = {"num_classes": num_classes}
+        if _takes(function, "in_channels"):
+            given["in_channels"] = in_channels
+        if not _takes(function, "num_classes"):
+            raise ValueError(
+                f"--model {name}: the function is called with num_classes, and in_channels if it "
+                "takes it; it does not take num_classes"
+            )
+        made = _called(f"--model {name}", function, given)
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"--model {name} returned a {type(made).__name__}: nn.Module wanted")
+        return made
+
+    return make
+
+
+def own_images(config: Config) -> ImageSet | None:
+    """Return the images that a run's settings name; None where they are none's own.
+
+    ``train_size`` keeps a stratified subset of tensors.
+
+    Raises:
+        ValueError, TypeError: as `own_network`, or the function gives no images; settings that are
+            of other data sets.
+    """
+    dataset, train_size = config.dataset, config.train_size
+    if not dataset.startswith(DATA):
+        return None
+    for setting in ("data_dir", "image_size"):
+        if (value := getattr(config, setting)) is not None:
+            raise ValueError(f"{setting}={value}: images of --data are as its function gives them")
+    name = dataset.removeprefix(DATA)
+    if name not in config.imports:
+        hint = name if ":" in name else _FUNCTION
+        raise ValueError(
+            f"dataset {dataset!r} is one's own, and no code is run because a file names it: give "
+            f"--data {hint}"
+        )
+    images = make_images(name, workers=config.workers)
+    if train_size is None:
+        return images
+    if not isinstance(images, ImageData):
+        raise ValueError(f"train_size={train_size}: --data {name} gives no tensors to choose from")
+    labels = images.train_labels
+    kept = stratified_subset(dataset, labels.numpy(), train_size, config.seed)
+    return replace(images, train_images=images.train_images[kept], train_labels=labels[kept])
+
+
+def make_images(name: str, *, workers: int | None = None) -> ImageSet:
+    """Call the user's function, and return what it gives as a data set.
+
+    Raises:
+        ValueError, TypeError: there is no such function, it fails, or gives no images.
+    """
+    flag = f"--data {name}"
+    made = _called(flag, _function(name, "--data"), {})
+    if isinstance(made, ImageData | ImageFiles):
+        return made
+    try:
+        return image_set_of(made, f"{DATA}{name}", workers=workers)
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{flag}: {error}") from error
+
+
+def own_test_images(spec: NetworkSpec, name: str, *, workers: int | None = None) -> ImageSet:
+    """Call the user's function for test images alone.
+
+    Raises:
+        ValueError, TypeError: as `make_images`, or they do not fit the network.
+    """
+    images = make_images(name, workers=workers)
+    if images.num_classes > spec.num_classes or images.image_shape[0] != spec.in_channels:
+        raise ValueError(
+            f"--data {name} has {images.num_classes} classes and {images.image_shape[0]} channels, "
+            f"the network was trained for {spec.num_classes} and {spec.in_channels}"
+        )
+    return images.test if isinstance(images, GivenImages) and images.test else images
+
+
+def _parts_of_name(name: str, flag: str) -> tuple[str, str]:
+    module, colon, function = name.partition(":")
+    words = (*module.split("."), *function.split("."))
+    if not colon or not all(word.isidentifier() for word in words):
+        raise ValueError(f"{flag} {name}: expected {_FUNCTION}, such as my_code:make")
+    return module, function
+
+
+def _function(name: str, flag: str) -> Callable[..., Any]:
+    """Import a module, from the current directory as well, and find the function in it."""
+    module, path = _parts_of_name(name, flag)
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # the module runs, and may fail in any way
+        raise ValueError(f"{flag} {name}: {module} cannot be imported: {_said(error)}") from error
+    for word in path.split("."):
+        if not hasattr(found, word):
+            raise ValueError(f"{flag} {name}: {module} has no {path}")
+        found = getattr(found, word)
+    if not callable(found):
+        raise ValueError(f"{flag} {name}: {path} is a {type(found).__name__}: a function wanted")
+    return found  # type: ignore[no-any-return]
+
+
+def _called(what: str, function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    try:
+        return function(**given)
+    except Exception as error:  # it is the user's
+        raise ValueError(f"{what} failed: {_said(error)}") from error
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function can be called with a keyword."""
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return True
+    return name in parameters and parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
+
+
+def _said(error: Exception) -> str:
+    """Write an error of a user's code with its place: the line, not the whole traceback."""
+    passed = (__file__, importlib.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in passed and not frame.filename.startswith("<frozen")
+    ]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -23,6 +23,7 @@ from entprop_fast.methods import method_options
 
 BUDGETS = ("epochs", "passes")
 
+_IMPORTS = "imports"  # not a setting: functions that the command line names
 _NEEDED = ("sa", "ra", "hscore", "cost", "seconds", "corruptions", "train_size")
 
 
@@ -131,8 +132,8 @@ def _config(
 ) -> Config:
     """Put the flags that the variant has over the recipe, and its own settings over those."""
     had = method_options(variant.method)
-    taken = {n: v for n, v in overrides.items() if n in SETTINGS or n in had}
-    given = taken | variant.settings | {"method": variant.method, "seed": seed}
+    taken = {n: v for n, v in overrides.items() if n in SETTINGS or n in had or n == _IMPORTS}
+    given: dict[str, Any] = taken | variant.settings | {"method": variant.method, "seed": seed}
     try:
         return recipe.resolve(source, **given)
     except ValueError as error:
@@ -144,7 +145,7 @@ def _config(
 def _check_used(variants: Sequence[Variant], overrides: Mapping[str, Value | None]) -> None:
     """Refuse a flag that no row takes: none has it, or each sets it itself."""
     for name, value in overrides.items():
-        if value is None or name in SETTINGS:
+        if value is None or name in SETTINGS or name == _IMPORTS:
             continue
         if not any(name in method_options(v.method) for v in variants):
             flag, rows = name.replace("_", "-"), ", ".join(v.name for v in variants)

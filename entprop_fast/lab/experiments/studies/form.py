@@ -17,7 +17,6 @@ from entprop_fast.lab.report.tables import legend
 from entprop_fast.lab.report.text import markdown_records
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import bad_input
-from entprop_fast.lab.training.method_settings import Value
 
 Cell = str | int | float | None
 Row = dict[str, Cell]
@@ -53,7 +52,7 @@ class Options:
     recipe: str = "digits"
     archs: tuple[str, ...] | None = None
     workers: int | None = None
-    overrides: Mapping[str, Value] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Table(NamedTuple):

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from entprop_fast.lab.experiments import runner
 from entprop_fast.lab.experiments.studies.form import Options
@@ -79,7 +80,7 @@ def _run(options: Options, name: str, settings: Settings, seed: int, probe: Make
 
 
 def _config(options: Options, settings: Settings, seed: int, probe: MakeProbe) -> Config:
-    given: dict[str, Value | None] = {
+    given: dict[str, Any] = {
         "train_size": options.train_size,
         "epochs": options.epochs,
         **options.overrides,
