@@ -3,12 +3,14 @@
 #   make test                       in .venv
 #   make test VENV=/tmp/x           in another environment
 #   make test PYTEST_ARGS=          without parallel workers
+#   make wheel-test WHEEL_PYTHONS=/tmp/y/bin/python     that one as well, with the torch it has
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 TRAIN_ARGS ?=
 COMPARE_ARGS ?=
+WHEEL_PYTHONS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -67,7 +69,7 @@ wheel: setup
 
 wheel-test: wheel
 	@echo "== the wheel in clean environments, a minute for each Python at hand: about 2 minutes"
-	$(BIN)/python -m tests.wheel dist
+	$(BIN)/python -m tests.wheel dist $(WHEEL_PYTHONS)
 
 # The documentation's digits tables: 9 rows, 5 seeds; resumes what was interrupted.
 compare: setup
