@@ -3,12 +3,14 @@
 #   make test                       in .venv
 #   make test VENV=/tmp/x           in another environment
 #   make test PYTEST_ARGS=          without parallel workers
+#   make wheel-test WHEEL_PYTHONS=/tmp/y/bin/python     that one as well, with the torch it has
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 TRAIN_ARGS ?=
 COMPARE_ARGS ?=
+WHEEL_PYTHONS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -16,10 +18,11 @@ PIP := $(BIN)/python -m pip
 TRITON := triton==3.6.0
 CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
 
-.PHONY: help setup train test test-main test-interpreter test-aot compare bench bench-recipes lint docs clean
+.PHONY: help setup train test test-main test-interpreter test-aot wheel wheel-test compare bench \
+    bench-recipes lint docs clean
 
 help:
-	@echo "targets: setup train test compare bench bench-recipes lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes zoo lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
 
 setup: $(VENV)/.installed
 
@@ -57,6 +60,17 @@ test-interpreter: setup
 test-aot: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/kernels_aot
 
+# A source archive, and the wheel that is built from it.
+wheel: setup
+	@echo "== source archive and wheel, in dist/: about 2 minutes"
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	ls -l dist
+
+wheel-test: wheel
+	@echo "== the wheel in clean environments, a minute for each Python at hand: about 2 minutes"
+	$(BIN)/python -m tests.wheel dist $(WHEEL_PYTHONS)
+
 # The documentation's digits tables: 9 rows, 5 seeds; resumes what was interrupted.
 compare: setup
 	@echo "== 9 methods by 5 seeds on digits: about 4 minutes; finished runs are kept"
@@ -79,6 +93,13 @@ bench-recipes: export ENTPROP_GIT ?= $(shell git describe --always --dirty --abb
 bench-recipes: setup
 	@echo "== a step of every recipe: under 4 minutes"
 	$(BIN)/python -m pytest bench/recipes
+	$(BIN)/python -m bench.report
+
+# The table of networks (docs/reference/support.md); goes on where it was interrupted.
+ZOO_ARGS ?=
+zoo: setup
+	@echo "== 282 networks converted, trained a step and stripped: about 30 minutes"
+	$(BIN)/python -m bench.zoo.run $(ZOO_ARGS)
 	$(BIN)/python -m bench.report
 
 lint: setup

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from entprop_fast.lab.cli.commands import COMMANDS
-from entprop_fast.lab.training.deploy import NetworkSpec, save_deployable
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -87,29 +86,32 @@ def test_the_readme_fits_on_a_page_and_begins_with_a_command() -> None:
     assert lines.index("```sh") < 20
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Yield the page and the words of every command of ours that a page's shell blocks show."""
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield the page, the module and the words of every command that a page's shell blocks show."""
     for page in PAGES:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for line in block.splitlines():
-                if line.startswith("python -m entprop_fast."):
-                    yield str(page.relative_to(ROOT)), line
+                if line.startswith(("python -m entprop_fast.", "entprop ")):
+                    first, *words = shlex.split(line, comments=True)
+                    if first == "entprop":
+                        words = ["-m", f"entprop_fast.{words[0].replace('-', '_')}", *words[1:]]
+                    yield str(page.relative_to(ROOT)), words[1:]
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
 def test_commands_have_the_flags_that_pages_show(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = [(page, shlex.split(line, comments=True)) for page, line in commands()]
+    shown = list(commands())
     assert len(shown) > 20
     flags = {}
-    for name in {words[2] for _, words in shown}:
+    for name in {words[0] for _, words in shown}:
         monkeypatch.setattr("sys.argv", [name, "--help"])
         with contextlib.suppress(SystemExit):
             runpy.run_module(name, run_name="__main__")
         flags[name] = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
     for page, words in shown:
-        unknown = {word for word in words if word.startswith("--")} - flags[words[2]]
+        unknown = {word for word in words if word.startswith("--")} - flags[words[0]]
         assert not unknown, f"{page}: {shlex.join(words)}"
 
 
@@ -149,22 +151,3 @@ def test_a_report_of_the_library_needs_no_extra() -> None:
     )
     missing = "rich scipy matplotlib sklearn tyro timm torchvision PIL".split()
     assert "| model | main | clean |" in run_without(code, *missing)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.jit", "ignore:No complete tensor")
-def test_a_run_s_network_is_loaded_and_exported_as_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = NetworkSpec("wrn10_0.5", 10, 1, "imagenet", "digits", 0)
-    file = tmp_path / "runs" / "digits-wrn10_0.5-entprop-0" / "model.safetensors"
-    file.parent.mkdir(parents=True)
-    save_deployable(file, spec.build(), spec)
-    monkeypatch.chdir(tmp_path)
-    page = (DOCS / "deployment.md").read_text()
-    names: dict[str, Any] = {}
-    for code in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
-        exec(code, names)
-    images, network, state = names["images"], names["network"], names["state"]
-    assert (names["traced"](images) == network(images)).all()
-    assert state.keys() == network.state_dict().keys()
-    assert (tmp_path / "network.pt2").exists()

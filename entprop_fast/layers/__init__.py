@@ -7,6 +7,7 @@ from entprop_fast.layers.batch_norms import (
     DualSyncBatchNorm,
 )
 from entprop_fast.layers.conversion import convert_dual_norm, strip_auxiliary
+from entprop_fast.layers.fusion import Fusion, fused_norms
 from entprop_fast.layers.layer_norms import DualLayerNorm
 from entprop_fast.layers.norm_report import NormEntry, norm_report
 from entprop_fast.layers.routing import route
@@ -18,8 +19,10 @@ __all__ = [
     "DualBatchNorm3d",
     "DualLayerNorm",
     "DualSyncBatchNorm",
+    "Fusion",
     "NormEntry",
     "convert_dual_norm",
+    "fused_norms",
     "norm_report",
     "route",
     "strip_auxiliary",

@@ -193,7 +193,8 @@ class _FusedBatchNorm(_DualBatchNorm):
             and not relu
             and _pays_natively(self, x, self.dimensions)  # type: ignore[arg-type]
         ):
-            return self.forward_main(x)
+            y: Tensor = self.norm_class.forward(self, x)
+            return y
         rows = x.shape[0] if x.ndim else 0
         only_aux = num_main == 0
         main = None if only_aux else self

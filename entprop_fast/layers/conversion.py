@@ -9,11 +9,13 @@ from torch.nn.utils import parametrize
 
 from entprop_fast.layers.copied_norms import DualCopy, make_copy
 from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.fusion import fuse_norms, unfuse_norms
 from entprop_fast.layers.halves import Ties, known_ties, make_auxiliary
 from entprop_fast.layers.norm_kinds import KNOWN, is_uninitialized, kind_of
 from entprop_fast.layers.recognition import looks_like_norm
+from entprop_fast.layers.recomputed import rebase
 from entprop_fast.layers.routing import lost_routing
-from entprop_fast.layers.torch_quirks import rebase, unwatch_loading, watch_loading
+from entprop_fast.layers.torch_quirks import unwatch_loading, watch_loading
 from entprop_fast.layers.unconverted import WAY_OUT, Unconverted
 from entprop_fast.torch_internals import children_of
 
@@ -21,7 +23,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def convert_dual_norm(
-    model: ModelT, also: type[nn.Module] | Iterable[type[nn.Module]] = ()
+    model: ModelT, also: type[nn.Module] | Iterable[type[nn.Module]] = (), *, fuse: bool = False
 ) -> ModelT:
     """Give every norm of `model` an auxiliary half, copied from the norm as it stands.
 
@@ -43,6 +45,10 @@ def convert_dual_norm(
             global response norm, a norm of your own): each half runs the class's forward on its own
             rows, which are the first dimension of its first argument. What it keeps from call to
             call has to be in its parameters and buffers.
+        fuse: let 2-d batch norms add a block's shortcut and apply its ReLU in their own pass, where
+            torch.fx finds that it is exact: `entprop_fast.layers.fused_norms` tells where, and why
+            not elsewhere. Blocks keep their modules, keys and hooks and, but for a subclass of the
+            same name, their class; strip_auxiliary undoes it, and an unpickled model is not fused.
 
     Returns:
         `model`, a plain checkpoint of which still loads (it fills both halves).
@@ -62,14 +68,13 @@ def convert_dual_norm(
         >>> model = convert_dual_norm(my_network, also=(MyNorm,))
         >>> entprop_fast.norm_report(model)  # which norm is dual, shared or frozen
     """
-    also = _classes(also)
+    also = _classes(also, model)
     _check_initialized(model)
     left, joined = Unconverted(), Unconverted()
     ties: Ties = {}
     for module in model.modules():
         if isinstance(module, DualNorm):
             ties.update(known_ties(module, module.aux))
-    asked: set[type[nn.Module]] = set()
     inside: set[int] = (
         set()
     )  # of a half, a parametrisation, a norm of `also`: no norms of their own
@@ -78,7 +83,6 @@ def convert_dual_norm(
             continue
         if isinstance(module, parametrize.ParametrizationList):
             inside.update(map(id, module.modules()))
-        asked.update(cls for cls in also if isinstance(module, cls))
         if not isinstance(module, DualNorm):
             dual_class, why = kind_of(module, also)
             if dual_class is not None:
@@ -92,8 +96,6 @@ def convert_dual_norm(
         if isinstance(module, DualNorm):
             own = module.modules() if isinstance(module, DualCopy) else module.aux.modules()
             inside.update(map(id, own))
-    if unknown := [cls.__name__ for cls in also if cls not in asked]:
-        raise ValueError(f"also={also}: the model has no {', '.join(unknown)}")
     if not any(isinstance(module, DualNorm) for module in model.modules()):
         found = f"; it has {left}" if left else ""
         raise ValueError(f"model has no norm layer that can be made dual ({KNOWN}){found}{WAY_OUT}")
@@ -107,6 +109,8 @@ def convert_dual_norm(
     if warned:
         warnings.warn("; ".join(warned), stacklevel=2)
     watch_loading(model)
+    if fuse:
+        fuse_norms(model)
     return model
 
 
@@ -117,6 +121,7 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     for the rounding of PyTorch's own norms, which take over (with ``ENTPROP_BACKEND=reference`` to
     the bit). A plain network comes back as it is.
     """
+    unfuse_norms(model)
     for module in list(model.modules()):
         if isinstance(module, DualNorm):
             delattr(module, module.aux_name)
@@ -129,11 +134,15 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     return model
 
 
-def _classes(also: type[nn.Module] | Iterable[type[nn.Module]]) -> tuple[type[nn.Module], ...]:
+def _classes(
+    also: type[nn.Module] | Iterable[type[nn.Module]], model: nn.Module
+) -> tuple[type[nn.Module], ...]:
     classes = (also,) if isinstance(also, type) else tuple(also)
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise TypeError(f"also={cls!r}: expected classes of norms, subclasses of nn.Module")
+        if not any(isinstance(module, cls) for module in model.modules()):
+            raise ValueError(f"also={cls.__name__}: model has none; expected classes that it has")
     return classes
 
 

@@ -58,17 +58,15 @@ class DualCopy(DualNorm):
             return self.aux(*args, **kwargs)
         if num_main is None or num_main == x.shape[0]:
             return self.norm_class.forward(self, *args, **kwargs)
-        rows = x.shape[0]
+        sizes = [num_main, x.shape[0] - num_main]
+        parts = [_parts(value, sizes) for value in args]
+        named = {key: _parts(value, sizes) for key, value in kwargs.items()}
         main, aux = (
-            (
-                [_part(value, group, rows) for value in args],
-                {key: _part(value, group, rows) for key, value in kwargs.items()},
-            )
-            for group in (slice(None, num_main), slice(num_main, None))
+            ([pair[half] for pair in parts], {key: pair[half] for key, pair in named.items()})
+            for half in (0, 1)
         )
-        return _joined(
-            self.norm_class.forward(self, *main[0], **main[1]), self.aux(*aux[0], **aux[1])
-        )
+        ours = self.norm_class.forward(self, *main[0], **main[1])
+        return _joined(ours, self.aux(*aux[0], **aux[1]))
 
 
 def make_copy(norm: nn.Module, cls: type[nn.Module], ties: Ties) -> nn.Module:
@@ -92,9 +90,11 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _part(value: Any, group: slice, rows: int) -> Any:
-    """Return the rows of a group where `value` has as many rows as the norm's input."""
-    return value[group] if isinstance(value, Tensor) and value.shape[:1] == (rows,) else value
+def _parts(value: Any, sizes: list[int]) -> Any:
+    """Return the rows of both halves where `value` has those of the norm's input, else it twice."""
+    if isinstance(value, Tensor) and value.shape[:1] == (sum(sizes),):
+        return value.split_with_sizes(sizes)
+    return value, value
 
 
 def _joined(main: Any, aux: Any) -> Any:

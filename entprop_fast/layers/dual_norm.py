@@ -83,7 +83,9 @@ class DualNorm(Routed):
             return self.forward_aux(x)
         if num_main == x.shape[0]:
             return self.forward_main(x)
-        return torch.cat((self.forward_main(x[:num_main]), self.forward_aux(x[num_main:])))
+        # Not two slices: each one's backward would fill and add a gradient of all rows.
+        main, aux = x.split_with_sizes([num_main, x.shape[0] - num_main])
+        return torch.cat((self.forward_main(main), self.forward_aux(aux)))
 
     def forward_main(self, x: Tensor) -> Tensor:
         """Normalise all of `x` with the main half."""

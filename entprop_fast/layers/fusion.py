@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import copyreg
 import functools
 import types
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.layers.fusion_sites import find_sites, rewrite
+from entprop_fast.layers.fusion_sites import find_sites, is_bare, rewrite
 from entprop_fast.layers.fusion_trace import Attributes, NotTraceable, signatures, trace
 from entprop_fast.ops.backend import exporting
 
@@ -99,10 +100,11 @@ class _Fused(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Leave out the graphs, which no pickle holds: what is loaded is not fused."""
         with _as_plain(self):
-            make, arguments, state, *rest = self.__reduce_ex__(protocol)
-        if isinstance(state, dict):
-            state = {name: value for name, value in state.items() if name != _KEY}
-        return make, arguments, state, *rest
+            make, arguments, *rest = self.__reduce_ex__(protocol)
+        if rest and isinstance(rest[0], dict):
+            rest[0] = {name: value for name, value in rest[0].items() if name != _KEY}
+        # The only callable of which pickle demands that the class still be the block's own.
+        return (_new if make is copyreg.__newobj__ else make, arguments, *rest)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -113,6 +115,10 @@ def _as_plain(block: _Fused) -> Iterator[type[Any]]:
         yield cls
     finally:
         block.__class__ = cls
+
+
+def _new(cls: type[nn.Module]) -> nn.Module:
+    return cls.__new__(cls)
 
 
 @functools.cache
@@ -131,18 +137,14 @@ def _class(cls: Any) -> Any:
     return types.new_class(cls.__name__, (_Fused, cls), exec_body=body)
 
 
-def fuse_norms(model: nn.Module) -> None:
+def fuse_norms(model: nn.Module) -> list[Fusion]:
     """Let the dual batch norms of `model` add and apply ReLU themselves, where that is exact.
 
-    Works in place, block by block: `convert_dual_norm` says more.
+    Works in place, block by block (`convert_dual_norm` says more), and returns what
+    :func:`fused_norms` would.
     """
     unfuse_norms(model)
-    for block in _blocks(model):
-        with contextlib.suppress(NotTraceable):
-            forwards = _forwards(block)
-            if forwards.patterns:
-                block.__dict__[_KEY] = forwards
-                block.__class__ = _class(type(block))
+    return _survey(model, fuse=True)
 
 
 def unfuse_norms(model: nn.Module) -> None:
@@ -162,6 +164,10 @@ def fused_norms(model: nn.Module) -> list[Fusion]:
         for one in fused_norms(model):
             print(one.norm, one.pattern or f"alone: {one.why}")
     """
+    return _survey(model, fuse=False)
+
+
+def _survey(model: nn.Module, *, fuse: bool) -> list[Fusion]:
     patterns: dict[nn.Module, str] = {}
     why: dict[nn.Module, str] = {}
     for block in _blocks(model):
@@ -170,18 +176,27 @@ def fused_norms(model: nn.Module) -> list[Fusion]:
         except NotTraceable as error:
             why.update(dict.fromkeys(_norms_below(block), str(error)))
             continue
+        if fuse and forwards.patterns:
+            block.__dict__[_KEY] = forwards
+            block.__class__ = _class(type(block))
         if isinstance(block, _Fused):
             patterns.update({block.get_submodule(k): v for k, v in forwards.patterns.items()})
         why.update({block.get_submodule(k): v for k, v in forwards.why.items()})
     return [
-        Fusion(name, pattern, "" if pattern else why.get(norm, "no block calls it"))
+        Fusion(name, pattern, "" if pattern else why.get(norm, _alone(norm)))
         for name, norm in model.named_modules()
         if isinstance(norm, DualBatchNorm2d)
         for pattern in [patterns.get(norm) or _own_activation(norm)]
     ]
 
 
+def _alone(norm: nn.Module) -> str:
+    act = getattr(norm, "act", None)
+    return f"its activation is {type(act).__name__}" if act is not None else "no block calls it"
+
+
 def _own_activation(norm: nn.Module) -> str:
+    """Return the pattern of a norm with a ReLU of its own, as timm's may have."""
     return "activation" if type(getattr(norm, "act", None)) is nn.ReLU else ""
 
 
@@ -192,24 +207,40 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def _norms(module: nn.Module) -> Iterator[DualBatchNorm2d]:
-    return (child for child in module.children() if isinstance(child, DualBatchNorm2d))
+def _norms(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the batch norms among the children that no activation of their own follows."""
+    return filter(is_bare, module.children())
 
 
-def _norms_below(block: nn.Module) -> list[DualBatchNorm2d]:
+def _norms_below(block: nn.Module) -> list[nn.Module]:
     return [norm for module in (block, *_inlined(block)) for norm in _norms(module)]
 
 
 def _inlined(block: nn.Module) -> list[nn.Module]:
-    """Return children that are a few layers with a dual batch norm, and not fused themselves."""
-    return [
-        child
-        for child in block.children()
-        if not isinstance(child, DualNorm | _Fused)
-        and any(_norms(child))
-        and not any(any(c.children()) for c in child.children() if not isinstance(c, DualNorm))
-        and _refusal(child) is None
-    ]
+    """Return modules whose forwards belong into the graph of `block`: what follows is the block's.
+
+    A few layers with a dual batch norm, or a sequence that ends in one; none is fused itself.
+    """
+    found: list[nn.Module] = []
+    for child in block.children():
+        if isinstance(child, DualNorm | _Fused) or _refusal(child):
+            continue
+        if any(_norms(child)) and not any(map(_has_layers, child.children())):
+            found.append(child)
+        elif _ends_in_norm(child):
+            found += [child, *_inlined(child)]
+    return found
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return not isinstance(module, DualNorm) and any(module.children())
+
+
+def _ends_in_norm(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Sequential) or isinstance(module, _Fused) or not len(module):
+        return False
+    last = module[-1]
+    return is_bare(last) or _ends_in_norm(last)
 
 
 def _refusal(block: nn.Module) -> str | None:
@@ -253,8 +284,10 @@ def _traced(block: nn.Module, inlined: list[nn.Module]) -> _Forwards:
         with _mode(traced, training):
             for given in signatures(block):
                 graph = trace(block, inlined, given)
-                attributes = Attributes(traced, others, ignored=_KEY)
+                attributes = Attributes(block, inlined, others, ignored=_KEY)
                 forwards.add((training, len(given)), graph, block, attributes)
+                if not forwards.patterns:  # none could be in all modes
+                    return forwards
     return forwards
 
 

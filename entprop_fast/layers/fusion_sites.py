@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d
 from entprop_fast.layers.torch_quirks import has_hooks
-from entprop_fast.torch_internals import ConvBase, call_hooks_of
+from entprop_fast.torch_internals import ConvBase
 
 _RELUS: dict[object, bool] = {  # whether it writes into its input
     **dict.fromkeys((F.relu, torch.relu, "relu"), False),
@@ -60,13 +60,13 @@ class Site:
 
 
 def find_sites(graph: Graph, block: nn.Module) -> tuple[list[Site], dict[str, str]]:
-    """Return what can be fused, and by a norm's path from `block` why it cannot."""
+    """Return what can be fused, and by a norm's path from `block` why one of its calls cannot."""
     sites: list[Site] = []
     why: dict[str, str] = {}
     taken: set[Node] = set()
     # The later of two norms that are added needs no waiting: it comes first here.
     for node in reversed(graph.nodes):
-        if node.op != "call_module" or not isinstance(_module(block, node), DualBatchNorm2d):
+        if node.op != "call_module" or not is_bare(_module(block, node)):
             continue
         found = _follow(node, block)
         if isinstance(found, Site) and found.relu in taken:
@@ -78,11 +78,7 @@ def find_sites(graph: Graph, block: nn.Module) -> tuple[list[Site], dict[str, st
             sites.append(found)
         else:
             why[str(node.target)] = found
-    return sites, {name: reason for name, reason in why.items() if name not in _paths(sites)}
-
-
-def _paths(sites: list[Site]) -> set[str]:
-    return {str(site.norm.target) for site in sites}
+    return sites, why
 
 
 def _follow(norm: Node, block: nn.Module) -> Site | str:
@@ -223,16 +219,19 @@ def norm_add_relu(
     return F.relu(y, inplace=relu_writes) if relu is None else relu(y)
 
 
+def is_bare(module: nn.Module) -> bool:
+    """Return whether `module` is a 2-d dual batch norm that does nothing after normalising."""
+    if not isinstance(module, DualBatchNorm2d):
+        return False
+    if type(module).forward is DualBatchNorm2d.forward:
+        return True
+    after = [getattr(module, name, None) for name in ("drop", "act")]  # timm's BatchNormAct2d
+    return all(one is not None and _is_plain(one, nn.Identity) for one in after)
+
+
 def _takes_over(norm: nn.Module) -> bool:
     """Return whether `norm` adds and applies ReLU itself, and nothing looks at its own output."""
-    if has_hooks(norm) or "forward" in vars(norm) or any(call_hooks_of(None)):
-        return False
-    if type(norm) is DualBatchNorm2d:
-        return True
-    after = [getattr(norm, name, None) for name in ("drop", "act")]  # timm's BatchNormAct2d
-    return isinstance(norm, DualBatchNorm2d) and all(
-        one is not None and _is_plain(one, nn.Identity) for one in after
-    )
+    return is_bare(norm) and not has_hooks(norm) and "forward" not in vars(norm)
 
 
 def _is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:

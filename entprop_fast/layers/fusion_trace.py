@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 from torch.fx.proxy import TraceError
 
-from entprop_fast.torch_internals import children_of
+from entprop_fast.layers.torch_quirks import has_hooks
+from entprop_fast.torch_internals import call_hooks_of, children_of
 
 # What every module has beside its own attributes; `training` belongs to the mode.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -36,8 +37,21 @@ class _Unknown(Proxy):
         # `isinstance` looks here only where the answer by `type` was no.
         asking = sys._getframe(1).f_globals.get("__name__", "")
         if not str(asking).startswith(_RECORDERS):
-            raise TraceError("its forward asks for the class of a tensor")
+            raise TraceError("it asks for the class of a tensor")
         return type(self)
+
+
+def _inplace(operation: Callable[..., Any]) -> Callable[[_Unknown, Any], Proxy]:
+    """Record ``x += y`` as what it is; torch.fx would make ``x = x + y`` of it."""
+
+    def record(self: _Unknown, other: Any) -> Proxy:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    return record
+
+
+for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor".split():
+    setattr(_Unknown, f"__{_name}__", _inplace(getattr(operator, _name)))
 
 
 class _BlockTracer(Tracer):
@@ -71,11 +85,11 @@ def signatures(block: nn.Module) -> list[list[str]]:
     given = list(inspect.signature(type(block).forward).parameters.values())[1:]
     kinds = {parameter.kind for parameter in given}
     if not kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}:
-        raise NotTraceable("its forward takes other arguments than by position")
+        raise NotTraceable("its block takes other arguments than by position")
     names = [parameter.name for parameter in given]
     needed = sum(parameter.default is inspect.Parameter.empty for parameter in given)
     if not names or len(names) - needed > 3:
-        raise NotTraceable(f"its forward takes {needed} to {len(names)} arguments")
+        raise NotTraceable(f"its block takes {needed} to {len(names)} arguments")
     return [names[:count] for count in range(max(needed, 1), len(names) + 1)]
 
 
@@ -95,7 +109,7 @@ def trace(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]) 
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         other = _record(block, inlined, given)
     if _source(graph) != _source(other):
-        raise NotTraceable("its forward depends on autocast or on whether gradients are on")
+        raise NotTraceable("its block depends on autocast or on whether gradients are on")
     return graph
 
 
@@ -107,16 +121,16 @@ def _record(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]
             graph = tracer.trace(block)
         except Exception as error:  # whatever a forward makes of a proxy
             text = str(error).strip().splitlines() or [type(error).__name__]
-            raise NotTraceable(f"torch.fx cannot trace its forward: {text[0]}") from error
+            raise NotTraceable(f"torch.fx cannot follow its block: {text[0]}") from error
         finally:
             changed = [
                 _restore(module, was) for module, was in zip((block, *inlined), before, strict=True)
             ]
     if any(changed):
-        raise NotTraceable("its forward sets attributes")
+        raise NotTraceable("its block sets attributes")
     for node in graph.nodes:
         if node.op == "get_attr" and not _reaches_tensor(block, str(node.target)):
-            raise NotTraceable("its forward makes a constant")
+            raise NotTraceable("its block makes a constant")
     return graph
 
 
@@ -154,15 +168,20 @@ def _unchanged_random_state() -> Iterator[None]:
         drew = (
             random.getstate() != states[0]
             or not torch.equal(torch.get_rng_state(), states[1])
-            or (numpy and str(numpy.random.get_state()[1:]) != str(numpys[1:]))
+            or (numpy and _written(numpy.random.get_state()) != _written(numpys))
         )
         if drew:
-            raise NotTraceable("its forward draws random numbers")
+            raise NotTraceable("its block draws random numbers")
     finally:
         random.setstate(states[0])
         torch.set_rng_state(states[1])
         if numpy:
             numpy.random.set_state(numpys)
+
+
+def _written(state: Any) -> list[Any]:
+    """Make a state of numpy's comparable: it holds an array."""
+    return [part.tobytes() if hasattr(part, "tobytes") else part for part in state]
 
 
 class Attributes:
@@ -172,18 +191,29 @@ class Attributes:
     """
 
     def __init__(
-        self, traced: Sequence[nn.Module], others: Sequence[nn.Module], ignored: str
+        self,
+        block: nn.Module,
+        inlined: Sequence[nn.Module],
+        others: Sequence[nn.Module],
+        ignored: str,
     ) -> None:
+        traced = [block, *inlined]
         self._ignored = ignored
+        self._inlined = list(inlined)
         self._modes = [(module, module.training, dict(children_of(module))) for module in traced]
         self._seen = [(module, self._own(module)) for module in (*traced, *others)]
 
     def hold(self) -> bool:
-        """Return whether all are as they were: attributes, and for the traced ones children."""
-        return all(
-            module.training is training and _same(children_of(module), children, operator.is_)
-            for module, training, children in self._modes
-        ) and all(_same(self._own(module), own, _equal) for module, own in self._seen)
+        """Return whether all are as they were, and nothing watches the calls that do not happen."""
+        return (
+            all(
+                module.training is training and _same(children_of(module), children, operator.is_)
+                for module, training, children in self._modes
+            )
+            and all(_same(self._own(module), own, _equal) for module, own in self._seen)
+            and not (self._inlined and any(map(has_hooks, self._inlined)))
+            and not any(call_hooks_of(None))
+        )
 
     def _own(self, module: nn.Module) -> dict[str, Any]:
         return {

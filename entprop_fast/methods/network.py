@@ -16,6 +16,8 @@ from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 
+_TOO_SMALL = "more than 1 spatial element"  # what an instance norm asks for, whatever the batch
+
 
 @dataclass
 class Network:
@@ -131,7 +133,9 @@ class Network:
             try:
                 with torch.no_grad(), self.along(target):
                     self._run(image)
-            except ValueError as error:
+            except (ValueError, ZeroDivisionError) as error:  # timm's EvoNorm divides by n - 1
+                if _TOO_SMALL in str(error):
+                    raise
                 raise ValueError(
                     f"{reason} is a single row, of which a norm in training mode would see a "
                     f"single value per channel ({error}): use a larger batch or another share"
@@ -150,8 +154,9 @@ class Network:
             yield
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, AssertionError) as error:  # timm and torchvision assert their sizes
-            if not self.new_shape:
+        except (RuntimeError, AssertionError, ValueError) as error:  # timm and torchvision assert
+            ours = isinstance(error, ValueError) and _TOO_SMALL not in str(error)
+            if ours or not self.new_shape:
                 raise
             raise ValueError(
                 f"images of shape {tuple(images.shape)}: the model cannot take them ({error})"

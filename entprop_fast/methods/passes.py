@@ -19,10 +19,10 @@ class StepResult(NamedTuple):
     There is no loss to call ``backward()`` on: a step has several passes, each with a backward
     pass of its own, and the images' gradients of one are what the next is made from. In a loop that
     calls ``loss.backward()`` itself (Lightning, Hugging Face's `Trainer`, accelerate, timm's and
-    torchvision's scripts), `Method.backward` takes the place of forward, loss and that line::
+    torchvision's scripts), `Method.backward` takes the place of forward, loss and that line:
 
-        result = method.backward(images, labels)  # was: model(images), criterion, loss.backward()
-        optimizer.step()  # clipping, step, schedule and zero_grad() stay the loop's
+        result = method.backward(images, labels)  # was: loss.backward()
+        optimizer.step()  # clipping, schedule and zero_grad() are as they were
 
     and ``result.loss`` is for the log. docs/how-to has each of these loops in 40 lines.
 

@@ -53,11 +53,6 @@ def load_aux_checkpoint(
     and this package's own keys. Norms may differ in their layout. One without an auxiliary half in
     the checkpoint gives both halves its values, and a warning says so.
 
-    Example::
-
-        model = entprop_fast.convert_dual_norm(models.create("resnet50", num_classes=1000))
-        models.load_aux_checkpoint(model, "model_best.pth.tar")
-
     Args:
         model: with dual norms, and otherwise the checkpoint's network.
         checkpoint: a file of ``torch.save`` (tensors alone are read from it, no pickled code is
@@ -74,6 +69,10 @@ def load_aux_checkpoint(
     Warns:
         UserWarning: norms without an auxiliary half in the checkpoint, and auxiliary norms after
             the first, which are dropped.
+
+    Examples:
+        >>> model = entprop_fast.convert_dual_norm(models.create("resnet50", num_classes=1000))
+        >>> models.load_aux_checkpoint(model, "model_best.pth.tar")
     """
     norms = {
         name: module
@@ -158,14 +157,19 @@ def _check(own: Mapping[str, Tensor], found: State) -> None:
     """Refuse what `load_state_dict` would refuse after it has copied a part.
 
     Raises:
-        ValueError: names what is unknown, missing or of another shape.
+        ValueError: names what is unknown, missing or of another shape or kind.
     """
     unknown = [key for key in found if key not in own]
     missing = [key for key in own if key not in found]
-    other = [key for key in own if key in found and own[key].shape != found[key].shape]
-    kinds = {"unknown keys": unknown, "missing": missing, "of another shape": other}
+    other = [key for key in own if key in found and not _fits(found[key], own[key])]
+    kinds = {"unknown keys": unknown, "missing": missing, "of another shape or kind": other}
     if wrong := [f"{kind}: {some(keys)}" for kind, keys in kinds.items() if keys]:
         raise ValueError(
             f"checkpoint does not fit the model ({'; '.join(wrong)}): make the same network, and "
             "rename keys of a layout that is not known (docs/how-to/from_advprop.md)"
         )
+
+
+def _fits(given: Tensor, place: Tensor) -> bool:
+    kinds = [(one.shape, one.layout, one.is_floating_point()) for one in (given, place)]
+    return kinds[0] == kinds[1] and not given.is_meta

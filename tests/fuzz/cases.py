@@ -14,9 +14,9 @@ import torch
 from safetensors import safe_open
 
 from entprop_fast.lab import checkpoint, data
-from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, study, train
-from entprop_fast.lab.cli import commands as commands
+from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, report, study, train
 from entprop_fast.lab.cli import data as data_command
+from entprop_fast.lab.cli import dispatch as commands
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags
 from entprop_fast.lab.experiments.comparison.plan import finished_summary
 from entprop_fast.lab.experiments.workers import Run
@@ -50,7 +50,7 @@ _SMALL = ("--epochs", "1", "--train-size", "40", "--batch-size", "20", "--thread
 _FILES = ("checkpoint.pt", "checkpoint.pt", "model.safetensors", "config.toml", "summary.json")
 _COMMANDS: dict[str, Any] = {
     **{"train": train, "compare": compare, "evaluate": evaluate, "corrupt": corrupt},
-    **{"study": study, "data": data_command, "all": commands},
+    **{"study": study, "report": report, "data": data_command, "all": commands},
 }
 
 
@@ -64,9 +64,12 @@ def words_of_command(draw: Random, sandbox: Sandbox) -> Case:
         "study": [*out, draw.choice(("score", "ratio", "steps", wild.text(draw)))],
         "corrupt": [*out, "--dataset", wild.text(draw, "digits"), "--kinds", wild.text(draw)],
         "data": ["check", wild.text(draw, str(sandbox.images))],
+        "report": ["--out", str(sandbox.out / "page.html"), wild.text(draw, str(sandbox.finished))],
         "evaluate": [wild.text(draw, str(sandbox.finished))],
         "all": [],
     }[name]
+    if name == "report":
+        sandbox.out.mkdir()
     optional = [] if name == "all" else [one.typed for one in _flags(command)]
     for _ in range(draw.randrange(1, 4)):
         flag = draw.choice((*optional, wild.text(draw)) if optional else (wild.text(draw),))
@@ -192,6 +195,8 @@ def run_files(draw: Random, sandbox: Sandbox) -> Case:
     small = ["--corruptions", "none", "--device", "cpu", "--threads", "1"]
     if draw.random() < 0.05:
         return lambda: evaluate.main([str(folder), *small])
+    if draw.random() < 0.1:
+        return lambda: report.main([str(folder), *small[2:]])
     if name == "config.toml" or (name == "summary.json" and draw.random() < 0.7):
         saved = recipe.resolve(sandbox.finished / run_folder.CONFIG, out=str(folder))
 

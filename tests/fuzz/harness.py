@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from entprop_fast.lab import data
@@ -24,6 +25,7 @@ from entprop_fast.lab.data import digits
 from entprop_fast.lab.evaluation.saved_counts import COUNTS
 from entprop_fast.lab.experiments import runner
 from entprop_fast.lab.report import pictures
+from entprop_fast.lab.run_report import curves
 from entprop_fast.lab.training import finish
 from entprop_fast.lab.training.errors import RunFailed
 from entprop_fast.models import create
@@ -147,6 +149,7 @@ def prepared(root: Path) -> Iterator[Sandbox]:
         patch.setattr(finish, "draw_heat_map_of", lambda *_: None)  # half of a small run's time
         for name in ("draw_curves", "draw_examples"):
             patch.setattr(pictures, name, lambda *_: None)
+        patch.setattr(curves, "_draw", lambda *_: Markup(""))
         yield sandbox
 
 

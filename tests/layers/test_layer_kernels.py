@@ -1,5 +1,7 @@
 """The same layers on the kernels: as close to float64 as torch's own norms, along every route."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entprop_fast import DualBatchNorm2d, build_info, route
+from entprop_fast import DualBatchNorm2d, build_info, convert_dual_norm, route
 from entprop_fast.models.blocks import norm_relu
 from entprop_fast.ops import backend
 from tests.ops.checks import assert_no_worse
@@ -83,6 +85,65 @@ def test_as_close_to_float64_as_torch(
             continue
         # Gradients of the affine parameters are sums of terms of up to 10 (4 sigma times 2.5).
         assert_no_worse(ours[name], torchs[name], expected, addend=10.0)
+
+
+def transposed(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def channels_last_3d(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+OTHERS: dict[str, tuple[Any, tuple[int, ...], Callable[[Tensor], Tensor]]] = {
+    "1d": (nn.BatchNorm1d, (7, 5), Tensor.contiguous),
+    "1d, tokens": (nn.BatchNorm1d, (7, 5, 18), Tensor.contiguous),
+    "1d, channels innermost": (nn.BatchNorm1d, (7, 5, 18), transposed),
+    "3d": (nn.BatchNorm3d, (7, 5, 2, 3, 4), Tensor.contiguous),
+    "3d, channels innermost": (nn.BatchNorm3d, (7, 5, 2, 3, 4), channels_last_3d),
+    "3d, strided": (nn.BatchNorm3d, (7, 5, 2, 3, 4), lambda x: torch.stack((x, x), -1)[..., 0]),
+}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("target", ROUTES)
+@pytest.mark.parametrize(("plain", "shape", "lay"), OTHERS.values(), ids=OTHERS)
+def test_one_and_three_dimensions(
+    plain: Any,
+    shape: tuple[int, ...],
+    lay: Callable[[Tensor], Tensor],
+    target: Any,
+    training: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the same kernels, with the layout kept and gradients of the second order."""
+    torch.manual_seed(0)
+    given, grad = torch.randn(2, *shape)
+    norm = convert_dual_norm(plain(5)).train(training)
+    for tensor in norm.parameters():
+        nn.init.normal_(tensor, 1.0, 0.2)
+
+    def run(dtype: torch.dtype) -> dict[str, Tensor]:
+        twin, x = copy.deepcopy(norm).to(dtype), lay(3 + given.to(dtype)).requires_grad_()
+        with route(twin, target):
+            y = twin(x)
+        ours = "DualBatchNorm" in str(getattr(y.grad_fn, "next_functions", "")) + str(y.grad_fn)
+        assert ours == ("cpu" in backend.KERNEL_DEVICES and target != "main")
+        if ours and (x.is_contiguous() or lay in (transposed, channels_last_3d)):
+            assert y.stride() == x.stride()
+        (dx,) = torch.autograd.grad(y, x, lay(grad.to(dtype)), create_graph=True)
+        dx.square().sum().backward()
+        named = {"y": y, "dx": dx, "second": x.grad, **dict(twin.named_buffers())}
+        return {name: t.detach() for name, t in named.items() if t is not None}
+
+    ours = run(torch.float32)
+    monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
+    torchs, truth = run(torch.float32), run(torch.float64)
+    for name, expected in truth.items():
+        if expected.is_floating_point():
+            assert_no_worse(ours[name], torchs[name], expected, addend=10.0)
+        else:
+            assert torch.equal(ours[name], expected), name
 
 
 def test_a_hook_sees_the_norm_alone() -> None:

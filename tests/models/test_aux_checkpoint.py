@@ -185,7 +185,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "unknown": (STATE | {"1.adv_running_mean": torch.zeros(4)}, r"unknown keys: 1\.adv_running"),
     "missing": ({k: v for k, v in STATE.items() if k != "1.aux_bn.bias"}, r"missing: 1\.aux_bn\.b"),
     "no norm": ({k: v for k, v in STATE.items() if k[0] != "3"}, r"missing: 3\.weight"),
-    "shape": (STATE | {"5.weight": torch.zeros(2, 2)}, r"of another shape: 5\.weight"),
+    "shape": (STATE | {"5.weight": torch.zeros(2, 2)}, r"another shape or kind: 5\.weight"),
+    "counts": (STATE | {"5.bias": torch.zeros(5).long()}, r"another shape or kind: 5\.bias"),
+    "meta": (STATE | {"5.bias": torch.zeros(5, device="meta")}, r"another shape or kind: 5\.bias"),
+    "sparse": (STATE | {"5.bias": torch.zeros(5).to_sparse()}, r"another shape or kind: 5\.bias"),
     "no tensors": ({"epoch": 3}, "'epoch' is no tensor"),
     "nothing": ({}, "not a state dict"),
 }

@@ -10,6 +10,7 @@ COMMANDS = {
     "study": "train what answers one question, and end in a table and a sentence",
     "predict": "print classes and probabilities of images",
     "export": "write a run's network as safetensors, torch.export, ONNX, with a model card",
+    "report": "write runs as one HTML file: curves, corruptions, mistakes, norms, speed",
     "corrupt": "write a corrupted copy of a test set, in the published layout",
     "data": "look at data sets before training: what is there, what would stop a run",
     "init": "write a commented recipe for a folder of images",

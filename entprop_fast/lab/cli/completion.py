@@ -48,6 +48,7 @@ _NAMES: dict[str, Callable[[], Sequence[str]]] = {
     "method": lambda: list(METHODS),
     "methods": lambda: list(METHODS),
     "recipe": lambda: [*recipe.recipe_names(), FILES],
+    "to": lambda: importlib.import_module(f"{__package__}.export").FORMATS,
     "weights": lambda: [PRETRAINED, RANDOM, FILES],
 }
 # What is typed without a flag, by command and name.
@@ -90,9 +91,8 @@ def flags_of(name: str) -> Flags:
 
 def _all_flags(command: ModuleType) -> list[Flag]:
     """Return a command's flags, which each file here declares in one way; env_report has none."""
-    if not hasattr(command, "_Flags"):
-        return []
-    return [*own_flags(command._Flags), *command._more_flags()]
+    own = own_flags(command._Flags) if hasattr(command, "_Flags") else []
+    return [*own, *getattr(command, "_more_flags", list)()]
 
 
 def _typed_forms(flag: Flag) -> Iterator[tuple[str, list[str] | None]]:

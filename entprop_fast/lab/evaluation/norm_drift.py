@@ -23,9 +23,9 @@ def drift(layer: DualNorm) -> dict[str, float]:
     main, aux = (dict(half.named_buffers(recurse=False)) for half in (layer, layer.aux))
     found: dict[str, float] = {}
     if isinstance(variance := main.get("running_var"), Tensor):
-        mean, other = main["running_mean"], aux["running_mean"]
         eps = float(getattr(layer, "eps", 0.0))
-        found["drift of means"] = _rms((other - mean) / (variance + eps).sqrt())
+        if isinstance(mean := main.get("running_mean"), Tensor):  # timm's EvoNorms keep none
+            found["drift of means"] = _rms((aux["running_mean"] - mean) / (variance + eps).sqrt())
         found["drift of variances"] = _rms(((aux["running_var"] + eps) / (variance + eps)).log())
     if list(layer.parameters(recurse=False)):
         ours, theirs = (_affine(half) for half in (layer, layer.aux))

@@ -14,6 +14,7 @@ from entprop_fast.lab.training.deploy import NetworkSpec
 
 CARD = "README.md"
 UNMEASURED = "unmeasured"
+UNKNOWN = "not recorded"
 
 _TASK = "image-classification"
 _LISTED = 20  # classes that the card names
@@ -91,21 +92,19 @@ def _how_measured(scores: Scores) -> str:
 
 
 def _training_table(spec: NetworkSpec, scores: Scores) -> str:
-    facts = {
-        "network": spec.arch,
-        "data set": spec.dataset,
-        "method": scores.method,
-        "epochs": scores.epochs,
-        "training images": scores.train_size,
-        "seed": scores.seed,
-        "cost, in passes over the training images": scores.cost and f"{scores.cost:.2f}",
-    }
+    def shown(value: float | str | None, form: str = "") -> str:
+        return UNKNOWN if value in (None, "") else format(value, form)
+
     rows = [
-        (name, f"{value:,}" if type(value) is int and name != "seed" else str(value))
-        for name, value in facts.items()
-        if value not in (None, "")
+        ("what", "value"),
+        ("network", shown(spec.arch)),
+        ("data set", shown(spec.dataset)),
+        ("method", shown(scores.method)),
+        ("epochs", shown(scores.epochs)),
+        ("training images", shown(scores.train_size, ",")),
+        ("cost, in passes over the training images", shown(scores.cost, ".2f")),
     ]
-    return markdown_table([("what", "value"), *rows])
+    return markdown_table(rows)
 
 
 def _limits(scores: Scores) -> str:
@@ -123,7 +122,7 @@ def _limits(scores: Scores) -> str:
 
 
 def _use(spec: NetworkSpec) -> str:
-    own = "" if spec.arch else ", model=your_network"
+    own = ", model=your_network" if spec.own else ""
     code = (
         "import entprop_fast\n\n"
         f'network, spec = entprop_fast.from_pretrained("this_folder"{own})\n'
@@ -153,14 +152,14 @@ def _results(spec: NetworkSpec, scores: Scores) -> list[dict[str, Any]]:
     """Return what was measured, as a model index lists it."""
     name = spec.dataset or "unknown"
     found = [
-        ("accuracy", "SA", scores.sa, name),
-        ("accuracy", "RA", scores.ra, f"{name}, corrupted: {scores.corruption_source}"),
-        ("hscore", "Hscore", scores.hscore, f"{name}, clean and corrupted"),
+        ("accuracy", "SA", scores.sa, "clean"),
+        ("accuracy", "RA", scores.ra, f"corrupted: {scores.corruption_source}"),
+        ("hscore", "Hscore", scores.hscore, "clean and corrupted"),
     ]
     return [
         {
             "task": {"type": _TASK},
-            "dataset": {"type": name, "name": images},
+            "dataset": {"type": name, "name": name, "config": images},
             "metrics": [{"type": kind, "value": round(value, 2), "name": score}],
         }
         for kind, score, value, images in found

@@ -41,7 +41,9 @@ def read_scores(path: Path) -> Scores:
         return Scores()
     try:
         found = json.loads(file.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not a table")
         known = options_of(Scores).keys()
-        return create(Scores, {name: found[name] for name in known if name in found})
-    except (ValueError, TypeError, KeyError) as error:
+        return create(Scores, {name: found[name] for name in known & found.keys()})
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error

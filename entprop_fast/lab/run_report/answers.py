@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
@@ -15,8 +15,8 @@ from entprop_fast.lab import stopping
 from entprop_fast.lab.data import ImageFiles, ImageSet, channels_last
 from entprop_fast.lab.data.image_files import TransformedFiles, evaluation_transform
 from entprop_fast.lab.evaluation.metrics import NaNLogits, broken_rows
+from entprop_fast.lab.evaluation.scored_network import Scored
 from entprop_fast.lab.run_report.thumbnails import data_uri
-from entprop_fast.logits import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,8 @@ class Answers:
 
 
 def answers_of(
-    network: nn.Module,
+    network: Scored,
     data: ImageSet,
-    device: torch.device,
     *,
     batch_size: int,
     workers: int | None,
@@ -92,9 +91,8 @@ def answers_of(
     """Classify all test images.
 
     Args:
-        network: from images in [0, 1] to logits ``[B, classes]``, on `device`.
+        network: on the device to use.
         data: the data set.
-        device: of the network.
         batch_size: images in a forward pass.
         workers: processes that read images, as `entprop_fast.data.ImageFiles.test_batches` has it.
         shown: images of each kind to keep.
@@ -108,8 +106,8 @@ def answers_of(
     with evaluating(network), torch.no_grad():
         done = 0
         for images, labels in data.test_batches(batch_size, workers=workers):
-            logits = logits_of(network(channels_last(images.to(device)).clone()), len(labels))
-            found.append(_measured(logits.float(), labels.to(device)).cpu())
+            logits: Tensor = network(channels_last(images.to(network.device)))
+            found.append(_measured(logits.float(), labels.to(network.device)).cpu())
             done += len(labels)
             progress(done)
             stopping.check()

@@ -11,11 +11,11 @@ from torch import nn
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.norm_drift import drift
+from entprop_fast.lab.evaluation.scored_network import Scored
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.run_report.answers import Answers, answers_of
 from entprop_fast.lab.run_report.read_run import Run
-from entprop_fast.lab.training import run_folder
-from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable
+from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.errors import machine_failed, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
 from entprop_fast.layers.dual_norm import DualNorm
@@ -60,33 +60,37 @@ class Examiner:
         self._images: dict[object, ImageSet] = {}
 
     def examine(self, run: Run) -> Examined:
-        """Load the run's network and look at it; what cannot be found is left out, by name."""
+        """Look at the run's network; what cannot be is left out, with its reason."""
         self.reporter.say(f"examining {run.folder}")
+        return Examined(answers=self._answers(run), drifts=self._drifts(run))
+
+    def _drifts(self, run: Run) -> Drifts | str:
         try:
-            model, spec, dual = load_network(run.folder, self.reporter.say)
+            model, _, dual = load_network(run.folder, self.reporter.say)
         except (ValueError, OSError, ImportError) as error:
-            reason = f"The network cannot be loaded: {one_line(error)}."
-            return Examined(answers=reason, drifts=reason)
-        drifts = drifts_of(model) if dual else {}
+            return f"The network cannot be loaded: {one_line(error)}."
+        return (drifts_of(model) if dual else {}) or _without_halves(run)
+
+    def _answers(self, run: Run) -> Answers | str:
+        try:  # of a finished run the network that was scored
+            model, spec, _ = load_network(run.folder, lambda text: None, deployed=run.finished)
+        except (ValueError, OSError, ImportError) as error:
+            return f"The network cannot be loaded: {one_line(error)}."
         try:
-            answers: Answers | str = self._answers(run, model, spec)
+            return self._classify(run, model, spec)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and machine_failed(error):
                 raise
-            answers = f"The test images cannot be shown: {one_line(error)}."
-        return Examined(answers=answers, drifts=drifts or _without_halves(run))
+            return f"The test images cannot be shown: {one_line(error)}."
 
-    def _answers(self, run: Run, model: nn.Module, spec: NetworkSpec) -> Answers:
+    def _classify(self, run: Run, model: nn.Module, spec: NetworkSpec) -> Answers:
         machine = self.machine
-        deployed = run.folder / run_folder.MODEL
-        if run.scores is not None and deployed.exists():  # what was scored
-            model, spec = load_deployable(deployed)
         images = self._read(run, spec)
+        normalization = (spec.mean, spec.std) if spec.mean else None
         with self.reporter.task(f"test images of {run.name}", images.num_test) as task:
             return answers_of(
-                model.to(machine.device),
+                Scored(model.to(machine.device), normalization, (0.0, 1.0)),
                 images,
-                machine.device,
                 batch_size=machine.batch_size or usual_batch_size(images),
                 workers=machine.workers,
                 shown=self.shown,

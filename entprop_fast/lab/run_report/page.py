@@ -92,7 +92,6 @@ def render(
             environment=[
                 run_tables.environment(name, lines) for name, lines in environment.items()
             ],
-            series=curves.SERIES,
             version=entprop_fast.__version__,
             written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
@@ -130,18 +129,18 @@ def _subtitle(runs: Sequence[Run]) -> str:
 
 def _cards(run: Run) -> list[Card]:
     found = run.scores
-    so_far = "" if found else f"{MEANINGS['SA']}, after {run.epochs_done} epochs"
+    so_far = "" if run.finished else f"{MEANINGS['SA']}, after {run.epochs_done} epochs"
     return [
-        Card(name="SA", value=f"{number(run.sa)} %", meaning=so_far or MEANINGS["SA"]),
-        Card(name="RA", value=_percent(found and found.ra), meaning=MEANINGS["RA"]),
+        Card(name="SA", value=_percent(run.sa), meaning=so_far or MEANINGS["SA"]),
+        Card(name="RA", value=_percent(found.ra), meaning=MEANINGS["RA"]),
         Card(
             name="Hscore",
-            value=_percent(found and found.hscore),
+            value=_percent(found.hscore),
             meaning="harmonic mean of SA and RA",
         ),
         Card(
             name="Cost",
-            value=number(found and found.cost, 2),
+            value=number(found.cost, 2),
             meaning="passes over the training images",
         ),
     ]
@@ -154,7 +153,7 @@ def _percent(value: float | None) -> str:
 def _notices(runs: Sequence[Run], answers: Mapping[str, Answers | str]) -> Iterator[str]:
     """Say what a reader has to know before the numbers."""
     for run in runs:
-        if run.scores is None:
+        if not run.finished:
             yield (
                 f"{run.name} is not finished: {run.epochs_done} of {run.epochs_planned} epochs "
                 "are whole. Its SA is that of the last one; RA, Hscore and cost follow at its end."
@@ -162,7 +161,7 @@ def _notices(runs: Sequence[Run], answers: Mapping[str, Answers | str]) -> Itera
         for note in run.notes:
             yield f"{run.name}: {note}."
         found = answers[run.name]
-        if run.scores is None or run.sa is None or isinstance(found, str):
+        if not run.finished or run.sa is None or isinstance(found, str):
             continue
         if abs(found.accuracy - run.sa) > _EXACT:
             yield (
@@ -178,5 +177,5 @@ def _notices(runs: Sequence[Run], answers: Mapping[str, Answers | str]) -> Itera
 
 
 def _sources(runs: Sequence[Run]) -> list[str]:
-    named = (run.scores.corruption_source for run in runs if run.scores and run.scores.corruptions)
+    named = (run.scores.corruption_source for run in runs if run.scores.corruptions)
     return list(dict.fromkeys(named))

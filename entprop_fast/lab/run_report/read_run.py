@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from entprop_fast.lab import checkpoint
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.errors import one_line
 
+_LARGEST = 1e30  # of a number: an axis ends somewhere
 _NEEDED = (run_folder.CONFIG, run_folder.METRICS, run_folder.SUMMARY, checkpoint.CURRENT)
 
 
@@ -21,18 +21,18 @@ _NEEDED = (run_folder.CONFIG, run_folder.METRICS, run_folder.SUMMARY, checkpoint
 class Scores:
     """Hold what ``summary.json`` says of a finished run; None or empty where it does not."""
 
-    sa: float | None
-    ra: float | None
-    hscore: float | None
-    cost: float | None
-    images_per_second: float | None
-    seconds: float | None
-    train_size: float | None
-    parameters: float | None
-    captured: bool | None
-    device: str
-    corruption_source: str
-    corruptions: dict[str, list[float]]
+    sa: float | None = None
+    ra: float | None = None
+    hscore: float | None = None
+    cost: float | None = None
+    images_per_second: float | None = None
+    seconds: float | None = None
+    train_size: float | None = None
+    parameters: float | None = None
+    captured: bool | None = None
+    device: str = ""
+    corruption_source: str = ""
+    corruptions: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,8 @@ class Run:
         settings: of ``config.toml`` by name, the method's options among them.
         rows: of the epochs so far, their numbers only.
         signatures: what the trainer named in an epoch, (epoch, name).
-        scores: None unless the run is finished.
+        finished: whether the run has its summary.
+        scores: empty before that.
         notes: what could not be read.
     """
 
@@ -54,7 +55,8 @@ class Run:
     settings: dict[str, Any]
     rows: list[dict[str, float]]
     signatures: list[tuple[float, str]]
-    scores: Scores | None
+    finished: bool
+    scores: Scores
     notes: list[str]
 
     @property
@@ -70,7 +72,7 @@ class Run:
     @property
     def sa(self) -> float | None:
         """Return SA, in percent: the final one, or that of the last epoch so far."""
-        if self.scores is not None:
+        if self.finished:
             return self.scores.sa
         return self.rows[-1].get("sa") if self.rows else None
 
@@ -109,13 +111,15 @@ def _distinct(paths: Sequence[Path]) -> list[str]:
 def _read(folder: Path, name: str) -> Run:
     notes: list[str] = []
     rows, signatures = _rows(folder / run_folder.METRICS, notes)
+    scores = _scores(folder / run_folder.SUMMARY, notes)
     return Run(
         folder=folder,
         name=name,
         settings=_settings(folder / run_folder.CONFIG, notes),
         rows=rows,
         signatures=signatures,
-        scores=_scores(folder / run_folder.SUMMARY, notes),
+        finished=scores is not None,
+        scores=scores or Scores(),
         notes=notes,
     )
 
@@ -138,7 +142,7 @@ def _settings(path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         notes.append(f"{path.name} is not TOML: {one_line(error)}")
         return {}
     tables = table.pop("method", {})
@@ -162,7 +166,7 @@ def _rows(path: Path, notes: list[str]) -> tuple[list[dict[str, float]], list[tu
         for one in named if isinstance(named, list) else ():
             signatures.append((numbers["epoch"], str(one)))
     if broken:
-        notes.append(f"{path.name}: {broken} lines are no epoch's row and are left out")
+        notes.append(f"{path.name}: lines that hold no epoch are left out ({broken})")
     return rows, signatures
 
 
@@ -219,4 +223,4 @@ def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
 def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
+    return abs(value) <= _LARGEST  # False for NaN

@@ -18,6 +18,7 @@ MOST_PAIRS = 25  # of classes that are taken for one another
 MOST_EPOCHS = 100  # rows of a table
 
 _IMAGE_UNITS = ("eps", "alpha")
+_CAPTURED = {True: "yes", False: "no", None: NOTHING}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +60,14 @@ def scores(runs: Sequence[Run]) -> Table:
         found = run.scores
         values = (
             (run.sa, 1),
-            (found and found.ra, 1),
-            (found and found.hscore, 1),
-            (found and found.cost, 2),
-            (found and found.images_per_second, 0),
+            (found.ra, 1),
+            (found.hscore, 1),
+            (found.cost, 2),
+            (found.images_per_second, 0),
         )
         cells = [number(value, digits) for value, digits in values]
-        cells.append(str(run.settings.get("method", NOTHING)))
-        cells.append("finished" if found else f"{run.epochs_done} of {run.epochs_planned} epochs")
+        state = "finished" if run.finished else f"{_epochs(run)} epochs"
+        cells += [str(run.settings.get("method", NOTHING)), state]
         rows.append((run.name, _plain(cells)))
     columns = ["SA", "RA", "Hscore", "cost", "images/s", "method", "state"]
     return Table(caption="Scores of each run", corner="run", columns=columns, rows=rows)
@@ -74,7 +75,7 @@ def scores(runs: Sequence[Run]) -> Table:
 
 def corruptions(run: Run) -> Table | None:
     """Write the accuracy under each kind and severity, or None where none were tested."""
-    if run.scores is None or not run.scores.corruptions:
+    if not run.scores.corruptions:
         return None
     found = run.scores.corruptions
     most = max(map(len, found.values()))
@@ -89,7 +90,7 @@ def corruptions(run: Run) -> Table | None:
 
 def corruptions_by_run(runs: Sequence[Run]) -> Table | None:
     """Compare runs kind by kind, each the mean of its severities."""
-    found = {run.name: run.scores for run in runs if run.scores and run.scores.corruptions}
+    found = {run.name: run.scores for run in runs if run.scores.corruptions}
     labelled = {
         name: {
             label_of(kind, one.corruption_source): fmean(values)
@@ -174,18 +175,17 @@ def speed(runs: Sequence[Run]) -> Table:
     rows: dict[str, list[str]] = {}
     for run in runs:
         one, seconds = run.scores, [row.get("train_seconds", 0.0) for row in run.rows]
-        captured = None if one is None or one.captured is None else one.captured
         for name, value in {
-            "images per second": number(one and one.images_per_second, 0),
-            "cost, in passes over the training images": number(one and one.cost, 2),
-            "epochs": f"{run.epochs_done} of {run.epochs_planned}",
+            "images per second": number(one.images_per_second, 0),
+            "cost, in passes over the training images": number(one.cost, 2),
+            "epochs": _epochs(run),
             "time in steps": duration(sum(seconds)) if seconds else NOTHING,
-            "time of the whole run": _time(one and one.seconds),
-            "steps replayed as a CUDA graph": {True: "yes", False: "no", None: NOTHING}[captured],
-            "device": (one and one.device) or str(run.settings.get("device", NOTHING)),
+            "time of the whole run": _time(one.seconds),
+            "steps replayed as a CUDA graph": _CAPTURED[one.captured],
+            "device": one.device or str(run.settings.get("device", NOTHING)),
             "mixed precision": str(run.settings.get("amp", NOTHING)),
-            "training images": _count(one and one.train_size),
-            "parameters": _count(one and one.parameters),
+            "training images": _count(one.train_size),
+            "parameters": _count(one.parameters),
         }.items():
             rows.setdefault(name, []).append(value)
     return Table(
@@ -232,6 +232,10 @@ def environment(section: str, lines: Mapping[str, str]) -> Table:
     """Write a section of `entprop_fast.env_report`."""
     rows = [(name, _plain([value])) for name, value in lines.items()]
     return Table(caption=section, corner="what", columns=["value"], rows=rows, words=True)
+
+
+def _epochs(run: Run) -> str:
+    return f"{run.epochs_done} of {run.epochs_planned}"
 
 
 def _plain(cells: Sequence[str]) -> list[Cell]:

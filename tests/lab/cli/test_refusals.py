@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from entprop_fast.lab.cli import compare, corrupt, data, evaluate, study, train
+from entprop_fast.lab.cli import compare, corrupt, data, evaluate, report, study, train
 from tests.lab.conftest import Args, Call
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -108,6 +108,18 @@ OTHERS: list[tuple[Any, str, str]] = [
     (evaluate, "", "CHECKPOINT"),
     (evaluate, "nothing", "nothing"),
     (evaluate, "RUN/..", "holds neither"),
+    (report, "", "RUN"),
+    (report, "nothing", "nothing"),
+    (report, "RUN/..", "holds none of"),
+    (report, "RUN/config.toml", "is a file"),
+    (report, "RUN RUN/.", "twice"),
+    (report, "RUN --images -1", "--images"),
+    (report, "RUN --batch-size 0", "--batch-size"),
+    (report, "RUN --device mps", "MPS"),
+    (report, "RUN --workers -1", "--workers"),
+    (report, "RUN --out RUN", "is a folder"),
+    (report, "RUN --out RUN/config.toml", "--out"),
+    (report, "RUN --out nowhere/report.html", "nowhere"),
     (corrupt, f"{SET} --threads 0", "threads"),
     (corrupt, f"{SET} --batch-size 0", "--batch-size"),
     (corrupt, f"{SET} --device xpu:7", "XPU"),

@@ -17,7 +17,8 @@ from PIL import Image
 
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import report
-from entprop_fast.lab.data import ImageData
+from entprop_fast.lab.data import ImageData, load
+from entprop_fast.lab.evaluation.scored_network import Scored
 from entprop_fast.lab.run_report import run_tables
 from entprop_fast.lab.run_report.answers import Answers, Example, answers_of
 from entprop_fast.lab.run_report.curves import Line, training_panels
@@ -25,9 +26,11 @@ from entprop_fast.lab.run_report.examine import Examined
 from entprop_fast.lab.run_report.page import render
 from entprop_fast.lab.run_report.read_run import Run, Scores, read_runs
 from entprop_fast.lab.run_report.thumbnails import SIDE, data_uri
+from entprop_fast.lab.training.deploy import load_deployable, save_deployable
 from tests.lab.conftest import Call, summary
 from tests.lab.run_report.conftest import Copied
 from tests.lab.run_report.read_page import Page
+from tests.tiny_data import layouts
 
 undrawn = pytest.mark.usefixtures("undrawn")
 EVIL = "<script>alert(1)</script>"
@@ -82,7 +85,7 @@ def test_a_run_that_is_not_finished(copied: Copied, call: Call) -> None:
     assert f"SA {json.loads(rows[1])['sa']:.1f} % accuracy on clean test images, after 2" in (
         page.words
     )
-    assert "1 lines are no epoch's row" in page.words
+    assert "lines that hold no epoch are left out (1)" in page.words
     assert "No corrupted images were measured yet" in page.words
     assert any(caption.startswith("Test images of half") for caption in page.tables)
 
@@ -114,9 +117,44 @@ def test_what_cannot_be_read_is_named(copied: Copied, call: Call) -> None:
     (folder / "checkpoint.prev.pt").unlink()
     (folder / "model.safetensors").write_bytes(b"x")
     words = page_of(folder, call).words
-    for said in ("summary.json is not", "metrics.jsonl: 1 lines", "config.toml cannot be read"):
+    for said in (
+        "summary.json is not",
+        "metrics.jsonl: lines that hold no",
+        "config.toml cannot be read",
+    ):
         assert said in words
     assert "The network cannot be loaded: " in words and "truncated" in words
+
+
+@undrawn
+def test_the_deployed_network_answers(copied: Copied, call: Call) -> None:
+    """The one that was scored, which need not be the checkpoint's; drift is the checkpoint's."""
+    folder = copied("run")
+    network, spec = load_deployable(folder / "model.safetensors")
+    with torch.no_grad():
+        for one in network.parameters():
+            one.zero_()
+    save_deployable(folder / "model.safetensors", network, spec)
+    page = page_of(folder, call)
+    table = page.cells("Test images of run by true class (rows) and predicted class (columns)")
+    assert {name for row in table.values() for name in row if row[name] != "0"} == {
+        "0",
+        "right (%)",
+    }
+    assert "run: now" in page.words
+    assert "Distance of main and auxiliary halves in run" in page.tables
+
+
+@undrawn
+def test_a_checkpoint_that_cannot_be_read(copied: Copied, call: Call) -> None:
+    """The deployed network answers all the same; --images 0 shows none of the images."""
+    folder = copied("run", "checkpoint.prev.pt")
+    (folder / "checkpoint.pt").write_bytes(b"x")
+    page = page_of(folder, call, "--images", "0")
+    assert any(caption.startswith("Test images of run") for caption in page.tables)
+    assert "The network cannot be loaded: " in page.words and "truncated" in page.words
+    assert "written with --images 0" in page.words
+    assert not any(tag == "img" for tag, _ in page.tags)
 
 
 def moved(folder: Path, data_set: str) -> None:
@@ -141,14 +179,9 @@ def test_images_that_are_not_there(data_set: str, copied: Copied, call: Call) ->
 def run_of(**more: Any) -> Run:
     """A run that was read from no file."""
     given: dict[str, Any] = {"folder": Path(), "name": "run", "settings": {}, "rows": []}
-    return Run(**given | {"signatures": [], "scores": None, "notes": []} | more)
-
-
-def scores_of(**more: Any) -> Scores:
-    numbers = ("sa", "ra", "hscore", "cost", "images_per_second", "seconds")
-    given: dict[str, Any] = dict.fromkeys((*numbers, "train_size", "parameters", "captured"))
-    texts: dict[str, Any] = {"device": "", "corruption_source": "", "corruptions": {}}
-    return Scores(**given | texts | more)
+    return Run(
+        **given | {"signatures": [], "finished": True, "scores": Scores(), "notes": []} | more
+    )
 
 
 def test_whatever_a_run_says_is_text(tmp_path: Path) -> None:
@@ -173,7 +206,7 @@ def test_whatever_a_run_says_is_text(tmp_path: Path) -> None:
         settings={"method": EVIL, EVIL: [EVIL], "epochs": EVIL},
         rows=[{"epoch": 1, "sa": 50.0, EVIL: 2.0}, {"epoch": 2, "sa": 60.0}],
         signatures=[(1, EVIL)],
-        scores=scores_of(device=EVIL, corruption_source=EVIL, corruptions={EVIL: [50.0]}),
+        scores=Scores(device=EVIL, corruption_source=EVIL, corruptions={EVIL: [50.0]}),
         notes=[EVIL],
     )
     other = replace(run, name=f"{EVIL}2")
@@ -215,13 +248,35 @@ def test_a_network_without_a_right_answer() -> None:
     images, labels = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     before = images.clone()
     data = ImageData("x", images, labels, images, labels, 2)
-    found = answers_of(InPlace(), data, torch.device("cpu"), batch_size=2, workers=None, shown=3)
+    found = answers_of(
+        Scored(InPlace(), None, (0.0, 1.0)), data, batch_size=2, workers=None, shown=3
+    )
     assert torch.equal(images, before)
     assert found.confusion == [[0, 5], [0, 0]] and found.accuracy == 0
     assert [one.number for one in found.wrong] == [0, 1, 2]
     assert found.wrong[0].probability == pytest.approx(0.75)
     assert found.wrong[0].probability_true == pytest.approx(0.25)
     assert found.most_entropy == pytest.approx(math.log(2))
+
+
+def test_images_read_from_files(tmp_path: Path) -> None:
+    """Each is shown as the network saw it, under its class's name."""
+    images = load(f"folder:{layouts.folder(tmp_path)}", image_size=8)
+
+    class Colors(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(dim=(2, 3))[:, : images.num_classes]
+
+    network = Scored(Colors(), None, (0.0, 1.0))
+    found = answers_of(network, images, batch_size=2, workers=0, shown=3)
+    batches = list(images.test_batches(2, workers=0))
+    seen, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert found.images == len(labels) and len(found.uncertain) == min(3, len(labels))
+    for one in found.uncertain:
+        shown = Image.open(io.BytesIO(base64.b64decode(one.uri.partition(",")[2])))
+        expected = (255 * seen[one.number]).round().byte().permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(np.asarray(shown), expected)
+        assert one.true == images.class_names[labels[one.number]]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +313,7 @@ def test_curves_show_the_rows() -> None:
     (x1, y1), (x2, y2) = points[-2:]
     start = tuple(map(float, path.split('"')[1].split()[1:3]))
     assert (x2 - x1) == pytest.approx(2 * (x1 - start[0]), rel=1e-4)  # epochs 1, 2 and 4
-    assert (y1 - y2) == pytest.approx(2 * (start[1] - y1), rel=1e-4)
+    assert (y1 - y2) == pytest.approx(2 * (start[1] - y1), rel=1e-4) and y2 < y1  # upwards
 
 
 def test_ten_runs_are_told_apart() -> None:

@@ -1,0 +1,1 @@
+"""Try the built wheel and source archive in clean environments: ``make wheel-test``."""
