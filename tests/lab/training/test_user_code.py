@@ -64,11 +64,12 @@ def few_names(): return {"train": (images, labels), "test": (images, labels), "c
 
 class Rows(Dataset):
     def __init__(self, labels): self.labels = labels
-    def __len__(self): return 40
+    def __len__(self): return len(self.labels)
     def __getitem__(self, row): return images[row], int(self.labels[row])
 
 def higher(): return Rows(labels + 5), TensorDataset(images[:8], labels[:8])
 def rows(): return Rows(labels), TensorDataset(images[:8], labels[:8])
+def few(): return Rows(labels[:16]), (images[:4], labels[:4])
 """
 
 
@@ -190,8 +191,8 @@ def test_a_comparison_carries_it_into_its_processes(code: str) -> None:
 
 
 def test_a_study_takes_it(code: str, call: Call) -> None:
-    own = ["--model", f"{code}:net", "--data", f"{code}:tensors"]
-    small = ["--epochs", "1", "--seeds", "0", "--workers", "1", "--train-size", "16"]
+    own = ["--model", f"{code}:net", "--data", f"{code}:few"]
+    small = ["--epochs", "1", "--seeds", "0", "--workers", "1"]
     small += ["--corruptions", "digits", "--device", "cpu", "--out", "study"]
     call(study, ["components", *own, *small])
     assert Path("study/table.md").exists()
