@@ -224,6 +224,8 @@ def _read_first(
     train: Dataset[Any] | tuple[Tensor, Tensor], check: GivenCheck
 ) -> tuple[Pairs | tuple[Tensor, Tensor], Tensor]:
     """Return what a loader can be made of, and the first image in a batch of one."""
+    if type(train) is TensorDataset and len(train.tensors) == 2:
+        train = train.tensors[0], train.tensors[1]  # batches at once, not row by row
     if isinstance(train, tuple):
         images, labels = train
         check(images, labels)
