@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from entprop_fast import name_errors
 from entprop_fast.lab import stopping
 from entprop_fast.lab.publish import onnx_model
 from entprop_fast.lab.publish.deployed_network import load_plain
-from entprop_fast.lab.publish.hub_folder import CONFIG, hub_files
+from entprop_fast.lab.publish.hub_folder import CONFIG, hub_files, without_paths
 from entprop_fast.lab.publish.manifest import MANIFEST, about, manifest_bytes
 from entprop_fast.lab.publish.model_card import CARD, model_card
 from entprop_fast.lab.publish.programs import (
@@ -40,8 +38,6 @@ PROGRAM = "model.pt2"
 ONNX = "model.onnx"
 SCRIPT = "classify.py"
 FILES = (CONFIG, MODEL, PROGRAM, ONNX, SCRIPT, CARD, MANIFEST)
-
-_FOLDER = re.compile(r"folder:(?:.*/)?([^/]+)/*")
 
 
 def read_formats(text: str) -> tuple[str, ...]:
@@ -80,7 +76,7 @@ def export_run(
         RunFailed: the network cannot be exported so, or what was exported gives other logits.
     """
     network, spec = load_plain(path, say, model)
-    spec = replace(spec, dataset=_FOLDER.sub(r"folder:\1", spec.dataset))  # whose path, is private
+    spec = without_paths(spec)
     files: dict[str, bytes] = {}
     facts: dict[str, dict[str, Any]] = {}
     stopping.check()

@@ -7,14 +7,16 @@ the network is one of timm's, timm itself loads the folder, too.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import nn
 
+from entprop_fast.lab.data.datasets import FOLDER
 from entprop_fast.lab.publish.deployed_network import load
 from entprop_fast.lab.publish.model_card import CARD, model_card
 from entprop_fast.lab.publish.new_files import write_new
@@ -34,6 +36,7 @@ CONFIG = "config.json"
 
 _OURS = "entprop_fast"  # the key of what `NetworkSpec` says
 _TIMM = "timm:"
+_FOLDER = re.compile(rf"({FOLDER})(?:.*/)?([^/]+)/*")
 
 
 def save_pretrained(
@@ -72,6 +75,7 @@ def save_pretrained(
             raise ValueError(f"spec is given for {source}, which has one: give it with a network")
         network, spec = load(source)
         scores = read_scores(Path(source))
+    spec = without_paths(spec)
     files = hub_files(network, spec)
     files[CARD] = model_card(spec, scores).encode()
     write_new(Path(folder), files, overwrite=overwrite)
@@ -113,6 +117,11 @@ def from_pretrained(
     except Exception as error:  # anybody may have written them
         raise ValueError(f"{folder} cannot be read as a network: {error!r}") from error
     return built.eval(), spec
+
+
+def without_paths(spec: NetworkSpec) -> NetworkSpec:
+    """Keep of a data set's folder its last name: where it lies on this machine is nobody's."""
+    return replace(spec, dataset=_FOLDER.sub(r"\1\2", spec.dataset))
 
 
 def hub_files(network: nn.Module, spec: NetworkSpec) -> dict[str, bytes]:

@@ -48,6 +48,9 @@ def onnx_bytes(program: Program, about: Mapping[str, Any]) -> bytes:
         ImportError: a library is not installed.
     """
     check_installed()
+    size = sum(value.nbytes for value in program.exported.state_dict.values())
+    if size > _LARGEST:
+        raise RunFailed(f"weights of {size:,} bytes do not fit one ONNX file: at most 2 GB")
     with tools_of_torch("torch.onnx cannot translate this network"):
         made = torch.onnx.export(
             program.exported,
@@ -59,9 +62,6 @@ def onnx_bytes(program: Program, about: Mapping[str, Any]) -> bytes:
             verbose=False,
         )
         assert made is not None
-        size = sum(value.nbytes for value in program.exported.state_dict.values())
-        if size > _LARGEST:
-            raise RunFailed(f"weights of {size:,} bytes do not fit one ONNX file: at most 2 GB")
         model = made.model_proto
         _clean(model)
         for name, value in about.items():

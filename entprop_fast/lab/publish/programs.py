@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from entprop_fast.lab.publish.fold_norms import Folded, fold_norms
 from entprop_fast.lab.training.errors import RunFailed, one_line
-from entprop_fast.logits import logits_in
+from entprop_fast.logits import logits_in, logits_of
 
 INPUT, OUTPUT = "images", "logits"
 EXAMPLES = 2  # rows that are traced; 1 would be taken for a constant
@@ -36,8 +36,11 @@ def record(network: nn.Module, images: Tensor) -> Program:
         images: two examples, float32 ``[2, C, H, W]``.
 
     Raises:
+        NoLogits, ValueError: it returns something else than logits.
         RunFailed: torch cannot record it.
     """
+    with torch.no_grad():
+        logits_of(network(images), len(images))
     with tools_of_torch("torch.export cannot record this network"):
         plain = _export(_Logits(network).eval(), images).module(check_guards=False)
         assert isinstance(plain, torch.fx.GraphModule)
@@ -72,7 +75,7 @@ class _Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits = logits_in(self.network(images))
-        assert logits is not None  # the caller has looked
+        assert logits is not None  # `record` has looked
         return logits
 
 

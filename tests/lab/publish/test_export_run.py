@@ -122,6 +122,18 @@ def test_nothing_is_left_of_what_differs(
     assert not out.exists()
 
 
+def test_what_is_no_classifier() -> None:
+    with pytest.raises(TypeError, match="tuple"):
+        programs.record(Pair(), torch.rand(2, 3, 4, 4))
+
+
+class Pair(nn.Module):
+    """It returns no logits."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, images
+
+
 def test_other_logits_are_refused(spec: NetworkSpec) -> None:
     network = settled(spec.build(), 3, SIDE, SIDE)
     shape = (3, SIDE, SIDE)
