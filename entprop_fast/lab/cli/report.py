@@ -11,13 +11,14 @@ from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.files import write_atomically
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.run_report.examine import Examiner, Machine
+from entprop_fast.lab.run_report.examine import Examiner, Sources
 from entprop_fast.lab.run_report.page import MARK, render
 from entprop_fast.lab.run_report.read_run import read_runs
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
+from entprop_fast.lab.training.user_code import DATA, MODEL
 from entprop_fast.options import option
 
 _MOST_IMAGES = 100  # of each kind and run: the file is to stay small
@@ -32,6 +33,18 @@ class _Flags:
         low=0,
         high=_MOST_IMAGES,
         group="output",
+    )
+    model: str | None = option(
+        None,
+        "Network of your own that a run was trained with: MODULE:FUNCTION, called with "
+        "num_classes, and in_channels where it takes them.",
+        group="network",
+    )
+    data: str | None = option(
+        None,
+        "Images of your own that a run was trained on: MODULE:FUNCTION, which gives (train, test), "
+        "each a torch Dataset or (images, labels).",
+        group="data",
     )
     batch_size: int | None = option(
         None, "Images in a forward pass. Left out, their size decides.", low=1, group="machine"
@@ -80,15 +93,19 @@ def _report(args: Sequence[str] | None) -> None:
     reporter = Reporter()
     with bad_input():
         set_threads(given.get("threads"))
-        machine = Machine(
+        sources = Sources(
             device=resolve_device(given.get("device", "auto")),
             data_dir=given.get("data_dir"),
             workers=given.get("workers"),
             batch_size=flags.batch_size,
+            model=flags.model,
+            data=flags.data,
         )
         runs = read_runs([Path(one) for one in flags.runs])
+        _check_own("--model", flags.model, MODEL, [run.settings.get("arch") for run in runs])
+        _check_own("--data", flags.data, DATA, [run.settings.get("dataset") for run in runs])
         out = _target(flags)
-        examiner = Examiner(machine, flags.images, reporter)
+        examiner = Examiner(sources, flags.images, reporter)
         examined = [examiner.examine(run) for run in runs]
     with reporter.waiting("drawing the page"):
         page = render(runs, examined, env_report.report())
@@ -98,6 +115,13 @@ def _report(args: Sequence[str] | None) -> None:
         for note in run.notes:
             reporter.say(f"{run.name}: {note}")
     reporter.say(f"written to {out}: {len(page) / 2**20:.1f} MiB, opens in any browser")
+
+
+def _check_own(flag: str, given: str | None, beginning: str, settings: Sequence[object]) -> None:
+    """Refuse a function that no run would be given."""
+    if given is not None and not any(str(one).startswith(beginning) for one in settings):
+        what = "a network" if flag == "--model" else "images"
+        raise UsageError(f"{flag} {given}: no run is of {what} of one's own")
 
 
 def _target(flags: _Flags) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data import ImageFiles, ImageSet, channels_last
+from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, channels_last
 from entprop_fast.lab.data.image_files import TransformedFiles, evaluation_transform
 from entprop_fast.lab.evaluation.metrics import NaNLogits, broken_rows
 from entprop_fast.lab.evaluation.scored_network import Scored
@@ -86,16 +86,18 @@ def answers_of(
     batch_size: int,
     workers: int | None,
     shown: int,
+    class_names: Sequence[str] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Answers:
     """Classify all test images.
 
     Args:
         network: on the device to use.
-        data: the data set.
+        data: the data set; the network may have more classes.
         batch_size: images in a forward pass.
         workers: processes that read images, as `entprop_fast.data.ImageFiles.test_batches` has it.
         shown: images of each kind to keep.
+        class_names: of the network's outputs, where they are known; empty: the data set's.
         progress: told how many images are behind.
 
     Raises:
@@ -111,18 +113,20 @@ def answers_of(
             done += len(labels)
             progress(done)
             stopping.check()
-    rows = torch.cat(found)
-    names = tuple(data.class_names) or tuple(map(str, range(data.num_classes)))
-    pairs = rows[:, 0].long() * data.num_classes + rows[:, 1].long()
-    confusion = pairs.bincount(minlength=data.num_classes**2).view(data.num_classes, -1)
+    rows, classes = torch.cat(found), logits.shape[1]
+    named = class_names or data.class_names
+    names = (*named, *map(str, range(len(named), classes)))[:classes]
+    pairs = rows[:, 0].long() * classes + rows[:, 1].long()
+    confusion = pairs.bincount(minlength=classes**2).view(classes, -1)
     wrong = (rows[:, 0] != rows[:, 1]).nonzero().flatten()
     most_wrong = wrong[rows[wrong, 4].argsort(stable=True)][:shown]
     uncertain = rows[:, 2].argsort(descending=True, stable=True)[:shown]
+    shown_images = _images(data, {*uncertain.tolist(), *most_wrong.tolist()}, batch_size)
     return Answers(
         class_names=names,
         confusion=confusion.tolist(),
-        uncertain=_examples(data, rows, uncertain.tolist(), names),
-        wrong=_examples(data, rows, most_wrong.tolist(), names),
+        uncertain=_examples(shown_images, rows, uncertain.tolist(), names),
+        wrong=_examples(shown_images, rows, most_wrong.tolist(), names),
     )
 
 
@@ -138,11 +142,11 @@ def _measured(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _examples(
-    data: ImageSet, rows: Tensor, numbers: Sequence[int], names: Sequence[str]
+    images: Mapping[int, Tensor], rows: Tensor, numbers: Sequence[int], names: Sequence[str]
 ) -> list[Example]:
     return [
         Example(
-            uri=data_uri(_image(data, number)),
+            uri=data_uri(images[number]),
             number=number,
             true=names[int(true)],
             predicted=names[int(predicted)],
@@ -156,8 +160,15 @@ def _examples(
     ]
 
 
-def _image(data: ImageSet, number: int) -> Tensor:
-    """Read a test image again, ``[C, H, W]``, as the network sees it."""
+def _images(data: ImageSet, numbers: Collection[int], batch_size: int) -> dict[int, Tensor]:
+    """Read some test images again, ``[C, H, W]``, as the network saw them."""
     if isinstance(data, ImageFiles):
-        return TransformedFiles(data.test, evaluation_transform(data.image_size))[number][0]
-    return data.test_images[number]
+        files = TransformedFiles(data.test, evaluation_transform(data.image_size))
+        return {number: files[number][0] for number in numbers}
+    if isinstance(data, ImageData):
+        return {number: data.test_images[number] for number in numbers}
+    found, first = {}, 0  # somebody's own loader, which has no other way in
+    for images, _ in data.test_batches(batch_size):
+        found |= {n: images[n - first] for n in numbers if first <= n < first + len(images)}
+        first += len(images)
+    return found

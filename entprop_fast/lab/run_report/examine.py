@@ -18,19 +18,31 @@ from entprop_fast.lab.run_report.read_run import Run
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.errors import machine_failed, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
+from entprop_fast.lab.training.user_code import DATA, network_maker, own_test_images
 from entprop_fast.layers.dual_norm import DualNorm
 
 Drifts = dict[str, dict[str, float]]  # layer to kind of drift to value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Say where networks run and where data sets are; None: what the run or its size says."""
+class Sources:
+    """Say where networks run, and what a run's files do not hold; None: what they or sizes say.
+
+    Attributes:
+        device: of the networks.
+        data_dir: folder of data sets.
+        workers: processes that read images.
+        batch_size: images in a forward pass.
+        model: the user's function ``module:function`` that makes a network of one's own.
+        data: likewise, of images.
+    """
 
     device: torch.device
     data_dir: str | None = None
     workers: int | None = None
     batch_size: int | None = None
+    model: str | None = None
+    data: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +62,14 @@ class Examiner:
     """Examine runs, reading each data set once.
 
     Args:
-        machine: where.
+        sources: of what runs do not hold.
         shown: images of each kind to keep of a run.
         reporter: is told what takes long.
     """
 
-    def __init__(self, machine: Machine, shown: int, reporter: Reporter) -> None:
-        self.machine, self.shown, self.reporter = machine, shown, reporter
+    def __init__(self, sources: Sources, shown: int, reporter: Reporter) -> None:
+        self.sources, self.shown, self.reporter = sources, shown, reporter
+        self._own = None if sources.model is None else network_maker(sources.model)
         self._images: dict[object, ImageSet] = {}
 
     def examine(self, run: Run) -> Examined:
@@ -66,14 +79,16 @@ class Examiner:
 
     def _drifts(self, run: Run) -> Drifts | str:
         try:
-            model, _, dual = load_network(run.folder, self.reporter.say)
+            model, _, dual = load_network(run.folder, self.reporter.say, model=self._own)
         except (ValueError, OSError, ImportError) as error:
             return f"The network cannot be loaded: {one_line(error)}."
         return (drifts_of(model) if dual else {}) or _without_halves(run)
 
     def _answers(self, run: Run) -> Answers | str:
         try:  # of a finished run the network that was scored
-            model, spec, _ = load_network(run.folder, lambda text: None, deployed=run.finished)
+            model, spec, _ = load_network(
+                run.folder, lambda text: None, model=self._own, deployed=run.finished
+            )
         except (ValueError, OSError, ImportError) as error:
             return f"The network cannot be loaded: {one_line(error)}."
         try:
@@ -84,21 +99,24 @@ class Examiner:
             return f"The test images cannot be shown: {one_line(error)}."
 
     def _classify(self, run: Run, model: nn.Module, spec: NetworkSpec) -> Answers:
-        machine = self.machine
+        sources = self.sources
         images = self._read(run, spec)
         normalization = (spec.mean, spec.std) if spec.mean else None
         with self.reporter.task(f"test images of {run.name}", images.num_test) as task:
             return answers_of(
-                Scored(model.to(machine.device), normalization, (0.0, 1.0)),
+                Scored(model.to(sources.device), normalization, (0.0, 1.0)),
                 images,
-                batch_size=machine.batch_size or usual_batch_size(images),
-                workers=machine.workers,
+                batch_size=sources.batch_size or usual_batch_size(images),
+                workers=sources.workers,
                 shown=self.shown,
+                class_names=spec.class_names,
                 progress=task.reach,
             )
 
     def _read(self, run: Run, spec: NetworkSpec) -> ImageSet:
-        folder = self.machine.data_dir
+        if self.sources.data is not None and spec.dataset.startswith(DATA):
+            return own_test_images(spec, self.sources.data, workers=self.sources.workers)
+        folder = self.sources.data_dir
         if folder is None and isinstance(saved := run.settings.get("data_dir"), str):
             folder = saved
         key = (spec.dataset, spec.seed, spec.image_size, spec.num_classes, folder)

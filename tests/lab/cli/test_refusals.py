@@ -114,6 +114,8 @@ OTHERS: list[tuple[Any, str, str]] = [
     (report, "RUN/config.toml", "is a file"),
     (report, "RUN RUN/.", "twice"),
     (report, "RUN --images -1", "--images"),
+    (report, "RUN --model mine:net", "--model"),
+    (report, "RUN --data mine:images", "--data"),
     (report, "RUN --batch-size 0", "--batch-size"),
     (report, "RUN --device mps", "MPS"),
     (report, "RUN --workers -1", "--workers"),

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from entprop_fast.lab import checkpoint
-from entprop_fast.lab.cli import report
+from entprop_fast.lab.cli import report, train
 from entprop_fast.lab.data import ImageData, load
 from entprop_fast.lab.evaluation.scored_network import Scored
 from entprop_fast.lab.run_report import run_tables
@@ -176,6 +177,55 @@ def test_images_that_are_not_there(data_set: str, copied: Copied, call: Call) ->
     assert "Distance of main and auxiliary halves in run" in page.tables
 
 
+CODE = """
+import torch
+open("imported", "a").write("x")
+images = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+labels = torch.arange(24) % 3
+
+def data():
+    return {"train": (images, labels), "test": torch.utils.data.TensorDataset(images, labels),
+            "class_names": ("ant", "bee", "cat")}
+
+def net(num_classes):
+    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten()
+    return torch.nn.Sequential(*layers, torch.nn.Linear(144, num_classes))
+"""
+
+
+@undrawn
+@pytest.mark.usefixtures("without_pictures")
+def test_a_network_and_images_of_one_s_own(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shown where the command line names what makes them; no code is run because a file does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "report_mine.py").write_text(CODE)
+    own = ["--model", "report_mine:net", "--data", "report_mine:data", "--threads", "1"]
+    small = ["--recipe", "folder", "--epochs", "1", "--batch-size", "12", "--device", "cpu"]
+    call(train, [*small, *own, "--augment", "none", "--corruptions", "none", "--out", "run"])
+    monkeypatch.delitem(sys.modules, "report_mine")
+    (tmp_path / "imported").unlink()
+    page = page_of(Path("run"), call)
+    assert not (tmp_path / "imported").exists()
+    assert "give --model MODULE:FUNCTION" in page.words
+    page = page_of(Path("run"), call, *own, "--images", "2")
+    table = page.cells("Test images of run by true class (rows) and predicted class (columns)")
+    assert list(table) == ["ant", "bee", "cat"]
+    right = sum(int(row[name]) for name, row in table.items())
+    assert f"{100 * right / 24:.1f}" == f"{summary(Path('run'))['sa']:.1f}"
+    assert len(page.cells("Distance of main and auxiliary halves in run")) == 1
+    shown = [one for tag, one in page.tags if tag == "img"]
+    assert 2 <= len(shown) <= 4
+    images = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for one in shown:
+        levels = Image.open(io.BytesIO(base64.b64decode(str(one["src"]).partition(",")[2])))
+        number = int(str(one["alt"]).split()[2].strip(","))
+        expected = (255 * images[number]).permute(1, 2, 0).numpy()
+        assert np.abs(np.asarray(levels) - expected).max() <= 0.51
+
+
 def run_of(**more: Any) -> Run:
     """A run that was read from no file."""
     given: dict[str, Any] = {"folder": Path(), "name": "run", "settings": {}, "rows": []}
@@ -248,15 +298,17 @@ def test_a_network_without_a_right_answer() -> None:
     images, labels = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64)
     before = images.clone()
     data = ImageData("x", images, labels, images, labels, 2)
-    found = answers_of(
-        Scored(InPlace(), None, (0.0, 1.0)), data, batch_size=2, workers=None, shown=3
-    )
+    network = Scored(InPlace(), None, (0.0, 1.0))
+    found = answers_of(network, data, batch_size=2, workers=None, shown=3)
     assert torch.equal(images, before)
     assert found.confusion == [[0, 5], [0, 0]] and found.accuracy == 0
     assert [one.number for one in found.wrong] == [0, 1, 2]
     assert found.wrong[0].probability == pytest.approx(0.75)
     assert found.wrong[0].probability_true == pytest.approx(0.25)
     assert found.most_entropy == pytest.approx(math.log(2))
+    fewer = replace(data, num_classes=1, class_names=("only",))
+    found = answers_of(network, fewer, batch_size=2, workers=None, shown=1)
+    assert found.class_names == ("only", "1") and found.confusion == [[0, 5], [0, 0]]
 
 
 def test_images_read_from_files(tmp_path: Path) -> None:
