@@ -13,6 +13,7 @@ import torch
 
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, data_option, own_flags, parse
+from entprop_fast.lab.cli.trained_model import own_network, trained_model_option
 from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.evaluation import (
     Evaluation,
@@ -46,12 +47,7 @@ class _Flags:
         "Data set whose test images are those of the run's seed. Left out, it is the run's.",
         group="data",
     )
-    model: str | None = option(
-        None,
-        "Network of your own that a run was trained with: MODULE:FUNCTION, called with "
-        "num_classes, and in_channels where it takes them.",
-        group="network",
-    )
+    model: str | None = trained_model_option()
     data: str | None = data_option()
     cache: str | None = option(
         None, "Folder in which generated images are kept, to be used again.", group="data"
@@ -187,7 +183,7 @@ def _all(
 ) -> list[Evaluation]:
     """Measure every checkpoint on one data set; all are checked before the first is measured."""
     networks = []
-    own = None if flags.model is None else user_code.network_maker(flags.model)
+    own = own_network(flags.model)
     for name in flags.checkpoints:
         with reporter.waiting(f"building the network of {name}"):
             model, spec, dual = load_network(Path(name), reporter.say, model=own)

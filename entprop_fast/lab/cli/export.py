@@ -8,6 +8,7 @@ from pathlib import Path
 
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, own_flags, parse
+from entprop_fast.lab.cli.trained_model import own_network, trained_model_option
 from entprop_fast.lab.files import folder_within
 from entprop_fast.lab.publish.export_run import FILES, FORMATS, SCRIPT, export_run, read_formats
 from entprop_fast.lab.publish.new_files import check_free, write_new
@@ -23,6 +24,7 @@ _INSIDE = "export"  # the folder in a run's
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
     run: str = option(help="Run folder, its checkpoint.pt or model.safetensors.", group=POSITIONAL)
+    model: str | None = trained_model_option()
     to: str = option(
         ",".join(FORMATS),
         f"Formats, joined by commas, of {', '.join(FORMATS)}.",
@@ -60,11 +62,12 @@ def _export(args: Sequence[str] | None) -> None:
     inside = run if run.is_dir() else run.parent
     with bad_input():
         formats = read_formats(flags.to)
+        own = own_network(flags.model)
         set_threads(machine.get("threads"))
         out = inside / _INSIDE if flags.out is None else Path(flags.out)
         check_free(out, FILES, overwrite=flags.overwrite)
         with reporter.waiting("exporting"):
-            files = export_run(run, formats, reporter.say)
+            files = export_run(run, formats, reporter.say, model=own)
     with failing("nothing else was written"):
         if flags.out is None:
             folder_within(inside, _INSIDE)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, own_flags, parse
+from entprop_fast.lab.cli.trained_model import own_network, trained_model_option
 from entprop_fast.lab.files import json_lines
 from entprop_fast.lab.publish.deployed_network import load_plain
 from entprop_fast.lab.publish.predictions import Prediction, find_images, predict
@@ -27,6 +28,7 @@ class _Flags:
     images: tuple[str, ...] = option(
         help="Image files, or folders of some, at any depth.", group=POSITIONAL
     )
+    model: str | None = trained_model_option()
     top: int = option(5, "Classes of each image, the likeliest first.", low=1, group="output")
     json: bool = option(False, "Print a line of JSON for each image.", group="output")
     batch_size: int = option(32, "Images in a forward pass.", low=1, group="machine")
@@ -54,10 +56,11 @@ def _predict(args: Sequence[str] | None) -> None:
     )
     reporter = Reporter()
     with bad_input():
+        own = own_network(flags.model)
         set_threads(machine.get("threads"))
         device = resolve_device(machine.get("device") or "auto")
         files = find_images(flags.images)
-        network, spec = load_plain(Path(flags.run), reporter.say)
+        network, spec = load_plain(Path(flags.run), reporter.say, own)
         found = []
         with reporter.task("classifying", len(files)) as task:
             for one in predict(

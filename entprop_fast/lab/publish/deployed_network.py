@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from entprop_fast.lab.training.deploy import NetworkSpec
+from entprop_fast.lab.training.deploy import NetworkSpec, Own
 from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.layers import strip_auxiliary
 
 
-def load(path: str | Path, *, model: nn.Module | None = None) -> tuple[nn.Module, NetworkSpec]:
+def load(path: str | Path, *, model: Own | None = None) -> tuple[nn.Module, NetworkSpec]:
     """Load a trained network, plain and in eval mode, on the CPU.
 
     ::
@@ -25,8 +25,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> tuple[nn.Module
     Args:
         path: a run folder, its ``checkpoint.pt`` or ``model.safetensors``, or the folder of an
             export.
-        model: takes the weights, in place, where the run trained a network of your own: no name
-            out of a file is imported.
+        model: where the run trained a network of your own, the module that takes the weights, in
+            place, or a function of ``num_classes`` and ``in_channels`` that makes it: no name out
+            of a file is imported.
 
     Returns:
         The network, from images ``[N, C, H, W]`` to logits ``[N, classes]``, and what is known of
@@ -44,8 +45,10 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> tuple[nn.Module
 
 
 def load_plain(
-    path: Path, say: Callable[[str], None], model: nn.Module | None = None
+    path: Path, say: Callable[[str], None], model: Own | None = None
 ) -> tuple[nn.Module, NetworkSpec]:
     """Do the same, and tell `say` in the place of a warning."""
     network, spec, _ = load_network(path, say, model=model, deployed=True)
+    if not (model is None or isinstance(model, nn.Module) or spec.own):
+        raise ValueError(f"model is given, and arch {spec.arch!r} of {path} needs none")
     return strip_auxiliary(network).eval(), spec

@@ -30,7 +30,7 @@ from entprop_fast.lab.publish.programs import (
 )
 from entprop_fast.lab.publish.same_logits import largest_difference
 from entprop_fast.lab.publish.scores import read_scores
-from entprop_fast.lab.training.deploy import NetworkSpec
+from entprop_fast.lab.training.deploy import NetworkSpec, Own
 from entprop_fast.lab.training.preprocessing import MODES
 from entprop_fast.lab.training.run_folder import MODEL
 
@@ -65,7 +65,7 @@ def export_run(
     formats: Sequence[str],
     say: Callable[[str], None],
     *,
-    model: nn.Module | None = None,
+    model: Own | None = None,
 ) -> dict[str, bytes]:
     """Return the files of an export by name; nothing is written.
 

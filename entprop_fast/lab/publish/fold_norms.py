@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,33 +47,35 @@ def fold_norms(program: fx.GraphModule) -> Folded:
 def _fold(program: fx.GraphModule, norm: fx.Node, number: int) -> bool:
     """Fold one norm, if it may be."""
     x, norm_weight, norm_bias, mean, variance, training, _, eps, *_ = norm.args
-    if not isinstance(x, fx.Node) or x.target not in _CONVOLUTIONS or len(x.users) > 1:
+    if not isinstance(x, fx.Node) or x.target not in _CONVOLUTIONS or len(x.users) > 1 or training:
         return False
     _, weight, bias = (*x.args, None)[:3]
     nodes = (weight, bias, mean, variance, norm_weight, norm_bias)
     values = [_constant(program, node) for node in nodes]
-    if training or values[0] is None or values[2] is None or values[3] is None:
-        return False
     if any(value is None and node is not None for value, node in zip(values, nodes, strict=True)):
         return False  # computed while the network runs
-    new_weight, new_bias = _fused(values, float(str(eps)))
+    fused = _fused(values, float(str(eps)))
     with program.graph.inserting_before(x):
-        weight_node = _new_constant(program, f"folded_weight_{number}", new_weight)
-        bias_node = _new_constant(program, f"folded_bias_{number}", new_bias)
-    x.args = (x.args[0], weight_node, bias_node, *x.args[3:])
+        names = (f"folded_weight_{number}", f"folded_bias_{number}")
+        new = [_new_constant(program, *one) for one in zip(names, fused, strict=True)]
+    x.args = (x.args[0], *new, *x.args[3:])
     norm.replace_all_uses_with(x)
     program.graph.erase_node(norm)
     return True
 
 
-def _fused(values: list[Tensor | None], eps: float) -> tuple[Tensor, Tensor]:
-    """Return the convolution's weight and bias with the norm in them, of its dtype."""
+def _fused(values: Sequence[Tensor | None], eps: float) -> tuple[Tensor, Tensor]:
+    """Return the convolution's weight and bias with the norm in them, of its dtype.
+
+    `values` are its weight and bias, and the norm's mean, variance, weight and bias.
+    """
     wide = [None if value is None else value.detach().double() for value in values]
     weight, bias, mean, variance, norm_weight, norm_bias = wide
+    assert values[0] is not None and weight is not None
+    assert mean is not None and variance is not None  # else the norm would use the batch's
     fused = fuse_conv_bn_weights(weight, bias, mean, variance, eps, norm_weight, norm_bias)
-    assert values[0] is not None
-    like = values[0]
-    return fused[0].detach().to(like), fused[1].detach().to(like.dtype)
+    new_weight, new_bias = (one.detach().to(values[0].dtype) for one in fused)
+    return new_weight, new_bias
 
 
 def _constant(program: fx.GraphModule, node: object) -> Tensor | None:

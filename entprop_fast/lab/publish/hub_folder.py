@@ -19,7 +19,13 @@ from entprop_fast.lab.publish.deployed_network import load
 from entprop_fast.lab.publish.model_card import CARD, model_card
 from entprop_fast.lab.publish.new_files import write_new
 from entprop_fast.lab.publish.scores import Scores, read_scores
-from entprop_fast.lab.training.deploy import NetworkSpec, deployable_bytes, plain_copy
+from entprop_fast.lab.training.deploy import (
+    ModelNeeded,
+    NetworkSpec,
+    Own,
+    deployable_bytes,
+    plain_copy,
+)
 from entprop_fast.lab.training.run_folder import MODEL
 from entprop_fast.models.external import timm_parts
 from entprop_fast.models.normalized import NORMALIZATIONS, Normalized, core
@@ -72,14 +78,14 @@ def save_pretrained(
 
 
 def from_pretrained(
-    folder: str | Path, *, model: nn.Module | None = None
+    folder: str | Path, *, model: Own | None = None
 ) -> tuple[nn.Module, NetworkSpec]:
     """Load what `save_pretrained` wrote: a plain network in eval mode, on the CPU.
 
     Args:
         folder: on this machine; ``huggingface_hub.snapshot_download("OWNER/NAME")`` fetches one of
             the hub and returns where it is.
-        model: takes the weights, in place, where the network is one of your own.
+        model: as `load` takes it, where the network is one of your own.
 
     Returns:
         As `load`.
@@ -102,7 +108,7 @@ def from_pretrained(
         spec = _spec_in(json.loads(config))
         built = spec.build(model)
         core(built).load_state_dict(safetensors.torch.load_file(weights))
-    except ImportError:
+    except (ImportError, ModelNeeded):
         raise
     except Exception as error:  # anybody may have written them
         raise ValueError(f"{folder} cannot be read as a network: {error!r}") from error
@@ -132,11 +138,11 @@ def _config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
     labels = {str(place): name for place, name in enumerate(spec.classes)}
     found: dict[str, Any] = {"num_classes": spec.num_classes, "id2label": labels}
     if spec.arch.startswith(_TIMM):
-        found |= _timm_config(plain, spec)
+        found |= timm_config(plain, spec)
     return {**found, _OURS: ours}
 
 
-def _timm_config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
+def timm_config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
     """Return the layout of timm's own folders, see ``timm.models.save_for_hf``."""
     arch, tag, arguments = timm_parts(spec.arch.removeprefix(_TIMM))
     own = getattr(core(plain), "pretrained_cfg", {})

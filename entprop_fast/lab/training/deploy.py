@@ -36,6 +36,10 @@ Own = nn.Module | Callable[..., nn.Module]
 _EARLIER_SIZES = {"digits": (8, 8), "cifar10": (32, 32), "cifar100": (32, 32)}
 
 
+class ModelNeeded(ValueError):
+    """A file holds the weights of a network that only its owner can create."""
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """Say what it takes to build a run's network, and to find its test images again."""
@@ -119,6 +123,7 @@ class NetworkSpec:
 
         Raises:
             ValueError: no such architecture, or the normalisation is of other channels.
+            ModelNeeded: `arch` is a caller's own network, and none is given.
             ImportError: the library behind it is not installed.
         """
         network = model if isinstance(model, nn.Module) else self._create(model)
@@ -133,7 +138,7 @@ class NetworkSpec:
     def _create(self, make: Callable[..., nn.Module] | None) -> nn.Module:
         if self.own:
             if make is None:
-                raise ValueError(
+                raise ModelNeeded(
                     f"arch {self.arch!r} is a network of one's own, and no code is run because a "
                     "file names it: give --model MODULE:FUNCTION (in Python: model=)"
                 )
@@ -236,7 +241,7 @@ def load_deployable(path: Path, model: Own | None = None) -> tuple[nn.Module, Ne
         spec = NetworkSpec.of(json.loads(metadata[_METADATA_KEY]))
         built = spec.build(model)
         core(built).load_state_dict(safetensors.torch.load_file(path))
-    except (FileNotFoundError, ImportError):
+    except (FileNotFoundError, ImportError, ModelNeeded):
         raise
     except Exception as error:  # the file may be damaged, or somebody else's
         reason = str(error) or type(error).__name__

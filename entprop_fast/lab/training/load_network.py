@@ -11,7 +11,7 @@ from torch import nn
 from entprop_fast.lab import checkpoint, data
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.best_network import deployed_weights, ended
-from entprop_fast.lab.training.deploy import NetworkSpec, Own, load_deployable
+from entprop_fast.lab.training.deploy import ModelNeeded, NetworkSpec, Own, load_deployable
 from entprop_fast.lab.training.user_code import DATA
 from entprop_fast.methods import needs_dual_norms
 
@@ -111,7 +111,7 @@ def _from_state(
         method, options = state["config"]["method"], state["config"]["options"]
         built = spec.build_for(method, options, model=model)
         built.load_state_dict(deployed_weights(state))
-    except ImportError:
+    except (ImportError, ModelNeeded):
         raise
     except Exception as error:  # anybody may have written it
         raise ValueError(f"{path} is another version's checkpoint: {error!r}") from error

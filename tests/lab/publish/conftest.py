@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from entprop_fast.lab.training.deploy import NetworkSpec, save_deployable
 
 SIDE = 16
 CLASSES = ("cat", "dog|x", "<owl>")
-SUMMARY = {
+SUMMARY: dict[str, Any] = {
     "sa": 91.25,
     "ra": 70.5,
     "hscore": 79.54,

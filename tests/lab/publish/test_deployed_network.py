@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 import entprop_fast
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.training.deploy import NetworkSpec, load_deployable, save_deployable
+from entprop_fast.models.normalized import core
 from tests.lab.publish.conftest import CLASSES
 
 
@@ -45,10 +47,24 @@ def test_a_run_its_checkpoint_and_its_file(finished: Path) -> None:
     assert (spec.preprocessing.channels, spec.preprocessing.height) == (1, 8)
 
 
+def test_of_a_run_the_deployed_file_counts(finished: Path, tmp_path: Path) -> None:
+    """The checkpoint may be of other weights: those of an average, or of the best epoch."""
+    for name in ("checkpoint.pt", "model.safetensors"):
+        shutil.copy(finished / name, tmp_path)
+    deployed, spec = load_deployable(tmp_path / "model.safetensors")
+    for parameter in deployed.parameters():
+        nn.init.constant_(parameter, 0.5)
+    save_deployable(tmp_path / "model.safetensors", deployed, spec)
+    network, _ = entprop_fast.load(tmp_path)
+    assert all((one == 0.5).all() for one in network.parameters())
+    trained, _ = entprop_fast.load(tmp_path / "checkpoint.pt")
+    assert not any((one == 0.5).all() for one in trained.parameters())
+
+
 def test_a_file_that_an_earlier_version_wrote(spec: NetworkSpec, tmp_path: Path) -> None:
     new = ("class_names", "input_size", "mean", "std")
     old = {name: value for name, value in asdict(spec).items() if name not in new}
-    tensors = spec.build().network.state_dict()  # behind its normalisation
+    tensors = core(spec.build()).state_dict()
     file = tmp_path / "model.safetensors"
     whole = {name: value.contiguous() for name, value in tensors.items()}
     safetensors.torch.save_file(whole, file, {"entprop_fast": json.dumps(old)})

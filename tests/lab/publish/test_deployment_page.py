@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from entprop_fast.lab.cli import export, predict
+from entprop_fast.lab.publish.export_run import FILES, FORMATS
 from tests.lab.conftest import Call
 
 PAGE = (Path(__file__).parents[3] / "docs" / "deployment.md").read_text()
@@ -55,6 +56,6 @@ def test_commands_and_code_as_printed(
 
 def test_the_formats_of_the_page() -> None:
     listed = re.findall(r"^\| `(\w[\w-]*)` \| (.*?) \|", PAGE, re.M)
-    assert [name for name, _ in listed] == list(export.FORMATS)
+    assert [name for name, _ in listed] == list(FORMATS)
     files = {file for _, cell in listed for file in re.findall(r"`([\w.]+)`", cell)}
-    assert files == set(export.FILES) - {"manifest.json"}
+    assert files == set(FILES) - {"manifest.json"}

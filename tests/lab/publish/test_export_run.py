@@ -70,6 +70,9 @@ def test_the_folder_of_an_export(exported: Path, photo_run: Path) -> None:
     assert manifest["files"]["model.onnx"]["opset"] == 18
     assert {"torch", "onnx", "onnxruntime", "entprop_fast"} <= manifest["versions"].keys()
     model = onnx.load(exported / "model.onnx")
+    (shape,) = (one.type.tensor_type.shape.dim for one in model.graph.input)
+    assert [one.dim_param or one.dim_value for one in shape] == ["batch", 3, SIDE, SIDE]
+    assert not any(one.metadata_props for one in model.graph.node)  # for the exporter's developers
     noted = {one.key: json.loads(one.value) for one in model.metadata_props}
     assert noted["classes"] == list(CLASSES)
     assert noted["preprocessing"] == manifest["preprocessing"]

@@ -15,6 +15,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import nn
 
 import entprop_fast
+from entprop_fast.lab.publish import hub_folder
 from entprop_fast.lab.training.deploy import NetworkSpec
 from tests.lab.publish.conftest import CLASSES, SIDE, images_in, settled
 from tests.lab.publish.test_deployed_network import Own
@@ -84,14 +85,26 @@ def test_timm_loads_its_own(
     )
     network = settled(spec.build(), channels, 32, 32)
     entprop_fast.save_pretrained(network, tmp_path, spec)
-    theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    transform = create_transform(**resolve_data_config(model=theirs))
+    theirs: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    settings: Any = resolve_data_config
+    transform = create_transform(**settings(model=theirs))
     assert tuple(theirs.pretrained_cfg["label_names"]) == CLASSES
     for file in images_in(photos):
         image = Image.open(file).convert(spec.preprocessing.mode)
         found = theirs(transform(image)[None])
         expected = network(spec.preprocessing(file)[None])
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [224, 443])  # 443 / (443 / 506) is below 506
+def test_timm_resizes_as_we_do(side: int, photos: Path) -> None:
+    spec = NetworkSpec(arch="timm:resnet18", num_classes=3, in_channels=3, image_size=side)
+    config = hub_folder.timm_config(nn.Identity(), spec)
+    settings: Any = resolve_data_config
+    transform = create_transform(**settings(pretrained_cfg=config["pretrained_cfg"]))
+    for file in (photos / "wide.jpg", photos / "deeper" / "tall.png"):
+        found = transform(Image.open(file).convert("RGB"))
+        torch.testing.assert_close(found, spec.preprocessing(file))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import entprop_fast
-from entprop_fast.lab.cli import predict
+from entprop_fast.lab.cli import export, predict
+from entprop_fast.lab.training.deploy import NetworkSpec, save_deployable
 from tests.lab.conftest import Call
 from tests.lab.publish.conftest import CLASSES, images_in
 
@@ -67,3 +70,32 @@ def test_refusals(
 
 def test_no_run(photos: Path, call: Call) -> None:
     assert "nowhere" in call(predict, ["nowhere", str(photos)], 2)
+
+
+OWN = """
+from torch import nn
+
+
+def network(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, num_classes))
+"""
+
+
+def test_a_network_of_one_s_own(
+    photo_run: Path, photos: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code runs where the command line names it, never because a file does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "our_code.py").write_text(OWN)
+    spec = NetworkSpec("model:our_code:network", 2, 3, class_names=("a", "b"), input_size=(2, 2))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    save_deployable(tmp_path / "model.safetensors", network, spec)
+    words = [str(tmp_path), str(photos / "wide.jpg"), "--json"]
+    assert "--model" in call(predict, words, 2) and "our_code" not in sys.modules
+    (found,) = map(json.loads, call(predict, [*words, "--model", "our_code:network"]).splitlines())
+    expected = network(spec.preprocessing(photos / "wide.jpg")[None]).softmax(dim=1)[0].max()
+    assert found["probabilities"][0] == pytest.approx(float(expected), rel=1e-5)
+    named = ["--model", "our_code:network"]
+    call(export, [str(tmp_path), "--to", "safetensors", *named])
+    assert "model" in call(predict, [str(photo_run), str(photos / "wide.jpg"), *named], 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,9 +76,7 @@ def test_files_of_earlier_versions_know_their_size() -> None:
         ({"mean": (0.5,), "std": (0.5,)}, "mean"),
     ],
 )
-def test_refused_descriptions(
-    changed: dict[str, tuple[str, ...]], named: str, spec: NetworkSpec
-) -> None:
+def test_refused_descriptions(changed: dict[str, Any], named: str, spec: NetworkSpec) -> None:
     with pytest.raises(ValueError, match=named):
         replace(spec, **changed)
 
