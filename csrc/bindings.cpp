@@ -50,14 +50,14 @@ PyMethodDef methods[] = {
 };
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
-                      "_C",
-                      "Compiled kernels of entprop_fast.",
-                      0,
-                      methods,
-                      nullptr,
-                      nullptr,
-                      nullptr,
-                      nullptr};
+                          "_C",
+                          "Compiled kernels of entprop_fast.",
+                          0,
+                          methods,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
 
 }  // namespace
 

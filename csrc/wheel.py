@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -36,7 +36,7 @@ class Wheel(bdist_wheel):
         say(f"{name} holds {contents(Path(self.dist_dir, name), kernels)}")
 
 
-def contents(wheel: Path, kernels: Iterable[Kernels]) -> str:
+def contents(wheel: Path, kernels: Collection[Kernels]) -> str:
     """Say what a wheel holds and needs: read from its files, not from what was to be built."""
     with zipfile.ZipFile(wheel) as archive:
         names = [PurePosixPath(name) for name in archive.namelist()]
@@ -46,15 +46,12 @@ def contents(wheel: Path, kernels: Iterable[Kernels]) -> str:
     parts = ["Triton kernels"] if triton else ["no Triton kernels"]
     if not modules:
         return f"pure Python, {', '.join([*parts, 'no compiled kernels'])} ({size})"
-    for one in kernels:
-        cuda = one.toolchain.cuda
-        parts.append(
-            "C++ kernels" + (f", CUDA {cuda.version} kernels" if cuda else ", no CUDA C++")
-        )
-    python = ".".join(map(str, PYTHON_TARGET))
-    torch = ".".join(map(str, MINIMUM_TORCH))
+    cuda = next((one.toolchain.cuda for one in kernels if one.toolchain.cuda), None)
+    parts += ["C++ kernels", f"CUDA {cuda.version} kernels" if cuda else "no CUDA C++"]
+    python, torch = (".".join(map(str, one)) for one in (PYTHON_TARGET, MINIMUM_TORCH))
     needs = [f"Python {python} or later" if STABLE_PYTHON else f"Python {python_tag()} alone"]
-    needs += [f"torch {torch} or later", *map(" ".join, needed_libraries(modules[0]).items())]
+    needs.append(f"torch {torch} or later{', built for CUDA' if cuda else ''}")
+    needs += map(" ".join, needed_libraries(modules[0]).items())
     return f"{', '.join(parts)} ({size}); it needs {', '.join(needs)}"
 
 

@@ -66,7 +66,7 @@ def at_hand(interpreters: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     for version in PYTHONS:
         pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
         candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")]
-        ours = [one for one, of in found.items() if of == version]
+        ours: list[str | None] = [one for one, of in found.items() if of == version]
         others = (str(one) for one in candidates if one and version_of(str(one)) == version)
         for one in ours or [next(others, None)]:
             yield version, one

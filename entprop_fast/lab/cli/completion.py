@@ -79,7 +79,8 @@ def _completion(args: Sequence[str] | None) -> None:
 def flags_of(name: str) -> Flags:
     """Return what may be typed after a command: its flags, and the words without one."""
     command = importlib.import_module(f"{__package__}.{name}")
-    found, positional = {"--help": None}, []
+    found: dict[str, Sequence[str] | None] = {"--help": None}
+    positional: list[str] = []
     for flag in _all_flags(command):
         if flag.about.group == POSITIONAL:
             positional += _words(name, flag)
