@@ -41,7 +41,8 @@ def stepper(case: Case, device: str, *, fuse: bool) -> tuple[Callable[[], list[t
     keep_freed_memory()
     torch.manual_seed(0)
     model = models.create(case.arch, num_classes=CLASSES)
-    model = convert_dual_norm(model, fuse=fuse).to(device, memory_format=torch.channels_last)
+    model = convert_dual_norm(model, fuse=fuse).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     generator = torch.Generator(device).manual_seed(1)
     method = create_method("entprop", model, optimizer, generator=generator, capture="off")

@@ -1,7 +1,8 @@
 """Check every network of the zoo, each in a process of its own: ``python -m bench.zoo.run``.
 
-An interrupted run goes on. ``--left-over`` checks again what failed or was not converted wholly,
-names given as arguments those alone. The committed rows change once every network has one.
+An interrupted run goes on; another commit checks all anew. ``--left-over`` checks again what was
+not right in the committed rows or since, names given as arguments those alone. The committed rows
+change once every network has one.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in given.names if name not in every]:
         parser.error(f"names: {', '.join(unknown)}: not among the networks of bench/zoo/cases.py")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and end the process that runs
-    done = _known()
+    done = _known(committed=bool(given.names or given.left_over))
     again = set(given.names)
     if given.left_over:
         again |= {name for name, row in done.items() if complaint(row)}
@@ -62,13 +63,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _known() -> dict[str, rows.Row]:
-    """Return the committed rows and, over them, those of runs since, by network."""
-    found: dict[str, rows.Row] = {}
+def _known(*, committed: bool) -> dict[str, rows.Row]:
+    """Return the rows of runs of this commit, or the committed ones and all since, by network."""
+    found: list[rows.Row] = []
     for path in (rows.ROWS / f"{NAME}.jsonl", rows.part(NAME)):
-        if path.exists():
-            found |= {r["network"]: r for r in map(json.loads, path.read_text().splitlines())}
-    return found
+        if path.exists() and (committed or path == rows.part(NAME)):
+            found += map(json.loads, path.read_text().splitlines())
+    if not committed:
+        found = [row for row in found if row["git"] == rows.stamp()["git"]]
+    return {row["network"]: row for row in found}
 
 
 def _prepare() -> None:

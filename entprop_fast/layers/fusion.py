@@ -152,7 +152,7 @@ def unfuse_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _Fused):
             del module.__dict__[_KEY]
-            module.__class__ = module.plain
+            module.__class__ = module.plain  # type: ignore[assignment]
 
 
 def fused_norms(model: nn.Module) -> list[Fusion]:
@@ -178,7 +178,8 @@ def _survey(model: nn.Module, *, fuse: bool) -> list[Fusion]:
             continue
         if fuse and forwards.patterns:
             block.__dict__[_KEY] = forwards
-            block.__class__ = _class(type(block))
+            cls: Any = type(block)
+            block.__class__ = _class(cls)
         if isinstance(block, _Fused):
             patterns.update({block.get_submodule(k): v for k, v in forwards.patterns.items()})
         why.update({block.get_submodule(k): v for k, v in forwards.why.items()})

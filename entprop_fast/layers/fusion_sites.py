@@ -158,7 +158,7 @@ def rewrite(site: Site, block: nn.Module) -> None:
         norm, *before = (graph.get_attr(str(n.target)) for n in (site.norm, *site.before))
         after = [graph.get_attr(str(node.target)) for node in site.after]
         module = graph.get_attr(str(relu.target)) if relu.op == "call_module" else None
-        settings = {
+        settings: dict[str, Any] = {
             "before": before,
             "after": after,
             "second": site.second,

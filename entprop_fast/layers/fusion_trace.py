@@ -33,7 +33,7 @@ class _Unknown(Proxy):
     """Stand for a tensor; a branch that asks for its class would be taken wrongly."""
 
     @property
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # type: ignore[misc]
         # `isinstance` looks here only where the answer by `type` was no.
         asking = sys._getframe(1).f_globals.get("__name__", "")
         if not str(asking).startswith(_RECORDERS):

@@ -8,6 +8,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,9 @@ def assert_same(model: nn.Module, other: nn.Module, x: Tensor, target: Any, trai
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+basic_block: Any = timm_resnet.BasicBlock
+
+
 def residual(block: Any, planes: int) -> nn.Module:
     """A stem, a block with a convolution as its shortcut, and one without."""
     shortcut = nn.Sequential(nn.Conv2d(CHANNELS, 16, 1, stride=2, bias=False), nn.BatchNorm2d(16))
@@ -98,7 +102,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     ),
     "timm's basic blocks": (
         lambda: timm_resnet.ResNet(
-            timm_resnet.BasicBlock, (1, 1, 1, 1), num_classes=3, channels=(8, 8, 8, 16)
+            basic_block, (1, 1, 1, 1), num_classes=3, channels=(8, 8, 8, 16)
         ),
         {"relu": 5, "add+relu": 4, "": 4},
     ),
@@ -159,17 +163,17 @@ class Block(nn.Module):
         return self.does(self, x)
 
 
-def _twice_used(b: Any, x: Tensor) -> Tensor:
+def _twice_used(b: Any, x: Tensor) -> Any:
     y = b.norm(b.conv(x))
     return F.relu(y) + y
 
 
-def _with_itself(b: Any, x: Tensor) -> Tensor:
+def _with_itself(b: Any, x: Tensor) -> Any:
     y = b.norm(b.conv(x))
     return F.relu(y + y)
 
 
-def _into_the_other(b: Any, x: Tensor) -> Tensor:
+def _into_the_other(b: Any, x: Tensor) -> Any:
     y, kept = b.norm(b.conv(x)), b.shortcut(x)
     z = kept.detach().view(-1).view_as(kept)  # another name of it
     kept = kept.clone()
@@ -178,14 +182,14 @@ def _into_the_other(b: Any, x: Tensor) -> Tensor:
     return F.relu(kept) + other + z
 
 
-def _called_again(b: Any, x: Tensor) -> Tensor:
+def _called_again(b: Any, x: Tensor) -> Any:
     y = b.norm(b.conv(x))
     other = b.norm(b.shortcut(x))
     y += other
     return F.relu(y)
 
 
-def _input_changes(b: Any, x: Tensor) -> Tensor:
+def _input_changes(b: Any, x: Tensor) -> Any:
     z = b.conv(x)
     y = b.norm(z)
     z.add_(1)
@@ -193,20 +197,20 @@ def _input_changes(b: Any, x: Tensor) -> Tensor:
     return F.relu(y) + z
 
 
-def _asks_for_the_class(b: Any, x: Tensor) -> Tensor:
+def _asks_for_the_class(b: Any, x: Tensor) -> Any:
     y = b.norm(b.conv(x))
     return F.relu(y) if isinstance(y, Tensor) else y
 
 
-def _draws(b: Any, x: Tensor) -> Tensor:
+def _draws(b: Any, x: Tensor) -> Any:
     return F.relu(b.norm(b.conv(x))) * (1 if random.random() < 2 else 0)
 
 
-def _draws_a_tensor(b: Any, x: Tensor) -> Tensor:
+def _draws_a_tensor(b: Any, x: Tensor) -> Any:
     return F.relu(b.norm(b.conv(x))) + (torch.rand(()) < 2)
 
 
-def _keeps_something(b: Any, x: Tensor) -> Tensor:
+def _keeps_something(b: Any, x: Tensor) -> Any:
     b.seen = b.norm(b.conv(x))
     y: Tensor = F.relu(b.seen)
     b.seen = None
@@ -214,16 +218,16 @@ def _keeps_something(b: Any, x: Tensor) -> Tensor:
     return y
 
 
-def _makes_a_constant(b: Any, x: Tensor) -> Tensor:
+def _makes_a_constant(b: Any, x: Tensor) -> Any:
     return F.relu(b.norm(b.conv(x))) * torch.full((1,), 2.0, dtype=torch.float64)
 
 
-def _by_grad_mode(b: Any, x: Tensor) -> Tensor:
+def _by_grad_mode(b: Any, x: Tensor) -> Any:
     y = F.relu(b.norm(b.conv(x)))
     return y * 2 if torch.is_grad_enabled() else y
 
 
-def _by_values(b: Any, x: Tensor) -> Tensor:
+def _by_values(b: Any, x: Tensor) -> Any:
     return F.relu(b.norm(b.conv(x))) if bool(x.sum() > 0) else x
 
 
@@ -261,7 +265,7 @@ def test_what_would_not_be_exact_stays(name: str) -> None:
         assert_same(model, plain, x, None, training=False)
 
 
-def _inplace(b: Any, x: Tensor) -> Tensor:
+def _inplace(b: Any, x: Tensor) -> Any:
     y = b.norm(b.conv(x))
     y += b.shortcut(x)  # the norm has to wait for it
     return F.relu_(y)
@@ -488,3 +492,10 @@ def test_blocks_that_cannot_be_changed_are_told() -> None:
         assert all(one.why and not one.pattern for one in fused_norms(block))
     silu: Any = convert_dual_norm(timm.layers.BatchNormAct2d(3, act_layer=nn.SiLU))
     assert "SiLU" in fused_norms(silu)[0].why
+
+
+def test_the_example_of_the_page_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "support.md").read_text()
+    code, shown = page.split("```python\n")[1].split("```\n\n```text\n")
+    exec(code, {})
+    assert capsys.readouterr().out == shown.partition("```")[0]
