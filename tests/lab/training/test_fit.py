@@ -423,6 +423,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"arch": "resnet18"}, TypeError, "arch"),
     ({"generator": torch.Generator()}, TypeError, "generator"),
     ({"normalization": (0.5, 0)}, ValueError, "normalization"),
+    ({"normalization": ((0.5, 0.5), (0.2, 0.2))}, ValueError, "normalization"),
     ({"resume": True}, ValueError, "resume"),
     ({"log": "paper"}, ValueError, "log"),
     ({"patience": 2}, TypeError, "patience"),
