@@ -3,12 +3,14 @@
 #   make test                       in .venv
 #   make test VENV=/tmp/x           in another environment
 #   make test PYTEST_ARGS=          without parallel workers
+#   make wheel-test WHEEL_PYTHONS=/tmp/y/bin/python     that one as well, with the torch it has
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n auto --maxprocesses 4
 TRAIN_ARGS ?=
 COMPARE_ARGS ?=
+WHEEL_PYTHONS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -20,7 +22,7 @@ CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name
     bench-recipes lint docs clean
 
 help:
-	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes zoo lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
 
 setup: $(VENV)/.installed
 
@@ -67,7 +69,7 @@ wheel: setup
 
 wheel-test: wheel
 	@echo "== the wheel in clean environments, a minute for each Python at hand: about 2 minutes"
-	$(BIN)/python -m tests.wheel dist
+	$(BIN)/python -m tests.wheel dist $(WHEEL_PYTHONS)
 
 # The documentation's digits tables: 9 rows, 5 seeds; resumes what was interrupted.
 compare: setup
@@ -91,6 +93,13 @@ bench-recipes: export ENTPROP_GIT ?= $(shell git describe --always --dirty --abb
 bench-recipes: setup
 	@echo "== a step of every recipe: under 4 minutes"
 	$(BIN)/python -m pytest bench/recipes
+	$(BIN)/python -m bench.report
+
+# The table of networks (docs/reference/support.md); goes on where it was interrupted.
+ZOO_ARGS ?=
+zoo: setup
+	@echo "== 282 networks converted, trained a step and stripped: about 30 minutes"
+	$(BIN)/python -m bench.zoo.run $(ZOO_ARGS)
 	$(BIN)/python -m bench.report
 
 lint: setup

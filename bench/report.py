@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from bench import captured_run, digits, rows, trade
 from bench.corruptions import table as corruptions_table
+from bench.fusion import table as fusion_table
 from bench.ops import sweep
 from bench.ops import table as ops_table
 from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import table as step_table
+from bench.zoo import table as zoo_table
 from entprop_fast.lab.evaluation.intervals import CONFIDENCE
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.comparison_tables import legend, markdown_table
@@ -118,6 +120,8 @@ PARTS = {
     recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
     step_table.CAPTURED: Part(step_table.captured, "pytest bench/step"),
     batches.NAME: Part(batches.section, "python -m bench.step.batches"),
+    zoo_table.NAME: Part(zoo_table.section, "python -m bench.zoo.run"),
+    fusion_table.NAME: Part(fusion_table.section, "pytest bench/fusion"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
 }
 for _device in _DEVICES:

@@ -5,12 +5,14 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 from setuptools import Distribution
 
-from csrc import build, toolchain
+from csrc import build, toolchain, wheel
 
 from .children import ROOT
 
@@ -104,6 +106,30 @@ def test_build_loads_is_incremental_and_fails_in_plain_sight(tree: Path) -> None
     (tree / "csrc" / "cpu" / "broken.cpp").unlink()
 
 
+@pytest.mark.skipif(not X86, reason="the op under test calls an AVX2 function")
+def test_a_wheel_s_name_and_last_line_say_what_it_holds(tree: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(tmp_path)]
+    built = subprocess.run(
+        command, cwd=tree, env=os.environ | {"ENTPROP_BUILD": "cpu"}, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (made,) = tmp_path.iterdir()
+    assert made.name.endswith("-cp311-abi3-linux_x86_64.whl")
+    assert "entprop_fast/_C.abi3.so" in zipfile.ZipFile(made).namelist()
+    holds = built.stderr.splitlines()[-1]
+    assert holds.startswith(
+        f"entprop-fast: {made.name} holds no Triton kernels, C++ kernels, no CUDA"
+    )
+    assert "needs Python 3.11 or later, torch 2.11 or later, glibc 2." in holds
+
+
+def test_what_a_module_needs_of_the_system() -> None:
+    names = (b"GLIBC_2.9", b"GLIBC_2.14", b"GLIBC_2.2.5", b"GLIBCXX_3.4.9", b"XGLIBC_9.9")
+    needed = wheel.needed_libraries(b"\0" + b"\0".join(names) + b"\0")
+    assert needed == {"glibc": "2.14", "libstdc++": "3.4.9"}
+    assert wheel.needed_libraries(b"") == {}
+
+
 @pytest.mark.parametrize(
     ("mode", "error"),
     [("auto", None), ("off", None), ("bogus", "'bogus'"), ("cpu", "cpu"), ("cuda", "cuda")],
@@ -131,6 +157,8 @@ def test_without_a_compiler_that_works(
 def test_a_module_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module, installed = tmp_path / "_C.so", tmp_path / "package" / "_C.so"
     installed.parent.mkdir()
+    earlier = installed.with_name(f"_C{EXTENSION_SUFFIXES[0]}")  # which Python would import first
+    earlier.write_bytes(b"older")
     module.write_bytes(b"new")
     installed.write_bytes(b"old")
     replace, replaced = os.replace, []

@@ -86,29 +86,32 @@ def test_the_readme_fits_on_a_page_and_begins_with_a_command() -> None:
     assert lines.index("```sh") < 20
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Yield the page and the words of every command of ours that a page's shell blocks show."""
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield the page, the module and the words of every command that a page's shell blocks show."""
     for page in PAGES:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.M | re.S):
             for line in block.splitlines():
-                if line.startswith("python -m entprop_fast."):
-                    yield str(page.relative_to(ROOT)), line
+                if line.startswith(("python -m entprop_fast.", "entprop ")):
+                    first, *words = shlex.split(line, comments=True)
+                    if first == "entprop":
+                        words = ["-m", f"entprop_fast.{words[0].replace('-', '_')}", *words[1:]]
+                    yield str(page.relative_to(ROOT)), words[1:]
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules after import:RuntimeWarning")
 def test_commands_have_the_flags_that_pages_show(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = [(page, shlex.split(line, comments=True)) for page, line in commands()]
+    shown = list(commands())
     assert len(shown) > 20
     flags = {}
-    for name in {words[2] for _, words in shown}:
+    for name in {words[0] for _, words in shown}:
         monkeypatch.setattr("sys.argv", [name, "--help"])
         with contextlib.suppress(SystemExit):
             runpy.run_module(name, run_name="__main__")
         flags[name] = set(re.findall(r"--[a-z][\w-]*", capsys.readouterr().out))
     for page, words in shown:
-        unknown = {word for word in words if word.startswith("--")} - flags[words[2]]
+        unknown = {word for word in words if word.startswith("--")} - flags[words[0]]
         assert not unknown, f"{page}: {shlex.join(words)}"
 
 

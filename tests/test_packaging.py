@@ -48,12 +48,15 @@ def run_setup(folder: Path, *arguments: str, **variables: str) -> subprocess.Com
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def build_wheel(folder: Path, into: Path, **variables: str) -> tuple[list[str], Path]:
-    """Return our own lines among what the build said, and the wheel it made."""
+def build_pure_wheel(folder: Path, into: Path, **variables: str) -> tuple[str, Path]:
+    """Return our line on why nothing is compiled, and the wheel; the last says what it holds."""
     run = run_setup(folder, "bdist_wheel", "--dist-dir", str(into), **variables)
     assert run.returncode == 0, run.stderr
     (wheel,) = into.glob("*.whl")
-    return [line for line in run.stderr.splitlines() if line.startswith("entprop-fast:")], wheel
+    why, holds = (line for line in run.stderr.splitlines() if line.startswith("entprop-fast:"))
+    assert f"{wheel.name} holds pure Python, Triton kernels, no compiled kernels" in holds
+    assert wheel.name.endswith("-py3-none-any.whl")
+    return why, wheel
 
 
 def files_below(folder: Path) -> set[str]:
@@ -74,9 +77,10 @@ def test_kernels_are_a_symlink_in_the_checkout() -> None:
 
 def test_wheel_and_sdist_hold_every_file_of_the_package(source: Path, tmp_path: Path) -> None:
     expected = {name for name in files_below(source) if name.startswith("entprop_fast/")}
+    expected.add("entprop_console.py")
     assert {"entprop_fast/py.typed", "entprop_fast/kernels/__init__.py"} <= expected
 
-    (said,), wheel = build_wheel(source, tmp_path / "direct", ENTPROP_BUILD="off")
+    said, wheel = build_pure_wheel(source, tmp_path / "direct", ENTPROP_BUILD="off")
     assert "pure Python" in said and "ENTPROP_BUILD=off" in said
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if ".dist-info/" not in name} == expected
@@ -91,14 +95,13 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(source: Path, tmp_path: 
     assert {name for name in files_below(source) if name.startswith(("csrc/", "tests/"))} <= carried
     assert not any(name.startswith("kernels/") for name in carried)
 
-    _, rebuilt = build_wheel(unpacked, tmp_path / "rebuilt", ENTPROP_BUILD="off")
+    _, rebuilt = build_pure_wheel(unpacked, tmp_path / "rebuilt", ENTPROP_BUILD="off")
     assert set(zipfile.ZipFile(rebuilt).namelist()) == names
 
 
 def test_without_a_compiler_it_trains_and_says_so_once(source: Path, tmp_path: Path) -> None:
-    (said,), wheel = build_wheel(source, tmp_path, CXX="/nonexistent")
+    said, wheel = build_pure_wheel(source, tmp_path, CXX="/nonexistent")
     assert "pure Python" in said and "/nonexistent" in said
-    assert wheel.name.endswith("py3-none-any.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     # An editable install would find this checkout's extension for the package that has none.
     code = (
@@ -123,9 +126,8 @@ def test_without_a_compiler_it_trains_and_says_so_once(source: Path, tmp_path: P
 def test_build_without_torch_is_pure_and_names_the_flag(source: Path, tmp_path: Path) -> None:
     # An isolated build environment, in short: importing torch fails.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
-    (said,), wheel = build_wheel(source, tmp_path / "dist", PYTHONPATH=str(tmp_path))
+    said, _ = build_pure_wheel(source, tmp_path / "dist", PYTHONPATH=str(tmp_path))
     assert "pip install --no-build-isolation" in said
-    assert wheel.name.endswith("py3-none-any.whl")
 
 
 def test_explicit_request_that_cannot_be_met_is_refused(source: Path, tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def names_of(requirements: Iterable[str]) -> set[str]:
 def test_extras_are_for_users() -> None:
     """FOUND N3: no linter, no test runner; what pins a torch is in `vision` alone."""
     extras = project()["optional-dependencies"]
-    assert set(extras) == {"train", "vision", "all"}
+    assert set(extras) == {"train", "vision", "export", "hub", "loggers", "all"}
     for extra in extras:
         assert not {one for one in names_of(extras[extra]) if one.startswith(tuple(TOOLS))}
     pinning = {extra for extra in extras if names_of(extras[extra]) & PIN_TORCH}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +13,12 @@ from entprop_fast.optional import import_torchvision
 
 BATCH, CLASSES = 4, 5
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256)
+FEW_SIZES = (32, 64, 128)  # where each has to be built anew
+# What a network says to images too small for it.
+_TOO_SMALL = (
+    *(AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError),
+    ZeroDivisionError,
+)
 
 
 @dataclass(frozen=True)
@@ -39,52 +44,69 @@ def sizes_of(network: Network) -> Iterator[tuple[int, nn.Module]]:
 
     Networks for one size are built for it where they can be; the last size is their own.
     """
-    build = _timm if network.library == "timm" else _torchvision
-    sizes, flexible = SIZES, True
-    if network.library == "timm":
-        flexible, own = _size_options(network.name)
-        sizes = (*(size for size in SIZES if size < own), own)
-    for size in sizes:
-        try:
-            model = build(network.name, size, flexible)
-            with torch.no_grad():
-                fits = model.eval()(torch.rand(2, 3, size, size)).shape == (2, CLASSES)
-        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
-            continue  # what a network says to images too small for it
-        if fits:
+    own = _own_size(network)
+    if _takes_size(network):
+        sizes = sorted({size for size in FEW_SIZES if size < own} | {own})
+        for size in sizes:
+            model = _built(network, size)
+            if model is not None and _fits(model, size):
+                yield size, model
+        return
+    model = _built(network, None)
+    for size in sorted({size for size in SIZES if size < own} | {own}):
+        if model is not None and _fits(model, size):
             yield size, model
+            model = _built(network, None)  # what was yielded is converted
 
 
-def _size_options(name: str) -> tuple[bool, int]:
-    """Return whether a timm network is built for one size of images, and its own."""
+def _own_size(network: Network) -> int:
+    if network.library == "torchvision":
+        return SIZES[-1]
     import_torchvision("models", purpose="timm")
     import timm
 
-    default = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    own = default.input_size[-1] if default is not None else SIZES[-1]
+    known = timm.get_pretrained_cfg(network.name, allow_unregistered=False)
+    return SIZES[-1] if known is None else int(known.input_size[-1])
+
+
+def _takes_size(network: Network) -> bool:
+    """Return whether a network is built for images of one size, which its builder can be told."""
+    if network.library == "torchvision":
+        return network.name.startswith("vit_")
     try:
         with torch.device("meta"):
-            timm.create_model(name, img_size=own)
-    except TypeError as error:
-        return "img_size" not in str(error), own
-    except Exception:  # of no matter here: it is built again
-        return True, own
-    return True, own
+            _build(network, FEW_SIZES[0])
+    except ValueError as error:
+        return "'img_size'" not in str(error)
+    except NotImplementedError:  # it computes with its weights while it is built
+        return True
+    return True
 
 
-def _timm(name: str, size: int, flexible: bool) -> nn.Module:
-    setting = f",img_size={size}" if flexible else ""
-    return models.create(f"timm:{name}{setting}", num_classes=CLASSES)
+def _built(network: Network, size: int | None) -> nn.Module | None:
+    try:
+        return _build(network, size).eval()
+    except _TOO_SMALL:
+        return None
 
 
-def _torchvision(name: str, size: int, flexible: bool) -> nn.Module:
-    options: dict[str, Any] = {}
-    if name.startswith("vit_"):
-        options = {"image_size": size}
-    elif name.startswith("maxvit"):
-        options = {"input_size": (size, size)}
-    if not options:
+def _fits(model: nn.Module, size: int) -> bool:
+    try:
+        with torch.no_grad():
+            return bool(model(torch.rand(2, 3, size, size)).shape == (2, CLASSES))
+    except _TOO_SMALL:
+        return False
+
+
+def _build(network: Network, size: int | None) -> nn.Module:
+    name = network.name
+    if network.library == "timm":
+        setting = "" if size is None else f",img_size={size}"
+        return models.create(f"timm:{name}{setting}", num_classes=CLASSES)
+    if size is None:
         return models.create(f"torchvision:{name}", num_classes=CLASSES)
     torchvision = import_torchvision("models", purpose=name)
-    model: nn.Module = torchvision.get_model(name, weights=None, num_classes=CLASSES, **options)
+    model: nn.Module = torchvision.get_model(
+        name, weights=None, num_classes=CLASSES, image_size=size
+    )
     return model

@@ -11,7 +11,7 @@ from entprop_fast.optional import import_torchvision
 # that these have not. Encoders without a classifier are no image classifiers.
 _TIMM = """
 beit:beit_base_patch16_224,beitv2_base_patch16_224 byoanet:eca_halonext26ts,lambda_resnet26t
-byobnet:test_byobnet,mobileone_s1 cait:cait_xxs24_224,cait_xxs36_224
+byobnet:test_byobnet,mobileone_s1,regnetz_b16_evos cait:cait_xxs24_224,cait_xxs36_224
 coat:coat_tiny,coat_lite_tiny convit:convit_tiny,convit_small
 convmixer:convmixer_768_32,convmixer_1024_20_ks9_p14
 convnext:test_convnext,test_convnext3,convnext_zepto_rms,convnext_zepto_rms_ols,convnextv2_atto
@@ -47,7 +47,7 @@ naflexvit:naflexvit_base_patch16_gap,naflexvit_base_patch16_par_gap nasnet:nasne
 nest:nest_tiny,nest_small nextvit:nextvit_small,nextvit_base nfnet:test_nfnet,nf_regnet_b0
 pit:pit_ti_224,pit_ti_distilled_224 pnasnet:pnasnet5large pvt_v2:pvt_v2_b0,pvt_v2_b1
 qwen3_vit:qwen3_vit_88m rdnet:rdnet_tiny,rdnet_small
-regnet:regnetx_002,regnety_002,regnetz_b16_evos repghost:repghostnet_050,repghostnet_058
+regnet:regnetx_002,regnety_002 repghost:repghostnet_050,repghostnet_058
 repvit:repvit_m1,repvit_m0_9 res2net:res2next50,res2net50_14w_8s
 resnest:resnest14d,resnest26d resnet:test_resnet,resnet18,resnet50_gn
 resnetv2:resnetv2_18,resnetv2_18d,resnetv2_50d_gn,resnetv2_50d_evos,resnetv2_50d_frn,resnetv2_50x1_bit

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.rows import Row
 from bench.zoo.builders import BATCH, CLASSES, Network, sizes_of
+from bench.zoo.table import METHODS
 from entprop_fast import convert_dual_norm, create_method, strip_auxiliary
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.fusion import fuse_norms
@@ -21,7 +22,6 @@ from entprop_fast.layers.norm_kinds import kind_of
 from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.ops import backend
 
-METHODS = ("entprop", "entprop_pipelined")
 K = 0.5  # of a batch so small the default chooses one row, too few for batch statistics
 ON_REQUEST = "that is dual on request"  # what `kind_of` says of a global response norm
 LARGEST = 1.0  # norm of the gradient: over a few values batch norms make one of millions

@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import signal
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     every = {str(network): network for network in networks()}
     if unknown := [name for name in given.names if name not in every]:
         parser.error(f"names: {', '.join(unknown)}: not among the networks of bench/zoo/cases.py")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and end the process that runs
     done = _known()
     again = set(given.names)
     if given.left_over:
@@ -103,6 +105,7 @@ def _in_process(network: Network, seconds: int, gigabytes: int) -> rows.Row:
 
 
 def _child(network: Network, gigabytes: int, sender: Connection) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     limit = gigabytes * 2**30
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:

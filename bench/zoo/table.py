@@ -10,10 +10,7 @@ from entprop_fast.lab.report.text import markdown, markdown_table
 
 NAME = "zoo"  # of rows, and of the part of the page
 EXACT = 1e-4  # of the largest output: another order of summation, through a whole network
-COLUMNS = {
-    "entprop": "entprop",
-    "entprop_pipelined": "entprop_pipelined",
-}
+METHODS = ("entprop", "entprop_pipelined")
 
 
 def complaint(row: Row) -> str:
@@ -23,13 +20,14 @@ def complaint(row: Row) -> str:
     if not row["norms"]:
         return ""
     found = [f"left: {count} {name}" for name, count in _left(row).items()]
-    found += [f"{name}: {row[name]}" for name in COLUMNS if row[name]]
+    found += [f"{name}: {row[name]}" for name in METHODS if row[name]]
     if row["difference"] != 0:
         found.append(f"converted, its outputs differ by {row['difference']}")
     if row["stripped"] != 0:
         found.append(f"stripped, its outputs differ by {row['stripped']}")
-    if row.get("fused_difference", 0.0) is None or row.get("fused_difference", 0.0) > EXACT:
-        found.append(f"fused, its outputs differ by {row['fused_difference']}")
+    fused = row.get("fused_difference", 0.0)
+    if fused is None or not fused <= EXACT:  # null in the rows is NaN
+        found.append(f"fused, its outputs differ by {fused}")
     return "; ".join(found)
 
 
@@ -79,7 +77,7 @@ def exceptions(found: list[Row]) -> str:
 def by_family(found: list[Row]) -> str:
     """Write a line for each family: its networks, and what holds for all of them."""
     head = ["family", "networks (pixels)", "norms", "converted", "eval identical"]
-    lines = [[*head, *COLUMNS.values(), "stripped identical", "fused"]]
+    lines = [[*head, *METHODS, "stripped identical", "fused"]]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in found:
         if not row.get("failed"):
@@ -95,7 +93,7 @@ def by_family(found: list[Row]) -> str:
         ]
         holds = [
             [row["difference"] == 0 for row in dual],
-            *([not row[name] for row in dual] for name in COLUMNS),
+            *([not row[name] for row in dual] for name in METHODS),
             [row["stripped"] == 0 for row in dual],
         ]
         lines.append([*cells, *map(_all, holds), str(_sum(dual, "fused"))])

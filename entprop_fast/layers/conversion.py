@@ -13,8 +13,9 @@ from entprop_fast.layers.fusion import fuse_norms, unfuse_norms
 from entprop_fast.layers.halves import Ties, known_ties, make_auxiliary
 from entprop_fast.layers.norm_kinds import KNOWN, is_uninitialized, kind_of
 from entprop_fast.layers.recognition import looks_like_norm
+from entprop_fast.layers.recomputed import rebase
 from entprop_fast.layers.routing import lost_routing
-from entprop_fast.layers.torch_quirks import rebase, unwatch_loading, watch_loading
+from entprop_fast.layers.torch_quirks import unwatch_loading, watch_loading
 from entprop_fast.layers.unconverted import WAY_OUT, Unconverted
 from entprop_fast.torch_internals import children_of
 

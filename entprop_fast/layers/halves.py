@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from entprop_fast.layers.torch_quirks import copy_computations
+from entprop_fast.layers.recomputed import copy_computations
 from entprop_fast.torch_internals import buffers_of, parameters_of
 
 HalfT = TypeVar("HalfT", bound=nn.Module)

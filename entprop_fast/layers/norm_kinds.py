@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 
 from entprop_fast.layers.batch_norms import (
     DualBatchNorm1d,
@@ -29,11 +30,10 @@ from entprop_fast.layers.recognition import (
     is_vector,
     looks_like_norm,
 )
-from entprop_fast.layers.torch_quirks import base_class, recomputed_by_others
+from entprop_fast.layers.recomputed import base_class, own_buffers, recomputed_by_others
 from entprop_fast.torch_internals import (
     BatchNormBase,
     NormBase,
-    buffers_of,
     children_of,
     parameters_of,
 )
@@ -118,11 +118,11 @@ def _why_no_copy(norm: nn.Module) -> str:
         )
     if _GRN.search(cls.__name__):
         return "that is dual on request"
-    if buffers_of(norm) and not (
+    if own_buffers(norm) and not (
         isinstance(norm, NormBase) or is_frozen_class(norm) or cls.__module__ in _TRACKING_MODULES
     ):
         return "with buffers"
-    if any(child is not None and _is_more(child) for child in children_of(norm).values()):
+    if any(map(_is_more, children_of(norm).values())):
         return "with layers inside"
     parameters = parameters_of(norm).values()
     if not isinstance(norm, OF_TORCH) and not all(p is None or is_vector(p) for p in parameters):
@@ -130,8 +130,10 @@ def _why_no_copy(norm: nn.Module) -> str:
     return ""
 
 
-def _is_more(child: nn.Module) -> bool:
-    """Return whether a norm's child is more than an activation or a dropout."""
+def _is_more(child: nn.Module | None) -> bool:
+    """Return whether a norm's child is more than an activation, a dropout, a parametrisation."""
+    if child is None or isinstance(next(child.children(), None), parametrize.ParametrizationList):
+        return False
     return (
         next(child.buffers(), None) is not None
         or not all(map(is_vector, child.parameters()))

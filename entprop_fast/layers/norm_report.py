@@ -8,8 +8,8 @@ from torch import nn
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.norm_kinds import kind_of
 from entprop_fast.layers.recognition import is_frozen_class, looks_like_norm
+from entprop_fast.layers.recomputed import base_class
 from entprop_fast.layers.routing import lost_routing
-from entprop_fast.layers.torch_quirks import base_class
 from entprop_fast.torch_internals import buffers_of
 
 State = Literal["dual", "shared", "frozen"]

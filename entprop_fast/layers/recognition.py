@@ -3,8 +3,9 @@
 import re
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from entprop_fast.layers.torch_quirks import base_class
+from entprop_fast.layers.recomputed import base_class
 from entprop_fast.torch_internals import ConvBase, NormBase, buffers_of, parameters_of
 
 # Batch and instance norms of every kind; also those without parameters.
@@ -38,7 +39,9 @@ def looks_like_norm(module: nn.Module) -> bool:
     name = base_class(module).__name__
     if isinstance(module, _WEIGHTED) or not _NAME.search(name):
         return False
-    tensors = (*parameters_of(module).values(), *buffers_of(module).values())
+    tensors: list[Tensor | None] = [*parameters_of(module).values(), *buffers_of(module).values()]
+    if parametrize.is_parametrized(module):
+        tensors.extend(module.parametrizations.parameters())  # type: ignore[union-attr]
     return any(is_vector(t) or _WHOLE.search(name) for t in tensors if t is not None)
 
 

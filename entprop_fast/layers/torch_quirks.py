@@ -14,24 +14,17 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn import functional as F
-from torch.nn.utils import parametrize, prune
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
 from entprop_fast.torch_internals import (
     BatchNormBase,
     buffers_of,
     call_hooks_of,
     check_dimensions,
-    derive_parametrized,
     loading_hooks_of,
-    pruned_name,
     saved_tensor_hooks,
 )
 
 Route = tuple[int | None, int | None]  # num_main, route_batch
-Recomputing = prune.BasePruningMethod | WeightNorm | SpectralNorm
-_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Modules whose inference may take a norm's weights past its forward, and what keeps them from it.
 FUSING: dict[type[nn.Module], tuple[str, object]] = {
     nn.TransformerEncoderLayer: ("activation_relu_or_gelu", 0),
@@ -201,52 +194,6 @@ def cumulative_batch_norm(norm: BatchNormBase, x: Tensor) -> Tensor:
     norm.running_mean.lerp_(mean, share)
     norm.running_var.lerp_(variance, share)
     return y
-
-
-# Pruning, weight and spectral norm, parametrisations: tensors that are computed anew.
-
-
-def base_class(module: nn.Module) -> type[nn.Module]:
-    """Return the class of `module`, or what torch's parametrisations derived it from."""
-    cls = type(module)
-    return cls.__bases__[0] if parametrize.is_parametrized(module) else cls
-
-
-def rebase(module: nn.Module, cls: type[nn.Module]) -> None:
-    """Make `module` a `cls` in place: every reference to it, its hooks and attributes stay.
-
-    A parametrised module is of a class of its own, whose properties compute the tensors: it gets
-    one derived from `cls`.
-    """
-    module.__class__ = cls
-    if parametrize.is_parametrized(module):
-        derive_parametrized(module)
-
-
-def copy_computations(norm: nn.Module, half: nn.Module) -> None:
-    """Let copies of what computes the tensors of `norm` compute those of `half`."""
-    for hook in _recomputing(norm):
-        half.register_forward_pre_hook(copy.deepcopy(hook))
-        # As it stands; the hook computes it anew at the next forward.
-        half.__dict__[_computed(hook)] = getattr(norm, _computed(hook)).detach().clone()
-    if parametrize.is_parametrized(norm):
-        half.parametrizations = copy.deepcopy(norm.parametrizations)
-        rebase(half, type(half))
-
-
-def recomputed_by_others(norm: nn.Module) -> str | None:
-    """Return the name of a tensor that is neither the norm's own nor computed by torch's hooks."""
-    known = {_computed(hook) for hook in _recomputing(norm)}
-    return next((name for name in _TENSORS if name in vars(norm) and name not in known), None)
-
-
-def _recomputing(norm: nn.Module) -> list[Recomputing]:
-    hooks = (hook for registry in call_hooks_of(norm) for hook in registry.values())
-    return [hook for hook in hooks if isinstance(hook, Recomputing)]
-
-
-def _computed(hook: Recomputing) -> str:
-    return pruned_name(hook) if isinstance(hook, prune.BasePruningMethod) else hook.name
 
 
 # Damaged checkpoints: load_state_dict shows a layer its own entries alone.

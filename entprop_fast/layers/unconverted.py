@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from entprop_fast.layers.torch_quirks import base_class
+from entprop_fast.layers.recomputed import base_class
 
 WAY_OUT = "; convert_dual_norm(model, also=(Class,)) makes the halves of a class copies of the norm"
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from entprop_fast.lab import checkpoint, data
 from entprop_fast.lab.cli import command_line, compare, corrupt, evaluate, report, study, train
-from entprop_fast.lab.cli import commands as commands
 from entprop_fast.lab.cli import data as data_command
+from entprop_fast.lab.cli import dispatch as commands
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags
 from entprop_fast.lab.experiments.comparison.plan import finished_summary
 from entprop_fast.lab.experiments.workers import Run

@@ -58,3 +58,7 @@ class OwnBatchNorm1d(torch.nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input)
+
+
+class Sub(torch.nn.BatchNorm2d):
+    """A subclass without a forward of its own, which is converted as its base is."""

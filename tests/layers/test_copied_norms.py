@@ -1,6 +1,10 @@
 """torch.compile, torch.fx and torch.utils.checkpoint on norms whose halves are copies."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,17 +12,15 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.fx import symbolic_trace
+from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from entprop_fast import convert_dual_norm, route
 from tests.layers import oracle
+from tests.layers.oracle import Sub
 
 TARGETS: list[Any] = ["main", "aux", 2]
 run: Any = checkpoint  # it has no types
-
-
-class Sub(nn.BatchNorm2d):
-    """A subclass without a forward of its own."""
 
 
 def network() -> Any:
@@ -78,3 +80,53 @@ def test_leaves_of_a_traced_graph() -> None:
     model.eval()
     with route(model, 2):
         assert torch.equal(graph(x), model(x))
+
+
+CHANGES: dict[str, Any] = {
+    "pruned": lambda norm: prune.l1_unstructured(norm, "weight", 0.5),
+    "weight_norm": lambda norm: parametrizations.weight_norm(norm, "weight"),
+    "spectral_norm": lambda norm: parametrizations.spectral_norm(norm, "weight"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("make", [lambda: nn.GroupNorm(2, 8), lambda: timm.layers.RmsNorm2d(8)])
+def test_a_recomputed_norm_gets_a_half_with_its_own_computation(make: Any, change: Any) -> None:
+    norm = make()
+    oracle.randomize(norm)
+    change(norm)
+    x = torch.randn(6, 8, 4, 4)
+    expected = norm(x).detach()
+    dual: Any = convert_dual_norm(nn.Sequential(norm))[0]
+    for target in TARGETS:
+        with route(dual, target):
+            torch.testing.assert_close(dual(x), expected)
+    with torch.no_grad():
+        for parameter in dual.aux.parameters():
+            parameter.uniform_(2, 3)
+    assert torch.equal(dual(x), expected)
+    with route(dual, "aux"):
+        assert not torch.allclose(dual(x), expected)
+
+
+def test_a_tensor_that_something_else_computes_is_named() -> None:
+    norm: Any = timm.layers.FilterResponseNormTlu2d(8)
+    computed = 2 * nn.Parameter(torch.ones(8))
+    del norm.tau
+    norm.tau = computed
+    with pytest.warns(UserWarning, match="1 FilterResponseNormTlu2d whose tau something else"):
+        convert_dual_norm(nn.Sequential(nn.LayerNorm(8), norm))
+
+
+def test_an_unpickled_norm_needs_no_conversion_before(tmp_path: Path) -> None:
+    """Its class is derived anew, in a process that has converted nothing."""
+    torch.save(convert_dual_norm(nn.Sequential(Sub(8), nn.GroupNorm(2, 8))), tmp_path / "model")
+    script = (
+        "import torch\n"
+        f"model = torch.load({str(tmp_path / 'model')!r}, weights_only=False)\n"
+        "print(*(type(m).__name__ for m in model))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", script]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == ["DualSub", "DualGroupNorm"]

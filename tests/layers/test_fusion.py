@@ -1,4 +1,4 @@
-"""`convert_dual_norm(fuse=True)`: the same values in one pass, and nothing where they would differ."""
+"""`convert_dual_norm(fuse=True)`: the same values in one pass, and none where they would differ."""
 
 from __future__ import annotations
 
@@ -457,7 +457,7 @@ class WithOptions(nn.Module):
 
 
 def test_optional_arguments(passes: list[tuple[bool, bool]]) -> None:
-    """Each number of arguments has a graph; None where a tensor may be is the block's own affair."""
+    """Each number of arguments has a graph; None in the place of a tensor has none."""
     plain = dual(WithOptions())
     model = fused(plain)
     x, other = images(CHANNELS, 5), images(CHANNELS, 5)

@@ -1,7 +1,8 @@
 """Try what ``make wheel`` left in dist/ under every Python at hand: ``python -m tests.wheel dist``.
 
 A clean environment holds the wheel alone; torch and the rest are found through a .pth, as nothing
-of theirs is tried here and they are gigabytes.
+of theirs is tried here and they are gigabytes. Interpreters named after dist are tried as well,
+those of environments with a torch, say. One without torch can still load the compiled module.
 """
 
 from __future__ import annotations
@@ -14,31 +15,67 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PYTHONS = ("3.11", "3.12", "3.13")
 HERE = Path(__file__).resolve().parent
 # The environment's own entprop_fast comes before what the .pth adds.
-SITE = "import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)"
+SITE = "import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent, torch.__version__)"
+VERSION = "import sys; print('{}.{}'.format(*sys.version_info))"
+# The module and torch's libraries, which are no part of Python, without the package.
+LOAD = """
+import ctypes, sys
+from importlib.util import module_from_spec, spec_from_file_location
+for library in sys.argv[2:]:
+    ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+spec = spec_from_file_location("_C", sys.argv[1])
+module = module_from_spec(spec)
+spec.loader.exec_module(module)
+print(module.build_info()["python_target"])
+"""
 PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'))"
 TRAIN = "--train-size 64 --batch-size 16 --epochs 1 --corruptions none --device cpu --threads 1"
 
 
-def main(folder: Path) -> int:
-    """Try everything, a line each, and return the exit code."""
+def main(folder: Path, *interpreters: str) -> int:
+    """Try everything, a line each, and return the exit code.
+
+    Args:
+        folder: of wheel and source archive.
+        interpreters: beside those that are found.
+    """
     (wheel,), (archive,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     check_links(wheel, archive)
     print(f"{archive.name}, {wheel.name}: kernels/ are files, no link")
-    tried = 0
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        for version in PYTHONS:
-            said, well = try_under(version, wheel, work / version)
-            print(f"python {version}: {said}", flush=True)
-            tried += well
+        for version, interpreter in at_hand(interpreters):
+            if interpreter is None:
+                print(f"python {version}: untried, it is not on this machine")
+                continue
+            said = try_under(interpreter, wheel, Path(tempfile.mkdtemp(dir=work)))
+            print(f"python {version}, {interpreter}: {said}", flush=True)
         print(f"without a compiler: {try_without_a_compiler(archive, work / 'pure')}")
-    return 0 if tried else 1
+    return 0
+
+
+def at_hand(interpreters: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield each version with every interpreter of it, None where there is none."""
+    found = {one: version_of(one) for one in (sys.executable, *interpreters)}
+    for version in PYTHONS:
+        pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+        candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"{version}.*/bin/python")]
+        ours = [one for one, of in found.items() if of == version]
+        others = (str(one) for one in candidates if one and version_of(str(one)) == version)
+        for one in ours or [next(others, None)]:
+            yield version, one
+
+
+def version_of(interpreter: str) -> str | None:
+    """Return ``3.12``; None where it does not start, as a shim of pyenv's may not."""
+    asked = subprocess.run([interpreter, "-c", VERSION], capture_output=True, text=True)
+    return None if asked.returncode else asked.stdout.strip()
 
 
 def check_links(wheel: Path, archive: Path) -> None:
@@ -53,29 +90,29 @@ def check_links(wheel: Path, archive: Path) -> None:
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
-def try_under(version: str, wheel: Path, folder: Path) -> tuple[str, bool]:
-    """Return what to say of one Python, and whether the wheel was tried under it.
+def try_under(interpreter: str, wheel: Path, folder: Path) -> str:
+    """Return what to say of one Python.
 
     Raises:
         subprocess.CalledProcessError: the wheel does not do there what it should.
     """
-    interpreter = find(version)
-    if interpreter is None:
-        return "untried: it is not on this machine", False
     asked = subprocess.run([interpreter, "-P", "-c", SITE], capture_output=True, text=True)
     if asked.returncode:
-        return f"untried: {interpreter} has no torch", False
+        load_alone(interpreter, wheel, folder)
+        return "the compiled module loads; the rest is untried, as there is no torch for it"
+    site, torch = asked.stdout.split()
     started = time.perf_counter()
-    bin_folder = environment(interpreter, Path(asked.stdout.strip()), wheel, folder)
-    lines = list(use(bin_folder, folder))
-    return f"works, in {time.perf_counter() - started:.0f} s: {'; '.join(lines)}", True
+    lines = list(use(environment(interpreter, Path(site), wheel, folder), folder))
+    return f"works with torch {torch}, in {time.perf_counter() - started:.0f} s: {'; '.join(lines)}"
 
 
-def find(version: str) -> str | None:
-    """Return an interpreter: this one where it is of that version."""
-    if version == "{}.{}".format(*sys.version_info):
-        return sys.executable
-    return shutil.which(f"python{version}")
+def load_alone(interpreter: str, wheel: Path, folder: Path) -> None:
+    """Load the compiled module with the libraries of the torch that is here."""
+    lib = Path(run([sys.executable, "-P", "-c", SITE], folder).split()[0], "torch", "lib")
+    with zipfile.ZipFile(wheel) as archive:
+        module = archive.extract("entprop_fast/_C.abi3.so", folder)
+    libraries = [str(lib / name) for name in ("libc10.so", "libtorch_cpu.so")]
+    assert run([interpreter, "-c", LOAD, module, *libraries], folder) == "3.11\n"
 
 
 def environment(interpreter: str, site: Path, wheel: Path, folder: Path) -> Path:
@@ -142,4 +179,4 @@ def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

@@ -48,6 +48,7 @@ _NAMES: dict[str, Callable[[], Sequence[str]]] = {
     "method": lambda: list(METHODS),
     "methods": lambda: list(METHODS),
     "recipe": lambda: [*recipe.recipe_names(), FILES],
+    "to": lambda: importlib.import_module(f"{__package__}.export").FORMATS,
     "weights": lambda: [PRETRAINED, RANDOM, FILES],
 }
 # What is typed without a flag, by command and name.

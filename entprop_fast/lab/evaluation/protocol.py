@@ -48,7 +48,8 @@ def evaluate_model(
             of any floating dtype, on the device to evaluate on.
         data: a ``DataLoader`` of (images, labels), a ``Dataset`` of (image ``[C, H, W]``, label),
             (images ``[N, C, H, W]``, labels ``[N]``), or of `entprop_fast.data.load`. Images are
-            uint8, or floating in `input_range`. A loader or a data set is read once to look at all
+            uint8, or floating in `input_range`; items may be dictionaries, as `entprop_fast.fit`
+            takes them. A loader or a data set is read once to look at all
             of it, and again in each pass that measures; its images are never in memory together. A
             loader that shuffles keeps the first order it draws, because intervals pair each
             image's answers.

@@ -24,7 +24,7 @@ Drifts = Mapping[str, Mapping[str, float]]
 
 _SIZE = (4.7, 2.7)  # inches of 72 units: as wide as a phone, so that its text is not shrunk there
 _TEXT = 11  # units high
-_DOTTED = 25  # points up to which each has a dot
+_DOTTED = 25  # points of the longest line up to which each has a dot
 _DASHES = ("", "5 2.5", "1.5 2", "7 2 1.5 2")  # a picture in grey tells lines apart, too
 
 
@@ -149,6 +149,7 @@ def _draw(
 ) -> Markup:
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
+    longest = max(map(len, lines.values()))
     for line, points in lines.items():
         dashes = [float(one) for one in line.dashes.split()]
         axes.plot(
@@ -156,7 +157,7 @@ def _draw(
             color=series_color(line.place),
             linestyle=(0, dashes) if dashes else "-",
             linewidth=1.8,
-            marker="o" if len(points) <= _DOTTED else None,
+            marker="o" if longest <= _DOTTED or len(points) == 1 else None,
             markersize=3.5,
         )
     for mark in marks:

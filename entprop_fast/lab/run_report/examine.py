@@ -60,25 +60,30 @@ class Examiner:
         self._images: dict[object, ImageSet] = {}
 
     def examine(self, run: Run) -> Examined:
-        """Load the run's network and look at it; what cannot be found is left out, by name."""
+        """Look at the run's network; what cannot be is left out, with its reason."""
         self.reporter.say(f"examining {run.folder}")
+        return Examined(answers=self._answers(run), drifts=self._drifts(run))
+
+    def _drifts(self, run: Run) -> Drifts | str:
         try:
-            model, spec, dual = load_network(run.folder, self.reporter.say)
+            model, _, dual = load_network(run.folder, self.reporter.say)
         except (ValueError, OSError, ImportError) as error:
-            reason = f"The network cannot be loaded: {one_line(error)}."
-            return Examined(answers=reason, drifts=reason)
-        drifts = drifts_of(model) if dual else {}
+            return f"The network cannot be loaded: {one_line(error)}."
+        return (drifts_of(model) if dual else {}) or _without_halves(run)
+
+    def _answers(self, run: Run) -> Answers | str:
+        try:  # of a finished run the network that was scored
+            model, spec, _ = load_network(run.folder, lambda text: None, deployed=run.finished)
+        except (ValueError, OSError, ImportError) as error:
+            return f"The network cannot be loaded: {one_line(error)}."
         try:
-            if run.finished:  # by what was scored
-                model, spec, _ = load_network(run.folder, self.reporter.say, deployed=True)
-            answers: Answers | str = self._answers(run, model, spec)
+            return self._classify(run, model, spec)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and machine_failed(error):
                 raise
-            answers = f"The test images cannot be shown: {one_line(error)}."
-        return Examined(answers=answers, drifts=drifts or _without_halves(run))
+            return f"The test images cannot be shown: {one_line(error)}."
 
-    def _answers(self, run: Run, model: nn.Module, spec: NetworkSpec) -> Answers:
+    def _classify(self, run: Run, model: nn.Module, spec: NetworkSpec) -> Answers:
         machine = self.machine
         images = self._read(run, spec)
         normalization = (spec.mean, spec.std) if spec.mean else None

@@ -66,10 +66,8 @@ def scores(runs: Sequence[Run]) -> Table:
             (found.images_per_second, 0),
         )
         cells = [number(value, digits) for value, digits in values]
-        cells.append(str(run.settings.get("method", NOTHING)))
-        cells.append(
-            "finished" if run.finished else f"{run.epochs_done} of {run.epochs_planned} epochs"
-        )
+        state = "finished" if run.finished else f"{_epochs(run)} epochs"
+        cells += [str(run.settings.get("method", NOTHING)), state]
         rows.append((run.name, _plain(cells)))
     columns = ["SA", "RA", "Hscore", "cost", "images/s", "method", "state"]
     return Table(caption="Scores of each run", corner="run", columns=columns, rows=rows)

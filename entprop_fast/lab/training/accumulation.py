@@ -69,16 +69,18 @@ class Accumulation:
             return method(images, labels)
         if self.begins(batch):
             method.optimizer.zero_grad(set_to_none=True)
-        result = method.backward(images, labels)
+        result = method.backward(images, labels, weight=1 / self._size(batch))
         if self.ends(batch):
-            self._step(method, batch % self.batches + 1)
+            self._step(method)
         return result
 
-    def _step(self, method: Method, batches: int) -> None:
-        held = [p for group in method.optimizer.param_groups for p in group["params"]]
-        for parameter in held:
-            if parameter.grad is not None:
-                parameter.grad.div_(batches)
+    def _size(self, batch: int) -> int:
+        """Return the batches of the group that this one is in."""
+        first = batch - batch % self.batches
+        return min(self.batches, self.epoch - first)
+
+    def _step(self, method: Method) -> None:
         if method.options.max_grad_norm is not None:
+            held = [p for group in method.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(held, method.options.max_grad_norm)
         method.optimizer.step()

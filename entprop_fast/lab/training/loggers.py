@@ -27,6 +27,7 @@ from entprop_fast.optional import require
 NAMES = ("csv", "tensorboard", "wandb")
 
 WITHOUT_ACCOUNT = ("offline", "disabled", "dryrun")  # values of WANDB_MODE
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 _OFFLINE = "(WANDB_MODE=offline needs no account)"
 PROJECT = "entprop_fast"  # of W&B, where WANDB_PROJECT names none
 
@@ -77,6 +78,7 @@ def check_ready(log: str | Sequence[str] | None) -> None:
     for name in names_of(log):
         if name != "csv":
             require(name, extra="loggers", purpose=f"--log {name}")
+            importlib.import_module(_MODULES[name])
         if name == "wandb" and os.environ.get("WANDB_MODE", "online") not in WITHOUT_ACCOUNT:
             wandb: Any = importlib.import_module("wandb")
             try:
@@ -213,11 +215,9 @@ class WandbLog:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], rows: Sequence[Row]) -> None:
         self._state = folder / WANDB
-        known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "epochs": 0}
-        if self._state.is_file():
-            known |= json.loads(self._state.read_text())
-        self.id, self.epochs = str(known["id"]), int(known["epochs"])
+        self.id, self.epochs = self._known()
         wandb: Any = importlib.import_module("wandb")
+        files.folder_within(folder, "wandb")  # which W&B would write to through a link, too
         quiet = wandb.Settings(console="off", silent=True, disable_git=True)
         try:
             self._run = wandb.init(
@@ -249,6 +249,16 @@ class WandbLog:
     def close(self) -> None:
         """End the run there; resumed, it goes on."""
         self._run.finish()
+
+    def _known(self) -> tuple[str, int]:
+        """Return the run's id there and the epochs that it was sent; new ones for a new run."""
+        if not self._state.is_file():
+            return uuid.uuid4().hex[:8], 0
+        try:
+            kept = json.loads(self._state.read_text())
+            return str(kept["id"]), int(kept["epochs"])
+        except (ValueError, TypeError, LookupError) as error:
+            raise OSError(f"{self._state} is damaged, remove it to begin anew: {error}") from None
 
     def _keep(self) -> None:
         files.write_json(self._state, {"id": self.id, "epochs": self.epochs})

@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from entprop_fast import models
-from entprop_fast.lab.cli import compare, corrupt, evaluate, options_table, study, train
+from entprop_fast.lab.cli import (
+    compare,
+    completion,
+    corrupt,
+    evaluate,
+    init,
+    options_table,
+    study,
+    train,
+)
 from entprop_fast.lab.cli import data as data_command
 from entprop_fast.lab.cli.flags import POSITIONAL, method_flags, own_flags, parse, run_flags
 from entprop_fast.lab.training.errors import UsageError
@@ -23,7 +32,7 @@ from entprop_fast.methods import METHODS, EntProp, create_method
 from entprop_fast.methods.entprop import EntPropOptions
 from entprop_fast.options import option
 
-COMMANDS = (train, compare, evaluate, corrupt, study, data_command)
+COMMANDS = (train, compare, evaluate, corrupt, study, data_command, init, completion)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,20 @@ class Items(Dataset[tuple[Tensor, int]]):
         return self.images[index], int(self.labels[index])
 
 
+class Named(Dataset[Any]):
+    """Items as Hugging Face's data sets have them, with more in them."""
+
+    def __init__(self, items: Items, image: str, label: str) -> None:
+        self.items, self.image, self.label = items, image, label
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.items[index]
+        return {self.image: image, self.label: label, "path": f"{index}.png"}
+
+
 class Stream(IterableDataset[tuple[Tensor, int]]):
     def __init__(self, items: Items, turn: int = 0) -> None:
         self.items, self.turn, self.passes = items, turn, 0
@@ -56,6 +70,8 @@ def forms(images: Tensor, labels: Tensor) -> dict[str, Any]:
         "dataset": items,
         "tensor dataset": TensorDataset(images, labels),
         "loader": DataLoader(items, batch_size=5),
+        "dictionaries": DataLoader(Named(items, "pixel_values", "labels"), batch_size=5),
+        "data set of dictionaries": Named(items, "image", "label"),
         "shuffled": DataLoader(items, batch_size=5, shuffle=True),
         "one by one": DataLoader(items, batch_size=1, sampler=torch.arange(len(items)).tolist()),
         "stream": DataLoader(Stream(items), batch_size=5),
@@ -228,6 +244,27 @@ def test_outputs_that_hold_logits_and_outputs_that_do_not() -> None:
             evaluate_model(Around(after=form), pair(), CLEAN)
         with pytest.raises(kind, match=word):
             accuracy(Around(after=form), [pair()])
+
+
+@pytest.mark.parametrize("forward", ["view", "reshape"])
+def test_networks_that_view_their_activations_as_rows(forward: str) -> None:
+    """Images come channels_last, which ``view`` does not take after a convolution."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolve, self.classify = nn.Conv2d(3, 2, 3), nn.Linear(72, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = getattr(self.convolve(x), forward)(len(x), -1)
+            logits: Tensor = self.classify(rows)
+            return logits
+
+    torch.manual_seed(0)
+    model = Rows()
+    found = evaluate_model(model, pair(), EvaluationOptions(corruptions="digits", pgd=2))
+    right = model.eval()(pair()[0]).argmax(1) == pair()[1]
+    assert found.sa == 100 * right.float().mean()
 
 
 def test_a_network_without_parameters_and_one_that_writes_into_its_input() -> None:

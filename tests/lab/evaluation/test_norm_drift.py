@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from timm.layers import EvoNorm2dB0
 from torch import nn
 
 from entprop_fast.lab.evaluation.norm_drift import drift
@@ -28,3 +30,10 @@ def test_a_layer_norm_has_affines_alone() -> None:
     layer = convert_dual_norm(nn.LayerNorm(3))
     assert isinstance(layer, DualNorm)
     assert drift(layer) == {"drift of affines": 0.0}
+
+
+def test_a_norm_without_running_mean() -> None:
+    """timm's EvoNorms keep a variance alone."""
+    layer: Any = convert_dual_norm(EvoNorm2dB0(3))
+    layer.aux.running_var.fill_(math.e * (1 + layer.eps) - layer.eps)
+    assert drift(layer) == pytest.approx({"drift of variances": 1.0, "drift of affines": 0.0})

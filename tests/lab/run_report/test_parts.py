@@ -26,6 +26,7 @@ from entprop_fast.lab.run_report.examine import Examined
 from entprop_fast.lab.run_report.page import render
 from entprop_fast.lab.run_report.read_run import Run, Scores, read_runs
 from entprop_fast.lab.run_report.thumbnails import SIDE, data_uri
+from entprop_fast.lab.training.deploy import load_deployable, save_deployable
 from tests.lab.conftest import Call, summary
 from tests.lab.run_report.conftest import Copied
 from tests.lab.run_report.read_page import Page
@@ -123,6 +124,37 @@ def test_what_cannot_be_read_is_named(copied: Copied, call: Call) -> None:
     ):
         assert said in words
     assert "The network cannot be loaded: " in words and "truncated" in words
+
+
+@undrawn
+def test_the_deployed_network_answers(copied: Copied, call: Call) -> None:
+    """The one that was scored, which need not be the checkpoint's; drift is the checkpoint's."""
+    folder = copied("run")
+    network, spec = load_deployable(folder / "model.safetensors")
+    with torch.no_grad():
+        for one in network.parameters():
+            one.zero_()
+    save_deployable(folder / "model.safetensors", network, spec)
+    page = page_of(folder, call)
+    table = page.cells("Test images of run by true class (rows) and predicted class (columns)")
+    assert {name for row in table.values() for name in row if row[name] != "0"} == {
+        "0",
+        "right (%)",
+    }
+    assert "run: now" in page.words
+    assert "Distance of main and auxiliary halves in run" in page.tables
+
+
+@undrawn
+def test_a_checkpoint_that_cannot_be_read(copied: Copied, call: Call) -> None:
+    """The deployed network answers all the same; --images 0 shows none of the images."""
+    folder = copied("run", "checkpoint.prev.pt")
+    (folder / "checkpoint.pt").write_bytes(b"x")
+    page = page_of(folder, call, "--images", "0")
+    assert any(caption.startswith("Test images of run") for caption in page.tables)
+    assert "The network cannot be loaded: " in page.words and "truncated" in page.words
+    assert "written with --images 0" in page.words
+    assert not any(tag == "img" for tag, _ in page.tags)
 
 
 def moved(folder: Path, data_set: str) -> None:
@@ -281,7 +313,7 @@ def test_curves_show_the_rows() -> None:
     (x1, y1), (x2, y2) = points[-2:]
     start = tuple(map(float, path.split('"')[1].split()[1:3]))
     assert (x2 - x1) == pytest.approx(2 * (x1 - start[0]), rel=1e-4)  # epochs 1, 2 and 4
-    assert (y1 - y2) == pytest.approx(2 * (start[1] - y1), rel=1e-4)
+    assert (y1 - y2) == pytest.approx(2 * (start[1] - y1), rel=1e-4) and y2 < y1  # upwards
 
 
 def test_ten_runs_are_told_apart() -> None:

@@ -69,6 +69,28 @@ def test_a_captured_run_and_its_continuation(
     assert model(halves) == model(whole)
 
 
+def test_averaged_weights_beside_captured_steps(
+    recorder: RecordingGraphs, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a rate for each layer: a replayed step's weights are averaged, not stale ones."""
+    seen: list[torch.Tensor] = []
+    original = Method.__call__
+
+    def call(self: Method, *batch: torch.Tensor) -> Any:
+        result = original(self, *batch)
+        seen.append(self.model.get_parameter("fc.weight").detach().double().clone())
+        return result
+
+    monkeypatch.setattr(Method, "__call__", call)
+    run(tmp_path, "--ema", "0.5", "--layer-decay", "0.8", "--corruptions", "none")
+    assert recorder.log == ["eager"] * 3 + ["capture"] + ["replay"] * 3
+    mean = seen[0]
+    for weights in seen[1:6]:  # a seventh step draws the examples
+        mean = (mean + weights) / 2
+    found = read(tmp_path / "checkpoint.pt")["ema"]["model"]["fc.weight"]
+    torch.testing.assert_close(found.double(), mean, rtol=1e-5, atol=1e-7)
+
+
 def test_off(recorder: RecordingGraphs, run: Call, tmp_path: Path) -> None:
     run(tmp_path, "--capture", "off", "--corruptions", "none")
     assert recorder.log == [] and summary(tmp_path)["captured"] is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_a_run_deploys_the_average_over_its_steps(tmp_path: Path, without_pictur
     def watch(trainer: Trainer) -> None:
         trainer.optimizer.register_step_post_hook(lambda *_: seen.append(floats(trainer.model)))
 
-    size = {"train_size": 40, "batch_size": 10, "epochs": 2, "corruptions": "none"}
+    size: dict[str, Any] = {"train_size": 40, "batch_size": 10, "epochs": 2, "corruptions": "none"}
     train_run(resolve("digits", **size, ema=DECAY, out=str(out), device="cpu"), watch=watch)
     state = read(out / "checkpoint.pt")
     assert len(seen) == 8 and state["ema"]["updates"] == 8
@@ -82,7 +83,7 @@ def test_it_goes_on_from_its_state_and_holds_no_gradients() -> None:
     first.update()
     second = AveragedWeights(model, DECAY)
     with torch.no_grad():
-        model[0].weight.add_(1)
+        next(model.parameters()).add_(1)
     second.load_state_dict(first.state_dict())
     for one in (first, second):
         one.update()

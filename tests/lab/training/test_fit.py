@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 import entprop_fast
+from entprop_fast.lab.cli import evaluate as evaluate_command
+from entprop_fast.lab.cli import train as train_command
 from entprop_fast.lab.data import DeviceLoader, ImageData
 from entprop_fast.lab.stopping import Stopped, StopSignals
 from entprop_fast.lab.training.engine import train
@@ -484,3 +489,21 @@ def test_images_of_four_channels_have_no_corruption() -> None:
     data = torch.rand(SIZE, 4, 6, 6), LABELS
     found = entprop_fast.fit(model, data, data, **SMALL)
     assert found.sa is not None and found.ra is None
+
+
+def test_the_page_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "fit.md").read_text()
+    example, code = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["logits"].shape == (1, 4) and type(names["model"][1]) is nn.BatchNorm2d
+    assert (tmp_path / "runs" / "mine" / "summary.json").exists()
+    (tmp_path / "my_code.py").write_text(code)
+    lines = re.findall(r"^python -m entprop_fast\.(\w+) (.*)$", page, re.M)
+    commands = {"train": train_command, "evaluate": evaluate_command}
+    for name, words in lines:
+        if name in commands:  # compare trains six of them, in other processes
+            assert commands[name].main(shlex.split(words)) == 0
+    sys.modules.pop("my_code")

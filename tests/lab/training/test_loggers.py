@@ -77,7 +77,8 @@ def test_lines_of_csv(tmp_path: Path) -> None:
 
 class FakeRun:
     def __init__(self, **given: Any) -> None:
-        self.given, self.rows = given, []
+        self.given = given
+        self.rows: list[tuple[int, dict[str, float]]] = []
         self.summary: dict[str, float] = {}
 
     def log(self, row: dict[str, float], step: int) -> None:
@@ -88,14 +89,14 @@ class FakeRun:
 
 
 @pytest.fixture
-def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Any:
     module: Any = types.ModuleType("wandb")
     module.init, module.Settings, module.Error = FakeRun, dict, RuntimeError
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
 
 
-def test_wandb_is_sent_each_epoch_once(fake_wandb: types.ModuleType, tmp_path: Path) -> None:
+def test_wandb_is_sent_each_epoch_once(fake_wandb: Any, tmp_path: Path) -> None:
     first: Any = WandbLog(tmp_path, {"lr": 1}, [])
     first.write(ROWS[0])
     # Killed after the checkpoint of epoch 2, before its row was sent.
@@ -111,6 +112,12 @@ def test_wandb_is_sent_each_epoch_once(fake_wandb: types.ModuleType, tmp_path: P
     assert sent[1][1] == {"epoch": 2, "loss": 0.5, "seconds": 0.5}
     assert second._run.summary == {"final/hscore": 50.0}
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": first.id, "epochs": 3}
+
+
+def test_a_damaged_state_is_named(fake_wandb: Any, tmp_path: Path) -> None:
+    (tmp_path / "wandb.json").write_text('{"id": "x", "epochs": "many"}')
+    with pytest.raises(OSError, match=r"wandb\.json"):
+        WandbLog(tmp_path, {}, [])
 
 
 def test_wandb_offline_writes_into_the_folder(
@@ -133,7 +140,7 @@ def test_wandb_offline_writes_into_the_folder(
 def test_a_missing_library_is_named_before_any_work(
     name: str, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, name, None)
     error = run(tmp_path / "run", "--log", f"csv,{name}", code=2)
     assert name in error and "entprop_fast[loggers]" in error
     assert not (tmp_path / "run").exists()

@@ -54,9 +54,9 @@ def test_timm_s_networks_follow_timm_s_rules(arch: str) -> None:
     import timm
     from timm.optim import param_groups_layer_decay
 
-    small = {"depth": 2} if arch.startswith("vit") else {}
-    plain = timm.create_model(arch, num_classes=3, **small)
-    decay = {"weight_decay": 0.05, "layer_decay": 0.75}
+    small: dict[str, Any] = {"depth": 2} if arch.startswith("vit") else {}
+    plain: Any = timm.create_model(arch, num_classes=3, **small)
+    decay: dict[str, Any] = {"weight_decay": 0.05, "layer_decay": 0.75}
     spared = plain.no_weight_decay() if hasattr(plain, "no_weight_decay") else ()
     theirs = param_groups_layer_decay(plain, no_weight_decay_list=spared, **decay)
     expected = by_name(plain, theirs)

@@ -68,6 +68,14 @@ def test_rows_on_a_terminal_and_the_same_lines_everywhere(terminal: bool) -> Non
     ]
 
 
+def test_an_epoch_with_held_out_images_says_their_hscore() -> None:
+    text = io.StringIO()
+    Reporter(Console(file=text, width=120)).epoch_done(
+        ROW | {"validation_hscore": 81.25}, seconds_left=7.0
+    )
+    assert "SA 90.0  gap 4.0  held-out Hscore 81.2  99 images/s" in text.getvalue()
+
+
 def test_an_epoch_without_an_auxiliary_pass_has_no_loss_of_it() -> None:
     text = io.StringIO()
     reporter = Reporter(Console(file=text, width=120))

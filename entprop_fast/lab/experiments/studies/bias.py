@@ -25,6 +25,7 @@ from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
 from entprop_fast.lab.experiments.studies.variant_scores import draw_curves
 from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.trainer import Trainer
 
 BASELINE = "random"
@@ -44,7 +45,15 @@ class Selections(Probe):
     every_step = True
 
     def attach(self, trainer: Trainer) -> None:
-        """Count after every step; a second loader of the same seed says which images it saw."""
+        """Count after every step; a second loader of the same seed says which images it saw.
+
+        Raises:
+            UsageError: a step has several batches.
+        """
+        if (batches := trainer.accumulation.batches) > 1:
+            raise UsageError(
+                f"accumulate_batches={batches}: the study bias counts one batch a step; use 1"
+            )
         super().attach(trainer)
         loader = trainer.loader
         places = torch.arange(loader.size)
