@@ -19,7 +19,7 @@ TRITON := triton==3.6.0
 CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
 
 .PHONY: help setup train test test-main test-interpreter test-aot wheel wheel-test compare bench \
-    bench-recipes lint docs clean
+    bench-recipes zoo lint docs clean
 
 help:
 	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes zoo lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"

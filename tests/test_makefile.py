@@ -33,7 +33,9 @@ def test_every_stage_of_make_train_says_how_long_it_takes(tmp_path: Path) -> Non
     assert (compiling - 1, training - 1) == (said[1], said[2])
 
 
-@pytest.mark.parametrize("target", ["test", "compare", "bench", "bench-recipes", "zoo", "docs"])
+@pytest.mark.parametrize(
+    "target", ["test", "wheel", "wheel-test", "compare", "bench", "bench-recipes", "zoo", "docs"]
+)
 def test_long_targets_say_how_long_they_take(target: str, tmp_path: Path) -> None:
     setup = commands("setup", folder=tmp_path)
     own = [line for line in commands(target, folder=tmp_path) if line not in setup]
