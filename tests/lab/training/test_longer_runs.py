@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from entprop_fast.lab import stopping
 from entprop_fast.lab.checkpoint import read
@@ -22,7 +20,7 @@ from entprop_fast.lab.training.load_network import load_network
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.save_times import SaveTimes
 from tests.children import end_with_parent
-from tests.lab.conftest import Args, Call, assert_same, model, rows, stop_at, summary
+from tests.lab.conftest import Args, Call, assert_same, rows, stop_at, summary
 
 FORK = multiprocessing.get_context("fork")
 OPTIONS = {
@@ -236,12 +234,7 @@ def test_a_dry_run_refuses_what_a_run_does(run: Call, tmp_path: Path) -> None:
     )
 
 
-def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if value.is_floating_point()}
-
-
 def test_a_run_without_these_options_has_nothing_of_them(finished: Path) -> None:
     assert not {"ema", "best"} & read(finished / "checkpoint.pt").keys()
     assert not [name for name in rows(finished)[0] if name.startswith("validation")]
     assert not (finished / "best.pt").exists() and not (finished / "metrics.csv").exists()
-    assert len(model(finished)) > 0 and os.listdir(finished)
