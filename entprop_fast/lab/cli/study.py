@@ -44,7 +44,7 @@ class _Flags:
     data: str | None = data_option()
     dataset: str | None = option(None, "Data set. Left out, it is the recipe's.", group="data")
     train_size: int | None = option(
-        None, "Training images. Left out, there are 200.", low=1, group="data"
+        None, "Training images. Left out, there are 200, or all of --data.", low=1, group="data"
     )
     seeds: tuple[int, ...] | None = option(
         None, "Seeds of the runs. Left out, they are 0 1 2 3 4.", low=0, group="study"
@@ -132,6 +132,8 @@ def _options(flags: _Flags, settings: dict[str, Any]) -> Options:
         flags.recipe, over | {"data_dir": settings.get("data_dir")}
     )
     over = {name: value for name, value in followed.items() if name != "data_dir"}
+    if flags.data is not None:
+        chosen.setdefault("train_size", None)  # a Dataset has no part that could be chosen
     options = replace(options, **chosen, recipe=str(source), overrides=over)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise UsageError(f"--seeds {options.seeds}: expected different seeds, at least one")

@@ -41,7 +41,7 @@ class Pairs(Dataset[tuple[Any, Any]]):
 
     Args:
         dataset: of a known length; its items are what `pair_of` takes.
-        check: refuses an image or a label.
+        check: refuses an image or a label; labels that it takes are given as integers.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Pairs(Dataset[tuple[Any, Any]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         image, label = pair_of(self.dataset[index])
-        if self.check is not None:
-            self.check(image, label)
-        return image, label
+        if self.check is None:
+            return image, label
+        self.check(image, label)
+        return image, int(label)
 
 
 def batch_of(item: object) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, to_float
 from entprop_fast.lab.data.given_loader import reordered
@@ -57,7 +64,8 @@ def images_of(
                 raise ValueError("batch_size and workers: a DataLoader has its own")
             return _of_batches(_pairs(_in_one_order(data), normalized), input_range)
         case Dataset() if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-            read = _of_rows(Pairs(data), batch_size, workers)
+            whole = type(data) is TensorDataset and len(data.tensors) == 2  # not row by row
+            read = _of_rows(data if whole else Pairs(data), batch_size, workers)
             return _of_batches(_pairs(read, normalized), input_range)
     inside = f" of {', '.join(type(one).__name__ for one in data)}" if type(data) is tuple else ""
     raise TypeError(f"data is a {type(data).__name__}{inside}: {_WANTED} wanted")
@@ -229,11 +237,13 @@ def _in_unit_range(images: Tensor, input_range: Range) -> Tensor:
     return made.clamp(0, 1)  # a rounding's width outside
 
 
-def _of_rows(dataset: Pairs, batch_size: int | None, workers: int | None) -> Callable[[], Batches]:
+def _of_rows(
+    dataset: Dataset[Any], batch_size: int | None, workers: int | None
+) -> Callable[[], Batches]:
     size = 100 if batch_size is None else batch_size
     if size < 1:
         raise ValueError(f"batch_size = {size} must be at least 1")
-    count = len(dataset)
+    count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise ValueError("data holds no test image; at least one is needed")
     rows = torch.arange(count).split(size)

@@ -22,11 +22,11 @@ from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.finish import Summary
 from entprop_fast.lab.training.fit_settings import (
     USUAL_LR,
+    default_batch_size,
     name_of_data,
     per_channel,
     settings_of_loader,
     sorted_keywords,
-    usual_batch_size,
 )
 from entprop_fast.lab.training.given_data import Given, check_given
 from entprop_fast.lab.training.given_parts import given_parts, is_dual
@@ -134,7 +134,7 @@ def fit(
     if isinstance(train, DataLoader):
         settings |= settings_of_loader(train, settings, batch_size, augment)
     else:
-        settings["batch_size"] = usual_batch_size(train) if batch_size is None else batch_size
+        settings["batch_size"] = default_batch_size(train) if batch_size is None else batch_size
     config = Config(
         arch=f"{MODEL}{type(model).__name__}",
         dataset=f"{DATA}{name_of_data(train)}",

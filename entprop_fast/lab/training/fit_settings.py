@@ -74,7 +74,7 @@ def settings_of_loader(
     return {"batch_size": rows_of(loader), "drop_last": bool(loader.drop_last)}
 
 
-def usual_batch_size(train: Any) -> int:
+def default_batch_size(train: Any) -> int:
     """Return the rows of a batch where nobody says how many."""
     return max(1, min(USUAL_BATCH, len(train[0] if isinstance(train, tuple) else train)))
 

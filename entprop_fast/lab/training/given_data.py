@@ -101,6 +101,10 @@ class GivenCheck:
             raise ValueError(f"images have shape {tuple(images.shape)}; [B, C, H, W] wanted")
         if not images.is_floating_point() and images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}; uint8 or a floating dtype is needed")
+        if self.units.channels not in (1, images.shape[1]):
+            raise ValueError(
+                f"normalization has {self.units.channels} channels, images have {images.shape[1]}"
+            )
         whole = not (
             labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
         )
@@ -224,6 +228,8 @@ def _read_first(
     train: Dataset[Any] | tuple[Tensor, Tensor], check: GivenCheck
 ) -> tuple[Pairs | tuple[Tensor, Tensor], Tensor]:
     """Return what a loader can be made of, and the first image in a batch of one."""
+    if type(train) is TensorDataset and len(train.tensors) == 2:
+        train = train.tensors[0], train.tensors[1]  # batches at once, not row by row
     if isinstance(train, tuple):
         images, labels = train
         check(images, labels)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.data import ImageData, ImageSet
 from entprop_fast.lab.data.loader import Batch, Loader
+from entprop_fast.lab.data.readers import own_generators
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.given_images import images_of
 from entprop_fast.lab.evaluation.scored_network import Normalization, Scored, needs_rows
@@ -148,8 +149,17 @@ class GivenTest(TestSet):
         self.normalization, self.input_range = normalization, input_range
 
     def batches(self) -> Iterator[Batch]:
-        """Yield all of them in order, as the network takes them, and labels."""
-        for images, labels in super().batches():
+        """Yield all of them in order, as the network takes them, and labels.
+
+        What a loader draws is no draw of the run's: being measured does not change it.
+        """
+        source = super().batches()
+        while True:
+            with own_generators():
+                batch = next(source, None)
+            if batch is None:
+                return
+            images, labels = batch
             made = self.scored.as_given(images)
             yield made.contiguous(memory_format=self.loader.memory_format), labels
 
@@ -165,7 +175,8 @@ def _test_of(validation: Given | None, units: ImageUnits, classes: int) -> Image
         return None
     try:
         normalized = None if units.normalization is None else units
-        test = images_of(validation, units.input_range, normalized=normalized)
+        with own_generators():
+            test = images_of(validation, units.input_range, normalized=normalized)
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"validation: {error}") from error

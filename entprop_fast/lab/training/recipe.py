@@ -25,17 +25,14 @@ DEFAULT_RECIPE = "digits"
 
 
 def resolve(
-    recipe: str | Path = DEFAULT_RECIPE,
-    *,
-    imports: tuple[str, ...] = (),
-    **overrides: Value | None,
+    recipe: str | Path = DEFAULT_RECIPE, **overrides: Value | tuple[str, ...] | None
 ) -> Config:
     """Read the settings of `recipe`, with `overrides` put over them.
 
     Args:
         recipe: the name of a built-in recipe, or the path of a ``.toml`` file.
-        imports: functions that were named beside the recipe, see `Config`.
-        **overrides: settings and method options by name; None leaves the recipe's value.
+        **overrides: settings and method options by name; None leaves the recipe's value. Also
+            ``imports``, the functions that were named beside the recipe, see `Config`.
 
     Returns:
         Complete settings: the method's options hold its defaults too.
@@ -45,7 +42,8 @@ def resolve(
             valid.
     """
     table = read_recipe(recipe)
-    given = {name: value for name, value in overrides.items() if value is not None}
+    imports: Any = overrides.pop("imports", ())
+    given: dict[str, Any] = {k: value for k, value in overrides.items() if value is not None}
     if unheard := [name for name in given if name not in SETTINGS | methods_by_option()]:
         known = (*SETTINGS, *methods_by_option())
         raise name_errors.unknown("setting", unheard[0], known)

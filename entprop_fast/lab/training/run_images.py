@@ -11,6 +11,7 @@ from torch import Tensor
 from entprop_fast.lab.data import (
     AUGMENTS,
     ImageData,
+    ImageFiles,
     ImageSet,
     Loader,
     PrefetchLoader,
@@ -89,7 +90,8 @@ def training_loader(
         unaugmented=None if isinstance(data, ImageData) else data.training("none"),
     )
     if isinstance(loader, PrefetchLoader):
-        where = "stay in host memory" if in_memory else "are read from files"
+        read = "read from files" if isinstance(data, ImageFiles) else "read from a Dataset"
+        where = "stay in host memory" if in_memory else f"are {read}"
         say(f"training images {where}: {loader.workers} workers")
     return loader
 

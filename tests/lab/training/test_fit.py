@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,8 +25,10 @@ from entprop_fast.lab.cli import train as train_command
 from entprop_fast.lab.data import DeviceLoader, ImageData
 from entprop_fast.lab.stopping import Stopped, StopSignals
 from entprop_fast.lab.training.engine import train
+from entprop_fast.lab.training.given_data import GivenCheck
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.layers import DualBatchNorm2d
+from entprop_fast.methods.image_units import ImageUnits
 from entprop_fast.models import create
 from tests.lab.conftest import rows, stop_at, summary
 
@@ -40,7 +43,8 @@ class Net(nn.Module):
 
     def __init__(self, output: type | None = None) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1)
+        self.features = nn.Sequential(*layers)
         self.classify = nn.Linear(4 * 4 * 4, CLASSES)
         self.output = output
 
@@ -188,30 +192,26 @@ def test_every_form_of_a_loader_trains_alike(
     assert found.train_size == SIZE and found.cost == pytest.approx(2 * (BATCH + 2) / BATCH)
 
 
+class Items(Dataset[Any]):
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.items[row]
+
+
 def test_tensors_and_data_sets_train_alike() -> None:
-    models = [net(), net()]
-    given: tuple[Any, ...] = (pair(), TensorDataset(*pair()))
+    items = list(zip(*pair(), strict=True))
+    named = Items(as_dictionaries(items, "pixel_values", "labels"))
+    narrow = Items([(image, numpy.uint8(label)) for image, label in items])
+    given: list[Any] = [pair(), TensorDataset(*pair()), Items(items), named, narrow]
+    models = [net() for _ in given]
     for model, data in zip(models, given, strict=True):
         entprop_fast.fit(model, data, data, batch_size=BATCH, **SMALL, corruptions="none")
-    assert same(*models)
-
-
-def test_an_item_of_a_data_set_may_be_a_dictionary() -> None:
-    models = [net(), net()]
-    items = list(zip(*pair(), strict=True))
-    data = as_dictionaries(items, "pixel_values", "labels")
-
-    class Items(Dataset[Any]):
-        def __len__(self) -> int:
-            return len(data)
-
-        def __getitem__(self, row: int) -> Any:
-            return data[row]
-
-    both: tuple[Any, ...] = (Items(), pair())
-    for model, given in zip(models, both, strict=True):
-        entprop_fast.fit(model, given, Items(), batch_size=BATCH, **SMALL, corruptions="none")
-    assert same(*models)
+    assert all(same(model, models[0]) for model in models)
 
 
 def test_scores_are_those_of_evaluate_model() -> None:
@@ -394,6 +394,10 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"train": (IMAGES, LABELS.float())}, ValueError, "labels"),
     ({"train": (IMAGES, LABELS + 1)}, ValueError, "labels"),
     ({"train": TensorDataset(IMAGES, LABELS + 1)}, ValueError, "labels"),
+    ({"train": Items([(IMAGES[0], 4)] * 2)}, ValueError, "labels"),
+    ({"train": Items([(IMAGES[0], 1.0)] * 2)}, ValueError, "labels"),
+    ({"train": Items([(IMAGES[0].numpy(), 1)] * 2)}, TypeError, "image"),
+    ({"train": Items([])}, ValueError, "train"),
     ({"train": DataLoader(TensorDataset(IMAGES, LABELS - 1), BATCH)}, ValueError, "labels"),
     ({"train": DataLoader(TensorDataset(IMAGES * 9, LABELS), BATCH)}, ValueError, "images"),
     ({"train": DataLoader(TensorDataset(IMAGES), BATCH)}, TypeError, "data gives"),
@@ -419,6 +423,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"arch": "resnet18"}, TypeError, "arch"),
     ({"generator": torch.Generator()}, TypeError, "generator"),
     ({"normalization": (0.5, 0)}, ValueError, "normalization"),
+    ({"normalization": ((0.5, 0.5), (0.2, 0.2))}, ValueError, "normalization"),
     ({"resume": True}, ValueError, "resume"),
     ({"log": "paper"}, ValueError, "log"),
     ({"patience": 2}, TypeError, "patience"),
@@ -456,6 +461,17 @@ def test_loggers_write_where_there_is_a_folder(tmp_path: Path) -> None:
     entprop_fast.fit(net(), pair(), out=tmp_path / "none", log=(), **SMALL)
     assert (tmp_path / "csv" / "metrics.csv").exists()
     assert not (tmp_path / "none" / "metrics.csv").exists()
+
+
+def test_labels_are_looked_at_before_a_gpu_takes_them() -> None:
+    """On CUDA the method itself reads no value."""
+    check = GivenCheck(ImageUnits((0.0, 1.0), None), values=True)
+    check(IMAGES, LABELS + 1)  # the classes are not known yet
+    check.classes = CLASSES
+    check(IMAGES, LABELS)
+    for images, labels in ((IMAGES, LABELS + 1), (IMAGES, LABELS - 1), (IMAGES + 1, LABELS)):
+        with pytest.raises(ValueError, match=r"(labels|images) hold"):
+            check(images, labels)
 
 
 def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from entprop_fast.lab.cli import evaluate, study, train
 from entprop_fast.lab.experiments.comparison import variants
 from entprop_fast.lab.experiments.comparison.plan import finished_summary, resolve_runs
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.engine import train as train_run
+from entprop_fast.lab.training.fit import fit
 from entprop_fast.lab.training.follow_data import follow_data
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.user_code import make_images, named, network_maker
@@ -58,7 +61,15 @@ def nothing(): return None
 def misspelt(): return {"train": (images, labels), "val": (images, labels)}
 def normalised(): return (images - 0.5, labels), (images, labels)
 def few_names(): return {"train": (images, labels), "test": (images, labels), "class_names": "ab"}
-def higher(): return TensorDataset(images, labels + 5), TensorDataset(images[:8], labels[:8])
+
+class Rows(Dataset):
+    def __init__(self, labels): self.labels = labels
+    def __len__(self): return len(self.labels)
+    def __getitem__(self, row): return images[row], int(self.labels[row])
+
+def higher(): return Rows(labels + 5), TensorDataset(images[:8], labels[:8])
+def rows(): return Rows(labels), TensorDataset(images[:8], labels[:8])
+def few(): return Rows(labels[:16]), (images[:4], labels[:4])
 """
 
 
@@ -101,6 +112,35 @@ def test_a_run_of_ones_own_is_trained_resumed_and_evaluated(code: str, call: Cal
     assert json.loads(Path("scores.json").read_text())["sa"] == summary(out)["sa"]
 
 
+def test_what_fit_left_is_evaluated_by_its_normalisation(
+    code: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images in [0, 1] go through what those of `fit` had been through."""
+    monkeypatch.syspath_prepend(".")
+    module = importlib.import_module(code)
+    mean, std = torch.tensor([0.2, 0.5, 0.7]), torch.tensor([0.1, 0.2, 0.3])
+    images = (module.images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+    network = module.net(4)
+    found = fit(
+        network,
+        (images, module.labels),
+        (images[:8], module.labels[:8]),
+        normalization=(mean, std),
+        epochs=6,
+        batch_size=8,
+        method="vanilla",
+        corruptions="none",
+        out="run",
+        verbose=False,
+        log=(),
+    )
+    assert found.sa != 25.0
+    own = ["--model", f"{code}:net", "--data", f"{code}:tensors", "--corruptions", "none"]
+    for file in ("run", "run/checkpoint.pt", "run/model.safetensors"):
+        call(evaluate, [file, *own, "--out", "scores.json"])
+        assert json.loads(Path("scores.json").read_text())["sa"] == found.sa
+
+
 def test_no_code_is_run_because_a_file_names_it(code: str, call: Call) -> None:
     call(train, words(code, "--out", "run"))
     sys.modules.pop(code)
@@ -129,7 +169,7 @@ def test_no_code_is_run_because_a_file_names_it(code: str, call: Call) -> None:
 
 def test_every_form_of_data_trains(code: str) -> None:
     losses = {}
-    for data in ("tensors", "datasets", "mixed", "dictionary", "image_set", "bytes_"):
+    for data in ("tensors", "datasets", "rows", "mixed", "dictionary", "image_set", "bytes_"):
         settings = named(f"{code}:net", f"{code}:{data}", {"epochs": 1, "corruptions": "none"})
         settings |= {"workers": 0, "device": "cpu", "batch_size": 8, "out": data}
         found = train_run(resolve("digits", **settings))
@@ -151,8 +191,8 @@ def test_a_comparison_carries_it_into_its_processes(code: str) -> None:
 
 
 def test_a_study_takes_it(code: str, call: Call) -> None:
-    own = ["--model", f"{code}:net", "--data", f"{code}:tensors"]
-    small = ["--epochs", "1", "--seeds", "0", "--workers", "1", "--train-size", "16"]
+    own = ["--model", f"{code}:net", "--data", f"{code}:few"]
+    small = ["--epochs", "1", "--seeds", "0", "--workers", "1"]
     small += ["--corruptions", "digits", "--device", "cpu", "--out", "study"]
     call(study, ["components", *own, *small])
     assert Path("study/table.md").exists()
