@@ -58,6 +58,8 @@ def _what(spec: NetworkSpec) -> str:
     named = ", ".join(map(markdown, spec.classes[:_LISTED]))
     more = f", and {spec.num_classes - _LISTED:,} more" if spec.num_classes > _LISTED else ""
     inside = "" if spec.normalize == "none" else "; the network normalises them itself"
+    if spec.mean:
+        inside = f", from which mean {list(spec.mean)} is taken off, divided by {list(spec.std)}"
     return (
         f"An image classifier of {spec.num_classes:,} classes: {named}{more}. It takes images "
         f"`[N, {size.channels}, {size.height}, {size.width}]` with values in [0, 1]{inside}, and "

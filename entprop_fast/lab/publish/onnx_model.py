@@ -15,7 +15,7 @@ from entprop_fast.lab.publish.programs import INPUT, OUTPUT, Program, tools_of_t
 from entprop_fast.lab.training.errors import RunFailed
 from entprop_fast.optional import require
 
-OPSET = 18  # what onnxruntime 1.14 and later run
+OPSET = 18  # the exporter writes it without converting
 LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 
 _BATCH = "batch"  # the name of the first dimension

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.data import ImageData, ImageSet
@@ -94,7 +94,8 @@ def given_parts(
         check(*train)  # again, now that the classes are known
     with reporter.waiting("looking at the validation images"):
         test = _test_of(validation, units, check.classes)
-    images = GivenImages(config.dataset, loader, shape, check.classes, test).as_image_set()
+    names = _class_names(train, check.classes)
+    images = GivenImages(config.dataset, loader, shape, check.classes, test, names).as_image_set()
     spec = NetworkSpec(
         arch=config.arch,
         num_classes=check.classes,
@@ -102,6 +103,7 @@ def given_parts(
         stem="imagenet",
         dataset=config.dataset,
         seed=config.seed,
+        class_names=names,
         input_size=shape[1:],
         **_normalised(normalization, input_range, shape[0]),
     )
@@ -117,6 +119,17 @@ def given_parts(
         model.train()
     tested = GivenTest(test, loader, model, normalization, input_range)
     return assemble(config, images, spec, model, loader, tested, options)
+
+
+def _class_names(train: Given, count: int) -> tuple[str, ...]:
+    """Return the names that a data set has of its classes, as torchvision's do, or none."""
+    held: Any = train.dataset if isinstance(train, DataLoader) else train
+    while isinstance(held, Subset):
+        held = held.dataset
+    names: Any = getattr(held, "classes", ())
+    if not isinstance(names, list | tuple) or len(names) != count:
+        return ()
+    return tuple(names) if all(isinstance(one, str) for one in names) else ()
 
 
 def is_dual(model: nn.Module) -> bool:

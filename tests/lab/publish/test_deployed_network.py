@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import entprop_fast
 from entprop_fast.lab import checkpoint
@@ -117,3 +118,19 @@ def test_refusals(made: Any, error: type[Exception], tmp_path: Path) -> None:
         path.write_bytes(made)
     with pytest.raises(error, match=str(path)):
         entprop_fast.load(path)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_what_fit_trained(tmp_path: Path) -> None:
+    """The data set's names of its classes, the size and normalisation of its images."""
+    made: Any = TensorDataset(torch.rand(12, 3, 6, 6) * 2 - 1, torch.arange(12) % 3)
+    made.classes = list(CLASSES)
+    loader = DataLoader(Subset(made, range(12)), batch_size=6)
+    half = ((0.5,) * 3, (0.5,) * 3)
+    trained, out = Own(), tmp_path / "run"
+    entprop_fast.fit(trained, loader, epochs=1, normalization=half, device="cpu", out=out)
+    network, spec = entprop_fast.load(out, model=Own())
+    assert spec.own and spec.classes == CLASSES and spec.input_size == (6, 6)
+    assert (spec.preprocessing.mean, spec.preprocessing.std) == half
+    images = torch.ones(1, 3, 6, 6)
+    torch.testing.assert_close(network(images), trained.eval()(images))
