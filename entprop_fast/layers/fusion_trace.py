@@ -57,10 +57,19 @@ for _name in "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor"
 class _BlockTracer(Tracer):
     """Record the forward of one block and of `inlined`; every other module is a single node."""
 
+    proxy_buffer_attributes = True  # or what writes into a buffer would do so now, and never again
+
     def __init__(self, inlined: Sequence[nn.Module], given: Sequence[str]) -> None:
         super().__init__()
         self.inlined = inlined
         self.given = given
+        self.modes = _modes()
+
+    def create_node(self, *args: Any, **kwargs: Any) -> Node:
+        """Refuse what stands under ``torch.no_grad()`` and the like: no graph holds that."""
+        if _modes() != self.modes:
+            raise TraceError("it switches gradients or autocast")
+        return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(m is one for one in self.inlined)
@@ -74,6 +83,11 @@ class _BlockTracer(Tracer):
         """Hand over the given arguments alone: the others have their defaults."""
         proxies = [self.create_proxy("placeholder", name, (), {}) for name in self.given]
         return root_fn, [self.root, *proxies]
+
+
+def _modes() -> tuple[bool, ...]:
+    autocasts = (torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocasts
 
 
 def signatures(block: nn.Module) -> list[list[str]]:

@@ -158,6 +158,7 @@ class Block(nn.Module):
         self.does = does
         self.flag = True
         self.seen: Any = None
+        self.register_buffer("count", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.does(self, x)
@@ -231,7 +232,20 @@ def _by_values(b: Any, x: Tensor) -> Any:
     return F.relu(b.norm(b.conv(x))) if bool(x.sum() > 0) else x
 
 
+def _without_gradients(b: Any, x: Tensor) -> Any:
+    with torch.no_grad():
+        factor = b.shortcut(x)
+    return F.relu(b.norm(b.conv(x))) * factor
+
+
+def _without_autocast(b: Any, x: Tensor) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        return F.relu(b.norm(b.conv(x)))
+
+
 REFUSED = {
+    "under no_grad": _without_gradients,
+    "without autocast": _without_autocast,
     "its output is used twice": _twice_used,
     "it is added to itself": _with_itself,
     "the sum writes into the other": _into_the_other,
@@ -271,7 +285,13 @@ def _inplace(b: Any, x: Tensor) -> Any:
     return F.relu_(y)
 
 
+def _counts(b: Any, x: Tensor) -> Any:
+    b.count.add_(1)
+    return F.relu(b.norm(b.conv(x))) + b.count
+
+
 FUSED = {
+    "with a buffer": (_counts, "relu"),
     "a module": (lambda b, x: b.relu(b.norm(b.conv(x))), "relu"),
     "a function": (lambda b, x: F.relu(b.norm(b.conv(x)), inplace=True), "relu"),
     "a method": (lambda b, x: b.norm(b.conv(x)).relu_(), "relu"),
