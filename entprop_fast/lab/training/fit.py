@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.report.progress import Reporter
+from entprop_fast.lab.stopping import OutOfTime
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.engine import train as train_run
@@ -123,12 +124,15 @@ def fit(
         ValueError, TypeError: model, images or settings that cannot be used; the message names the
             argument.
         RuntimeError: a loss became NaN or infinite.
+        TimeoutError: the time of ``time="2h"`` is over; ``resume=True`` goes on in `out`.
     """
     check_kind("model", model, nn.Module)
     check_given("train", train)
     if validation is not None:
         check_given("validation", validation)
     settings, texts, objects = sorted_keywords(method, method_options)
+    if out is None and settings.get("time"):
+        raise ValueError(f"time={settings['time']!r}: name out, the folder that keeps the run")
     input_range = image_units.input_range(objects.get("input_range", (0.0, 1.0)))
     normalization = per_channel(normalization)
     if isinstance(train, DataLoader):
@@ -226,9 +230,14 @@ def _as_before(model: nn.Module, config: Config, strip: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Raise a `TypeError` as such, which commands turn into an error of their usage."""
+    """Raise for a program what commands print: a `TypeError` as such, and the end of the time."""
     try:
         yield
+    except OutOfTime as stopped:
+        raise TimeoutError(
+            f"stopped by {stopped}: {stopped.saved or 'nothing was begun that could be kept'}; "
+            "fit(..., resume=True) goes on"
+        ) from None
     except UsageError as error:
         if isinstance(error.__cause__, TypeError):
             raise TypeError(str(error)) from error.__cause__

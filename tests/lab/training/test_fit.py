@@ -427,6 +427,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"resume": True}, ValueError, "resume"),
     ({"log": "paper"}, ValueError, "log"),
     ({"patience": 2}, TypeError, "patience"),
+    ({"time": "1s"}, ValueError, "time"),  # no folder keeps what was done by then
     ({"device": "toaster"}, ValueError, "device"),
     ({"train": (IMAGES[:, :2], LABELS)}, ValueError, "model:Net"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Linear(108, 4))}, ValueError, "norm"),
@@ -454,6 +455,13 @@ def test_averaged_weights_are_what_the_model_ends_with(tmp_path: Path) -> None:
     saved = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
     assert not same(model, plain)
+
+
+def test_the_end_of_the_time_is_an_error_that_resume_answers(tmp_path: Path) -> None:
+    given = SMALL | {"epochs": 10**6, "time": "1s", "out": tmp_path / "run"}
+    with pytest.raises(TimeoutError, match=r"checkpoint.*resume=True"):
+        entprop_fast.fit(net(), pair(), **given)
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def test_loggers_write_where_there_is_a_folder(tmp_path: Path) -> None:
