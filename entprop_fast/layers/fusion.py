@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import copyreg
-import functools
-import types
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.fx import Graph
+from torch import nn
 from torch.nn.utils import parametrize
 
 from entprop_fast.layers.batch_norms import DualBatchNorm2d
 from entprop_fast.layers.dual_norm import DualNorm
-from entprop_fast.layers.fusion_sites import find_sites, is_bare, rewrite
+from entprop_fast.layers.fused_blocks import KEY, Forwards, Fused, fused_class
+from entprop_fast.layers.fusion_sites import is_bare
 from entprop_fast.layers.fusion_trace import Attributes, NotTraceable, signatures, trace
-from entprop_fast.ops.backend import exporting
 
 _OURS = "entprop_fast.models."
-_KEY = "_fused_forwards"  # in a fused block's attributes
-Mode = tuple[bool, int]  # training, number of arguments
 
 
 class Fusion(NamedTuple):
@@ -41,102 +34,6 @@ class Fusion(NamedTuple):
     why: str = ""
 
 
-class _Forwards:
-    """Hold the forwards of a block, by mode and number of arguments."""
-
-    def __init__(self) -> None:
-        self.of_mode: dict[Mode, tuple[Callable[..., Any], Attributes]] = {}
-        self.patterns: dict[str, str] = {}  # by the path of the norm from the block
-        self.why: dict[str, str] = {}  # of the norms that are not fused in all of them
-
-    def add(self, mode: Mode, graph: Graph, block: nn.Module, attributes: Attributes) -> None:
-        """Fuse what can be in a graph of `block`, and keep its forward."""
-        sites, why = find_sites(graph, block)
-        for site in sites:
-            rewrite(site, block)
-        found = {str(s.norm.target): "add+relu" if s.add else "relu" for s in sites}
-        for path in why:
-            self.patterns.pop(path, None)
-        self.patterns.update({k: v for k, v in found.items() if k not in self.why})
-        self.why.update(why)
-        self.of_mode[mode] = (_compile(graph), attributes)
-
-    def find(self, block: nn.Module, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-        """Return the forward for such a call; None where a graph would not be exact."""
-        known = self.of_mode.get((block.training, len(args)))
-        if known is None or not all(isinstance(x, Tensor) for x in args):
-            return None
-        forward, attributes = known
-        return forward if attributes.hold() else None
-
-
-def _compile(graph: Graph) -> Callable[..., Any]:
-    """Make a function of the block and its arguments: it finds modules where the block has them."""
-    code = graph.python_code("self")
-    names = dict(code.globals)
-    exec(compile(code.src, "<fused by entprop_fast>", "exec"), names)
-    forward: Callable[..., Any] = names["forward"]
-    return forward
-
-
-class _Fused(nn.Module):
-    """Go in front of the class of a block."""
-
-    plain: ClassVar[type[nn.Module]]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not (kwargs or torch.compiler.is_compiling() or exporting()):
-            forwards: _Forwards = self.__dict__[_KEY]
-            if (forward := forwards.find(self, args)) is not None:
-                return forward(self, *args)
-        return self.plain.forward(self, *args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        with _as_plain(self) as cls:
-            twin = copy.deepcopy(self, memo)
-        twin.__class__ = cls
-        return twin
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Leave out the graphs, which no pickle holds: what is loaded is not fused."""
-        with _as_plain(self):
-            make, arguments, *rest = self.__reduce_ex__(protocol)
-        if rest and isinstance(rest[0], dict):
-            rest[0] = {name: value for name, value in rest[0].items() if name != _KEY}
-        # The only callable of which pickle demands that the class still be the block's own.
-        return (_new if make is copyreg.__newobj__ else make, arguments, *rest)  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def _as_plain(block: _Fused) -> Iterator[type[Any]]:
-    cls = type(block)
-    block.__class__ = cls.plain  # type: ignore[assignment]
-    try:
-        yield cls
-    finally:
-        block.__class__ = cls
-
-
-def _new(cls: type[nn.Module]) -> nn.Module:
-    return cls.__new__(cls)
-
-
-@functools.cache
-def _class(cls: Any) -> Any:
-    """Return a subclass of `cls` that looks like it and whose forward is the fused one."""
-
-    def body(namespace: dict[str, Any]) -> None:
-        @functools.wraps(cls.forward)
-        def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return _Fused.forward(self, *args, **kwargs)
-
-        namespace.update(plain=cls, forward=forward)
-        namespace.update({name: getattr(cls, name) for name in ("__module__", "__qualname__")})
-        namespace["__doc__"] = cls.__doc__
-
-    return types.new_class(cls.__name__, (_Fused, cls), exec_body=body)
-
-
 def fuse_norms(model: nn.Module) -> list[Fusion]:
     """Let the dual batch norms of `model` add and apply ReLU themselves, where that is exact.
 
@@ -150,8 +47,8 @@ def fuse_norms(model: nn.Module) -> list[Fusion]:
 def unfuse_norms(model: nn.Module) -> None:
     """Undo `fuse_norms`."""
     for module in model.modules():
-        if isinstance(module, _Fused):
-            del module.__dict__[_KEY]
+        if isinstance(module, Fused):
+            del module.__dict__[KEY]
             module.__class__ = module.plain  # type: ignore[assignment]
 
 
@@ -172,15 +69,15 @@ def _survey(model: nn.Module, *, fuse: bool) -> list[Fusion]:
     why: dict[nn.Module, str] = {}
     for block in _blocks(model):
         try:
-            forwards = block.__dict__[_KEY] if isinstance(block, _Fused) else _forwards(block)
+            forwards = block.__dict__[KEY] if isinstance(block, Fused) else _forwards(block)
         except NotTraceable as error:
             why.update(dict.fromkeys(_norms_below(block), str(error)))
             continue
         if fuse and forwards.patterns:
-            block.__dict__[_KEY] = forwards
+            block.__dict__[KEY] = forwards
             cls: Any = type(block)
-            block.__class__ = _class(cls)
-        if isinstance(block, _Fused):
+            block.__class__ = fused_class(cls)
+        if isinstance(block, Fused):
             patterns.update({block.get_submodule(k): v for k, v in forwards.patterns.items()})
         why.update({block.get_submodule(k): v for k, v in forwards.why.items()})
     return [
@@ -224,7 +121,7 @@ def _inlined(block: nn.Module) -> list[nn.Module]:
     """
     found: list[nn.Module] = []
     for child in block.children():
-        if isinstance(child, DualNorm | _Fused) or _refusal(child):
+        if isinstance(child, DualNorm | Fused) or _refusal(child):
             continue
         if any(_norms(child)) and not any(map(_has_layers, child.children())):
             found.append(child)
@@ -238,7 +135,7 @@ def _has_layers(module: nn.Module) -> bool:
 
 
 def _ends_in_norm(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Sequential) or isinstance(module, _Fused) or not len(module):
+    if not isinstance(module, nn.Sequential) or isinstance(module, Fused) or not len(module):
         return False
     last = module[-1]
     return is_bare(last) or _ends_in_norm(last)
@@ -260,7 +157,7 @@ def _refusal(block: nn.Module) -> str | None:
     return None
 
 
-def _forwards(block: nn.Module) -> _Forwards:
+def _forwards(block: nn.Module) -> Forwards:
     """Trace a block in both modes, for every number of arguments.
 
     Raises:
@@ -277,15 +174,15 @@ def _forwards(block: nn.Module) -> _Forwards:
         return _traced(block, [])
 
 
-def _traced(block: nn.Module, inlined: list[nn.Module]) -> _Forwards:
-    forwards = _Forwards()
+def _traced(block: nn.Module, inlined: list[nn.Module]) -> Forwards:
+    forwards = Forwards()
     traced = [block, *inlined]
     others = [child for module in traced for child in module.children() if _has_own_code(child)]
     for training in (True, False):
         with _mode(traced, training):
             for given in signatures(block):
                 graph = trace(block, inlined, given)
-                attributes = Attributes(block, inlined, others, ignored=_KEY)
+                attributes = Attributes(block, inlined, others, ignored=KEY)
                 forwards.add((training, len(given)), graph, block, attributes)
                 if not forwards.patterns:  # none could be in all modes
                     return forwards
