@@ -13,7 +13,7 @@ from entprop_fast.optional import import_torchvision
 
 BATCH, CLASSES = 4, 5
 SIZES = (32, 64, 96, 128, 160, 192, 224, 256)
-FEW_SIZES = (32, 64, 128)  # where each has to be built anew
+FEW_SIZES = (32, 56, 64, 128)  # where each has to be built anew; patches are of 14 pixels, too
 # What a network says to images too small for it.
 _TOO_SMALL = (
     *(AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError),

@@ -32,8 +32,8 @@ class NotTraceable(Exception):
 class _Unknown(Proxy):
     """Stand for a tensor; a branch that asks for its class would be taken wrongly."""
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         # `isinstance` looks here only where the answer by `type` was no.
         asking = sys._getframe(1).f_globals.get("__name__", "")
         if not str(asking).startswith(_RECORDERS):
