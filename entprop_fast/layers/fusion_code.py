@@ -41,7 +41,7 @@ _BUILTINS: set[object] = {
     *(bool, int, float, complex, str, tuple, list, dict, range, enumerate, zip, map, reversed),
     *(len, min, max, sum, abs, round, isinstance, sorted, super, slice),
 }
-_OF_TORCH: set[object] = {torch.relu_, torch.jit.is_scripting}
+_OF_TORCH: set[object] = {torch.relu_, torch.jit.is_scripting}  # type: ignore[attr-defined]
 
 
 class CodeRun:

@@ -18,7 +18,7 @@ from entprop_fast.torch_internals import buffers_of, call_hooks_of, children_of,
 # What every module has beside its own attributes; `training` belongs to the mode.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 # Of a class: a trace looks into what they do.
-_METHODS = (types.FunctionType, staticmethod, classmethod, property)
+_METHODS: tuple[type[Any], ...] = (types.FunctionType, staticmethod, classmethod, property)
 _METHODS += (types.WrapperDescriptorType, types.MethodDescriptorType)
 
 
