@@ -54,14 +54,15 @@ def convert_dual_norm(
         `model`, a plain checkpoint of which still loads (it fills both halves).
 
     Raises:
-        TypeError: `also` holds something else than classes of modules.
+        TypeError: `also` holds something else than classes of modules, or of one of them an
+            attribute cannot be copied.
         ValueError: `model` has no norm that can be converted (names what it has), none of a class
             in `also`, or a lazy norm that has seen no input yet.
 
     Warns:
         UserWarning: names the norms left alone, each class once with its count: by torch's base
             classes or by name, norms with a forward, buffers or state of their own, global response
-            norms, and norms whose forward or tensors somebody has replaced. Every route shares them.
+            norms, norms whose forward or tensors somebody has replaced. Every route shares them.
 
     Example:
         >>> model = convert_dual_norm(torchvision.models.resnet18())

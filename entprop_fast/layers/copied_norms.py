@@ -76,7 +76,7 @@ def make_copy(norm: nn.Module, cls: type[nn.Module], ties: Ties) -> nn.Module:
 
     What is shared is an attribute, no child: it belongs to the main half.
     """
-    half = make_auxiliary(norm, cls, ties)
+    half = make_auxiliary(norm, cls, ties, objects=True)
     for name, child in children_of(norm).items():
         if name == _COMPUTED:
             continue

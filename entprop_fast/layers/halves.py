@@ -13,16 +13,19 @@ HalfT = TypeVar("HalfT", bound=nn.Module)
 Ties = dict[int, Tensor]
 
 
-def make_auxiliary(norm: nn.Module, cls: type[HalfT], ties: Ties | None = None) -> HalfT:
+def make_auxiliary(
+    norm: nn.Module, cls: type[HalfT], ties: Ties | None = None, *, objects: bool = False
+) -> HalfT:
     """Make a `cls` with the settings of `norm`, clones of its tensors, and no hooks.
 
     Where torch's pruning, weight or spectral norm or a parametrisation computes a tensor of `norm`,
-    the half gets a copy of that computation, over clones of what it reads.
+    the half gets a copy of that computation, over clones of what it reads. `objects`: copy every
+    attribute, not only tensors and containers.
     """
     ties = {} if ties is None else ties
     half = cls.__new__(cls)
     nn.Module.__init__(half)
-    copy_attributes(norm, half)  # but for hooks and registries
+    copy_attributes(norm, half, objects=objects)  # but for hooks and registries
     half.training = norm.training
     for name, parameter in parameters_of(norm).items():
         half.register_parameter(name, None if parameter is None else _clone(parameter, ties))

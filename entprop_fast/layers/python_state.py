@@ -39,16 +39,24 @@ def _changes(value: object) -> bool:
     return any(map(_changes, value)) if isinstance(value, tuple) else isinstance(value, _CHANGING)
 
 
-def copy_attributes(norm: nn.Module, half: nn.Module) -> None:
+def copy_attributes(norm: nn.Module, half: nn.Module, *, objects: bool) -> None:
     """Give `half` the attributes of `norm` that are no module's own, sharing nothing that changes.
 
     Modules and process groups stay the same ones.
+
+    Args:
+        norm: the first half.
+        half: the second one, of an initialised module.
+        objects: copy also what is neither tensor nor container: a forward may write into it.
 
     Raises:
         TypeError: one cannot be copied.
     """
     for name, value in vars(norm).items():
         if name in _OF_EVERY_MODULE:
+            continue
+        if name == "process_group" or not (objects or _changes(value)):
+            half.__dict__[name] = value
             continue
         try:
             half.__dict__[name] = _twin(value)
