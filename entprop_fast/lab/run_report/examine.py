@@ -18,7 +18,8 @@ from entprop_fast.lab.run_report.read_run import Run
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.errors import machine_failed, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
-from entprop_fast.lab.training.user_code import DATA, network_maker, own_test_images
+from entprop_fast.lab.training.own_names import DATA
+from entprop_fast.lab.training.user_code import network_maker, own_test_images
 from entprop_fast.layers.dual_norm import DualNorm
 
 Drifts = dict[str, dict[str, float]]  # layer to kind of drift to value

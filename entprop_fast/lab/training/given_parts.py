@@ -85,7 +85,7 @@ def given_parts(
     )
     image = next(iter(loader.first_batches(1, 1)))[0]
     shape = (image.shape[1], image.shape[2], image.shape[3])
-    with fitting(config.arch, shape):
+    with fitting(config.arch, shape, config.dataset):
         check.classes, loader.memory_format = _look(model, image)
     if config.corruptions == "auto" and shape[0] not in _CORRUPTED:
         reporter.say(f"images have {shape[0]} channels, of which no corruption is made: no RA")

@@ -43,6 +43,9 @@ def blind(num_classes): return net(num_classes)
 def greedy(**sizes): return net(**sizes)
 def no_classes(): return net(4)
 def no_network(num_classes): return 3
+def without_norms(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(108, num_classes))
+def of_colours(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10))
 def broken(num_classes): raise KeyError("width")
 
 generator = torch.Generator().manual_seed(1)
@@ -211,6 +214,9 @@ WRONG = [
     (["--model", "CODE:no_classes"], "num_classes"),
     (["--model", "CODE:no_network"], "int"),
     (["--model", "CODE:broken"], "KeyError"),
+    (["--model", "CODE:of_colours"], "'digits': --data MODULE:FUNCTION"),
+    (["--model", "CODE:without_norms", "--data", "CODE:tensors"], "--model CODE:without_norms"),
+    (["--model", "CODE:without_norms", "--data", "CODE:tensors"], "--method vanilla"),
     (["--data", "CODE:one"], "train"),
     (["--data", "CODE:three"], "tuple"),
     (["--data", "CODE:nothing"], "NoneType"),
@@ -223,6 +229,10 @@ WRONG = [
     (["--data", "CODE:datasets", "--validation", "0.2"], "validation"),
     (["--arch", "model:CODE:net"], "--model CODE:net"),
     (["--dataset", "data:CODE:tensors"], "--data CODE:tensors"),
+    (
+        ["--arch", "model:CODE:net", "--dataset", "data:CODE:rows"],
+        "--model CODE:net --data CODE:rows",
+    ),
 ]
 
 
@@ -244,6 +254,12 @@ def test_the_sizes_that_a_function_takes(code: str) -> None:
 def test_class_names_reach_the_data_set(code: str) -> None:
     assert make_images(f"{code}:dictionary").class_names == ("a", "b", "c", "d")
     assert make_images(f"{code}:datasets").num_classes == 4
+
+
+def test_a_folder_is_named_by_the_functions() -> None:
+    config = resolve("digits", **named("a.code:net", "a.code:images", {"method": "vanilla"}))
+    assert config.folder == Path("runs/images-net-vanilla-0")
+    assert resolve("digits").folder.name.startswith("digits-wrn10_0.5-")
 
 
 def test_the_recipe_of_images_of_ones_own(code: str) -> None:
