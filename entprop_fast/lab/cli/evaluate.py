@@ -195,7 +195,9 @@ def _all(
         dataset = flags.dataset or spec.dataset
         if flags.data is not None:
             with reporter.waiting(f"reading the images of {flags.data}"):
-                images = user_code.own_test_images(spec, flags.data, workers=machine["workers"])
+                images = user_code.own_test_images(
+                    spec, flags.data, reporter.say, workers=machine["workers"]
+                )
         else:
             with reporter.waiting(f"reading data set {dataset}"):
                 images = load_test_images(

@@ -116,7 +116,8 @@ class Examiner:
 
     def _read(self, run: Run, spec: NetworkSpec) -> ImageSet:
         if self.sources.data is not None and spec.dataset.startswith(DATA):
-            return own_test_images(spec, self.sources.data, workers=self.sources.workers)
+            workers = self.sources.workers
+            return own_test_images(spec, self.sources.data, self.reporter.say, workers=workers)
         folder = self.sources.data_dir
         if folder is None and isinstance(saved := run.settings.get("data_dir"), str):
             folder = saved

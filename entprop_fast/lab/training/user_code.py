@@ -23,6 +23,7 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.given_data import GivenImages, image_set_of
 from entprop_fast.lab.training.own_names import DATA, FUNCTION, MODEL
+from entprop_fast.methods.image_units import ImageUnits
 
 
 def named(model: str | None, data: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,30 +130,55 @@ def make_images(name: str, *, workers: int | None = None) -> ImageSet:
     Raises:
         ValueError, TypeError: there is no such function, it fails, or gives no images.
     """
-    flag = f"--data {name}"
-    made = _called(flag, _function(name, "--data"), {})
-    if isinstance(made, ImageData | ImageFiles):
-        return made
-    try:
-        return image_set_of(made, f"{DATA}{name}", workers=workers)
-    except (ValueError, TypeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{flag}: {error}") from error
+    return _image_set(_made(name), name, workers)
 
 
-def own_test_images(spec: NetworkSpec, name: str, *, workers: int | None = None) -> ImageSet:
-    """Call the user's function for test images alone.
+def own_test_images(
+    spec: NetworkSpec, name: str, say: Callable[[str], None], *, workers: int | None = None
+) -> ImageSet:
+    """Call the user's function for test images alone, in [0, 1] or normalised as the run's were.
+
+    Args:
+        spec: of the network; where it has ``mean`` and ``std``, images with values outside of
+            [0, 1] have been through them, as those of `entprop_fast.fit` had.
+        name: of the function.
+        say: is told that they have.
+        workers: as `make_images` takes them.
 
     Raises:
         ValueError, TypeError: as `make_images`, or they do not fit the network.
     """
-    images = make_images(name, workers=workers)
+    made = _made(name)
+    try:
+        images = _image_set(made, name, workers)
+    except ValueError:
+        if not spec.mean:
+            raise
+        units = ImageUnits((0.0, 1.0), (spec.mean, spec.std))
+        images = _image_set(made, name, workers, units)
+        say(f"--data {name}: floating images are normalised, by the run's mean and std")
     if images.num_classes > spec.num_classes or images.image_shape[0] != spec.in_channels:
         raise ValueError(
             f"--data {name} has {images.num_classes} classes and {images.image_shape[0]} channels, "
             f"the network was trained for {spec.num_classes} and {spec.in_channels}"
         )
     return images.test if isinstance(images, GivenImages) and images.test else images
+
+
+def _made(name: str) -> Any:
+    return _called(f"--data {name}", _function(name, "--data"), {})
+
+
+def _image_set(
+    made: Any, name: str, workers: int | None, normalized: ImageUnits | None = None
+) -> ImageSet:
+    if isinstance(made, ImageData | ImageFiles):
+        return made
+    try:
+        return image_set_of(made, f"{DATA}{name}", workers=workers, normalized=normalized)
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"--data {name}: {error}") from error
 
 
 def _check_named(imports: tuple[str, ...], *, arch: str, dataset: str = "") -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 CODE = """
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from entprop_fast.lab.data import ImageData
 
 open("imported", "a").write("x")
@@ -63,6 +63,10 @@ def three(): return images, labels, 3
 def nothing(): return None
 def misspelt(): return {"train": (images, labels), "val": (images, labels)}
 def normalised(): return (images - 0.5, labels), (images, labels)
+def by_fit():
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in ([0.2, 0.5, 0.7], [0.1, 0.2, 0.3]))
+    return ((images - mean) / std, labels), ((images[:8] - mean) / std, labels[:8])
+def too_bright(): return (9 * images, labels), (9 * images, labels)
 def few_names(): return {"train": (images, labels), "test": (images, labels), "class_names": "ab"}
 
 class Rows(Dataset):
@@ -72,6 +76,10 @@ class Rows(Dataset):
 
 def higher(): return Rows(labels + 5), TensorDataset(images[:8], labels[:8])
 def rows(): return Rows(labels), TensorDataset(images[:8], labels[:8])
+def subset():
+    whole = Rows(labels)
+    whole.classes = ["a", "b", "c", "d"]
+    return Subset(whole, range(32)), Subset(whole, range(32, 40))
 def few(): return Rows(labels[:16]), (images[:4], labels[:4])
 """
 
@@ -118,7 +126,7 @@ def test_a_run_of_ones_own_is_trained_resumed_and_evaluated(code: str, call: Cal
 def test_what_fit_left_is_evaluated_by_its_normalisation(
     code: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images in [0, 1] go through what those of `fit` had been through."""
+    """Images in [0, 1] go through what those of `fit` had been through; those that did, do not."""
     monkeypatch.syspath_prepend(".")
     module = importlib.import_module(code)
     mean, std = torch.tensor([0.2, 0.5, 0.7]), torch.tensor([0.1, 0.2, 0.3])
@@ -142,6 +150,11 @@ def test_what_fit_left_is_evaluated_by_its_normalisation(
     for file in ("run", "run/checkpoint.pt", "run/model.safetensors"):
         call(evaluate, [file, *own, "--out", "scores.json"])
         assert json.loads(Path("scores.json").read_text())["sa"] == found.sa
+    own[3] = f"{code}:by_fit"
+    call(evaluate, ["run", *own, "--out", "scores.json"])
+    assert json.loads(Path("scores.json").read_text())["sa"] == found.sa
+    own[3] = f"{code}:too_bright"
+    assert "input_range" in call(evaluate, ["run", *own], 2)
 
 
 def test_no_code_is_run_because_a_file_names_it(code: str, call: Call) -> None:
@@ -253,6 +266,7 @@ def test_the_sizes_that_a_function_takes(code: str) -> None:
 
 def test_class_names_reach_the_data_set(code: str) -> None:
     assert make_images(f"{code}:dictionary").class_names == ("a", "b", "c", "d")
+    assert make_images(f"{code}:subset").class_names == ("a", "b", "c", "d")
     assert make_images(f"{code}:datasets").num_classes == 4
 
 
