@@ -242,9 +242,7 @@ def classes_within(given: object) -> tuple[str, ...]:
         else:
             return ()
     names: Any = held.classes
-    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
-        return ()
-    return tuple(names)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def _read_first(
