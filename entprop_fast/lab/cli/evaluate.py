@@ -32,8 +32,8 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
+from entprop_fast.lab.training.own_names import MODEL
 from entprop_fast.lab.training.run_folder import RunFolder
-from entprop_fast.lab.training.user_code import MODEL
 from entprop_fast.options import option
 
 
@@ -195,7 +195,9 @@ def _all(
         dataset = flags.dataset or spec.dataset
         if flags.data is not None:
             with reporter.waiting(f"reading the images of {flags.data}"):
-                images = user_code.own_test_images(spec, flags.data, workers=machine["workers"])
+                images = user_code.own_test_images(
+                    spec, flags.data, reporter.say, workers=machine["workers"]
+                )
         else:
             with reporter.waiting(f"reading data set {dataset}"):
                 images = load_test_images(

@@ -55,8 +55,10 @@ def evaluate_model(
             image's answers.
         options: what to measure; None: SA and RA through the main norms.
         name: of the network, in tables.
-        normalization: (mean, std) per channel that the network's inputs went through, in the
-            units of `input_range`; None: it takes images as they are.
+        normalization: (mean, std) per channel, in the units of `input_range`, that images go
+            through here, on their way from the corruptions to the network; None: it takes them as
+            they are. `data` comes before it (`entprop_fast.fit` takes images that have been
+            through it).
         input_range: lowest and highest value of floating images, and of what the network takes
             before `normalization`. Corruptions and attacks work in [0, 1], as do ``eps`` and
             ``alpha``.

@@ -18,7 +18,8 @@ from entprop_fast.lab.run_report.read_run import Run
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.errors import machine_failed, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
-from entprop_fast.lab.training.user_code import DATA, network_maker, own_test_images
+from entprop_fast.lab.training.own_names import DATA
+from entprop_fast.lab.training.user_code import network_maker, own_test_images
 from entprop_fast.layers.dual_norm import DualNorm
 
 Drifts = dict[str, dict[str, float]]  # layer to kind of drift to value
@@ -115,7 +116,8 @@ class Examiner:
 
     def _read(self, run: Run, spec: NetworkSpec) -> ImageSet:
         if self.sources.data is not None and spec.dataset.startswith(DATA):
-            return own_test_images(spec, self.sources.data, workers=self.sources.workers)
+            workers = self.sources.workers
+            return own_test_images(spec, self.sources.data, self.reporter.say, workers=workers)
         folder = self.sources.data_dir
         if folder is None and isinstance(saved := run.settings.get("data_dir"), str):
             folder = saved

@@ -16,6 +16,7 @@ from entprop_fast.lab.training.durations import INTERVALS, TIMES, save_every_opt
 from entprop_fast.lab.training.loggers import log_option
 from entprop_fast.lab.training.method_settings import Value, settable
 from entprop_fast.lab.training.optim import OPTIMIZERS, SCHEDULES
+from entprop_fast.lab.training.own_names import short
 from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.options import check, option, options_of
 
@@ -248,7 +249,7 @@ class Config:
         """The run folder."""
         if self.out is not None:
             return Path(self.out)
-        name = f"{self.dataset}-{self.arch}-{self.method}-{self.seed}"
+        name = f"{short(self.dataset)}-{short(self.arch)}-{self.method}-{self.seed}"
         return Path("runs") / re.sub(r"[^\w.-]+", "-", name)
 
 

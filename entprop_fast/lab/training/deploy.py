@@ -18,6 +18,7 @@ from entprop_fast import models
 from entprop_fast.lab.data import ImageFiles, ImageSet
 from entprop_fast.lab.data.image_files import SMALL, resized
 from entprop_fast.lab.files import write_atomically
+from entprop_fast.lab.training.own_names import MODEL
 from entprop_fast.lab.training.preprocessing import Preprocessing
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
@@ -29,7 +30,6 @@ from entprop_fast.options import create, option
 # One key only: the order of several in a safetensors header is not defined, the bytes would differ.
 _METADATA_KEY = "entprop_fast"
 
-OWN = "model:"  # how the arch of a network of one's own begins
 Own = nn.Module | Callable[..., nn.Module]
 
 # Of data sets held as whole tensors, for files that do not say it.
@@ -133,7 +133,7 @@ class NetworkSpec:
     @property
     def own(self) -> bool:
         """Whether the network is a caller's: its arch names nothing that can be created."""
-        return not self.arch or self.arch.startswith(OWN)
+        return not self.arch or self.arch.startswith(MODEL)
 
     def _create(self, make: Callable[..., nn.Module] | None) -> nn.Module:
         if self.own:

@@ -114,6 +114,7 @@ def _train(
                 checkpoint.set_corrupt_aside(folder.path)
                 trainer.load_state_dict(state)
                 folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+            reporter.say(_place(trainer))
         if watch is not None:
             watch(trainer)
         trainer.fit(folder, fresh=state is None)
@@ -127,6 +128,13 @@ def _train(
     finally:
         trainer.loggers.close()
         folder.release()
+
+
+def _place(trainer: Trainer) -> str:
+    """Say where a run that is resumed goes on."""
+    if trainer.ended:
+        return f"trained to its end, {trainer.epoch} epochs: evaluating again"
+    return f"continuing at epoch {trainer.epoch + 1} of {trainer.config.epochs}"
 
 
 def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
@@ -146,7 +154,7 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
         parts = parts_of(config, images or _load_data(config, quiet), quiet.say)
         trainer = Trainer(parts, quiet)
         if step:
-            with fitting(config.arch, trainer.images.image_shape):
+            with fitting(config.arch, trainer.images.image_shape, config.dataset):
                 trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 

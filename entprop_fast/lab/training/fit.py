@@ -32,9 +32,9 @@ from entprop_fast.lab.training.fit_settings import (
 from entprop_fast.lab.training.given_data import Given, check_given
 from entprop_fast.lab.training.given_parts import given_parts, is_dual
 from entprop_fast.lab.training.loggers import log_option
+from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
-from entprop_fast.lab.training.user_code import DATA, MODEL
 from entprop_fast.layers import strip_auxiliary
 from entprop_fast.methods import image_units
 from entprop_fast.methods.model_checks import check_kind

@@ -10,9 +10,8 @@ from entprop_fast.lab.data.augment import RESIZED_CROP
 from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
 from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.deploy import OWN
 from entprop_fast.lab.training.method_settings import Value
-from entprop_fast.lab.training.user_code import DATA
+from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.models.weights import RANDOM
 
 SCRATCH, FINETUNE = "folder", "finetune"
@@ -52,7 +51,7 @@ def follow_data(
         ValueError: a recipe that cannot be read.
     """
     settings = dict(given)
-    own_network = str(given.get("arch", "")).startswith(OWN)
+    own_network = str(given.get("arch", "")).startswith(MODEL)
     if own_network and source is None and settings.get("normalize") is None:
         settings["normalize"] = "none"  # it takes images in [0, 1], as it says
     source = source or usual_recipe(_text(given.get("dataset")), _text(given.get("weights")))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 
 from entprop_fast.lab.data import AUGMENTS, ImageData, ImageSet, Loader, create_loader
 from entprop_fast.lab.data.augment import RESIZED_CROP
@@ -182,7 +182,9 @@ def loader_of(
     )
 
 
-def image_set_of(made: object, name: str, *, workers: int | None = None) -> ImageSet:
+def image_set_of(
+    made: object, name: str, *, workers: int | None = None, normalized: ImageUnits | None = None
+) -> ImageSet:
     """Make a data set of what a user's function gave.
 
     Args:
@@ -191,6 +193,8 @@ def image_set_of(made: object, name: str, *, workers: int | None = None) -> Imag
             in [0, 1].
         name: of the data set.
         workers: processes that read test images of a `Dataset`; None: this one.
+        normalized: what floating images have been through, the test images are brought back;
+            None: nothing.
 
     Raises:
         ValueError, TypeError: it is something else.
@@ -206,10 +210,10 @@ def image_set_of(made: object, name: str, *, workers: int | None = None) -> Imag
     train, test = made
     for part, given in (("train", train), ("test", test)):
         check_given(part, given, loaders=False)
-    check = GivenCheck(ImageUnits((0.0, 1.0), None), values=True)
+    check = GivenCheck(normalized or ImageUnits((0.0, 1.0), None), values=True)
     data, image = _read_first(train, check)
-    tested = images_of(test, (0.0, 1.0), workers=workers)
-    names = names or tuple(map(str, getattr(train, "classes", ())))  # torchvision's data sets
+    tested = images_of(test, (0.0, 1.0), normalized=normalized, workers=workers)
+    names = names or classes_within(train)
     lowest = tested.num_classes
     if isinstance(data, tuple):
         lowest = max(lowest, int(data[1].max()) + 1)
@@ -222,6 +226,25 @@ def image_set_of(made: object, name: str, *, workers: int | None = None) -> Imag
     pairs = Pairs(TensorDataset(*data), check.of_one) if isinstance(data, tuple) else data
     shape = (image.shape[1], image.shape[2], image.shape[3])
     return GivenImages(name, pairs, shape, check.classes, tested, names).as_image_set()
+
+
+def classes_within(given: object) -> tuple[str, ...]:
+    """Return the names that a data set has of its classes, as torchvision's do, or none.
+
+    What wraps a data set, a loader or a subset, say, has it as ``.dataset`` or in ``.datasets``.
+    """
+    held: Any = given
+    while not hasattr(held, "classes"):
+        if hasattr(held, "dataset"):
+            held = held.dataset
+        elif isinstance(held, ConcatDataset):
+            held = held.datasets[0]
+        else:
+            return ()
+    names: Any = held.classes
+    if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
+        return ()
+    return tuple(names)
 
 
 def _read_first(

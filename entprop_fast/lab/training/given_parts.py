@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.data import ImageData, ImageSet
@@ -23,7 +23,13 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.errors import fitting
-from entprop_fast.lab.training.given_data import Given, GivenCheck, GivenImages, loader_of
+from entprop_fast.lab.training.given_data import (
+    Given,
+    GivenCheck,
+    GivenImages,
+    classes_within,
+    loader_of,
+)
 from entprop_fast.lab.training.parts import Parts, assemble, seed_everything
 from entprop_fast.lab.training.run_images import TestSet
 from entprop_fast.layers import convert_dual_norm
@@ -85,7 +91,7 @@ def given_parts(
     )
     image = next(iter(loader.first_batches(1, 1)))[0]
     shape = (image.shape[1], image.shape[2], image.shape[3])
-    with fitting(config.arch, shape):
+    with fitting(config.arch, shape, config.dataset):
         check.classes, loader.memory_format = _look(model, image)
     if config.corruptions == "auto" and shape[0] not in _CORRUPTED:
         reporter.say(f"images have {shape[0]} channels, of which no corruption is made: no RA")
@@ -122,14 +128,9 @@ def given_parts(
 
 
 def _class_names(train: Given, count: int) -> tuple[str, ...]:
-    """Return the names that a data set has of its classes, as torchvision's do, or none."""
-    held: Any = train.dataset if isinstance(train, DataLoader) else train
-    while isinstance(held, Subset):
-        held = held.dataset
-    names: Any = getattr(held, "classes", ())
-    if not isinstance(names, list | tuple) or len(names) != count:
-        return ()
-    return tuple(names) if all(isinstance(one, str) for one in names) else ()
+    """Return the names that a data set has of its classes, if it has one for each logit."""
+    names = classes_within(train)
+    return names if len(names) == count else ()
 
 
 def is_dual(model: nn.Module) -> bool:

@@ -27,10 +27,12 @@ from entprop_fast.lab.training.optim import (
     create_optimizer,
     learning_rate,
 )
+from entprop_fast.lab.training.own_names import MODEL
 from entprop_fast.lab.training.parameter_groups import parameter_groups
 from entprop_fast.lab.training.run_images import TestSet, training_loader
 from entprop_fast.lab.training.user_code import own_network
 from entprop_fast.lab.training.validation import Validation
+from entprop_fast.layers.conversion import NoNorms
 from entprop_fast.methods import Method, create_method
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
@@ -99,20 +101,33 @@ def parts_of(
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
     spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
-    model = spec.build_for(
-        config.method,
-        config.options,
-        model=own_network(config.arch, config.imports),
-        weights=config.weights if fresh else None,
-        say=say,
-    )
-    model = model.to(device).train()
+    model = _network(config, spec, say, fresh=fresh).to(device).train()
     loader = training_loader(config, images, device, say)
     tested = images.test if isinstance(images, GivenImages) else images
     batch_size = usual_batch_size(tested)
     test = TestSet(tested, device, batch_size=batch_size, workers=config.workers)
     options = criteria.keywords(config.options, spec.num_classes, device)
     return assemble(config, images, spec, model, loader, test, options, validation)
+
+
+def _network(
+    config: Config, spec: NetworkSpec, say: Callable[[str], None], *, fresh: bool
+) -> nn.Module:
+    """Build the network; where it lacks norms, name the flags that matter."""
+    try:
+        return spec.build_for(
+            config.method,
+            config.options,
+            model=own_network(config.arch, config.imports),
+            weights=config.weights if fresh else None,
+            say=say,
+        )
+    except NoNorms as error:
+        own = config.arch.startswith(MODEL)
+        flag = f"--model {config.arch.removeprefix(MODEL)}" if own else f"--arch {config.arch}"
+        raise ValueError(
+            f"{flag}: {error}; --method vanilla or --method mixup trains a network without norms"
+        ) from error
 
 
 def seed_everything(seed: int) -> None:

@@ -157,7 +157,7 @@ class Trainer:
         """Take the step that may refuse settings or data; then make the folder the run's."""
         stopping.check()
         started = time.monotonic()
-        fit = fitting(self.config.arch, self.images.image_shape)
+        fit = fitting(self.config.arch, self.images.image_shape, self.config.dataset)
         with self.reporter.waiting("the first step"), bad_input(), fit:
             self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started

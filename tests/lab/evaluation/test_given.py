@@ -133,7 +133,8 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
     images, labels = pair()
     given = forms(BAD[values](images), labels)[form]
     words = {"nan": "not finite", "infinite": "not finite", "bytes of 0 and 1": "images are uint8"}
-    word = words.get(values, "input_range")
+    words |= {"normalised": "Normalize", "bytes as floats": "divide them by 255"}
+    word = words[values]
     with pytest.raises(ValueError, match=word):
         evaluate_model(Brightness(CLASSES), given, CLEAN)
 

@@ -330,7 +330,11 @@ STOPS = [(form, steps) for form in LOADERS for steps in (2, 5)]
 
 @pytest.mark.parametrize(("form", "steps"), [one for one in STOPS if one != ("workers", 2)])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    form: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str,
+    steps: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make, small = LOADERS[form], SMALL | ({"batch_size": BATCH} if form == "a data set" else {})
     whole = net()
@@ -343,7 +347,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
             entprop_fast.fit(net(), make(Noisy()), out=tmp_path / "run", **small)
     assert len(rows(tmp_path / "run")) == steps // 4
     again = net()
-    entprop_fast.fit(again, make(Noisy()), out=tmp_path / "run", resume=True, **small)
+    aloud = small | {"verbose": True}
+    entprop_fast.fit(again, make(Noisy()), out=tmp_path / "run", resume=True, **aloud)
+    assert f"continuing at epoch {1 + steps // 4} of 2" in capsys.readouterr().out
     assert same(again, whole)
     assert [row["loss"] for row in rows(tmp_path / "run")] == [
         row["loss"] for row in rows(tmp_path / "whole")
@@ -419,6 +425,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"optimizer": "lamb"}, ValueError, "optimizer"),
     ({"method": "entrop"}, ValueError, "method"),
     ({"kk": 0.3}, TypeError, "kk"),
+    ({"num_workers": "2"}, TypeError, "'num_workers'; nearest: workers"),
     ({"k": 1.3}, ValueError, "k"),
     ({"arch": "resnet18"}, TypeError, "arch"),
     ({"generator": torch.Generator()}, TypeError, "generator"),
