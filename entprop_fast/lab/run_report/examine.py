@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from entprop_fast.lab.training.load_network import load_network, load_test_image
 from entprop_fast.lab.training.user_code import DATA, network_maker, own_test_images
 from entprop_fast.layers.dual_norm import DualNorm
 
+OF_ANSWERS, OF_DRIFTS = "confusion matrix and test images", "norm drift"
 Drifts = dict[str, dict[str, float]]  # layer to kind of drift to value
 
 
@@ -56,6 +58,12 @@ class Examined:
 
     answers: Answers | str
     drifts: Drifts | str
+
+    def missing(self) -> Iterator[str]:
+        """Yield a line for each part of the page that is left out: its sections, the reason."""
+        for part, found in ((OF_ANSWERS, self.answers), (OF_DRIFTS, self.drifts)):
+            if isinstance(found, str):
+                yield f"without {part}: {found}"
 
 
 class Examiner:
