@@ -98,7 +98,9 @@ class Examiner:
                 run.folder, lambda text: None, model=self._own, deployed=run.finished
             )
         except (ValueError, OSError, ImportError) as error:
-            return f"The network cannot be loaded: {one_line(error)}."
+            more = " The images are one's own, too: give --data MODULE:FUNCTION."
+            own = self.sources.data is None and _of_own_images(run)
+            return f"The network cannot be loaded: {one_line(error)}.{more if own else ''}"
         try:
             return self._classify(run, model, spec)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -144,6 +146,10 @@ def drifts_of(model: nn.Module) -> Drifts:
 def _without_halves(run: Run) -> str:
     held = "" if _has_checkpoint(run.folder) else " (only its checkpoint.pt would hold them)"
     return f"This network has no auxiliary norms{held}."
+
+
+def _of_own_images(run: Run) -> bool:
+    return str(run.settings.get("dataset")).startswith(DATA)
 
 
 def _has_checkpoint(folder: Path) -> bool:
