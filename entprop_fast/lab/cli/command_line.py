@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from entprop_fast.lab.cli.called import words_of
+from entprop_fast.lab.cli.called import remember_flags, with_flags, words_of
 from entprop_fast.lab.cli.output import lasting, missed
 from entprop_fast.lab.stopping import OutOfTime, StopSignals
 from entprop_fast.lab.training.errors import (
@@ -36,6 +36,7 @@ def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | N
         command: asks `entprop_fast.lab.stopping.check` whether a signal came.
         again: the command line that goes on after a stop, given whether anything was saved.
     """
+    remember_flags({})
     with lasting() as output:
         code = _exit_code(command, again)
         output.flush()
@@ -54,7 +55,7 @@ def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None)
                 print(f"stopped by {Stopped(signals.pending)}: all was done", file=sys.stderr)
                 return 128 + signals.pending
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_flags(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except RunFailed as error:
         print(f"failed: {error}", file=sys.stderr)

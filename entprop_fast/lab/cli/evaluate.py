@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, Flag, data_option, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.shared_options import data_option
 from entprop_fast.lab.cli.trained_model import own_network, trained_model_option
 from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.evaluation import (
@@ -102,11 +103,10 @@ def _evaluate(args: Sequence[str] | None) -> None:
         options = EvaluationOptions(**settings, cache_dir=flags.cache)
         with _writable(out), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
             evaluations = _all(flags, machine, options, device, reporter, kept)
-            if out is not None:
-                _write(out, evaluations)
+            files = [] if out is None else _write(out, evaluations)
     _print(evaluations, reporter)
     if out is not None and out.suffix != ".json":
-        reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
+        reporter.say(f"files in {out}: {', '.join(files)}")
 
 
 def _beside(out: Path | None, first: str) -> Path:
@@ -116,12 +116,13 @@ def _beside(out: Path | None, first: str) -> Path:
     return Path(first) if Path(first).is_dir() else Path(first).parent
 
 
-def _write(out: Path, evaluations: Sequence[Evaluation]) -> None:
+def _write(out: Path, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Write the results; return the names of the files."""
     with failing("the same command again goes on with what was counted"):
-        if out.suffix == ".json":
-            write_json(out, evaluation_report.as_document(evaluations))
-        else:
-            evaluation_report.write(out, evaluations)
+        if out.suffix != ".json":
+            return evaluation_report.write(out, evaluations)
+        write_json(out, evaluation_report.as_document(evaluations))
+        return [out.name]
 
 
 def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:

@@ -111,8 +111,8 @@ def _report(args: Sequence[str] | None) -> None:
         page = render(runs, examined, env_report.report())
     with failing("name another file with --out"):
         write_atomically(out, page)
-    for run in runs:
-        for note in run.notes:
+    for run, found in zip(runs, examined, strict=True):
+        for note in (*run.notes, *found.missing()):
             reporter.say(f"{run.name}: {note}")
     reporter.say(f"written to {out}: {len(page) / 2**20:.1f} MiB, opens in any browser")
 

@@ -12,13 +12,11 @@ from entprop_fast.lab.cli import announce, dry_run
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import (
     Flag,
-    data_option,
     method_flags,
-    model_option,
     parse,
-    recipe_option,
     run_flags,
 )
+from entprop_fast.lab.cli.shared_options import data_option, model_option, recipe_option
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
 from entprop_fast.lab.training import follow_data, own_names, recipe, run_folder, user_code

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast.lab.data.augment import RESIZED_CROP
-from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
+from entprop_fast.lab.data.datasets import (
+    EMBEDDED,
+    FILES,
+    FOLDER,
+    TENSORS,
+    check_known,
+    usual_image_size,
+)
 from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.method_settings import Value
@@ -48,7 +55,7 @@ def follow_data(
         ours that starts from nothing sees them at their own size where that is below 224 pixels.
 
     Raises:
-        ValueError: a recipe that cannot be read.
+        ValueError: a recipe that cannot be read, a data set that is none.
     """
     settings = dict(given)
     own_network = str(given.get("arch", "")).startswith(MODEL)
@@ -58,6 +65,8 @@ def follow_data(
     table = recipe.read_recipe(source)
     both = table | {name: value for name, value in settings.items() if value is not None}
     dataset = str(both.get("dataset", ""))
+    if dataset and not dataset.startswith(DATA):
+        check_known(dataset)
     if dataset.startswith(DATA) and both.get("augment") == RESIZED_CROP:
         if settings.get("augment") is None:
             settings["augment"] = "none"  # crops are made where files are read

@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 
 import entprop_fast
 from entprop_fast.lab.cli import evaluate as evaluate_command
+from entprop_fast.lab.cli import export as export_command
+from entprop_fast.lab.cli import report as report_command
 from entprop_fast.lab.cli import train as train_command
 from entprop_fast.lab.data import DeviceLoader, ImageData
 from entprop_fast.lab.stopping import Stopped, StopSignals
@@ -533,8 +535,11 @@ def test_the_page_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "runs" / "mine" / "summary.json").exists()
     (tmp_path / "my_code.py").write_text(code)
     lines = re.findall(r"^python -m entprop_fast\.(\w+) (.*)$", page, re.M)
-    commands = {"train": train_command, "evaluate": evaluate_command}
+    modules = train_command, evaluate_command, report_command, export_command
+    commands = {module.__name__.rpartition(".")[2]: module for module in modules}
     for name, words in lines:
         if name in commands:  # compare trains six of them, in other processes
             assert commands[name].main(shlex.split(words)) == 0
+    assert (tmp_path / "runs" / "own" / "report.html").exists()
+    assert (tmp_path / "runs" / "own" / "export" / "model.onnx").exists()
     sys.modules.pop("my_code")
