@@ -25,6 +25,7 @@ from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.errors import fitting
 from entprop_fast.lab.training.given_data import Given, GivenCheck, GivenImages, loader_of
 from entprop_fast.lab.training.parts import Parts, assemble, seed_everything
+from entprop_fast.lab.training.run_identity import given_identity
 from entprop_fast.lab.training.run_images import TestSet
 from entprop_fast.layers import convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
@@ -83,7 +84,8 @@ def given_parts(
         dtype=_dtype(model),
         normalization=normalization,
     )
-    image = next(iter(loader.first_batches(1, 1)))[0]
+    first = next(iter(loader.first_batches(1, 1)))
+    image = first[0]
     shape = (image.shape[1], image.shape[2], image.shape[3])
     with fitting(config.arch, shape):
         check.classes, loader.memory_format = _look(model, image)
@@ -118,7 +120,9 @@ def given_parts(
     if not model.training:  # otherwise flags within are the caller's: frozen norms stay so
         model.train()
     tested = GivenTest(test, loader, model, normalization, input_range)
-    return assemble(config, images, spec, model, loader, tested, options)
+    again = None if fresh else next(iter(loader.first_batches(1, 1)))
+    told = given_identity(first, again, normalization, input_range, criterion)
+    return assemble(config, images, spec, model, loader, tested, options, identity=told)
 
 
 def _class_names(train: Given, count: int) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from entprop_fast.lab.training.optim import (
     learning_rate,
 )
 from entprop_fast.lab.training.parameter_groups import parameter_groups
+from entprop_fast.lab.training.run_identity import Identity, identity_of
 from entprop_fast.lab.training.run_images import TestSet, training_loader
 from entprop_fast.lab.training.user_code import own_network
 from entprop_fast.lab.training.validation import Validation
@@ -55,6 +56,7 @@ class Parts:
         accumulation: groups batches to optimiser steps.
         average: of the weights, or None.
         validation: images that were held out of the training images, or None.
+        identity: what the run is continued with, and nothing else.
     """
 
     config: Config
@@ -71,6 +73,7 @@ class Parts:
     accumulation: Accumulation
     average: AveragedWeights | None
     validation: Validation | None
+    identity: Identity
 
 
 def parts_of(
@@ -131,8 +134,11 @@ def assemble(
     test: TestSet,
     method_options: dict[str, Any],
     validation: Validation | None = None,
+    identity: Identity | None = None,
 ) -> Parts:
     """Add optimizer, learning rate and method to a network and its images; see `Parts`.
+
+    What `identity` has is added to that of the network and its loader.
 
     Raises:
         ValueError, TypeError: settings that do not fit the network.
@@ -180,6 +186,7 @@ def assemble(
         accumulation=Accumulation(method, config.accumulate_batches, len(loader)),
         average=None if config.ema is None else AveragedWeights(model, config.ema),
         validation=validation,
+        identity=identity_of(model, loader) | (identity or {}),
     )
 
 
