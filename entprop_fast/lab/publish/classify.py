@@ -27,4 +27,5 @@ session = onnxruntime.InferenceSession(HERE / "model.onnx")
 logits = session.run(None, {"images": pixels.transpose(2, 0, 1)[None]})[0][0]
 shares = np.exp(logits - logits.max())
 for place in np.argsort(-shares)[:5]:
-    print(f"{shares[place] / shares.sum():6.1%}  {about['classes'][place]}")
+    name = "".join(one if one.isprintable() else " " for one in about["classes"][place])
+    print(f"{shares[place] / shares.sum():6.1%}  {name}")

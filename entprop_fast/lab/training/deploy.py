@@ -30,6 +30,7 @@ from entprop_fast.options import create, option
 _METADATA_KEY = "entprop_fast"
 
 OWN = "model:"  # how the arch of a network of one's own begins
+LARGEST_SIDE = 8192  # pixels: a file's number must not take all memory
 Own = nn.Module | Callable[..., nn.Module]
 
 # Of data sets held as whole tensors, for files that do not say it.
@@ -50,11 +51,13 @@ class NetworkSpec:
     stem: resnet.Stem = option("imagenet")
     dataset: str = option("")
     seed: int = option(0)
-    image_size: int | None = option(None)  # of images read from files
+    image_size: int | None = option(None, low=1, high=LARGEST_SIDE)  # of images read from files
     normalize: str = option("none")  # what the network does first; images come in [0, 1]
     # What files of earlier versions do not say.
     class_names: tuple[str, ...] = option(())  # of output 0, 1, ...; empty where nobody named them
-    input_size: tuple[int, ...] = option((), low=1)  # height and width; empty where not known
+    input_size: tuple[int, ...] = option(
+        (), low=1, high=LARGEST_SIDE
+    )  # height and width; empty where not known
     # Of each channel, where images come normalised instead: somebody's own loader did it.
     mean: tuple[float, ...] = option(())
     std: tuple[float, ...] = option((), low=0, open_low=True)

@@ -16,7 +16,12 @@ from entprop_fast.lab.data.loader import Batch, Loader
 from entprop_fast.lab.data.readers import own_generators
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.given_images import images_of
-from entprop_fast.lab.evaluation.scored_network import Normalization, Scored, needs_rows
+from entprop_fast.lab.evaluation.scored_network import (
+    Normalization,
+    Scored,
+    needs_rows,
+    refusal,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import criteria
 from entprop_fast.lab.training.config import Config
@@ -96,6 +101,7 @@ def given_parts(
         check(*train)  # again, now that the classes are known
     with reporter.waiting("looking at the validation images"):
         test = _test_of(validation, units, check.classes)
+    _check_test_shape(model, test, shape)
     names = _class_names(train, check.classes)
     images = GivenImages(config.dataset, loader, shape, check.classes, test, names).as_image_set()
     spec = NetworkSpec(
@@ -202,6 +208,22 @@ def _test_of(validation: Given | None, units: ImageUnits, classes: int) -> Image
             f"validation: labels reach {test.num_classes - 1}, and model has {classes} classes"
         )
     return test
+
+
+def _check_test_shape(model: nn.Module, test: ImageSet | None, shape: tuple[int, int, int]) -> None:
+    """Refuse test images of another shape that the network does not take.
+
+    Raises:
+        ValueError: they are.
+    """
+    if test is None or test.image_shape == shape:
+        return
+    reason = refusal(model, test.image_shape)
+    if reason is not None or test.image_shape[0] != shape[0]:
+        raise ValueError(
+            f"validation: images have shape {list(test.image_shape)}, those of train {list(shape)}"
+            f"{'' if reason is None else f', and the model does not take them: {reason}'}"
+        )
 
 
 def _look(model: nn.Module, image: Tensor) -> tuple[int, torch.memory_format]:

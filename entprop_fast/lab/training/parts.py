@@ -109,6 +109,7 @@ def parts_of(
         weights=config.weights if fresh else None,
         say=say,
     )
+    _check_dtype(model, config.arch)
     model = model.to(device).train()
     loader = training_loader(config, images, device, say)
     tested = images.test if isinstance(images, GivenImages) else images
@@ -116,6 +117,20 @@ def parts_of(
     test = TestSet(tested, device, batch_size=batch_size, workers=config.workers)
     options = criteria.keywords(config.options, spec.num_classes, device)
     return assemble(config, images, spec, model, loader, test, options, validation)
+
+
+def _check_dtype(model: nn.Module, arch: str) -> None:
+    """Refuse a network of one's own that does not take the images of a command.
+
+    Raises:
+        ValueError: its parameters are of another dtype than float32.
+    """
+    for name, one in model.named_parameters():
+        if one.is_floating_point() and one.dtype != torch.float32:
+            raise ValueError(
+                f"arch {arch!r}: {name} is {one.dtype}, and commands train float32 networks: make "
+                "it so (--amp bf16 computes in bfloat16), or use entprop_fast.fit"
+            )
 
 
 def seed_everything(seed: int) -> None:

@@ -382,6 +382,7 @@ class Endless(IterableDataset[Any]):
         return iter(PAIRS)
 
 
+RGB = (0.0,) * 3, (1.0,) * 3
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"model": "resnet18"}, TypeError, "model"),
     ({"train": [(IMAGES, LABELS)]}, TypeError, "train"),
@@ -427,6 +428,11 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"normalization": (0.5, 0)}, ValueError, "normalization"),
     ({"normalization": ((0.5, 0.5), (0.2, 0.2))}, ValueError, "normalization"),
     ({"resume": True}, ValueError, "resume"),
+    ({"out": ""}, ValueError, "out"),
+    ({"out": 3}, TypeError, "out"),
+    ({"validation": (IMAGES[:, :1], LABELS)}, ValueError, "validation"),
+    ({"validation": (IMAGES[:, :, :4], LABELS)}, ValueError, "validation"),
+    ({"validation": (IMAGES[:, :1], LABELS), "normalization": RGB}, ValueError, "channels"),
     ({"log": "paper"}, ValueError, "log"),
     ({"patience": 2}, TypeError, "patience"),
     ({"time": "1s"}, ValueError, "time"),  # no folder keeps what was done by then
@@ -555,6 +561,24 @@ class Drawn(Noisy):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         noise = torch.rand(3, 6, 6, generator=self.generator)
         return noise, int(self.labels[index])
+
+
+class Longer(DataLoader[Any]):
+    """A loader that gives more than it says."""
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_batches_beyond_the_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"len\(\)"):
+        entprop_fast.fit(net(), Longer(PAIRS, BATCH), **SMALL)
+
+
+def test_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="link"):
+        entprop_fast.fit(net(), pair(), out=tmp_path / "link", **SMALL)
 
 
 def test_images_that_never_repeat_are_not_compared(tmp_path: Path) -> None:
