@@ -76,8 +76,8 @@ def evaluate_model(
         TypeError: `data` is none of these (NumPy arrays, say), or the network returns neither a
             tensor nor an object with ``.logits``.
         ValueError: no images, images that do not fit the network, values that are not finite or
-            outside of `input_range`, a batch size below 1, fewer logits than classes, logits that are NaN, or a set that is not what it
-            should be.
+            outside of `input_range`, a batch size below 1, fewer logits than classes, logits that
+            are NaN, or a set that is not what it should be.
         FileNotFoundError: a set that was asked for is not there.
     """
     low, high = (float(one) for one in input_range)

@@ -53,15 +53,16 @@ def tensors(): return (images, labels), (images[:8], labels[:8])
 def bytes_(): return ((255 * images).byte(), labels), ((255 * images[:8]).byte(), labels[:8])
 def datasets(): return TensorDataset(images, labels), TensorDataset(images[:8], labels[:8])
 def mixed(): return [(images, labels), TensorDataset(images[:8], labels[:8])]
-def dictionary(): return {"train": (images, labels), "test": datasets()[1], "class_names": [*"abcd"]}
+def with_names(names): return {**dict(zip(("train", "test"), mixed())), "class_names": names}
+def dictionary(): return with_names([*"abcd"])
 def image_set(): return ImageData("own", images, labels, images[:8], labels[:8], 4)
 def one(): return images, labels
 def three(): return images, labels, 3
 def nothing(): return None
 def misspelt(): return {"train": (images, labels), "val": (images, labels)}
 def normalised(): return (images - 0.5, labels), (images, labels)
-def few_names(): return {"train": (images, labels), "test": (images, labels), "class_names": ["a", "b"]}
-def text(): return {"train": (images, labels), "test": (images, labels), "class_names": "abcd"}
+def few_names(): return with_names(["a", "b"])
+def text(): return with_names("abcd")
 def grey_test(): return (images, labels), (images[:8, :1], labels[:8])
 def small_test(): return (images, labels), TensorDataset(images[:8, :, :4], labels[:8])
 def grey_set(): return ImageData("own", images, labels, images[:8, :1], labels[:8], 4)
