@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,9 @@ def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None)
             return 0
         print(text, file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:  # not the signal, which `StopSignals` has: somebody's code raised it
+        print("stopped by KeyboardInterrupt, which code raised", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -129,6 +129,10 @@ def _before(normalized: ImageUnits | None, images: Tensor) -> Tensor:
     """Return images ``[B, C, H, W]`` before they were normalised; bytes never were."""
     if normalized is None or not images.is_floating_point() or images.ndim != 4:
         return images
+    if normalized.channels not in (1, images.shape[1]):
+        raise ValueError(
+            f"normalization has {normalized.channels} channels, images have {images.shape[1]}"
+        )
     return normalized.to_image_units(images.movedim(1, -1)).movedim(-1, 1)
 
 

@@ -37,4 +37,5 @@ for name in names:
     if len(names) > 1:
         print(name)
     for place in np.argsort(-shares)[:5]:
-        print(f"{shares[place] / shares.sum():6.1%}  {about['classes'][place]}")
+        said = "".join(one if one.isprintable() else " " for one in about["classes"][place])
+        print(f"{shares[place] / shares.sum():6.1%}  {said}")

@@ -227,6 +227,8 @@ class Config:
     def __post_init__(self) -> None:
         for name, about in SETTINGS.items():
             check(about, getattr(self, name))
+        if self.out == "":
+            raise ValueError("out='': expected the name of a folder")
         if self.nesterov and self.optimizer == "sgd" and not self.momentum > 0:
             raise ValueError(f"momentum={self.momentum}: expected a number above 0 with nesterov")
         if self.warmup_epochs and self.schedule == "onecycle":

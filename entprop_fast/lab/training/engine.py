@@ -11,7 +11,7 @@ from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import TimeLimit
-from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training import recipe, run_identity
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config, differences
 from entprop_fast.lab.training.device import set_threads
@@ -101,6 +101,8 @@ def _train(
         set_threads(config.threads)
         keep_freed_memory()
         trainer = Trainer(build(config, reporter, state is None), reporter)
+        if state is not None:
+            _check_same_run(state, trainer, folder)
         stopping.check()
         with reporter.waiting("looking at the corrupted images"):
             suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
@@ -194,3 +196,19 @@ def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[
             f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
         )
     return state
+
+
+def _check_same_run(state: dict[str, Any], trainer: Trainer, folder: RunFolder) -> None:
+    """Refuse a network or images that the checkpoint's run was not trained with.
+
+    Raises:
+        ValueError: they differ; the message names what does.
+    """
+    different = (
+        *run_identity.network_differences(trainer.model, state.get("model")),
+        *run_identity.differences(trainer.identity, state.get("identity")),
+    )
+    if different:
+        raise ValueError(
+            f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
+        )

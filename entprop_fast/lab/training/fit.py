@@ -127,6 +127,7 @@ def fit(
         TimeoutError: the time of ``time="2h"`` is over; ``resume=True`` goes on in `out`.
     """
     check_kind("model", model, nn.Module)
+    _check_out(out)
     check_given("train", train)
     if validation is not None:
         check_given("validation", validation)
@@ -180,6 +181,19 @@ def fit(
         if runs[0].average is not None:
             model.load_state_dict(runs[0].deployed().state_dict())
     return summary if out is not None else replace(summary, folder="")
+
+
+def _check_out(out: object) -> None:
+    """Check that `out` can name a folder.
+
+    Raises:
+        TypeError: it is neither text nor a path.
+        ValueError: it is empty, which would be the current directory.
+    """
+    if out is not None and not isinstance(out, str | Path):
+        raise TypeError(f"out is a {type(out).__name__}: expected the name of a folder, or None")
+    if out == "":
+        raise ValueError("out='': expected the name of a folder, or None")
 
 
 @contextlib.contextmanager

@@ -203,7 +203,7 @@ def image_set_of(
     if isinstance(made, Mapping):
         if unknown := [key for key in made if key not in ("train", "test", "class_names")]:
             raise TypeError(f"gave a dictionary with {unknown[0]!r}: {_SPLITS} wanted")
-        names = tuple(map(str, made.get("class_names") or ()))
+        names = _names(made.get("class_names"))
         made = (made.get("train"), made.get("test"))
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise TypeError(f"gave a {type(made).__name__}: {_SPLITS} wanted")
@@ -213,6 +213,7 @@ def image_set_of(
     check = GivenCheck(normalized or ImageUnits((0.0, 1.0), None), values=True)
     data, image = _read_first(train, check)
     tested = images_of(test, (0.0, 1.0), normalized=normalized, workers=workers)
+    check_same_shape(tuple(image.shape[1:]), tested.image_shape)
     names = names or classes_within(train)
     lowest = tested.num_classes
     if isinstance(data, tuple):
@@ -243,6 +244,23 @@ def classes_within(given: object) -> tuple[str, ...]:
             return ()
     names: Any = held.classes
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def check_same_shape(train: Sequence[int], test: Sequence[int]) -> None:
+    """Check that test images have the shape ``(C, H, W)`` of the training images.
+
+    Raises:
+        ValueError: they have another.
+    """
+    if tuple(train) != tuple(test):
+        raise ValueError(f"test images have shape {list(test)}, training images {list(train)}")
+
+
+def _names(given: object) -> tuple[str, ...]:
+    """Return the names of the classes; a text is none, though it could be read as letters."""
+    if isinstance(given, str):
+        raise TypeError(f"class_names is {given!r}: a list of a text for each class wanted")
+    return tuple(map(str, given or ()))  # type: ignore[call-overload]
 
 
 def _read_first(

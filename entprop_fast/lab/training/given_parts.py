@@ -16,7 +16,12 @@ from entprop_fast.lab.data.loader import Batch, Loader
 from entprop_fast.lab.data.readers import own_generators
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.given_images import images_of
-from entprop_fast.lab.evaluation.scored_network import Normalization, Scored, needs_rows
+from entprop_fast.lab.evaluation.scored_network import (
+    Normalization,
+    Scored,
+    needs_rows,
+    refusal,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import criteria
 from entprop_fast.lab.training.config import Config
@@ -31,6 +36,7 @@ from entprop_fast.lab.training.given_data import (
     loader_of,
 )
 from entprop_fast.lab.training.parts import Parts, assemble, seed_everything
+from entprop_fast.lab.training.run_identity import given_identity
 from entprop_fast.lab.training.run_images import TestSet
 from entprop_fast.layers import convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
@@ -89,7 +95,8 @@ def given_parts(
         dtype=_dtype(model),
         normalization=normalization,
     )
-    image = next(iter(loader.first_batches(1, 1)))[0]
+    first = next(iter(loader.first_batches(1, 1)))
+    image = first[0]
     shape = (image.shape[1], image.shape[2], image.shape[3])
     with fitting(config.arch, shape, config.dataset):
         check.classes, loader.memory_format = _look(model, image)
@@ -100,6 +107,7 @@ def given_parts(
         check(*train)  # again, now that the classes are known
     with reporter.waiting("looking at the validation images"):
         test = _test_of(validation, units, check.classes)
+    _check_test_shape(model, test, shape)
     names = _class_names(train, check.classes)
     images = GivenImages(config.dataset, loader, shape, check.classes, test, names).as_image_set()
     spec = NetworkSpec(
@@ -124,7 +132,9 @@ def given_parts(
     if not model.training:  # otherwise flags within are the caller's: frozen norms stay so
         model.train()
     tested = GivenTest(test, loader, model, normalization, input_range)
-    return assemble(config, images, spec, model, loader, tested, options)
+    again = None if fresh else next(iter(loader.first_batches(1, 1)))
+    told = given_identity(first, again, normalization, input_range, criterion)
+    return assemble(config, images, spec, model, loader, tested, options, identity=told)
 
 
 def _class_names(train: Given, count: int) -> tuple[str, ...]:
@@ -199,6 +209,22 @@ def _test_of(validation: Given | None, units: ImageUnits, classes: int) -> Image
             f"validation: labels reach {test.num_classes - 1}, and model has {classes} classes"
         )
     return test
+
+
+def _check_test_shape(model: nn.Module, test: ImageSet | None, shape: tuple[int, int, int]) -> None:
+    """Refuse test images of another shape that the network does not take.
+
+    Raises:
+        ValueError: they are.
+    """
+    if test is None or test.image_shape == shape:
+        return
+    reason = refusal(model, test.image_shape)
+    if reason is not None or test.image_shape[0] != shape[0]:
+        raise ValueError(
+            f"validation: images have shape {list(test.image_shape)}, those of train {list(shape)}"
+            f"{'' if reason is None else f', and the model does not take them: {reason}'}"
+        )
 
 
 def _look(model: nn.Module, image: Tensor) -> tuple[int, torch.memory_format]:

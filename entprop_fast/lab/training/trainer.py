@@ -38,7 +38,7 @@ class Trainer:
         self.method_options, self.method = parts.method_options, parts.method
         self.optimizer, self._lr = parts.optimizer, parts.learning_rate
         self.accumulation, self.average = parts.accumulation, parts.average
-        self.validation = parts.validation
+        self.validation, self.identity = parts.validation, parts.identity
         self.best = BestNetwork(parts.config.patience) if parts.validation else None
         self.loggers = Loggers(parts.config.log, asdict(parts.config))
         self._saves = SaveTimes(parts.config.save_every)
@@ -117,6 +117,7 @@ class Trainer:
         return {
             "config": asdict(self.config),
             "network": asdict(self.spec),
+            "identity": self.identity,
             "device": self.device.type,
             "epoch": self.epoch,
             "batch": self.batch,

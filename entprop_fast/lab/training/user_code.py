@@ -21,7 +21,7 @@ from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.subset import stratified_subset
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
-from entprop_fast.lab.training.given_data import GivenImages, image_set_of
+from entprop_fast.lab.training.given_data import GivenImages, check_same_shape, image_set_of
 from entprop_fast.lab.training.own_names import DATA, FUNCTION, MODEL
 from entprop_fast.methods.image_units import ImageUnits
 
@@ -172,9 +172,11 @@ def _made(name: str) -> Any:
 def _image_set(
     made: Any, name: str, workers: int | None, normalized: ImageUnits | None = None
 ) -> ImageSet:
-    if isinstance(made, ImageData | ImageFiles):
-        return made
     try:
+        if isinstance(made, ImageData):
+            check_same_shape(made.train_images.shape[1:], made.test_images.shape[1:])
+        if isinstance(made, ImageData | ImageFiles):
+            return made
         return image_set_of(made, f"{DATA}{name}", workers=workers, normalized=normalized)
     except (ValueError, TypeError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -218,7 +220,7 @@ def _function(name: str, flag: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # the module runs, and may fail in any way
+    except (Exception, SystemExit) as error:  # the module runs, and may fail in any way
         raise ValueError(f"{flag} {name}: {module} cannot be imported: {_said(error)}") from error
     for word in path.split("."):
         if not hasattr(found, word):
@@ -232,7 +234,7 @@ def _function(name: str, flag: str) -> Callable[..., Any]:
 def _called(what: str, function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     try:
         return function(**given)
-    except Exception as error:  # it is the user's
+    except (Exception, SystemExit) as error:  # it is the user's
         raise ValueError(f"{what} failed: {_said(error)}") from error
 
 
@@ -244,7 +246,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     return name in parameters and parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Write an error of a user's code with its place: the line, not the whole traceback."""
     passed = (__file__, importlib.__file__)
     frames = [

@@ -183,6 +183,13 @@ def test_data_that_cannot_be_used_is_named(data: Any, error: type[Exception], na
         evaluate_model(Brightness(4), data, CLEAN)
 
 
+def test_images_that_do_not_fit_the_network_are_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for images in (IMAGES[:, :1], IMAGES[:, :, :2]):
+        with pytest.raises(ValueError, match="data: images"):
+            evaluate_model(model, (images, LABELS), CLEAN)
+
+
 def test_labels_of_any_whole_dtype() -> None:
     narrow = evaluate_model(Brightness(4), (IMAGES, LABELS.int()), CLEAN)
     assert narrow == evaluate_model(Brightness(4), (IMAGES, LABELS), CLEAN)

@@ -120,6 +120,11 @@ def test_refusals(made: Any, error: type[Exception], tmp_path: Path) -> None:
         entprop_fast.load(path)
 
 
+def test_an_empty_name_is_no_run() -> None:
+    with pytest.raises(ValueError, match="path"):
+        entprop_fast.load("")
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_what_fit_trained(tmp_path: Path) -> None:
     """The data set's names of its classes, the size and normalisation of its images."""

@@ -56,7 +56,8 @@ def tensors(): return (images, labels), (images[:8], labels[:8])
 def bytes_(): return ((255 * images).byte(), labels), ((255 * images[:8]).byte(), labels[:8])
 def datasets(): return TensorDataset(images, labels), TensorDataset(images[:8], labels[:8])
 def mixed(): return [(images, labels), TensorDataset(images[:8], labels[:8])]
-def dictionary(): return {"train": (images, labels), "test": datasets()[1], "class_names": "abcd"}
+def with_names(names): return {**dict(zip(("train", "test"), mixed())), "class_names": names}
+def dictionary(): return with_names([*"abcd"])
 def image_set(): return ImageData("own", images, labels, images[:8], labels[:8], 4)
 def one(): return images, labels
 def three(): return images, labels, 3
@@ -67,7 +68,14 @@ def by_fit():
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in ([0.2, 0.5, 0.7], [0.1, 0.2, 0.3]))
     return ((images - mean) / std, labels), ((images[:8] - mean) / std, labels[:8])
 def too_bright(): return (9 * images, labels), (9 * images, labels)
-def few_names(): return {"train": (images, labels), "test": (images, labels), "class_names": "ab"}
+def few_names(): return with_names(["a", "b"])
+def text(): return with_names("abcd")
+def grey_test(): return (images, labels), (images[:8, :1], labels[:8])
+def small_test(): return (images, labels), TensorDataset(images[:8, :, :4], labels[:8])
+def grey_set(): return ImageData("own", images, labels, images[:8, :1], labels[:8], 4)
+def leaves(): raise SystemExit(0)
+def leaves_network(num_classes): raise SystemExit(0)
+def half(num_classes): return net(num_classes).bfloat16()
 
 class Rows(Dataset):
     def __init__(self, labels): self.labels = labels
@@ -236,6 +244,13 @@ WRONG = [
     (["--data", "CODE:misspelt"], "val"),
     (["--data", "CODE:normalised"], "input_range"),
     (["--data", "CODE:few_names"], "class_names"),
+    (["--data", "CODE:text"], "class_names"),
+    (["--data", "CODE:grey_test"], "[1, 6, 6]"),
+    (["--data", "CODE:small_test"], "[3, 4, 6]"),
+    (["--data", "CODE:grey_set"], "[1, 6, 6]"),
+    (["--data", "CODE:leaves"], "SystemExit"),
+    (["--model", "CODE:leaves_network"], "SystemExit"),
+    (["--model", "CODE:half", "--data", "CODE:tensors"], "bfloat16"),
     (["--data", "CODE:higher"], "label"),
     (["--data", "CODE:tensors", "--image-size", "8"], "--image-size=8"),
     (["--data", "CODE:datasets", "--train-size", "8"], "--train-size=8"),
@@ -284,3 +299,15 @@ def test_the_recipe_of_images_of_ones_own(code: str) -> None:
     assert (source, config.augment, config.normalize) == ("folder", "none", "none")
     source, settings = follow_data(None, named(None, f"{code}:tensors", {}))
     assert resolve(source, **settings).normalize == "imagenet"
+
+
+def test_what_code_interrupts_is_one_line(code: str, call: Call) -> None:
+    Path(f"{code}.py").write_text("def net(num_classes): raise KeyboardInterrupt")
+    found = call(train, ["--model", f"{code}:net", "--workers", "0", "--out", "run"], 130)
+    assert "KeyboardInterrupt" in found and "Traceback" not in found
+
+
+def test_an_empty_name_is_no_folder(code: str, call: Call) -> None:
+    before = {*Path().iterdir()}
+    assert "out=" in call(train, words(code, "--out", ""), 2)
+    assert {*Path().iterdir()} == before
