@@ -48,7 +48,7 @@ def convert_dual_norm(
         also: further classes, with their subclasses, whose half is to be a copy of the module (a
             global response norm, a norm of your own): each half runs the class's forward on its own
             rows, which are the first dimension of its first argument. What it keeps from call to
-            call has to be in its parameters and buffers.
+            call has to be in its parameters, buffers or attributes.
         fuse: let 2-d batch norms add a block's shortcut and apply its ReLU in their own pass, where
             torch.fx finds that it is exact: `entprop_fast.layers.fused_norms` tells where, and why
             not elsewhere. Blocks keep their modules, keys and hooks and, but for a subclass of the
@@ -64,8 +64,8 @@ def convert_dual_norm(
 
     Warns:
         UserWarning: names the norms left alone, each class once with its count: by torch's base
-            classes or by name, norms with a forward or buffers of their own, global response norms,
-            and norms whose forward or tensors somebody has replaced. Every route shares them.
+            classes or by name, norms with a forward, buffers or state of their own, global response
+            norms, and norms whose forward or tensors somebody has replaced. Every route shares them.
 
     Example:
         >>> model = convert_dual_norm(torchvision.models.resnet18())

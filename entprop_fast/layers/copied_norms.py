@@ -1,6 +1,7 @@
 """Define dual norms whose auxiliary half is a copy and runs the forward of its own class."""
 
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.halves import Ties, make_auxiliary
+from entprop_fast.layers.python_state import changing_attribute
 from entprop_fast.torch_internals import children_of
 
 _COMPUTED = "parametrizations"  # torch's own child, which the half gets a copy of
@@ -70,7 +72,7 @@ class DualCopy(DualNorm):
 
 
 def make_copy(norm: nn.Module, cls: type[nn.Module], ties: Ties) -> nn.Module:
-    """Make the half of a `DualCopy`: activations without tensors are shared, other children copied.
+    """Make the half of a `DualCopy`: it shares activations that keep nothing, others are copied.
 
     What is shared is an attribute, no child: it belongs to the main half.
     """
@@ -78,16 +80,16 @@ def make_copy(norm: nn.Module, cls: type[nn.Module], ties: Ties) -> nn.Module:
     for name, child in children_of(norm).items():
         if name == _COMPUTED:
             continue
-        if child is None or next((True for _ in _tensors(child)), False):
+        if child is None or _keeps_something(child):
             half.add_module(name, copy.deepcopy(child))
         else:
             half.__dict__[name] = child
     return half
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
+def _keeps_something(module: nn.Module) -> bool:
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return any(True for _ in tensors) or any(map(changing_attribute, module.modules()))
 
 
 def _parts(value: Any, sizes: list[int]) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Graph
 
 from entprop_fast.layers.fusion_sites import find_sites, rewrite
-from entprop_fast.layers.fusion_trace import Attributes
+from entprop_fast.layers.fusion_state import Attributes
 from entprop_fast.ops.backend import exporting
 
 KEY = "_fused_forwards"  # in a fused block's attributes
@@ -63,7 +63,7 @@ def _compile(graph: Graph) -> Callable[..., Any]:
 class Fused(nn.Module):
     """Go in front of the class of a block."""
 
-    plain: ClassVar[type[nn.Module]]
+    fused_from: ClassVar[type[nn.Module]]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph where it holds, otherwise the block's own forward."""
@@ -71,7 +71,7 @@ class Fused(nn.Module):
             forwards: Forwards = self.__dict__[KEY]
             if (forward := forwards.find(self, args)) is not None:
                 return forward(self, *args)
-        return self.plain.forward(self, *args, **kwargs)
+        return type(self).fused_from.forward(self, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         with _as_plain(self) as cls:
@@ -92,7 +92,7 @@ class Fused(nn.Module):
 @contextlib.contextmanager
 def _as_plain(block: Fused) -> Iterator[type[Any]]:
     cls = type(block)
-    block.__class__ = cls.plain  # type: ignore[assignment]
+    block.__class__ = cls.fused_from  # type: ignore[assignment]
     try:
         yield cls
     finally:
@@ -112,7 +112,7 @@ def fused_class(cls: Any) -> Any:
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
             return Fused.forward(self, *args, **kwargs)
 
-        namespace.update(plain=cls, forward=forward)
+        namespace.update(fused_from=cls, forward=forward)
         namespace.update({name: getattr(cls, name) for name in ("__module__", "__qualname__")})
         namespace["__doc__"] = cls.__doc__
 

@@ -14,7 +14,8 @@ from entprop_fast.layers.batch_norms import DualBatchNorm2d
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.fused_blocks import KEY, Forwards, Fused, fused_class
 from entprop_fast.layers.fusion_sites import is_bare
-from entprop_fast.layers.fusion_trace import Attributes, NotTraceable, signatures, trace
+from entprop_fast.layers.fusion_state import Attributes, modules_of
+from entprop_fast.layers.fusion_trace import NotTraceable, signatures, trace
 
 _OURS = "entprop_fast.models."
 
@@ -49,7 +50,7 @@ def unfuse_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Fused):
             del module.__dict__[KEY]
-            module.__class__ = module.plain  # type: ignore[assignment]
+            module.__class__ = type(module).fused_from  # type: ignore[assignment]
 
 
 def fused_norms(model: nn.Module) -> list[Fusion]:
@@ -179,10 +180,12 @@ def _traced(block: nn.Module, inlined: list[nn.Module]) -> Forwards:
     traced = [block, *inlined]
     others = [child for module in traced for child in module.children() if _has_own_code(child)]
     for training in (True, False):
-        with _mode(traced, training):
+        with _mode(list(modules_of(block)), training):
             for given in signatures(block):
-                graph = trace(block, inlined, given)
-                attributes = Attributes(block, inlined, others, ignored=KEY)
+                graph, run = trace(block, inlined, given)
+                attributes = Attributes(block, inlined, others, run.names, run.asked, ignored=KEY)
+                if unknown := attributes.unknown():
+                    raise NotTraceable(f"its block may read {unknown}")
                 forwards.add((training, len(given)), graph, block, attributes)
                 if not forwards.patterns:  # none could be in all modes
                     return forwards

@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 from torch.fx.proxy import TraceError
 
-from entprop_fast.layers.torch_quirks import has_hooks
-from entprop_fast.torch_internals import call_hooks_of, children_of
+from entprop_fast.layers.fusion_code import CodeRun
 
-# What every module has beside its own attributes; `training` belongs to the mode.
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-_WRITTEN_OUT = (bool, int, float, complex, str, bytes)  # compared by value, the rest by identity
 # These ask a proxy for its class to record it, not to choose a branch.
 _RECORDERS = ("torch.fx", "torch.utils._pytree", "torch.nn.parameter")
 
@@ -107,8 +103,12 @@ def signatures(block: nn.Module) -> list[list[str]]:
     return [names[:count] for count in range(max(needed, 1), len(names) + 1)]
 
 
-def trace(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]) -> Graph:
+def trace(
+    block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]
+) -> tuple[Graph, CodeRun]:
     """Record what ``block(*given)`` does in its present mode, for tensors as arguments.
+
+    Returns the graph, and the code that was run for it.
 
     Args:
         block: of whose class's forward the graph is made.
@@ -117,22 +117,27 @@ def trace(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]) 
 
     Raises:
         NotTraceable: torch.fx cannot follow it; or what it does depends on more than its tensors,
-            its attributes and its mode: on random numbers, on autocast or on gradients being on.
+            its attributes and its mode: on random numbers, on autocast or on gradients being on;
+            or it does more than its graph tells.
     """
-    graph = _record(block, inlined, given)
+    graph, run = _record(block, inlined, given)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        other = _record(block, inlined, given)
+        other, _ = _record(block, inlined, given)
     if _source(graph) != _source(other):
         raise NotTraceable("its block depends on autocast or on whether gradients are on")
-    return graph
+    return graph, run
 
 
-def _record(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]) -> Graph:
+def _record(
+    block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]
+) -> tuple[Graph, CodeRun]:
     before = [dict(vars(module)) for module in (block, *inlined)]
     tracer = _BlockTracer(inlined, given)
+    run = CodeRun([block, *inlined])
     with _unchanged_random_state():
         try:
-            graph = tracer.trace(block)
+            with run:
+                graph = tracer.trace(block)
         except Exception as error:  # whatever a forward makes of a proxy
             text = str(error).strip().splitlines() or [type(error).__name__]
             raise NotTraceable(f"torch.fx cannot follow its block: {text[0]}") from error
@@ -142,10 +147,12 @@ def _record(block: nn.Module, inlined: Sequence[nn.Module], given: Sequence[str]
             ]
     if any(changed):
         raise NotTraceable("its block sets attributes")
+    if why := run.why_not():
+        raise NotTraceable(f"its block {why}")
     for node in graph.nodes:
         if node.op == "get_attr" and not _reaches_tensor(block, str(node.target)):
             raise NotTraceable("its block makes a constant")
-    return graph
+    return graph, run
 
 
 def _source(graph: Graph) -> str:
@@ -196,54 +203,3 @@ def _unchanged_random_state() -> Iterator[None]:
 def _written(state: Any) -> list[Any]:
     """Make a state of numpy's comparable: it holds an array."""
     return [part.tobytes() if hasattr(part, "tobytes") else part for part in state]
-
-
-class Attributes:
-    """Remember what a traced forward may have read of its modules: its graph holds for that.
-
-    By reference: a deep copy of this, made with that of the modules, tells about the copies.
-    """
-
-    def __init__(
-        self,
-        block: nn.Module,
-        inlined: Sequence[nn.Module],
-        others: Sequence[nn.Module],
-        ignored: str,
-    ) -> None:
-        traced = [block, *inlined]
-        self._ignored = ignored
-        self._inlined = list(inlined)
-        self._modes = [(module, module.training, dict(children_of(module))) for module in traced]
-        self._seen = [(module, self._own(module)) for module in (*traced, *others)]
-
-    def hold(self) -> bool:
-        """Return whether all are as they were, and nothing watches the calls that do not happen."""
-        return (
-            all(
-                module.training is training and _same(children_of(module), children, operator.is_)
-                for module, training, children in self._modes
-            )
-            and all(_same(self._own(module), own, _equal) for module, own in self._seen)
-            and not (self._inlined and any(map(has_hooks, self._inlined)))
-            and not any(call_hooks_of(None))
-        )
-
-    def _own(self, module: nn.Module) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in vars(module).items()
-            if name not in _OF_EVERY_MODULE and name != self._ignored
-        }
-
-
-def _same(now: dict[str, Any], was: dict[str, Any], alike: Callable[[Any, Any], bool]) -> bool:
-    return len(now) == len(was) and all(
-        name in now and alike(now[name], value) for name, value in was.items()
-    )
-
-
-def _equal(one: object, other: object) -> bool:
-    return one is other or (
-        type(one) is type(other) and isinstance(one, _WRITTEN_OUT) and one == other
-    )

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from entprop_fast.layers.python_state import copy_attributes
 from entprop_fast.layers.recomputed import copy_computations
 from entprop_fast.torch_internals import buffers_of, parameters_of
 
@@ -21,8 +22,7 @@ def make_auxiliary(norm: nn.Module, cls: type[HalfT], ties: Ties | None = None) 
     ties = {} if ties is None else ties
     half = cls.__new__(cls)
     nn.Module.__init__(half)
-    own = set(half.__dict__)  # hooks and registries, never shared with norm
-    half.__dict__.update({key: value for key, value in norm.__dict__.items() if key not in own})
+    copy_attributes(norm, half)  # but for hooks and registries
     half.training = norm.training
     for name, parameter in parameters_of(norm).items():
         half.register_parameter(name, None if parameter is None else _clone(parameter, ties))

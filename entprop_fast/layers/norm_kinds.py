@@ -24,6 +24,7 @@ from entprop_fast.layers.copied_norms import DualCopy
 from entprop_fast.layers.derived import dual_class
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.layer_norms import DualLayerNorm
+from entprop_fast.layers.python_state import changing_attribute
 from entprop_fast.layers.recognition import (
     OF_TORCH,
     is_frozen_class,
@@ -115,6 +116,12 @@ def _why_no_copy(norm: nn.Module) -> str:
         isinstance(norm, NormBase) or is_frozen_class(norm) or cls.__module__ in _TRACKING_MODULES
     ):
         return "with buffers"
+    if (
+        not _has_forward_of_torch(cls)
+        and not recomputed_by_others(norm)  # which says more
+        and (name := changing_attribute(norm))
+    ):
+        return f"that may keep something in its {name}"
     if any(map(_is_more, children_of(norm).values())):
         return "with layers inside"
     parameters = parameters_of(norm).values()
@@ -131,7 +138,12 @@ def _is_more(child: nn.Module | None) -> bool:
         next(child.buffers(), None) is not None
         or not all(map(is_vector, child.parameters()))
         or any(map(looks_like_norm, child.modules()))
+        or any(map(changing_attribute, child.modules()))
     )
+
+
+def _has_forward_of_torch(cls: type[nn.Module]) -> bool:
+    return any(issubclass(cls, base) and cls.forward is base.forward for base in OF_TORCH)
 
 
 def _why_not(norm: nn.Module, dual: type[DualNorm]) -> str:

@@ -48,9 +48,14 @@ def copy_computations(norm: nn.Module, half: nn.Module) -> None:
 
 def recomputed_by_others(norm: nn.Module) -> str | None:
     """Return the name of a tensor that is neither the norm's own nor computed by torch's hooks."""
-    known = {_computed(hook) for hook in _recomputing(norm)}
+    known = recomputed_names(norm)
     held = [name for name, value in vars(norm).items() if _is_learned(name, value)]
     return next((name for name in held if name not in known), None)
+
+
+def recomputed_names(norm: nn.Module) -> set[str]:
+    """Return the names of the tensors of `norm` that torch's hooks compute."""
+    return {_computed(hook) for hook in _recomputing(norm)}
 
 
 def own_buffers(norm: nn.Module) -> list[str]:
