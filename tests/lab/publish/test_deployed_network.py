@@ -130,7 +130,7 @@ def test_what_fit_trained(tmp_path: Path) -> None:
     """The data set's names of its classes, the size and normalisation of its images."""
     made: Any = TensorDataset(torch.rand(12, 3, 6, 6) * 2 - 1, torch.arange(12) % 3)
     made.classes = list(CLASSES)
-    both = ConcatDataset([Subset(made, range(9)), Subset(made, range(9, 12))])
+    both: ConcatDataset[Any] = ConcatDataset([Subset(made, range(9)), Subset(made, range(9, 12))])
     loader = DataLoader(both, batch_size=6)
     half = ((0.5,) * 3, (0.5,) * 3)
     trained, out = Own(), tmp_path / "run"
