@@ -106,7 +106,7 @@ def fit(
         out: folder of the run: settings, a row an epoch, checkpoint, weights, pictures, summary.
             None: no file is left.
         resume: continue the run in `out` from its checkpoint, bit for bit on the CPU; start it if
-            there is none.
+            there is none. Network, images and loss must be those of that run.
         log: loggers in `out` beside ``metrics.jsonl``: ``csv``, ``tensorboard``, ``wandb``.
         seed: of the order, the augmentation and every draw; the global generators are as before
             afterwards.

@@ -73,6 +73,7 @@ def text(): return with_names("abcd")
 def grey_test(): return (images, labels), (images[:8, :1], labels[:8])
 def small_test(): return (images, labels), TensorDataset(images[:8, :, :4], labels[:8])
 def grey_set(): return ImageData("own", images, labels, images[:8, :1], labels[:8], 4)
+def smaller(): return (images[..., :4], labels), (images[..., :4], labels)
 def leaves(): raise SystemExit(0)
 def leaves_network(num_classes): raise SystemExit(0)
 def half(num_classes): return net(num_classes).bfloat16()
@@ -299,6 +300,12 @@ def test_the_recipe_of_images_of_ones_own(code: str) -> None:
     assert (source, config.augment, config.normalize) == ("folder", "none", "none")
     source, settings = follow_data(None, named(None, f"{code}:tensors", {}))
     assert resolve(source, **settings).normalize == "imagenet"
+
+
+def test_test_images_of_another_size_are_named(code: str, call: Call) -> None:
+    call(train, words(code, "--out", "run"))
+    own = ["--model", f"{code}:net", "--data", f"{code}:smaller", "--corruptions", "none"]
+    assert "do not fit" in call(evaluate, ["run", *own], 2)
 
 
 def test_what_code_interrupts_is_one_line(code: str, call: Call) -> None:
