@@ -65,7 +65,8 @@ def convert_dual_norm(
     Warns:
         UserWarning: names the norms left alone, each class once with its count: by torch's base
             classes or by name, norms with a forward, buffers or state of their own, global response
-            norms, and norms whose forward or tensors somebody has replaced. Every route shares them.
+            norms, and norms whose forward or tensors somebody has replaced. Every route shares
+            them.
 
     Example:
         >>> model = convert_dual_norm(torchvision.models.resnet18())
