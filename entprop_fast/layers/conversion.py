@@ -22,6 +22,10 @@ from entprop_fast.torch_internals import children_of
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
+class NoNorms(ValueError):
+    """A model has no norm that can be made dual."""
+
+
 def convert_dual_norm(
     model: ModelT, also: type[nn.Module] | Iterable[type[nn.Module]] = (), *, fuse: bool = False
 ) -> ModelT:
@@ -62,7 +66,8 @@ def convert_dual_norm(
     Warns:
         UserWarning: names the norms left alone, each class once with its count: by torch's base
             classes or by name, norms with a forward, buffers or state of their own, global response
-            norms, norms whose forward or tensors somebody has replaced. Every route shares them.
+            norms, and norms whose forward or tensors somebody has replaced. Every route shares
+            them.
 
     Example:
         >>> model = convert_dual_norm(torchvision.models.resnet18())
@@ -97,7 +102,7 @@ def convert_dual_norm(
             inside.update(map(id, own))
     if not any(isinstance(module, DualNorm) for module in model.modules()):
         found = f"; it has {left}" if left else ""
-        raise ValueError(f"model has no norm layer that can be made dual ({KNOWN}){found}{WAY_OUT}")
+        raise NoNorms(f"model has no norm layer that can be made dual ({KNOWN}){found}{WAY_OUT}")
     warned = []
     if left:
         warned.append(

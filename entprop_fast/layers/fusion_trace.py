@@ -31,7 +31,9 @@ class _Unknown(Proxy):
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         # `isinstance` looks here only where the answer by `type` was no.
-        asking = sys._getframe(1).f_globals.get("__name__", "")
+        frame = inspect.currentframe()
+        assert frame is not None and frame.f_back is not None  # as in CPython
+        asking = frame.f_back.f_globals.get("__name__", "")
         if not str(asking).startswith(_RECORDERS):
             raise TraceError("it asks for the class of a tensor")
         return type(self)

@@ -10,7 +10,7 @@ from entprop_fast.lab.data.datasets import EMBEDDED, TENSORS
 from entprop_fast.lab.data.digits import SIDE as DIGITS_SIDE
 from entprop_fast.lab.data.image_files import IMAGE_SIZE
 from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.user_code import DATA
+from entprop_fast.lab.training.own_names import DATA
 from entprop_fast.methods import default_eps
 from entprop_fast.models.weights import RANDOM
 

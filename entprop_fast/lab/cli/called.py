@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 
 from entprop_fast.lab.cli.commands import typed
 
 _PROGRAM: ContextVar[tuple[str, ...]] = ContextVar("program", default=())
+# How an error begins that names a setting: time='20', patience=3, unknown log 'x', device must be.
+_NAMED = re.compile(r"(unknown )?(\w+)(?= ?=| ['\"]| must )")
+_FLAGS: ContextVar[Mapping[str, str]] = ContextVar("flags")
 
 
 @contextlib.contextmanager
@@ -31,3 +35,20 @@ def words_of(module: str) -> list[str]:
     if not program:
         return ["python", "-m", module]
     return [*program, typed(module.rpartition(".")[2])]
+
+
+def remember_flags(typed_as: Mapping[str, str]) -> None:
+    """Remember the flags of this command line: a setting's name to the flag that gave it."""
+    _FLAGS.set(dict(typed_as))
+
+
+def with_flags(message: str) -> str:
+    """Name the setting that an error begins with as it was typed: ``--time='20'``, not ``time=``.
+
+    What the command line did not say, but a recipe, keeps its name.
+    """
+    found = _NAMED.match(message)
+    flag = found and _FLAGS.get({}).get(found[2])
+    if not found or not flag:
+        return message
+    return f"{found[1] or ''}{flag}{message[found.end() :]}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from entprop_fast.lab.cli.called import words_of
+from entprop_fast.lab.cli.called import remember_flags, with_flags, words_of
 from entprop_fast.lab.cli.output import lasting, missed
 from entprop_fast.lab.stopping import OutOfTime, StopSignals
 from entprop_fast.lab.training.errors import (
@@ -36,6 +37,7 @@ def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | N
         command: asks `entprop_fast.lab.stopping.check` whether a signal came.
         again: the command line that goes on after a stop, given whether anything was saved.
     """
+    remember_flags({})
     with lasting() as output:
         code = _exit_code(command, again)
         output.flush()
@@ -54,7 +56,7 @@ def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None)
                 print(f"stopped by {Stopped(signals.pending)}: all was done", file=sys.stderr)
                 return 128 + signals.pending
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_flags(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except RunFailed as error:
         print(f"failed: {error}", file=sys.stderr)
@@ -73,6 +75,9 @@ def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None)
             return 0
         print(text, file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:  # not the signal, which `StopSignals` has: somebody's code raised it
+        print("stopped by KeyboardInterrupt, which code raised", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

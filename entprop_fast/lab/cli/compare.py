@@ -11,13 +11,11 @@ from entprop_fast.lab.cli import announce
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import (
     Flag,
-    data_option,
     method_flags,
-    model_option,
     parse,
-    recipe_option,
     run_flags,
 )
+from entprop_fast.lab.cli.shared_options import data_option, model_option, recipe_option
 from entprop_fast.lab.experiments.comparison import comparison_tables, method_rows, variants
 from entprop_fast.lab.experiments.comparison.comparison_files import document, table_of
 from entprop_fast.lab.experiments.comparison.plan import BUDGETS, finished_summary, resolve_runs

@@ -15,7 +15,7 @@ from entprop_fast.lab.cli.completion_script import FILES, Flags, script
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.data.datasets import DATASETS, FOLDER
 from entprop_fast.lab.experiments.studies import STUDIES
-from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training import loggers, recipe
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.methods import METHODS
 from entprop_fast.models.weights import PRETRAINED, RANDOM
@@ -40,17 +40,19 @@ _DESCRIPTION = (
 
 # Names that an option takes without saying so itself: there are more, as timm's networks.
 _NAMES: dict[str, Callable[[], Sequence[str]]] = {
-    "arch": models.available,
-    "archs": models.available,
+    "arch": lambda: _networks(),
+    "archs": lambda: _networks(),
     "baseline": lambda: list(METHODS),
     "dataset": lambda: [*(one for one in DATASETS if not one.startswith(FOLDER)), FOLDER],
     "device": lambda: ["auto", "cpu", "cuda", "mps", "xpu"],
+    "log": lambda: loggers.NAMES,
     "method": lambda: list(METHODS),
     "methods": lambda: list(METHODS),
     "recipe": lambda: [*recipe.recipe_names(), FILES],
     "to": lambda: importlib.import_module(f"{__package__}.export").FORMATS,
     "weights": lambda: [PRETRAINED, RANDOM, FILES],
 }
+_WIDE = ("wrn10_0.5", "wrn16_4", "wrn28_10", "wrn40_2")  # of the pattern wrn{depth}_{width}
 # What is typed without a flag, by command and name.
 _WORDS: dict[tuple[str, str], Callable[[], Sequence[str]]] = {
     ("data", "command"): lambda: importlib.import_module(f"{__package__}.data").COMMANDS,
@@ -112,6 +114,15 @@ def _values(flag: Flag) -> list[str]:
     if flag.about.name in _NAMES:
         return list(_NAMES[flag.about.name]())
     return [FILES] if flag.about.type is str else []
+
+
+def _networks() -> list[str]:
+    """Return networks of ours by name, some of the wide ones, and how other libraries' begin."""
+    found = list(_WIDE)
+    for name in models.available():
+        if "{" not in name:
+            found.append(name.removesuffix("NAME"))
+    return found
 
 
 def _words(command: str, flag: Flag) -> list[str]:

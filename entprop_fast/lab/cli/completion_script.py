@@ -35,6 +35,10 @@ _entprop_paths() { # -f or -d (folders alone), and how they begin
   done
 }
 
+_entprop_behind() { # folder: are folders; what timm: and others name is not known here
+  if [[ "$1" == folder ]]; then _entprop_paths -d "$2"; fi
+}
+
 _entprop() {
   local current="${COMP_WORDS[COMP_CWORD]}" command="${COMP_WORDS[1]}" flag="" after=0 values="" i
   COMPREPLY=()
@@ -50,8 +54,11 @@ _entprop() {
     esac
   done
   if [[ "$current" == = ]]; then current=""; fi
-  if [[ "$current" == : ]]; then _entprop_paths -d ""; return; fi
-  if [[ "${COMP_WORDS[COMP_CWORD - 1]}" == : ]]; then _entprop_paths -d "$current"; return; fi
+  if [[ "$current" == : ]]; then _entprop_behind "${COMP_WORDS[COMP_CWORD - 1]}" ""; return; fi
+  if [[ "${COMP_WORDS[COMP_CWORD - 1]}" == : ]]; then
+    _entprop_behind "${COMP_WORDS[COMP_CWORD - 2]}" "$current"
+    return
+  fi
   if [[ "$current" == folder:* ]]; then
     _entprop_paths -d "${current#folder:}"
     local one found=("${COMPREPLY[@]}")
@@ -71,6 +78,9 @@ _entprop() {
   fi
   if [[ "$values" == *" @files "* ]]; then _entprop_paths -f "$current"; fi
   COMPREPLY+=($(compgen -W "${values// @files / }" -- "$current"))
+  if [[ -z "${ZSH_VERSION-}" && ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *: ]]; then
+    compopt -o nospace 2>/dev/null # a path or a name is typed behind folder: and timm:
+  fi
 }
 
 complete -o bashdefault -F _entprop entprop

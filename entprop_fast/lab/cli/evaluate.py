@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from entprop_fast.lab.cli.command_line import command_again, run_command
-from entprop_fast.lab.cli.flags import POSITIONAL, Flag, data_option, own_flags, parse
+from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.shared_options import data_option
 from entprop_fast.lab.cli.trained_model import own_network, trained_model_option
 from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.evaluation import (
@@ -32,8 +33,8 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
+from entprop_fast.lab.training.own_names import MODEL
 from entprop_fast.lab.training.run_folder import RunFolder
-from entprop_fast.lab.training.user_code import MODEL
 from entprop_fast.options import option
 
 
@@ -102,11 +103,10 @@ def _evaluate(args: Sequence[str] | None) -> None:
         options = EvaluationOptions(**settings, cache_dir=flags.cache)
         with _writable(out), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
             evaluations = _all(flags, machine, options, device, reporter, kept)
-            if out is not None:
-                _write(out, evaluations)
+            files = [] if out is None else _write(out, evaluations)
     _print(evaluations, reporter)
     if out is not None and out.suffix != ".json":
-        reporter.say(f"evaluation.md, evaluation.json and pictures are in {out}")
+        reporter.say(f"files in {out}: {', '.join(files)}")
 
 
 def _beside(out: Path | None, first: str) -> Path:
@@ -116,12 +116,13 @@ def _beside(out: Path | None, first: str) -> Path:
     return Path(first) if Path(first).is_dir() else Path(first).parent
 
 
-def _write(out: Path, evaluations: Sequence[Evaluation]) -> None:
+def _write(out: Path, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Write the results; return the names of the files."""
     with failing("the same command again goes on with what was counted"):
-        if out.suffix == ".json":
-            write_json(out, evaluation_report.as_document(evaluations))
-        else:
-            evaluation_report.write(out, evaluations)
+        if out.suffix != ".json":
+            return evaluation_report.write(out, evaluations)
+        write_json(out, evaluation_report.as_document(evaluations))
+        return [out.name]
 
 
 def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
@@ -195,7 +196,9 @@ def _all(
         dataset = flags.dataset or spec.dataset
         if flags.data is not None:
             with reporter.waiting(f"reading the images of {flags.data}"):
-                images = user_code.own_test_images(spec, flags.data, workers=machine["workers"])
+                images = user_code.own_test_images(
+                    spec, flags.data, reporter.say, workers=machine["workers"]
+                )
         else:
             with reporter.waiting(f"reading data set {dataset}"):
                 images = load_test_images(

@@ -18,13 +18,13 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from entprop_fast import name_errors
-from entprop_fast.lab.cli.called import words_of
+from entprop_fast.lab.cli.called import remember_flags, words_of
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.method_settings import methods_by_option
 from entprop_fast.methods import METHODS
-from entprop_fast.options import Bounds, Option, number, option, options_of, read
+from entprop_fast.options import Bounds, Option, number, options_of, read
 
 POSITIONAL = "positional arguments"  # the group of what is typed without a flag
 GROUPS = (
@@ -34,6 +34,8 @@ GROUPS = (
 
 _IN = "group_"
 _METAVARS = {int: "INT", float: "NUMBER", str: "STR"}
+_ACCUMULATE = "accumulate"  # EntProp's own option; before a number, the run's accumulate_batches
+_BATCHES = "a whole number N: batches in an optimiser step"
 _Record = TypeVar("_Record")
 
 
@@ -51,36 +53,6 @@ class Flag:
         if self.about.group == POSITIONAL:
             return name.removesuffix("s").upper() if self.about.many else name.upper()
         return f"--{name.replace('_', '-')}"
-
-
-def recipe_option() -> Any:
-    """Declare ``--recipe`` as every command that trains has it."""
-    return option(
-        None,
-        "Recipe of the other settings: a name or the path of a .toml. Left out, it is the data "
-        "set's own, folder for images of your own, finetune for those with --weights, digits "
-        "without --dataset.",
-    )
-
-
-def model_option() -> Any:
-    """Declare ``--model`` as every command that builds networks has it."""
-    return option(
-        None,
-        "Network of your own in place of --arch: MODULE:FUNCTION, called with num_classes, and "
-        "in_channels where it takes them.",
-        group="network",
-    )
-
-
-def data_option() -> Any:
-    """Declare ``--data`` as every command that reads images has it."""
-    return option(
-        None,
-        "Images of your own in place of --dataset: MODULE:FUNCTION, which gives (train, test), "
-        "each a torch Dataset or (images, labels).",
-        group="data",
-    )
 
 
 def own_flags(record: type, *names: str) -> list[Flag]:
@@ -129,6 +101,8 @@ def method_flags() -> list[Flag]:
         }
         if of_recipe:
             shown += f"; {recipe.DEFAULT_RECIPE} recipe: {', '.join(sorted(of_recipe))}"
+        if name == _ACCUMULATE:
+            one = replace(one, help=f"{one.help} Or {_BATCHES}, as --accumulate-batches N.")
         about = replace(one, name=name, optional=True, group="method", choices=choices)
         found.append(Flag(about, shown))
     return found
@@ -159,7 +133,8 @@ def parse(
     """
     called = shlex.join(words_of(prog))
     flags = [*own_flags(record), *more]
-    words = list(_aliased(sys.argv[1:] if args is None else args))
+    before = list(sys.argv[1:] if args is None else args)
+    words = list(_aliased(before))
     for word in words:
         if reason := recipe.unfit(word):
             raise UsageError(f"the argument {word!r} {reason}")
@@ -168,16 +143,24 @@ def parse(
     if unread:
         known = [one.typed for one in flags if one.about.group != POSITIONAL]
         raise UsageError(str(name_errors.unknown("argument", unread[0], known)))
+    named = {
+        flag.about.name: _as_typed(flag, before)
+        for flag in flags
+        if flag.about.group != POSITIONAL and typed[flag.about.name] not in (None, False)
+    }
+    remember_flags(named)
     given = {}
     for flag in flags:
         name, value = flag.about.name, typed[flag.about.name]
         positional = flag.about.group == POSITIONAL
         if positional and not value:
             if flag.about.default is MISSING:
-                usage = f"{called} {flag.typed}"
+                usage = " ".join(
+                    [called, *(_repeated(f) for f in flags if f.about.group == POSITIONAL)]
+                )
                 raise UsageError(f"{flag.typed} is missing: {usage}. {flag.about.help}")
         elif value is not None:
-            given[name] = _read(flag, value)
+            given[name] = _read(flag.about, named.get(name, flag.typed), value)
     own = {one.about.name for one in own_flags(record)}
     made = record(**{name: given.pop(name) for name in own & given.keys()})
     return made, given
@@ -194,11 +177,25 @@ def _aliased(words: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _read(flag: Flag, value: Any) -> Any:
+def _as_typed(flag: Flag, words: Sequence[str]) -> str:
+    """Return a flag as it stands on the command line, where one has two names."""
+    if flag.about.name == "accumulate_batches":
+        long = any(word.replace("_", "-").startswith(flag.typed) for word in words)
+        return flag.typed if long else "--accumulate"
+    return flag.typed
+
+
+def _repeated(flag: Flag) -> str:
+    """Return how the words without a flag are typed: ``RUN``, ``IMAGE [IMAGE ...]``."""
+    return f"{flag.typed} [{flag.typed} ...]" if flag.about.many else flag.typed
+
+
+def _read(about: Option, typed: str, value: Any) -> Any:
     try:
-        return read(replace(flag.about, name=flag.typed, optional=False), value, words=True)
+        return read(replace(about, name=typed, optional=False), value, words=True)
     except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
+        more = f", or {_BATCHES}" if about.name == _ACCUMULATE else ""
+        raise UsageError(f"{error}{more}") from None
 
 
 def _check_values(words: Sequence[str], flags: Iterable[Flag]) -> None:
@@ -277,7 +274,8 @@ def _argument(flag: Flag) -> tuple[str, Any, Any]:
 
 
 def _metavar(about: Option) -> str:
-    one = f"{{{','.join(about.choices)}}}" if about.choices else _METAVARS[about.type]
+    choices = [*about.choices, *(["N"] if about.name == _ACCUMULATE else [])]
+    one = f"{{{','.join(choices)}}}" if choices else _METAVARS[about.type]
     return f"{one} ..." if about.many else one
 
 

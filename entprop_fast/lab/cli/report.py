@@ -18,7 +18,7 @@ from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing, one_line
-from entprop_fast.lab.training.user_code import DATA, MODEL
+from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.options import option
 
 _MOST_IMAGES = 100  # of each kind and run: the file is to stay small
@@ -111,8 +111,8 @@ def _report(args: Sequence[str] | None) -> None:
         page = render(runs, examined, env_report.report())
     with failing("name another file with --out"):
         write_atomically(out, page)
-    for run in runs:
-        for note in run.notes:
+    for run, found in zip(runs, examined, strict=True):
+        for note in (*run.notes, *found.missing()):
             reporter.say(f"{run.name}: {note}")
     reporter.say(f"written to {out}: {len(page) / 2**20:.1f} MiB, opens in any browser")
 

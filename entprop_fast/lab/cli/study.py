@@ -13,12 +13,10 @@ from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import (
     POSITIONAL,
     Flag,
-    data_option,
-    model_option,
     own_flags,
     parse,
-    recipe_option,
 )
+from entprop_fast.lab.cli.shared_options import data_option, model_option, recipe_option
 from entprop_fast.lab.experiments.studies import STUDIES, Options, score
 from entprop_fast.lab.experiments.studies.form import markdown, write
 from entprop_fast.lab.report.progress import Reporter

@@ -12,16 +12,14 @@ from entprop_fast.lab.cli import announce, dry_run
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import (
     Flag,
-    data_option,
     method_flags,
-    model_option,
     parse,
-    recipe_option,
     run_flags,
 )
+from entprop_fast.lab.cli.shared_options import data_option, model_option, recipe_option
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
-from entprop_fast.lab.training import follow_data, recipe, run_folder, user_code
+from entprop_fast.lab.training import follow_data, own_names, recipe, run_folder, user_code
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.lab.training.finish import Summary
@@ -84,6 +82,8 @@ def _train(args: Sequence[str] | None) -> None:
     reporter.say(f"{config.method} of {config.arch} on {config.dataset}, into {config.folder}")
     for line in announce.announce(source, config):
         reporter.say(line)
+    if flags.model and (hint := own_names.other_images(config.arch, config.dataset)):
+        reporter.say(f"the images are {config.dataset}: {hint}")
     summary = train(config, resume=flags.resume, overwrite=flags.overwrite, reporter=reporter)
     _print(summary, reporter)
 

@@ -107,10 +107,7 @@ def load(
             that are damaged, cut off or no such data set.
         ImportError: a library that it needs is not installed.
     """
-    if name not in DATASETS and not name.startswith(FOLDER):
-        if Path(name).is_dir():
-            raise ValueError(f"dataset {name!r} is a folder: --dataset {FOLDER}{name}")
-        raise unknown("dataset", name, DATASETS)
+    check_known(name)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed = {seed} must be between 0 and {2**32 - 1}")
     folder = None if data_dir is None else Path(data_dir)
@@ -134,6 +131,18 @@ def load(
         splits = _fewer(name, splits, train_size, seed)
     data = _image_files(name, splits, image_size or IMAGE_SIZE, say)
     return data if test_only else _without_unreadable(data, say)
+
+
+def check_known(name: str) -> None:
+    """Refuse a name that no data set has; whether its files are there is not looked at.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in DATASETS and not name.startswith(FOLDER):
+        if Path(name).is_dir():
+            raise ValueError(f"dataset {name!r} is a folder: --dataset {FOLDER}{name}")
+        raise unknown("dataset", name, DATASETS)
 
 
 def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) -> Splits:

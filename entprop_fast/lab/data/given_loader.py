@@ -99,6 +99,11 @@ class GivenLoader(Loader):
             if not self._checked:
                 self.check(images, labels)
             yield self._ready(images, labels)
+        if opened.next() is not None:
+            raise ValueError(
+                f"the DataLoader gives more batches than {len(self)}, its len(): those after it "
+                "would never be used, and the learning rate needs to know how many come"
+            )
         self._checked = True
         if self._counted:
             self.size = opened.rows

@@ -21,8 +21,11 @@ JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 HEAT_MAP = "corruptions.png"
 
 
-def write(folder: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Write JSON, Markdown and its picture into a folder, made if need be."""
+def write(folder: Path, evaluations: Sequence[Evaluation]) -> list[str]:
+    """Write JSON, Markdown and its picture into a folder, made if need be; return their names.
+
+    There is no picture where a network was not measured on corrupted images.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = [one.as_dict() for one in evaluations]
     write_json(folder / JSON, {"evaluations": found})
@@ -31,6 +34,7 @@ def write(folder: Path, evaluations: Sequence[Evaluation]) -> None:
         draw_heat_map_of(folder / HEAT_MAP, evaluations)
     page = evaluation_tables.markdown(found, picture=HEAT_MAP if drawn else None)
     write_atomically(folder / MARKDOWN, page.encode())
+    return [MARKDOWN, JSON, *([HEAT_MAP] if drawn else [])]
 
 
 def as_document(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

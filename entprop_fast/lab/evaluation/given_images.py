@@ -28,6 +28,7 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 Range = tuple[float, float]
 
 _NAME = "images"
+_BRIGHT = 16  # above any normalised image
 _WANTED = (
     "two tensors, (images [N, C, H, W], labels [N]), a DataLoader, a torch Dataset, or what "
     "entprop_fast.data.load gives,"
@@ -128,6 +129,10 @@ def _before(normalized: ImageUnits | None, images: Tensor) -> Tensor:
     """Return images ``[B, C, H, W]`` before they were normalised; bytes never were."""
     if normalized is None or not images.is_floating_point() or images.ndim != 4:
         return images
+    if normalized.channels not in (1, images.shape[1]):
+        raise ValueError(
+            f"normalization has {normalized.channels} channels, images have {images.shape[1]}"
+        )
     return normalized.to_image_units(images.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -208,8 +213,17 @@ def _check_values(images: Tensor, input_range: Range, what: str) -> None:
         raise ValueError(f"{what} hold values that are not finite")
     raise ValueError(
         f"{what} hold values from {lowest:.4g} to {highest:.4g}, outside of input_range = "
-        f"{input_range}: give images before their normalisation, and normalization=(mean, std) "
-        "of the network; input_range says how bright the brightest may be"
+        f"{input_range}: {_way_back(lowest, highest)}"
+    )
+
+
+def _way_back(lowest: float, highest: float) -> str:
+    """Say how images get into their range."""
+    if lowest >= 0 and _BRIGHT < highest <= 255:
+        return "divide them by 255, or give uint8; input_range=(0, 255) if the network takes them"
+    return (
+        "give images before their normalisation (their transform without its Normalize), and "
+        "normalization=(mean, std) of the network, which is done here"
     )
 
 

@@ -18,7 +18,7 @@ from entprop_fast.lab.evaluation.evaluation_result import Evaluation
 from entprop_fast.lab.evaluation.evaluator import Evaluator
 from entprop_fast.lab.evaluation.given_images import images_of
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
-from entprop_fast.lab.evaluation.scored_network import Normalization, Scored
+from entprop_fast.lab.evaluation.scored_network import Normalization, Scored, refusal
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.layers.routing import dual_layers
 
@@ -55,8 +55,10 @@ def evaluate_model(
             image's answers.
         options: what to measure; None: SA and RA through the main norms.
         name: of the network, in tables.
-        normalization: (mean, std) per channel that the network's inputs went through, in the
-            units of `input_range`; None: it takes images as they are.
+        normalization: (mean, std) per channel, in the units of `input_range`, that images go
+            through here, on their way from the corruptions to the network; None: it takes them as
+            they are. `data` comes before it (`entprop_fast.fit` takes images that have been
+            through it).
         input_range: lowest and highest value of floating images, and of what the network takes
             before `normalization`. Corruptions and attacks work in [0, 1], as do ``eps`` and
             ``alpha``.
@@ -75,9 +77,9 @@ def evaluate_model(
     Raises:
         TypeError: `data` is none of these (NumPy arrays, say), or the network returns neither a
             tensor nor an object with ``.logits``.
-        ValueError: no images, values that are not finite or outside of `input_range`, a batch size
-            below 1, fewer logits than classes, logits that are NaN, or a set that is not what it
-            should be.
+        ValueError: no images, images that do not fit the network, values that are not finite or
+            outside of `input_range`, a batch size below 1, fewer logits than classes, logits that
+            are NaN, or a set that is not what it should be.
         FileNotFoundError: a set that was asked for is not there.
     """
     low, high = (float(one) for one in input_range)
@@ -103,7 +105,14 @@ def evaluate_model(
         progress or _silent,
         suite,
     )
-    return evaluator.run(name)
+    try:
+        return evaluator.run(name)
+    except RuntimeError as error:
+        if (reason := refusal(evaluator.model, images.image_shape)) is None:
+            raise
+        raise ValueError(
+            f"data: images {list(images.image_shape)} do not fit the model: {reason}"
+        ) from error
 
 
 def _silent(what: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.data.augment import Normalize
 from entprop_fast.logits import logits_of
 
@@ -74,3 +75,17 @@ class Scored(nn.Module):
 def needs_rows(error: RuntimeError) -> bool:
     """Return whether a network failed on channels_last images, as ``x.view(len(x), -1)`` does."""
     return "view size is not compatible" in str(error)
+
+
+def refusal(network: nn.Module, shape: Sequence[int]) -> str | None:
+    """Return why a network cannot take an image of a shape ``(C, H, W)``; None where it can."""
+    held = next(chain(network.parameters(), network.buffers()), torch.zeros(0))
+    dtype = held.dtype if held.is_floating_point() else torch.float32
+    try:
+        with evaluating(network), torch.no_grad():
+            network(torch.zeros(1, *shape, dtype=dtype, device=held.device))
+    except torch.OutOfMemoryError:
+        return None
+    except RuntimeError as error:
+        return " ".join(str(error).split())
+    return None

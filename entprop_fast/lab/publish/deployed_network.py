@@ -41,6 +41,8 @@ def load(path: str | Path, *, model: Own | None = None) -> tuple[nn.Module, Netw
         UserWarning: the training was not whole, or a checkpoint is corrupt and the previous one is
             taken.
     """
+    if path == "":
+        raise ValueError("path='': expected the name of a run folder or a file")
     return load_plain(Path(path), lambda text: warnings.warn(text, stacklevel=4), model)
 
 

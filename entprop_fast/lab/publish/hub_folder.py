@@ -182,5 +182,7 @@ def timm_config(plain: nn.Module, spec: NetworkSpec) -> dict[str, Any]:
 
 def _spec_in(config: Mapping[str, Any]) -> NetworkSpec:
     labels = config["id2label"]
+    if not isinstance(labels, Mapping) or labels.keys() != set(map(str, range(len(labels)))):
+        raise ValueError("id2label: expected a table of the names of 0, 1, ..., without a gap")
     names = [labels[str(place)] for place in range(len(labels))]
     return NetworkSpec.of({**config[_OURS], "class_names": names})

@@ -58,12 +58,16 @@ def _what(spec: NetworkSpec) -> str:
     named = ", ".join(map(markdown, spec.classes[:_LISTED]))
     more = f", and {spec.num_classes - _LISTED:,} more" if spec.num_classes > _LISTED else ""
     inside = "" if spec.normalize == "none" else "; the network normalises them itself"
+    values = f"with values in [0, 1]{inside}"
     if spec.mean:
-        inside = f", from which mean {list(spec.mean)} is taken off, divided by {list(spec.std)}"
+        values = (
+            f"that are normalised: their values in [0, 1], minus mean `{list(spec.mean)}`, divided "
+            f"by std `{list(spec.std)}`, channel by channel; it does not do that itself"
+        )
     return (
         f"An image classifier of {spec.num_classes:,} classes: {named}{more}. It takes images "
-        f"`[N, {size.channels}, {size.height}, {size.width}]` with values in [0, 1]{inside}, and "
-        "gives logits. Its norms are plain ones: what the training added to them is dropped."
+        f"`[N, {size.channels}, {size.height}, {size.width}]` {values}. It gives "
+        "logits. Its norms are plain ones: what the training added to them is dropped."
     )
 
 

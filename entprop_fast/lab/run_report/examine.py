@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from entprop_fast.lab.run_report.read_run import Run
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.errors import machine_failed, one_line
 from entprop_fast.lab.training.load_network import load_network, load_test_images
-from entprop_fast.lab.training.user_code import DATA, network_maker, own_test_images
+from entprop_fast.lab.training.own_names import DATA
+from entprop_fast.lab.training.user_code import network_maker, own_test_images
 from entprop_fast.layers.dual_norm import DualNorm
 
+OF_ANSWERS, OF_DRIFTS = "confusion matrix and test images", "norm drift"
 Drifts = dict[str, dict[str, float]]  # layer to kind of drift to value
 
 
@@ -57,6 +60,12 @@ class Examined:
     answers: Answers | str
     drifts: Drifts | str
 
+    def missing(self) -> Iterator[str]:
+        """Yield a line for each part of the page that is left out: its sections, the reason."""
+        for part, found in ((OF_ANSWERS, self.answers), (OF_DRIFTS, self.drifts)):
+            if isinstance(found, str):
+                yield f"without {part}: {found}"
+
 
 class Examiner:
     """Examine runs, reading each data set once.
@@ -90,7 +99,9 @@ class Examiner:
                 run.folder, lambda text: None, model=self._own, deployed=run.finished
             )
         except (ValueError, OSError, ImportError) as error:
-            return f"The network cannot be loaded: {one_line(error)}."
+            more = " The images are one's own, too: give --data MODULE:FUNCTION."
+            own = self.sources.data is None and _of_own_images(run)
+            return f"The network cannot be loaded: {one_line(error)}.{more if own else ''}"
         try:
             return self._classify(run, model, spec)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
@@ -115,7 +126,8 @@ class Examiner:
 
     def _read(self, run: Run, spec: NetworkSpec) -> ImageSet:
         if self.sources.data is not None and spec.dataset.startswith(DATA):
-            return own_test_images(spec, self.sources.data, workers=self.sources.workers)
+            workers = self.sources.workers
+            return own_test_images(spec, self.sources.data, self.reporter.say, workers=workers)
         folder = self.sources.data_dir
         if folder is None and isinstance(saved := run.settings.get("data_dir"), str):
             folder = saved
@@ -136,6 +148,10 @@ def drifts_of(model: nn.Module) -> Drifts:
 def _without_halves(run: Run) -> str:
     held = "" if _has_checkpoint(run.folder) else " (only its checkpoint.pt would hold them)"
     return f"This network has no auxiliary norms{held}."
+
+
+def _of_own_images(run: Run) -> bool:
+    return str(run.settings.get("dataset")).startswith(DATA)
 
 
 def _has_checkpoint(folder: Path) -> bool:

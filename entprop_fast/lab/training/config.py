@@ -16,6 +16,7 @@ from entprop_fast.lab.training.durations import INTERVALS, TIMES, save_every_opt
 from entprop_fast.lab.training.loggers import log_option
 from entprop_fast.lab.training.method_settings import Value, settable
 from entprop_fast.lab.training.optim import OPTIMIZERS, SCHEDULES
+from entprop_fast.lab.training.own_names import short
 from entprop_fast.models.normalized import NORMALIZATIONS
 from entprop_fast.options import check, option, options_of
 
@@ -226,6 +227,8 @@ class Config:
     def __post_init__(self) -> None:
         for name, about in SETTINGS.items():
             check(about, getattr(self, name))
+        if self.out == "":
+            raise ValueError("out='': expected the name of a folder")
         if self.nesterov and self.optimizer == "sgd" and not self.momentum > 0:
             raise ValueError(f"momentum={self.momentum}: expected a number above 0 with nesterov")
         if self.warmup_epochs and self.schedule == "onecycle":
@@ -248,7 +251,7 @@ class Config:
         """The run folder."""
         if self.out is not None:
             return Path(self.out)
-        name = f"{self.dataset}-{self.arch}-{self.method}-{self.seed}"
+        name = f"{short(self.dataset)}-{short(self.arch)}-{self.method}-{self.seed}"
         return Path("runs") / re.sub(r"[^\w.-]+", "-", name)
 
 

@@ -18,18 +18,19 @@ from entprop_fast import models
 from entprop_fast.lab.data import ImageFiles, ImageSet
 from entprop_fast.lab.data.image_files import SMALL, resized
 from entprop_fast.lab.files import write_atomically
+from entprop_fast.lab.training.own_names import MODEL
 from entprop_fast.lab.training.preprocessing import Preprocessing
 from entprop_fast.layers import convert_dual_norm, strip_auxiliary
 from entprop_fast.methods import needs_dual_norms
 from entprop_fast.models import resnet
 from entprop_fast.models.normalized import core, with_normalization
 from entprop_fast.models.weights import load_weights
-from entprop_fast.options import create, option
+from entprop_fast.options import check, create, option, options_of
 
 # One key only: the order of several in a safetensors header is not defined, the bytes would differ.
 _METADATA_KEY = "entprop_fast"
 
-OWN = "model:"  # how the arch of a network of one's own begins
+LARGEST_SIDE = 8192  # pixels: a file's number must not take all memory
 Own = nn.Module | Callable[..., nn.Module]
 
 # Of data sets held as whole tensors, for files that do not say it.
@@ -50,11 +51,12 @@ class NetworkSpec:
     stem: resnet.Stem = option("imagenet")
     dataset: str = option("")
     seed: int = option(0)
-    image_size: int | None = option(None)  # of images read from files
+    image_size: int | None = option(None, low=1, high=LARGEST_SIDE)  # of images read from files
     normalize: str = option("none")  # what the network does first; images come in [0, 1]
     # What files of earlier versions do not say.
     class_names: tuple[str, ...] = option(())  # of output 0, 1, ...; empty where nobody named them
-    input_size: tuple[int, ...] = option((), low=1)  # height and width; empty where not known
+    # Height and width; empty where not known.
+    input_size: tuple[int, ...] = option((), low=1, high=LARGEST_SIDE)
     # Of each channel, where images come normalised instead: somebody's own loader did it.
     mean: tuple[float, ...] = option(())
     std: tuple[float, ...] = option((), low=0, open_low=True)
@@ -70,6 +72,8 @@ class NetworkSpec:
             given = getattr(self, name)
             if given and len(given) != length:
                 raise ValueError(f"{name} has {len(given)} entries: expected {length}, {valid}")
+        for name in ("image_size", "input_size"):  # before a run that nobody could load
+            check(options_of(NetworkSpec)[name], getattr(self, name))
         if bool(self.mean) != bool(self.std):
             raise ValueError("mean and std: expected both or neither")
 
@@ -133,7 +137,7 @@ class NetworkSpec:
     @property
     def own(self) -> bool:
         """Whether the network is a caller's: its arch names nothing that can be created."""
-        return not self.arch or self.arch.startswith(OWN)
+        return not self.arch or self.arch.startswith(MODEL)
 
     def _create(self, make: Callable[..., nn.Module] | None) -> nn.Module:
         if self.own:

@@ -11,7 +11,7 @@ from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import TimeLimit
-from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training import recipe, run_identity
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config, differences
 from entprop_fast.lab.training.device import set_threads
@@ -101,6 +101,8 @@ def _train(
         set_threads(config.threads)
         keep_freed_memory()
         trainer = Trainer(build(config, reporter, state is None), reporter)
+        if state is not None:
+            _check_same_run(state, trainer, folder)
         stopping.check()
         with reporter.waiting("looking at the corrupted images"):
             suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
@@ -114,6 +116,7 @@ def _train(
                 checkpoint.set_corrupt_aside(folder.path)
                 trainer.load_state_dict(state)
                 folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
+            reporter.say(_place(trainer))
         if watch is not None:
             watch(trainer)
         trainer.fit(folder, fresh=state is None)
@@ -127,6 +130,13 @@ def _train(
     finally:
         trainer.loggers.close()
         folder.release()
+
+
+def _place(trainer: Trainer) -> str:
+    """Say where a run that is resumed goes on."""
+    if trainer.ended:
+        return f"trained to its end, {trainer.epoch} epochs: evaluating again"
+    return f"continuing at epoch {trainer.epoch + 1} of {trainer.config.epochs}"
 
 
 def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = True) -> Trainer:
@@ -146,7 +156,7 @@ def rehearse(config: Config, *, images: ImageSet | None = None, step: bool = Tru
         parts = parts_of(config, images or _load_data(config, quiet), quiet.say)
         trainer = Trainer(parts, quiet)
         if step:
-            with fitting(config.arch, trainer.images.image_shape):
+            with fitting(config.arch, trainer.images.image_shape, config.dataset):
                 trainer.method(*next(trainer.loader.epoch(0)))
     return trainer
 
@@ -186,3 +196,19 @@ def _saved_state(folder: RunFolder, config: Config, reporter: Reporter) -> dict[
             f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
         )
     return state
+
+
+def _check_same_run(state: dict[str, Any], trainer: Trainer, folder: RunFolder) -> None:
+    """Refuse a network or images that the checkpoint's run was not trained with.
+
+    Raises:
+        ValueError: they differ; the message names what does.
+    """
+    different = (
+        *run_identity.network_differences(trainer.model, state.get("model")),
+        *run_identity.differences(trainer.identity, state.get("identity")),
+    )
+    if different:
+        raise ValueError(
+            f"the checkpoint in {folder.path} is another run's: {'; '.join(different)}"
+        )

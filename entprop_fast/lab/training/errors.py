@@ -10,6 +10,7 @@ import torch
 from entprop_fast.lab.data.readers import ReadersFailed
 from entprop_fast.lab.report.text import plain
 from entprop_fast.lab.stopping import Stopped
+from entprop_fast.lab.training.own_names import other_images
 
 __all__ = [
     "RunFailed",
@@ -68,12 +69,13 @@ def failing(way_on: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def fitting(arch: str, shape: Sequence[int]) -> Iterator[None]:
+def fitting(arch: str, shape: Sequence[int], dataset: str) -> Iterator[None]:
     """Turn what torch refuses in a run's first step into settings that do not fit.
 
     Args:
         arch: of the network.
         shape: of its images.
+        dataset: whose they are.
 
     Raises:
         RunFailed: the machine lacks memory.
@@ -83,12 +85,17 @@ def fitting(arch: str, shape: Sequence[int]) -> Iterator[None]:
         yield
     except RunFailed:
         raise
+    except ValueError as error:  # the method refuses the network or the images
+        if not (hint := other_images(arch, dataset)):
+            raise
+        raise ValueError(f"{one_line(error)}; the images are {dataset!r}: {hint}") from error
     except (RuntimeError, MemoryError, AssertionError, IndexError) as error:
         if (reason := machine_failed(error)) is not None:
             raise RunFailed(reason) from error
+        hint = other_images(arch, dataset)
         raise ValueError(
-            f"arch {arch!r} cannot be trained on images {list(shape)} with these settings: "
-            f"{one_line(error)}"
+            f"arch {arch!r} cannot be trained on images {list(shape)} of {dataset!r} with these "
+            f"settings: {one_line(error)}{f'; {hint}' if hint else ''}"
         ) from error
 
 

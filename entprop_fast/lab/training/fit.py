@@ -32,9 +32,9 @@ from entprop_fast.lab.training.fit_settings import (
 from entprop_fast.lab.training.given_data import Given, check_given
 from entprop_fast.lab.training.given_parts import given_parts, is_dual
 from entprop_fast.lab.training.loggers import log_option
+from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
-from entprop_fast.lab.training.user_code import DATA, MODEL
 from entprop_fast.layers import strip_auxiliary
 from entprop_fast.methods import image_units
 from entprop_fast.methods.model_checks import check_kind
@@ -106,7 +106,7 @@ def fit(
         out: folder of the run: settings, a row an epoch, checkpoint, weights, pictures, summary.
             None: no file is left.
         resume: continue the run in `out` from its checkpoint, bit for bit on the CPU; start it if
-            there is none.
+            there is none. Network, images and loss must be those of that run.
         log: loggers in `out` beside ``metrics.jsonl``: ``csv``, ``tensorboard``, ``wandb``.
         seed: of the order, the augmentation and every draw; the global generators are as before
             afterwards.
@@ -127,6 +127,7 @@ def fit(
         TimeoutError: the time of ``time="2h"`` is over; ``resume=True`` goes on in `out`.
     """
     check_kind("model", model, nn.Module)
+    _check_out(out)
     check_given("train", train)
     if validation is not None:
         check_given("validation", validation)
@@ -180,6 +181,19 @@ def fit(
         if runs[0].average is not None:
             model.load_state_dict(runs[0].deployed().state_dict())
     return summary if out is not None else replace(summary, folder="")
+
+
+def _check_out(out: object) -> None:
+    """Check that `out` can name a folder.
+
+    Raises:
+        TypeError: it is neither text nor a path.
+        ValueError: it is empty, which would be the current directory.
+    """
+    if out is not None and not isinstance(out, str | Path):
+        raise TypeError(f"out is a {type(out).__name__}: expected the name of a folder, or None")
+    if out == "":
+        raise ValueError("out='': expected the name of a folder, or None")
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from entprop_fast.lab.data.given_loader import rows_of
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.given_data import Given
-from entprop_fast.lab.training.method_settings import complete, settable
+from entprop_fast.lab.training.method_settings import complete, methods_by_option, settable
 from entprop_fast.methods import METHODS, image_units
 from entprop_fast.name_errors import unknown
-from entprop_fast.options import create
+from entprop_fast.options import create, options_of
 
 USUAL_BATCH = 128
 USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
@@ -43,6 +43,10 @@ def sorted_keywords(
     for name in given:
         if name in _NOT_HERE:
             raise TypeError(f"{name}={given[name]!r}: {_NOT_HERE[name]}")
+    keywords = {*SETTINGS, *options_of(METHODS[method].Options)}
+    for name in given:
+        if name not in keywords | methods_by_option().keys():  # of no method at all
+            raise TypeError(str(unknown("keyword", name, sorted(keywords - _NOT_HERE.keys()))))
     settings = {name: value for name, value in given.items() if name in SETTINGS}
     options = {name: value for name, value in given.items() if name not in SETTINGS}
     texts = {

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast.lab.data.augment import RESIZED_CROP
-from entprop_fast.lab.data.datasets import EMBEDDED, FILES, FOLDER, TENSORS, usual_image_size
+from entprop_fast.lab.data.datasets import (
+    EMBEDDED,
+    FILES,
+    FOLDER,
+    TENSORS,
+    check_known,
+    usual_image_size,
+)
 from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.deploy import OWN
 from entprop_fast.lab.training.method_settings import Value
-from entprop_fast.lab.training.user_code import DATA
+from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.models.weights import RANDOM
 
 SCRATCH, FINETUNE = "folder", "finetune"
@@ -49,16 +55,18 @@ def follow_data(
         ours that starts from nothing sees them at their own size where that is below 224 pixels.
 
     Raises:
-        ValueError: a recipe that cannot be read.
+        ValueError: a recipe that cannot be read, a data set that is none.
     """
     settings = dict(given)
-    own_network = str(given.get("arch", "")).startswith(OWN)
+    own_network = str(given.get("arch", "")).startswith(MODEL)
     if own_network and source is None and settings.get("normalize") is None:
         settings["normalize"] = "none"  # it takes images in [0, 1], as it says
     source = source or usual_recipe(_text(given.get("dataset")), _text(given.get("weights")))
     table = recipe.read_recipe(source)
     both = table | {name: value for name, value in settings.items() if value is not None}
     dataset = str(both.get("dataset", ""))
+    if dataset and not dataset.startswith(DATA):
+        check_known(dataset)
     if dataset.startswith(DATA) and both.get("augment") == RESIZED_CROP:
         if settings.get("augment") is None:
             settings["augment"] = "none"  # crops are made where files are read

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 
 from entprop_fast.lab.data import AUGMENTS, ImageData, ImageSet, Loader, create_loader
 from entprop_fast.lab.data.augment import RESIZED_CROP
@@ -182,7 +182,9 @@ def loader_of(
     )
 
 
-def image_set_of(made: object, name: str, *, workers: int | None = None) -> ImageSet:
+def image_set_of(
+    made: object, name: str, *, workers: int | None = None, normalized: ImageUnits | None = None
+) -> ImageSet:
     """Make a data set of what a user's function gave.
 
     Args:
@@ -191,6 +193,8 @@ def image_set_of(made: object, name: str, *, workers: int | None = None) -> Imag
             in [0, 1].
         name: of the data set.
         workers: processes that read test images of a `Dataset`; None: this one.
+        normalized: what floating images have been through, the test images are brought back;
+            None: nothing.
 
     Raises:
         ValueError, TypeError: it is something else.
@@ -199,17 +203,18 @@ def image_set_of(made: object, name: str, *, workers: int | None = None) -> Imag
     if isinstance(made, Mapping):
         if unknown := [key for key in made if key not in ("train", "test", "class_names")]:
             raise TypeError(f"gave a dictionary with {unknown[0]!r}: {_SPLITS} wanted")
-        names = tuple(map(str, made.get("class_names") or ()))
+        names = _names(made.get("class_names"))
         made = (made.get("train"), made.get("test"))
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise TypeError(f"gave a {type(made).__name__}: {_SPLITS} wanted")
     train, test = made
     for part, given in (("train", train), ("test", test)):
         check_given(part, given, loaders=False)
-    check = GivenCheck(ImageUnits((0.0, 1.0), None), values=True)
+    check = GivenCheck(normalized or ImageUnits((0.0, 1.0), None), values=True)
     data, image = _read_first(train, check)
-    tested = images_of(test, (0.0, 1.0), workers=workers)
-    names = names or tuple(map(str, getattr(train, "classes", ())))  # torchvision's data sets
+    tested = images_of(test, (0.0, 1.0), normalized=normalized, workers=workers)
+    check_same_shape(tuple(image.shape[1:]), tested.image_shape)
+    names = names or classes_within(train)
     lowest = tested.num_classes
     if isinstance(data, tuple):
         lowest = max(lowest, int(data[1].max()) + 1)
@@ -222,6 +227,40 @@ def image_set_of(made: object, name: str, *, workers: int | None = None) -> Imag
     pairs = Pairs(TensorDataset(*data), check.of_one) if isinstance(data, tuple) else data
     shape = (image.shape[1], image.shape[2], image.shape[3])
     return GivenImages(name, pairs, shape, check.classes, tested, names).as_image_set()
+
+
+def classes_within(given: object) -> tuple[str, ...]:
+    """Return the names that a data set has of its classes, as torchvision's do, or none.
+
+    What wraps a data set, a loader or a subset, say, has it as ``.dataset`` or in ``.datasets``.
+    """
+    held: Any = given
+    while not hasattr(held, "classes"):
+        if hasattr(held, "dataset"):
+            held = held.dataset
+        elif isinstance(held, ConcatDataset):
+            held = held.datasets[0]
+        else:
+            return ()
+    names: Any = held.classes
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def check_same_shape(train: Sequence[int], test: Sequence[int]) -> None:
+    """Check that test images have the shape ``(C, H, W)`` of the training images.
+
+    Raises:
+        ValueError: they have another.
+    """
+    if tuple(train) != tuple(test):
+        raise ValueError(f"test images have shape {list(test)}, training images {list(train)}")
+
+
+def _names(given: object) -> tuple[str, ...]:
+    """Return the names of the classes; a text is none, though it could be read as letters."""
+    if isinstance(given, str):
+        raise TypeError(f"class_names is {given!r}: a list of a text for each class wanted")
+    return tuple(map(str, given or ()))  # type: ignore[call-overload]
 
 
 def _read_first(

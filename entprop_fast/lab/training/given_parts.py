@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.data import ImageData, ImageSet
@@ -16,15 +16,27 @@ from entprop_fast.lab.data.loader import Batch, Loader
 from entprop_fast.lab.data.readers import own_generators
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.evaluation.given_images import images_of
-from entprop_fast.lab.evaluation.scored_network import Normalization, Scored, needs_rows
+from entprop_fast.lab.evaluation.scored_network import (
+    Normalization,
+    Scored,
+    needs_rows,
+    refusal,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import criteria
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.errors import fitting
-from entprop_fast.lab.training.given_data import Given, GivenCheck, GivenImages, loader_of
+from entprop_fast.lab.training.given_data import (
+    Given,
+    GivenCheck,
+    GivenImages,
+    classes_within,
+    loader_of,
+)
 from entprop_fast.lab.training.parts import Parts, assemble, seed_everything
+from entprop_fast.lab.training.run_identity import given_identity
 from entprop_fast.lab.training.run_images import TestSet
 from entprop_fast.layers import convert_dual_norm
 from entprop_fast.layers.dual_norm import DualNorm
@@ -83,9 +95,10 @@ def given_parts(
         dtype=_dtype(model),
         normalization=normalization,
     )
-    image = next(iter(loader.first_batches(1, 1)))[0]
+    first = next(iter(loader.first_batches(1, 1)))
+    image = first[0]
     shape = (image.shape[1], image.shape[2], image.shape[3])
-    with fitting(config.arch, shape):
+    with fitting(config.arch, shape, config.dataset):
         check.classes, loader.memory_format = _look(model, image)
     if config.corruptions == "auto" and shape[0] not in _CORRUPTED:
         reporter.say(f"images have {shape[0]} channels, of which no corruption is made: no RA")
@@ -94,6 +107,7 @@ def given_parts(
         check(*train)  # again, now that the classes are known
     with reporter.waiting("looking at the validation images"):
         test = _test_of(validation, units, check.classes)
+    _check_test_shape(model, test, shape)
     names = _class_names(train, check.classes)
     images = GivenImages(config.dataset, loader, shape, check.classes, test, names).as_image_set()
     spec = NetworkSpec(
@@ -118,18 +132,15 @@ def given_parts(
     if not model.training:  # otherwise flags within are the caller's: frozen norms stay so
         model.train()
     tested = GivenTest(test, loader, model, normalization, input_range)
-    return assemble(config, images, spec, model, loader, tested, options)
+    again = None if fresh else next(iter(loader.first_batches(1, 1)))
+    told = given_identity(first, again, normalization, input_range, criterion)
+    return assemble(config, images, spec, model, loader, tested, options, identity=told)
 
 
 def _class_names(train: Given, count: int) -> tuple[str, ...]:
-    """Return the names that a data set has of its classes, as torchvision's do, or none."""
-    held: Any = train.dataset if isinstance(train, DataLoader) else train
-    while isinstance(held, Subset):
-        held = held.dataset
-    names: Any = getattr(held, "classes", ())
-    if not isinstance(names, list | tuple) or len(names) != count:
-        return ()
-    return tuple(names) if all(isinstance(one, str) for one in names) else ()
+    """Return the names that a data set has of its classes, if it has one for each logit."""
+    names = classes_within(train)
+    return names if len(names) == count else ()
 
 
 def is_dual(model: nn.Module) -> bool:
@@ -198,6 +209,22 @@ def _test_of(validation: Given | None, units: ImageUnits, classes: int) -> Image
             f"validation: labels reach {test.num_classes - 1}, and model has {classes} classes"
         )
     return test
+
+
+def _check_test_shape(model: nn.Module, test: ImageSet | None, shape: tuple[int, int, int]) -> None:
+    """Refuse test images of another shape that the network does not take.
+
+    Raises:
+        ValueError: they are.
+    """
+    if test is None or test.image_shape == shape:
+        return
+    reason = refusal(model, test.image_shape)
+    if reason is not None or test.image_shape[0] != shape[0]:
+        raise ValueError(
+            f"validation: images have shape {list(test.image_shape)}, those of train {list(shape)}"
+            f"{'' if reason is None else f', and the model does not take them: {reason}'}"
+        )
 
 
 def _look(model: nn.Module, image: Tensor) -> tuple[int, torch.memory_format]:

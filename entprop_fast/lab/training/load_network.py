@@ -12,7 +12,7 @@ from entprop_fast.lab import checkpoint, data
 from entprop_fast.lab.training import run_folder
 from entprop_fast.lab.training.best_network import deployed_weights, ended
 from entprop_fast.lab.training.deploy import ModelNeeded, NetworkSpec, Own, load_deployable
-from entprop_fast.lab.training.user_code import DATA
+from entprop_fast.lab.training.own_names import DATA
 from entprop_fast.methods import needs_dual_norms
 
 

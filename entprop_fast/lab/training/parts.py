@@ -27,10 +27,13 @@ from entprop_fast.lab.training.optim import (
     create_optimizer,
     learning_rate,
 )
+from entprop_fast.lab.training.own_names import MODEL
 from entprop_fast.lab.training.parameter_groups import parameter_groups
+from entprop_fast.lab.training.run_identity import Identity, identity_of
 from entprop_fast.lab.training.run_images import TestSet, training_loader
 from entprop_fast.lab.training.user_code import own_network
 from entprop_fast.lab.training.validation import Validation
+from entprop_fast.layers.conversion import NoNorms
 from entprop_fast.methods import Method, create_method
 
 _METHOD_STREAM = 2**31  # keeps the method's draws apart from those of the initial weights
@@ -55,6 +58,7 @@ class Parts:
         accumulation: groups batches to optimiser steps.
         average: of the weights, or None.
         validation: images that were held out of the training images, or None.
+        identity: what the run is continued with, and nothing else.
     """
 
     config: Config
@@ -71,6 +75,7 @@ class Parts:
     accumulation: Accumulation
     average: AveragedWeights | None
     validation: Validation | None
+    identity: Identity
 
 
 def parts_of(
@@ -99,13 +104,8 @@ def parts_of(
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
     spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
-    model = spec.build_for(
-        config.method,
-        config.options,
-        model=own_network(config.arch, config.imports),
-        weights=config.weights if fresh else None,
-        say=say,
-    )
+    model = _network(config, spec, say, fresh=fresh)
+    _check_dtype(model, config.arch)
     model = model.to(device).train()
     loader = training_loader(config, images, device, say)
     tested = images.test if isinstance(images, GivenImages) else images
@@ -113,6 +113,40 @@ def parts_of(
     test = TestSet(tested, device, batch_size=batch_size, workers=config.workers)
     options = criteria.keywords(config.options, spec.num_classes, device)
     return assemble(config, images, spec, model, loader, test, options, validation)
+
+
+def _network(
+    config: Config, spec: NetworkSpec, say: Callable[[str], None], *, fresh: bool
+) -> nn.Module:
+    """Build the network; where it lacks norms, name the flags that matter."""
+    try:
+        return spec.build_for(
+            config.method,
+            config.options,
+            model=own_network(config.arch, config.imports),
+            weights=config.weights if fresh else None,
+            say=say,
+        )
+    except NoNorms as error:
+        own = config.arch.startswith(MODEL)
+        flag = f"--model {config.arch.removeprefix(MODEL)}" if own else f"--arch {config.arch}"
+        raise ValueError(
+            f"{flag}: {error}; --method vanilla or --method mixup trains a network without norms"
+        ) from error
+
+
+def _check_dtype(model: nn.Module, arch: str) -> None:
+    """Refuse a network of one's own that does not take the images of a command.
+
+    Raises:
+        ValueError: its parameters are of another dtype than float32.
+    """
+    for name, one in model.named_parameters():
+        if one.is_floating_point() and one.dtype != torch.float32:
+            raise ValueError(
+                f"arch {arch!r}: {name} is {one.dtype}, and commands train float32 networks: make "
+                "it so (--amp bf16 computes in bfloat16), or use entprop_fast.fit"
+            )
 
 
 def seed_everything(seed: int) -> None:
@@ -131,8 +165,11 @@ def assemble(
     test: TestSet,
     method_options: dict[str, Any],
     validation: Validation | None = None,
+    identity: Identity | None = None,
 ) -> Parts:
     """Add optimizer, learning rate and method to a network and its images; see `Parts`.
+
+    What `identity` has is added to that of the network and its loader.
 
     Raises:
         ValueError, TypeError: settings that do not fit the network.
@@ -180,6 +217,7 @@ def assemble(
         accumulation=Accumulation(method, config.accumulate_batches, len(loader)),
         average=None if config.ema is None else AveragedWeights(model, config.ema),
         validation=validation,
+        identity=identity_of(model, loader) | (identity or {}),
     )
 
 

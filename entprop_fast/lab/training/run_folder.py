@@ -78,6 +78,8 @@ class RunFolder:
             UsageError: it cannot, or another process writes to it.
         """
         try:
+            if self.path.is_symlink() and not self.path.exists():
+                raise UsageError(f"run folder {self.path} is a link that leads to nothing")
             missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing

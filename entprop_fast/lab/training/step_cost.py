@@ -45,7 +45,7 @@ def measure(trainer: Trainer) -> StepCost:
     """
     batches = _batches(trainer)
     warm_up = WARM_UP + 1 if trainer.device.type == "cuda" else 1
-    with fitting(trainer.config.arch, trainer.images.image_shape):
+    with fitting(trainer.config.arch, trainer.images.image_shape, trainer.config.dataset):
         for _ in range(warm_up):
             _step(trainer, batches)
         seconds = _step(trainer, batches)

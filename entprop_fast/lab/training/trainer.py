@@ -38,7 +38,7 @@ class Trainer:
         self.method_options, self.method = parts.method_options, parts.method
         self.optimizer, self._lr = parts.optimizer, parts.learning_rate
         self.accumulation, self.average = parts.accumulation, parts.average
-        self.validation = parts.validation
+        self.validation, self.identity = parts.validation, parts.identity
         self.best = BestNetwork(parts.config.patience) if parts.validation else None
         self.loggers = Loggers(parts.config.log, asdict(parts.config))
         self._saves = SaveTimes(parts.config.save_every)
@@ -117,6 +117,7 @@ class Trainer:
         return {
             "config": asdict(self.config),
             "network": asdict(self.spec),
+            "identity": self.identity,
             "device": self.device.type,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -157,7 +158,7 @@ class Trainer:
         """Take the step that may refuse settings or data; then make the folder the run's."""
         stopping.check()
         started = time.monotonic()
-        fit = fitting(self.config.arch, self.images.image_shape)
+        fit = fitting(self.config.arch, self.images.image_shape, self.config.dataset)
         with self.reporter.waiting("the first step"), bad_input(), fit:
             self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started

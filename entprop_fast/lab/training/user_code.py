@@ -20,13 +20,10 @@ from torch import nn
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
 from entprop_fast.lab.data.subset import stratified_subset
 from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.deploy import OWN, NetworkSpec
-from entprop_fast.lab.training.given_data import GivenImages, image_set_of
-
-MODEL = OWN
-DATA = "data:"  # how the name of a data set of one's own begins
-
-_FUNCTION = "MODULE:FUNCTION"
+from entprop_fast.lab.training.deploy import NetworkSpec
+from entprop_fast.lab.training.given_data import GivenImages, check_same_shape, image_set_of
+from entprop_fast.lab.training.own_names import DATA, FUNCTION, MODEL
+from entprop_fast.methods.image_units import ImageUnits
 
 
 def named(model: str | None, data: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,14 +67,8 @@ def own_network(arch: str, imports: tuple[str, ...]) -> Callable[..., nn.Module]
     """
     if not arch.startswith(MODEL):
         return None
-    name = arch.removeprefix(MODEL)
-    if name not in imports:
-        hint = name if ":" in name else _FUNCTION
-        raise ValueError(
-            f"arch {arch!r} is a network of one's own, and no code is run because a file names "
-            f"it: give --model {hint}"
-        )
-    return network_maker(name)
+    _check_named(imports, arch=arch)
+    return network_maker(arch.removeprefix(MODEL))
 
 
 def network_maker(name: str) -> Callable[..., nn.Module]:
@@ -116,18 +107,13 @@ def own_images(config: Config) -> ImageSet | None:
             of other data sets.
     """
     dataset, train_size = config.dataset, config.train_size
+    _check_named(config.imports, arch=config.arch, dataset=dataset)
     if not dataset.startswith(DATA):
         return None
     for setting in ("data_dir", "image_size"):
         if (value := getattr(config, setting)) is not None:
             raise ValueError(f"{setting}={value}: images of --data are as its function gives them")
     name = dataset.removeprefix(DATA)
-    if name not in config.imports:
-        hint = name if ":" in name else _FUNCTION
-        raise ValueError(
-            f"dataset {dataset!r} is one's own, and no code is run because a file names it: give "
-            f"--data {hint}"
-        )
     images = make_images(name, workers=config.workers)
     if train_size is None:
         return images
@@ -144,24 +130,33 @@ def make_images(name: str, *, workers: int | None = None) -> ImageSet:
     Raises:
         ValueError, TypeError: there is no such function, it fails, or gives no images.
     """
-    flag = f"--data {name}"
-    made = _called(flag, _function(name, "--data"), {})
-    if isinstance(made, ImageData | ImageFiles):
-        return made
-    try:
-        return image_set_of(made, f"{DATA}{name}", workers=workers)
-    except (ValueError, TypeError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{flag}: {error}") from error
+    return _image_set(_made(name), name, workers)
 
 
-def own_test_images(spec: NetworkSpec, name: str, *, workers: int | None = None) -> ImageSet:
-    """Call the user's function for test images alone.
+def own_test_images(
+    spec: NetworkSpec, name: str, say: Callable[[str], None], *, workers: int | None = None
+) -> ImageSet:
+    """Call the user's function for test images alone, in [0, 1] or normalised as the run's were.
+
+    Args:
+        spec: of the network; where it has ``mean`` and ``std``, images with values outside of
+            [0, 1] have been through them, as those of `entprop_fast.fit` had.
+        name: of the function.
+        say: is told that they have.
+        workers: as `make_images` takes them.
 
     Raises:
         ValueError, TypeError: as `make_images`, or they do not fit the network.
     """
-    images = make_images(name, workers=workers)
+    made = _made(name)
+    try:
+        images = _image_set(made, name, workers)
+    except ValueError:
+        if not spec.mean:
+            raise
+        units = ImageUnits((0.0, 1.0), (spec.mean, spec.std))
+        images = _image_set(made, name, workers, units)
+        say(f"--data {name}: floating images are normalised, by the run's mean and std")
     if images.num_classes > spec.num_classes or images.image_shape[0] != spec.in_channels:
         raise ValueError(
             f"--data {name} has {images.num_classes} classes and {images.image_shape[0]} channels, "
@@ -170,11 +165,51 @@ def own_test_images(spec: NetworkSpec, name: str, *, workers: int | None = None)
     return images.test if isinstance(images, GivenImages) and images.test else images
 
 
+def _made(name: str) -> Any:
+    return _called(f"--data {name}", _function(name, "--data"), {})
+
+
+def _image_set(
+    made: Any, name: str, workers: int | None, normalized: ImageUnits | None = None
+) -> ImageSet:
+    try:
+        if isinstance(made, ImageData):
+            check_same_shape(made.train_images.shape[1:], made.test_images.shape[1:])
+        if isinstance(made, ImageData | ImageFiles):
+            return made
+        return image_set_of(made, f"{DATA}{name}", workers=workers, normalized=normalized)
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"--data {name}: {error}") from error
+
+
+def _check_named(imports: tuple[str, ...], *, arch: str, dataset: str = "") -> None:
+    """Refuse what settings alone name, all of it at once.
+
+    Raises:
+        ValueError: one is somebody's own, and was not named on the command line.
+    """
+    found, flags = [], []
+    for setting, value, beginning, flag in (
+        ("arch", arch, MODEL, "--model"),
+        ("dataset", dataset, DATA, "--data"),
+    ):
+        name = value.removeprefix(beginning)
+        if value.startswith(beginning) and name not in imports:
+            found.append(f"{setting} {value!r}")
+            flags.append(f"{flag} {name if ':' in name else FUNCTION}")
+    if found:
+        kind = "is one's own, and no code is run because a file names it"
+        if len(found) > 1:
+            kind = "are one's own, and no code is run because a file names them"
+        raise ValueError(f"{' and '.join(found)} {kind}: give {' '.join(flags)}")
+
+
 def _parts_of_name(name: str, flag: str) -> tuple[str, str]:
     module, colon, function = name.partition(":")
     words = (*module.split("."), *function.split("."))
     if not colon or not all(word.isidentifier() for word in words):
-        raise ValueError(f"{flag} {name}: expected {_FUNCTION}, such as my_code:make")
+        raise ValueError(f"{flag} {name}: expected {FUNCTION}, such as my_code:make")
     return module, function
 
 
@@ -185,7 +220,7 @@ def _function(name: str, flag: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:  # the module runs, and may fail in any way
+    except (Exception, SystemExit) as error:  # the module runs, and may fail in any way
         raise ValueError(f"{flag} {name}: {module} cannot be imported: {_said(error)}") from error
     for word in path.split("."):
         if not hasattr(found, word):
@@ -199,7 +234,7 @@ def _function(name: str, flag: str) -> Callable[..., Any]:
 def _called(what: str, function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     try:
         return function(**given)
-    except Exception as error:  # it is the user's
+    except (Exception, SystemExit) as error:  # it is the user's
         raise ValueError(f"{what} failed: {_said(error)}") from error
 
 
@@ -211,7 +246,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     return name in parameters and parameters[name].kind is not inspect.Parameter.POSITIONAL_ONLY
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Write an error of a user's code with its place: the line, not the whole traceback."""
     passed = (__file__, importlib.__file__)
     frames = [

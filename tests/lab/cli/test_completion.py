@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from entprop_fast import models
 from entprop_fast.lab.cli import completion
 from entprop_fast.lab.cli.commands import COMMANDS
+from entprop_fast.lab.training import loggers
 from entprop_fast.methods import METHODS
 
 START = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
@@ -75,6 +77,31 @@ def test_tab_completes_what_is_typed(shell: str, written: Path) -> None:
     if shell == "zsh":  # which ends a folder's name otherwise
         got[-1][-1] = got[-1][-1].rstrip("/") + "/"
     assert got == list(lines.values())
+
+
+def test_nothing_is_typed_between_a_library_and_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert completion.main(["bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "photos").mkdir()
+    lines = {
+        "entprop train --dataset fo\tpho": ["train", "--dataset", "folder:photos/"],
+        "entprop train --arch ti\tresnet18": ["train", "--arch", "timm:resnet18"],
+        "entprop train --arch timm:": ["train", "--arch", "timm:"],
+        "entprop train --arch torchvision:pho": ["train", "--arch", "torchvision:pho"],
+    }
+    assert completed("bash", tmp_path, *lines) == list(lines.values())
+
+
+def test_names_are_real() -> None:
+    train = completion.flags_of("train").values
+    assert train["--log"] == list(loggers.NAMES)
+    archs = train["--arch"] or []
+    assert {"timm:", "torchvision:", "resnet50", "wrn10_0.5"} <= set(archs)
+    for one in archs:
+        if not one.endswith(":"):
+            models.create(one, num_classes=2)
 
 
 def test_all_that_may_follow_is_offered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

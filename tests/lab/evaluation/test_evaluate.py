@@ -207,6 +207,7 @@ def test_the_whole_report_of_two_checkpoints_in_one_command(
     arguments = [*map(str, runs), "--corruptions", "generated", "--pgd", "2", "--eps", "4/255"]
     assert evaluate.main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
+    assert f"files in {out}: evaluation.md, evaluation.json, corruptions.png" in printed
     assert "no defence" in printed and "PGD-2, eps 4/255" in printed
     document = json.loads((out / "evaluation.json").read_text())["evaluations"]
     assert [one["name"] for one in document] == [str(run) for run in runs]
@@ -219,6 +220,15 @@ def test_the_whole_report_of_two_checkpoints_in_one_command(
     assert "](corruptions.png)" in text
     with Image.open(out / "corruptions.png") as drawn:
         assert min(drawn.size) > 300
+
+
+def test_without_corruptions_no_picture_is_named(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores"
+    assert evaluate.main([str(runs[0]), "--corruptions", "none", "--out", str(out)]) == 0
+    assert f"files in {out}: evaluation.md, evaluation.json\n" in capsys.readouterr().out
+    assert sorted(one.name for one in out.iterdir()) == ["evaluation.json", "evaluation.md"]
 
 
 def test_one_checkpoints_numbers_as_json(runs: list[Path], few_digits: int, tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def test_values_that_are_no_image_are_refused(values: str, form: str) -> None:
     images, labels = pair()
     given = forms(BAD[values](images), labels)[form]
     words = {"nan": "not finite", "infinite": "not finite", "bytes of 0 and 1": "images are uint8"}
-    word = words.get(values, "input_range")
+    words |= {"normalised": "Normalize", "bytes as floats": "divide them by 255"}
+    word = words[values]
     with pytest.raises(ValueError, match=word):
         evaluate_model(Brightness(CLASSES), given, CLEAN)
 
@@ -180,6 +181,13 @@ def test_data_that_cannot_be_used_is_named(data: Any, error: type[Exception], na
     """FOUND W2: labels outside, PIL images, dictionaries, images of two sizes, wrong values."""
     with pytest.raises(error, match=named):
         evaluate_model(Brightness(4), data, CLEAN)
+
+
+def test_images_that_do_not_fit_the_network_are_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for images in (IMAGES[:, :1], IMAGES[:, :, :2]):
+        with pytest.raises(ValueError, match="data: images"):
+            evaluate_model(model, (images, LABELS), CLEAN)
 
 
 def test_labels_of_any_whole_dtype() -> None:

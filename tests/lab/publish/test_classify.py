@@ -69,3 +69,24 @@ def test_it_is_short_and_needs_little(exported: Path) -> None:
         )
     }
     assert imported == {"json", "sys", "pathlib", "numpy", "onnxruntime", "PIL"}
+
+
+def classify(exported: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(exported / "classify.py"), *names]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_several_images_each_under_its_name(exported: Path, photos: Path) -> None:
+    names = [str(one) for one in images_in(photos)[:2]]
+    each = "".join(f"{name}\n{classify(exported, name).stdout}" for name in names)
+    assert classify(exported, *names).stdout == each
+    assert each.count("%") == 2 * len(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [((), "no image is named"), (("no.png",), "no such file: no.png")]
+)
+def test_usage(names: tuple[str, ...], said: str, exported: Path) -> None:
+    ran = classify(exported, *names)
+    usage = f"{said}; usage: python classify.py IMAGE [IMAGE ...]\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", usage)

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 import entprop_fast
 from entprop_fast.lab import checkpoint
@@ -120,12 +120,18 @@ def test_refusals(made: Any, error: type[Exception], tmp_path: Path) -> None:
         entprop_fast.load(path)
 
 
+def test_an_empty_name_is_no_run() -> None:
+    with pytest.raises(ValueError, match="path"):
+        entprop_fast.load("")
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_what_fit_trained(tmp_path: Path) -> None:
     """The data set's names of its classes, the size and normalisation of its images."""
     made: Any = TensorDataset(torch.rand(12, 3, 6, 6) * 2 - 1, torch.arange(12) % 3)
     made.classes = list(CLASSES)
-    loader = DataLoader(Subset(made, range(12)), batch_size=6)
+    both: ConcatDataset[Any] = ConcatDataset([Subset(made, range(9)), Subset(made, range(9, 12))])
+    loader = DataLoader(both, batch_size=6)
     half = ((0.5,) * 3, (0.5,) * 3)
     trained, out = Own(), tmp_path / "run"
     entprop_fast.fit(trained, loader, epochs=1, normalization=half, device="cpu", out=out)

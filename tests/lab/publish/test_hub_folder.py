@@ -129,6 +129,17 @@ def test_damaged_folders(name: str, changed: bytes, photo_run: Path, tmp_path: P
         entprop_fast.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "labels", [{"0": "a", "2": "b"}, [], ["a", "b", "c"], {"0": "a", "x": "b"}]
+)
+def test_labels_with_a_gap(labels: Any, photo_run: Path, tmp_path: Path) -> None:
+    entprop_fast.save_pretrained(photo_run, tmp_path)
+    config: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"id2label": labels}))
+    with pytest.raises(ValueError, match="id2label: expected"):
+        entprop_fast.from_pretrained(tmp_path)
+
+
 def test_other_labels_than_outputs(photo_run: Path, tmp_path: Path) -> None:
     entprop_fast.save_pretrained(photo_run, tmp_path)
     config: dict[str, Any] = json.loads((tmp_path / "config.json").read_text())

@@ -50,7 +50,9 @@ def test_what_was_not(spec: NetworkSpec) -> None:
     assert {table[name] for name in ("method", "epochs")} == {"not recorded"}
     assert "model-index" not in front
     own = replace(spec, normalize="none", mean=(0.5, 0.25, 0.125), std=(0.2,) * 3)
-    assert "mean [0.5, 0.25, 0.125]" in model_card.model_card(own, Scores())
+    card = model_card.model_card(own, Scores())
+    assert "that are normalised" in card and "mean `[0.5, 0.25, 0.125]`" in card
+    assert "with values in [0, 1]" not in card and "with values in [0, 1]" in body
     clean = Scores(sa=50.0, seed=1)
     front, body = parts(model_card.model_card(spec, clean))
     assert rows(body)["RA"] == "unmeasured" and len(front["model-index"][0]["results"]) == 1

@@ -52,7 +52,7 @@ def test_a_table(exported: Path, photos: Path, call: Call) -> None:
         ("wide.jpg --top 0", "--top"),
         ("wide.jpg --batch-size 0", "--batch-size"),
         ("wide.jpg --device gpu", "device"),
-        ("", "IMAGE"),
+        ("", "RUN IMAGE [IMAGE ...]"),
     ],
 )
 def test_refusals(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,16 @@ def test_files_of_earlier_versions_know_their_size() -> None:
     [
         ({"class_names": ("a", "b")}, "class_names"),
         ({"input_size": (4,)}, "input_size"),
+        ({"input_size": (10**7, 4)}, "input_size"),
+        ({"image_size": -3}, "image_size"),
+        ({"image_size": 10**7}, "image_size"),
         ({"mean": (0.5,) * 3}, "std"),
         ({"mean": (0.5,), "std": (0.5,)}, "mean"),
     ],
 )
 def test_refused_descriptions(changed: dict[str, Any], named: str, spec: NetworkSpec) -> None:
     with pytest.raises(ValueError, match=named):
-        replace(spec, **changed)
+        NetworkSpec.of(asdict(spec) | changed)
 
 
 def test_refused_images(spec: NetworkSpec, photos: Path) -> None:

@@ -207,9 +207,15 @@ def test_a_network_and_images_of_one_s_own(
     call(train, [*small, *own, "--augment", "none", "--corruptions", "none", "--out", "run"])
     monkeypatch.delitem(sys.modules, "report_mine")
     (tmp_path / "imported").unlink()
+    said = call(report, ["run"])
+    for part in ("without confusion matrix and test images: ", "without norm drift: "):
+        (line,) = [one for one in said.splitlines() if one.startswith(f"run: {part}")]
+        assert "give --model MODULE:FUNCTION" in line
+    assert said.count("--data MODULE:FUNCTION") == 1
     page = page_of(Path("run"), call)
     assert not (tmp_path / "imported").exists()
     assert "give --model MODULE:FUNCTION" in page.words
+    assert "without " not in call(report, ["run", *own])
     page = page_of(Path("run"), call, *own, "--images", "2")
     table = page.cells("Test images of run by true class (rows) and predicted class (columns)")
     assert list(table) == ["ant", "bee", "cat"]

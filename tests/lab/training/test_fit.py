@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 import entprop_fast
+from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import evaluate as evaluate_command
+from entprop_fast.lab.cli import export as export_command
+from entprop_fast.lab.cli import report as report_command
 from entprop_fast.lab.cli import train as train_command
 from entprop_fast.lab.data import DeviceLoader, ImageData
 from entprop_fast.lab.stopping import Stopped, StopSignals
@@ -330,7 +334,11 @@ STOPS = [(form, steps) for form in LOADERS for steps in (2, 5)]
 
 @pytest.mark.parametrize(("form", "steps"), [one for one in STOPS if one != ("workers", 2)])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    form: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str,
+    steps: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make, small = LOADERS[form], SMALL | ({"batch_size": BATCH} if form == "a data set" else {})
     whole = net()
@@ -343,7 +351,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
             entprop_fast.fit(net(), make(Noisy()), out=tmp_path / "run", **small)
     assert len(rows(tmp_path / "run")) == steps // 4
     again = net()
-    entprop_fast.fit(again, make(Noisy()), out=tmp_path / "run", resume=True, **small)
+    aloud = small | {"verbose": True}
+    entprop_fast.fit(again, make(Noisy()), out=tmp_path / "run", resume=True, **aloud)
+    assert f"continuing at epoch {1 + steps // 4} of 2" in capsys.readouterr().out
     assert same(again, whole)
     assert [row["loss"] for row in rows(tmp_path / "run")] == [
         row["loss"] for row in rows(tmp_path / "whole")
@@ -380,6 +390,7 @@ class Endless(IterableDataset[Any]):
         return iter(PAIRS)
 
 
+RGB = (0.0,) * 3, (1.0,) * 3
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"model": "resnet18"}, TypeError, "model"),
     ({"train": [(IMAGES, LABELS)]}, TypeError, "train"),
@@ -419,12 +430,18 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"optimizer": "lamb"}, ValueError, "optimizer"),
     ({"method": "entrop"}, ValueError, "method"),
     ({"kk": 0.3}, TypeError, "kk"),
+    ({"num_workers": "2"}, TypeError, "'num_workers'; nearest: workers"),
     ({"k": 1.3}, ValueError, "k"),
     ({"arch": "resnet18"}, TypeError, "arch"),
     ({"generator": torch.Generator()}, TypeError, "generator"),
     ({"normalization": (0.5, 0)}, ValueError, "normalization"),
     ({"normalization": ((0.5, 0.5), (0.2, 0.2))}, ValueError, "normalization"),
     ({"resume": True}, ValueError, "resume"),
+    ({"out": ""}, ValueError, "out"),
+    ({"out": 3}, TypeError, "out"),
+    ({"validation": (IMAGES[:, :1], LABELS)}, ValueError, "validation"),
+    ({"validation": (IMAGES[:, :, :4], LABELS)}, ValueError, "validation"),
+    ({"validation": (IMAGES[:, :1], LABELS), "normalization": RGB}, ValueError, "channels"),
     ({"log": "paper"}, ValueError, "log"),
     ({"patience": 2}, TypeError, "patience"),
     ({"time": "1s"}, ValueError, "time"),  # no folder keeps what was done by then
@@ -490,6 +507,104 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
         entprop_fast.fit(net(), pair(), out=tmp_path, resume=True, **SMALL, k=0.3)
 
 
+OTHER: list[tuple[str, dict[str, Any]]] = [
+    ("dtype", {"model": lambda: net().double()}),
+    ("dtype", {"model": lambda: net().bfloat16()}),
+    ("frozen", {"model": lambda: frozen_net()}),
+    ("another network.*classify.weight", {"model": lambda: wider_net()}),
+    ("first training image", {"train": DataLoader(TensorDataset(1 - IMAGES, LABELS), BATCH)}),
+    ("training images: 24", {"train": DataLoader(TensorDataset(IMAGES[:24], LABELS[:24]), BATCH)}),
+    ("training images: 47", {"train": DataLoader(TensorDataset(IMAGES[:-1], LABELS[:-1]), BATCH)}),
+    ("normalization", {"normalization": (0.0, 1.0)}),
+    ("input_range", {"input_range": (0.0, 2.0)}),
+    ("criterion", {"criterion": nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1)}),
+]
+
+
+def frozen_net() -> Net:
+    model = net()
+    model.features[0].requires_grad_(False)
+    return model
+
+
+def wider_net() -> nn.Module:
+    model = net()
+    model.classify = nn.Linear(64, CLASSES, bias=False)
+    model.classify.weight = nn.Parameter(torch.zeros(CLASSES + 1, 64))
+    return model
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped after its first epoch."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch, StopSignals().installed():
+        stop_at(patch, 5, signal.SIGTERM)
+        with pytest.raises(Stopped):
+            entprop_fast.fit(net(), LOADER, out=folder, **SMALL)
+    return folder
+
+
+@pytest.mark.parametrize(("named", "changed"), OTHER)
+def test_another_run_is_not_continued(
+    named: str, changed: dict[str, Any], one_epoch: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(one_epoch, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    given: dict[str, Any] = {"model": net, "train": LOADER} | SMALL | changed
+    given["model"] = given["model"]()
+    with pytest.raises(ValueError, match=named):
+        entprop_fast.fit(out=folder, resume=True, **given)
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert after == before
+
+
+class Drawn(Noisy):
+    """Images that repeat in no order: a generator of their own draws them."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = torch.rand(3, 6, 6, generator=self.generator)
+        return noise, int(self.labels[index])
+
+
+class Longer(DataLoader[Any]):
+    """A loader that gives more than it says."""
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_batches_beyond_the_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"len\(\)"):
+        entprop_fast.fit(net(), Longer(PAIRS, BATCH), **SMALL)
+
+
+def test_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match="link"):
+        entprop_fast.fit(net(), pair(), out=tmp_path / "link", **SMALL)
+
+
+def test_images_that_never_repeat_are_not_compared(tmp_path: Path) -> None:
+    entprop_fast.fit(net(), Drawn(1), out=tmp_path, batch_size=BATCH, **SMALL)
+    entprop_fast.fit(net(), Drawn(2), out=tmp_path, batch_size=BATCH, resume=True, **SMALL)
+
+
+def test_a_checkpoint_without_an_identity_is_continued(one_epoch: Path, tmp_path: Path) -> None:
+    """As earlier versions wrote it."""
+    folder = tmp_path / "run"
+    shutil.copytree(one_epoch, folder)
+    state = checkpoint.read(folder / checkpoint.CURRENT)
+    del state["identity"]
+    checkpoint.save(folder, state)
+    assert entprop_fast.fit(net(), LOADER, out=folder, resume=True, **SMALL).epochs == 2
+
+
 def test_a_broken_loss_names_no_folder_that_is_gone() -> None:
     model = net()
     nn.init.constant_(model.classify.bias, torch.nan)
@@ -526,8 +641,11 @@ def test_the_page_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "runs" / "mine" / "summary.json").exists()
     (tmp_path / "my_code.py").write_text(code)
     lines = re.findall(r"^python -m entprop_fast\.(\w+) (.*)$", page, re.M)
-    commands = {"train": train_command, "evaluate": evaluate_command}
+    modules = train_command, evaluate_command, report_command, export_command
+    commands = {module.__name__.rpartition(".")[2]: module for module in modules}
     for name, words in lines:
         if name in commands:  # compare trains six of them, in other processes
             assert commands[name].main(shlex.split(words)) == 0
+    assert (tmp_path / "runs" / "own" / "report.html").exists()
+    assert (tmp_path / "runs" / "own" / "export" / "model.onnx").exists()
     sys.modules.pop("my_code")

@@ -63,13 +63,19 @@ def pictures(path: Path, side: int = 24, each: int = 6) -> str:
         ("folder:birds", "random", "folder"),
         ("folder:birds", "pretrained", "finetune"),
         ("folder:birds", "w.pt", "finetune"),
-        ("folder", None, "digits"),  # no data set
     ],
 )
 def test_the_recipe_of_a_data_set(dataset: str | None, weights: str | None, recipe: str) -> None:
     given = {"dataset": dataset, "weights": weights, "data_dir": "nowhere"}
     assert follow_data(None, given) == (recipe, given)  # no size of a folder that cannot be read
     assert follow_data("pets", given)[0] == "pets"
+
+
+def test_what_is_no_data_set(tmp_path: Path) -> None:
+    """Refused before a line of its settings is said, which would be another data set's."""
+    for name, said in (("folder", "dataset 'folder'"), (str(tmp_path), f"folder:{tmp_path}")):
+        with pytest.raises(ValueError, match=said):
+            follow_data(None, {"dataset": name})
 
 
 def test_the_two_recipes_are_sane() -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 CODE = """
 import torch
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from entprop_fast.lab.data import ImageData
 
 open("imported", "a").write("x")
@@ -43,6 +43,9 @@ def blind(num_classes): return net(num_classes)
 def greedy(**sizes): return net(**sizes)
 def no_classes(): return net(4)
 def no_network(num_classes): return 3
+def without_norms(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(108, num_classes))
+def of_colours(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10))
 def broken(num_classes): raise KeyError("width")
 
 generator = torch.Generator().manual_seed(1)
@@ -53,14 +56,27 @@ def tensors(): return (images, labels), (images[:8], labels[:8])
 def bytes_(): return ((255 * images).byte(), labels), ((255 * images[:8]).byte(), labels[:8])
 def datasets(): return TensorDataset(images, labels), TensorDataset(images[:8], labels[:8])
 def mixed(): return [(images, labels), TensorDataset(images[:8], labels[:8])]
-def dictionary(): return {"train": (images, labels), "test": datasets()[1], "class_names": "abcd"}
+def with_names(names): return {**dict(zip(("train", "test"), mixed())), "class_names": names}
+def dictionary(): return with_names([*"abcd"])
 def image_set(): return ImageData("own", images, labels, images[:8], labels[:8], 4)
 def one(): return images, labels
 def three(): return images, labels, 3
 def nothing(): return None
 def misspelt(): return {"train": (images, labels), "val": (images, labels)}
 def normalised(): return (images - 0.5, labels), (images, labels)
-def few_names(): return {"train": (images, labels), "test": (images, labels), "class_names": "ab"}
+def by_fit():
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in ([0.2, 0.5, 0.7], [0.1, 0.2, 0.3]))
+    return ((images - mean) / std, labels), ((images[:8] - mean) / std, labels[:8])
+def too_bright(): return (9 * images, labels), (9 * images, labels)
+def few_names(): return with_names(["a", "b"])
+def text(): return with_names("abcd")
+def grey_test(): return (images, labels), (images[:8, :1], labels[:8])
+def small_test(): return (images, labels), TensorDataset(images[:8, :, :4], labels[:8])
+def grey_set(): return ImageData("own", images, labels, images[:8, :1], labels[:8], 4)
+def smaller(): return (images[..., :4], labels), (images[..., :4], labels)
+def leaves(): raise SystemExit(0)
+def leaves_network(num_classes): raise SystemExit(0)
+def half(num_classes): return net(num_classes).bfloat16()
 
 class Rows(Dataset):
     def __init__(self, labels): self.labels = labels
@@ -69,6 +85,10 @@ class Rows(Dataset):
 
 def higher(): return Rows(labels + 5), TensorDataset(images[:8], labels[:8])
 def rows(): return Rows(labels), TensorDataset(images[:8], labels[:8])
+def subset():
+    whole = Rows(labels)
+    whole.classes = ["a", "b", "c", "d"]
+    return Subset(whole, range(32)), Subset(whole, range(32, 40))
 def few(): return Rows(labels[:16]), (images[:4], labels[:4])
 """
 
@@ -115,7 +135,7 @@ def test_a_run_of_ones_own_is_trained_resumed_and_evaluated(code: str, call: Cal
 def test_what_fit_left_is_evaluated_by_its_normalisation(
     code: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images in [0, 1] go through what those of `fit` had been through."""
+    """Images in [0, 1] go through what those of `fit` had been through; those that did, do not."""
     monkeypatch.syspath_prepend(".")
     module = importlib.import_module(code)
     mean, std = torch.tensor([0.2, 0.5, 0.7]), torch.tensor([0.1, 0.2, 0.3])
@@ -139,6 +159,11 @@ def test_what_fit_left_is_evaluated_by_its_normalisation(
     for file in ("run", "run/checkpoint.pt", "run/model.safetensors"):
         call(evaluate, [file, *own, "--out", "scores.json"])
         assert json.loads(Path("scores.json").read_text())["sa"] == found.sa
+    own[3] = f"{code}:by_fit"
+    call(evaluate, ["run", *own, "--out", "scores.json"])
+    assert json.loads(Path("scores.json").read_text())["sa"] == found.sa
+    own[3] = f"{code}:too_bright"
+    assert "input_range" in call(evaluate, ["run", *own], 2)
 
 
 def test_no_code_is_run_because_a_file_names_it(code: str, call: Call) -> None:
@@ -211,18 +236,32 @@ WRONG = [
     (["--model", "CODE:no_classes"], "num_classes"),
     (["--model", "CODE:no_network"], "int"),
     (["--model", "CODE:broken"], "KeyError"),
+    (["--model", "CODE:of_colours"], "'digits': --data MODULE:FUNCTION"),
+    (["--model", "CODE:without_norms", "--data", "CODE:tensors"], "--model CODE:without_norms"),
+    (["--model", "CODE:without_norms", "--data", "CODE:tensors"], "--method vanilla"),
     (["--data", "CODE:one"], "train"),
     (["--data", "CODE:three"], "tuple"),
     (["--data", "CODE:nothing"], "NoneType"),
     (["--data", "CODE:misspelt"], "val"),
     (["--data", "CODE:normalised"], "input_range"),
     (["--data", "CODE:few_names"], "class_names"),
+    (["--data", "CODE:text"], "class_names"),
+    (["--data", "CODE:grey_test"], "[1, 6, 6]"),
+    (["--data", "CODE:small_test"], "[3, 4, 6]"),
+    (["--data", "CODE:grey_set"], "[1, 6, 6]"),
+    (["--data", "CODE:leaves"], "SystemExit"),
+    (["--model", "CODE:leaves_network"], "SystemExit"),
+    (["--model", "CODE:half", "--data", "CODE:tensors"], "bfloat16"),
     (["--data", "CODE:higher"], "label"),
-    (["--data", "CODE:tensors", "--image-size", "8"], "image_size"),
-    (["--data", "CODE:datasets", "--train-size", "8"], "train_size"),
+    (["--data", "CODE:tensors", "--image-size", "8"], "--image-size=8"),
+    (["--data", "CODE:datasets", "--train-size", "8"], "--train-size=8"),
     (["--data", "CODE:datasets", "--validation", "0.2"], "validation"),
     (["--arch", "model:CODE:net"], "--model CODE:net"),
     (["--dataset", "data:CODE:tensors"], "--data CODE:tensors"),
+    (
+        ["--arch", "model:CODE:net", "--dataset", "data:CODE:rows"],
+        "--model CODE:net --data CODE:rows",
+    ),
 ]
 
 
@@ -243,7 +282,14 @@ def test_the_sizes_that_a_function_takes(code: str) -> None:
 
 def test_class_names_reach_the_data_set(code: str) -> None:
     assert make_images(f"{code}:dictionary").class_names == ("a", "b", "c", "d")
+    assert make_images(f"{code}:subset").class_names == ("a", "b", "c", "d")
     assert make_images(f"{code}:datasets").num_classes == 4
+
+
+def test_a_folder_is_named_by_the_functions() -> None:
+    config = resolve("digits", **named("a.code:net", "a.code:images", {"method": "vanilla"}))
+    assert config.folder == Path("runs/images-net-vanilla-0")
+    assert resolve("digits").folder.name.startswith("digits-wrn10_0.5-")
 
 
 def test_the_recipe_of_images_of_ones_own(code: str) -> None:
@@ -254,3 +300,21 @@ def test_the_recipe_of_images_of_ones_own(code: str) -> None:
     assert (source, config.augment, config.normalize) == ("folder", "none", "none")
     source, settings = follow_data(None, named(None, f"{code}:tensors", {}))
     assert resolve(source, **settings).normalize == "imagenet"
+
+
+def test_test_images_of_another_size_are_named(code: str, call: Call) -> None:
+    call(train, words(code, "--out", "run"))
+    own = ["--model", f"{code}:net", "--data", f"{code}:smaller", "--corruptions", "none"]
+    assert "do not fit" in call(evaluate, ["run", *own], 2)
+
+
+def test_what_code_interrupts_is_one_line(code: str, call: Call) -> None:
+    Path(f"{code}.py").write_text("def net(num_classes): raise KeyboardInterrupt")
+    found = call(train, ["--model", f"{code}:net", "--workers", "0", "--out", "run"], 130)
+    assert "KeyboardInterrupt" in found and "Traceback" not in found
+
+
+def test_an_empty_name_is_no_folder(code: str, call: Call) -> None:
+    before = {*Path().iterdir()}
+    assert "out=" in call(train, words(code, "--out", ""), 2)
+    assert {*Path().iterdir()} == before
