@@ -58,8 +58,8 @@ def convert_dual_norm(
         `model`, a plain checkpoint of which still loads (it fills both halves).
 
     Raises:
-        TypeError: `also` holds something else than classes of modules, or of one of them an
-            attribute cannot be copied.
+        TypeError: `also` holds something else than classes of modules, or an attribute of a norm
+            whose half is a copy cannot be copied (named).
         ValueError: `model` has no norm that can be converted (names what it has), none of a class
             in `also`, or a lazy norm that has seen no input yet.
 
