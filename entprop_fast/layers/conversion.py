@@ -82,6 +82,7 @@ def convert_dual_norm(
         if isinstance(module, DualNorm):
             ties.update(known_ties(module, module.aux))
     inside: set[int] = set()  # of a half, a parametrisation, a copied norm: none of the model's
+    made: list[tuple[nn.Module, type[DualNorm], nn.Module]] = []  # what fails changes nothing
     for name, module in list(model.named_modules()):
         if id(module) in inside:
             continue
@@ -94,15 +95,19 @@ def convert_dual_norm(
                 if isinstance(halves, nn.ModuleList) and len(halves) > 1:
                     joined.add(name, module)
                 inside.update(map(id, halves.modules() if halves else ()))
-                _convert(module, dual_class, ties)
+                if issubclass(dual_class, DualCopy):
+                    inside.update(map(id, module.modules()))
+                made.append((module, dual_class, _half(module, dual_class, ties)))
             elif looks_like_norm(module):
                 left.add(name, module, why)
-        if isinstance(module, DualNorm):
+        else:
             own = module.modules() if isinstance(module, DualCopy) else module.aux.modules()
             inside.update(map(id, own))
-    if not any(isinstance(module, DualNorm) for module in model.modules()):
+    if not made and not any(isinstance(module, DualNorm) for module in model.modules()):
         found = f"; it has {left}" if left else ""
         raise NoNorms(f"model has no norm layer that can be made dual ({KNOWN}){found}{WAY_OUT}")
+    for norm, dual_class, half in made:
+        _attach(norm, dual_class, half)
     warned = []
     if left:
         warned.append(
@@ -161,15 +166,22 @@ def _check_initialized(model: nn.Module) -> None:
         )
 
 
-def _convert(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> None:
+def _half(norm: nn.Module, dual_class: type[DualNorm], ties: Ties) -> nn.Module:
+    """Return the half that torch's or timm's converter left in `norm`, or a new one."""
     half = children_of(norm).get(dual_class.aux_name)
     if isinstance(half, nn.ModuleList):  # timm's split norm
-        half = half[0]
+        return half[0]
+    if half is not None:
+        return half
+    make = make_copy if issubclass(dual_class, DualCopy) else make_auxiliary
+    return make(norm, dual_class.half_class, ties)
+
+
+def _attach(norm: nn.Module, dual_class: type[DualNorm], half: nn.Module) -> None:
+    held = children_of(norm).get(dual_class.aux_name)
+    if isinstance(held, nn.ModuleList):
         norm.__dict__.pop("num_splits", None)
-    if half is None:
-        make = make_copy if issubclass(dual_class, DualCopy) else make_auxiliary
-        half = make(norm, dual_class.half_class, ties)
-    else:  # torch's or timm's converter leaves it there, as another class
+    if held is not None:  # the half is of another class
         children_of(half).pop(dual_class.aux_name, None)  # timm's gives the half halves of its own
         half.__dict__.pop("num_splits", None)
         rebase(half, dual_class.half_class)

@@ -117,5 +117,7 @@ def test_settings_are_no_state() -> None:
 def test_what_cannot_be_copied_is_named() -> None:
     norm = RunNorm([0.0])
     norm.__dict__["lines"] = (line for line in "ab")
+    model = nn.Sequential(nn.BatchNorm2d(1), norm)
     with pytest.raises(TypeError, match=r"RunNorm\.lines"):
-        convert_dual_norm(nn.Sequential(norm), also=RunNorm)
+        convert_dual_norm(model, also=RunNorm)
+    assert [type(one) for one in model] == [nn.BatchNorm2d, RunNorm]  # nothing is half done
