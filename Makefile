@@ -98,7 +98,7 @@ bench-recipes: setup
 # The table of networks (docs/reference/support.md); goes on where it was interrupted.
 ZOO_ARGS ?=
 zoo: setup
-	@echo "== 282 networks converted, trained a step and stripped: about 30 minutes"
+	@echo "== 282 networks converted, trained a step and stripped: about 25 minutes"
 	$(BIN)/python -m bench.zoo.run $(ZOO_ARGS)
 	$(BIN)/python -m bench.report
 
