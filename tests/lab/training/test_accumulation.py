@@ -83,7 +83,7 @@ def test_the_learning_rate_counts_optimiser_steps(run: Call, tmp_path: Path) -> 
 def test_a_method_accumulates_or_says_why_not(name: str, run: Call, tmp_path: Path) -> None:
     words = ["--method", name, "--accumulate", "2", "--epochs", "1", "--corruptions", "none"]
     if name == "free_at":
-        assert "accumulate_batches=2: method 'free_at'" in run(tmp_path / "run", *words, code=2)
+        assert "--accumulate=2: method 'free_at'" in run(tmp_path / "run", *words, code=2)
         assert not (tmp_path / "run").exists()
     else:
         run(tmp_path / "run", *words)

@@ -144,7 +144,7 @@ REFUSED = {
     "cifar100": r"--data-dir DIR: .* cifar-100-python.tar.gz",
     "cub --data-dir {tmp}": "CUB_200_2011.tgz",
     "cub --data-dir {tmp}/none": "none",
-    "digits --image-size 32": "image_size = 32",
+    "digits --image-size 32": "--image-size = 32",
     "digits --augment resized-crop-flip": "'resized-crop-flip'",
     "digits --normalize imagenet": "normalize 'imagenet'",
     "digits --weights pretrained": "nobody publishes those of 'wrn10_0.5'",

@@ -229,7 +229,7 @@ def test_a_dry_run_says_what_it_would_cost_and_leaves_nothing(run: Call, tmp_pat
 
 
 def test_a_dry_run_refuses_what_a_run_does(run: Call, tmp_path: Path) -> None:
-    assert "accumulate_batches" in run(
+    assert "--accumulate=2" in run(
         tmp_path / "run", "--dry-run", "--method", "free_at", "--accumulate", "2", code=2
     )
 

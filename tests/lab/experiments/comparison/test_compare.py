@@ -187,7 +187,7 @@ REFUSED = {
     # Seen by a first step alone, of the last row.
     "--methods vanilla entprop --arch resnet18 --batch-size 5": "m=1",
     "--methods vanilla entprop:k=2": "'entprop:k=2'",
-    "--methods vanilla --batch-size 41": "batch_size = 41",
+    "--methods vanilla --batch-size 41": "--batch-size = 41",
 }
 
 

@@ -48,7 +48,7 @@ def test_the_command_writes_and_prints(
         ("score --archs wrn1", "wrn1"),
         ("ratio --archs wrn10_1", "--archs"),
         ("score --recipe digit", "digits"),
-        ("score --train-size 5000", "train_size = 5000"),
+        ("score --train-size 5000", "--train-size = 5000"),
         ("components --quick --recipe cifar100 --data-dir tests", "is not in tests: fetch"),
     ],
 )

@@ -73,7 +73,7 @@ def test_refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         "--corruptions official": "there is no such set of folder:birds",
         "--dataset folder:cats": "cats has neither train/ nor train.txt",
         "--dataset digitz": "nearest: digits",
-        "--train-size 2": "train_size",
+        "--train-size 2": "--train-size",
     }
     for more, message in refused.items():
         for name, size in (("components", "12"), ("size", "6")):
