@@ -27,6 +27,9 @@ def route(model: nn.Module, target: Target, batch: int | None = None) -> Iterato
     model: a copy made inside the block is not routed, and other models, copies too, may be routed
     in other threads meanwhile. Backward may run after the block.
 
+    An integer counts rows of a layer's first dimension: in a network whose activations are
+    ``[time, batch, channels]`` it would split the time; route such a one by name alone.
+
     Under ``"aux"`` (or 0), batch norms of `model` that were not converted (1-d and 3-d ones, say)
     use batch statistics and do not move their running ones.
 
