@@ -179,4 +179,4 @@ def clean_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1]).resolve(), *sys.argv[2:]))
