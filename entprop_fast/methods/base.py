@@ -144,12 +144,16 @@ class Method(OptionAttributes, abc.ABC):
         with self._exchange():
             self.optimizer.zero_grad(set_to_none=True)
             result = self._run_passes(images, labels)
+        self.apply_gradients()
+        return result
+
+    def apply_gradients(self) -> None:
+        """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
         if self.options.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
         with model_checks.closures_refused(self.optimizer):
             self.optimizer.step()
-        return result
 
     def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
         net = self._network(images)

@@ -9,6 +9,7 @@ from pathlib import Path
 from entprop_fast.lab.cli import env_report
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.trained_model import trained_model_option
 from entprop_fast.lab.files import write_atomically
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.run_report.examine import Examiner, Sources
@@ -34,12 +35,7 @@ class _Flags:
         high=_MOST_IMAGES,
         group="output",
     )
-    model: str | None = option(
-        None,
-        "Network of your own that a run was trained with: MODULE:FUNCTION, called with "
-        "num_classes, and in_channels where it takes them.",
-        group="network",
-    )
+    model: str | None = trained_model_option()
     data: str | None = option(
         None,
         "Images of your own that a run was trained on: MODULE:FUNCTION, which gives (train, test), "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from entprop_fast.methods import FreeAT, Method, StepResult
@@ -57,7 +56,7 @@ class Accumulation:
 
     def ends(self, batch: int) -> bool:
         """Return whether this batch of an epoch is the last of a group."""
-        return (batch + 1) % self.batches == 0 or batch + 1 == self.epoch
+        return self.whole(batch + 1)
 
     def whole(self, batch: int) -> bool:
         """Return whether no group is half done when `batch` batches of an epoch are."""
@@ -71,16 +70,10 @@ class Accumulation:
             method.optimizer.zero_grad(set_to_none=True)
         result = method.backward(images, labels, weight=1 / self._size(batch))
         if self.ends(batch):
-            self._step(method)
+            method.apply_gradients()
         return result
 
     def _size(self, batch: int) -> int:
         """Return the batches of the group that this one is in."""
         first = batch - batch % self.batches
         return min(self.batches, self.epoch - first)
-
-    def _step(self, method: Method) -> None:
-        if method.options.max_grad_norm is not None:
-            held = [p for group in method.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(held, method.options.max_grad_norm)
-        method.optimizer.step()
