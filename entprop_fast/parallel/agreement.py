@@ -54,7 +54,7 @@ class Agreement:
         if times == 0 or world_size() == 1:
             yield
             return
-        _host_group()  # all processes are here; later one may be elsewhere
+        host_group()  # all processes are here; later one may be elsewhere
         self._left = times
         try:
             yield
@@ -115,7 +115,7 @@ def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
     board = torch.zeros(world_size(), 2 + _OWN, dtype=torch.int64)
     numbers = (status, digest, *own)
     board[dist.get_rank(), : len(numbers)] = torch.tensor(numbers)
-    dist.all_reduce(board, group=_host_group())
+    dist.all_reduce(board, group=host_group())
     rows: list[list[int]] = board.tolist()
     return rows
 
@@ -123,11 +123,11 @@ def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
 def _explain(words: tuple[Any, str, object]) -> list[Any]:
     """Put the words of all processes together; only where something is wrong."""
     said: list[Any] = [None] * world_size()
-    dist.all_gather_object(said, words, group=_host_group())
+    dist.all_gather_object(said, words, group=host_group())
     return said
 
 
-def _host_group() -> Any:
+def host_group() -> Any:
     """Choose the processes' own group where it takes CPU tensors, else one of gloo beside it."""
     everyone = dist.group.WORLD
     if everyone not in _host_groups:

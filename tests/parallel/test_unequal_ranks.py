@@ -173,7 +173,7 @@ def by_nccl_alone(rank: int) -> dict[str, Any]:
     agreement._host_groups.clear()
     try:
         found = steps(("entprop", GLOBAL), rank)
-        group = agreement._host_group()
+        group = agreement.host_group()
     finally:
         distributed.get_backend_config = config
         agreement._host_groups.clear()
