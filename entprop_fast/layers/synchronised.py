@@ -114,6 +114,11 @@ class DualSyncBatchNorm(SynchronisedDual, FusedBatchNorm, nn.SyncBatchNorm):
         return BatchNormBase.forward(self, x)
 
 
+def is_synchronised(model: nn.Module) -> bool:
+    """Return whether a forward of `model` in training may ask other processes."""
+    return any(isinstance(module, Synchronised | nn.SyncBatchNorm) for module in model.modules())
+
+
 @functools.cache
 def synchronised_class(cls: Any) -> Any:
     """Return the class that synchronises a `cls`: a dual batch norm, a half, or a plain one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from entprop_fast import convert_dual_norm, route, strip_auxiliary, synchronise_norms
-from entprop_fast.layers import Synchronised
+from entprop_fast import convert_dual_norm, route, synchronise_norms
 from tests.layers import oracle
 
 CHANNELS = 3
