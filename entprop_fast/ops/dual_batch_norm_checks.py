@@ -75,6 +75,7 @@ def _check_group(prefix: str, half: Half, count: int, x: Tensor) -> None:
 
 
 def check_images(x: Tensor, residual: Tensor | None, num_main: int) -> None:
+    """Refuse images, residual or a number of rows that no op of the norm takes."""
     require_floating("x", x, "[N, C, ...]", x.dim() >= 2)
     if not 0 <= num_main <= x.shape[0]:
         raise ValueError(f"num_main={num_main}: expected 0 to {x.shape[0]}, the rows of x")
