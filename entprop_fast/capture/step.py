@@ -46,6 +46,9 @@ class Steps(Protocol[ResultT_co]):
         set again by a replay, to the graph's own tensor.
         """
 
+    def why_not_captured(self) -> str | None:
+        """Return what no graph can hold of a step, or None."""
+
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
         """Take the same step, or refuse the first batch of a shape and change nothing."""
 
@@ -168,6 +171,8 @@ class StepCapture(Generic[ResultT]):
     def _why_not(self, device: torch.device) -> str | None:
         if device.type not in graphs.GRAPHS:
             return f"the model is on {device}: a CUDA graph needs a CUDA device"
+        if reason := self._steps.why_not_captured():
+            return reason
         if dist.is_available() and dist.is_initialized():
             return "a process group is initialised: collectives are not captured"
         if reason := why_not_capturable(self._steps.optimizer, device):

@@ -21,9 +21,7 @@ def free_step(x: Tensor, gradient: Tensor, index: Tensor, ball: Ball) -> Tensor:
     return gather_perturb(x, gradient, index, *ball)
 
 
-def draw_start(
-    x: Tensor, rows: DealtRows, ball: Ball, generator: torch.Generator | None
-) -> Tensor:
+def draw_start(x: Tensor, rows: DealtRows, ball: Ball, generator: torch.Generator | None) -> Tensor:
     """Draw the offset from which this process's rows start, uniform within the radius (9)."""
     eps = ball.eps.view(-1, 1, 1)
     return rows.share(reference.draw_start(rows.total, x, eps, generator))

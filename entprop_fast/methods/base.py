@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
 from entprop_fast.layers.synchronised import is_synchronised
-from entprop_fast.methods import batch_checks, copies, model_checks
+from entprop_fast.methods import batch_checks, copies, exact_ranks, model_checks
 from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
+from entprop_fast.methods.method_state import MethodState
 from entprop_fast.methods.model_checks import AcceptedModules
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
@@ -21,11 +22,11 @@ from entprop_fast.methods.passes import StepResult
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import unwrap
+from entprop_fast.parallel.replicas import Replicas, unwrap
 from entprop_fast.parallel.rows import world_size
 
 
-class Method(OptionAttributes, abc.ABC):
+class Method(MethodState, OptionAttributes, abc.ABC):
     """Train one way: calling it with a batch runs one optimiser step.
 
     A subclass has a `name`, its `Options` and its passes. Each option is an attribute of the
@@ -84,6 +85,9 @@ class Method(OptionAttributes, abc.ABC):
         self._accepted_modules = AcceptedModules(self.model, o.criterion, optimizer)
         self.captures = StepCapture(self)
         self.captures.check()
+        wrapped = isinstance(self._replicas, Replicas)
+        exact_ranks.check_exact(self._agreement, self.model, o, wrapped=wrapped)
+        self._dealt: exact_ranks.Dealt  # how the rows of this step are
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -172,6 +176,7 @@ class Method(OptionAttributes, abc.ABC):
             o.label_smoothing,
             bf16=o.amp is not None,
             dual=self.needs_dual_norms,
+            dealt=self._dealt.batch,
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
@@ -182,17 +187,28 @@ class Method(OptionAttributes, abc.ABC):
         if batch == 1:
             yield "main", "a batch of B=1"
 
+    @property
+    def _exact(self) -> bool:
+        """Return whether several processes compute what one would on the batch of all."""
+        return exact_ranks.is_exact(self.options)
+
+    def why_not_captured(self) -> str | None:
+        """Return what no graph can hold of a step's passes, or None."""
+        exact = "ranks='exact' exchanges rows with other processes inside of the passes"
+        return exact if self._exact else None
+
     def _exchanges_rows(self) -> bool:
         """Return whether a step's passes exchange rows with other processes, once."""
         return False
 
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""
-        rows, gradients = self._exchanges_rows(), self._replicas.averages
-        return 1 + rows + gradients if rows or gradients else 0
+        exact, rows, gradients = self._exact, self._exchanges_rows(), self._replicas.averages
+        return exact + 1 + rows + gradients if exact or rows or gradients else 0
 
     def _exchange(self) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
+        self._replicas.summed = self._exact
         return self._replicas.exchange(alike)
 
     def _checks_values(self, images: Tensor) -> bool:
@@ -202,6 +218,8 @@ class Method(OptionAttributes, abc.ABC):
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""
         self._check_call(images, labels)
+        waiting: int = getattr(self, "waiting", 0)
+        self._dealt = exact_ranks.deal(self._agreement, images, self.options, self.name, waiting)
         images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
         return images, labels
 
@@ -211,7 +229,7 @@ class Method(OptionAttributes, abc.ABC):
         batch_checks.check_gradients()
         model_checks.check_training(self.model)
         autocast = o.amp is not None
-        batch_checks.check_batch(images, labels, self.model, self.units, autocast=autocast)
+        batch_checks.check_batch(images, labels, self.model, self.units, autocast, self._exact)
         batch_checks.check_generator(o.generator, images.device)
         if self._checks_values(images):
             batch_checks.check_values(images, self.units)
@@ -243,16 +261,20 @@ class Method(OptionAttributes, abc.ABC):
         """Leave everything as it was where the first batch of a shape is refused."""
         if not self._checks_values(images):  # else its call did
             self._notice_changes()
-        if images.shape in self._seen:
+        dealt = self._dealt.batch
+        shape = torch.Size((dealt.total, *images.shape[1:]))
+        if shape in self._seen:
             yield
             return
+        exact_ranks.check_norms(self.model, self.options)
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        alone = world_size() == 1 or not is_synchronised(self.model)
+        alone = self._exact or world_size() == 1 or not is_synchronised(self.model)
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:
-            for target, reason in self._single_rows(len(images)) if alone else ():
-                self._network(images).try_single_row(images[:1], target, reason)
+            for target, reason in self._single_rows(dealt.total) if alone else ():
+                row = images[: dealt.first(1).held]
+                self._network(images).try_single_row(row, target, reason)
                 restore()
             # Only a forward tells the classes, and whether the model takes images of a new shape.
             yield
@@ -261,29 +283,7 @@ class Method(OptionAttributes, abc.ABC):
             raise
         finally:
             self._new_shape = False
-        self._seen.add(images.shape)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all state beside model and optimizer that a resumed run needs."""
-        o = self.options
-        generator = None if o.generator is None else o.generator.get_state()
-        learned = {} if o.criterion is None else o.criterion.state_dict()
-        criterion = {name: value.clone() for name, value in learned.items()}
-        return {"rows": self.rows, "generator": generator, "criterion": criterion}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
-
-        Raises:
-            ValueError: the state has a generator and this method has none, or the reverse.
-        """
-        if (state["generator"] is None) != ((o := self.options).generator is None):
-            raise ValueError("generator: the state and this method must both have one, or neither")
-        self.rows = state["rows"]
-        if o.criterion is not None:
-            o.criterion.load_state_dict(state["criterion"])
-        if o.generator is not None:
-            o.generator.set_state(state["generator"])
+        self._seen.add(shape)
 
     def __getstate__(self) -> dict[str, Any]:
         return copies.state_for_copy(self)

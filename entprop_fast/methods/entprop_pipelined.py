@@ -25,6 +25,7 @@ from entprop_fast.methods.passes import (
 from entprop_fast.methods.selection import choose
 from entprop_fast.methods.targets import Targets, aux_targets, mixed
 from entprop_fast.options import option
+from entprop_fast.parallel.dealt_rows import DealtRows
 
 # Where the waiting rows lie: images, labels, and of mixed labels the partners' and lam.
 _KEYS = ("images", "labels", "labels_b", "lam")
@@ -76,6 +77,7 @@ class EntPropPipelined(Method):
     options: EntPropPipelinedOptions
     _step_state = ("rows", "waiting", *_MEMORY)
     _graph_key = ("waiting",)
+    _of_rows = ("waiting",)
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         super().__init__(model, optimizer, **options)
@@ -100,9 +102,11 @@ class EntPropPipelined(Method):
         # (1) MixUp of the batch, or (8). What waits was mixed a step ago.
         x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator, net.dealt)
 
+        waiting = self._dealt.waiting
+
         # (14) and (15) ONE forward and one backward pass, which what waits rides in.
-        if self._waiting_in_all:
-            main, aux_loss = self._one_pass(net, x, targets)
+        if waiting.total:
+            main, aux_loss = self._one_pass(net, x, targets, waiting)
         else:
             main = main_pass(net, x, targets, score=o.score, generator=o.generator, gradient=True)
             aux_loss = torch.zeros_like(main.loss)
@@ -116,15 +120,17 @@ class EntPropPipelined(Method):
         self._keep(x_a, aux_targets(rows.targets, o.aux_labels))
         return StepResult(main.loss, aux_loss, main.correct, *rows.entropies)
 
-    def _one_pass(self, net: Network, x: Tensor, targets: Targets) -> tuple[MainPass, Tensor]:
+    def _one_pass(
+        self, net: Network, x: Tensor, targets: Targets, dealt: DealtRows
+    ) -> tuple[MainPass, Tensor]:
         """Take batch and waiting rows through one pass; return also the mean loss of the latter."""
         o = self.options
         x_a, waiting = self._waiting_rows()
-        waiting = waiting._replace(dealt=net.dealt.first(self._waiting_in_all))
+        waiting = waiting._replace(dealt=dealt)
         x = x.detach().requires_grad_()
         rows, known = torch.cat((x, x_a)), net.classes
         # (14)
-        with route(net.model, len(x), batch=len(rows)):
+        with route(net.model, len(x), batch=len(rows) or None):
             logits, aux_logits = net.forward(rows, targets.labels, own=True).split(
                 (len(x), len(x_a))
             )
@@ -188,7 +194,7 @@ class EntPropPipelined(Method):
     def state_dict(self) -> dict[str, Any]:
         """Return all state beside model and optimizer that a resumed run needs, with what waits."""
         waiting = None
-        if self.waiting:
+        if self.waiting or (self._exact and self._images is not None):
             x_a, targets = self._waiting_rows()
             values = zip(_KEYS, (x_a, *targets[:3]), strict=True)
             waiting = {key: None if value is None else value.clone() for key, value in values}

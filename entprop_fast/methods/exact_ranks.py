@@ -8,10 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from entprop_fast.layers.recognition import is_frozen_class
+from entprop_fast.layers.synchronised import Synchronised
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.dealt_rows import DealtRows
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.torch_internals import BatchNormBase, buffers_of
 
 _OF_EACH_PROCESS = ("generator", "criterion", "check", "capture")
 _WAY_OUT = (
@@ -37,12 +40,31 @@ def is_exact(options: CommonOptions) -> bool:
     return options.ranks == "exact" and world_size() > 1
 
 
-def check_exact(model: nn.Module, options: CommonOptions, *, wrapped: bool) -> None:
-    """Refuse what several processes could not compute as one does.
+def check_exact(
+    agreement: Agreement, model: nn.Module, options: CommonOptions, *, wrapped: bool
+) -> None:
+    """Refuse what several processes could not compute as one does, in all of them.
+
+    Args:
+        agreement: of the method.
+        model: without its wrapper.
+        options: of the method.
+        wrapped: `model` came in a `DistributedDataParallel`.
 
     Raises:
-        ValueError: no generator, no `DistributedDataParallel`, or norms of their own statistics.
+        ValueError: no wrapper, no generator or not all in the same state, or norms whose statistics
+            are those of one process's rows.
     """
+    if not is_exact(options):
+        return
+    with agreement.call(1):
+        _check_settings(model, options, wrapped)
+        assert options.generator is not None
+        told = agreement.agree("a method of ranks='exact'", (), (_digest(options.generator),))
+        _check_alike([digest for (digest,) in told])
+
+
+def _check_settings(model: nn.Module, options: CommonOptions, wrapped: bool) -> None:
     if not wrapped:
         raise ValueError(
             "ranks='exact' adds up the gradients of all processes: pass the model in a "
@@ -50,17 +72,19 @@ def check_exact(model: nn.Module, options: CommonOptions, *, wrapped: bool) -> N
         )
     if options.generator is None:
         raise ValueError(f"generator=None with ranks='exact', which draws once for all: {_WAY_OUT}")
-    check_norms(model)
+    check_norms(model, options)
 
 
-def check_norms(model: nn.Module) -> None:
-    """Refuse norms whose statistics would be those of one process's rows.
+def check_norms(model: nn.Module, options: CommonOptions) -> None:
+    """Refuse norms whose statistics would be those of one process's rows, where all count.
 
     Raises:
         ValueError: names one, and what to call.
     """
+    if not is_exact(options):
+        return
     for name, module in model.named_modules():
-        if keeps_to_itself(module):
+        if _keeps_to_itself(module):
             raise ValueError(
                 f"ranks='exact' with model.{name}, a {type(module).__name__} whose statistics are "
                 "of one process's rows: call entprop_fast.synchronise_norms(model) before "
@@ -68,20 +92,19 @@ def check_norms(model: nn.Module) -> None:
             )
 
 
-def agree_on_generator(agreement: Agreement, generator: torch.Generator) -> None:
-    """Refuse generators that would draw other numbers in other processes.
-
-    Raises:
-        ValueError: their states differ.
-    """
-    told = agreement.agree("a method of ranks='exact'", (), (_digest(generator),))
-    _check_alike([digest for (digest,) in told])
+def _keeps_to_itself(module: nn.Module) -> bool:
+    if isinstance(module, Synchronised | nn.SyncBatchNorm) or is_frozen_class(module):
+        return False
+    moves = buffers_of(module).get("running_mean") is not None
+    return module.training and (isinstance(module, BatchNormBase) or moves)
 
 
-def agree_on_rows(
+def deal(
     agreement: Agreement, images: Tensor, options: CommonOptions, name: str, waiting: int
 ) -> Dealt:
-    """Agree on how the rows of a step are dealt out; no host waits for a device.
+    """Say how the rows of a step are dealt out; with other processes, agree on that.
+
+    No host waits for a device.
 
     Args:
         agreement: of the method.
@@ -94,6 +117,8 @@ def agree_on_rows(
         ValueError: rows are not dealt out one at a time, there are none, or the processes have
             generators, options or images that differ.
     """
+    if not is_exact(options):
+        return Dealt(DealtRows(len(images)), DealtRows(waiting))
     alike: Mapping[str, object] = {
         field.name: getattr(options, field.name)
         for field in fields(options)

@@ -95,9 +95,7 @@ class FastAdvProp(Method):
         with equalized(net, clean.total, m):
             # 1. The clean rows through the main norms, weight 1.
             targets = Targets.unmixed(labels[: clean.held], clean)
-            main = main_pass(
-                net, x[: clean.held], targets, score=o.score, generator=o.generator
-            )
+            main = main_pass(net, x[: clean.held], targets, score=o.score, generator=o.generator)
 
             # (4) The last rows are attacked, or the m of highest score.
             if o.k is None:

@@ -126,7 +126,9 @@ def _draw(
         The rows of all processes, lam, and which of them are the partners of this process's.
     """
     if dealt.total < 2:
-        raise ValueError(f"a batch of B={dealt.total}: {name}={beta:g} needs at least 2 rows to mix")
+        raise ValueError(
+            f"a batch of B={dealt.total}: {name}={beta:g} needs at least 2 rows to mix"
+        )
     among = dealt.gather(x)
     lam = reference.draw_lam(beta, x, generator)
     return among, lam, dealt.share(reference.draw_partners(among, generator))

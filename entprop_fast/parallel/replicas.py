@@ -4,6 +4,7 @@ import contextlib
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,11 @@ class Alone:
 
     Attributes:
         averages: whether a step averages its gradients over the processes.
+        summed: whether it adds them up in place of that.
     """
 
     averages = False
+    summed = False
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
@@ -99,6 +102,9 @@ class Replicas:
     reach every parameter. A step has several backward passes, each of which leaves some norms out:
     they run past the wrapper, and what they added up is averaged once.
 
+    Attributes:
+        summed: whether a step adds gradients up in place of averaging them.
+
     Args:
         wrapper: gives the process group, what is exchanged, and `no_sync`.
         criterion: see `unwrap`.
@@ -125,6 +131,7 @@ class Replicas:
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world, self._agreement = wrapper, members, agreement
+        self.summed = False
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
@@ -203,7 +210,8 @@ class Replicas:
         _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
     def _average(self, flat: Tensor) -> None:
-        flat.div_(self._world)  # first, as DDP does: a sum may be out of range
+        if not self.summed:
+            flat.div_(self._world)  # first, as DDP does: a sum may be out of range
         dist.all_reduce(flat, group=self._wrapper.process_group)
 
     def _check_alike(self) -> None:
@@ -214,6 +222,9 @@ class Replicas:
         except Disagreement as error:
             if set(error.what) != {_GRADIENTS}:
                 raise
+            if self.summed:  # by losses of no rows in some
+                self._fill(error.of_ranks)
+                return
             found = zip(self._averaged, zip(*error.of_ranks, strict=True), strict=True)
             apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]
             shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
@@ -222,6 +233,13 @@ class Replicas:
                 "in others: give all the same method, options and state, and a model whose "
                 "forward reaches the same parameters everywhere"
             ) from None
+
+    def _fill(self, reached: list[Any]) -> None:
+        """Give a gradient of 0 to parameters that other processes alone have reached."""
+        anywhere = map(any, zip(*reached, strict=True))
+        for parameter, has_one in zip(self._averaged.values(), anywhere, strict=True):
+            if has_one and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
 
 def _check(wrapper: DistributedDataParallel) -> None:
