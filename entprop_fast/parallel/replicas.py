@@ -58,7 +58,7 @@ def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
 
 
 def unwrap(
-    model: nn.Module, criterion: nn.Module | None, agreement: Agreement
+    model: nn.Module, criterion: nn.Module | None, agreement: Agreement, *, mean: bool = True
 ) -> "tuple[nn.Module, Alone | Replicas]":
     """Find the network that the passes of a step run, and what surrounds all of them.
 
@@ -67,6 +67,7 @@ def unwrap(
         criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
             buffers become those of rank 0, and its gradients are averaged with the network's.
         agreement: of the method.
+        mean: see `Replicas`.
 
     Raises:
         ValueError: a wrapper inside of `model`, around `criterion`, or with settings that a step
@@ -88,7 +89,7 @@ def unwrap(
                 "is; its gradients are averaged with the network's"
             )
     if isinstance(model, DistributedDataParallel):
-        return network, Replicas(model, criterion, agreement)
+        return network, Replicas(model, criterion, agreement, mean=mean)
     return network, Alone(agreement)
 
 
@@ -103,6 +104,8 @@ class Replicas:
         wrapper: gives the process group, what is exchanged, and `no_sync`.
         criterion: see `unwrap`.
         agreement: of the method.
+        mean: gradients are averaged over the processes; else they are summed, for losses that
+            each process has divided by the rows of all.
 
     Raises:
         ValueError: the wrapper has settings that a step would pass over.
@@ -113,6 +116,8 @@ class Replicas:
         wrapper: DistributedDataParallel,
         criterion: nn.Module | None,
         agreement: Agreement,
+        *,
+        mean: bool = True,
     ) -> None:
         _check(wrapper)
         members, everyone = dist.get_world_size(wrapper.process_group), dist.get_world_size()
@@ -125,6 +130,7 @@ class Replicas:
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world, self._agreement = wrapper, members, agreement
+        self._divisor = members if mean else 1
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
@@ -203,7 +209,8 @@ class Replicas:
         _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
     def _average(self, flat: Tensor) -> None:
-        flat.div_(self._world)  # first, as DDP does: a sum may be out of range
+        if self._divisor != 1:
+            flat.div_(self._divisor)  # first, as DDP does: a sum may be out of range
         dist.all_reduce(flat, group=self._wrapper.process_group)
 
     def _check_alike(self) -> None:
