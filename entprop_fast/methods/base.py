@@ -19,8 +19,8 @@ from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import unwrap
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.wrapping import unwrap
 
 
 class Method(StepRunner):
