@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from entprop_fast.lab import checkpoint, stopping
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter, time_left
-from entprop_fast.lab.training import diagnostics, epoch_scores, recipe, run_record
+from entprop_fast.lab.training import diagnostics, epoch_scores, rank_states, recipe, run_record
 from entprop_fast.lab.training.best_network import BestNetwork
 from entprop_fast.lab.training.errors import Stopped, bad_input, fitting
 from entprop_fast.lab.training.loggers import Loggers
@@ -127,8 +127,7 @@ class Trainer:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": plain_state(self.optimizer),
-            "method": self.method.state_dict(),
-            "random": checkpoint.random_state(self.device),
+            **rank_states.gathered(self.method, self.device),
             **({} if self.average is None else {"ema": self.average.state_dict()}),
             **({} if self.best is None else {"best": self.best.state_dict()}),
         }
@@ -143,7 +142,9 @@ class Trainer:
             run_record.check(state, epochs=self.config.epochs, batches=len(self.loader))
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            run_record.load_random(state, self.method, self.device, self.reporter.say)
+            rank_states.load(
+                state, self.method, self.device, self.reporter.say, seed=self.config.seed
+            )
             if self.average is not None:
                 self.average.load_state_dict(state["ema"])
             if self.best is not None:
