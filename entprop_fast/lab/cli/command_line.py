@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -11,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 from entprop_fast.lab.cli.called import remember_flags, with_flags, words_of
+from entprop_fast.lab.cli.in_job import speaking_once, taking_part
 from entprop_fast.lab.cli.output import lasting, missed
 from entprop_fast.lab.stopping import OutOfTime, StopSignals
 from entprop_fast.lab.training.errors import (
@@ -25,7 +25,12 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 
-def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | None = None) -> int:
+def run_command(
+    command: Callable[[], None],
+    *,
+    again: Callable[[bool], str] | None = None,
+    together: bool = False,
+) -> int:
     """Run a command and return its exit code.
 
     0, also where a time limit ended it; 2 after bad usage or bad input; 128 + the signal's number
@@ -36,10 +41,11 @@ def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | N
     Args:
         command: asks `entprop_fast.lab.stopping.check` whether a signal came.
         again: the command line that goes on after a stop, given whether anything was saved.
+        together: the command takes part in a job of several processes, such as torchrun starts.
     """
     remember_flags({})
-    with lasting() as output:
-        code = _exit_code(command, again)
+    with speaking_once(), lasting() as output:
+        code = _exit_code(command, again, together=together)
         output.flush()
         if code == 0 and (error := missed(output.error)):
             print(f"failed: stdout cannot be written: {one_line(error)}", file=sys.stderr)
@@ -47,11 +53,13 @@ def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | N
     return code
 
 
-def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None) -> int:
+def _exit_code(
+    command: Callable[[], None], again: Callable[[bool], str] | None, *, together: bool
+) -> int:
     try:
         with StopSignals().installed() as signals, _warnings_in_one_line():
-            _check_single_process()
-            command()
+            with taking_part(together):
+                command()
             if signals.pending is not None:  # a loop of the shell's is to end as well
                 print(f"stopped by {Stopped(signals.pending)}: all was done", file=sys.stderr)
                 return 128 + signals.pending
@@ -100,23 +108,6 @@ def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable
         return f"to go on: {shlex.join([*called, *kept, *more])}"
 
     return words
-
-
-def _check_single_process() -> None:
-    """Refuse to be one of several processes that torchrun started with the same arguments.
-
-    Raises:
-        UsageError: it is one; all of them would write to the same folder.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size.isdecimal() and int(size) > 1:
-        raise UsageError(
-            f"WORLD_SIZE={size}: this command is one process, and torchrun starts {size}, which "
-            "would all do the same work in the same folder; start it without torchrun (compare "
-            "trains as many runs at a time as there are GPUs), or, to train one network on "
-            "several GPUs, write the few lines of docs/distributed.md: create_method takes a "
-            "DistributedDataParallel"
-        )
 
 
 @contextlib.contextmanager
