@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from entprop_fast.lab.cli.called import remember_flags, with_flags, words_of
+from entprop_fast.lab.cli.called import remember_flags, words_of
+from entprop_fast.lab.cli.ending import EXIT_FAILED, Ending, ending_of
 from entprop_fast.lab.cli.in_job import speaking_once, taking_part
 from entprop_fast.lab.cli.output import lasting, missed
-from entprop_fast.lab.stopping import OutOfTime, StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.errors import (
     RunFailed,
     Stopped,
     UsageError,
-    machine_failed,
     one_line,
 )
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 
 def run_command(
@@ -45,48 +41,42 @@ def run_command(
     """
     remember_flags({})
     with speaking_once(), lasting() as output:
-        code = _exit_code(command, again, together=together)
+        ending = _ended(command, again, together=together)
+        ending.say()
         output.flush()
-        if code == 0 and (error := missed(output.error)):
+        if ending.code == 0 and (error := missed(output.error)):
             print(f"failed: stdout cannot be written: {one_line(error)}", file=sys.stderr)
             return EXIT_FAILED
-    return code
+    return ending.code
 
 
-def _exit_code(
+def _ended(
     command: Callable[[], None], again: Callable[[bool], str] | None, *, together: bool
-) -> int:
+) -> Ending:
+    signals = StopSignals()
     try:
-        with StopSignals().installed() as signals, _warnings_in_one_line():
-            with taking_part(together):
-                command()
-            if signals.pending is not None:  # a loop of the shell's is to end as well
-                print(f"stopped by {Stopped(signals.pending)}: all was done", file=sys.stderr)
-                return 128 + signals.pending
-    except UsageError as error:
-        print(f"error: {with_flags(str(error))}", file=sys.stderr)
-        return EXIT_USAGE
-    except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except (OSError, RuntimeError, MemoryError) as error:  # the machine's, not ours or the user's
-        if (reason := machine_failed(error)) is None:
-            raise
-        print(f"failed: {reason}", file=sys.stderr)
-        return EXIT_FAILED
-    except Stopped as stopped:
-        text = f"stopped by {stopped}: {stopped.saved or 'nothing was begun that could be kept'}"
-        if again is not None:
-            text += f"; {again(stopped.saved is not None)}"
-        if isinstance(stopped, OutOfTime):  # as was asked for
-            print(text)
-            return 0
-        print(text, file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:  # not the signal, which `StopSignals` has: somebody's code raised it
-        print("stopped by KeyboardInterrupt, which code raised", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+        with taking_part(together, signals) as processes:
+            with signals.installed(), _warnings_in_one_line():
+                ending = _ending(command, again, signals)
+                return processes.agree(ending)
+    except (UsageError, RunFailed, KeyboardInterrupt) as error:  # the job did not begin
+        return ending_of(error)
+
+
+def _ending(
+    command: Callable[[], None], again: Callable[[bool], str] | None, signals: StopSignals
+) -> Ending:
+    try:
+        command()
+    except SystemExit as stop:  # after --help
+        return Ending(0, fault=stop)
+    except BaseException as error:
+        return ending_of(error, again)
+    if signals.pending is None:
+        return Ending(0)
+    # A loop of the shell's is to end as well.
+    name = Stopped(signals.pending)
+    return Ending(128 + signals.pending, f"stopped by {name}: all was done")
 
 
 def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable[[bool], str]:

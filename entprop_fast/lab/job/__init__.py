@@ -2,6 +2,6 @@
 
 from entprop_fast.lab.job.environment import Place, restarted
 from entprop_fast.lab.job.members import Job, current, joined, of_group
-from entprop_fast.lab.job.phases import enter
+from entprop_fast.lab.job.phases import enter, expect_progress
 
-__all__ = ["Job", "Place", "current", "enter", "joined", "of_group", "restarted"]
+__all__ = ["Job", "Place", "current", "enter", "expect_progress", "joined", "of_group", "restarted"]

@@ -15,12 +15,13 @@ class Phase:
         began: when it was entered, or last moved on.
         looked: when the process last asked whether to stop; None: not yet.
         longest: seconds between two such looks.
+        limit: seconds that it may stand still; 0: any.
     """
 
     def __init__(self) -> None:
         self.name, self.began = "starting", time.monotonic()
         self.looked: float | None = None
-        self.longest = 0.0
+        self.longest = self.limit = 0.0
 
     def look(self) -> None:
         """Note that the process asks whether it is to stop."""
@@ -37,3 +38,9 @@ def enter(name: str) -> str:
     """Say what begins now, or goes on after a part of it; return what was done before."""
     before, NOW.name, NOW.began = NOW.name, name, time.monotonic()
     return before
+
+
+def expect_progress(limit: float) -> None:
+    """Let the watchdog end the job when this process stands still for longer, in seconds."""
+    NOW.look()
+    NOW.limit = limit
