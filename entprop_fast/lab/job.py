@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 from entprop_fast.parallel.agreement import host_group
@@ -65,6 +66,11 @@ class Job:
     def largest(self, number: float) -> float:
         """Return the largest of everybody's number."""
         return self._reduced([number], dist.ReduceOp.MAX)[0]
+
+    def add_up(self, counts: Tensor) -> None:
+        """Add integers up over the processes, in place; a tensor of one shape on each CPU."""
+        if self.world > 1:
+            dist.all_reduce(counts, group=host_group())
 
     def wait(self) -> None:
         """Wait until all processes are here."""
