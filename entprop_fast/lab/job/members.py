@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 from entprop_fast.lab.job.phases import WAITING, enter
@@ -74,6 +75,11 @@ class Job:
     def largest_each(self, numbers: Sequence[float]) -> list[float]:
         """Return the largest of everybody's numbers, each on its own."""
         return self._reduced(numbers, dist.ReduceOp.MAX)
+
+    def add_up(self, counts: Tensor) -> None:
+        """Add integers up over the processes, in place; a tensor of one shape on each CPU."""
+        if self.world > 1:
+            dist.all_reduce(counts, group=host_group())
 
     def wait(self) -> None:
         """Wait until all processes are here."""
