@@ -169,10 +169,10 @@ class StepCapture(Generic[ResultT]):
         return True
 
     def _why_not(self, device: torch.device) -> str | None:
-        if device.type not in graphs.GRAPHS:
-            return f"the model is on {device}: a CUDA graph needs a CUDA device"
         if reason := self._steps.why_not_captured():
             return reason
+        if device.type not in graphs.GRAPHS:
+            return f"the model is on {device}: a CUDA graph needs a CUDA device"
         if dist.is_available() and dist.is_initialized():
             return "a process group is initialised: collectives are not captured"
         if reason := why_not_capturable(self._steps.optimizer, device):

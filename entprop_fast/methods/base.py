@@ -16,17 +16,17 @@ from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
 from entprop_fast.methods.method_state import MethodState
 from entprop_fast.methods.model_checks import AcceptedModules
-from entprop_fast.methods.network import Network
-from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
+from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Replicas, unwrap
+from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.wrapping import unwrap
 
 
-class Method(MethodState, OptionAttributes, abc.ABC):
+class Method(MethodState, StepRunner):
     """Train one way: calling it with a batch runs one optimiser step.
 
     A subclass has a `name`, its `Options` and its passes. Each option is an attribute of the
@@ -48,13 +48,11 @@ class Method(MethodState, OptionAttributes, abc.ABC):
         captures: how many steps were replays, why none are, and how to drop what was captured.
     """
 
-    name: ClassVar[str]
     needs_dual_norms: bool = False
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _step_state: ClassVar[tuple[str, ...]] = ("rows",)
     _graph_key: ClassVar[tuple[str, ...]] = ()
-    _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
 
     criterion: nn.Module | None
     generator: torch.Generator | None
@@ -68,7 +66,8 @@ class Method(MethodState, OptionAttributes, abc.ABC):
         model_checks.check_kind("optimizer", optimizer, torch.optim.Optimizer)
         o = self.options = create(self.Options, options, owner=f"method {self.name!r}")
         self._agreement = Agreement()
-        self.model, self._replicas = unwrap(model, o.criterion, self._agreement)
+        mean = not exact_ranks.is_exact(o)
+        self.model, self._replicas = unwrap(model, o.criterion, self._agreement, mean=mean)
         self.optimizer = optimizer
         self.units = ImageUnits(o.input_range, o.normalization)
         model_checks.check_training(self.model)
@@ -87,7 +86,6 @@ class Method(MethodState, OptionAttributes, abc.ABC):
         self.captures.check()
         wrapped = isinstance(self._replicas, Replicas)
         exact_ranks.check_exact(self._agreement, self.model, o, wrapped=wrapped)
-        self._dealt: exact_ranks.Dealt  # how the rows of this step are
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -136,84 +134,14 @@ class Method(MethodState, OptionAttributes, abc.ABC):
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
 
-    @abc.abstractmethod
-    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        """Take all forward and backward passes of a step on an accepted batch."""
-
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
         with self._refusing(images):
             return self._step(images, labels)
-
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._run_passes(images, labels)
-        self.apply_gradients()
-        return result
-
-    def apply_gradients(self) -> None:
-        """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
-        if self.options.max_grad_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
-        with model_checks.closures_refused(self.optimizer):
-            self.optimizer.step()
-
-    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
-        net = self._network(images)
-        net.weight = weight
-        result = self._passes(net, images, labels)
-        self.rows += net.rows
-        self._classes = net.classes
-        return result
-
-    def _network(self, images: Tensor) -> Network:
-        o = self.options
-        return Network(
-            self.model,
-            o.criterion,
-            o.label_smoothing,
-            bf16=o.amp is not None,
-            dual=self.needs_dual_norms,
-            dealt=self._dealt.batch,
-            check_values=self._checks_values(images),
-            new_shape=self._new_shape,
-            classes=self._classes,
-        )
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""
         if batch == 1:
             yield "main", "a batch of B=1"
-
-    @property
-    def _exact(self) -> bool:
-        """Return whether several processes compute what one would on the batch of all."""
-        return exact_ranks.is_exact(self.options)
-
-    def why_not_captured(self) -> str | None:
-        """Return what no graph can hold of a step's passes, or None."""
-        exact = "ranks='exact' exchanges rows with other processes inside of the passes"
-        return exact if self._exact else None
-
-    def _exchanges_rows(self) -> bool:
-        """Return whether a step's passes exchange rows with other processes, once."""
-        return False
-
-    def _agreements(self) -> int:
-        """Return how often processes agree in a call: at its start, on rows, on gradients."""
-        exact, rows, gradients = self._exact, self._exchanges_rows(), self._replicas.averages
-        return exact + 1 + rows + gradients if exact or rows or gradients else 0
-
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
-        alike = {name: getattr(self, name) for name in self._same_everywhere}
-        self._replicas.summed = self._exact
-        return self._replicas.exchange(alike)
-
-    def _checks_values(self, images: Tensor) -> bool:
-        check = self.options.check
-        return images.device.type == "cpu" if check is None else check
 
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""

@@ -141,7 +141,8 @@ class EntPropPipelined(Method):
             # (15)
             loss = net.objective(found.loss, targets, 1)
             loss = loss + net.objective(aux_losses, waiting, o.aux_weight)
-            loss.backward()
+            with net.last_pass():
+                loss.backward()
         main = main_results(net, logits, targets, found, x.grad, o.score, o.generator)
         return main, waiting.mean(aux_losses.detach())
 
