@@ -291,6 +291,27 @@ def settings_of_passes(wrapper: Ddp) -> dict[str, bool]:
     }
 
 
+def held_gradients(parts: Iterable[Any]) -> str:
+    """Return what keeps a step of `fully_shard`'s modules from being of its own gradients, or "".
+
+    `FSDPState._fsdp_param_groups`, their `reduce_grads`, `all_reduce_grads`, `fsdp_params` and
+    `_partial_reduce_output`, `FSDPParam.unsharded_accumulated_grad`: switches without a public
+    reader. Tried: 2.13.
+    """
+    for part in parts:
+        for group in _get(_get(part, "_get_fsdp_state")(), "_fsdp_param_groups"):
+            if not _get(group, "reduce_grads"):
+                return "set_requires_gradient_sync(False)"
+            if not _get(group, "all_reduce_grads"):
+                return "set_requires_all_reduce(False)"
+            of_each = (p.unsharded_accumulated_grad for p in _get(group, "fsdp_params"))
+            if _get(group, "_partial_reduce_output") is not None or any(
+                gradient is not None for gradient in of_each
+            ):
+                return "gradients that were added up without being averaged"
+    return ""
+
+
 def launch_compiled(compiled: Any, grid: Iterable[int], arguments: Iterable[Any]) -> None:
     """Launch what Triton compiled, with all arguments of its kernel by position.
 

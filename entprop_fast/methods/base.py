@@ -23,6 +23,8 @@ from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import unwrap
 from entprop_fast.parallel.rows import world_size
 
+_MAY_DIFFER = ("criterion", "generator", "capture", "check")  # options, from process to process
+
 
 class Method(OptionAttributes, abc.ABC):
     """Train one way: calling it with a batch runs one optimiser step.
@@ -98,6 +100,7 @@ class Method(OptionAttributes, abc.ABC):
                 gradients are of different parameters; it was not taken.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=True)
             return self.captures(*self._accepted(images, labels))
 
     def backward(self, images: Tensor, labels: Tensor, *, weight: float = 1.0) -> StepResult:
@@ -118,9 +121,10 @@ class Method(OptionAttributes, abc.ABC):
             ValueError, TypeError: `weight` is no number above 0.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=False)
             batch_checks.check_weight(weight)
             images, labels = self._accepted(images, labels)
-            with self._refusing(images), self._exchange():
+            with self._refusing(images), self._exchange(images):
                 return self._run_passes(images, labels, weight)
 
     def main_rows(self, batch: int) -> int:
@@ -141,7 +145,7 @@ class Method(OptionAttributes, abc.ABC):
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
         """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
+        with self._exchange(images):
             self.optimizer.zero_grad(set_to_none=True)
             result = self._run_passes(images, labels)
         self.apply_gradients()
@@ -188,10 +192,20 @@ class Method(OptionAttributes, abc.ABC):
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""
         rows, gradients = self._exchanges_rows(), self._replicas.averages
-        return 1 + rows + gradients if rows or gradients else 0
+        return 1 + rows + gradients if rows or gradients or self._replicas.collective else 0
 
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+    def _equalizes(self) -> bool:
+        """Return whether gradients are divided by the number of rows that reached them."""
+        return False
+
+    def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
+        if self._replicas.collective:  # a pass, or a route, that one process alone takes would hang
+            alike = {k: v for k, v in vars(self.options).items() if k not in _MAY_DIFFER}
+            alike |= {"method": self.name}
+            alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
+            if self._equalizes():  # torch averages before the division
+                alike["rows"] = len(images)
         return self._replicas.exchange(alike)
 
     def _checks_values(self, images: Tensor) -> bool:
@@ -247,7 +261,7 @@ class Method(OptionAttributes, abc.ABC):
             return
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
         synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules())
-        alone = world_size() == 1 or not synchronised
+        alone = world_size() == 1 or not (synchronised or self._replicas.collective)
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:

@@ -101,6 +101,10 @@ class Agreement:
                 )
         raise Disagreement(list(whats), list(sames))
 
+    def leave(self) -> None:
+        """Agree on nothing more in this call, and tell nobody: the others are elsewhere."""
+        self._left = 0
+
     def _tell(self, error: Exception) -> None:
         refused = isinstance(error, ValueError | TypeError)
         try:

@@ -2,17 +2,17 @@
 
 import contextlib
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast.parallel.agreement import Agreement, Disagreement
+from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.rows import world_size
-from entprop_fast.torch_internals import copy_each, reset_reducer, settings_of_passes
+from entprop_fast.parallel.sharded import Sharded, check_wrappers, is_sharded
+from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
 _INSTEAD = {
@@ -26,9 +26,11 @@ class Alone:
 
     Attributes:
         averages: whether a step averages its gradients over the processes.
+        collective: whether a pass itself exchanges tensors with the other processes.
     """
 
     averages = False
+    collective = False
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
@@ -39,18 +41,21 @@ class Alone:
         self._agreement.agree("a step", alike)
         yield
 
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
+
     def check_unchanged(self) -> None:
         """Accept a network whose modules are others than before."""
 
 
 def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
     """Warn where nobody keeps the networks of several processes alike."""
-    processes = world_size()
-    if processes > 1 and not isinstance(model, DistributedDataParallel):
+    processes, kept = world_size(), isinstance(model, DistributedDataParallel) or is_sharded(model)
+    if processes > 1 and not kept:
         warnings.warn(
             f"model is not wrapped and the process group has {processes} processes: each trains a "
-            "network of its own, and they drift apart. Pass DistributedDataParallel(model), or "
-            "average the gradients yourself between method.backward(images, labels) and the "
+            "network of its own, and they drift apart. Pass DistributedDataParallel(model) or "
+            "fully_shard(model), or average the gradients yourself between method.backward(images, labels) and the "
             "optimizer's step",
             RuntimeWarning,
             stacklevel=stacklevel + 1,
@@ -59,11 +64,12 @@ def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
 
 def unwrap(
     model: nn.Module, criterion: nn.Module | None, agreement: Agreement
-) -> "tuple[nn.Module, Alone | Replicas]":
+) -> "tuple[nn.Module, Alone | Replicas | Sharded]":
     """Find the network that the passes of a step run, and what surrounds all of them.
 
     Args:
-        model: a `DistributedDataParallel`, or a network that this process alone keeps.
+        model: a `DistributedDataParallel`, a network after `fully_shard`, or one that this process
+            alone keeps.
         criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
             buffers become those of rank 0, and its gradients are averaged with the network's.
         agreement: of the method.
@@ -81,19 +87,29 @@ def unwrap(
     network = model.module if isinstance(model, DistributedDataParallel) else model
     assert isinstance(network, nn.Module)
     for name, root in (("model", network), ("criterion", criterion)):
-        if root is not None and any(isinstance(m, DistributedDataParallel) for m in root.modules()):
+        if root is None:
+            continue
+        check_wrappers(name, root)
+        if any(isinstance(m, DistributedDataParallel) for m in root.modules()):
             raise ValueError(
                 f"{name} holds a DistributedDataParallel: wrap the whole network once, outermost, "
                 "as in DistributedDataParallel(torch.compile(network)), and pass a criterion as it "
                 "is; its gradients are averaged with the network's"
             )
     if isinstance(model, DistributedDataParallel):
+        if is_sharded(network):
+            raise ValueError(
+                "model is a DistributedDataParallel around fully_shard, and both average: leave "
+                "the wrapper out, and give fully_shard a mesh (replicate, shard) for copies"
+            )
         return network, Replicas(model, criterion, agreement)
+    if is_sharded(network):
+        return network, Sharded(network, criterion, agreement)
     return network, Alone(agreement)
 
 
 class Replicas:
-    """One process's copy of a network and its criterion.
+    """Hold one process's copy of a network and its criterion.
 
     DDP averages in every backward pass whose forward went through it, and expects that pass to
     reach every parameter. A step has several backward passes, each of which leaves some norms out:
@@ -140,6 +156,11 @@ class Replicas:
         """Return whether a step averages gradients: not inside of the wrapper's ``no_sync()``."""
         return bool(self._wrapper.require_backward_grad_sync)
 
+    collective = False
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
+
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
 
@@ -185,7 +206,7 @@ class Replicas:
             yield
         self._check_alike()
         gradients = [p.grad for p in self._averaged.values() if p.grad is not None]
-        _in_one(gradients, self._average)
+        in_one(gradients, self._average)
 
     def _exchanged(
         self, named: Callable[[nn.Module], Iterable[tuple[str, Tensor]]]
@@ -200,7 +221,7 @@ class Replicas:
 
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         group = self._wrapper.process_group
-        _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
+        in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
     def _average(self, flat: Tensor) -> None:
         flat.div_(self._world)  # first, as DDP does: a sum may be out of range
@@ -237,15 +258,3 @@ def _check(wrapper: DistributedDataParallel) -> None:
                 f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
                 f"the wrapper; a step runs the network inside and averages once: {instead}"
             )
-
-
-def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Run an in-place `collective` once for all tensors of a dtype and device, flat in a row."""
-    alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
-        alike[tensor.dtype, tensor.device].append(tensor.detach())
-    for some in alike.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        collective(flat)
-        parts = flat.split([tensor.numel() for tensor in some])
-        copy_each(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])
