@@ -57,12 +57,12 @@ def state_for_copy(method: Copied) -> dict[str, Any]:
         TypeError: the model is in a `DistributedDataParallel`, or split by `fully_shard`.
     """
     if not isinstance(method._replicas, Alone):
-        held = "in a DistributedDataParallel"
-        if isinstance(method._replicas, Sharded):
-            held = "that fully_shard split"
+        split = isinstance(method._replicas, Sharded)
+        held = "that fully_shard split" if split else "in a DistributedDataParallel"
         raise TypeError(
-            f"method {type(method).__name__} of a model {held} cannot be copied or pickled, as its process group cannot: copy model, optimizer and "
-            "method.state_dict(), and make another method"
+            f"method {type(method).__name__} of a model {held} cannot be copied or pickled, as its "
+            "process group cannot: copy model, optimizer and method.state_dict(), and make another "
+            "method"
         )
     state = {k: v for k, v in vars(method).items() if k not in ("captures", "_accepted_modules")}
     options = method.options

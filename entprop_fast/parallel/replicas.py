@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.rows import world_size
-from entprop_fast.parallel.sharded import Sharded, check_wrappers, is_sharded
+from entprop_fast.parallel.sharded import Sharded, check_wrappers
+from entprop_fast.sharding import is_sharded
 from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
@@ -55,15 +56,15 @@ def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
         warnings.warn(
             f"model is not wrapped and the process group has {processes} processes: each trains a "
             "network of its own, and they drift apart. Pass DistributedDataParallel(model) or "
-            "fully_shard(model), or average the gradients yourself between method.backward(images, labels) and the "
-            "optimizer's step",
+            "fully_shard(model), or average the gradients yourself between "
+            "method.backward(images, labels) and the optimizer's step",
             RuntimeWarning,
             stacklevel=stacklevel + 1,
         )
 
 
 def unwrap(
-    model: nn.Module, criterion: nn.Module | None, agreement: Agreement
+    model: nn.Module, criterion: nn.Module | None, agreement: Agreement, *, mean: bool = True
 ) -> "tuple[nn.Module, Alone | Replicas | Sharded]":
     """Find the network that the passes of a step run, and what surrounds all of them.
 
@@ -73,6 +74,7 @@ def unwrap(
         criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
             buffers become those of rank 0, and its gradients are averaged with the network's.
         agreement: of the method.
+        mean: see `Replicas`.
 
     Raises:
         ValueError: a wrapper inside of `model`, around `criterion`, or with settings that a step
@@ -102,9 +104,9 @@ def unwrap(
                 "model is a DistributedDataParallel around fully_shard, and both average: leave "
                 "the wrapper out, and give fully_shard a mesh (replicate, shard) for copies"
             )
-        return network, Replicas(model, criterion, agreement)
+        return network, Replicas(model, criterion, agreement, mean=mean)
     if is_sharded(network):
-        return network, Sharded(network, criterion, agreement)
+        return network, Sharded(network, criterion, agreement, mean=mean)
     return network, Alone(agreement)
 
 
@@ -119,6 +121,8 @@ class Replicas:
         wrapper: gives the process group, what is exchanged, and `no_sync`.
         criterion: see `unwrap`.
         agreement: of the method.
+        mean: gradients are averaged over the processes; else they are summed, for losses that
+            each process has divided by the rows of all.
 
     Raises:
         ValueError: the wrapper has settings that a step would pass over.
@@ -129,6 +133,8 @@ class Replicas:
         wrapper: DistributedDataParallel,
         criterion: nn.Module | None,
         agreement: Agreement,
+        *,
+        mean: bool = True,
     ) -> None:
         _check(wrapper)
         members, everyone = dist.get_world_size(wrapper.process_group), dist.get_world_size()
@@ -141,6 +147,7 @@ class Replicas:
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world, self._agreement = wrapper, members, agreement
+        self._divisor = members if mean else 1
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
@@ -224,7 +231,8 @@ class Replicas:
         in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
     def _average(self, flat: Tensor) -> None:
-        flat.div_(self._world)  # first, as DDP does: a sum may be out of range
+        if self._divisor != 1:
+            flat.div_(self._divisor)  # first, as DDP does: a sum may be out of range
         dist.all_reduce(flat, group=self._wrapper.process_group)
 
     def _check_alike(self) -> None:

@@ -1,8 +1,7 @@
 """Train a network whose parameters torch's `fully_shard` keeps in parts, one in each process."""
 
 import contextlib
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,12 +9,8 @@ from torch import distributed as dist
 
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.flat import in_one
+from entprop_fast.sharding import is_flat_sharded, is_sharded, is_split
 from entprop_fast.torch_internals import held_gradients
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Return whether `fully_shard` was called on this very module."""
-    return _is_a(module, "torch.distributed.fsdp", "FSDPModule")
 
 
 def check_wrappers(name: str, root: nn.Module) -> None:
@@ -26,7 +21,7 @@ def check_wrappers(name: str, root: nn.Module) -> None:
     """
     for place, module in root.named_modules():
         where = f"{name}.{place}" if place else name
-        if _is_a(module, "torch.distributed.fsdp", "FullyShardedDataParallel"):
+        if is_flat_sharded(module):
             raise ValueError(
                 f"{where} is a FullyShardedDataParallel, whose flat parameters a step cannot tell "
                 "apart: call torch.distributed.fsdp.fully_shard on blocks and network instead"
@@ -50,6 +45,8 @@ class Sharded:
         model: the root, after `fully_shard`.
         criterion: the loss of a method; it starts from rank 0's.
         agreement: of the method.
+        mean: gradients are averaged over the processes; else they are summed, for losses that
+            each process has divided by the rows of all.
 
     Raises:
         ValueError: the network is not split over all processes in a way that a step works with.
@@ -58,23 +55,35 @@ class Sharded:
     averages = False  # torch's hooks do
     collective = True
 
-    def __init__(self, model: nn.Module, criterion: nn.Module | None, agreement: Agreement) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module | None,
+        agreement: Agreement,
+        *,
+        mean: bool = True,
+    ) -> None:
         self._model, self._agreement = model, agreement
+        self._divisor = dist.get_world_size() if mean else 1
         self._parts: list[Any] = [m for m in model.modules() if is_sharded(m)]
         self._criterion = criterion
-        self._gather_up()
+        for part in self._parts if not mean else ():
+            part.set_gradient_divide_factor(1.0)
+        self._put_back()
         self._check_meshes()
         owned = [] if criterion is None else [*criterion.parameters(), *criterion.buffers()]
-        plain = [p for p in model.parameters() if not _is_split(p)]
-        if owned or plain:
-            shapes = [(tuple(tensor.shape), tensor.dtype) for tensor in (*plain, *owned)]
-            with agreement.call(1):
-                agreement.agree("the parameters that are not split", shapes)
-            in_one([*plain, *owned], _broadcast)
+        whole = [*(p for p in model.parameters() if not is_split(p)), *owned]
+        shapes = [(tuple(tensor.shape), tensor.dtype) for tensor in whole]
+        with agreement.call(1):
+            agreement.agree("the parameters that are not split", shapes)
+        in_one(whole, _broadcast)
+        for parameter in model.parameters():
+            if is_split(parameter):
+                _start_alike(parameter)
         self._held = dict(model.named_parameters())
 
     def ready(self, *, step: bool) -> None:
-        """Put every parameter back into its part, as after a step; a forward may have left it.
+        """Leave each process its part of the parameters; a forward leaves those of the root whole.
 
         Args:
             step: the optimizer is to step, too.
@@ -82,7 +91,7 @@ class Sharded:
         Raises:
             ValueError: it would step without gradients, or with those of another batch.
         """
-        self._gather_up()
+        self._put_back()
         if step and (found := held_gradients(self._parts)):
             raise ValueError(
                 f"model has {found}, and a step discards what was added up before: call "
@@ -126,18 +135,21 @@ class Sharded:
             # The others wait for this process in a pass, where they hear nothing.
             self._agreement.leave()
             # From torch 2.13 on; before, a forward that failed half-way leaves the model unusable.
-            getattr(self._model, "reset_iter_state", self._gather_up)()
+            getattr(self._model, "reset_iter_state", self._put_back)()
             raise
-        self._gather_up()
-        in_one((p.grad for p in self._plain() if p.grad is not None), _average)
+        self._put_back()
+        in_one((p.grad for p in self._plain() if p.grad is not None), self._average)
 
-    def _gather_up(self) -> None:
+    def _average(self, flat: Tensor) -> None:
+        dist.all_reduce(flat.div_(self._divisor))
+
+    def _put_back(self) -> None:
         for part in self._parts:
             part.reshard()
 
     def _plain(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that each process has whole, those of the criterion last."""
-        yield from (p for p in self._model.parameters() if not _is_split(p))
+        yield from (p for p in self._model.parameters() if not is_split(p))
         if self._criterion is not None:
             yield from self._criterion.parameters()
 
@@ -148,7 +160,7 @@ class Sharded:
             ValueError: some other parallelism has a share in it.
         """
         for name, parameter in self._model.named_parameters():
-            if not _is_split(parameter):
+            if not is_split(parameter):
                 continue
             mesh, placements = parameter.device_mesh, parameter.placements
             shards = sum(placement.is_shard() for placement in placements)
@@ -160,20 +172,13 @@ class Sharded:
                 )
 
 
-def _is_a(value: object, module: str, name: str) -> bool:
-    """Return whether `value` is of a class in a module of torch that takes a second to import."""
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(value, getattr(loaded, name))
-
-
-def _is_split(parameter: Any) -> bool:
-    return _is_a(parameter, "torch.distributed.tensor", "DTensor")
+def _start_alike(parameter: Any) -> None:
+    """Let the copies of one part of a parameter start from the first copy's, as DDP's do."""
+    for place, placement in enumerate(parameter.placements):
+        if placement.is_replicate():
+            group = parameter.device_mesh.get_group(place)
+            dist.broadcast(parameter.to_local().detach(), group=group, group_src=0)
 
 
 def _broadcast(flat: Tensor) -> None:
     dist.broadcast(flat, src=0)
-
-
-def _average(flat: Tensor) -> None:
-    flat.div_(dist.get_world_size())
-    dist.all_reduce(flat)
