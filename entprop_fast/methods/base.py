@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
+from entprop_fast.layers.synchronised import is_synchronised
 from entprop_fast.methods import batch_checks, copies, model_checks
 from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
@@ -19,8 +20,8 @@ from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import unwrap
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.wrapping import unwrap
 
 
 class Method(StepRunner):
@@ -187,8 +188,8 @@ class Method(StepRunner):
             yield
             return
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules())
-        alone = world_size() == 1 or not (synchronised or self._replicas.collective)
+        collective = self._replicas.collective or is_synchronised(self.model)
+        alone = world_size() == 1 or not collective
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:

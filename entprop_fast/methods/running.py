@@ -77,6 +77,7 @@ class StepRunner(OptionAttributes, abc.ABC):
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
+            overlapped=self._replicas.last_pass,
         )
 
     def _checks_values(self, images: Tensor) -> bool:

@@ -53,7 +53,7 @@ class Sharded:
     """
 
     averages = False  # torch's hooks do
-    collective = True
+    several = collective = True
 
     def __init__(
         self,
@@ -98,6 +98,10 @@ class Sharded:
                 "method.backward(images, labels) for every batch and step the optimizer yourself, "
                 "after the last, or set_requires_gradient_sync(True)"
             )
+
+    def last_pass(self) -> contextlib.AbstractContextManager[None]:
+        """Surround the last backward pass of a step; torch averages in each."""
+        return contextlib.nullcontext()
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that were split.
