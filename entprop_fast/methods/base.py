@@ -101,6 +101,7 @@ class Method(MethodState, StepRunner):
                 gradients are of different parameters; it was not taken.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=True)
             return self.captures(*self._accepted(images, labels))
 
     def backward(self, images: Tensor, labels: Tensor, *, weight: float = 1.0) -> StepResult:
@@ -121,9 +122,10 @@ class Method(MethodState, StepRunner):
             ValueError, TypeError: `weight` is no number above 0.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=False)
             batch_checks.check_weight(weight)
             images, labels = self._accepted(images, labels)
-            with self._refusing(images), self._exchange():
+            with self._refusing(images), self._exchange(images):
                 return self._run_passes(images, labels, weight)
 
     def main_rows(self, batch: int) -> int:
@@ -196,7 +198,8 @@ class Method(MethodState, StepRunner):
             return
         exact_ranks.check_norms(self.model, self.options)
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        alone = self._exact or world_size() == 1 or not is_synchronised(self.model)
+        collective = self._replicas.collective or is_synchronised(self.model)
+        alone = self._exact or world_size() == 1 or not collective
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:
