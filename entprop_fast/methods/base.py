@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
+from entprop_fast.layers.synchronised import is_synchronised
 from entprop_fast.methods import batch_checks, copies, model_checks
 from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
@@ -246,8 +247,7 @@ class Method(OptionAttributes, abc.ABC):
             yield
             return
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules())
-        alone = world_size() == 1 or not synchronised
+        alone = world_size() == 1 or not is_synchronised(self.model)
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:
