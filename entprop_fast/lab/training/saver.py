@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from entprop_fast.lab import checkpoint, stopping
+from entprop_fast.lab import checkpoint, job, stopping
 from entprop_fast.lab.training.best_network import BestNetwork
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
@@ -45,11 +45,15 @@ class Saver:
         """Save what `state` returns."""
         assert self._folder is not None
         began = time.monotonic()
-        checkpoint.save(self._folder.path, state())
+        before = job.enter("saving a checkpoint")
+        made = state()  # by all processes
+        if job.current().is_main:
+            checkpoint.save(self._folder.path, made)
+        job.enter(before)
         stopping.reserve(2 * (time.monotonic() - began))
 
     def keep_best(self, best: BestNetwork | None) -> None:
         """Write the best network, where there is one."""
         assert self._folder is not None
-        if best is not None and best.epoch:
+        if best is not None and best.epoch and job.current().is_main:
             checkpoint.write(self._folder / BEST, self._about | best.state_dict())
