@@ -62,7 +62,7 @@ class GivenLoader(Loader):
     def __len__(self) -> int:
         return self._steps
 
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+    def first_batches(self, count: int, batch_size: int, *, dealt: bool = False) -> Iterator[Batch]:
         """Yield the data set's first images, as the loader's transforms give them, see `Loader`.
 
         Of a stream, the first batches of a pass of its own.

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
 
 from entprop_fast.devices import usable_cores
-from entprop_fast.lab import stopping
+from entprop_fast.lab import job, stopping
 from entprop_fast.lab.data.counter_random import keys_of
 from entprop_fast.lab.data.loader import Batch
 from entprop_fast.lab.data.shared_memory import SharedTensors, share
@@ -273,4 +273,6 @@ def processes(workers: int | None) -> int:
     """Return that many processes, by default one a core within reason."""
     if workers is not None and not 0 <= workers <= MOST_PROCESSES:
         raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
-    return min(usable_cores(), MOST_WORKERS) if workers is None else workers
+    if workers is not None:
+        return workers
+    return max(1, min(usable_cores() // job.current().local_world, MOST_WORKERS))

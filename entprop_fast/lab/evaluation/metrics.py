@@ -47,6 +47,12 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
         ValueError: there is no image, or the network returns another shape.
         TypeError: it returns neither a tensor nor an object with ``.logits``.
     """
+    seen, correct, broken = count(model, batches)
+    return share_of(seen, correct, broken)
+
+
+def count(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[int, int, int]:
+    """Return images, right answers and answers that are none; see `accuracy`."""
     seen = 0
     counts: Tensor | int = 0  # right answers, and answers that are none
     with evaluating(model), torch.no_grad():
@@ -56,9 +62,14 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
             right = logits.argmax(dim=1) == labels
             counts += torch.stack((right.sum(), broken_rows(logits).sum()))
             stopping.check()
-    if not isinstance(counts, Tensor) or not seen:
+    correct, broken = counts.tolist() if isinstance(counts, Tensor) else (0, 0)
+    return seen, correct, broken
+
+
+def share_of(seen: int, correct: int, broken: int) -> float:
+    """Return the accuracy of what was counted; see `accuracy`."""
+    if not seen:
         raise ValueError("batches hold no image; at least one is needed")
-    correct, broken = counts.tolist()
     if broken:
         raise NaNLogits(broken, seen)
     return float(correct / seen)

@@ -99,7 +99,8 @@ class Saver:
         """
         self.wait()
         began = time.monotonic()
-        copied = checkpoint.snapshot(state())
+        before = job.enter("saving a checkpoint")
+        copied = checkpoint.snapshot(state())  # by all processes
         self._copying, self._needed = time.monotonic() - began, needed
         self._times.saved()
         if job.current().is_main:
@@ -109,6 +110,7 @@ class Saver:
         if at_once or self._first:
             self._first = False
             self.wait()
+        job.enter(before)
 
     def wait(self) -> None:
         """Wait until nothing is being written, on all ranks together.
