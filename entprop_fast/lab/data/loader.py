@@ -99,8 +99,13 @@ class Loader(ABC):
         return channels_last(torch.cat(images)), torch.cat(labels)
 
     @abstractmethod
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """Yield `first`, a batch at a time: large images need not all be there at once."""
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
+        """Yield `first`, a batch at a time: large images need not all be there at once.
+
+        `own` chooses among the batches, with a start and a step.
+        """
 
     @abstractmethod
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]: ...
@@ -155,9 +160,11 @@ class DeviceLoader(Loader):
         self.images = channels_last(images.to(self.device))
         self.labels = labels.to(self.device)
 
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """Yield `first`, a batch at a time: large images need not all be there at once."""
-        pairs = (one[:count].split(batch_size) for one in (self.images, self.labels))
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
+        """Yield `first`, a batch at a time, see `Loader`."""
+        pairs = (one[:count].split(batch_size)[own] for one in (self.images, self.labels))
         for images, labels in zip(*pairs, strict=True):
             yield self._made(images, None, None), labels
 
