@@ -15,6 +15,7 @@ from entprop_fast.layers.norm_kinds import KNOWN, is_uninitialized, kind_of
 from entprop_fast.layers.recognition import looks_like_norm
 from entprop_fast.layers.recomputed import rebase
 from entprop_fast.layers.routing import lost_routing
+from entprop_fast.layers.synchronised import Synchronised
 from entprop_fast.layers.torch_quirks import unwatch_loading, watch_loading
 from entprop_fast.layers.unconverted import WAY_OUT, Unconverted
 from entprop_fast.torch_internals import children_of
@@ -136,11 +137,21 @@ def strip_auxiliary(model: ModelT) -> ModelT:
             delattr(module, module.aux_name)
             for name in module.transient:
                 module.__dict__.pop(name, None)
+            _forget_group(module)
             rebase(module, module.plain_class)
         elif lost_routing(module):
             del module.aux_bn
+        elif isinstance(module, Synchronised) and module.plain is not None:
+            _forget_group(module)
+            rebase(module, module.plain)
         unwatch_loading(module)
     return model
+
+
+def _forget_group(norm: nn.Module) -> None:
+    """Leave to torch's synchronised norms alone what they have a use for."""
+    if not isinstance(norm, nn.SyncBatchNorm):
+        norm.__dict__.pop("process_group", None)
 
 
 def _classes(

@@ -120,7 +120,7 @@ class AdvProp(Method):
 
         # 3. The attacked rows through the auxiliary norms, weight 1/2.
         with net.along("aux"):
-            aux_loss = learn(net, x_a, targets, 0.5)
+            aux_loss = learn(net, x_a, targets, 0.5, last=True)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:

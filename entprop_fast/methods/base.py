@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
+from entprop_fast.layers.synchronised import is_synchronised
 from entprop_fast.methods import batch_checks, copies, model_checks
 from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
 from entprop_fast.methods.model_checks import AcceptedModules
-from entprop_fast.methods.network import Network
-from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
+from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import unwrap
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.wrapping import unwrap
 
 
-class Method(OptionAttributes, abc.ABC):
+class Method(StepRunner):
     """Train one way: calling it with a batch runs one optimiser step.
 
     A subclass has a `name`, its `Options` and its passes. Each option is an attribute of the
@@ -46,13 +46,11 @@ class Method(OptionAttributes, abc.ABC):
         captures: how many steps were replays, why none are, and how to drop what was captured.
     """
 
-    name: ClassVar[str]
     needs_dual_norms: bool = False
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _step_state: ClassVar[tuple[str, ...]] = ("rows",)
     _graph_key: ClassVar[tuple[str, ...]] = ()
-    _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
 
     criterion: nn.Module | None
     generator: torch.Generator | None
@@ -131,72 +129,14 @@ class Method(OptionAttributes, abc.ABC):
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
 
-    @abc.abstractmethod
-    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        """Take all forward and backward passes of a step on an accepted batch."""
-
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
         with self._refusing(images):
             return self._step(images, labels)
-
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._run_passes(images, labels)
-        self.apply_gradients()
-        return result
-
-    def apply_gradients(self) -> None:
-        """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
-        if self.options.max_grad_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
-        with model_checks.closures_refused(self.optimizer):
-            self.optimizer.step()
-
-    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
-        net = self._network(images)
-        net.weight = weight
-        result = self._passes(net, images, labels)
-        self.rows += net.rows
-        self._classes = net.classes
-        return result
-
-    def _network(self, images: Tensor) -> Network:
-        o = self.options
-        return Network(
-            self.model,
-            o.criterion,
-            o.label_smoothing,
-            bf16=o.amp is not None,
-            dual=self.needs_dual_norms,
-            check_values=self._checks_values(images),
-            new_shape=self._new_shape,
-            classes=self._classes,
-        )
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""
         if batch == 1:
             yield "main", "a batch of B=1"
-
-    def _exchanges_rows(self) -> bool:
-        """Return whether a step's passes exchange rows with other processes, once."""
-        return False
-
-    def _agreements(self) -> int:
-        """Return how often processes agree in a call: at its start, on rows, on gradients."""
-        rows, gradients = self._exchanges_rows(), self._replicas.averages
-        return 1 + rows + gradients if rows or gradients else 0
-
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
-        alike = {name: getattr(self, name) for name in self._same_everywhere}
-        return self._replicas.exchange(alike)
-
-    def _checks_values(self, images: Tensor) -> bool:
-        check = self.options.check
-        return images.device.type == "cpu" if check is None else check
 
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""
@@ -246,8 +186,7 @@ class Method(OptionAttributes, abc.ABC):
             yield
             return
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules())
-        alone = world_size() == 1 or not synchronised
+        alone = world_size() == 1 or not is_synchronised(self.model)
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:

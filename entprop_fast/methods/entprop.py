@@ -178,7 +178,7 @@ class EntProp(Method):
             )
             # The weights learn from the last.
             with net.along("aux"):
-                aux_loss = learn(net, x_a, targets, o.aux_weight)
+                aux_loss = learn(net, x_a, targets, o.aux_weight, last=True)
 
         # (6) L_m + L_c have added up in `.grad`; `Method` takes the optimiser's step.
         return StepResult(main.loss, aux_loss, main.correct, *entropies)

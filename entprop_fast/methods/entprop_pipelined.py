@@ -133,7 +133,8 @@ class EntPropPipelined(Method):
             aux_losses = net.losses(aux_logits, waiting).loss
             # (15)
             loss = net.objective(found.loss, 1) + net.objective(aux_losses, o.aux_weight)
-            loss.backward()
+            with net.last_pass():
+                loss.backward()
         main = main_results(logits, targets, found, x.grad, o.score, o.generator)
         return main, aux_losses.detach().mean()
 

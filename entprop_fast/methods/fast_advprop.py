@@ -126,7 +126,7 @@ class FastAdvProp(Method):
             # 3. The perturbed rows through the auxiliary norms, weight 1/2.
             x_a, targets = self._shuffled(self.perturbed, targets)
             with net.along("aux"):
-                aux_loss = learn(net, x_a, targets, 0.5)
+                aux_loss = learn(net, x_a, targets, 0.5, last=True)
         return StepResult(main.loss, aux_loss, main.correct, *entropies)
 
     def _shuffled(self, x_a: Tensor, targets: Targets) -> tuple[Tensor, Targets]:

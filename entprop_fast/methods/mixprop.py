@@ -42,5 +42,5 @@ class MixProp(Method):
         main = main_pass(net, images, Targets.unmixed(labels), weight=0.5)
         # 2. The same batch, mixed by (1), through the auxiliary norms.
         with net.along("aux"):
-            aux_loss = learn(net, mixed, targets, 0.5, own=targets.lam is not None)
+            aux_loss = learn(net, mixed, targets, 0.5, own=targets.lam is not None, last=True)
         return StepResult(main.loss, aux_loss, main.correct, *unselected(main))

@@ -1,7 +1,7 @@
 """Run the network of one step along a route and under autocast, and take its loss."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class Network:
         check_values: labels may be read, which synchronises a GPU.
         new_shape: no batch of this shape has gone through yet.
         classes: of the model, None before the first forward.
+        overlapped: surrounds the last backward pass of a step.
         weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
         rows: how many went through a forward and a backward pass.
@@ -45,6 +46,7 @@ class Network:
     check_values: bool
     new_shape: bool
     classes: int | None
+    overlapped: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     weight: float = 1.0
     summed: bool = False
     rows: int = 0
@@ -52,6 +54,10 @@ class Network:
     def along(self, target: Target) -> contextlib.AbstractContextManager[None]:
         """Route one pass; without dual norms the model runs as it is."""
         return route(self.model, target) if self.dual else contextlib.nullcontext()
+
+    def last_pass(self) -> contextlib.AbstractContextManager[None]:
+        """Surround the last backward pass of a step, during which gradients may be exchanged."""
+        return contextlib.nullcontext() if self.summed else self.overlapped()  # to be divided yet
 
     def frozen_statistics(self) -> contextlib.AbstractContextManager[None]:
         """Use batch statistics in the auxiliary norms without moving their running ones."""

@@ -1,5 +1,6 @@
 """Take the passes of a step that the weights learn from: (2), (3) and the last of (5)."""
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -115,7 +116,15 @@ def main_results(
     return MainPass(found.loss.detach().mean(), correct, found.entropy, values, fixed, gradient)
 
 
-def learn(net: Network, x: Tensor, targets: Targets, weight: float, *, own: bool = False) -> Tensor:
+def learn(
+    net: Network,
+    x: Tensor,
+    targets: Targets,
+    weight: float,
+    *,
+    own: bool = False,
+    last: bool = False,
+) -> Tensor:
     """Take a pass along the current route, and its backward pass; return the mean loss.
 
     Args:
@@ -124,9 +133,11 @@ def learn(net: Network, x: Tensor, targets: Targets, weight: float, *, own: bool
         targets: of the rows.
         weight: of the mean loss.
         own: the model may write into `x`.
+        last: no other backward pass of the step follows.
     """
     of_rows = net.losses(net.forward(x, targets.labels, own=own), targets).loss
-    net.objective(of_rows, weight).backward()
+    with net.last_pass() if last else contextlib.nullcontext():
+        net.objective(of_rows, weight).backward()
     return of_rows.detach().mean()
 
 
@@ -135,7 +146,8 @@ def only_pass(net: Network, x: Tensor, targets: Targets) -> StepResult:
     logits = net.forward(x, targets.labels, own=targets.lam is not None)
     of_rows, entropy, _ = net.losses(logits, targets)
     loss = of_rows.mean()
-    (loss if net.weight == 1 else net.weight * loss).backward()
+    with net.last_pass():
+        (loss if net.weight == 1 else net.weight * loss).backward()
     return StepResult(
         loss=loss.detach(),
         aux_loss=torch.zeros_like(loss),

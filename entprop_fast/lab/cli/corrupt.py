@@ -73,7 +73,7 @@ def _more_flags() -> list[Flag]:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.corrupt", args, "--resume")
-    return run_command(lambda: _corrupt(args), again=again)
+    return run_command(lambda: _corrupt(args), again=again, together=True)
 
 
 def _corrupt(args: Sequence[str] | None) -> None:

@@ -81,7 +81,7 @@ def _more_flags() -> list[Flag]:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.evaluate", args)
-    return run_command(lambda: _evaluate(args), again=again)
+    return run_command(lambda: _evaluate(args), again=again, together=True)
 
 
 def _evaluate(args: Sequence[str] | None) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from entprop_fast.lab import checkpoint
 from entprop_fast.lab.training.errors import RunFailed
-from entprop_fast.methods import Method
 
 # What pictures, summaries and diagnostics read of an epoch's row, a number each.
 ROW = (
@@ -61,16 +59,3 @@ def check_finite(state: Mapping[str, Tensor], step: int) -> None:
     if not bool(torch.stack(finite).all()):
         broken = next(name for name, value in state.items() if not value.isfinite().all())
         raise RunFailed(f"{broken} is NaN or infinite after step {step}")
-
-
-def load_random(
-    state: Mapping[str, Any], method: Method, device: torch.device, say: Callable[[str], None]
-) -> None:
-    """Put the random numbers and the method's state back; on another kind of device, say so."""
-    if state["device"] == device.type:
-        checkpoint.restore_random_state(state["random"], device)
-        method.load_state_dict(state["method"])
-        return
-    generator = method.state_dict()["generator"]  # a state fits one kind of device
-    method.load_state_dict(state["method"] | {"generator": generator})
-    say(f"saved on {state['device']}, continued on {device.type}: not bit for bit")

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from entprop_fast.lab import checkpoint, stopping
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter, time_left
-from entprop_fast.lab.training import diagnostics, epoch_scores, recipe, run_record
+from entprop_fast.lab.training import diagnostics, epoch_scores, rank_states, recipe, run_record
 from entprop_fast.lab.training.best_network import BestNetwork
 from entprop_fast.lab.training.errors import Stopped, bad_input, fitting
 from entprop_fast.lab.training.loggers import Loggers
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.lab.training.optim import plain_state, set_learning_rate
 from entprop_fast.lab.training.parts import Parts
-from entprop_fast.lab.training.run_folder import BEST, Row, RunFolder, last_good_named
-from entprop_fast.lab.training.save_times import SaveTimes
+from entprop_fast.lab.training.run_folder import Row, RunFolder, last_good_named
+from entprop_fast.lab.training.saver import Saver
 
 
 class Trainer:
@@ -41,7 +41,7 @@ class Trainer:
         self.validation, self.identity = parts.validation, parts.identity
         self.best = BestNetwork(parts.config.patience) if parts.validation else None
         self.loggers = Loggers(parts.config.log, asdict(parts.config))
-        self._saves = SaveTimes(parts.config.save_every)
+        self.saver = Saver(parts.config, parts.spec)
         self.epoch = 0  # the running one, from 0
         self.batch = 0  # its next batch
         self.meter = Meter()
@@ -91,7 +91,7 @@ class Trainer:
 
     def fit(self, folder: RunFolder, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
-        with last_good_named(folder):
+        with last_good_named(folder), self.saver.open(folder):
             if fresh:
                 self._first_step(folder)
             self._begin_files(folder)
@@ -107,7 +107,7 @@ class Trainer:
                 self._saved_when_stopped(folder),
             ):
                 while not self.ended:
-                    self._run_epoch(folder)
+                    self._run_epoch()
                     self._end_epoch(folder)
             if self.best is not None:
                 self.reporter.say(self.best.said(self.epoch))
@@ -127,8 +127,7 @@ class Trainer:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": plain_state(self.optimizer),
-            "method": self.method.state_dict(),
-            "random": checkpoint.random_state(self.device),
+            **rank_states.gathered(self.method, self.device),
             **({} if self.average is None else {"ema": self.average.state_dict()}),
             **({} if self.best is None else {"best": self.best.state_dict()}),
         }
@@ -143,7 +142,9 @@ class Trainer:
             run_record.check(state, epochs=self.config.epochs, batches=len(self.loader))
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            run_record.load_random(state, self.method, self.device, self.reporter.say)
+            rank_states.load(
+                state, self.method, self.device, self.reporter.say, seed=self.config.seed
+            )
             if self.average is not None:
                 self.average.load_state_dict(state["ema"])
             if self.best is not None:
@@ -167,10 +168,9 @@ class Trainer:
     def _begin_files(self, folder: RunFolder) -> None:
         """Open the logs; a run that was killed may lack its last row and its best network there."""
         self.loggers.open(folder.path, self.rows)
-        if self.best is not None and self.best.epoch:
-            self._keep_best(folder)
+        self.saver.keep_best(self.best)
 
-    def _run_epoch(self, folder: RunFolder) -> None:
+    def _run_epoch(self) -> None:
         """Train what is left of the running epoch."""
         started = time.monotonic() - self.train_seconds
         try:
@@ -180,9 +180,9 @@ class Trainer:
                     full = self._train_batch(images, labels)
                 if full:
                     self._tell(time.monotonic() - started)
-                if self.accumulation.whole(self.batch) and self._saves.due(self.step):
+                if self.accumulation.whole(self.batch) and self.saver.due(self.step):
                     self.train_seconds = time.monotonic() - started
-                    self._save(folder)
+                    self._save()
                 self._check_stop()
             self.meter.read()
         finally:
@@ -218,10 +218,10 @@ class Trainer:
         better = self.best is not None and self.best.offer(
             self.epoch, row["validation_hscore"], self.evaluated
         )
-        self._save(folder)
+        self._save()
         folder.append_row(row)
         if better:
-            self._keep_best(folder)
+            self.saver.keep_best(self.best)
         self.loggers.write(row)
         self._report(row)
 
@@ -272,23 +272,16 @@ class Trainer:
         try:
             yield
         except Stopped as stopped:
-            self._save(folder)
+            self._save()
             kept = folder / checkpoint.CURRENT
             stopped.saved = f"step {self.step} of {self.steps} is saved in {kept}"
             raise
 
-    def _save(self, folder: RunFolder) -> None:
+    def _save(self) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
         self._check_finite()
-        began = time.monotonic()
-        checkpoint.save(folder.path, self.state_dict())
-        stopping.reserve(2 * (time.monotonic() - began))
-
-    def _keep_best(self, folder: RunFolder) -> None:
-        assert self.best is not None
-        about = {"config": asdict(self.config), "network": asdict(self.spec)}
-        checkpoint.write(folder / BEST, about | self.best.state_dict())
+        self.saver.save(self.state_dict)
 
     def _check_finite(self) -> None:
         run_record.check_finite(self.model.state_dict(), self.step)

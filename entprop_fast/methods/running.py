@@ -1,0 +1,93 @@
+"""Run the passes of a step between what its processes exchange, and take the optimiser's step."""
+
+import abc
+import contextlib
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.methods import model_checks
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.option_attributes import OptionAttributes
+from entprop_fast.methods.passes import StepResult
+from entprop_fast.parallel.agreement import Agreement
+from entprop_fast.parallel.replicas import Alone, Replicas
+
+
+class StepRunner(OptionAttributes, abc.ABC):
+    """Run the passes that a method consists of, on batches that were accepted.
+
+    `apply_gradients` is public; all else serves `Method` and the capture of steps.
+    """
+
+    name: ClassVar[str]
+    needs_dual_norms: bool
+    _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    rows: int
+    _agreement: Agreement
+    _replicas: Alone | Replicas
+    _classes: int | None  # known after the first forward
+    _new_shape: bool
+
+    @abc.abstractmethod
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        """Take all forward and backward passes of a step on an accepted batch."""
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
+        with self._exchange():
+            self.optimizer.zero_grad(set_to_none=True)
+            result = self._run_passes(images, labels)
+        self.apply_gradients()
+        return result
+
+    def apply_gradients(self) -> None:
+        """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
+        if self.options.max_grad_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
+        with model_checks.closures_refused(self.optimizer):
+            self.optimizer.step()
+
+    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
+        net = self._network(images)
+        net.weight = weight
+        result = self._passes(net, images, labels)
+        self.rows += net.rows
+        self._classes = net.classes
+        return result
+
+    def _network(self, images: Tensor) -> Network:
+        o = self.options
+        return Network(
+            self.model,
+            o.criterion,
+            o.label_smoothing,
+            bf16=o.amp is not None,
+            dual=self.needs_dual_norms,
+            check_values=self._checks_values(images),
+            new_shape=self._new_shape,
+            classes=self._classes,
+            overlapped=self._replicas.last_pass,
+        )
+
+    def _checks_values(self, images: Tensor) -> bool:
+        check = self.options.check
+        return images.device.type == "cpu" if check is None else check
+
+    def _exchanges_rows(self) -> bool:
+        """Return whether a step's passes exchange rows with other processes, once."""
+        return False
+
+    def _agreements(self) -> int:
+        """Return how often processes agree in a call: at its start, on rows, on gradients."""
+        rows, gradients = self._exchanges_rows(), self._replicas.averages
+        return 1 + rows + gradients if rows or gradients else 0
+
+    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+        alike = {name: getattr(self, name) for name in self._same_everywhere}
+        return self._replicas.exchange(alike)
