@@ -50,7 +50,9 @@ def main_first() -> Iterator[None]:
 
 
 def work_through(
-    share: Iterable[T], work: Callable[[T], float], heard: Callable[[float, bool], None]
+    share: Iterable[T],
+    work: Callable[[T], float],
+    heard: Callable[[float, bool], None] = lambda done, ends: None,
 ) -> None:
     """Work through this process's share while the others do theirs; hear of them every second.
 
