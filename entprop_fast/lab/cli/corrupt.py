@@ -22,11 +22,12 @@ from entprop_fast.lab.corruptions.suites import generated_source
 from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
 from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.evaluation.choose_suite import usual_scale
+from entprop_fast.lab.lease_file import LEASE
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing
-from entprop_fast.lab.training.run_folder import LOCK, RunFolder
+from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.options import option
 
 
@@ -150,7 +151,7 @@ def _check_folder(root: Path, *, overwrite: bool, resume: bool) -> None:
     if resume and overwrite:
         raise UsageError("--resume goes on with a set and --overwrite replaces it: give one")
     held = {one.name for one in root.iterdir()} if root.exists() else set()
-    if not held - {LOCK, f"{MARKER}.part"}:  # left by a kill at the very beginning
+    if not held - {LEASE, f"{MARKER}.part"}:  # left by a kill at the very beginning
         return
     marker = read_marker(root)
     if marker is None:

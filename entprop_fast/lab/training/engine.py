@@ -62,19 +62,24 @@ def train(
 
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
-        RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
+        RunFailed: a loss became NaN or infinite; the last good checkpoint stays. `TakenOver`:
+            another machine goes on with the run.
         Stopped: a signal came, or (`entprop_fast.lab.stopping.OutOfTime`) the time of `config` is
             over; the checkpoint is saved.
     """
     limit = None if config.time is None else TimeLimit(seconds_of(config.time), config.time)
-    with stopping.limited(limit):
+    folder, reporter = folder or RunFolder(config.folder), reporter or Reporter.quiet()
+    if resume and overwrite:
+        raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
+    if not resume and not overwrite:
+        folder.check_free()
+    with stopping.limited(limit), folder.claimed(reporter.say):
         return _train(
             config,
-            folder or RunFolder(config.folder),
-            reporter or Reporter.quiet(),
+            folder,
+            reporter,
             build or functools.partial(_parts_of_settings, images=images),
             resume=resume,
-            overwrite=overwrite,
             watch=watch,
             pictures=pictures,
         )
@@ -87,14 +92,9 @@ def _train(
     build: Build,
     *,
     resume: bool,
-    overwrite: bool,
     watch: Callable[[Trainer], None] | None,
     pictures: bool,
 ) -> Summary:
-    if resume and overwrite:
-        raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
-    if not resume and not overwrite:
-        folder.check_free()
     state = _saved_state(folder, config, reporter) if resume else None
     with bad_input():
         check_ready(config.log)
@@ -109,7 +109,6 @@ def _train(
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     stopping.begin_steps()
-    folder.claim()
     try:
         if state is not None:
             with bad_input():
@@ -129,7 +128,6 @@ def _train(
             raise
     finally:
         trainer.loggers.close()
-        folder.release()
 
 
 def _place(trainer: Trainer) -> str:
