@@ -30,9 +30,9 @@ def be(host: str, lasts: float = 60.0, beat: float = 10.0) -> None:
     """Let this process be one of another machine."""
     end_with_parent()
     here = Machine(host, f"boot of {host}")
-    for name, value in (("machine", lambda: here), ("LASTS", lasts)):
-        setattr(lease_file, name, value)
-    lease.BEAT = beat  # type: ignore[misc]
+    patched: Any = lease_file
+    patched.machine, patched.LASTS = (lambda: here), lasts
+    lease.BEAT = beat
 
 
 Start = Callable[..., tuple[BaseProcess, Connection]]
@@ -181,7 +181,7 @@ def test_a_count_that_moves_is_life_whatever_the_clocks_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(lease_file.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     watch, about = Watch(tmp_path), json.loads(foreign(tmp_path))
 
     def ended(at: float, beat: str) -> Any:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from entprop_fast.lab import lease_file
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.lease import Lost
-from entprop_fast.lab.lease_file import machine
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import train
@@ -119,7 +119,7 @@ def mark_of(folder: Path) -> Mark:
 
 def record_failure(folder: Path, error: str) -> None:
     """Tell other machines that they need not try the run; do nothing where it is another's."""
-    about = {"error": error, "host": machine().host, "failure": uuid.uuid4().hex}
+    about = {"error": error, "host": lease_file.machine().host, "failure": uuid.uuid4().hex}
     holding = RunFolder(folder).claimed(wait="not")
     with contextlib.suppress(OSError, FolderInUse), holding:  # a disk that is full
         write_json(folder / FAILED, about)

@@ -73,7 +73,7 @@ def machine(pipe: Connection, host: str, folder: Path, count: int, *flags: str) 
     """Do the runs as the command does, but for its settings and data."""
     be(host, LASTS, BEAT)
     patched: Any = runner
-    shared_runs.POLL = 0.1  # type: ignore[misc]
+    shared_runs.POLL = 0.1
     patched._costs = lambda pending, reporter: {"vanilla": 1.0}
     patched._other_images = lambda runs, records, reporter: set()
     runs = [
@@ -81,9 +81,9 @@ def machine(pipe: Connection, host: str, folder: Path, count: int, *flags: str) 
         for seed in range(count)
     ]
     with open(os.devnull, "w") as nowhere, StopSignals().installed():
-        reporter = Reporter(Console(file=nowhere))
         said: list[str] = []
-        reporter.say = said.append  # type: ignore[method-assign]
+        reporter: Any = Reporter(Console(file=nowhere))
+        reporter.say = said.append
         try:
             results = runner.run_all(runs, (), reporter, record_of, overwrite="overwrite" in flags)
         except (Stopped, UsageError) as error:
