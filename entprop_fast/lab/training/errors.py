@@ -14,6 +14,7 @@ from entprop_fast.lab.training.own_names import other_images
 
 __all__ = [
     "FolderInUse",
+    "NotFinite",
     "RunFailed",
     "Stopped",
     "TakenOver",
@@ -67,6 +68,18 @@ class TakenOver(RunFailed):
     def __init__(self, message: str, host: str) -> None:
         super().__init__(message)
         self.host = host
+
+
+class NotFinite(RunFailed):
+    """Name a number that became NaN or infinite.
+
+    Attributes:
+        step: the last one, from 1, that can have led there.
+    """
+
+    def __init__(self, reason: str, step: int) -> None:
+        super().__init__(reason)
+        self.step = step
 
 
 @contextlib.contextmanager

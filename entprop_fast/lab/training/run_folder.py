@@ -50,7 +50,10 @@ Row = dict[str, Any]
 Wait = Literal["not", "for life", "for its end"]
 
 
-def _say_nothing(line: str) -> None:
+Say = Callable[[str], None]
+
+
+def say_nothing(line: str) -> None:
     """Take a line."""
 
 
@@ -87,15 +90,19 @@ class RunFolder:
             )
 
     @contextlib.contextmanager
-    def claimed(
-        self, say: Callable[[str], None] = _say_nothing, *, wait: Wait = "for life"
-    ) -> Iterator[None]:
-        """Hold the folder within; see `claim`.
+    def claimed(self, say: Say = say_nothing, *, wait: Wait = "for life") -> Iterator[None]:
+        """Hold the folder within; see `claim` and `held`."""
+        self.claim(say, wait=wait)
+        with self.held():
+            yield
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold what was claimed within, and no longer.
 
         Raises:
             TakenOver: another process took it over, since this one showed no life.
         """
-        self.claim(say, wait=wait)
         try:
             yield
         except Lost as lost:
@@ -107,7 +114,7 @@ class RunFolder:
         finally:
             self.release()
 
-    def claim(self, say: Callable[[str], None] = _say_nothing, *, wait: Wait = "for life") -> None:
+    def claim(self, say: Say = say_nothing, *, wait: Wait = "for life") -> None:
         """Make the folder, make sure that it can be written, and keep other processes out of it.
 
         One that this process holds already it holds once more.
@@ -174,9 +181,10 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of a run."""
-        counts = (one.name for one in self.path.glob(COUNTS))
-        for name in (*_FILES, FAILED, *counts):
-            (self.path / name).unlink(missing_ok=True)
+        files_of_run = (self.path / name for name in (*_FILES, FAILED))
+        older = checkpoint.newest_first(self.path)
+        for path in (*files_of_run, *older, *self.path.glob(COUNTS)):
+            path.unlink(missing_ok=True)
         if not (self.path / TENSORBOARD).is_symlink():
             for events in (self.path / TENSORBOARD).glob(EVENTS):
                 events.unlink()
