@@ -81,6 +81,14 @@ class Meter:
         """Images of the steps read so far."""
         return int(self._sums.get("images", 0))
 
+    def of_all(self) -> Meter:
+        """Return the sums of all processes of a job, which all call this; `read` first."""
+        made = Meter()
+        for state in job.current().gather(self.state_dict()):
+            for name, count in state["counts"].items():
+                made._count(name, state["sums"][name], count)
+        return made
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of what was read; `read` first."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}

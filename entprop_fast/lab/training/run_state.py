@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from entprop_fast.lab import job
 from entprop_fast.lab.training import rank_states, run_record
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.lab.training.optim import plain_state
@@ -25,7 +26,7 @@ def state_of(run: Trainer) -> State:
         "device": run.device.type,
         "epoch": run.epoch,
         "batch": run.batch,
-        "meter": run.meter.state_dict(),
+        "meter": run.meter.of_all().state_dict(),
         "rows": run.rows,
         "rollbacks": run.rollbacks.state_dict(),
         "train_seconds": run.train_seconds,
@@ -54,7 +55,8 @@ def put_back(run: Trainer, state: State) -> None:
         if run.best is not None:
             run.best.load_state_dict(state["best"], state["epoch"])
         run.meter = Meter()
-        run.meter.load_state_dict(state["meter"])
+        if job.current().is_main:  # whose sums are those of all from here on
+            run.meter.load_state_dict(state["meter"])
         if "rollbacks" in state:  # not in an earlier version's
             run.rollbacks.load_state_dict(state["rollbacks"])
         run.epoch, run.batch, run.rows = state["epoch"], state["batch"], state["rows"]

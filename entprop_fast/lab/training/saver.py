@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab import checkpoint, job, stopping
+from entprop_fast.lab import checkpoint, in_step, job, stopping
 from entprop_fast.lab.training.best_network import BestNetwork
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
@@ -99,6 +99,7 @@ class Saver:
         """
         self.wait()
         began = time.monotonic()
+        before = job.enter("saving a checkpoint")
         made, self._needed = state(), needed
         if job.current().is_main:
             assert self._writer is not None
@@ -110,6 +111,7 @@ class Saver:
         if at_once or self._first:
             self._first = False
             self.wait()
+        job.enter(before)
 
     def wait(self) -> None:
         """Wait until nothing is being written, on all ranks together.
@@ -135,7 +137,11 @@ class Saver:
             CorruptCheckpoint: there are checkpoints, and none of them is whole.
         """
         self.wait()
-        return checkpoint.read_newest(self._path, say)
+        state = None
+        with in_step.together():
+            if job.current().is_main:
+                state = checkpoint.read_newest(self._path, say)
+        return job.current().from_main(state)
 
     def _write(self, state: State, best: State | None) -> float:
         """Write a checkpoint, in the thread, and return how long it took."""

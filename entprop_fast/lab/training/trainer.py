@@ -10,9 +10,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from entprop_fast.lab import checkpoint, stopping
+from entprop_fast.lab import checkpoint, job, stopping
+from entprop_fast.lab.job import Pulse
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter, time_left
-from entprop_fast.lab.training import diagnostics, epoch_scores, recipe, run_record, run_state
+from entprop_fast.lab.training import (
+    diagnostics,
+    epoch_scores,
+    ranks,
+    recipe,
+    run_record,
+    run_state,
+)
 from entprop_fast.lab.training.best_network import BestNetwork
 from entprop_fast.lab.training.errors import NotFinite, Stopped, bad_input, fitting
 from entprop_fast.lab.training.loggers import Loggers
@@ -41,9 +49,11 @@ class Trainer:
         self.accumulation, self.average = parts.accumulation, parts.average
         self.validation, self.identity = parts.validation, parts.identity
         self.best = BestNetwork(parts.config.patience) if parts.validation else None
-        self.loggers = Loggers(parts.config.log, asdict(parts.config))
+        log = parts.config.log if job.current().is_main else None
+        self.loggers = Loggers(log, asdict(parts.config))
         self.saver = Saver(parts.config, parts.spec)
         self.rollbacks = Rollbacks(allowed=parts.config.on_nan == "rollback")
+        self._pulse = Pulse()
         self.epoch = 0  # the running one, from 0
         self.batch = 0  # its next batch
         self.meter = Meter()
@@ -95,6 +105,14 @@ class Trainer:
         if self.best is not None and self.best.epoch:
             return self.best.network(self.model)
         return self.evaluated
+
+    def same_statistics(self) -> contextlib.AbstractContextManager[None]:
+        """Give the networks of all processes the same running statistics within."""
+        return ranks.same_statistics(self._networks, self.config)
+
+    @property
+    def _networks(self) -> list[nn.Module]:
+        return [self.model, *([] if self.average is None else [self.average.model])]
 
     def fit(self, folder: RunFolder, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
@@ -156,7 +174,7 @@ class Trainer:
         started = time.monotonic() - self.train_seconds
         try:
             self._check_stop()
-            for images, labels in self.loader.epoch(self.epoch, self.batch):
+            for images, labels in job.over(self.loader.epoch(self.epoch, self.batch)):
                 if self.rollbacks.skips(self.step_of(self.batch)):
                     self.batch += 1
                     continue
@@ -174,8 +192,8 @@ class Trainer:
 
     def _check_stop(self) -> None:
         """Stop if a signal came or time is up, between steps: a checkpoint has no gradients."""
-        if self.accumulation.whole(self.batch):
-            stopping.check()
+        if self.accumulation.whole(self.batch) and (told := self._pulse.turn(*stopping.wishes())):
+            stopping.stop(*told)
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
         """Take one step, or what a batch is of it; return whether the results are to be read."""
@@ -191,7 +209,11 @@ class Trainer:
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, save, then report what is saved."""
         self._check_finite()
-        row = self._row()
+        with self.same_statistics():
+            row = job.current().from_main(self._row())
+            better = self.best is not None and self.best.offer(
+                self.epoch + 1, row["validation_hscore"], self.evaluated
+            )
         self.rows.append(row)
         row["signatures"] = diagnostics.detect(
             self.rows, epochs=self.config.epochs, num_classes=self.spec.num_classes
@@ -199,9 +221,6 @@ class Trainer:
         self._tell(self.train_seconds)
         self.epoch, self.batch = self.epoch + 1, 0
         self.meter, self.train_seconds = Meter(), 0.0
-        better = self.best is not None and self.best.offer(
-            self.epoch, row["validation_hscore"], self.evaluated
-        )
         self._save(best=self.best if better else None)
         folder.append_row(row)
         self.loggers.write(row)
@@ -214,7 +233,7 @@ class Trainer:
             self.step,
             epoch=self.epoch + 1,
             loss=self.meter.mean("loss"),
-            images_per_second=self.meter.images / seconds,
+            images_per_second=job.current().world * self.meter.images / seconds,
         )
 
     def _report(self, row: Row) -> None:
@@ -231,21 +250,21 @@ class Trainer:
 
     def _row(self) -> Row:
         """Measure the epoch that ends: its losses and both accuracies."""
-        network = self.evaluated
+        network, meter = self.evaluated, self.meter.of_all()
         train_accuracy, sa = epoch_scores.accuracies(
             network, self.loader, self.test, self.images, self.reporter
         )
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
-            **self.meter.means(),
+            **meter.means(),
             "train_accuracy": train_accuracy,
             "sa": sa,
             "gap": train_accuracy - sa,
             **epoch_scores.held_out(network, self.validation, self.reporter),
             **({"rollbacks": self.rollbacks.count} if self.rollbacks.allowed else {}),
             "lr": self._lr(self.step - 1),
-            "images_per_second": self.meter.images / self.train_seconds,
+            "images_per_second": meter.images / self.train_seconds,
             "train_seconds": self.train_seconds,
             "seconds": self.seconds,
         }
@@ -264,6 +283,7 @@ class Trainer:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
         self._check_finite()
+        ranks.settle_statistics(self._networks, self.config)
         self.saver.save(self.state_dict, **how)
 
     def _roll_back(self, error: NotFinite, folder: RunFolder) -> None:
