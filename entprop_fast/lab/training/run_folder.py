@@ -222,5 +222,5 @@ def last_good_named(folder: RunFolder) -> Iterator[None]:
 def _last_good(folder: RunFolder) -> str:
     if not folder.lasting:
         return "nothing is kept, because no folder was named"
-    kept = folder / checkpoint.CURRENT
-    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
+    kept = checkpoint.newest_first(folder.path)
+    return f"the last good checkpoint is {kept[0]}" if kept else "no checkpoint was saved yet"
