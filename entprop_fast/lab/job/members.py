@@ -45,6 +45,11 @@ class Job:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
+    @property
+    def place(self) -> dict[str, int]:
+        """The options of a loader that deals batches out: ``rank`` and ``world``."""
+        return {"rank": self.rank, "world": self.world}
+
     def gather(self, value: T) -> list[T]:
         """Return everybody's value, by rank, in every process."""
         if self.world == 1:

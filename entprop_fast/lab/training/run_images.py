@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from entprop_fast.lab import job
 from entprop_fast.lab.data import (
     AUGMENTS,
     ImageData,
@@ -94,6 +95,7 @@ def training_loader(
         augment=AUGMENTS[config.augment],
         workers=config.workers,
         unaugmented=None if isinstance(data, ImageData) else data.training("none"),
+        **job.current().place,
     )
     if isinstance(loader, PrefetchLoader):
         read = "read from files" if isinstance(data, ImageFiles) else "read from a Dataset"
