@@ -64,6 +64,18 @@ def check_exact(
         _check_alike([digest for (digest,) in told])
 
 
+def check_unchanged(options: CommonOptions, *, exact: bool) -> None:
+    """Refuse another value of `ranks` than the method was made with.
+
+    Raises:
+        ValueError: says so.
+    """
+    if is_exact(options) != exact:
+        raise ValueError(
+            f"ranks={options.ranks!r} was set after the method was made: make another with it"
+        )
+
+
 def _check_settings(model: nn.Module, options: CommonOptions, wrapped: bool) -> None:
     if not wrapped:
         raise ValueError(
