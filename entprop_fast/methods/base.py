@@ -148,8 +148,16 @@ class Method(MethodState, StepRunner):
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""
         self._check_call(images, labels)
+        exact_ranks.check_unchanged(self.options, exact=not self._replicas.mean)
         waiting: int = getattr(self, "waiting", 0)
-        self._dealt = exact_ranks.deal(self._agreement, images, self.options, self.name, waiting)
+        self._dealt = exact_ranks.deal(
+            self._agreement,
+            (images, labels),
+            self.options,
+            self.name,
+            waiting=waiting,
+            read_labels=self._checks_values(images),
+        )
         images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
         return images, labels
 

@@ -62,7 +62,12 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
         net = self._network(images)
         net.weight = weight
-        result = self._passes(net, images, labels)
+        try:
+            result = self._passes(net, images, labels)
+        except Exception as error:
+            if self._exact and not exact_ranks.is_alike(error):
+                self._agreement.leave(error)
+            raise
         self.rows += net.rows
         self._classes = net.classes
         return result
@@ -76,6 +81,7 @@ class StepRunner(OptionAttributes, abc.ABC):
             bf16=o.amp is not None,
             dual=self.needs_dual_norms,
             dealt=self._dealt.batch,
+            labels_of_all=self._dealt.labels,
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
