@@ -12,9 +12,8 @@ from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.clipping import clip_gradients
 from entprop_fast.parallel.replicas import Alone, Replicas
-from entprop_fast.parallel.sharded import Sharded
+from entprop_fast.parallel.sharded import Sharded, clip_gradients
 
 _MAY_DIFFER = ("criterion", "generator", "capture", "check")  # options, from process to process
 
