@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from entprop_fast.parallel.flat import in_one
+from entprop_fast.parallel.rows import world_size
 from entprop_fast.sharding import is_partitioned, is_split
 
 _OF_ALL = ("rows", "criterion")  # of a method's state: the same in all processes
@@ -59,8 +60,8 @@ def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     if (folder / _LAST).exists():
         raise FileExistsError(f"folder {folder} holds a checkpoint: give each a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"world": dist.get_world_size(), "state": method.state_dict()}
-    torch.save(own, _file(folder, dist.get_rank()))
+    own = {"world": world_size(), "state": method.state_dict()}
+    torch.save(own, _file(folder, _rank()))
     model = get_model_state_dict(method.model)
     # DCP writes one process's of what all have, whoever that is.
     whole = {name: v.clone() for name, v in model.items() if not is_split(v)}
@@ -77,7 +78,8 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     Args:
         method: with its model and optimizer, made as those that were saved; sharded otherwise, or
             not at all, is fine.
-        folder: of trusted origin, since DCP reads it with pickle.
+        folder: of trusted origin, since DCP reads it with pickle. One process may load it without a
+            process group.
 
     Raises:
         FileNotFoundError: `folder` holds no whole checkpoint.
@@ -110,9 +112,9 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
 
 def _load_own(method: Saved, folder: Path) -> None:
     own = torch.load(_file(folder, 0), weights_only=True, map_location="cpu")
-    world = dist.get_world_size()
+    world = world_size()
     if own["world"] == world:
-        own = torch.load(_file(folder, dist.get_rank()), weights_only=True, map_location="cpu")
+        own = torch.load(_file(folder, _rank()), weights_only=True, map_location="cpu")
         method.load_state_dict(own["state"])
         return
     anew = [k for k, v in own["state"].items() if k not in _OF_ALL and v is not None]
@@ -153,5 +155,10 @@ def _file(folder: Path, rank: int) -> Path:
     return folder / f"method-{rank}.pt"
 
 
+def _rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def _broadcast(flat: Tensor) -> None:
-    dist.broadcast(flat, src=0)
+    if world_size() > 1:
+        dist.broadcast(flat, src=0)
