@@ -47,6 +47,9 @@ class Steps(Protocol[ResultT_co]):
         set again by a replay, to the graph's own tensor.
         """
 
+    def why_not_captured(self) -> str | None:
+        """Return what no graph can hold of a step, or None."""
+
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
         """Take the same step, or refuse the first batch of a shape and change nothing."""
 
@@ -167,6 +170,8 @@ class StepCapture(Generic[ResultT]):
         return True
 
     def _why_not(self, device: torch.device) -> str | None:
+        if reason := self._steps.why_not_captured():
+            return reason
         if any(map(is_sharded, self._steps.model.modules())):
             return "fully_shard gathers the parameters in every pass: collectives are not captured"
         if device.type not in graphs.GRAPHS:

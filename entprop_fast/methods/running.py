@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.methods import model_checks
+from entprop_fast.methods import exact_ranks, model_checks
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
@@ -36,6 +36,7 @@ class StepRunner(OptionAttributes, abc.ABC):
     _replicas: Alone | Replicas | Sharded
     _classes: int | None  # known after the first forward
     _new_shape: bool
+    _dealt: exact_ranks.Dealt  # how the rows of this step are
 
     @abc.abstractmethod
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
@@ -73,6 +74,7 @@ class StepRunner(OptionAttributes, abc.ABC):
             o.label_smoothing,
             bf16=o.amp is not None,
             dual=self.needs_dual_norms,
+            dealt=self._dealt.batch,
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
@@ -83,14 +85,25 @@ class StepRunner(OptionAttributes, abc.ABC):
         check = self.options.check
         return images.device.type == "cpu" if check is None else check
 
+    @property
+    def _exact(self) -> bool:
+        """Return whether several processes compute what one would on the batch of all."""
+        return exact_ranks.is_exact(self.options)
+
+    def why_not_captured(self) -> str | None:
+        """Return what no graph can hold of a step's passes, or None."""
+        exact = "ranks='exact' exchanges rows with other processes inside of the passes"
+        return exact if self._exact else None
+
     def _exchanges_rows(self) -> bool:
         """Return whether a step's passes exchange rows with other processes, once."""
         return False
 
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""
-        rows, gradients = self._exchanges_rows(), self._replicas.averages
-        return 1 + rows + gradients if rows or gradients or self._replicas.collective else 0
+        exact, rows, gradients = self._exact, self._exchanges_rows(), self._replicas.averages
+        agrees = exact or rows or gradients or self._replicas.collective
+        return exact + 1 + rows + gradients if agrees else 0
 
     def _equalizes(self) -> bool:
         """Return whether gradients are divided by the number of rows that reached them."""

@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from entprop_fast.parallel.rows import world_size
 
-_OWN = 2  # numbers that a process tells the others beside what has to be the same
+_OWN = 3  # numbers that a process tells the others beside what has to be the same
 _GOES_ON, _FAILED, _LOST = 1, 2, 3
 _host_groups: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
 
@@ -85,7 +85,7 @@ class Agreement:
         Args:
             what: is about to be exchanged.
             same: has to be the same everywhere; compared and shown by its ``repr``.
-            own: at most two numbers of 0 or more.
+            own: at most three numbers of 0 or more.
 
         Returns:
             `own` of every rank.
