@@ -5,6 +5,7 @@ Not imported along with the package: torch takes a second to import its own part
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,6 @@ from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.sharding import is_partitioned, is_split
 
-_OF_ALL = ("rows", "criterion")  # of a method's state: the same in all processes
 _LAST = ".metadata"  # which DCP writes when all else is there
 
 
@@ -39,6 +39,12 @@ class Saved(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
+
+    def gathered_state(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Join the states of all processes to that of one."""
+
+    def dealt_state(self, state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
+        """Deal the state of one process out to one of several."""
 
 
 def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
@@ -61,7 +67,7 @@ def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
         raise FileExistsError(f"folder {folder} holds a checkpoint: give each a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
     own = {"world": world_size(), "state": method.state_dict()}
-    torch.save(own, _file(folder, _rank()))
+    torch.save(own, folder / f"method-{_rank()}.pt")
     model = get_model_state_dict(method.model)
     # DCP writes one process's of what all have, whoever that is.
     whole = {name: v.clone() for name, v in model.items() if not is_split(v)}
@@ -72,8 +78,8 @@ def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
 def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     """Load what `save_sharded` wrote; all processes call it, before the first step.
 
-    With as many processes as before the run goes on to the bit. With another number model and
-    optimizer do, and what each process had of its own (generator, rows that wait) starts anew.
+    With as many processes as before the run goes on to the bit. For another number what waits for
+    the next step is dealt out anew, and generators that were not alike stay as they are here.
 
     Args:
         method: with its model and optimizer, made as those that were saved; sharded otherwise, or
@@ -86,7 +92,7 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
         ValueError: the optimizer is a `ZeroRedundancyOptimizer`.
 
     Warns:
-        RuntimeWarning: names what starts anew.
+        RuntimeWarning: generators were not loaded.
     """
     folder = Path(folder)
     _check_optimizer(method.optimizer)
@@ -111,22 +117,30 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
 
 
 def _load_own(method: Saved, folder: Path) -> None:
-    own = torch.load(_file(folder, 0), weights_only=True, map_location="cpu")
+    """Load the method's state of this process, or its share of those of another number."""
+    first, here = _load(folder, 0), method.state_dict()
     world = world_size()
-    if own["world"] == world:
-        own = torch.load(_file(folder, _rank()), weights_only=True, map_location="cpu")
-        method.load_state_dict(own["state"])
+    if first["world"] == world:
+        method.load_state_dict(_load(folder, _rank())["state"])
         return
-    anew = [k for k, v in own["state"].items() if k not in _OF_ALL and v is not None]
-    if anew:
+    states = [_load(folder, rank)["state"] for rank in range(first["world"])]
+    state = method.dealt_state(method.gathered_state(states), _rank(), world)
+    if state["generator"] is None and here["generator"] is not None:
+        state["generator"] = here["generator"]
         warnings.warn(
-            f"{folder} is of {own['world']} processes, and {world} go on: {', '.join(anew)} of "
-            "each starts anew",
+            f"{folder} is of {first['world']} processes, each with a generator of its own, and "
+            f"{world} go on: theirs stay as they are",
             RuntimeWarning,
             stacklevel=3,
         )
-    of_all = {name: own["state"][name] for name in _OF_ALL}
-    method.load_state_dict(method.state_dict() | of_all)
+    method.load_state_dict(state)
+
+
+def _load(folder: Path, rank: int) -> dict[str, Any]:
+    own: dict[str, Any] = torch.load(
+        folder / f"method-{rank}.pt", weights_only=True, map_location="cpu"
+    )
+    return own
 
 
 def _state_of(method: Saved) -> dict[str, Any]:
@@ -149,10 +163,6 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
             f"optimizer is a {type(optimizer).__name__}, whose parameters are whole: call its "
             "consolidate_state_dict() on all processes and save its state_dict() on rank 0"
         )
-
-
-def _file(folder: Path, rank: int) -> Path:
-    return folder / f"method-{rank}.pt"
 
 
 def _rank() -> int:

@@ -1,7 +1,7 @@
 """What the processes of test_sharded.py do: the same steps under DDP, FSDP2, HSDP and ZeRO-1."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from entprop_fast import Method, create_method
+from entprop_fast.layers import synchronise_norms
 from entprop_fast.methods import GPaCo
 from entprop_fast.parallel.sharded_checkpoint import load_sharded, save_sharded
 from tests.methods.support import CLASSES, batch, dual_network, generator, statistics
@@ -35,7 +36,9 @@ CASES: dict[str, Case] = {
     "free_at": ("free_at", {"replays": 2}),
     "entprop_pipelined": ("entprop_pipelined", {}),
     "gpaco": ("entprop", {"criterion": "gpaco", "max_grad_norm": 0.1}),
+    "exact": ("entprop", {"k": 0.5, "ranks": "exact", "equalize": True}),
 }
+IN_FOUR = ("vanilla", "accumulating", "equalized", "clipped", "fast_advprop", "gpaco", "exact")
 ADAMW: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1}
 SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
 
@@ -62,6 +65,8 @@ def network(seed: int = 0, key: str = "", dtype: torch.dtype = torch.float64) ->
     model = dual_network(seed=seed, dtype=dtype)
     for buffer in model.buffers():
         buffer += distributed.get_rank()
+    if key == "exact":
+        synchronise_norms(model)
     if key == "checkpointed":
         model[3], model[4] = Checkpointed(model[3]), Checkpointed(model[4])
     return model
@@ -81,7 +86,9 @@ def hybrid(model: nn.Sequential) -> nn.Sequential:
 
 
 def make(case: Case, model: nn.Module, optimizer: Any = torch.optim.SGD, **given: Any) -> Method:
-    name, options = case[0], {"generator": generator(distributed.get_rank()), **case[1]}
+    name, alike = case[0], "ranks" in case[1]
+    drawn = generator(0 if alike else distributed.get_rank())
+    options = {"generator": drawn, **case[1]}
     learned = list(model.parameters())
     if options.get("criterion") == "gpaco":
         options["criterion"] = GPaCo(CLASSES).double()
@@ -110,15 +117,15 @@ def left(method: Method) -> dict[str, Any]:
     return found
 
 
-def trained(method: Method, steps: int = 3) -> dict[str, Any]:
-    """Some steps, with a look at the outputs in between, which leaves FSDP's root whole."""
+def trained(method: Method) -> dict[str, Any]:
+    """Two steps, with a look at the outputs in between, which leaves FSDP's root whole."""
     rank, results = distributed.get_rank(), []
-    for seed in range(steps):
-        results.append(list(method(*own_batch(rank, seed))))
+    for seed in (0, 1):
         method.model.eval()
         with torch.no_grad():
             method.model(own_batch(rank, seed)[0])
         method.model.train()
+        results.append(list(method(*own_batch(rank, seed))))
     return {**left(method), "results": results}
 
 
@@ -136,11 +143,13 @@ def accumulated(method: Method, *, ddp: Any = None, fsdp: Any = None) -> dict[st
     return left(method)
 
 
-def against_ddp(split: Callable[[nn.Sequential], nn.Module], seed: int) -> dict[str, Any]:
+def against_ddp(
+    split: Callable[[nn.Sequential], nn.Module], keys: Iterable[str], seed: int = 0
+) -> dict[str, Any]:
     """Of each case what DDP leaves, and what a network does that is split."""
     found: dict[str, Any] = {}
-    for key, case in CASES.items():
-        wrapped = DistributedDataParallel(network(key=key))
+    for key in keys:
+        case, wrapped = CASES[key], DistributedDataParallel(network(key=key))
         found[key] = trained(make(case, wrapped)), trained(make(case, split(network(seed, key))))
     return found
 
