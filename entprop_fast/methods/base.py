@@ -21,7 +21,7 @@ from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Replicas
+from entprop_fast.parallel.replicas import Alone
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.wrapping import unwrap
 
@@ -84,7 +84,7 @@ class Method(MethodState, StepRunner):
         self._accepted_modules = AcceptedModules(self.model, o.criterion, optimizer)
         self.captures = StepCapture(self)
         self.captures.check()
-        wrapped = isinstance(self._replicas, Replicas)
+        wrapped = not isinstance(self._replicas, Alone)
         exact_ranks.check_exact(self._agreement, self.model, o, wrapped=wrapped)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:

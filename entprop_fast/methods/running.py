@@ -12,11 +12,8 @@ from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.clipping import clip_gradients
 from entprop_fast.parallel.replicas import Alone, Replicas
-from entprop_fast.parallel.sharded import Sharded
-
-_MAY_DIFFER = ("criterion", "generator", "capture", "check")  # options, from process to process
+from entprop_fast.parallel.sharded import Sharded, clip_gradients
 
 
 class StepRunner(OptionAttributes, abc.ABC):
@@ -99,6 +96,8 @@ class StepRunner(OptionAttributes, abc.ABC):
 
     def why_not_captured(self) -> str | None:
         """Return what no graph can hold of a step's passes, or None."""
+        if self._replicas.collective:
+            return "fully_shard gathers the parameters in every pass, and no graph has collectives"
         exact = "ranks='exact' exchanges rows with other processes inside of the passes"
         return exact if self._exact else None
 
@@ -119,9 +118,13 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
         if self._replicas.collective:  # for a pass that one process alone takes it would wait
-            alike |= {k: v for k, v in vars(self.options).items() if k not in _MAY_DIFFER}
+            alike |= {
+                k: v for k, v in vars(self.options).items() if k not in exact_ranks.OF_EACH_PROCESS
+            }
             alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
             alike["method"] = self.name
-            if self._equalizes():  # by one number, as torch has averaged already
+            if (
+                self._equalizes() and not self._exact
+            ):  # by one number, as torch has averaged already
                 alike["rows of the batch"] = len(images)
         return self._replicas.exchange(alike)
