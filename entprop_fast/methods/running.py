@@ -13,6 +13,7 @@ from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.rows import world_size
 
 
 class StepRunner(OptionAttributes, abc.ABC):
@@ -37,13 +38,22 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         """Take all forward and backward passes of a step on an accepted batch."""
 
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._run_passes(images, labels)
-        self.apply_gradients()
-        return result
+    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Take one optimiser step; `entprop_fast.capture.recorded` has its other form."""
+        with self._refusing(images):
+            with self._exchange():
+                self.optimizer.zero_grad(set_to_none=True)
+                result = self._run_passes(images, labels)
+            self.apply_gradients()
+            return result
+
+    def _eager_backward(self, images: Tensor, labels: Tensor, weight: float) -> StepResult:
+        with self._refusing(images), self._exchange():
+            return self._run_passes(images, labels, weight)
+
+    @abc.abstractmethod
+    def _refusing(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Leave everything as it was where the first batch of a shape is refused."""
 
     def apply_gradients(self) -> None:
         """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
@@ -82,6 +92,22 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _exchanges_rows(self) -> bool:
         """Return whether a step's passes exchange rows with other processes, once."""
         return False
+
+    def _why_together(self) -> str | None:
+        """Return what other processes take part in between or within the passes of a step."""
+        if world_size() == 1:
+            return None
+        if self._exchanges_rows():
+            return "the processes exchange rows between the passes, which no graph can hold"
+        for name, module in self.model.named_modules(prefix="model"):
+            if isinstance(module, nn.SyncBatchNorm):
+                kind = type(module).__name__
+                return f"{name} ({kind}) talks to the other processes, which no graph can hold"
+        return None
+
+    def _averages(self) -> bool:
+        """Return whether gradients are exchanged between the passes and the optimiser's step."""
+        return self._replicas.several
 
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""
