@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from entprop_fast.capture import capturable_optimizer
 from entprop_fast.methods import METHODS
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import Twins, make
@@ -17,6 +18,10 @@ NAMES = [name for name in METHODS if name != "free_at"]
 
 class Backwards(Twins):
     """Twins whose batches go through `backward`."""
+
+    def __init__(self, recorder: RecordingGraphs, name: str = "entprop", **o: Any) -> None:
+        super().__init__(recorder, name, **o)
+        capturable_optimizer(self.captured.optimizer, torch.device("cpu"))  # as its twin's is
 
     def take(self, times: int = 1, *, weight: float = 1.0, rows: int = 12) -> None:
         """The same batch to both, after which everything must agree."""
