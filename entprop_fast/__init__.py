@@ -12,6 +12,7 @@ from entprop_fast.layers import (
     norm_report,
     route,
     strip_auxiliary,
+    synchronise_norms,
     update_bn,
 )
 from entprop_fast.methods import Method, StepResult, create_method
@@ -55,6 +56,7 @@ __all__ = [
     "route",
     "save_pretrained",
     "strip_auxiliary",
+    "synchronise_norms",
     "update_bn",
 ]
 

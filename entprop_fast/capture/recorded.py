@@ -39,13 +39,13 @@ class Steps(Protocol[ResultT_co]):
     def apply_gradients(self) -> None:
         """Clip, and take the optimiser's step: nothing but operations on the device."""
 
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+    def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         """Surround the passes by what the processes exchange, which no graph holds."""
 
     def _averages(self) -> bool:
         """Return whether something is exchanged between the passes and the optimiser's step."""
 
-    def _why_together(self) -> str | None:
+    def why_not_captured(self) -> str | None:
         """Return what other processes take part in within the passes, which no graph can hold."""
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
@@ -76,7 +76,7 @@ class Recorded(Generic[ResultT]):
 
     def replay_step(self, steps: Steps[ResultT], images: Tensor, labels: Tensor) -> ResultT:
         """Take a step on a batch of this shape."""
-        with steps._exchange():
+        with steps._exchange(images):
             self._replay_passes(images, labels)
             for parameter, gradient in self.gradients:
                 if parameter.grad is not gradient:
@@ -90,7 +90,7 @@ class Recorded(Generic[ResultT]):
 
         That is overwritten by the next replay, so it moves out before it is added to.
         """
-        with steps._exchange():
+        with steps._exchange(images):
             for parameter, gradient in self.gradients:
                 if gradient is not None and parameter.grad is gradient:
                     parameter.grad = gradient.clone()

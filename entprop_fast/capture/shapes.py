@@ -137,10 +137,10 @@ class Capture(Generic[ResultT]):
 
     def why_not(self, device: torch.device) -> str | None:
         """Return why nothing can be captured there, as far as is known before it is tried."""
+        if reason := self._steps.why_not_captured():
+            return reason
         if device.type not in graphs.GRAPHS:
             return f"the model is on {device}: a CUDA graph needs a CUDA device"
-        if reason := self._steps._why_together():
-            return reason
         if self._steps_too and (reason := why_not_capturable(self._steps.optimizer, device)):
             return reason
         if place := Hooks(self._steps, of_optimizer=self._steps_too).find():
@@ -203,7 +203,9 @@ class Capture(Generic[ResultT]):
             self._end(f"capturing the step failed ({_first_line(error)})", error)
             return None
         if self._frozen is None:
-            no_options = {"rows", *steps._graph_key, *recorded.attributes}
+            # `_dealt`, how many rows each process has, is one with the shape where ranks are not
+            # exact, and those are not captured.
+            no_options = {"rows", "_dealt", *steps._graph_key, *recorded.attributes}
             self._frozen = Frozen(
                 steps, no_options, images.device.type, with_optimizer=self._steps_too
             )

@@ -34,12 +34,12 @@ def batch_norm(
     theirs = PLAIN if aux is None else _half(aux, x)
     if x.dim() not in (3, 5):
         return dual_batch_norm(x, ours, theirs, num_main, residual=residual, relu=relu)
-    planes = None if residual is None else _as_planes(residual)
-    y = dual_batch_norm(_as_planes(x), ours, theirs, num_main, residual=planes, relu=relu)
+    planes = None if residual is None else as_planes(residual)
+    y = dual_batch_norm(as_planes(x), ours, theirs, num_main, residual=planes, relu=relu)
     return y.view(x.shape)
 
 
-def _as_planes(x: Tensor) -> Tensor:
+def as_planes(x: Tensor) -> Tensor:
     """Return ``[N, C, L]`` or ``[N, C, D, H, W]`` as 4-d: the kernels know its layouts alone.
 
     A view, be `x` contiguous or, as ``channels_last_3d``, with the channels innermost.

@@ -21,7 +21,7 @@ from entprop_fast.torch_internals import BatchNormBase
 _TINY = 16384
 
 
-class _AuxBatchNorm(Routed, BatchNormBase):
+class AuxBatchNorm(Routed, BatchNormBase):
     """Keep a batch norm's running statistics while its owner is routed past it.
 
     ``torch.optim.swa_utils.update_bn`` resets every batch norm that it finds in a model and then
@@ -46,20 +46,16 @@ class _AuxBatchNorm(Routed, BatchNormBase):
         super()._load_from_state_dict(*args)
 
 
-class AuxBatchNorm1d(_AuxBatchNorm, nn.BatchNorm1d):
+class AuxBatchNorm1d(AuxBatchNorm, nn.BatchNorm1d):
     """Be the auxiliary half of a `DualBatchNorm1d`."""
 
 
-class AuxBatchNorm2d(_AuxBatchNorm, nn.BatchNorm2d):
+class AuxBatchNorm2d(AuxBatchNorm, nn.BatchNorm2d):
     """Be the auxiliary half of a `DualBatchNorm2d`."""
 
 
-class AuxBatchNorm3d(_AuxBatchNorm, nn.BatchNorm3d):
+class AuxBatchNorm3d(AuxBatchNorm, nn.BatchNorm3d):
     """Be the auxiliary half of a `DualBatchNorm3d`."""
-
-
-class AuxSyncBatchNorm(_AuxBatchNorm, nn.SyncBatchNorm):
-    """Be the auxiliary half of a `DualSyncBatchNorm`."""
 
 
 class _DualBatchNorm(DualNorm):
@@ -85,7 +81,7 @@ class _DualBatchNorm(DualNorm):
 
     def normalise(self, x: Tensor, num_main: int | None) -> Tensor:
         if num_main is not None:
-            _check_estimated(self.aux_bn)
+            check_estimated(self.aux_bn)
         return super().normalise(x, num_main)
 
     def reset_running_stats(self) -> None:
@@ -108,7 +104,7 @@ class _DualBatchNorm(DualNorm):
             self.aux_bn.reset_parameters()
 
 
-def _check_estimated(half: BatchNormBase) -> None:
+def check_estimated(half: BatchNormBase) -> None:
     """Warn, once, where running statistics that nothing has moved since a reset are used."""
     if half.training or "unestimated" not in half.__dict__ or torch.compiler.is_compiling():
         return
@@ -141,7 +137,7 @@ def _pays_natively(norm: BatchNormBase, x: Tensor, dimensions: tuple[int, ...]) 
     )
 
 
-class _FusedBatchNorm(_DualBatchNorm):
+class FusedBatchNorm(_DualBatchNorm):
     """Share between batch norms of 1, 2 and 3 dimensions the one pass for both halves."""
 
     dimensions: ClassVar[tuple[int, ...]]  # of the input
@@ -193,14 +189,13 @@ class _FusedBatchNorm(_DualBatchNorm):
             and not relu
             and _pays_natively(self, x, self.dimensions)  # type: ignore[arg-type]
         ):
-            y: Tensor = self.norm_class.forward(self, x)
-            return y
+            return self.forward_main(x)
         rows = x.shape[0] if x.ndim else 0
         only_aux = num_main == 0
         main = None if only_aux else self
         aux = None if num_main is None or (num_main == rows and not only_aux) else self.aux_bn
         if aux is not None:
-            _check_estimated(aux)
+            check_estimated(aux)
         by_itself = (
             exporting()
             or (rows == 0 and only_aux)  # of nothing, the op cannot tell whose it is
@@ -212,7 +207,7 @@ class _FusedBatchNorm(_DualBatchNorm):
         return batch_norm(x, main, aux, num_main, residual=residual, relu=relu)  # type: ignore[arg-type]
 
 
-class DualBatchNorm2d(_FusedBatchNorm, nn.BatchNorm2d):
+class DualBatchNorm2d(FusedBatchNorm, nn.BatchNorm2d):
     """Extend `nn.BatchNorm2d` by an auxiliary batch norm as its child ``aux_bn``.
 
     Without a route it is `nn.BatchNorm2d`: same arguments, values, gradients and state dict keys.
@@ -239,7 +234,7 @@ class DualBatchNorm2d(_FusedBatchNorm, nn.BatchNorm2d):
     half_class: ClassVar[type[nn.Module]] = AuxBatchNorm2d
 
 
-class DualBatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
+class DualBatchNorm1d(FusedBatchNorm, nn.BatchNorm1d):
     """Extend `nn.BatchNorm1d`, over ``[N, C]`` or ``[N, C, L]``, as `DualBatchNorm2d` does."""
 
     dimensions = (2, 3)
@@ -247,20 +242,9 @@ class DualBatchNorm1d(_FusedBatchNorm, nn.BatchNorm1d):
     half_class = AuxBatchNorm1d
 
 
-class DualBatchNorm3d(_FusedBatchNorm, nn.BatchNorm3d):
+class DualBatchNorm3d(FusedBatchNorm, nn.BatchNorm3d):
     """Extend `nn.BatchNorm3d`, over ``[N, C, D, H, W]``, as `DualBatchNorm2d` does."""
 
     dimensions = (5,)
     plain_class = norm_class = nn.BatchNorm3d
     half_class = AuxBatchNorm3d
-
-
-class DualSyncBatchNorm(_DualBatchNorm, nn.SyncBatchNorm):
-    """Extend `nn.SyncBatchNorm` by an auxiliary one as ``aux_bn``, in the same process group.
-
-    Made by `convert_dual_norm` from `nn.SyncBatchNorm`, also from what torch's
-    ``convert_sync_batchnorm`` leaves of a `DualBatchNorm2d`.
-    """
-
-    plain_class = norm_class = nn.SyncBatchNorm
-    half_class = AuxSyncBatchNorm

@@ -2,6 +2,7 @@
 
 import functools
 import types
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -35,12 +36,12 @@ def _dual_class(mixin: Any, plain: Any, aux_name: str) -> Any:
     else:
         bases = (mixin, plain)
         members["half_class"] = _half_class(mixin, plain)
-    return _derive("Dual", bases, members, (_dual_class, (mixin, plain, aux_name)))
+    return derive(f"Dual{plain.__name__}", bases, members, _dual_class, (mixin, plain, aux_name))
 
 
 @functools.cache
 def _aux_class(mixin: Any, plain: Any) -> Any:
-    return _derive("Aux", (mixin, plain), {}, (_aux_class, (mixin, plain)))
+    return derive(f"Aux{plain.__name__}", (mixin, plain), {}, _aux_class, (mixin, plain))
 
 
 def _half_class(mixin: Any, plain: Any) -> Any:
@@ -50,23 +51,38 @@ def _half_class(mixin: Any, plain: Any) -> Any:
     return plain if mixin.half_class is mixin.plain_class else _aux_class(mixin.half_class, plain)
 
 
-def _derive(prefix: str, bases: tuple[Any, ...], members: dict[str, Any], recipe: Any) -> Any:
+def derive(
+    name: str,
+    bases: tuple[Any, ...],
+    members: dict[str, Any],
+    make: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> Any:
+    """Return a new class that pickles.
+
+    Args:
+        name: of the class.
+        bases: the last of them is somebody's class, whose module the new one names.
+        members: of its body.
+        make: returns it, given `arguments`; a function of a module.
+        arguments: what a pickle holds in place of the class.
+    """
     plain = bases[-1]
 
     def reduce(self: Any, protocol: Any) -> Any:
         """Pickle by what the class is made from: pickle finds no class of this name."""
-        return _new, recipe, self.__getstate__()
+        return _new, (make, arguments), self.__getstate__()
 
     def body(namespace: dict[str, Any]) -> None:
         namespace.update(
             members,
             __doc__=f"Extend `{plain.__name__}`.",
             __module__=plain.__module__,
-            __qualname__=f"{prefix}{plain.__name__}",
+            __qualname__=name,
             __reduce_ex__=reduce,
         )
 
-    return types.new_class(f"{prefix}{plain.__name__}", bases, exec_body=body)
+    return types.new_class(name, bases, exec_body=body)
 
 
 def _new(make: Any, arguments: tuple[Any, ...]) -> nn.Module:

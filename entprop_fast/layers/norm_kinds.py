@@ -18,7 +18,6 @@ from entprop_fast.layers.batch_norms import (
     DualBatchNorm1d,
     DualBatchNorm2d,
     DualBatchNorm3d,
-    DualSyncBatchNorm,
 )
 from entprop_fast.layers.copied_norms import DualCopy
 from entprop_fast.layers.derived import dual_class
@@ -32,6 +31,7 @@ from entprop_fast.layers.recognition import (
     looks_like_norm,
 )
 from entprop_fast.layers.recomputed import base_class, own_buffers, recomputed_by_others
+from entprop_fast.layers.synchronised import DualSyncBatchNorm, Synchronised, synchronised_class
 from entprop_fast.torch_internals import (
     BatchNormBase,
     NormBase,
@@ -78,6 +78,13 @@ def is_uninitialized(module: nn.Module) -> bool:
 def _conversion(module: nn.Module) -> Any:
     """Return the class for a batch or layer norm of torch or timm, or one with their forward."""
     cls: Any = base_class(module)
+    if issubclass(cls, Synchronised) and cls.plain is not None:
+        dual = _conversion_of(cls.plain, module)
+        return None if dual is None else synchronised_class(dual)
+    return _conversion_of(cls, module)
+
+
+def _conversion_of(cls: Any, module: nn.Module) -> Any:
     classes: list[type[DualNorm]] = [
         DualBatchNorm1d,
         DualBatchNorm2d,

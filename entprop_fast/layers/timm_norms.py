@@ -7,7 +7,8 @@ from timm.layers import (
 )
 from torch import Tensor, nn
 
-from entprop_fast.layers.batch_norms import DualBatchNorm2d, DualSyncBatchNorm
+from entprop_fast.layers.batch_norms import DualBatchNorm2d
+from entprop_fast.layers.synchronised import DualSyncBatchNorm
 from entprop_fast.layers.torch_quirks import has_hooks
 from entprop_fast.torch_internals import children_of
 
@@ -35,9 +36,9 @@ class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):
     drop: nn.Module
     act: nn.Module
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None, *, relu: bool = False) -> Tensor:
         """Normalise along the route, then timm's drop and activation."""
-        y: Tensor = self.act(self.drop(super().forward(x)))
+        y: Tensor = self.act(self.drop(super().forward(x, residual, relu=relu)))
         return y
 
 

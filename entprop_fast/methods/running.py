@@ -7,13 +7,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.methods import model_checks
+from entprop_fast.layers.synchronised import Synchronised
+from entprop_fast.methods import exact_ranks, model_checks
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
+from entprop_fast.parallel.clipping import clip_gradients
 from entprop_fast.parallel.replicas import Alone, Replicas
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.sharded import Sharded
+
+_MAY_DIFFER = ("criterion", "generator", "capture", "check")  # options, from process to process
 
 
 class StepRunner(OptionAttributes, abc.ABC):
@@ -30,9 +35,11 @@ class StepRunner(OptionAttributes, abc.ABC):
     optimizer: torch.optim.Optimizer
     rows: int
     _agreement: Agreement
-    _replicas: Alone | Replicas
+    _graph_key: ClassVar[tuple[str, ...]]
+    _replicas: Alone | Replicas | Sharded
     _classes: int | None  # known after the first forward
     _new_shape: bool
+    _dealt: exact_ranks.Dealt  # how the rows of this step are
 
     @abc.abstractmethod
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
@@ -41,14 +48,14 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
         """Take one optimiser step; `entprop_fast.capture.recorded` has its other form."""
         with self._refusing(images):
-            with self._exchange():
+            with self._exchange(images):
                 self.optimizer.zero_grad(set_to_none=True)
                 result = self._run_passes(images, labels)
             self.apply_gradients()
             return result
 
     def _eager_backward(self, images: Tensor, labels: Tensor, weight: float) -> StepResult:
-        with self._refusing(images), self._exchange():
+        with self._refusing(images), self._exchange(images):
             return self._run_passes(images, labels, weight)
 
     @abc.abstractmethod
@@ -59,7 +66,7 @@ class StepRunner(OptionAttributes, abc.ABC):
         """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
         if self.options.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
+            clip_gradients(parameters, self.options.max_grad_norm)
         with model_checks.closures_refused(self.optimizer):
             self.optimizer.step()
 
@@ -79,6 +86,7 @@ class StepRunner(OptionAttributes, abc.ABC):
             o.label_smoothing,
             bf16=o.amp is not None,
             dual=self.needs_dual_norms,
+            dealt=self._dealt.batch,
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
@@ -89,20 +97,29 @@ class StepRunner(OptionAttributes, abc.ABC):
         check = self.options.check
         return images.device.type == "cpu" if check is None else check
 
+    @property
+    def _exact(self) -> bool:
+        """Return whether several processes compute what one would on the batch of all."""
+        return exact_ranks.is_exact(self.options)
+
     def _exchanges_rows(self) -> bool:
         """Return whether a step's passes exchange rows with other processes, once."""
         return False
 
-    def _why_together(self) -> str | None:
-        """Return what other processes take part in between or within the passes of a step."""
+    def why_not_captured(self) -> str | None:
+        """Return what other processes take part in within or between the passes, or None."""
+        if self._exact:
+            return "ranks='exact' exchanges rows with other processes inside of the passes"
+        if self._replicas.collective:
+            return "fully_shard gathers the parameters in every pass: collectives are not captured"
         if world_size() == 1:
             return None
         if self._exchanges_rows():
-            return "the processes exchange rows between the passes, which no graph can hold"
+            return "the processes exchange rows between the passes: collectives are not captured"
         for name, module in self.model.named_modules(prefix="model"):
-            if isinstance(module, nn.SyncBatchNorm):
+            if isinstance(module, Synchronised | nn.SyncBatchNorm):
                 kind = type(module).__name__
-                return f"{name} ({kind}) talks to the other processes, which no graph can hold"
+                return f"{name} is a {kind}: collectives within a pass are not captured"
         return None
 
     def _averages(self) -> bool:
@@ -111,9 +128,20 @@ class StepRunner(OptionAttributes, abc.ABC):
 
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""
-        rows, gradients = self._exchanges_rows(), self._replicas.averages
-        return 1 + rows + gradients if rows or gradients else 0
+        exact, rows, gradients = self._exact, self._exchanges_rows(), self._replicas.averages
+        agrees = exact or rows or gradients or self._replicas.collective
+        return exact + 1 + rows + gradients if agrees else 0
 
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+    def _equalizes(self) -> bool:
+        """Return whether gradients are divided by the number of rows that reached them."""
+        return False
+
+    def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
+        if self._replicas.collective:  # for a pass that one process alone takes it would wait
+            alike |= {k: v for k, v in vars(self.options).items() if k not in _MAY_DIFFER}
+            alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
+            alike["method"] = self.name
+            if self._equalizes():  # by one number, as torch has averaged already
+                alike["rows of the batch"] = len(images)
         return self._replicas.exchange(alike)

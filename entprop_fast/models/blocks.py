@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from entprop_fast.layers import DualBatchNorm2d
+from entprop_fast.layers import DualBatchNorm2d, Synchronised
 from entprop_fast.layers.batch_norm_op import batch_norm, finish
 from entprop_fast.layers.torch_quirks import averages_cumulatively, has_hooks
 from entprop_fast.ops import conv3x3, conv3x3_pays
@@ -26,7 +26,7 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
     if not (has_hooks(norm) or isinstance(x, Proxy)):
         if type(norm) is nn.BatchNorm2d and not (exporting() or averages_cumulatively(norm, x)):
             return batch_norm(x, norm, residual=residual, relu=True)
-        if type(norm) is DualBatchNorm2d:
+        if type(norm) is DualBatchNorm2d or isinstance(norm, Synchronised):
             y: Tensor = norm(x, residual, relu=True)
             return y
     return finish(norm(x), residual, relu=True)

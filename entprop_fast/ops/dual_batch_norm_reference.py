@@ -15,7 +15,7 @@ def accumulate_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _groups(x: Tensor, num_main: int) -> list[tuple[int, Tensor]]:
+def groups(x: Tensor, num_main: int) -> list[tuple[int, Tensor]]:
     """Return the groups that have rows, as (0 main | 1 auxiliary, rows): an empty batch is main."""
     if num_main == x.shape[0]:
         return [(0, x)]
@@ -29,7 +29,7 @@ def dual_batch_norm(
 ) -> Tensor:
     """Apply `F.batch_norm` to each group, then residual and ReLU; differentiable to any order."""
     halves = (main, aux)
-    parts = [_batch_norm(rows, halves[group]) for group, rows in _groups(x, num_main)]
+    parts = [_batch_norm(rows, halves[group]) for group, rows in groups(x, num_main)]
     y = parts[0] if len(parts) == 1 else torch.cat(parts)
     if residual is not None:
         y = y + residual
@@ -106,7 +106,7 @@ def forward(
     halves = (main, aux)
     mean = x.new_zeros((2, x.shape[1]), dtype=accumulate_dtype(x))
     rstd = torch.zeros_like(mean)
-    for group, rows in _groups(x, num_main):
+    for group, rows in groups(x, num_main):
         mean[group], rstd[group] = _statistics(rows, halves[group])
     y = same_layout(dual_batch_norm(x, residual, main, aux, num_main, relu), x)
     shape = mask_shape(x, residual, relu)
@@ -127,7 +127,7 @@ def positive(
     if mask.numel():
         return unpack_mask(mask, x)
     parts = []
-    for group, rows in _groups(x, num_main):
+    for group, rows in groups(x, num_main):
         weight, bias = halves[group].weight, halves[group].bias
         scale = _per_channel(rstd[group] if weight is None else rstd[group] * weight, x)
         y = (rows - _per_channel(mean[group], x)) * scale
@@ -145,7 +145,7 @@ def normalise(
     half's are `mean` and `rstd`. No running statistic moves.
     """
     parts = []
-    for group, rows in _groups(x, num_main):
+    for group, rows in groups(x, num_main):
         half = halves[group]
         weight, bias = half.weight, half.bias
         if half.training:
@@ -174,11 +174,13 @@ def backward(
     num_main: int,
     relu: bool,
     wanted: list[bool],
+    means: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the op `dual_batch_norm_backward`, x' = (x - mean) rstd and n values a channel.
 
     dbias = sum g, dweight = sum g x', dx = weight rstd (g - (dbias + x' dweight)/n); with fixed
-    statistics dx = weight rstd g.
+    statistics dx = weight rstd g. `means` are dbias/n and dweight/n of the rows of all processes,
+    for dx alone.
     """
     dtype = mean.dtype
     halves = (main, aux)
@@ -187,13 +189,15 @@ def backward(
         g = g * positive(x, residual, halves, mean, rstd, mask, num_main)
     dims = [0, *range(2, x.dim())]
     dx, dweight, dbias = [], torch.zeros_like(mean), torch.zeros_like(mean)
-    for (group, rows), (_, g_rows) in zip(_groups(x, num_main), _groups(g, num_main), strict=True):
+    for (group, rows), (_, g_rows) in zip(groups(x, num_main), groups(g, num_main), strict=True):
         normalised = (rows.to(dtype) - _per_channel(mean[group], x)) * _per_channel(rstd[group], x)
         dbias[group] = g_rows.sum(dims)
         dweight[group] = (g_rows * normalised).sum(dims)
         if halves[group].training:
             count = rows.numel() // max(rows.shape[1], 1)
-            slope, offset = dweight[group] / count, dbias[group] / count
+            offset, slope = dbias[group] / count, dweight[group] / count
+            if means is not None:
+                offset, slope = means[0, group], means[1, group]
             g_rows = g_rows - (_per_channel(offset, x) + normalised * _per_channel(slope, x))
         scale = halves[group].weight
         dx.append(g_rows * _per_channel(rstd[group] if scale is None else rstd[group] * scale, x))

@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from entprop_fast.parallel.rows import world_size
 
-_OWN = 2  # numbers that a process tells the others beside what has to be the same
+_OWN = 3  # numbers that a process tells the others beside what has to be the same
 _GOES_ON, _FAILED, _LOST = 1, 2, 3
 _host_groups: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
 
@@ -31,7 +31,7 @@ class Disagreement(ValueError):
 
     def __init__(self, what: list[str], of_ranks: list[object]) -> None:
         self.what, self.of_ranks = what, of_ranks
-        shown = what if len(set(what)) > 1 else of_ranks
+        shown = what if len(set(what)) > 1 else _differing(of_ranks)
         each = ", ".join(f"rank {rank} has {one}" for rank, one in enumerate(shown))
         super().__init__(
             f"the processes disagree at {what[0]}: {each}; give all of them the same method, "
@@ -85,7 +85,7 @@ class Agreement:
         Args:
             what: is about to be exchanged.
             same: has to be the same everywhere; compared and shown by its ``repr``.
-            own: at most two numbers of 0 or more.
+            own: at most three numbers of 0 or more.
 
         Returns:
             `own` of every rank.
@@ -115,6 +115,10 @@ class Agreement:
                 )
         raise Disagreement(list(whats), list(sames))
 
+    def leave(self) -> None:
+        """Agree on nothing more in this call, and tell nobody: the others are elsewhere."""
+        self._left = 0
+
     def _tell(self, error: Exception) -> None:
         refused = isinstance(error, ValueError | TypeError)
         try:
@@ -133,6 +137,19 @@ def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
     dist.all_reduce(board, group=host_group())
     rows: list[list[int]] = board.tolist()
     return rows
+
+
+def _differing(of_ranks: list[object]) -> list[object]:
+    """Return of each rank what others have otherwise; of dictionaries, these entries alone."""
+    entries = [set(map(repr, one.items())) for one in of_ranks if isinstance(one, dict)]
+    if len(entries) < len(of_ranks):
+        return of_ranks
+    common = set.intersection(*entries)
+    return [
+        {name: value for name, value in one.items() if repr((name, value)) not in common}
+        for one in of_ranks
+        if isinstance(one, dict)
+    ]
 
 
 def _explain(words: tuple[Any, str, object]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -10,10 +9,12 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from entprop_fast.layers.synchronised import is_synchronised
 from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.buckets import Buckets, Plan, plan
+from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.overlap import LastPass
-from entprop_fast.torch_internals import copy_each, reset_reducer, settings_of_passes
+from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
 # Whether gradients leave while the last backward pass runs, by backend: docs/distributed.md has
@@ -31,9 +32,10 @@ class Alone:
     Attributes:
         averages: whether a step averages its gradients over the processes.
         several: whether it may.
+        collective: whether a pass itself exchanges tensors with the other processes.
     """
 
-    averages = several = False
+    averages = several = collective = False
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
@@ -47,6 +49,9 @@ class Alone:
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
         """Surround the last backward pass of a step."""
         return contextlib.nullcontext()
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
 
     def check_unchanged(self) -> None:
         """Accept a network whose modules are others than before."""
@@ -67,7 +72,8 @@ class Replicas:
         criterion: see `unwrap`.
         agreement: of the method.
         mean: gradients are averaged over the processes; else they are summed, for losses that
-            each process has divided by the rows of all.
+            each process has divided by the rows of all; one that has reached a parameter by none
+            of its rows adds 0. Nothing overlaps then.
         overlap: see above; None for what `OVERLAPS` says of the backend.
 
     Raises:
@@ -97,7 +103,7 @@ class Replicas:
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world, self._agreement = wrapper, members, agreement
-        self._divisor = members if mean else 1
+        self._mean, self._divisor = mean, members if mean else 1
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
@@ -110,7 +116,7 @@ class Replicas:
         self._parameters = list(self._averaged.values())
         self.several = members > 1
         self._group, backend = wrapper.process_group, _backend(wrapper)
-        self._overlap = OVERLAPS.get(backend, False) if overlap is None else overlap
+        self._overlap = mean and (OVERLAPS.get(backend, False) if overlap is None else overlap)
         if self._overlap and backend == "gloo" and self.several:
             # Its collectives are matched by their order, agreements among them, and how many
             # buckets are under way when a process agrees is its own affair.
@@ -123,6 +129,11 @@ class Replicas:
     def averages(self) -> bool:
         """Return whether a step averages gradients: not inside of the wrapper's ``no_sync()``."""
         return self.several and bool(self._wrapper.require_backward_grad_sync)
+
+    collective = False
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
@@ -198,8 +209,7 @@ class Replicas:
 
     def _synchronises(self) -> bool:
         """Return whether norms talk to other processes in a backward pass, in their own order."""
-        roots = [root for _, root in self._roots]
-        return any(isinstance(m, nn.SyncBatchNorm) for root in roots for m in root.modules())
+        return any(is_synchronised(root) for _, root in self._roots)
 
     def _give_up(self, buckets: Buckets, error: Exception) -> None:
         """Keep the processes in step where a step ends in an error in one of them or in all.
@@ -229,7 +239,7 @@ class Replicas:
 
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         group = self._wrapper.process_group
-        _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
+        in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
     def _agree_on_reached(self) -> list[int]:
         """Return which parameters have gradients, by position: the same ones in all processes."""
@@ -239,7 +249,10 @@ class Replicas:
         except Disagreement as error:
             if set(error.what) != {_GRADIENTS}:
                 raise
-            found = zip(self._averaged, zip(*error.of_ranks, strict=True), strict=True)
+            of_parameters = list(zip(*error.of_ranks, strict=True))
+            if not self._mean:
+                return self._fill(map(any, of_parameters))
+            found = zip(self._averaged, of_parameters, strict=True)
             apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]
             shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
             raise RuntimeError(
@@ -248,6 +261,14 @@ class Replicas:
                 "forward reaches the same parameters everywhere"
             ) from None
         return [position for position, is_reached in enumerate(reached) if is_reached]
+
+    def _fill(self, reached: Iterable[bool]) -> list[int]:
+        """Give a gradient of 0 to parameters that other processes alone have reached."""
+        positions = [position for position, is_reached in enumerate(reached) if is_reached]
+        for parameter in map(self._parameters.__getitem__, positions):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return positions
 
 
 def _backend(wrapper: DistributedDataParallel) -> str:
@@ -272,15 +293,3 @@ def _check(wrapper: DistributedDataParallel) -> None:
                 f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
                 f"the wrapper; a step runs the network inside and averages once: {instead}"
             )
-
-
-def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Run an in-place `collective` once for all tensors of a dtype and device, flat in a row."""
-    alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
-        alike[tensor.dtype, tensor.device].append(tensor.detach())
-    for some in alike.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        collective(flat)
-        parts = flat.split([tensor.numel() for tensor in some])
-        copy_each(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])

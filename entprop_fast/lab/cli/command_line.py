@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from entprop_fast.lab.cli.called import remember_flags, with_flags, words_of
+from entprop_fast.lab.cli.called import remember_flags, words_of
+from entprop_fast.lab.cli.ending import EXIT_FAILED, Ending, ending_of
+from entprop_fast.lab.cli.in_job import speaking_once, taking_part
 from entprop_fast.lab.cli.output import lasting, missed
-from entprop_fast.lab.stopping import OutOfTime, StopSignals
+from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.errors import (
     RunFailed,
     Stopped,
     UsageError,
-    machine_failed,
     one_line,
 )
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
-
-def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | None = None) -> int:
+def run_command(
+    command: Callable[[], None],
+    *,
+    again: Callable[[bool], str] | None = None,
+    together: bool = False,
+) -> int:
     """Run a command and return its exit code.
 
     0, also where a time limit ended it; 2 after bad usage or bad input; 128 + the signal's number
@@ -36,49 +37,46 @@ def run_command(command: Callable[[], None], *, again: Callable[[bool], str] | N
     Args:
         command: asks `entprop_fast.lab.stopping.check` whether a signal came.
         again: the command line that goes on after a stop, given whether anything was saved.
+        together: the command takes part in a job of several processes, such as torchrun starts.
     """
     remember_flags({})
-    with lasting() as output:
-        code = _exit_code(command, again)
+    with speaking_once(), lasting() as output:
+        ending = _ended(command, again, together=together)
+        ending.say()
         output.flush()
-        if code == 0 and (error := missed(output.error)):
+        if ending.code == 0 and (error := missed(output.error)):
             print(f"failed: stdout cannot be written: {one_line(error)}", file=sys.stderr)
             return EXIT_FAILED
-    return code
+    return ending.code
 
 
-def _exit_code(command: Callable[[], None], again: Callable[[bool], str] | None) -> int:
+def _ended(
+    command: Callable[[], None], again: Callable[[bool], str] | None, *, together: bool
+) -> Ending:
+    signals = StopSignals()
     try:
-        with StopSignals().installed() as signals, _warnings_in_one_line():
-            _check_single_process()
-            command()
-            if signals.pending is not None:  # a loop of the shell's is to end as well
-                print(f"stopped by {Stopped(signals.pending)}: all was done", file=sys.stderr)
-                return 128 + signals.pending
-    except UsageError as error:
-        print(f"error: {with_flags(str(error))}", file=sys.stderr)
-        return EXIT_USAGE
-    except RunFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except (OSError, RuntimeError, MemoryError) as error:  # the machine's, not ours or the user's
-        if (reason := machine_failed(error)) is None:
-            raise
-        print(f"failed: {reason}", file=sys.stderr)
-        return EXIT_FAILED
-    except Stopped as stopped:
-        text = f"stopped by {stopped}: {stopped.saved or 'nothing was begun that could be kept'}"
-        if again is not None:
-            text += f"; {again(stopped.saved is not None)}"
-        if isinstance(stopped, OutOfTime):  # as was asked for
-            print(text)
-            return 0
-        print(text, file=sys.stderr)
-        return 128 + stopped.signum
-    except KeyboardInterrupt:  # not the signal, which `StopSignals` has: somebody's code raised it
-        print("stopped by KeyboardInterrupt, which code raised", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+        with taking_part(together, signals) as processes:
+            with signals.installed(), _warnings_in_one_line():
+                ending = _ending(command, again, signals)
+                return processes.agree(ending)
+    except (UsageError, RunFailed, KeyboardInterrupt) as error:  # the job did not begin
+        return ending_of(error)
+
+
+def _ending(
+    command: Callable[[], None], again: Callable[[bool], str] | None, signals: StopSignals
+) -> Ending:
+    try:
+        command()
+    except SystemExit as stop:  # after --help
+        return Ending(0, fault=stop)
+    except BaseException as error:
+        return ending_of(error, again)
+    if signals.pending is None:
+        return Ending(0)
+    # A loop of the shell's is to end as well.
+    name = Stopped(signals.pending)
+    return Ending(128 + signals.pending, f"stopped by {name}: all was done")
 
 
 def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable[[bool], str]:
@@ -100,23 +98,6 @@ def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable
         return f"to go on: {shlex.join([*called, *kept, *more])}"
 
     return words
-
-
-def _check_single_process() -> None:
-    """Refuse to be one of several processes that torchrun started with the same arguments.
-
-    Raises:
-        UsageError: it is one; all of them would write to the same folder.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if size.isdecimal() and int(size) > 1:
-        raise UsageError(
-            f"WORLD_SIZE={size}: this command is one process, and torchrun starts {size}, which "
-            "would all do the same work in the same folder; start it without torchrun (compare "
-            "trains as many runs at a time as there are GPUs), or, to train one network on "
-            "several GPUs, write the few lines of docs/distributed.md: create_method takes a "
-            "DistributedDataParallel"
-        )
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def _more_flags() -> list[Flag]:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command on `args` (None: the command line's) and return its exit code."""
     again = command_again("entprop_fast.train", args, "--resume")
-    return run_command(lambda: _train(args), again=again)
+    return run_command(lambda: _train(args), again=again, together=True)
 
 
 def _train(args: Sequence[str] | None) -> None:

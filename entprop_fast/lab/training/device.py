@@ -6,6 +6,9 @@ import os
 
 import torch
 
+from entprop_fast.lab import job
+from entprop_fast.lab.job import Job
+
 MOST_OF_A_CORE = 4  # threads: many more wait for each other, and a run stands still
 MOST_THREADS = 1024  # OpenMP ends the process where it cannot start them
 CHOICES = "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N"
@@ -14,9 +17,13 @@ CHOICES = "auto, cpu, cuda, cuda:N, mps, xpu or xpu:N"
 def resolve_device(name: str) -> torch.device:
     """Find the device of ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ``mps``, ``xpu`` or ``xpu:N``.
 
+    Each process of a job has a GPU of its own, by its number on the machine.
+
     Raises:
         ValueError: torch does not know it, or this machine does not have it.
     """
+    if (here := job.of_group()).world > 1:
+        return _device_of(here, name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -35,6 +42,29 @@ def resolve_device(name: str) -> torch.device:
     if (device.index or 0) >= count:
         raise ValueError(f"device {name!r}: torch sees {count} {device.type.upper()} devices")
     return device
+
+
+def _device_of(here: Job, name: str) -> torch.device:
+    """Return the device of one process of a job; a GPU becomes the process's current one."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise ValueError(
+            f"device {name!r} in a job of {here.world} processes: expected auto, cuda or cpu; with "
+            "cuda, each process takes the GPU of its LOCAL_RANK"
+        )
+    count = torch.cuda.device_count()
+    index = here.local_rank
+    if count == 1 and os.environ.get("SLURM_PROCID"):  # srun may show each task its own GPU alone
+        index = 0
+    if index >= count:
+        raise ValueError(
+            f"device {name!r}: {here.local_world} processes on this machine (LOCAL_RANK="
+            f"{here.local_rank}), and torch sees {count} GPUs: start {count} processes a machine, "
+            "or compute on the CPU with --device cpu"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def set_threads(threads: int | None) -> None:

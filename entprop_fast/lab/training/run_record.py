@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from entprop_fast.lab import checkpoint
-from entprop_fast.lab.training.errors import RunFailed
-from entprop_fast.methods import Method
+from entprop_fast.lab import job
+from entprop_fast.lab.training.errors import NotFinite
 
 # What pictures, summaries and diagnostics read of an epoch's row, a number each.
 ROW = (
@@ -55,22 +54,25 @@ def check_finite(state: Mapping[str, Tensor], step: int) -> None:
     """Refuse weights that are no numbers.
 
     Raises:
-        RunFailed: a tensor holds NaN or infinity; the message names it and the step.
+        NotFinite: a tensor of any rank holds NaN or infinity; the message names it and the step.
     """
     finite = [value.isfinite().all() for value in state.values()]
-    if not bool(torch.stack(finite).all()):
+    if bool(torch.stack(finite).all()):
+        agree(None)
+    else:
         broken = next(name for name, value in state.items() if not value.isfinite().all())
-        raise RunFailed(f"{broken} is NaN or infinite after step {step}")
+        agree((step, f"{broken} is NaN or infinite after step {step}"))
 
 
-def load_random(
-    state: Mapping[str, Any], method: Method, device: torch.device, say: Callable[[str], None]
-) -> None:
-    """Put the random numbers and the method's state back; on another kind of device, say so."""
-    if state["device"] == device.type:
-        checkpoint.restore_random_state(state["random"], device)
-        method.load_state_dict(state["method"])
-        return
-    generator = method.state_dict()["generator"]  # a state fits one kind of device
-    method.load_state_dict(state["method"] | {"generator": generator})
-    say(f"saved on {state['device']}, continued on {device.type}: not bit for bit")
+def agree(broken: tuple[int, str] | None) -> None:
+    """Let the ranks tell what each found to be NaN or infinite: a step, and a sentence.
+
+    Raises:
+        NotFinite: one of them found something; in all of them, of the first step.
+    """
+    found = job.current().gather(broken)
+    if len(found) > 1:
+        found = [one and (one[0], f"{one[1]} (rank {rank})") for rank, one in enumerate(found)]
+    if first := min((one for one in found if one is not None), default=None):
+        step, reason = first
+        raise NotFinite(reason, step)
