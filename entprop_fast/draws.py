@@ -76,3 +76,8 @@ def draw_start(
     shape = (rows, *images.shape[1:])
     unit = torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)
     return (2 * unit - 1) * eps
+
+
+def draw_scores(rows: int, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw the random score of so many rows, uniform in [0, 1): [rows]."""
+    return torch.rand(rows, generator=generator, device=logits.device, dtype=logits.dtype)

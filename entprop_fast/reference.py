@@ -17,6 +17,7 @@ from entprop_fast.devices import widest_float
 from entprop_fast.draws import draw_box as draw_box
 from entprop_fast.draws import draw_lam as draw_lam
 from entprop_fast.draws import draw_partners as draw_partners
+from entprop_fast.draws import draw_scores as draw_scores
 from entprop_fast.draws import draw_start as draw_start
 from entprop_fast.layers.routing import dual_layers, frozen_statistics, route
 
@@ -24,15 +25,21 @@ Waiting = tuple[Tensor, Tensor]  # rows for the next pipelined step, images and 
 ATTACK_LOSSES = ("ce", "cw", "trades")
 
 
-def mix(images: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
-    """Mix as MixUp does (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W]."""
-    return lam * images + (1 - lam) * images[partners]
+def mix(images: Tensor, partners: Tensor, lam: Tensor, among: Tensor | None = None) -> Tensor:
+    """Mix as MixUp does (1): ``lam * x + (1 - lam) * x[partners]``, [B, C, H, W].
+
+    The partners are rows `among` others where those are given.
+    """
+    return lam * images + (1 - lam) * (images if among is None else among)[partners]
 
 
-def paste(images: Tensor, partners: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+def paste(
+    images: Tensor, partners: Tensor, box: Tensor, among: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Paste as CutMix does (8); return the images and the share of the own pixels."""
     share = 1 - box.to(widest_float(images.device)).mean()
-    return torch.where(box, images[partners], images), share.to(images.dtype)
+    pasted = (images if among is None else among)[partners]
+    return torch.where(box, pasted, images), share.to(images.dtype)
 
 
 def mixed_loss(loss_a: Tensor, loss_b: Tensor, lam: Tensor) -> Tensor:
@@ -82,7 +89,7 @@ SCORES: dict[str, Callable[[Tensor, Tensor, torch.Generator | None], Tensor]] = 
     "margin": lambda z, y, g: _wrong_minus_true(z.softmax(dim=1), y),
     "energy": lambda z, y, g: -z.logsumexp(dim=1),  # -log sum_c exp z_c
     "gini": lambda z, y, g: 1 - z.softmax(dim=1).square().sum(dim=1),  # 1 - sum_c p_c^2
-    "random": lambda z, y, g: torch.rand(len(z), generator=g, device=z.device, dtype=z.dtype),
+    "random": lambda z, y, g: draw_scores(len(z), z, g),
 }
 
 

@@ -1,4 +1,4 @@
-"""The same work in two processes that know each other, over gloo."""
+"""The same work in two processes, or more, that know each other, over gloo."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,18 +14,18 @@ WORLD = 2
 Work = Callable[[int], dict[str, Any]]  # of a rank: what it found, tensors and plain values
 
 
-def in_two_processes(work: Work, folder: Path) -> list[dict[str, Any]]:
-    """What each rank found, rank by rank; `work` is a function of a module."""
-    start(_grouped, work, str(folder))
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+def in_two_processes(work: Work, folder: Path, world: int = WORLD) -> list[dict[str, Any]]:
+    """What each rank found, rank by rank; `work` is a function of a module, or a part of one."""
+    start(_grouped, work, str(folder), world, world=world)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-def start(function: Callable[..., None], *args: object) -> None:
+def start(function: Callable[..., None], *args: object, world: int = WORLD) -> None:
     """Run ``function(rank, *args)`` in as many processes, which know nothing of each other."""
     # Imported once, for all processes of all modules; the first DDP would import the compiler.
     get_context("forkserver").set_forkserver_preload(["entprop_fast", "torch._dynamo"])
     context = start_processes(
-        function, args, nprocs=WORLD, join=False, daemon=True, start_method="forkserver"
+        function, args, nprocs=world, join=False, daemon=True, start_method="forkserver"
     )
     try:
         while not context.join():
@@ -35,10 +35,10 @@ def start(function: Callable[..., None], *args: object) -> None:
             process.kill()
 
 
-def _grouped(rank: int, work: Work, folder: str) -> None:
+def _grouped(rank: int, work: Work, folder: str, world: int) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world
     )
     torch.save(work(rank), f"{folder}/{rank}.pt")
     distributed.destroy_process_group()

@@ -15,6 +15,7 @@ from entprop_fast.capture.frozen import Frozen, Hooks
 from entprop_fast.capture.graphs import Graph, Graphs
 from entprop_fast.capture.optimizer import CapturableForm, why_not_capturable
 from entprop_fast.capture.result_copy import ResultCopy
+from entprop_fast.sharding import is_sharded
 
 WARM_UP = 3  # eager steps at a shape before its capture: cuDNN has chosen, Triton has compiled
 SETTLE = 1  # after a change: a new parameter's optimiser state must exist before the capture
@@ -45,6 +46,9 @@ class Steps(Protocol[ResultT_co]):
         State that it carries to the next step is changed in place; an attribute that it sets is
         set again by a replay, to the graph's own tensor.
         """
+
+    def why_not_captured(self) -> str | None:
+        """Return what no graph can hold of a step, or None."""
 
     def _eager_step(self, images: Tensor, labels: Tensor) -> ResultT_co:
         """Take the same step, or refuse the first batch of a shape and change nothing."""
@@ -166,6 +170,10 @@ class StepCapture(Generic[ResultT]):
         return True
 
     def _why_not(self, device: torch.device) -> str | None:
+        if reason := self._steps.why_not_captured():
+            return reason
+        if any(map(is_sharded, self._steps.model.modules())):
+            return "fully_shard gathers the parameters in every pass: collectives are not captured"
         if device.type not in graphs.GRAPHS:
             return f"the model is on {device}: a CUDA graph needs a CUDA device"
         if dist.is_available() and dist.is_initialized():

@@ -19,6 +19,7 @@ T = TypeVar("T")
 EVERY = 1.0  # seconds of work after which the processes hear of each other
 
 _END = object()
+_TOLD = "told_to_all_processes"  # an attribute of errors
 
 
 @contextlib.contextmanager
@@ -29,8 +30,10 @@ def together() -> Iterator[None]:
         with stopping.agreed():
             yield
     except BaseException as caught:  # also a stop
+        if _was_told(caught):
+            raise
         error = caught
-    _end_alike(error)
+    _meet(error)
 
 
 @contextlib.contextmanager
@@ -39,15 +42,17 @@ def main_first() -> Iterator[None]:
     if current().is_main:
         with together():
             yield
-        _end_alike(None)  # the others' turn
+        _meet(None)  # the others' turn
     else:
-        _end_alike(None)  # rank 0's
+        _meet(None)  # rank 0's
         with together():
             yield
 
 
 def work_through(
-    share: Iterable[T], work: Callable[[T], float], heard: Callable[[float, bool], None]
+    share: Iterable[T],
+    work: Callable[[T], float],
+    heard: Callable[[float, bool], None] = lambda done, ends: None,
 ) -> None:
     """Work through this process's share while the others do theirs; hear of them every second.
 
@@ -82,8 +87,10 @@ def work_through(
             _raise_first(error)
 
 
-def _end_alike(error: BaseException | None) -> None:
-    if current().sums([error is not None])[0]:
+def _meet(error: BaseException | None) -> None:
+    # As many numbers as above: a process that fails may be elsewhere.
+    _, failed, _ = current().sums([0, error is not None, False])
+    if failed:
         _raise_first(error)
 
 
@@ -92,7 +99,19 @@ def _raise_first(error: BaseException | None) -> NoReturn:
     job = current()
     told = job.gather(None if error is None else _Told.of(error, job.rank))
     first = next(one for one in told if one is not None)
-    raise error if error is not None and first.rank == job.rank else first.again()
+    if error is None or first.rank != job.rank:
+        error = first.again()
+    vars(error)[_TOLD] = True
+    raise error
+
+
+def _was_told(error: BaseException | None) -> bool:
+    """Return whether all processes raise this error already, or what led to it."""
+    while error is not None:
+        if _TOLD in vars(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 class _Told(NamedTuple):

@@ -21,7 +21,7 @@ from entprop_fast.methods.passes import StepResult
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.name_errors import unknown
 from entprop_fast.options import options_of
-from entprop_fast.parallel.replicas import warn_unless_wrapped
+from entprop_fast.parallel.wrapping import warn_unless_wrapped
 
 _CLASSES: tuple[type[Method], ...] = (
     EntProp,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from entprop_fast import reference
@@ -17,7 +16,7 @@ from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.passes import StepResult, learn, main_pass
-from entprop_fast.methods.selection import select, unselected
+from entprop_fast.methods.selection import choose, take_last, unselected
 from entprop_fast.methods.targets import Targets
 from entprop_fast.options import option
 
@@ -85,34 +84,37 @@ class AdvProp(Method):
         return batch if k is None else reference.num_selected(k, batch)
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        o, m = self.options, self._attacked(len(images))
-        x, targets = images.detach(), Targets.unmixed(labels)
+        o, m = self.options, self._attacked(net.dealt.total)
+        x, targets = images.detach(), Targets.unmixed(labels, net.dealt)
         ball = self.units.ball(o.alpha, o.eps, x)
         # (9), or the images themselves.
-        start = draw_start(x, m, ball, o.generator) if o.random_start else torch.zeros_like(x[:m])
+        attacked = net.dealt.first(m)
+        start = x.new_zeros((attacked.held, *x.shape[1:]))
+        if o.random_start:
+            start = draw_start(x, attacked, ball, o.generator)
 
         # 1. The clean batch through the main norms, weight 1/2.
         main = main_pass(net, x, targets, score=o.score, generator=o.generator, weight=0.5)
 
         # (4) All rows are attacked, or the m of highest score.
+        clean = o.attack_loss == "trades"
         if o.k is None:
-            index, entropies = torch.arange(m, device=x.device), unselected(main)
+            rows = take_last(main, x, targets, attacked, unselected(main, targets))
         else:
-            index, entropies = select(main, m)
-            self.selected_index = index
-        targets = targets.rows(index)
+            rows = choose(main, m, x, targets, net.dealt, logits=clean)
+            self.selected_index = rows.index
 
         # 2. From the start, n times: an auxiliary pass, and a step along its gradient (5).
         self.perturbed = x_a = attack(
             net,
-            x,
-            index,
-            displace(x[index], start, ball),
-            targets,
+            rows.x,
+            rows.at,
+            displace(rows.x[rows.at], start, ball),
+            rows.targets,
             ball,
             steps=o.n,
             loss=o.attack_loss,
-            clean=main.logits[index] if o.attack_loss == "trades" else None,
+            clean=rows.logits[rows.at] if clean and rows.logits is not None else None,
             surroundings=(
                 partial(evaluating, net.model) if o.attack_mode == "eval" else net.frozen_statistics
             ),
@@ -120,8 +122,8 @@ class AdvProp(Method):
 
         # 3. The attacked rows through the auxiliary norms, weight 1/2.
         with net.along("aux"):
-            aux_loss = learn(net, x_a, targets, 0.5)
-        return StepResult(main.loss, aux_loss, main.correct, *entropies)
+            aux_loss = learn(net, x_a, rows.targets, 0.5, last=True)
+        return StepResult(main.loss, aux_loss, main.correct, *rows.entropies)
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         yield from super()._single_rows(batch)

@@ -13,6 +13,7 @@ from entprop_fast.methods.network import Network
 from entprop_fast.methods.passes import learn
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import gather_perturb, perturb_
+from entprop_fast.parallel.dealt_rows import DealtRows
 
 
 def free_step(x: Tensor, gradient: Tensor, index: Tensor, ball: Ball) -> Tensor:
@@ -20,9 +21,10 @@ def free_step(x: Tensor, gradient: Tensor, index: Tensor, ball: Ball) -> Tensor:
     return gather_perturb(x, gradient, index, *ball)
 
 
-def draw_start(x: Tensor, rows: int, ball: Ball, generator: torch.Generator | None) -> Tensor:
-    """Draw the offset from which so many rows start, uniform within the radius (9)."""
-    return reference.draw_start(rows, x, ball.eps.view(-1, 1, 1), generator)
+def draw_start(x: Tensor, rows: DealtRows, ball: Ball, generator: torch.Generator | None) -> Tensor:
+    """Draw the offset from which this process's rows start, uniform within the radius (9)."""
+    eps = ball.eps.view(-1, 1, 1)
+    return rows.share(reference.draw_start(rows.total, x, eps, generator))
 
 
 def displace(x: Tensor, offset: Tensor, ball: Ball) -> Tensor:
@@ -69,7 +71,7 @@ def attack(
                 learn(net, x_a, targets, weight)
             else:
                 logits = net.forward(x_a, targets.labels)
-                climbed = _losses(net, loss, logits, targets, clean).mean()
+                climbed = targets.mean(_losses(net, loss, logits, targets, clean))
                 (x_a.grad,) = torch.autograd.grad(climbed, x_a, allow_unused=True)
         perturb_(x_a.detach(), image_gradient(x_a.grad), x, index, *ball)  # (5)
     return x_a.detach()

@@ -11,21 +11,22 @@ from torch import Tensor, nn
 from entprop_fast.capture import StepCapture
 from entprop_fast.layers.routing import Target
 from entprop_fast.layers.synchronised import is_synchronised
-from entprop_fast.methods import batch_checks, copies, model_checks
+from entprop_fast.methods import batch_checks, copies, exact_ranks, model_checks
 from entprop_fast.methods.common_options import describe
 from entprop_fast.methods.image_units import ImageUnits
+from entprop_fast.methods.method_state import MethodState
 from entprop_fast.methods.model_checks import AcceptedModules
-from entprop_fast.methods.network import Network
-from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
+from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import unwrap
+from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.wrapping import unwrap
 
 
-class Method(OptionAttributes, abc.ABC):
+class Method(MethodState, StepRunner):
     """Train one way: calling it with a batch runs one optimiser step.
 
     A subclass has a `name`, its `Options` and its passes. Each option is an attribute of the
@@ -47,13 +48,11 @@ class Method(OptionAttributes, abc.ABC):
         captures: how many steps were replays, why none are, and how to drop what was captured.
     """
 
-    name: ClassVar[str]
     needs_dual_norms: bool = False
     # Attributes that a step leaves to the next one, which a refused call puts back; numbers among
     # them that decide which tensors a step reads, so that a captured one belongs to their values.
     _step_state: ClassVar[tuple[str, ...]] = ("rows",)
     _graph_key: ClassVar[tuple[str, ...]] = ()
-    _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
 
     criterion: nn.Module | None
     generator: torch.Generator | None
@@ -67,7 +66,8 @@ class Method(OptionAttributes, abc.ABC):
         model_checks.check_kind("optimizer", optimizer, torch.optim.Optimizer)
         o = self.options = create(self.Options, options, owner=f"method {self.name!r}")
         self._agreement = Agreement()
-        self.model, self._replicas = unwrap(model, o.criterion, self._agreement)
+        mean = not exact_ranks.is_exact(o)
+        self.model, self._replicas = unwrap(model, o.criterion, self._agreement, mean=mean)
         self.optimizer = optimizer
         self.units = ImageUnits(o.input_range, o.normalization)
         model_checks.check_training(self.model)
@@ -84,6 +84,8 @@ class Method(OptionAttributes, abc.ABC):
         self._accepted_modules = AcceptedModules(self.model, o.criterion, optimizer)
         self.captures = StepCapture(self)
         self.captures.check()
+        wrapped = isinstance(self._replicas, Replicas)
+        exact_ranks.check_exact(self._agreement, self.model, o, wrapped=wrapped)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
         """Run one optimiser step: discard old gradients, `backward`, clip, step.
@@ -99,6 +101,7 @@ class Method(OptionAttributes, abc.ABC):
                 gradients are of different parameters; it was not taken.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=True)
             return self.captures(*self._accepted(images, labels))
 
     def backward(self, images: Tensor, labels: Tensor, *, weight: float = 1.0) -> StepResult:
@@ -119,9 +122,10 @@ class Method(OptionAttributes, abc.ABC):
             ValueError, TypeError: `weight` is no number above 0.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=False)
             batch_checks.check_weight(weight)
             images, labels = self._accepted(images, labels)
-            with self._refusing(images), self._exchange():
+            with self._refusing(images), self._exchange(images):
                 return self._run_passes(images, labels, weight)
 
     def main_rows(self, batch: int) -> int:
@@ -132,76 +136,20 @@ class Method(OptionAttributes, abc.ABC):
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
 
-    @abc.abstractmethod
-    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        """Take all forward and backward passes of a step on an accepted batch."""
-
     def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
         with self._refusing(images):
             return self._step(images, labels)
-
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._run_passes(images, labels)
-        self.apply_gradients()
-        return result
-
-    def apply_gradients(self) -> None:
-        """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
-        if self.options.max_grad_norm is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
-        with model_checks.closures_refused(self.optimizer):
-            self.optimizer.step()
-
-    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
-        net = self._network(images)
-        net.weight = weight
-        result = self._passes(net, images, labels)
-        self.rows += net.rows
-        self._classes = net.classes
-        return result
-
-    def _network(self, images: Tensor) -> Network:
-        o = self.options
-        return Network(
-            self.model,
-            o.criterion,
-            o.label_smoothing,
-            bf16=o.amp is not None,
-            dual=self.needs_dual_norms,
-            check_values=self._checks_values(images),
-            new_shape=self._new_shape,
-            classes=self._classes,
-        )
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""
         if batch == 1:
             yield "main", "a batch of B=1"
 
-    def _exchanges_rows(self) -> bool:
-        """Return whether a step's passes exchange rows with other processes, once."""
-        return False
-
-    def _agreements(self) -> int:
-        """Return how often processes agree in a call: at its start, on rows, on gradients."""
-        rows, gradients = self._exchanges_rows(), self._replicas.averages
-        return 1 + rows + gradients if rows or gradients else 0
-
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
-        alike = {name: getattr(self, name) for name in self._same_everywhere}
-        return self._replicas.exchange(alike)
-
-    def _checks_values(self, images: Tensor) -> bool:
-        check = self.options.check
-        return images.device.type == "cpu" if check is None else check
-
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""
         self._check_call(images, labels)
+        waiting: int = getattr(self, "waiting", 0)
+        self._dealt = exact_ranks.deal(self._agreement, images, self.options, self.name, waiting)
         images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
         return images, labels
 
@@ -211,7 +159,7 @@ class Method(OptionAttributes, abc.ABC):
         batch_checks.check_gradients()
         model_checks.check_training(self.model)
         autocast = o.amp is not None
-        batch_checks.check_batch(images, labels, self.model, self.units, autocast=autocast)
+        batch_checks.check_batch(images, labels, self.model, self.units, autocast, self._exact)
         batch_checks.check_generator(o.generator, images.device)
         if self._checks_values(images):
             batch_checks.check_values(images, self.units)
@@ -243,16 +191,21 @@ class Method(OptionAttributes, abc.ABC):
         """Leave everything as it was where the first batch of a shape is refused."""
         if not self._checks_values(images):  # else its call did
             self._notice_changes()
-        if images.shape in self._seen:
+        dealt = self._dealt.batch
+        shape = torch.Size((dealt.total, *images.shape[1:]))
+        if shape in self._seen:
             yield
             return
+        exact_ranks.check_norms(self.model, self.options)
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        alone = world_size() == 1 or not is_synchronised(self.model)
+        collective = self._replicas.collective or is_synchronised(self.model)
+        alone = self._exact or world_size() == 1 or not collective
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:
-            for target, reason in self._single_rows(len(images)) if alone else ():
-                self._network(images).try_single_row(images[:1], target, reason)
+            for target, reason in self._single_rows(dealt.total) if alone else ():
+                row = images[: dealt.first(1).held]
+                self._network(images).try_single_row(row, target, reason)
                 restore()
             # Only a forward tells the classes, and whether the model takes images of a new shape.
             yield
@@ -261,29 +214,7 @@ class Method(OptionAttributes, abc.ABC):
             raise
         finally:
             self._new_shape = False
-        self._seen.add(images.shape)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all state beside model and optimizer that a resumed run needs."""
-        o = self.options
-        generator = None if o.generator is None else o.generator.get_state()
-        learned = {} if o.criterion is None else o.criterion.state_dict()
-        criterion = {name: value.clone() for name, value in learned.items()}
-        return {"rows": self.rows, "generator": generator, "criterion": criterion}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave.
-
-        Raises:
-            ValueError: the state has a generator and this method has none, or the reverse.
-        """
-        if (state["generator"] is None) != ((o := self.options).generator is None):
-            raise ValueError("generator: the state and this method must both have one, or neither")
-        self.rows = state["rows"]
-        if o.criterion is not None:
-            o.criterion.load_state_dict(state["criterion"])
-        if o.generator is not None:
-            o.generator.set_state(state["generator"])
+        self._seen.add(shape)
 
     def __getstate__(self) -> dict[str, Any]:
         return copies.state_for_copy(self)

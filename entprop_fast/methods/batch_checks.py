@@ -67,9 +67,22 @@ def check_generator(generator: torch.Generator | None, device: torch.device | No
 
 
 def check_batch(
-    images: Tensor, labels: Tensor, model: nn.Module, units: ImageUnits, *, autocast: bool
+    images: Tensor,
+    labels: Tensor,
+    model: nn.Module,
+    units: ImageUnits,
+    autocast: bool,
+    empty: bool,
 ) -> None:
     """Check shapes, dtypes and devices of a batch; nothing here reads a value.
+
+    Args:
+        images: expected to be [B, C, H, W].
+        labels: expected to be [B].
+        model: takes them.
+        units: of the images.
+        autocast: the model's dtype may be another.
+        empty: B may be 0, where other processes have rows.
 
     Raises:
         TypeError: not tensors.
@@ -78,7 +91,7 @@ def check_batch(
     for name, value in (("images", images), ("labels", labels)):
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
-    if images.ndim != 4 or 0 in images.shape:
+    if images.ndim != 4 or 0 in images.shape[1 if empty else 0 :]:
         raise ValueError(f"images of shape {tuple(images.shape)}: expected [B, C, H, W], not empty")
     if not images.is_floating_point():
         raise ValueError(f"images of dtype {images.dtype}: expected floating-point images")
@@ -120,6 +133,8 @@ def check_values(images: Tensor, units: ImageUnits) -> None:
     Raises:
         ValueError: some are outside, or NaN.
     """
+    if not len(images):
+        return
     low, high = units.input_range
     smallest = units.to_image_units(images.detach().amin(dim=(0, 2, 3))).min().item()
     largest = units.to_image_units(images.detach().amax(dim=(0, 2, 3))).max().item()
@@ -143,6 +158,8 @@ def check_labels(labels: Tensor, classes: int | None) -> None:
     Raises:
         ValueError: some are outside.
     """
+    if not len(labels):
+        return
     smallest, largest = (int(bound) for bound in labels.aminmax())
     if smallest < 0 or (classes is not None and largest >= classes):
         wrong = smallest if smallest < 0 else largest

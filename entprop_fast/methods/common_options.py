@@ -101,6 +101,12 @@ class CommonOptions:
         low=0,
         open_low=True,
     )
+    ranks: Literal["independent", "exact"] = option(
+        "independent",
+        "Of several processes each keeps statistics, draws and selection to its own rows "
+        '("independent"), or they compute together what one would on the whole batch ("exact"; '
+        "docs/distributed.md).",
+    )
 
     def __post_init__(self) -> None:
         """Check what no option can say alone."""

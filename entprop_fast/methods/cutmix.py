@@ -33,5 +33,5 @@ class CutMix(Method):
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o = self.options
         # (8) CutMix of the whole batch, then (2), its two-label loss.
-        x, targets = cutmix(images, labels, o.cutmix, o.generator)
+        x, targets = cutmix(images, labels, o.cutmix, o.generator, net.dealt)
         return only_pass(net, x, targets)

@@ -19,10 +19,11 @@ from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.image_units import Ball
 from entprop_fast.methods.network import Network
-from entprop_fast.methods.passes import StepResult, learn, main_pass
-from entprop_fast.methods.selection import gather_candidates, select
-from entprop_fast.methods.targets import aux_targets, mixed
+from entprop_fast.methods.passes import MainPass, StepResult, learn, main_pass
+from entprop_fast.methods.selection import choose
+from entprop_fast.methods.targets import Targets, aux_targets, mixed
 from entprop_fast.options import option
+from entprop_fast.parallel.dealt_rows import RowsOfAll, StackedRows
 
 
 def default_eps(n: int, alpha: float) -> float:
@@ -135,42 +136,38 @@ class EntProp(Method):
         return 1 + self.options.n * reference.num_selected(self.options.k, batch) / batch
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        o, m = self.options, reference.num_selected(self.options.k, len(images))
+        o, m = self.options, reference.num_selected(self.options.k, net.dealt.total)
         passes: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if o.equalize:
             aux_rows = o.aux_weight * m * (o.n if o.accumulate == "all" else 1)
-            passes = equalized(net, len(images), aux_rows)
+            passes = equalized(net, net.dealt.total, aux_rows)
 
         # (1) MixUp of the whole batch, or (8) CutMix.
-        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator)
+        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator, net.dealt)
 
         with passes:
             # (2) ONE pass through the main norms: loss and, from the same logits, entropies.
             # (3) Its backward pass gives the images' gradient for free.
             main = main_pass(net, x, targets, score=o.score, generator=o.generator, gradient=True)
-            gradient, dealt = image_gradient(main.gradient), None
 
             # (4) The m rows of highest entropy, among those of this process or of all.
-            if o.selection == "global":
-                x, gradient, main, targets, dealt = gather_candidates(
-                    self._agreement, x, gradient, main, targets, m
-                )
-            index, entropies = select(main, m, dealt)
-            self.selected_index, targets = index, aux_targets(targets, index, o.aux_labels)
+            among, m = self._candidates(net, main, x, targets, m)
+            rows = choose(main, m, x, targets, among, logits=o.attack_loss == "trades")
+            self.selected_index, targets = rows.index, aux_targets(rows.targets, o.aux_labels)
 
             # (5) The first step is free, along (3). All auxiliary passes but the last serve the
             # next step of the perturbation.
             ball = self.units.ball(o.alpha, self.eps, x)
             self.perturbed = x_a = attack(
                 net,
-                x,
-                index,
-                self._first_step(x, gradient, index, ball),
+                rows.x,
+                rows.at,
+                self._first_step(rows.x, image_gradient(rows.gradient), rows.at, ball),
                 targets,
                 ball,
                 steps=o.n - 1,
                 loss=o.attack_loss,
-                clean=main.logits[index] if o.attack_loss == "trades" else None,
+                clean=None if rows.logits is None else rows.logits[rows.at],
                 weight=o.aux_weight if o.accumulate == "all" else None,
                 surroundings=(
                     net.frozen_statistics if o.aux_stats == "last" else contextlib.nullcontext
@@ -178,17 +175,32 @@ class EntProp(Method):
             )
             # The weights learn from the last.
             with net.along("aux"):
-                aux_loss = learn(net, x_a, targets, o.aux_weight)
+                aux_loss = learn(net, x_a, targets, o.aux_weight, last=True)
 
         # (6) L_m + L_c have added up in `.grad`; `Method` takes the optimiser's step.
-        return StepResult(main.loss, aux_loss, main.correct, *entropies)
+        return StepResult(main.loss, aux_loss, main.correct, *rows.entropies)
+
+    def _candidates(
+        self, net: Network, main: MainPass, x: Tensor, targets: Targets, m: int
+    ) -> tuple[RowsOfAll, int]:
+        """Return among which rows the step chooses, and how many."""
+        if not self._exchanges_rows():
+            return net.dealt, m
+        tensors = (x, main.logits, main.score)
+        same = [(t.dtype, tuple(t.shape[1:])) for t in tensors], targets.lam is None
+        found = self._agreement.agree("selection='global'", same, (len(x), m))
+        held, dealt = zip(*found, strict=True)
+        return StackedRows(held, dealt), sum(dealt)
 
     def _first_step(self, x: Tensor, gradient: Tensor, index: Tensor, ball: Ball) -> Tensor:
         """Take the free step of (5); a study replaces it."""
         return free_step(x, gradient, index, ball)
 
+    def _equalizes(self) -> bool:
+        return self.options.equalize
+
     def _exchanges_rows(self) -> bool:
-        return self.options.selection == "global"
+        return self.options.selection == "global" and not self._exact
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         yield from super()._single_rows(batch)

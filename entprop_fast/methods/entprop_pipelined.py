@@ -22,9 +22,10 @@ from entprop_fast.methods.passes import (
     main_results,
     scored_losses,
 )
-from entprop_fast.methods.selection import select
+from entprop_fast.methods.selection import choose
 from entprop_fast.methods.targets import Targets, aux_targets, mixed
 from entprop_fast.options import option
+from entprop_fast.parallel.dealt_rows import DealtRows
 
 # Where the waiting rows lie: images, labels, and of mixed labels the partners' and lam.
 _KEYS = ("images", "labels", "labels_b", "lam")
@@ -76,6 +77,7 @@ class EntPropPipelined(Method):
     options: EntPropPipelinedOptions
     _step_state = ("rows", "waiting", *_MEMORY)
     _graph_key = ("waiting",)
+    _of_rows = ("waiting",)
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         super().__init__(model, optimizer, **options)
@@ -98,32 +100,37 @@ class EntPropPipelined(Method):
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o = self.options
         # (1) MixUp of the batch, or (8). What waits was mixed a step ago.
-        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator)
+        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator, net.dealt)
+
+        waiting = self._dealt.waiting
 
         # (14) and (15) ONE forward and one backward pass, which what waits rides in.
-        if self.waiting:
-            main, aux_loss = self._one_pass(net, x, targets)
+        if waiting.total:
+            main, aux_loss = self._one_pass(net, x, targets, waiting)
         else:
             main = main_pass(net, x, targets, score=o.score, generator=o.generator, gradient=True)
             aux_loss = torch.zeros_like(main.loss)
-        gradient = image_gradient(main.gradient)
 
         # (16) The rows of highest entropy, one free step along their gradients: they wait.
-        index, entropies = select(main, reference.num_selected(o.k, len(images)))
-        self.selected_index = index
-        x_a = free_step(x, gradient, index, self.units.ball(o.alpha, self.eps, x))
+        m = reference.num_selected(o.k, net.dealt.total)
+        rows = choose(main, m, x, targets, net.dealt)
+        self.selected_index, gradient = rows.index, image_gradient(rows.gradient)
+        x_a = free_step(rows.x, gradient, rows.at, self.units.ball(o.alpha, self.eps, x))
         self.perturbed = x_a
-        self._keep(x_a, aux_targets(targets, index, o.aux_labels))
-        return StepResult(main.loss, aux_loss, main.correct, *entropies)
+        self._keep(x_a, aux_targets(rows.targets, o.aux_labels))
+        return StepResult(main.loss, aux_loss, main.correct, *rows.entropies)
 
-    def _one_pass(self, net: Network, x: Tensor, targets: Targets) -> tuple[MainPass, Tensor]:
+    def _one_pass(
+        self, net: Network, x: Tensor, targets: Targets, dealt: DealtRows
+    ) -> tuple[MainPass, Tensor]:
         """Take batch and waiting rows through one pass; return also the mean loss of the latter."""
         o = self.options
         x_a, waiting = self._waiting_rows()
+        waiting = waiting._replace(dealt=dealt)
         x = x.detach().requires_grad_()
         rows, known = torch.cat((x, x_a)), net.classes
         # (14)
-        with route(net.model, len(x), batch=len(rows)):
+        with route(net.model, len(x), batch=len(rows) or None):
             logits, aux_logits = net.forward(rows, targets.labels, own=True).split(
                 (len(x), len(x_a))
             )
@@ -132,10 +139,12 @@ class EntPropPipelined(Method):
             found = scored_losses(net, logits, targets, o.score)
             aux_losses = net.losses(aux_logits, waiting).loss
             # (15)
-            loss = net.objective(found.loss, 1) + net.objective(aux_losses, o.aux_weight)
-            loss.backward()
-        main = main_results(logits, targets, found, x.grad, o.score, o.generator)
-        return main, aux_losses.detach().mean()
+            loss = net.objective(found.loss, targets, 1)
+            loss = loss + net.objective(aux_losses, waiting, o.aux_weight)
+            with net.last_pass():
+                loss.backward()
+        main = main_results(net, logits, targets, found, x.grad, o.score, o.generator)
+        return main, waiting.mean(aux_losses.detach())
 
     def _check_waiting(self, waiting: Targets, classes: int) -> None:
         """Refuse waiting rows of classes that the model no longer has."""
@@ -170,11 +179,12 @@ class EntPropPipelined(Method):
     def _waiting_rows(self) -> tuple[Tensor, Targets]:
         assert self._images is not None and self._labels is not None and self._labels_b is not None
         rows = slice(self.waiting)
-        return self._images[rows], Targets(self._labels[rows], self._labels_b[rows], self._lam)
+        lam = self._lam if self._lam is None or self._lam.ndim == 0 else self._lam[rows]
+        return self._images[rows], Targets(self._labels[rows], self._labels_b[rows], lam)
 
     def _keep(self, x_a: Tensor, targets: Targets) -> None:
         """Let these rows wait, in memory that stays: a captured step reads it and writes to it."""
-        for name, value in zip(_MEMORY, (x_a, *targets), strict=True):
+        for name, value in zip(_MEMORY, (x_a, *targets[:3]), strict=True):
             memory: Tensor | None = getattr(self, name)
             if value is None or memory is None or not _fits(value, memory):
                 setattr(self, name, None if value is None else value.clone())
@@ -185,9 +195,9 @@ class EntPropPipelined(Method):
     def state_dict(self) -> dict[str, Any]:
         """Return all state beside model and optimizer that a resumed run needs, with what waits."""
         waiting = None
-        if self.waiting:
+        if self.waiting or (self._exact and self._images is not None):
             x_a, targets = self._waiting_rows()
-            values = zip(_KEYS, (x_a, *targets), strict=True)
+            values = zip(_KEYS, (x_a, *targets[:3]), strict=True)
             waiting = {key: None if value is None else value.clone() for key, value in values}
         return super().state_dict() | {"waiting": waiting}
 

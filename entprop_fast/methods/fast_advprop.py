@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from entprop_fast import reference
@@ -15,7 +14,7 @@ from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.equalize import equalized
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.passes import StepResult, learn, main_pass
-from entprop_fast.methods.selection import select, unselected
+from entprop_fast.methods.selection import choose, take_last, unselected
 from entprop_fast.methods.targets import Targets
 from entprop_fast.parallel.rows import shuffle_rows
 
@@ -73,50 +72,49 @@ class FastAdvProp(Method):
         """Return main rows once, attacked rows twice: about ``1 + p_adv``, or ``1 + 2 * k``."""
         return (self.main_rows(batch) + 2 * self._attacked(batch)) / batch
 
-    def _exchanges_rows(self) -> bool:
+    def _equalizes(self) -> bool:
         return True
+
+    def _exchanges_rows(self) -> bool:
+        return not self._exact
 
     def _attacked(self, batch: int) -> int:
         o = self.options
         return reference.num_selected(o.p_adv if o.k is None else o.k, batch)
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        o, x, batch = self.options, images.detach(), len(images)
-        clean, m = self.main_rows(batch), self._attacked(batch)
-        if clean == 0:
+        o, x, batch = self.options, images.detach(), net.dealt.total
+        clean, m = net.dealt.first(self.main_rows(batch)), self._attacked(batch)
+        if clean.total == 0:
             raise ValueError(
                 f"a batch of B={batch}: p_adv={o.p_adv:g} leaves it no clean row; use a larger "
                 "batch or a smaller p_adv"
             )
         ball = self.units.ball(o.alpha, o.eps, x)
-        start = draw_start(x, m, ball, o.generator)  # (9)
+        attacked = net.dealt.after(clean.total) if o.k is None else net.dealt.first(m)
+        start = draw_start(x, attacked, ball, o.generator)  # (9)
 
         # 4. Every gradient is divided by the weighted number of rows that reached its parameter.
-        with equalized(net, clean, m):
+        with equalized(net, clean.total, m):
             # 1. The clean rows through the main norms, weight 1.
-            main = main_pass(
-                net,
-                x[:clean],
-                Targets.unmixed(labels[:clean]),
-                score=o.score,
-                generator=o.generator,
-            )
+            targets = Targets.unmixed(labels[: clean.held], clean)
+            main = main_pass(net, x[: clean.held], targets, score=o.score, generator=o.generator)
 
             # (4) The last rows are attacked, or the m of highest score.
             if o.k is None:
-                index, entropies = torch.arange(clean, batch, device=x.device), unselected(main)
+                whole = Targets.unmixed(labels, net.dealt)
+                rows = take_last(main, x, whole, attacked, unselected(main, targets))
             else:
-                index, entropies = select(main, m)
-            self.selected_index = index
-            targets = Targets.unmixed(labels[index])
+                rows = choose(main, m, x, targets, net.dealt)
+            self.selected_index = rows.index
 
             # 2. From the start through the auxiliary norms, weight 1/2; one step (5).
             self.perturbed = attack(
                 net,
-                x,
-                index,
-                displace(x[index], start, ball),
-                targets,
+                rows.x,
+                rows.at,
+                displace(rows.x[rows.at], start, ball),
+                rows.targets,
                 ball,
                 steps=1,
                 weight=0.5,
@@ -124,13 +122,15 @@ class FastAdvProp(Method):
             )
 
             # 3. The perturbed rows through the auxiliary norms, weight 1/2.
-            x_a, targets = self._shuffled(self.perturbed, targets)
+            x_a, targets = self._shuffled(self.perturbed, rows.targets)
             with net.along("aux"):
-                aux_loss = learn(net, x_a, targets, 0.5)
-        return StepResult(main.loss, aux_loss, main.correct, *entropies)
+                aux_loss = learn(net, x_a, targets, 0.5, last=True)
+        return StepResult(main.loss, aux_loss, main.correct, *rows.entropies)
 
     def _shuffled(self, x_a: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         """Shuffle over the processes: a batch's own statistics would tell its rows apart."""
+        if not self._exchanges_rows():  # the statistics are of all rows
+            return x_a, targets
         same = x_a.dtype, tuple(x_a.shape[1:])
         held = [rows for (rows,) in self._agreement.agree("the shuffle", same, (len(x_a),))]
         x_a, labels = shuffle_rows(x_a, targets.labels, self.options.generator, held)

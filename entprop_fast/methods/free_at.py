@@ -31,8 +31,9 @@ class FreeAT(Method):
     """Replay each batch; one backward pass of a replay moves the weights and the perturbation.
 
     The perturbation, `delta`, stays from batch to batch: row i of a batch starts where row i of the
-    last one ended. Train for ``epochs / replays`` epochs to spend what plain training spends. The
-    optimizer steps once in each replay; the auxiliary halves of dual norms take no part.
+    last one ended, in each process or, with ``ranks="exact"``, in the batch of all. Train for
+    ``epochs / replays`` epochs to spend what plain training spends. The optimizer steps once in
+    each replay; the auxiliary halves of dual norms take no part.
 
     Attributes:
         delta: [rows, C, H, W] in the units of the images, rows of the largest batch so far; None
@@ -43,6 +44,7 @@ class FreeAT(Method):
     Options = FreeATOptions
     options: FreeATOptions
     _step_state = ("rows", "delta")
+    _of_rows = ("delta",)
     _same_everywhere = ("replays",)
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
@@ -85,7 +87,7 @@ class FreeAT(Method):
 
         # 1. The displaced images: one forward and one backward pass, for weights and images.
         x_a = displace(x, delta, ball).requires_grad_()
-        result = only_pass(net, x_a, Targets.unmixed(labels))
+        result = only_pass(net, x_a, Targets.unmixed(labels, net.dealt))
 
         # 2. The optimiser steps in `Method`; (12) moves delta for the next replay.
         alpha, eps = ball.alpha.view(-1, 1, 1), ball.eps.view(-1, 1, 1)

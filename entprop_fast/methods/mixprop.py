@@ -37,10 +37,11 @@ class MixProp(Method):
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o = self.options
-        mixed, targets = mixup(images, labels, o.mixup, o.generator)
+        clean = Targets.unmixed(labels, net.dealt)
+        mixed, targets = mixup(images, labels, o.mixup, o.generator, net.dealt)
         # 1. The clean batch through the main norms.
-        main = main_pass(net, images, Targets.unmixed(labels), weight=0.5)
+        main = main_pass(net, images, clean, weight=0.5)
         # 2. The same batch, mixed by (1), through the auxiliary norms.
         with net.along("aux"):
-            aux_loss = learn(net, mixed, targets, 0.5, own=targets.lam is not None)
-        return StepResult(main.loss, aux_loss, main.correct, *unselected(main))
+            aux_loss = learn(net, mixed, targets, 0.5, own=targets.lam is not None, last=True)
+        return StepResult(main.loss, aux_loss, main.correct, *unselected(main, clean))

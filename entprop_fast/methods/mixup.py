@@ -33,5 +33,5 @@ class MixUp(Method):
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o = self.options
         # (1) MixUp of the whole batch, then (2), its two-label loss.
-        x, targets = mixup(images, labels, o.mixup, o.generator)
+        x, targets = mixup(images, labels, o.mixup, o.generator, net.dealt)
         return only_pass(net, x, targets)

@@ -1,7 +1,7 @@
 """Run the network of one step along a route and under autocast, and take its loss."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from entprop_fast.layers.routing import Target, dual_layers, frozen_statistics, 
 from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
+from entprop_fast.parallel.dealt_rows import DealtRows
 
 _TOO_SMALL = "more than 1 spatial element"  # what an instance norm asks for, whatever the batch
 
@@ -32,6 +33,8 @@ class Network:
         check_values: labels may be read, which synchronises a GPU.
         new_shape: no batch of this shape has gone through yet.
         classes: of the model, None before the first forward.
+        dealt: how the batch is dealt out over the processes; one alone has all rows.
+        overlapped: surrounds the last backward pass of a step.
         weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
         rows: how many went through a forward and a backward pass.
@@ -45,6 +48,8 @@ class Network:
     check_values: bool
     new_shape: bool
     classes: int | None
+    dealt: DealtRows
+    overlapped: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     weight: float = 1.0
     summed: bool = False
     rows: int = 0
@@ -52,6 +57,10 @@ class Network:
     def along(self, target: Target) -> contextlib.AbstractContextManager[None]:
         """Route one pass; without dual norms the model runs as it is."""
         return route(self.model, target) if self.dual else contextlib.nullcontext()
+
+    def last_pass(self) -> contextlib.AbstractContextManager[None]:
+        """Surround the last backward pass of a step, during which gradients may be exchanged."""
+        return contextlib.nullcontext() if self.summed else self.overlapped()  # to be divided yet
 
     def frozen_statistics(self) -> contextlib.AbstractContextManager[None]:
         """Use batch statistics in the auxiliary norms without moving their running ones."""
@@ -92,35 +101,37 @@ class Network:
         Raises:
             ValueError: the criterion's loss is not one per sample.
         """
-        labels, labels_b, lam = targets
+        labels, labels_b, lam, dealt = targets
         if self.criterion is None and (lam is None or lam.ndim == 0):
             partners = None if lam is None else labels_b
             return loss_and_entropy(logits, labels, partners, lam, self.label_smoothing, score)
         logits = reference.full_precision(logits)
-        of_rows = self._losses_of(logits, labels)
+        of_rows = self._losses_of(logits, labels, dealt)
         if lam is not None:
-            of_rows = reference.mixed_loss(of_rows, self._losses_of(logits, labels_b), lam)
+            of_rows = reference.mixed_loss(of_rows, self._losses_of(logits, labels_b, dealt), lam)
         fixed = logits.detach()
         entropy = reference.entropy(fixed)
         return LossAndEntropy(of_rows, entropy, reference.uncertainty(fixed, labels, score))
 
-    def _losses_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the losses [B] of one label a row."""
+    def _losses_of(self, logits: Tensor, labels: Tensor, dealt: DealtRows | None) -> Tensor:
+        """Return the losses [B] of one label a row; a criterion sees the rows of all processes."""
         if self.criterion is None:
             smoothing = self.label_smoothing
             return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         # Copies: one that shifts logits in place (a margin) must not shift scores, nor the next.
+        dealt = DealtRows(len(labels)) if dealt is None else dealt
+        logits, labels = dealt.gather_with_gradient(logits), dealt.gather(labels)
         of_rows: Tensor = self.criterion(logits.clone(), labels.clone())
         if of_rows.shape != labels.shape:
             raise ValueError(
                 f"criterion gave a loss of shape {tuple(of_rows.shape)}: expected one per sample, "
                 f"{tuple(labels.shape)} (reduction='none')"
             )
-        return of_rows
+        return dealt.share(of_rows)
 
-    def objective(self, of_rows: Tensor, weight: float) -> Tensor:
+    def objective(self, of_rows: Tensor, targets: Targets, weight: float) -> Tensor:
         """Return a pass's share in (6): its weighted mean, or sum where `equalized` divides."""
-        loss = of_rows.sum() if self.summed else of_rows.mean()
+        loss = of_rows.sum() if self.summed else targets.mean(of_rows)
         return weight * self.weight * loss
 
     def try_single_row(self, image: Tensor, target: Target, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Take the passes of a step that the weights learn from: (2), (3) and the last of (5)."""
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ class StepResult(NamedTuple):
     and ``result.loss`` is for the log. docs/how-to has each of these loops in 40 lines.
 
     Of several processes each has the values of its own rows; with ``selection="global"`` the
-    entropies are those of all rows.
+    entropies are those of all rows. With ``ranks="exact"`` the sum over the processes of `loss`,
+    `aux_loss` and `correct` is the one process's value, and each has the entropies of all rows.
 
     Attributes:
         loss: mean loss of the main pass.
@@ -48,7 +50,7 @@ class MainPass(NamedTuple):
     """Hold what the main pass leaves, detached.
 
     Attributes:
-        loss: mean over the rows.
+        loss: mean over the rows, or this process's share in it.
         correct: rows predicted as their original label.
         entropy: [B].
         score: [B], which the selection ranks.
@@ -90,8 +92,8 @@ def main_pass(
         logits = net.forward(x, targets.labels)
         found = scored_losses(net, logits, targets, score)
         # Backward inside the route, so that a checkpointed forward is computed along it again.
-        net.objective(found.loss, weight).backward()
-    return main_results(logits, targets, found, x.grad, score, generator)
+        net.objective(found.loss, targets, weight).backward()
+    return main_results(net, logits, targets, found, x.grad, score, generator)
 
 
 def scored_losses(net: Network, logits: Tensor, targets: Targets, score: str) -> LossAndEntropy:
@@ -100,6 +102,7 @@ def scored_losses(net: Network, logits: Tensor, targets: Targets, score: str) ->
 
 
 def main_results(
+    net: Network,
     logits: Tensor,
     targets: Targets,
     found: LossAndEntropy,
@@ -109,13 +112,25 @@ def main_results(
 ) -> MainPass:
     """Return what a main pass leaves, with the scores that no kernel computes."""
     fixed, values = logits.detach(), found.score
-    if score not in KERNEL_SCORES:
-        values = reference.uncertainty(fixed, targets.labels, score, generator)
+    if score == "random":  # one draw for the rows of all processes
+        full = reference.full_precision(fixed)
+        values = net.dealt.share(reference.draw_scores(net.dealt.total, full, generator))
+    elif score not in KERNEL_SCORES:
+        values = reference.uncertainty(fixed, targets.labels, score)
     correct = (fixed.argmax(dim=1) == targets.labels).sum()
-    return MainPass(found.loss.detach().mean(), correct, found.entropy, values, fixed, gradient)
+    loss = targets.mean(found.loss.detach())
+    return MainPass(loss, correct, found.entropy, values, fixed, gradient)
 
 
-def learn(net: Network, x: Tensor, targets: Targets, weight: float, *, own: bool = False) -> Tensor:
+def learn(
+    net: Network,
+    x: Tensor,
+    targets: Targets,
+    weight: float,
+    *,
+    own: bool = False,
+    last: bool = False,
+) -> Tensor:
     """Take a pass along the current route, and its backward pass; return the mean loss.
 
     Args:
@@ -124,22 +139,25 @@ def learn(net: Network, x: Tensor, targets: Targets, weight: float, *, own: bool
         targets: of the rows.
         weight: of the mean loss.
         own: the model may write into `x`.
+        last: no other backward pass of the step follows.
     """
     of_rows = net.losses(net.forward(x, targets.labels, own=own), targets).loss
-    net.objective(of_rows, weight).backward()
-    return of_rows.detach().mean()
+    with net.last_pass() if last else contextlib.nullcontext():
+        net.objective(of_rows, targets, weight).backward()
+    return targets.mean(of_rows.detach())
 
 
 def only_pass(net: Network, x: Tensor, targets: Targets) -> StepResult:
     """Take the only pass of a step, which selects nothing, and report it."""
     logits = net.forward(x, targets.labels, own=targets.lam is not None)
     of_rows, entropy, _ = net.losses(logits, targets)
-    loss = of_rows.mean()
-    (loss if net.weight == 1 else net.weight * loss).backward()
+    loss = targets.mean(of_rows)
+    with net.last_pass():
+        (loss if net.weight == 1 else net.weight * loss).backward()
     return StepResult(
         loss=loss.detach(),
         aux_loss=torch.zeros_like(loss),
         correct=(logits.detach().argmax(dim=1) == targets.labels).sum(),
         entropy_selected=torch.full_like(loss, math.nan),
-        entropy_unselected=entropy.mean(),
+        entropy_unselected=targets.mean_of_all(entropy),
     )

@@ -21,4 +21,4 @@ class Vanilla(Method):
         return 1.0
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        return only_pass(net, images.detach(), Targets.unmixed(labels))
+        return only_pass(net, images.detach(), Targets.unmixed(labels, net.dealt))

@@ -16,8 +16,8 @@ from torch import distributed as dist
 
 from entprop_fast.parallel.rows import world_size
 
-_OWN = 2  # numbers that a process tells the others beside what has to be the same
-_GOES_ON, _FAILED = 1, 2
+_OWN = 3  # numbers that a process tells the others beside what has to be the same
+_GOES_ON, _FAILED, _LOST = 1, 2, 3
 _host_groups: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
 
 
@@ -31,7 +31,7 @@ class Disagreement(ValueError):
 
     def __init__(self, what: list[str], of_ranks: list[object]) -> None:
         self.what, self.of_ranks = what, of_ranks
-        shown = what if len(set(what)) > 1 else of_ranks
+        shown = what if len(set(what)) > 1 else _differing(of_ranks)
         each = ", ".join(f"rank {rank} has {one}" for rank, one in enumerate(shown))
         super().__init__(
             f"the processes disagree at {what[0]}: {each}; give all of them the same method, "
@@ -40,10 +40,16 @@ class Disagreement(ValueError):
 
 
 class Agreement:
-    """One method's part in what its processes agree upon; a process alone agrees with itself."""
+    """One method's part in what its processes agree upon; a process alone agrees with itself.
+
+    Attributes:
+        told: whether the call ends because all processes have agreed that it does.
+        lost: whether one of them left an exchange half done, so that no other can begin.
+    """
 
     def __init__(self) -> None:
         self._left = 0  # agreements that the others still expect in this call
+        self.told = self.lost = False
 
     @contextlib.contextmanager
     def call(self, times: int) -> Iterator[None]:
@@ -54,8 +60,14 @@ class Agreement:
         if times == 0 or world_size() == 1:
             yield
             return
+        if self.lost:
+            raise RuntimeError(
+                "the processes cannot go on together: one of them left an exchange half done, see "
+                "the first error; end all of them, or make the process group, wrapper and method "
+                "anew"
+            )
         host_group()  # all processes are here; later one may be elsewhere
-        self._left = times
+        self._left, self.told = times, False
         try:
             yield
         except Exception as error:
@@ -73,7 +85,7 @@ class Agreement:
         Args:
             what: is about to be exchanged.
             same: has to be the same everywhere; compared and shown by its ``repr``.
-            own: at most two numbers of 0 or more.
+            own: at most three numbers of 0 or more.
 
         Returns:
             `own` of every rank.
@@ -87,10 +99,12 @@ class Agreement:
             return [list(own)]
         self._left -= 1
         digest = zlib.crc32(repr((what, same)).encode())
+        self.lost = True
         told = _post(_GOES_ON, digest, own)
+        self.lost = any(row[0] == _LOST for row in told)
         if all(row[:2] == [_GOES_ON, digest] for row in told):
             return [row[2:][: len(own)] for row in told]
-        self._left = 0  # all of them raise
+        self._left, self.told = 0, True  # all of them raise
         errors, whats, sames = zip(*_explain((None, what, same)), strict=True)
         for rank, error in enumerate(errors):
             if error is not None:
@@ -101,12 +115,17 @@ class Agreement:
                 )
         raise Disagreement(list(whats), list(sames))
 
+    def leave(self) -> None:
+        """Agree on nothing more in this call, and tell nobody: the others are elsewhere."""
+        self._left = 0
+
     def _tell(self, error: Exception) -> None:
         refused = isinstance(error, ValueError | TypeError)
         try:
-            _post(_FAILED, 0, ())
+            _post(_LOST if self.lost else _FAILED, 0, ())
             _explain(((refused, f"{type(error).__name__}: {error}"), "", ()))
         except RuntimeError as lost:  # they have ended already
+            self.lost = True
             error.add_note(f"The other processes could not be told: {lost}")
 
 
@@ -118,6 +137,19 @@ def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
     dist.all_reduce(board, group=host_group())
     rows: list[list[int]] = board.tolist()
     return rows
+
+
+def _differing(of_ranks: list[object]) -> list[object]:
+    """Return of each rank what others have otherwise; of dictionaries, these entries alone."""
+    entries = [set(map(repr, one.items())) for one in of_ranks if isinstance(one, dict)]
+    if len(entries) < len(of_ranks):
+        return of_ranks
+    common = set.intersection(*entries)
+    return [
+        {name: value for name, value in one.items() if repr((name, value)) not in common}
+        for one in of_ranks
+        if isinstance(one, dict)
+    ]
 
 
 def _explain(words: tuple[Any, str, object]) -> list[Any]:

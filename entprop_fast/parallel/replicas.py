@@ -1,8 +1,7 @@
-"""Keep the copies of a network in several processes alike by one exchange a step."""
+"""Keep the copies of a network in several processes alike: one exchange before, one after."""
 
 import contextlib
-import warnings
-from collections import defaultdict
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -10,11 +9,17 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from entprop_fast.layers.synchronised import is_synchronised
 from entprop_fast.parallel.agreement import Agreement, Disagreement
-from entprop_fast.parallel.rows import world_size
-from entprop_fast.torch_internals import copy_each, reset_reducer, settings_of_passes
+from entprop_fast.parallel.buckets import Buckets, Plan, plan
+from entprop_fast.parallel.flat import in_one
+from entprop_fast.parallel.overlap import LastPass
+from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
+# Whether gradients leave while the last backward pass runs, by backend: docs/distributed.md has
+# what was measured over gloo; NCCL has not run, and its exchange takes no time of the host.
+OVERLAPS = {"gloo": False, "nccl": True}
 _INSTEAD = {
     "mixed_precision": "leave it out and use amp='bf16'",
     "join()": "give every process as many batches",
@@ -26,9 +31,11 @@ class Alone:
 
     Attributes:
         averages: whether a step averages its gradients over the processes.
+        several: whether it may.
+        collective: whether a pass itself exchanges tensors with the other processes.
     """
 
-    averages = False
+    averages = several = collective = False
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
@@ -39,57 +46,15 @@ class Alone:
         self._agreement.agree("a step", alike)
         yield
 
+    def last_pass(self) -> contextlib.AbstractContextManager[None]:
+        """Surround the last backward pass of a step."""
+        return contextlib.nullcontext()
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
+
     def check_unchanged(self) -> None:
         """Accept a network whose modules are others than before."""
-
-
-def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
-    """Warn where nobody keeps the networks of several processes alike."""
-    processes = world_size()
-    if processes > 1 and not isinstance(model, DistributedDataParallel):
-        warnings.warn(
-            f"model is not wrapped and the process group has {processes} processes: each trains a "
-            "network of its own, and they drift apart. Pass DistributedDataParallel(model), or "
-            "average the gradients yourself between method.backward(images, labels) and the "
-            "optimizer's step",
-            RuntimeWarning,
-            stacklevel=stacklevel + 1,
-        )
-
-
-def unwrap(
-    model: nn.Module, criterion: nn.Module | None, agreement: Agreement
-) -> "tuple[nn.Module, Alone | Replicas]":
-    """Find the network that the passes of a step run, and what surrounds all of them.
-
-    Args:
-        model: a `DistributedDataParallel`, or a network that this process alone keeps.
-        criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
-            buffers become those of rank 0, and its gradients are averaged with the network's.
-        agreement: of the method.
-
-    Raises:
-        ValueError: a wrapper inside of `model`, around `criterion`, or with settings that a step
-            would pass over; or threads in place of processes (`nn.DataParallel`).
-    """
-    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
-        raise ValueError(
-            f"model is a DataParallel over {len(model.device_ids)} devices, whose threads would "
-            "each route a part of the batch: start one process for each with torchrun and pass a "
-            "DistributedDataParallel, or let the program see one device (CUDA_VISIBLE_DEVICES=0)"
-        )
-    network = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(network, nn.Module)
-    for name, root in (("model", network), ("criterion", criterion)):
-        if root is not None and any(isinstance(m, DistributedDataParallel) for m in root.modules()):
-            raise ValueError(
-                f"{name} holds a DistributedDataParallel: wrap the whole network once, outermost, "
-                "as in DistributedDataParallel(torch.compile(network)), and pass a criterion as it "
-                "is; its gradients are averaged with the network's"
-            )
-    if isinstance(model, DistributedDataParallel):
-        return network, Replicas(model, criterion, agreement)
-    return network, Alone(agreement)
 
 
 class Replicas:
@@ -97,15 +62,25 @@ class Replicas:
 
     DDP averages in every backward pass whose forward went through it, and expects that pass to
     reach every parameter. A step has several backward passes, each of which leaves some norms out:
-    they run past the wrapper, and what they added up is averaged once.
+    they run past the wrapper, and what they added up is averaged once, bucket after bucket.
+    With `overlap` buckets leave while the last backward pass runs. Where it has to talk to the
+    other processes itself, for synchronised norms, or gradients are divided after the passes, they
+    leave after it, as they do without.
 
     Args:
         wrapper: gives the process group, what is exchanged, and `no_sync`.
         criterion: see `unwrap`.
         agreement: of the method.
+        mean: gradients are averaged over the processes; else they are summed, for losses that
+            each process has divided by the rows of all; one that has reached a parameter by none
+            of its rows adds 0. Nothing overlaps then.
+        overlap: see above; None for what `OVERLAPS` says of the backend.
 
     Raises:
         ValueError: the wrapper has settings that a step would pass over.
+
+    Attributes:
+        several: whether there are several processes, so that something is exchanged.
     """
 
     def __init__(
@@ -113,6 +88,9 @@ class Replicas:
         wrapper: DistributedDataParallel,
         criterion: nn.Module | None,
         agreement: Agreement,
+        *,
+        mean: bool = True,
+        overlap: bool | None = None,
     ) -> None:
         _check(wrapper)
         members, everyone = dist.get_world_size(wrapper.process_group), dist.get_world_size()
@@ -125,6 +103,7 @@ class Replicas:
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world, self._agreement = wrapper, members, agreement
+        self._mean, self._divisor = mean, members if mean else 1
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
@@ -134,11 +113,27 @@ class Replicas:
                 agreement.agree("the criterion's parameters", shapes)
             self._broadcast(learned)
         self._averaged = self._exchanged(nn.Module.named_parameters)
+        self._parameters = list(self._averaged.values())
+        self.several = members > 1
+        self._group, backend = wrapper.process_group, _backend(wrapper)
+        self._overlap = mean and (OVERLAPS.get(backend, False) if overlap is None else overlap)
+        if self._overlap and backend == "gloo" and self.several:
+            # Its collectives are matched by their order, agreements among them, and how many
+            # buckets are under way when a process agrees is its own affair.
+            self._group = dist.new_group(backend="gloo")
+        self._plan: Plan = ()  # of what all had gradients of in the last step
+        self._last_pass = LastPass(self._parameters)
+        self._buckets: Buckets | None = None  # of the step that is under way
 
     @property
     def averages(self) -> bool:
         """Return whether a step averages gradients: not inside of the wrapper's ``no_sync()``."""
-        return bool(self._wrapper.require_backward_grad_sync)
+        return self.several and bool(self._wrapper.require_backward_grad_sync)
+
+    collective = False
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
@@ -176,16 +171,60 @@ class Replicas:
         if self._wrapper.broadcast_buffers and self.averages:
             buffers = list(self._exchanged(nn.Module.named_buffers).values())
         alike = alike | {"values in buffers": sum(map(Tensor.numel, buffers))}
+        if self._overlap:
+            alike["buckets of gradients"] = zlib.crc32(repr(self._plan).encode())
         self._agreement.agree("a step", alike)
         if not self.averages:
             yield
             return
         self._broadcast(buffers)
-        with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
-            yield
-        self._check_alike()
-        gradients = [p.grad for p in self._averaged.values() if p.grad is not None]
-        _in_one(gradients, self._average)
+        planned = self._plan if self._overlap else ()
+        buckets = self._buckets = Buckets(self._parameters, planned, self._group, self._divisor)
+        try:
+            with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
+                yield
+            reached = self._agree_on_reached()
+        except Exception as error:
+            self._give_up(buckets, error)
+            raise
+        finally:
+            self._buckets = None
+        buckets.finish()
+        now = plan(self._parameters, reached)
+        if now != planned:
+            known = {position for bucket in planned for position in bucket}
+            new = plan(self._parameters, [one for one in reached if one not in known])
+            Buckets(self._parameters, new, self._group, self._divisor).finish()
+        self._plan = now
+
+    def last_pass(self) -> contextlib.AbstractContextManager[None]:
+        """Surround the last backward pass of a step, which nothing but the processes' own follows.
+
+        Buckets of gradients leave while it runs, where that is asked for and can be.
+        """
+        buckets = self._buckets
+        if buckets is None or not self._overlap or self._synchronises():
+            return contextlib.nullcontext()
+        return self._last_pass.watch(buckets if self._plan else None)
+
+    def _synchronises(self) -> bool:
+        """Return whether norms talk to other processes in a backward pass, in their own order."""
+        return any(is_synchronised(root) for _, root in self._roots)
+
+    def _give_up(self, buckets: Buckets, error: Exception) -> None:
+        """Keep the processes in step where a step ends in an error in one of them or in all.
+
+        Those that had no error have launched some buckets, and will launch the others.
+        """
+        if self._agreement.lost:
+            return
+        try:
+            buckets.abandon()
+            if self._agreement.told:
+                buckets.wait()
+        except Exception as lost:
+            self._agreement.lost = True
+            error.add_note(f"Its gradients could not be taken back from the others: {lost}")
 
     def _exchanged(
         self, named: Callable[[nn.Module], Iterable[tuple[str, Tensor]]]
@@ -200,21 +239,20 @@ class Replicas:
 
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         group = self._wrapper.process_group
-        _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
+        in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
-    def _average(self, flat: Tensor) -> None:
-        flat.div_(self._world)  # first, as DDP does: a sum may be out of range
-        dist.all_reduce(flat, group=self._wrapper.process_group)
-
-    def _check_alike(self) -> None:
-        """Check that all have gradients of the same parameters: else the sum is wrong, or hangs."""
-        reached = bytes(parameter.grad is not None for parameter in self._averaged.values())
+    def _agree_on_reached(self) -> list[int]:
+        """Return which parameters have gradients, by position: the same ones in all processes."""
+        reached = bytes(parameter.grad is not None for parameter in self._parameters)
         try:
             self._agreement.agree(_GRADIENTS, reached)
         except Disagreement as error:
             if set(error.what) != {_GRADIENTS}:
                 raise
-            found = zip(self._averaged, zip(*error.of_ranks, strict=True), strict=True)
+            of_parameters = list(zip(*error.of_ranks, strict=True))
+            if not self._mean:
+                return self._fill(map(any, of_parameters))
+            found = zip(self._averaged, of_parameters, strict=True)
             apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]
             shown = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
             raise RuntimeError(
@@ -222,6 +260,24 @@ class Replicas:
                 "in others: give all the same method, options and state, and a model whose "
                 "forward reaches the same parameters everywhere"
             ) from None
+        return [position for position, is_reached in enumerate(reached) if is_reached]
+
+    def _fill(self, reached: Iterable[bool]) -> list[int]:
+        """Give a gradient of 0 to parameters that other processes alone have reached."""
+        positions = [position for position, is_reached in enumerate(reached) if is_reached]
+        for parameter in map(self._parameters.__getitem__, positions):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return positions
+
+
+def _backend(wrapper: DistributedDataParallel) -> str:
+    """Return the backend of a wrapper's group for the device of its parameters."""
+    config = dict(
+        pair.split(":") for pair in dist.get_backend_config(wrapper.process_group).split(",")
+    )
+    device = next((p.device.type for p in wrapper.parameters()), "cpu")
+    return config.get(device, "")
 
 
 def _check(wrapper: DistributedDataParallel) -> None:
@@ -237,15 +293,3 @@ def _check(wrapper: DistributedDataParallel) -> None:
                 f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
                 f"the wrapper; a step runs the network inside and averages once: {instead}"
             )
-
-
-def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Run an in-place `collective` once for all tensors of a dtype and device, flat in a row."""
-    alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
-        alike[tensor.dtype, tensor.device].append(tensor.detach())
-    for some in alike.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        collective(flat)
-        parts = flat.split([tensor.numel() for tensor in some])
-        copy_each(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])

@@ -22,10 +22,10 @@ def gather_rows(rows: Tensor, held: Sequence[int]) -> Tensor:
     if world_size() == 1:
         return rows
     if len(set(held)) == 1:
-        return _gather(rows)
+        return all_gather(rows)
     padded = rows.new_zeros((max(held), *rows.shape[1:]))
     padded[: len(rows)] = rows
-    parts = _gather(padded).split(max(held))
+    parts = all_gather(padded).split(max(held))
     return torch.cat([part[:count] for part, count in zip(parts, held, strict=True)])
 
 
@@ -71,7 +71,8 @@ def shuffle_rows(
     return gather_rows(images, held)[own], gather_rows(labels, held)[own]
 
 
-def _gather(rows: Tensor) -> Tensor:
+def all_gather(rows: Tensor) -> Tensor:
+    """Gather equally many rows of all processes in the order of ranks."""
     out = rows.new_empty((world_size() * len(rows), *rows.shape[1:]))
     # Its name of old until torch 2.12.
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

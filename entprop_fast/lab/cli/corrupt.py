@@ -22,6 +22,8 @@ from entprop_fast.lab.corruptions.suites import generated_source
 from entprop_fast.lab.corruptions.write_sets import write_arrays, write_folders
 from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.evaluation.choose_suite import usual_scale
+from entprop_fast.lab.in_step import main_first
+from entprop_fast.lab.job import current
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
@@ -92,11 +94,12 @@ def _corrupt(args: Sequence[str] | None) -> None:
         kinds = _kinds(flags)
         set_threads(settings.get("threads"))
         device = resolve_device(settings.get("device", "auto"))
-        _check_folder(root, overwrite=flags.overwrite, resume=flags.resume)
+        if current().is_main:
+            _check_folder(root, overwrite=flags.overwrite, resume=flags.resume)
         data_dir, size = settings.get("data_dir"), settings.get("image_size")
         if size is None:  # what a run on these images takes
             size = usual_image_size(flags.dataset, data_dir)
-        with reporter.waiting(f"reading data set {flags.dataset}"):
+        with main_first(), reporter.waiting(f"reading data set {flags.dataset}"):
             images = data.load(
                 flags.dataset,
                 data_dir=data_dir,
@@ -113,7 +116,8 @@ def _corrupt(args: Sequence[str] | None) -> None:
             f"{generated_source(scale, flags.seed)}: {images.num_test} test images of {side} pixels"
         )
     folder = RunFolder(root)
-    folder.claim()
+    if current().is_main:  # one lock for all processes
+        folder.claim()
     try:
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
         with (

@@ -7,8 +7,7 @@ generated, whatever the folder is called.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,12 @@ from torch import Tensor
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS
 from entprop_fast.lab.corruptions.set_marker import read_marker, source_of
-from entprop_fast.lab.corruptions.suites import Sample, Samples, Suite
+from entprop_fast.lab.corruptions.suites import Place, Sample, Suite
 from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
 from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
+
+_Samples = Callable[[Sequence[Place]], Iterator[Sample]]
 
 # Data set's own word for its published set -> title, and the folder's usual names.
 OFFICIAL = {
@@ -80,26 +81,28 @@ def open_suite(
     kinds = (*COMMON_KINDS, *more)
     if name == "imagenet-c":
         images, samples, aligned = _folders(root, kinds, data, batch_size, workers)
-        places = [root / kind / str(severity) for kind in kinds for severity in SEVERITIES]
+        read = [root / kind / str(severity) for kind in kinds for severity in SEVERITIES]
     else:
         (images, samples), aligned = _arrays(root, kinds, data, batch_size), True
-        places = [root / f"{kind}.npy" for kind in kinds]
+        read = [root / f"{kind}.npy" for kind in kinds]
+    every = itertools.product(kinds, SEVERITIES, range(0, images, batch_size))
     return Suite(
         name=title if marker is None else root.name,
         source=source,
         kinds=COMMON_KINDS,
         extra=more,
         images=images,
+        places=[Place(*one) for one in every],
         samples=samples,
         official=marker is None,
         aligned=aligned,
-        read_from=tuple((str(one), one.stat().st_mtime_ns) for one in places if one.exists()),
+        read_from=tuple((str(one), one.stat().st_mtime_ns) for one in read if one.exists()),
     )
 
 
 def _arrays(
     root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int
-) -> tuple[int, Samples]:
+) -> tuple[int, _Samples]:
     count = data.num_test
     channels, height, width = data.image_shape
     shape = (len(SEVERITIES) * count, height, width, channels)
@@ -112,14 +115,14 @@ def _arrays(
         )
     files = {kind: open_array(root / f"{kind}.npy", shape) for kind in kinds}
 
-    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
-        every = itertools.product(files, severities, range(0, count, batch_size))
-        for kind, severity, first in itertools.islice(every, skip, None):
+    def samples(places: Sequence[Place]) -> Iterator[Sample]:
+        for place in places:
+            kind, severity, first = place
             last = min(first + batch_size, count)
             start = (severity - 1) * count
             rows = np.array(files[kind][start + first : start + last])  # out of the file
             images = torch.from_numpy(rows).permute(0, 3, 1, 2)
-            yield Sample(kind, severity, first, to_float(images), labels[first:last])
+            yield Sample(place, to_float(images), labels[first:last])
 
     return count, samples
 
@@ -160,7 +163,7 @@ def _labels(path: Path, count: int, num_classes: int) -> Tensor:
 
 def _folders(
     root: Path, kinds: Sequence[str], data: ImageSet, batch_size: int, workers: int | None
-) -> tuple[int, Samples, bool]:
+) -> tuple[int, _Samples, bool]:
     """Find its images, in the clean ones' order where all kinds and severities have their names."""
     lists: dict[tuple[str, int], FileList] = {}
     for kind in kinds:
@@ -183,15 +186,12 @@ def _folders(
     taken = ordered if aligned else lists
     size = data.image_shape[1]
 
-    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
-        lists = [(place, files) for place, files in taken.items() if place[1] in severities]
-        whole, rest = divmod(skip, math.ceil(len(first) / batch_size))  # all are as long
-        for (kind, severity), files in lists[whole:]:
-            read = image_batches(files, size, batch_size, workers)
-            start = rest * batch_size
-            for images, labels in itertools.islice(read, rest, None):
-                yield Sample(kind, severity, start, images, labels)
-                start += len(labels)
-            rest = 0
+    def samples(places: Sequence[Place]) -> Iterator[Sample]:
+        for folder, each in itertools.groupby(places, lambda place: place[:2]):
+            batches = list(each)
+            starts = [place.first for place in batches]
+            read = image_batches(taken[folder], size, batch_size, workers, starts)
+            for place, (images, labels) in zip(batches, read, strict=True):
+                yield Sample(place, images, labels)
 
     return len(first), samples, aligned

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,28 +20,28 @@ from entprop_fast.lab.corruptions.common import (
     check_channels,
     corrupted_bytes,
 )
-from entprop_fast.lab.data import ImageSet
+from entprop_fast.lab.data import ImageData, ImageSet
 from entprop_fast.lab.data.augment import to_float
+from entprop_fast.lab.job import current
 
 GENERATED = "generated"  # how the source of images made here begins
 PROCEDURAL_FROST = "frost on procedural textures"
 
 
-class Sample(NamedTuple):
-    """A batch of one kind and severity; `first` is the number of its first image."""
+class Place(NamedTuple):
+    """Name a batch of one kind and severity; `first` is the number of its first image."""
 
     kind: str
     severity: int
     first: int
+
+
+class Sample(NamedTuple):
+    """Hold the images and labels of a place."""
+
+    place: Place
     images: Tensor
     labels: Tensor
-
-
-class Samples(Protocol):
-    """A suite's images."""
-
-    def __call__(self, severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
-        """Yield those of some severities, without the first `skip` of these samples."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,29 @@ class Suite:
     kinds: tuple[str, ...]  # those that RA is the mean of
     extra: tuple[str, ...]  # further ones, in no mean
     images: int  # how many each kind and severity has
-    samples: Samples  # gives those of some severities, all by default, in any order
+    places: Sequence[Place]  # of all its batches, the extra kinds' too
+    samples: Callable[[Sequence[Place]], Iterator[Sample]]  # reads some of the places, in order
     official: bool = False  # published files, not images made here
     aligned: bool = True  # each kind and severity has the clean test images, in their order
     # Files or folders that the images are in, each with its time of change
     read_from: tuple[tuple[str, int], ...] = ()
+    by_batch: bool = False  # one reading of clean files gives all kinds of a batch
+
+    def dealt(self, places: Sequence[Place]) -> Sequence[Place]:
+        """Return the part of some places that is this process's, of the job that it is in."""
+        return dealt(places, by_batch=self.by_batch)
+
+
+def dealt(places: Sequence[Place], *, by_batch: bool) -> Sequence[Place]:
+    """Return the part of some places that is this process's, of the job that it is in.
+
+    With `by_batch` all kinds of a batch are one process's, if there are enough batches for all.
+    """
+    job, batches = current(), list(dict.fromkeys(place.first for place in places))
+    if not by_batch or len(batches) < job.world:
+        return job.share(places)
+    own = set(job.share(batches))
+    return [place for place in places if place.first in own]
 
 
 def digits_suite(
@@ -65,11 +83,10 @@ def digits_suite(
 ) -> Suite:
     """Make the ten kinds of `entprop_fast.data.corrupt`, meant for 8x8 digits."""
 
-    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
-        each = list(itertools.product(CORRUPTIONS, severities))
-        for kind, severity, clean in _rounds(each, skip, data, batch_size, device, workers):
-            made = corrupt(clean.images, kind, severity, first=clean.first)
-            yield Sample(kind, severity, clean.first, made, clean.labels)
+    def samples(places: Sequence[Place]) -> Iterator[Sample]:
+        for place, images, labels in clean_images(places, data, batch_size, device, workers):
+            made = corrupt(images, place.kind, place.severity, first=place.first)
+            yield Sample(place, made, labels)
 
     return Suite(
         name=f"{data.name}, ten corruptions",
@@ -77,7 +94,9 @@ def digits_suite(
         kinds=CORRUPTIONS,
         extra=(),
         images=data.num_test,
+        places=_places(CORRUPTIONS, data, batch_size),
         samples=samples,
+        by_batch=not isinstance(data, ImageData),
     )
 
 
@@ -97,13 +116,11 @@ def generated_suite(
     """
     kinds, device = generated_kinds(data, extra), with_float64(device)
 
-    def samples(severities: Sequence[int] = SEVERITIES, skip: int = 0) -> Iterator[Sample]:
-        each = list(itertools.product(kinds, severities))
-        for kind, severity, clean in _rounds(each, skip, data, batch_size, device, workers):
-            made = corrupted_bytes(
-                clean.images, kind, severity, scale=scale, seed=seed, first=clean.first
-            )
-            yield Sample(kind, severity, clean.first, to_float(made), clean.labels)
+    def samples(places: Sequence[Place]) -> Iterator[Sample]:
+        for place, images, labels in clean_images(places, data, batch_size, device, workers):
+            kind, severity, first = place
+            made = corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first)
+            yield Sample(place, to_float(made), labels)
 
     return Suite(
         name=f"{data.name}, common corruptions",
@@ -111,7 +128,9 @@ def generated_suite(
         kinds=COMMON_KINDS,
         extra=kinds[len(COMMON_KINDS) :],
         images=data.num_test,
+        places=_places(kinds, data, batch_size),
         samples=samples,
+        by_batch=not isinstance(data, ImageData),
     )
 
 
@@ -135,26 +154,24 @@ def of_another_generator(source: str) -> bool:
     return PROCEDURAL_FROST in source and f", generator {GENERATOR})" not in source
 
 
-class _Clean(NamedTuple):
-    first: int
-    images: Tensor
-    labels: Tensor
+def _places(kinds: Sequence[str], data: ImageSet, batch_size: int) -> list[Place]:
+    """Name all kinds and severities of a batch of clean images, then those of the next one."""
+    every = itertools.product(data.test_starts(batch_size), kinds, SEVERITIES)
+    return [Place(kind, severity, first) for first, kind, severity in every]
 
 
-def _rounds(
-    each: Sequence[tuple[str, int]],
-    skip: int,
+def clean_images(
+    places: Sequence[Place],
     data: ImageSet,
     batch_size: int,
     device: torch.device,
     workers: int | None,
-) -> Iterator[tuple[str, int, _Clean]]:
-    """Yield every batch of clean images with each kind and severity, but the first `skip`."""
-    batches, rest = divmod(skip, len(each))
-    first = batches * batch_size
-    read = data.test_batches(batch_size, workers=workers)
-    for images, labels in itertools.islice(read, batches, None):
-        clean = _Clean(first, images.to(device), labels.to(device))
-        for kind, severity in each[rest:]:
-            yield kind, severity, clean
-        rest, first = 0, first + len(labels)
+) -> Iterator[tuple[Place, Tensor, Tensor]]:
+    """Yield the clean images and labels of each place; each batch is read once."""
+    batches = [(first, list(each)) for first, each in itertools.groupby(places, lambda p: p.first)]
+    starts = [first for first, _ in batches]
+    read = data.test_batches(batch_size, workers=workers, starts=starts)
+    for (images, labels), (_, each) in zip(read, batches, strict=True):
+        images, labels = images.to(device), labels.to(device)
+        for place in each:
+            yield place, images, labels

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from entprop_fast.lab import stopping
 from entprop_fast.lab.data.augment import to_float
-from entprop_fast.lab.data.image_files import FileList, TransformedFiles, evaluation_transform
+from entprop_fast.lab.data.image_files import (
+    FileList,
+    TransformedFiles,
+    evaluation_transform,
+    rows_of,
+)
 from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, is_image
 from entprop_fast.optional import import_torchvision
@@ -50,13 +54,18 @@ def in_order(files: FileList, names: Sequence[tuple[int, str]]) -> FileList | No
 
 
 def image_batches(
-    files: FileList, size: int, batch_size: int, workers: int | None = None
+    files: FileList,
+    size: int,
+    batch_size: int,
+    workers: int | None = None,
+    starts: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images float32 ``[B, 3, size, size]`` in [0, 1] and labels, in order.
 
     An image of ``size`` pixels is taken as it is; others are resized and cropped as clean ones.
+    `starts` are the first images of the batches to read; None: all.
     """
-    rows = torch.arange(len(files)).split(batch_size)
+    rows = rows_of(len(files), batch_size, starts)
     dataset = TransformedFiles(files, _AsItIsOr(size))
     if len(rows) == 1:
         workers = 0  # a single batch is read sooner than they start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -58,18 +58,24 @@ class ImageData:
             )
         return self.train_images, self.train_labels
 
+    def test_starts(self, batch_size: int) -> Sequence[int]:
+        """Return the number of the first image of each of the `test_batches`."""
+        return range(0, self.num_test, batch_size)
+
     def test_batches(
-        self, batch_size: int, *, workers: int | None = None
+        self, batch_size: int, *, workers: int | None = None, starts: Sequence[int] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test set in order: float32 images ``[B, C, H, W]`` in [0, 1], labels.
 
         Args:
             batch_size: images in a batch.
             workers: of `ImageFiles`; nothing is read here, so none is started.
+            starts: of the batches to yield, some of `test_starts`; None: all.
 
         Raises:
             ValueError: ``batch_size`` below 1.
         """
         check_batching(self.test_images, self.test_labels, batch_size)
-        pairs = (one.split(batch_size) for one in (self.test_images, self.test_labels))
-        return ((to_float(images).float(), labels) for images, labels in zip(*pairs, strict=True))
+        starts = self.test_starts(batch_size) if starts is None else starts
+        rows = (slice(s, s + batch_size) for s in starts)
+        return ((to_float(self.test_images[i]).float(), self.test_labels[i]) for i in rows)

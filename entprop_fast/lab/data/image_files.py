@@ -120,14 +120,19 @@ class ImageFiles:
             return TransformedFiles(self.train, training_transform(self.image_size))
         return TransformedFiles(self.train, evaluation_transform(self.image_size))
 
+    def test_starts(self, batch_size: int) -> Sequence[int]:
+        """Return the number of the first image of each of the `test_batches`."""
+        return range(0, self.num_test, batch_size)
+
     def test_batches(
-        self, batch_size: int, *, workers: int | None = None
+        self, batch_size: int, *, workers: int | None = None, starts: Sequence[int] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test set in order: float32 images ``[B, 3, S, S]`` in [0, 1], labels.
 
         Args:
             batch_size: images in a batch.
             workers: processes that read; 0: the calling one; None: one a core, at most 8.
+            starts: of the batches to read, some of `test_starts`; None: all.
 
         Raises:
             ValueError: ``batch_size`` below 1.
@@ -136,9 +141,15 @@ class ImageFiles:
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size} must be at least 1")
         test = TransformedFiles(self.test, evaluation_transform(self.image_size))
-        rows = torch.arange(len(test)).split(batch_size)
+        rows = rows_of(len(test), batch_size, starts)
         read = read_batches(test, rows, workers=workers, what="test image")
         return ((to_float(images), labels) for images, labels in read)
+
+
+def rows_of(images: int, batch_size: int, starts: Sequence[int] | None) -> list[Tensor]:
+    """Return the rows of each batch, int64: of all, or of those with these first images."""
+    starts = range(0, images, batch_size) if starts is None else starts
+    return [torch.arange(start, min(start + batch_size, images)) for start in starts]
 
 
 class TransformedFiles(Dataset[tuple[Tensor, int]]):

@@ -111,13 +111,12 @@ class Loader(ABC):
         return channels_last(torch.cat(images)), torch.cat(labels)
 
     @abstractmethod
-    def first_batches(self, count: int, batch_size: int, *, dealt: bool = False) -> Iterator[Batch]:
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
         """Yield `first`, a batch at a time: large images need not all be there at once.
 
-        Args:
-            count: images.
-            batch_size: of those.
-            dealt: deal whole batches out among the processes.
+        `own` chooses among the batches, with a start and a step.
         """
 
     @abstractmethod
@@ -134,10 +133,6 @@ class Loader(ABC):
         rest = self.size % self.batch_size
         smallest = rest if rest and not self.drop_last else self.batch_size
         return smallest // self.world
-
-    def _dealt(self, dealt: bool) -> slice:
-        """Return the places of this process's batches among whole ones that are dealt out."""
-        return slice(self.rank, None, self.world) if dealt else slice(None)
 
     def _rows(self, step: int) -> slice:
         """Return this process's rows of a batch, as places in the epoch's order."""
@@ -186,9 +181,10 @@ class DeviceLoader(Loader):
         self.images = channels_last(images.to(self.device))
         self.labels = labels.to(self.device)
 
-    def first_batches(self, count: int, batch_size: int, *, dealt: bool = False) -> Iterator[Batch]:
-        """Yield the first images, see `Loader`."""
-        own = self._dealt(dealt)
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
+        """Yield `first`, a batch at a time, see `Loader`."""
         pairs = (one[:count].split(batch_size)[own] for one in (self.images, self.labels))
         for images, labels in zip(*pairs, strict=True):
             yield self._made(images, None, None), labels

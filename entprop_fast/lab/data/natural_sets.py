@@ -64,8 +64,9 @@ class NaturalSet:
     title: str  # its name
     images: int  # how many
     classes: Tensor | None  # the network's outputs that are compared, int64; None: all
-    # Images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes
-    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    # Images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes, of the batches
+    # with these first images
+    batches: Callable[[Sequence[int]], Iterator[tuple[Tensor, Tensor]]]
 
 
 def open_natural(
@@ -96,5 +97,8 @@ def open_natural(
         if foreign:
             raise ValueError(f"{root / class_names[foreign[0]]} is no class of {title}")
     return NaturalSet(
-        title, len(files), classes, lambda: image_batches(files, size, batch_size, workers)
+        title,
+        len(files),
+        classes,
+        lambda starts: image_batches(files, size, batch_size, workers, starts),
     )

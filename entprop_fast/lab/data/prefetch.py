@@ -54,9 +54,11 @@ class PrefetchLoader(Loader):
         self.dataset = dataset
         self.unaugmented = dataset if unaugmented is None else unaugmented
 
-    def first_batches(self, count: int, batch_size: int, *, dealt: bool = False) -> Iterator[Batch]:
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
         """Yield the first images, see `Loader`."""
-        rows = torch.arange(min(count, self.size)).split(batch_size)[self._dealt(dealt)]
+        rows = torch.arange(min(count, self.size)).split(batch_size)[own]
         # The transforms' draws of an epoch that does not exist: the same ones at every call.
         for images, labels in self._read(self.unaugmented, -1, rows):
             yield self._made(images, None, None), labels

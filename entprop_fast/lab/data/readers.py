@@ -23,10 +23,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
 
 from entprop_fast.devices import usable_cores
-from entprop_fast.lab import job, stopping
+from entprop_fast.lab import stopping
 from entprop_fast.lab.data.counter_random import keys_of
 from entprop_fast.lab.data.loader import Batch
 from entprop_fast.lab.data.shared_memory import SharedTensors, share
+from entprop_fast.lab.job import current
 
 MOST_WORKERS = 8  # where nobody names a number
 MOST_PROCESSES = 512  # that somebody may name: a machine that cannot start them stands still
@@ -270,9 +271,10 @@ def workers_of_each(runs: int) -> int:
 
 
 def processes(workers: int | None) -> int:
-    """Return that many processes, by default one a core within reason."""
+    """Return that many processes, by default one a core within reason.
+
+    The processes of a job share the cores of their machine.
+    """
     if workers is not None and not 0 <= workers <= MOST_PROCESSES:
         raise ValueError(f"workers = {workers} must be at least 0, at most {MOST_PROCESSES}")
-    if workers is not None:
-        return workers
-    return max(1, min(usable_cores() // job.current().local_world, MOST_WORKERS))
+    return workers_of_each(current().local_world) if workers is None else workers

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,23 @@ import torch
 from torch import Tensor
 
 from entprop_fast.eval_mode import evaluating
-from entprop_fast.lab.corruptions.suites import Suite
+from entprop_fast.lab.corruptions.suites import Sample, Suite
 from entprop_fast.lab.data import ImageSet, channels_last, natural_sets
-from entprop_fast.lab.evaluation import attacks, intervals
+from entprop_fast.lab.evaluation import attacks, corrupted_result, intervals
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
-from entprop_fast.lab.evaluation.corruption_error import corruption_errors
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
 from entprop_fast.lab.evaluation.evaluation_result import Evaluation, Row
-from entprop_fast.lab.evaluation.metrics import hscore
 from entprop_fast.lab.evaluation.running_metrics import CorruptionMetrics, RunningMetrics
 from entprop_fast.lab.evaluation.saved_counts import EvaluationCounts, SavedCounts, key_of
 from entprop_fast.lab.evaluation.scored_network import Scored
+from entprop_fast.lab.in_step import together
+from entprop_fast.lab.job import current
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.layers import route
 
-Batch = tuple[int, Tensor, Tensor]  # number of the first image, images, labels
-Answers = Callable[[int, Tensor, Tensor], Tensor]  # from these to logits, or to attacked images
+Batches = Iterator[tuple[Tensor, Tensor]]  # images, labels
+# From the number of a batch's first image, its images and labels to logits, or to attacked images
+Answers = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -55,32 +55,38 @@ class Evaluator:
         # Missing and broken files are found before anything is computed.
         if self.options.autoattack:
             attacks.autoattack_parts(self.data.num_classes)
-        suite = self.suite or choose_suite(
-            self.data,
-            self.options,
-            self.device,
-            batch_size=self.batch_size,
-            workers=self.workers,
-            say=self.say,
-        )
-        natural = [
-            natural_sets.open_natural(
-                one,
-                Path(self.options.official_dir or ""),
-                self.data.class_names,
-                self.data.image_shape[1],
-                self.batch_size,
+        with together():
+            suite = self.suite or choose_suite(
+                self.data,
+                self.options,
+                self.device,
+                batch_size=self.batch_size,
                 workers=self.workers,
+                say=self.say,
             )
-            for one in self.options.also
-        ]
+            natural = [
+                natural_sets.open_natural(
+                    one,
+                    Path(self.options.official_dir or ""),
+                    self.data.class_names,
+                    self.data.image_shape[1],
+                    self.batch_size,
+                    workers=self.workers,
+                )
+                for one in self.options.also
+            ]
         self.counts = self._counts(suite)
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
         with routed, evaluating(self.model):
             self.say("clean images")
             clean = self._counted(
-                "clean", self.data.num_test, self._batches, self._answers, shown="clean images"
+                "clean",
+                self.data.num_test,
+                self._starts,
+                self._batches,
+                self._answers,
+                shown="clean images",
             )
             clean.check("clean test images")
             labels = self.data.test_labels.to(self.device)
@@ -100,7 +106,7 @@ class Evaluator:
     def _counts(self, suite: Suite | None) -> EvaluationCounts:
         """Open the counts of this network's images, from a file on where a stop left one."""
         if self.kept is None:
-            return EvaluationCounts(None, self.say)
+            return EvaluationCounts()
         settings = {
             **asdict(self.options),
             "batch_size": self.batch_size,
@@ -110,22 +116,20 @@ class Evaluator:
         }
         return self.kept.counts(key_of(self.model, self.data, settings))
 
-    def _batches(self, skip: int = 0) -> Iterator[Batch]:
-        read = self.data.test_batches(self.batch_size, workers=self.workers)
-        return self._on_device(read, skip)
+    @property
+    def _starts(self) -> Sequence[int]:
+        return self.data.test_starts(self.batch_size)
 
-    def _on_device(self, read: Iterator[tuple[Tensor, Tensor]], skip: int) -> Iterator[Batch]:
-        first = skip * self.batch_size
-        for images, labels in itertools.islice(read, skip, None):
-            yield first, channels_last(images.to(self.device)), labels.to(self.device)
-            first += len(labels)
+    def _batches(self, starts: Sequence[int]) -> Batches:
+        return self.data.test_batches(self.batch_size, workers=self.workers, starts=starts)
 
     @torch.no_grad()
     def _counted(
         self,
         phase: str,
         images: int,
-        batches: Callable[[int], Iterator[Batch]],
+        starts: Sequence[int],
+        batches: Callable[[Sequence[int]], Batches],
         answers: Answers,
         *,
         shown: str = "",
@@ -133,9 +137,20 @@ class Evaluator:
     ) -> RunningMetrics:
         """Count the network's answers to the batches of a phase that are not counted yet."""
         metrics = RunningMetrics(images, self.device, classes)
-        for first, batch, labels in self.counts.remaining(phase, {"": metrics}, batches):
-            metrics.add(first, answers(first, batch, labels), labels)
-            self.progress(Measured(shown or phase, metrics.total, images))
+        counted = self.counts.begin(phase, {"": metrics})
+        own = current().share([first for first in starts if not counted("", first)])
+
+        def add(batch: tuple[int, tuple[Tensor, Tensor]]) -> int:
+            first, (shown, labels) = batch
+            shown, labels = channels_last(shown.to(self.device)), labels.to(self.device)
+            metrics.add(first, answers(first, shown, labels), labels)
+            return len(labels)
+
+        self.counts.work_through(
+            zip(own, batches(own), strict=True),
+            add,
+            lambda done: self.progress(Measured(shown or phase, done, images)),
+        )
         return metrics
 
     def _answers(self, first: int, images: Tensor, labels: Tensor) -> Tensor:
@@ -154,58 +169,31 @@ class Evaluator:
         self.say(f"{suite.name}: {suite.source}")
         metrics = CorruptionMetrics(suite, self.device)
         every = metrics.named()
-        for kind, severity, first, images, wanted in self.counts.remaining(
-            "corrupted", every, lambda skip: suite.samples(skip=skip)
-        ):
-            wanted = wanted.to(self.device)
+        kinds, kind = list(metrics.of_kind), ""
+
+        def add(sample: Sample) -> int:
+            nonlocal kind
+            kind, severity, first = sample.place
+            wanted = sample.labels.to(self.device)
             if suite.aligned and not torch.equal(wanted, labels[first : first + len(wanted)]):
                 raise ValueError(
                     f"the labels of {suite.name} are not those of {self.data.name}'s test images "
                     f"{first} ... {first + len(wanted) - 1}: it was made from others"
                 )
-            logits = self.model(channels_last(images.to(self.device)))
+            logits = self.model(channels_last(sample.images.to(self.device)))
             every[f"{kind} {severity}"].add(first, logits, wanted)
-            kinds = list(metrics.of_kind)
-            place = f"{kind}, kind {kinds.index(kind) + 1} of {len(kinds)}"
-            done = sum(one.total for one in every.values())
+            return len(wanted)
+
+        def progress(done: int) -> None:
+            place = f"{kind}, kind {kinds.index(kind) + 1} of {len(kinds)}" if kind else ""
             self.progress(Measured("corruptions", done, len(every) * suite.images, place))
-        shares = metrics.shares()
-        values = [value for kind in suite.kinds for value in shares[kind]]
-        ra, sa = sum(values) / len(values), clean.correct / clean.total
-        by_image, calibration = metrics.by_image(), metrics.ece
-        low, high = intervals.mean_by_image(by_image)
-        rows.append(
-            Row(
-                test=f"corrupted, mean of {len(suite.kinds)} x 5",
-                source=suite.source,
-                accuracy=100 * ra,
-                low=100 * low,
-                high=100 * high,
-                interval="normal, by image",
-                ece=100 * calibration,
-                images=suite.images,
-            )
-        )
-        spread = None
-        if suite.aligned:
-            bounds = intervals.hscore_by_image(clean.right.cpu().double(), by_image)
-            spread = (100 * bounds.low, 100 * bounds.high)
-        errors: dict[str, float] = {}
-        mce = None
-        if suite.official and self.data.official_corruptions == "imagenet-c":
-            errors, mce = corruption_errors({kind: shares[kind] for kind in suite.kinds})
-        percent = {kind: [100 * one for one in each] for kind, each in shares.items()}
-        return {
-            "ra": 100 * ra,
-            "hscore": 100 * hscore(sa, ra),
-            "hscore_interval": spread,
-            "corruptions": {kind: percent[kind] for kind in suite.kinds},
-            "extra": {kind: percent[kind] for kind in suite.extra},
-            "corruption_source": suite.source,
-            "corruption_ece": 100 * calibration,
-            "mce": mce,
-            "ce": errors,
-        }
+
+        counted = self.counts.begin("corrupted", every)
+        left = [at for at in suite.places if not counted(f"{at.kind} {at.severity}", at.first)]
+        self.counts.work_through(suite.samples(suite.dealt(left)), add, progress)
+        row, found = corrupted_result.of(suite, metrics, clean, self.data)
+        rows.append(row)
+        return found
 
     def _on_natural(self, one: natural_sets.NaturalSet) -> Row:
         self.say(one.title)
@@ -213,7 +201,8 @@ class Evaluator:
         metrics = self._counted(
             one.title,
             one.images,
-            lambda skip: self._on_device(one.batches(), skip),
+            range(0, one.images, self.batch_size),
+            one.batches,
             self._answers,
             classes=classes,
         )
@@ -239,8 +228,9 @@ class Evaluator:
         if options.autoattack:
             auto = f"AutoAttack, eps {_units(options.eps)}"
             with torch.no_grad():
-                _, images, _ = next(self._batches())
-                more[auto] = attacks.autoattack_note(self.model(images[:1]).shape[1])
+                images, _ = next(self._batches([0]))
+                one = channels_last(images[:1].to(self.device))
+                more[auto] = attacks.autoattack_note(self.model(one).shape[1])
             wanted[auto] = lambda first, images, labels: attacks.autoattack(
                 self.model, images, labels, eps=options.eps, seed=options.seed
             )
@@ -255,7 +245,7 @@ class Evaluator:
             return logits
 
         self.say(f"{name}, through the {self.options.norms} norms")
-        metrics = self._counted(name, self.data.num_test, self._batches, answers)
+        metrics = self._counted(name, self.data.num_test, self._starts, self._batches, answers)
         source = f"{self.data.name} test set, attacked through the {self.options.norms} norms"
         note = f"{attacks.NO_DEFENCE} {more}".strip()
         return self._row(name, source, metrics, note=note, calibrated=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -81,6 +81,7 @@ class BatchedImages:
 
     read: Callable[[], Batches]
     input_range: Range
+    starts: tuple[int, ...]  # the first image of each batch
     test_labels: Tensor
     num_classes: int
     image_shape: tuple[int, int, int]
@@ -93,8 +94,16 @@ class BatchedImages:
         """Images of a pass."""
         return len(self.test_labels)
 
-    def test_batches(self, batch_size: int, *, workers: int | None = None) -> Batches:
+    def test_starts(self, batch_size: int) -> Sequence[int]:
+        """Return the number of the first image of each of the `test_batches`."""
+        return self.starts
+
+    def test_batches(
+        self, batch_size: int, *, workers: int | None = None, starts: Sequence[int] | None = None
+    ) -> Batches:
         """Yield float32 images in [0, 1] and labels, on the CPU; the batches are the source's own.
+
+        All of them are read, also where only those that begin at `starts` are asked for.
 
         Raises:
             ValueError: what comes is not what came in the first pass, or out of range.
@@ -107,7 +116,8 @@ class BatchedImages:
                     f"data gives other labels for images {first} ... {first + len(wanted) - 1} "
                     "than in its first pass: every pass must be in the same order (shuffle=False)"
                 )
-            yield made, wanted
+            if starts is None or first in starts:
+                yield made, wanted
             first += len(wanted)
         if first != self.num_test:
             raise ValueError(f"data gave {first} images, and {self.num_test} in its first pass")
@@ -138,20 +148,23 @@ def _before(normalized: ImageUnits | None, images: Tensor) -> Tensor:
 
 def _of_batches(read: Callable[[], Batches], input_range: Range) -> ImageSet:
     """Pass for the first time: look at every image before anything is computed."""
-    labels, shape = [], None
+    labels, shape, starts = [], None, []
     seen, highest, dtype = 0, 0.0, torch.uint8
     for images, batch_labels in read():
         made, wanted = _batch(images, batch_labels, input_range, seen, shape)
         shape = (made.shape[1], made.shape[2], made.shape[3])
         highest, dtype = max(highest, highest_byte(images)), images.dtype
         labels.append(wanted)
+        starts.append(seen)
         seen += len(wanted)
     if shape is None:
         raise ValueError("data holds no test image; at least one is needed")
     check_brightest(dtype, highest, _NAME)
     all_labels = torch.cat(labels)
     classes = int(all_labels.max()) + 1
-    return cast(ImageSet, BatchedImages(read, input_range, all_labels, classes, shape))
+    return cast(
+        ImageSet, BatchedImages(read, input_range, tuple(starts), all_labels, classes, shape)
+    )
 
 
 def _batch(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,6 +11,11 @@ from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation.metrics import NaNLogits, broken_rows
 
 BINS = 15  # of confidence, equally wide
+
+_UNIT = 2.0**-40  # of confidences: sums of integers are the same in any order
+_WRONG, _RIGHT = 1, 2  # answers; 0 where there is none yet
+
+State = dict[str, Tensor]
 
 
 class RunningMetrics:
@@ -25,47 +28,51 @@ class RunningMetrics:
     """
 
     def __init__(self, images: int, device: torch.device, classes: Tensor | None = None) -> None:
-        self.right = torch.zeros(images, dtype=torch.bool, device=device)
         self.classes = classes
+        self._answers = torch.zeros(images, dtype=torch.int8, device=device)
         self._seen = 0
         self._broken = torch.zeros((), dtype=torch.int64, device=device)
-        self._bins = torch.zeros(3, BINS, dtype=widest_float(device), device=device)
+        # Images, confidences and right answers of each bin
+        self._bins = torch.zeros(3, BINS, dtype=torch.int64, device=device)
 
     def add(self, first: int, logits: Tensor, labels: Tensor) -> None:
         """Count images ``first ...``: logits ``[B, classes]``, labels int64 ``[B]``."""
-        self._broken += broken_rows(logits).sum()
+        broken = broken_rows(logits).sum()
         if self.classes is not None:
             mask = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
             mask[self.classes] = False
             logits = logits.masked_fill(mask, -torch.inf)
         right = logits.argmax(dim=1) == labels
-        self.right[first : first + len(labels)] = right
-        self._seen += len(labels)
-        confidence = logits.to(self._bins.dtype).softmax(dim=1).amax(dim=1)
+        confidence = logits.to(widest_float(logits.device)).softmax(dim=1).amax(dim=1)
         place = (confidence * BINS).ceil().long().sub_(1).clamp_(0, BINS - 1)
-        ones = torch.ones_like(confidence)
-        self._bins.index_add_(1, place, torch.stack((ones, confidence, right.to(ones.dtype))))
+        units = (confidence / _UNIT).round().long()
+        counts = torch.stack((torch.ones_like(units), units, right.long()))
+        self._answers[first : first + len(labels)] = torch.where(right, _RIGHT, _WRONG)
+        self._bins.index_add_(1, place, counts)
+        self._broken += broken
+        self._seen += len(labels)
 
     def check(self, what: str) -> None:
         """Refuse to give numbers on answers that are none; ``what`` the images are."""
         if broken := int(self._broken):
             raise NaNLogits(broken, self._seen, what)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was counted, on the CPU."""
-        return {
-            "right": self.right.cpu(),
-            "seen": self._seen,
-            "broken": self._broken.cpu(),
-            "bins": self._bins.cpu(),
-        }
+    def state_dict(self) -> State:
+        """Return what was counted, on the CPU: integers, of other images to be added to."""
+        state = {"answers": self._answers, "broken": self._broken, "bins": self._bins}
+        return {name: counts.cpu() for name, counts in state.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from a `state_dict` of as many images."""
-        self.right.copy_(state["right"])
+        self._answers.copy_(state["answers"])
         self._bins.copy_(state["bins"])
         self._broken.copy_(state["broken"])
-        self._seen = state["seen"]
+        self._seen = int(state["answers"].count_nonzero())
+
+    @property
+    def right(self) -> Tensor:
+        """Return which images were answered right, bool ``[N]``."""
+        return self._answers == _RIGHT
 
     @property
     def total(self) -> int:
@@ -83,8 +90,9 @@ class RunningMetrics:
 
         Naeini et al. (AAAI 2015), with 15 equally wide bins as in Guo et al. (ICML 2017).
         """
-        _, confidence, right = self._bins
-        return float((confidence - right).abs().sum()) / max(self._seen, 1)
+        _, confidence, right = self._bins.tolist()
+        apart = (abs(c * _UNIT - r) for c, r in zip(confidence, right, strict=True))
+        return float(sum(apart)) / max(self._seen, 1)
 
 
 class CorruptionMetrics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.lab import checkpoint, stopping
+from entprop_fast.lab import checkpoint, in_step, stopping
 from entprop_fast.lab.data import ImageFiles, ImageSet
 from entprop_fast.lab.data.verify import digest_of
-from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
+from entprop_fast.lab.evaluation.running_metrics import RunningMetrics, State
+from entprop_fast.lab.job import current
 
 T = TypeVar("T")
 
-_FORMAT = 1  # of the counts; another one where `RunningMetrics` keeps something else
+_FORMAT = 2  # of the counts; another one where `RunningMetrics` keeps something else
 COUNTS = "evaluation-*.part"  # the files, * for their keys
 EVERY = 5.0  # seconds between two writes: the most that a kill can cost
 
-State = dict[str, Any]
+Counted = Callable[[str, int], bool]
 
 
 class SavedCounts:
@@ -39,6 +40,8 @@ class SavedCounts:
 
     def counts(self, key: str) -> EvaluationCounts:
         """Open an evaluation's counts; `key` is `key_of` all that its result depends on."""
+        if not current().is_main:
+            return EvaluationCounts()
         path = self.folder / COUNTS.replace("*", key[:16])
         self._files[path] = counts = EvaluationCounts(path, self.say)
         return counts
@@ -61,52 +64,85 @@ class SavedCounts:
 
 
 class EvaluationCounts:
-    """Hold what one network's evaluation has counted, phase by phase."""
+    """Hold what one network's evaluation has counted, phase by phase, in all processes of a job.
 
-    def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
+    Rank 0 has the file, and its counts begin with those that were found there; the other processes
+    count their own, which are added up now and then.
+
+    Args:
+        path: of the file, which rank 0 alone has; None: nothing is kept.
+        say: told what was found there.
+    """
+
+    def __init__(
+        self, path: Path | None = None, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.path, self.say = path, say
-        self._phases: dict[str, State] = {}
+        self._phases: dict[str, State] = {}  # each stacked, by its metrics
         self._now: tuple[str, Mapping[str, RunningMetrics]] | None = None
-        self._done = 0  # samples of the phase at hand
         self._saved = time.monotonic()
-        if path is not None and path.exists():
-            try:
-                self._phases = checkpoint.read(path)
-                say(f"goes on with what was counted before, in {path}")
-            except (ValueError, OSError) as error:
-                say(f"{error}: counted anew")
+        with in_step.together():
+            if path is not None and path.exists():
+                try:
+                    self._phases = checkpoint.read(path)
+                    say(f"goes on with what was counted before, in {path}")
+                except (ValueError, OSError) as error:
+                    say(f"{error}: counted anew")
+        self._phases = current().from_main(self._phases)
 
-    def remaining(
-        self,
-        phase: str,
-        metrics: Mapping[str, RunningMetrics],
-        samples: Callable[[int], Iterator[T]],
-    ) -> Iterator[T]:
-        """Yield the samples of a phase that are not counted yet; the caller adds each of them.
+    def begin(self, phase: str, metrics: Mapping[str, RunningMetrics]) -> Counted:
+        """Begin a phase with empty metrics, or with what was counted of it before.
 
         Args:
             phase: its name, other than every other one's.
-            metrics: empty ones, to which the caller adds a sample before it takes the next one.
-            samples: gives all samples after the first so many.
+            metrics: all of as many images.
+
+        Returns:
+            Whether the batch from an image on is counted already, given the name of its metrics.
         """
-        self._done = 0
-        if (before := self._phases.get(phase)) is not None:
-            self._done = before["done"]
-            for name, one in metrics.items():
-                one.load_state_dict(before["tallies"][name])
         self._now = phase, metrics
-        for sample in samples(self._done):
-            yield sample
-            self._done += 1
-            stopping.check()
-            if time.monotonic() - self._saved >= EVERY:
+        before = self._phases.get(phase)
+        if before is None:
+            return lambda name, first: False
+        if current().is_main:  # once in the sum of all processes
+            _load(metrics, before)
+        counted = dict(zip(metrics, before["answers"], strict=True))
+        return lambda name, first: bool(counted[name][first])
+
+    def work_through(
+        self,
+        share: Iterable[T],
+        add: Callable[[T], int],
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Count this process's share of the phase that was begun, then add all processes' up.
+
+        Args:
+            share: samples that are not counted yet.
+            add: counts one, and returns how many images that were.
+            progress: told how many images all processes have counted, those of before included.
+        """
+        assert self._now is not None
+        job = current()
+        _, metrics = self._now
+        done = job.from_main(sum(one.total for one in metrics.values()))
+
+        def heard(images: float, ends: bool) -> None:
+            nonlocal done
+            done += int(images)
+            progress(done)
+            if ends:
+                self._take()
+            elif job.from_main(time.monotonic() - self._saved >= EVERY):
+                self._take()
                 self.save()
-        self._take()
+
+        in_step.work_through(share, add, heard)
+        _load(metrics, self._take())
         self._now = None
 
     def save(self) -> bool:
         """Write what was counted, if there is anything and a file for it; return whether it was."""
-        self._take()
         self._saved = time.monotonic()
         if self.path is None or not self._phases:
             return False
@@ -117,11 +153,22 @@ class EvaluationCounts:
             self.path = None
         return self.path is not None
 
-    def _take(self) -> None:
-        if self._now is not None and self._done:
-            phase, metrics = self._now
-            counted = {name: one.state_dict() for name, one in metrics.items()}
-            self._phases[phase] = {"done": self._done, "tallies": counted}
+    def _take(self) -> State:
+        """Add up what all processes have counted of the phase at hand; all of them are here."""
+        assert self._now is not None
+        phase, metrics = self._now
+        states = [one.state_dict() for one in metrics.values()]
+        taken = {name: torch.stack([one[name] for one in states]) for name in states[0]}
+        for counts in taken.values():
+            current().add_up(counts)
+        if taken["answers"].any():
+            self._phases[phase] = taken
+        return taken
+
+
+def _load(metrics: Mapping[str, RunningMetrics], taken: State) -> None:
+    for row, one in enumerate(metrics.values()):
+        one.load_state_dict({name: counts[row] for name, counts in taken.items()})
 
 
 def key_of(model: nn.Module, data: ImageSet, settings: Mapping[str, Any]) -> str:

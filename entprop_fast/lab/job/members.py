@@ -92,7 +92,12 @@ class Job:
 
     def share(self, things: Sequence[T]) -> Sequence[T]:
         """Return this process's part of what is dealt out one at a time."""
-        return things[self.rank :: self.world]
+        return things[self.own]
+
+    @property
+    def own(self) -> slice:
+        """The places of this process's part."""
+        return slice(self.rank, None, self.world)
 
     def _reduced(self, numbers: Sequence[float], operation: Any) -> list[float]:
         if self.world == 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from entprop_fast.lab.checkpoint import MOST_KEPT
 from entprop_fast.lab.data import AUGMENTS, LOADERS
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
@@ -29,7 +30,7 @@ from entprop_fast.options import check, option, options_of
 MACHINE_SETTINGS = frozenset(
     {
         *("device", "threads", "out", "data_dir", "capture", "loader", "workers"),
-        *("time", "stall", "save_every", "log", "imports"),
+        *("time", "stall", "save_every", "keep_checkpoints", "on_nan", "log", "imports"),
     }
 )
 # What the scores of a run depend on, not its network: a finished one can be evaluated again.
@@ -179,6 +180,19 @@ class Config:
         unit=INTERVALS,
         parse=save_every_option,
         group="output",
+    )
+    keep_checkpoints: int = option(
+        2,
+        "Checkpoints that are kept, the newest among them.",
+        low=1,
+        high=MOST_KEPT,
+        group="output",
+    )
+    on_nan: Literal["stop", "rollback"] = option(
+        "stop",
+        "What to do where a loss or a weight is NaN or infinite: stop with exit code 1, or go back "
+        "to the newest checkpoint and leave out the steps that led there.",
+        group="training",
     )
     log: str | None = option(
         None,

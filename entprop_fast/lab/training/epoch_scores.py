@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import islice
 
 from torch import nn
 
-from entprop_fast.lab import in_step, job
 from entprop_fast.lab.data import ImageSet, Loader
-from entprop_fast.lab.data.loader import Batch
 from entprop_fast.lab.evaluation import metrics
+from entprop_fast.lab.job import current
 from entprop_fast.lab.report.progress import EVERY, Reporter
 from entprop_fast.lab.training.run_images import TestSet
 from entprop_fast.lab.training.validation import Validation
@@ -24,25 +21,16 @@ def accuracies(
 ) -> tuple[float, float]:
     """Measure accuracy on the first training images and on the test images, in percent.
 
-    The latter is NaN where there are none.
+    The latter is NaN where there are none. Each process of a job measures its batches.
     """
-    seen = loader.first_batches(GAP_IMAGES, test.batch_size, dealt=True)
-    here = job.current()
-    images = min(GAP_IMAGES, data.num_train) + data.num_test
+    job = current()
+    seen = loader.first_batches(GAP_IMAGES, test.batch_size, job.own)
+    images = (min(GAP_IMAGES, data.num_train) + data.num_test) // job.world
     with reporter.task("accuracy of the epoch", images, first=EVERY) as task:
-        train_accuracy = _accuracy(network, task.over(seen))
+        train_accuracy = 100 * metrics.accuracy(network, task.over(seen))
         if not data.num_test:
             return train_accuracy, math.nan
-        own = islice(test.batches(), here.rank, None, here.world)
-        return train_accuracy, _accuracy(network, task.over(own))
-
-
-def _accuracy(network: nn.Module, own: Iterable[Batch]) -> float:
-    """Measure accuracy, in percent, on the batches of all processes; these are this one's."""
-    with in_step.together():
-        counts = metrics.count(network, own)
-    seen, correct, broken = map(int, job.current().sums(counts))
-    return 100 * metrics.share_of(seen, correct, broken)
+        return train_accuracy, 100 * metrics.accuracy(network, task.over(test.batches(job.own)))
 
 
 def held_out(
@@ -52,7 +40,6 @@ def held_out(
     if validation is None:
         return {}
     what = "accuracy on held-out images"
-    with reporter.task(what, validation.images, first=EVERY) as task:
-        with in_step.together():
-            score = validation.score(network, task.over)
+    with reporter.task(what, validation.images // current().world, first=EVERY) as task:
+        score = validation.score(network, task.over)
     return {f"validation_{name}": value for name, value in score._asdict().items()}

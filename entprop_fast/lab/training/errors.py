@@ -13,6 +13,7 @@ from entprop_fast.lab.stopping import Stopped
 from entprop_fast.lab.training.own_names import other_images
 
 __all__ = [
+    "NotFinite",
     "RunFailed",
     "Stopped",
     "UsageError",
@@ -41,6 +42,18 @@ class UsageError(_OneLine, ValueError):
 
 class RunFailed(_OneLine, RuntimeError):
     """Say why a run cannot go on, although its settings and data were accepted."""
+
+
+class NotFinite(RunFailed):
+    """Name a number that became NaN or infinite.
+
+    Attributes:
+        step: the last one, from 1, that can have led there.
+    """
+
+    def __init__(self, reason: str, step: int) -> None:
+        super().__init__(reason)
+        self.step = step
 
 
 @contextlib.contextmanager

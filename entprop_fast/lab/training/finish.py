@@ -43,6 +43,7 @@ class Summary:
         captured: steps ran as a CUDA graph.
         epochs: that were trained.
         best_epoch: the one whose network is deployed, None for the last.
+        rollbacks: times that the run went back to a checkpoint, see ``on_nan``.
     """
 
     sa: float | None
@@ -64,6 +65,7 @@ class Summary:
     parameters: int
     folder: str
     best_epoch: int | None = None
+    rollbacks: int = 0
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
@@ -137,6 +139,7 @@ def _finish(
         parameters=sum(parameter.numel() for parameter in deployed.parameters()),
         folder=str(folder.path),
         best_epoch=trainer.best.epoch if trainer.best else None,
+        rollbacks=trainer.rollbacks.count,
     )
     trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
     if here.is_main:

@@ -116,8 +116,10 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the files of a run."""
-        for name in (*_FILES, *(one.name for one in self.path.glob(COUNTS))):
-            (self.path / name).unlink(missing_ok=True)
+        files_of_run = (self.path / name for name in _FILES)
+        older = checkpoint.newest_first(self.path)
+        for path in (*files_of_run, *older, *self.path.glob(COUNTS)):
+            path.unlink(missing_ok=True)
         if not (self.path / TENSORBOARD).is_symlink():
             for events in (self.path / TENSORBOARD).glob(EVENTS):
                 events.unlink()

@@ -109,7 +109,7 @@ def test_a_network_of_all_1000_classes_is_compared_on_the_200(tmp_path: Path) ->
     write_classes(tmp_path / "imagenet-a", wnids=(names[6], names[11]), count=1)
     found = open_natural("imagenet-a", tmp_path, names, SIDE, 4)
     assert found.classes is not None and len(found.classes) == 200
-    assert [label.tolist() for _, label in found.batches()] == [[6, 11]]
+    assert [label.tolist() for _, label in found.batches([0])] == [[6, 11]]
     write_classes(tmp_path / "imagenet-a", wnids=(names[7],), count=1)
     with pytest.raises(ValueError, match="n00000007 is no class of ImageNet-A"):
         open_natural("imagenet-a", tmp_path, names, SIDE, 4)

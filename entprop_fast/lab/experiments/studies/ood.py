@@ -107,7 +107,8 @@ class Detectors(Probe):
         suite = open_suite(trainer)
         assert suite is not None  # a study refuses to go without
         batches: dict[str, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in suite.kinds}
-        for kind, _, first, images, labels in suite.samples((SEVERITY,)):
+        places = [place for place in suite.places if place.severity == SEVERITY]
+        for (kind, _, first), images, labels in suite.samples(places):
             stopping.check()
             if kind in batches and len(labels) + first % 2 > 1:
                 odd = images[1 - first % 2 :: 2].to(trainer.device)

@@ -1,0 +1,121 @@
+"""Run the passes of a step between what its processes exchange, and take the optimiser's step."""
+
+import abc
+import contextlib
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from entprop_fast.methods import exact_ranks, model_checks
+from entprop_fast.methods.network import Network
+from entprop_fast.methods.option_attributes import OptionAttributes
+from entprop_fast.methods.passes import StepResult
+from entprop_fast.parallel.agreement import Agreement
+from entprop_fast.parallel.clipping import clip_gradients
+from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.sharded import Sharded
+
+_MAY_DIFFER = ("criterion", "generator", "capture", "check")  # options, from process to process
+
+
+class StepRunner(OptionAttributes, abc.ABC):
+    """Run the passes that a method consists of, on batches that were accepted.
+
+    `apply_gradients` is public; all else serves `Method` and the capture of steps.
+    """
+
+    name: ClassVar[str]
+    needs_dual_norms: bool
+    _same_everywhere: ClassVar[tuple[str, ...]] = ()  # options that several processes must share
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    rows: int
+    _agreement: Agreement
+    _graph_key: ClassVar[tuple[str, ...]]
+    _replicas: Alone | Replicas | Sharded
+    _classes: int | None  # known after the first forward
+    _new_shape: bool
+    _dealt: exact_ranks.Dealt  # how the rows of this step are
+
+    @abc.abstractmethod
+    def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
+        """Take all forward and backward passes of a step on an accepted batch."""
+
+    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
+        with self._exchange(images):
+            self.optimizer.zero_grad(set_to_none=True)
+            result = self._run_passes(images, labels)
+        self.apply_gradients()
+        return result
+
+    def apply_gradients(self) -> None:
+        """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
+        if self.options.max_grad_norm is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            clip_gradients(parameters, self.options.max_grad_norm)
+        with model_checks.closures_refused(self.optimizer):
+            self.optimizer.step()
+
+    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
+        net = self._network(images)
+        net.weight = weight
+        result = self._passes(net, images, labels)
+        self.rows += net.rows
+        self._classes = net.classes
+        return result
+
+    def _network(self, images: Tensor) -> Network:
+        o = self.options
+        return Network(
+            self.model,
+            o.criterion,
+            o.label_smoothing,
+            bf16=o.amp is not None,
+            dual=self.needs_dual_norms,
+            dealt=self._dealt.batch,
+            check_values=self._checks_values(images),
+            new_shape=self._new_shape,
+            classes=self._classes,
+            overlapped=self._replicas.last_pass,
+        )
+
+    def _checks_values(self, images: Tensor) -> bool:
+        check = self.options.check
+        return images.device.type == "cpu" if check is None else check
+
+    @property
+    def _exact(self) -> bool:
+        """Return whether several processes compute what one would on the batch of all."""
+        return exact_ranks.is_exact(self.options)
+
+    def why_not_captured(self) -> str | None:
+        """Return what no graph can hold of a step's passes, or None."""
+        exact = "ranks='exact' exchanges rows with other processes inside of the passes"
+        return exact if self._exact else None
+
+    def _exchanges_rows(self) -> bool:
+        """Return whether a step's passes exchange rows with other processes, once."""
+        return False
+
+    def _agreements(self) -> int:
+        """Return how often processes agree in a call: at its start, on rows, on gradients."""
+        exact, rows, gradients = self._exact, self._exchanges_rows(), self._replicas.averages
+        agrees = exact or rows or gradients or self._replicas.collective
+        return exact + 1 + rows + gradients if agrees else 0
+
+    def _equalizes(self) -> bool:
+        """Return whether gradients are divided by the number of rows that reached them."""
+        return False
+
+    def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
+        alike = {name: getattr(self, name) for name in self._same_everywhere}
+        if self._replicas.collective:  # for a pass that one process alone takes it would wait
+            alike |= {k: v for k, v in vars(self.options).items() if k not in _MAY_DIFFER}
+            alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
+            alike["method"] = self.name
+            if self._equalizes():  # by one number, as torch has averaged already
+                alike["rows of the batch"] = len(images)
+        return self._replicas.exchange(alike)

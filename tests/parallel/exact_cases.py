@@ -1,0 +1,116 @@
+"""What every method trains with under ``ranks="exact"``: networks, batches, options."""
+
+import warnings
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from entprop_fast import Method, convert_dual_norm, create_method, synchronise_norms
+from entprop_fast.methods import METHODS, GPaCo
+from entprop_fast.parallel.rows import world_size
+from tests.methods.support import generator, parameters, statistics
+
+CLASSES = 4
+BATCHES = (16, 16, 11, 3)  # rows of all processes; of the last one, a fourth process has none
+STEPS = 20
+SHARP = 0.02  # image units: a perturbation that changes what is learned
+Case = tuple[str, dict[str, Any]]
+CASES: dict[str, Case] = {
+    **{name: (name, {}) for name in METHODS},
+    "entprop every option": (
+        "entprop",
+        {"k": 0.4, "n": 3, "accumulate": "all", "equalize": True, "aux_labels": "mixed"}
+        | {"aux_weight": 0.7, "max_grad_norm": 0.5},
+    ),
+    "entprop cw": ("entprop", {"k": 0.4, "n": 2, "attack_loss": "cw", "score": "random"}),
+    "entprop trades": (
+        "entprop",
+        {"k": 0.4, "n": 2, "attack_loss": "trades", "selection": "global", "score": "margin"},
+    ),
+    "entprop cutmix": ("entprop", {"mixup": 0.0, "cutmix": 1.0, "label_smoothing": 0.1, "k": 0.5}),
+    "entprop shared": ("entprop", {"norms": "shared", "n": 2, "aux_stats": "every"}),
+    "entprop gpaco": ("entprop", {"criterion": "gpaco", "k": 0.4, "aux_labels": "mixed"}),
+    "entprop gini": ("entprop", {"score": "gini", "k": 0.4}),
+    "advprop k": ("advprop", {"n": 2, "k": 0.4, "attack_loss": "trades", "attack_mode": "eval"}),
+    "fast_advprop k": ("fast_advprop", {"k": 0.4, "score": "confidence"}),
+    "pipelined mixed": ("entprop_pipelined", {"k": 0.5, "aux_labels": "mixed", "score": "random"}),
+    "pipelined gpaco": ("entprop_pipelined", {"criterion": "gpaco", "aux_labels": "mixed"}),
+    "mixup gpaco": ("mixup", {"criterion": "gpaco"}),
+}
+FEW = {"free_at": 4}  # steps of each call
+
+
+def network(dual: bool) -> nn.Sequential:
+    """A convolution, a batch norm and a layer norm: images [B, 1, 6, 6] to 4 classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv=nn.Conv2d(1, 4, 3),
+            bn=nn.BatchNorm2d(4),
+            relu=nn.ReLU(),
+            pool=nn.MaxPool2d(2),
+            flat=nn.Flatten(),
+            ln=nn.LayerNorm(16),
+            head=nn.Linear(16, CLASSES),
+        )
+        model = nn.Sequential(layers).double()
+    return convert_dual_norm(model) if dual else model
+
+
+def own_batch(step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+    """The rows r::world of a step's batch."""
+    source = torch.Generator().manual_seed(1000 + step)
+    rows = BATCHES[step % len(BATCHES)]
+    images = torch.rand(rows, 1, 6, 6, generator=source, dtype=torch.float64)
+    labels = torch.randint(CLASSES, (rows,), generator=source)
+    return images[rank::world], labels[rank::world]
+
+
+def method_of(case: Case, *, seed: int = 5, synchronise: bool = True, **options: Any) -> Method:
+    """A method on a fresh network, wrapped where there are several processes."""
+    name, given = case[0], {"generator": generator(seed), "ranks": "exact", **case[1], **options}
+    for distance in ("alpha", "eps"):
+        if hasattr(METHODS[name].Options, distance) and distance not in given:
+            given[distance] = SHARP
+    shared = given.get("norms") == "shared"
+    model: nn.Module = network(METHODS[name].needs_dual_norms and not shared)
+    if synchronise:
+        synchronise_norms(model)
+    learned = list(model.parameters())
+    if given.get("criterion") == "gpaco":
+        given["criterion"] = GPaCo(CLASSES).double()
+        learned += given["criterion"].parameters()
+    optimizer = torch.optim.SGD(learned, lr=0.05, momentum=0.9, weight_decay=5e-4)
+    if world_size() > 1:
+        model = DistributedDataParallel(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return create_method(name, model, optimizer, **given)
+
+
+def train(case: Case) -> dict[str, Any]:
+    """What 20 steps leave, and what some of them report."""
+    rank = distributed.get_rank() if world_size() > 1 else 0
+    method = method_of(case)
+    results, selected, perturbed = [], [], []
+    for step in range(STEPS // FEW.get(method.name, 1)):
+        result = method(*own_batch(step, rank, world_size()))
+        results.append(torch.stack([value.double() for value in result]))
+        chosen = method.selected_index
+        selected.append(torch.empty(0) if chosen is None else chosen.clone())
+        moved = method.perturbed
+        perturbed.append(torch.empty(0) if moved is None else moved.clone())
+    modules = {"model": method.model, "criterion": method.criterion}
+    found = {name: module for name, module in modules.items() if module is not None}
+    return {
+        "parameters": {name: parameters(module) for name, module in found.items()},
+        "buffers": {name: statistics(module) for name, module in found.items()},
+        "results": torch.stack(results),
+        "selected": selected,
+        "perturbed": perturbed,
+        "rows": method.rows,
+        "state": method.state_dict(),
+    }
