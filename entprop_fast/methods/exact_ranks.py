@@ -2,8 +2,7 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, distributed, nn
@@ -23,7 +22,8 @@ _WAY_OUT = (
 )
 
 
-class Dealt(NamedTuple):
+@dataclass(frozen=True)
+class Dealt:
     """Hold how the rows of a step are dealt out over the processes.
 
     Attributes:
