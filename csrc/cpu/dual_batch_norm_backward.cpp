@@ -1,4 +1,4 @@
-// The op dual_batch_norm_backward.
+// The ops dual_batch_norm_backward and dual_batch_norm_dx, its second pass alone.
 
 #include <functional>
 
@@ -37,15 +37,22 @@ struct Results {  // of one group; null where not wanted
   A *dweight, *dbias;
 };
 
+template <class A>
+struct Given {  // a group's sums over the rows of all processes; null where they are its own
+  const A *sum_g, *sum_gx;  // of g and of g x'
+  A count;
+};
+
 template <class T>
 void backward_group(const NormBackward<T>& whole, const View& view, const Group& group,
                     const Coefficients<Accumulator<T>>& coefficients, const Accumulator<T>* rstd,
-                    bool training, const Results<Accumulator<T>>& results) {
+                    bool training, const Results<Accumulator<T>>& results,
+                    const Given<Accumulator<T>>& given) {
   using A = Accumulator<T>;
   const int64_t channels = view.channels;
   const double count = (double)(group.rows * view.pixels);
   const bool corrects = training && whole.dx;
-  const bool sums = corrects || results.dweight || results.dbias;
+  const bool sums = (corrects && !given.sum_g) || results.dweight || results.dbias;
   const bool writes = whole.dx || whole.dresidual;
   std::vector<double> sum_g(channels, 0.0), sum_gx(channels, 0.0);
   std::vector<A> offset(channels), slope(channels);
@@ -59,6 +66,12 @@ void backward_group(const NormBackward<T>& whole, const View& view, const Group&
     offset[c] = (A)(sum_g[c] / count);
     slope[c] = (A)(r * r * sum_gx[c] / count);
   };
+  if (given.sum_g && corrects)
+    for (int64_t c = 0; c < channels; ++c) {
+      const double n = std::max<double>(given.count, 1);
+      offset[c] = (A)(given.sum_g[c] / n);
+      slope[c] = (A)((double)rstd[c] * given.sum_gx[c] / n);
+    }
   auto job = [&](const Span& span, int64_t channel) {
     NormBackward<T> result = whole;
     result.grad += span.start;
@@ -108,7 +121,8 @@ Outputs run(const Tensor& grad, const Tensor& x,
             const std::array<const OptionalTensor*, 2>& weights,
             const std::array<const OptionalTensor*, 2>& biases, const Tensor& mean,
             const Tensor& rstd, const Tensor& mask, int64_t num_main, std::array<bool, 2> training,
-            bool relu, const std::vector<bool>& wanted) {
+            bool relu, const std::vector<bool>& wanted, const Tensor* sums = nullptr,
+            const Tensor* count = nullptr) {
   using A = Accumulator<T>;
   const View view(x);
   const int64_t channels = view.channels;
@@ -134,9 +148,14 @@ Outputs run(const Tensor& grad, const Tensor& x,
     const A *mean_row = data<A>(mean) + row, *rstd_row = data<A>(rstd) + row;
     Coefficients<A> coefficients(*weights[group.which], *biases[group.which], channels);
     for (int64_t c = 0; c < channels; ++c) coefficients.set(c, mean_row[c], rstd_row[c]);
+    Given<A> given{};
+    if (sums)
+      given = {data<A>(*sums) + row, data<A>(*sums) + 2 * channels + row,
+               data<A>(*count)[group.which]};
     backward_group<T>(
         whole, view, group, coefficients, rstd_row, training[group.which],
-        {wanted[2] ? data<A>(dweight) + row : nullptr, wanted[3] ? data<A>(dbias) + row : nullptr});
+        {wanted[2] ? data<A>(dweight) + row : nullptr, wanted[3] ? data<A>(dbias) + row : nullptr},
+        given);
   }
   return {dx, dresidual, dweight, dbias};
 }
@@ -167,6 +186,13 @@ void check(const Tensor& grad, const Tensor& x, const OptionalTensor& residual,
   if (wanted != 4) refuse("wanted: expected four of True and False, got ", std::to_string(wanted));
 }
 
+bool covers(const Tensor& x, const OptionalTensor& residual, const Tensor& mean, const Tensor& rstd,
+            const Tensor& mask, bool relu) {
+  // The sign of norm(x) + residual is recomputed by the reference only.
+  return is_covered(x) && mean.is_contiguous() && rstd.is_contiguous() && mask.is_contiguous() &&
+         !(relu && residual && mask.numel() == 0);
+}
+
 Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
                                  const OptionalTensor& residual, const OptionalTensor& weight,
                                  const OptionalTensor& bias, const OptionalTensor& aux_weight,
@@ -176,10 +202,7 @@ Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
                                  const std::vector<bool> wanted) {
   check(grad, x, residual, {&weight, &bias, &aux_weight, &aux_bias}, mean, rstd, mask, num_main,
         wanted.size());
-  // The sign of norm(x) + residual is recomputed by the reference only.
-  const bool covered = is_covered(x) && mean.is_contiguous() && rstd.is_contiguous() &&
-                       mask.is_contiguous() && !(relu && residual && mask.numel() == 0);
-  if (!covered) {
+  if (!covers(x, residual, mean, rstd, mask, relu)) {
     const std::array<bool, 4> flags{wanted[0], wanted[1], wanted[2], wanted[3]};
     return call_reference<Tensor, Tensor, Tensor, Tensor>(
         "entprop_fast::dual_batch_norm_backward_reference", "", grad, x, residual, weight, bias,
@@ -192,9 +215,35 @@ Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
   });
 }
 
+Tensor dual_batch_norm_dx(const Tensor& grad, const Tensor& x, const OptionalTensor& residual,
+                          const OptionalTensor& weight, const OptionalTensor& bias,
+                          const OptionalTensor& aux_weight, const OptionalTensor& aux_bias,
+                          const Tensor& mean, const Tensor& rstd, const Tensor& mask,
+                          const Tensor& sums, const Tensor& count, int64_t num_main, bool training,
+                          bool aux_training, bool relu) {
+  const std::vector<bool> wanted{true, false, false, false};
+  check(grad, x, residual, {&weight, &bias, &aux_weight, &aux_bias}, mean, rstd, mask, num_main,
+        wanted.size());
+  const std::array<int64_t, 3> sizes{2, 2, x.size(1)};
+  require("sums", sums, Sizes(sizes.data(), 3), mean.scalar_type(), x);
+  require("count", count, Sizes(sizes.data(), 1), mean.scalar_type(), x);
+  if (!covers(x, residual, mean, rstd, mask, relu) || !sums.is_contiguous() ||
+      !count.is_contiguous())
+    return std::get<0>(call_reference<Tensor>("entprop_fast::dual_batch_norm_dx_reference", "",
+                                              grad, x, residual, weight, bias, aux_weight, aux_bias,
+                                              mean, rstd, mask, sums, count, num_main, training,
+                                              aux_training, relu));
+  return with_dtype(x, [&](auto type) {
+    return std::get<0>(run<decltype(type)>(grad, x, {&weight, &aux_weight}, {&bias, &aux_bias},
+                                           mean, rstd, mask, num_main, {training, aux_training},
+                                           relu, wanted, &sums, &count));
+  });
+}
+
 }  // namespace
 }  // namespace entprop
 
 STABLE_TORCH_LIBRARY_IMPL(entprop_fast, CPU, m) {
   m.impl("dual_batch_norm_backward", TORCH_BOX(&entprop::dual_batch_norm_backward));
+  m.impl("dual_batch_norm_dx", TORCH_BOX(&entprop::dual_batch_norm_dx));
 }

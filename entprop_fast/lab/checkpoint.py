@@ -3,10 +3,14 @@
 A file is what ``torch.save`` writes, followed by one line with the SHA-256 of those bytes: torch
 still loads it (its reader looks for the zip directory from the end), and a file and its checksum
 can never disagree. ``torch.load`` alone does not notice a flipped bit in a tensor.
+
+The newest is ``checkpoint.pt``, the one before it ``checkpoint.prev.pt``. Where more are kept,
+older ones are ``checkpoint.prev2.pt``, ``checkpoint.prev3.pt``, ...
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -17,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from entprop_fast.devices import random_state_of, set_random_state_of
 from entprop_fast.lab.files import write_atomically
@@ -24,6 +29,7 @@ from entprop_fast.lab.files import write_atomically
 CURRENT = "checkpoint.pt"
 PREVIOUS = "checkpoint.prev.pt"
 CORRUPT = "checkpoint.corrupt.pt"
+MOST_KEPT = 100
 
 State = dict[str, Any]
 
@@ -35,17 +41,42 @@ class CorruptCheckpoint(ValueError):
     """A checkpoint file whose bytes are not those that were written."""
 
 
-def save(folder: Path, state: State) -> None:
-    """Make ``state`` the folder's checkpoint; the one before becomes the previous one.
+def save(folder: Path, state: State, keep: int = 2) -> None:
+    """Make ``state`` the folder's checkpoint; those before it move on by a name, ``keep`` in all.
 
-    At every moment of the call the folder holds at least one whole checkpoint.
+    At every moment of the call the folder holds at least one whole checkpoint. One that is too old
+    and cannot be removed stays.
     """
     waiting = folder / (CURRENT + ".new")
     write(waiting, state)
-    if (folder / CURRENT).exists():
-        os.replace(folder / CURRENT, folder / PREVIOUS)
-    os.replace(waiting, folder / CURRENT)
+    kept = [folder / _name(age) for age in range(keep)]
+    if kept[0].exists():
+        for age in reversed(range(1, keep)):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(kept[age - 1], kept[age])
+    os.replace(waiting, kept[0])
+    for path in newest_first(folder):
+        if path not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
     _sync_folder(folder)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, whole or not."""
+    try:
+        held = set(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in map(_name, range(MOST_KEPT)) if name in held]
+
+
+def snapshot(value: Any) -> Any:
+    """Copy a state, its tensors to the host, where nothing that trains on changes it.
+
+    What shares memory in a state, such as tied weights, still does.
+    """
+    return _copied(value, {})
 
 
 def write(path: Path, state: State) -> None:
@@ -78,22 +109,22 @@ def read_newest(
 ) -> State | None:
     """Read the newest whole checkpoint of a run folder, or None when it has none yet.
 
-    A corrupt one is named through ``say`` and the previous one is used.
+    Each corrupt one is named through ``say``, and the one before it is used.
 
     Raises:
         CorruptCheckpoint: there are checkpoints, and none of them is whole.
     """
     failures = []
-    for name in (CURRENT, PREVIOUS):
+    for path in newest_first(folder):
         try:
-            state = read(folder / name, device)
+            state = read(path, device)
         except FileNotFoundError:
             continue
         except CorruptCheckpoint as error:
             failures.append(str(error))
             continue
         for failure in failures:
-            say(f"{failure}; using {PREVIOUS}, saved before it")
+            say(f"{failure}; using {path.name}, saved before it")
         return state
     if failures:
         raise CorruptCheckpoint(f"{'; '.join(failures)}; no whole checkpoint is left")
@@ -130,6 +161,25 @@ def restore_random_state(state: State, device: torch.device) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None:
         set_random_state_of(device, state["cuda"].cpu())
+
+
+def _name(age: int) -> str:
+    """Return the file name of a checkpoint that so many newer ones have followed."""
+    return CURRENT if age == 0 else PREVIOUS.replace(".pt", f"{age if age > 1 else ''}.pt")
+
+
+def _copied(value: Any, known: dict[tuple[Any, ...], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        memory = value.untyped_storage().data_ptr(), value.storage_offset()
+        key = (*memory, value.device, value.dtype, value.shape, value.stride())
+        if key not in known:
+            known[key] = value.detach().to("cpu", copy=True)
+        return known[key]
+    if isinstance(value, dict):
+        return {name: _copied(one, known) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(one, known) for one in value)
+    return value
 
 
 def _whole_payload(path: Path) -> memoryview:

@@ -27,7 +27,8 @@ def together() -> Iterator[None]:
     """Do something in all processes; an error or a stop within, in any of them, ends all."""
     error = None
     try:
-        yield
+        with stopping.agreed():
+            yield
     except BaseException as caught:  # also a stop
         if _was_told(caught):
             raise
@@ -49,7 +50,9 @@ def main_first() -> Iterator[None]:
 
 
 def work_through(
-    share: Iterable[T], work: Callable[[T], float], heard: Callable[[float, bool], None]
+    share: Iterable[T],
+    work: Callable[[T], float],
+    heard: Callable[[float, bool], None] = lambda done, ends: None,
 ) -> None:
     """Work through this process's share while the others do theirs; hear of them every second.
 
@@ -68,10 +71,11 @@ def work_through(
         done, error, began = 0.0, None, time.monotonic()
         try:
             while things:
-                thing: Any = next(left, _END)
-                if things := thing is not _END:
-                    done += work(thing)
-                    stopping.check()
+                with stopping.agreed():
+                    thing: Any = next(left, _END)
+                    if things := thing is not _END:
+                        done += work(thing)
+                        stopping.check()
                 if job.world == 1 or time.monotonic() - began >= EVERY:
                     break
         except BaseException as caught:  # also a stop

@@ -18,6 +18,7 @@ from entprop_fast.layers.routing import lost_routing
 from entprop_fast.layers.synchronised import Synchronised
 from entprop_fast.layers.torch_quirks import unwatch_loading, watch_loading
 from entprop_fast.layers.unconverted import WAY_OUT, Unconverted
+from entprop_fast.sharding import refuse_sharded
 from entprop_fast.torch_internals import children_of
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -62,7 +63,7 @@ def convert_dual_norm(
         TypeError: `also` holds something else than classes of modules, or an attribute of a norm
             whose half is a copy cannot be copied (named).
         ValueError: `model` has no norm that can be converted (names what it has), none of a class
-            in `also`, or a lazy norm that has seen no input yet.
+            in `also`, a lazy norm that has seen no input yet, or is split over processes.
 
     Warns:
         UserWarning: names the norms left alone, each class once with its count: by torch's base
@@ -75,6 +76,7 @@ def convert_dual_norm(
         >>> model = convert_dual_norm(my_network, also=(MyNorm,))
         >>> entprop_fast.norm_report(model)  # which norm is dual, shared or frozen
     """
+    refuse_sharded(model, "convert_dual_norm", "convert first, then call fully_shard")
     also = _classes(also, model)
     _check_initialized(model)
     left, joined = Unconverted(), Unconverted()
@@ -130,7 +132,16 @@ def strip_auxiliary(model: ModelT) -> ModelT:
     Works in place and returns `model`, whose outputs along the main norms stay what they were, but
     for the rounding of PyTorch's own norms, which take over (with ``ENTPROP_BACKEND=reference`` to
     the bit). A plain network comes back as it is.
+
+    Raises:
+        ValueError: its parameters are split over processes.
     """
+    refuse_sharded(
+        model,
+        "strip_auxiliary",
+        "gather its state (torch.distributed.checkpoint.state_dict.get_model_state_dict, with "
+        "full_state_dict), load it into a network that is not split, and strip that",
+    )
     unfuse_norms(model)
     for module in list(model.modules()):
         if isinstance(module, DualNorm):

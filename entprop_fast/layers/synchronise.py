@@ -25,7 +25,7 @@ def synchronise_norms(model: ModelT, process_group: Any = None) -> ModelT:
     what they are, and so does an optimizer that holds the parameters. In training a norm exchanges
     its statistics once in the forward, for both halves, and once in the backward; in eval mode, and
     where there is one process, it computes what it did. Every process has to run the same forwards
-    (docs/distributed.md). Calling it again changes nothing but the group; `strip_auxiliary` undoes it.
+    (docs/distributed.md). Calling it again changes the group alone; `strip_auxiliary` undoes it.
 
     Args:
         model: any network; without a batch norm nothing changes.

@@ -111,6 +111,7 @@ class DualSyncBatchNorm(SynchronisedDual, FusedBatchNorm, nn.SyncBatchNorm):
     half_class = AuxSyncBatchNorm
 
     def forward_main(self, x: Tensor) -> Tensor:
+        """Normalise all of `x` with the main half, in a process alone."""
         return BatchNormBase.forward(self, x)
 
 

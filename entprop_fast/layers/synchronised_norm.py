@@ -1,6 +1,6 @@
 """Normalise the rows of all processes together: one collective forward, one backward."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from entprop_fast.layers.batch_norm_op import as_planes
 from entprop_fast.norm_half import PLAIN, Half
-from entprop_fast.ops import dual_batch_norm_reference as reference
 from entprop_fast.ops.dual_batch_norm import BACKWARD, OP
-from entprop_fast.ops.dual_batch_norm_moments import merge_moments, moments
+from entprop_fast.ops.dual_batch_norm_dx import OP as DX
+from entprop_fast.ops.dual_batch_norm_merge import Running, merge_moments
+from entprop_fast.ops.dual_batch_norm_moments import moments
 from entprop_fast.ops.dual_batch_norm_schema import flat
 from entprop_fast.ops.library import call
 from entprop_fast.torch_internals import BatchNormBase, check_dimensions
@@ -74,12 +75,6 @@ def _affine(norm: BatchNormBase | None) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if norm is None else (norm.weight, norm.bias)
 
 
-class _Settings(NamedTuple):
-    num_main: int
-    training: tuple[bool, bool]
-    relu: bool
-
-
 class _Synchronised(Function):
     """Exchange moments and normalise by what they say; exchange sums and correct the gradient."""
 
@@ -98,66 +93,47 @@ class _Synchronised(Function):
         group: Any,
     ) -> Tensor:
         trains = _trains(norms[0]), _trains(norms[1])
-        mean, variance, count = merge_moments(_gather(moments(x, num_main, *trains), group))
-        _check_counts(count, x)
+        gathered = _gather(moments(x, num_main, *trains), group)
+        if x.device.type == "cpu":
+            _check_counts(gathered[:, :, -1].sum(0), x)
+        mean, variance, count = merge_moments(gathered, *map(_running, norms))
         main, aux = (
-            _half(norms[which], trains[which], mean[which], variance[which], count[which])
-            for which in (0, 1)
+            _half(norm, trains[row], mean[row], variance[row]) for row, norm in enumerate(norms)
         )
         y: Tensor
         y, mean, rstd, mask = call(OP, x, *flat(x, residual, main, aux, num_main, relu))
         kept = residual if relu and mask.numel() == 0 else None
         affine = (weight, bias, aux_weight, aux_bias)
         ctx.save_for_backward(x, kept, *affine, mean, rstd, mask, count)
-        ctx.settings, ctx.group = _Settings(num_main, trains, relu), group
+        ctx.settings, ctx.trains, ctx.group = (num_main, relu), trains, group
         return y
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *saved, count = ctx.saved_tensors
-        x, _, *affine, _, _, _ = saved
-        num_main, trains, relu = ctx.settings
+        x, residual, *affine, mean, rstd, mask = saved
+        num_main, relu = ctx.settings
         need_x, need_residual, *need_affine = ctx.needs_input_grad[:6]
-        dweight = dbias = dx = dresidual = means = None
-        if need_x or any(need_affine):
-            # Fixed statistics: the sums are those of this process whatever the halves do.
-            fixed = (num_main, False, False, relu, [False, False, True, True])
-            _, _, dweight, dbias = call(BACKWARD, grad, grad, *saved, *fixed)
+        need_sums = [need_x or any(need_affine[place::2]) for place in (0, 1)]
+        # As of fixed statistics: there the sums are those of this process's rows, and all it is.
+        fixed = (num_main, False, False, relu, [False, need_residual, *need_sums])
+        _, dresidual, dweight, dbias = call(BACKWARD, grad, grad, *saved, *fixed)
+        dx = None
         if need_x:
-            assert dweight is not None and dbias is not None
-            sums = torch.stack([dbias, dweight])  # [2, 2, C]
+            sums = torch.stack([dbias, dweight])
             dist.all_reduce(sums, group=ctx.group)
-            means = sums / count.clamp(min=1).to(sums.dtype)[:, None]
-        if need_x or need_residual:
-            dx, dresidual = _apply(grad, saved, ctx.settings, [need_x, need_residual], means)
-        gradients = []
+            if need_residual:  # the gradient before the ReLU, of which nothing is left to do
+                grad, residual, mask, relu = dresidual, None, mask.new_empty(0), False
+            given = (residual, *affine, mean, rstd, mask, sums, count)
+            dx = call(DX, grad, grad, x, *given, num_main, *ctx.trains, relu)
+        gradients: list[Tensor | None] = []
         has_rows = num_main > 0, num_main < x.shape[0]
         for place, (parameter, needed) in enumerate(zip(affine, need_affine, strict=True)):
-            half, of_bias = divmod(place, 2)
-            found = dbias if of_bias else dweight
-            if needed and has_rows[half] and found is not None:
-                gradients.append(found[half].to(parameter.dtype))
-            else:
-                gradients.append(None)
-        return dx, dresidual, *gradients, None, None, None, None
-
-
-def _apply(
-    grad: Tensor,
-    saved: list[Any],
-    settings: _Settings,
-    wanted: list[bool],
-    means: Tensor | None,
-) -> list[Tensor | None]:
-    x, residual, weight, bias, aux_weight, aux_bias, mean, rstd, mask = saved
-    main = Half(weight, bias, training=settings.training[0])
-    aux = Half(aux_weight, aux_bias, training=settings.training[1])
-    found = reference.backward(
-        grad, x, residual, main, aux, mean, rstd, mask, settings.num_main, settings.relu,
-        [*wanted, False, False], means,
-    )  # fmt: skip
-    return [value if want else None for value, want in zip(found, wanted, strict=False)]
+            half, is_bias = divmod(place, 2)
+            found = (dbias if is_bias else dweight)[half] if needed and has_rows[half] else None
+            gradients.append(None if found is None else found.to(parameter.dtype))
+        return dx, dresidual if need_residual else None, *gradients, None, None, None, None
 
 
 def _trains(norm: BatchNormBase | None) -> bool:
@@ -177,8 +153,8 @@ def _gather(found: Tensor, group: Any) -> Tensor:
 
 
 def _check_counts(count: Tensor, x: Tensor) -> None:
-    """Refuse a single value a channel where it costs no wait to see it."""
-    if count.device.type == "cpu" and bool((count == 1).any()):
+    """Refuse a single value a channel; on the CPU, where seeing it costs no wait."""
+    if 1 in count.tolist():
         size = torch.Size((1, *x.shape[1:]))  # in the words of F.batch_norm
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {size} "
@@ -186,31 +162,19 @@ def _check_counts(count: Tensor, x: Tensor) -> None:
         )
 
 
-def _half(
-    norm: BatchNormBase | None, trains: bool, mean: Tensor, variance: Tensor, count: Tensor
-) -> Half:
-    """Move the running statistics of a half, and return it as it normalises: by fixed ones."""
-    if norm is None:
-        # Has no rows; the op looks at nothing of it.
+def _running(norm: BatchNormBase | None) -> Running:
+    """Return what of a half moves in training."""
+    if norm is None or not (norm.training and norm.track_running_stats):
+        return Running()
+    counter = norm.num_batches_tracked
+    momentum = 0.0 if norm.momentum is None and counter is None else norm.momentum
+    return Running(norm.running_mean, norm.running_var, counter, momentum)
+
+
+def _half(norm: BatchNormBase | None, trains: bool, mean: Tensor, variance: Tensor) -> Half:
+    """Return a half as it normalises: by statistics that are known now."""
+    if norm is None:  # it has no rows: the op looks at nothing of it
         return PLAIN._replace(running_mean=mean, running_var=variance, training=False)
     if not trains:
         mean, variance = norm.running_mean, norm.running_var  # type: ignore[assignment]
-    elif norm.training and norm.track_running_stats:
-        _move(norm, mean, variance, count)
     return Half(norm.weight, norm.bias, mean, variance, False, 0.0, norm.eps)
-
-
-@torch.no_grad()
-def _move(norm: BatchNormBase, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-    """Move running statistics as the plain norm would by the rows of all; not by none."""
-    rate: Any = norm.momentum or 0.0
-    seen = count > 0
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(seen)
-        if norm.momentum is None:
-            rate = norm.num_batches_tracked.clamp(min=1).to(count.dtype).reciprocal()
-    unbiased = variance.to(count.dtype) * (count / (count - 1).clamp(min=1))
-    for running, value in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-        if running is not None:
-            moved = (1 - rate) * running.to(count.dtype) + rate * value
-            running.copy_(torch.where(seen, moved, running))

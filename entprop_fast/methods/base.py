@@ -21,7 +21,7 @@ from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Replicas
+from entprop_fast.parallel.replicas import Alone
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.wrapping import unwrap
 
@@ -84,7 +84,7 @@ class Method(MethodState, StepRunner):
         self._accepted_modules = AcceptedModules(self.model, o.criterion, optimizer)
         self.captures = StepCapture(self)
         self.captures.check()
-        wrapped = isinstance(self._replicas, Replicas)
+        wrapped = not isinstance(self._replicas, Alone)
         exact_ranks.check_exact(self._agreement, self.model, o, wrapped=wrapped)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
@@ -101,6 +101,7 @@ class Method(MethodState, StepRunner):
                 gradients are of different parameters; it was not taken.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=True)
             return self.captures(*self._accepted(images, labels))
 
     def backward(self, images: Tensor, labels: Tensor, *, weight: float = 1.0) -> StepResult:
@@ -121,9 +122,10 @@ class Method(MethodState, StepRunner):
             ValueError, TypeError: `weight` is no number above 0.
         """
         with self._agreement.call(self._agreements()):
+            self._replicas.ready(step=False)
             batch_checks.check_weight(weight)
             images, labels = self._accepted(images, labels)
-            with self._refusing(images), self._exchange():
+            with self._refusing(images), self._exchange(images):
                 return self._run_passes(images, labels, weight)
 
     def main_rows(self, batch: int) -> int:
@@ -204,7 +206,8 @@ class Method(MethodState, StepRunner):
             return
         exact_ranks.check_norms(self.model, self.options)
         # A synchronised norm would wait for processes whose batch is larger, and sees their rows.
-        alone = self._exact or world_size() == 1 or not is_synchronised(self.model)
+        collective = self._replicas.collective or is_synchronised(self.model)
+        alone = self._exact or world_size() == 1 or not collective
         restore = snapshot(self, self._step_state, images.device)
         self._new_shape = True
         try:

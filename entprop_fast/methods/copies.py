@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.sharded import Sharded
 
 
 class Copied(Protocol):
@@ -20,7 +21,7 @@ class Copied(Protocol):
     options: CommonOptions
     criterion: nn.Module | None
     generator: torch.Generator | None
-    _replicas: Alone | Replicas
+    _replicas: Alone | Replicas | Sharded
 
 
 class _Source(NamedTuple):
@@ -53,13 +54,15 @@ def state_for_copy(method: Copied) -> dict[str, Any]:
     copied together, as in ``copy.deepcopy((model, optimizer, method))``. It captures anew.
 
     Raises:
-        TypeError: the model is in a `DistributedDataParallel`.
+        TypeError: the model is in a `DistributedDataParallel`, or split by `fully_shard`.
     """
-    if isinstance(method._replicas, Replicas):
+    if not isinstance(method._replicas, Alone):
+        split = isinstance(method._replicas, Sharded)
+        held = "that fully_shard split" if split else "in a DistributedDataParallel"
         raise TypeError(
-            f"method {type(method).__name__} of a model in a DistributedDataParallel cannot be "
-            "copied or pickled, as its process group cannot: copy model, optimizer and "
-            "method.state_dict(), and make another method"
+            f"method {type(method).__name__} of a model {held} cannot be copied or pickled, as its "
+            "process group cannot: copy model, optimizer and method.state_dict(), and make another "
+            "method"
         )
     state = {k: v for k, v in vars(method).items() if k not in ("captures", "_accepted_modules")}
     options = method.options

@@ -196,6 +196,9 @@ class EntProp(Method):
         """Take the free step of (5); a study replaces it."""
         return free_step(x, gradient, index, ball)
 
+    def _equalizes(self) -> bool:
+        return self.options.equalize
+
     def _exchanges_rows(self) -> bool:
         return self.options.selection == "global" and not self._exact
 

@@ -15,7 +15,7 @@ from entprop_fast.parallel.dealt_rows import DealtRows
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.torch_internals import BatchNormBase, buffers_of
 
-_OF_EACH_PROCESS = ("generator", "criterion", "check", "capture")
+OF_EACH_PROCESS = ("generator", "criterion", "check", "capture")  # options that may differ
 _WAY_OUT = (
     "give each process a torch.Generator(device) seeded alike, as generator.manual_seed(0), which "
     "nothing else draws from"
@@ -52,7 +52,7 @@ def check_exact(
         agreement: of the method.
         model: without its wrapper.
         options: of the method.
-        wrapped: `model` came in a `DistributedDataParallel`.
+        wrapped: `model` came in a `DistributedDataParallel`, or after `fully_shard`.
 
     Raises:
         ValueError: no wrapper, no generator or not all in the same state, or norms whose statistics
@@ -83,7 +83,7 @@ def _check_settings(model: nn.Module, options: CommonOptions, wrapped: bool) -> 
     if not wrapped:
         raise ValueError(
             "ranks='exact' adds up the gradients of all processes: pass the model in a "
-            "DistributedDataParallel, or use ranks='independent'"
+            "DistributedDataParallel or after fully_shard(model), or use ranks='independent'"
         )
     if options.generator is None:
         raise ValueError(f"generator=None with ranks='exact', which draws once for all: {_WAY_OUT}")
@@ -146,7 +146,7 @@ def deal(
     alike: Mapping[str, object] = {
         field.name: getattr(options, field.name)
         for field in fields(options)
-        if field.name not in _OF_EACH_PROCESS
+        if field.name not in OF_EACH_PROCESS
     }
     assert options.generator is not None
     told = agreement.agree(

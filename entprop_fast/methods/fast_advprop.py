@@ -72,6 +72,9 @@ class FastAdvProp(Method):
         """Return main rows once, attacked rows twice: about ``1 + p_adv``, or ``1 + 2 * k``."""
         return (self.main_rows(batch) + 2 * self._attacked(batch)) / batch
 
+    def _equalizes(self) -> bool:
+        return True
+
     def _exchanges_rows(self) -> bool:
         return not self._exact
 

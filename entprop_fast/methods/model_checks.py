@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from entprop_fast.layers.routing import dual_layers
 from entprop_fast.methods.common_options import FLOAT16
+from entprop_fast.sharding import is_partitioned, is_split
 from entprop_fast.torch_internals import children_of, parameters_of
 
 _REQUIRES_GRAD = attrgetter("requires_grad")
@@ -62,7 +63,8 @@ def check_optimizer(
 
     Raises:
         ValueError: it lacks some, as when it was made before the conversion; it evaluates the loss
-            by itself; or it divides gradients by a scale that no loss was multiplied with.
+            by itself; it divides gradients by a scale that no loss was multiplied with; or it
+            splits the states of parameters that are split already.
     """
     if getattr(optimizer, "scaler", None) is not None:  # accelerate's, under float16
         raise ValueError(
@@ -73,6 +75,11 @@ def check_optimizer(
     demanded = closure is not None and closure.default is inspect.Parameter.empty
     if demanded or hasattr(optimizer, "second_step"):  # SAM and its kin, which take two
         raise _needs_closure(optimizer)
+    if is_partitioned(optimizer) and any(map(is_split, model.parameters())):
+        raise ValueError(
+            f"optimizer is a {type(optimizer).__name__}, and fully_shard has split the states "
+            "along with the parameters: use SGD, AdamW or the like as it is"
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     modules = {"model": model} | ({} if criterion is None else {"criterion": criterion})
     missing = [

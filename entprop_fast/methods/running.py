@@ -13,6 +13,7 @@ from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.sharded import Sharded, clip_gradients
 
 
 class StepRunner(OptionAttributes, abc.ABC):
@@ -29,7 +30,8 @@ class StepRunner(OptionAttributes, abc.ABC):
     optimizer: torch.optim.Optimizer
     rows: int
     _agreement: Agreement
-    _replicas: Alone | Replicas
+    _graph_key: ClassVar[tuple[str, ...]]
+    _replicas: Alone | Replicas | Sharded
     _classes: int | None  # known after the first forward
     _new_shape: bool
     _dealt: exact_ranks.Dealt  # how the rows of this step are
@@ -40,7 +42,7 @@ class StepRunner(OptionAttributes, abc.ABC):
 
     def _step(self, images: Tensor, labels: Tensor) -> StepResult:
         """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange():
+        with self._exchange(images):
             self.optimizer.zero_grad(set_to_none=True)
             result = self._run_passes(images, labels)
         self.apply_gradients()
@@ -50,7 +52,7 @@ class StepRunner(OptionAttributes, abc.ABC):
         """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
         if self.options.max_grad_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
+            clip_gradients(parameters, self.options.max_grad_norm)
         with model_checks.closures_refused(self.optimizer):
             self.optimizer.step()
 
@@ -94,6 +96,8 @@ class StepRunner(OptionAttributes, abc.ABC):
 
     def why_not_captured(self) -> str | None:
         """Return what no graph can hold of a step's passes, or None."""
+        if self._replicas.collective:
+            return "fully_shard gathers the parameters in every pass, and no graph has collectives"
         exact = "ranks='exact' exchanges rows with other processes inside of the passes"
         return exact if self._exact else None
 
@@ -104,8 +108,23 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""
         exact, rows, gradients = self._exact, self._exchanges_rows(), self._replicas.averages
-        return exact + 1 + rows + gradients if exact or rows or gradients else 0
+        agrees = exact or rows or gradients or self._replicas.collective
+        return exact + 1 + rows + gradients if agrees else 0
 
-    def _exchange(self) -> contextlib.AbstractContextManager[None]:
+    def _equalizes(self) -> bool:
+        """Return whether gradients are divided by the number of rows that reached them."""
+        return False
+
+    def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
+        if self._replicas.collective:  # for a pass that one process alone takes it would wait
+            alike |= {
+                k: v for k, v in vars(self.options).items() if k not in exact_ranks.OF_EACH_PROCESS
+            }
+            alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
+            alike["method"] = self.name
+            if (
+                self._equalizes() and not self._exact
+            ):  # by one number, as torch has averaged already
+                alike["rows of the batch"] = len(images)
         return self._replicas.exchange(alike)

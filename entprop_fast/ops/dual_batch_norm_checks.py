@@ -12,7 +12,7 @@ def check(
     x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
 ) -> None:
     """Refuse arguments of the op that do not fit."""
-    _check_images(x, residual, num_main)
+    check_images(x, residual, num_main)
     named = {"": _named(main), "aux_": _named(aux, "aux_")}
     for name, parameter in (*named[""], *named["aux_"]):
         _check_parameter(name, parameter, x)
@@ -40,7 +40,7 @@ def check_backward(
     wanted: list[bool],
 ) -> None:
     """Refuse arguments of the backward that do not fit."""
-    _check_images(x, residual, num_main)
+    check_images(x, residual, num_main)
     require("grad", grad, x.shape, x.dtype, x)
     for name, parameter in (*_named(main)[:2], *_named(aux, "aux_")[:2]):
         _check_parameter(name, parameter, x)
@@ -74,7 +74,8 @@ def _check_group(prefix: str, half: Half, count: int, x: Tensor) -> None:
         raise ValueError(f"{prefix}eps={eps}: expected {sign}")
 
 
-def _check_images(x: Tensor, residual: Tensor | None, num_main: int) -> None:
+def check_images(x: Tensor, residual: Tensor | None, num_main: int) -> None:
+    """Refuse images, residual or a number of rows that no op of the norm takes."""
     require_floating("x", x, "[N, C, ...]", x.dim() >= 2)
     if not 0 <= num_main <= x.shape[0]:
         raise ValueError(f"num_main={num_main}: expected 0 to {x.shape[0]}, the rows of x")

@@ -1,16 +1,24 @@
-"""Compute the moments of both groups that several processes merge into those of the whole batch."""
+"""Compute the moments of both groups, which several processes merge into those of all rows."""
 
 import torch
 from torch import Tensor
 
 from entprop_fast.ops import dual_batch_norm_reference as reference
+from entprop_fast.ops.dual_batch_norm_checks import check_images
+from entprop_fast.ops.library import call, define
+
+SCHEMA = (
+    "dual_batch_norm_moments(Tensor x, int num_main, bool training, bool aux_training) "
+    "-> Tensor moments"
+)
 
 
-def moments(x: Tensor, num_main: int, training: bool, aux_training: bool) -> Tensor:
-    """Return [2, 2C + 1]: mean and sum of squared deviations a channel, then values a channel.
+def _check(x: Tensor, num_main: int, training: bool, aux_training: bool) -> None:
+    """Refuse arguments of the op that do not fit."""
+    check_images(x, None, num_main)
 
-    One tensor, so that one collective takes it. A group without rows, or not in training, is zeros.
-    """
+
+def _reference(x: Tensor, num_main: int, training: bool, aux_training: bool) -> Tensor:
     channels = x.shape[1]
     found = x.new_zeros((2, 2 * channels + 1), dtype=reference.accumulate_dtype(x))
     dims = [0, *range(2, x.dim())]
@@ -24,21 +32,26 @@ def moments(x: Tensor, num_main: int, training: bool, aux_training: bool) -> Ten
     return found
 
 
-def merge_moments(gathered: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Merge the moments of all processes, [W, 2, 2C + 1], by Chan's formula.
+def _fake(x: Tensor, num_main: int, training: bool, aux_training: bool) -> Tensor:
+    return x.new_empty((2, 2 * x.shape[1] + 1), dtype=reference.accumulate_dtype(x))
 
-    The order is that of the ranks, so that every process finds the same bits.
+
+OP, REFERENCE_OP = define(SCHEMA, _check, _reference, _fake)
+
+
+def moments(x: Tensor, num_main: int, training: bool, aux_training: bool) -> Tensor:
+    """Return mean, sum of squared deviations and number of values a channel, of both groups.
+
+    One tensor, so that one collective takes it.
+
+    Args:
+        x: [N, C, ...], floating.
+        num_main: rows of the main group; the rest is auxiliary.
+        training, aux_training: of the halves. A group without rows, or not in training, is zeros.
 
     Returns:
-        mean and biased variance [2, C], and the number of values a channel [2]; of a group without
-        any, all are zeros.
+        [2, 2C + 1], row 0 main, row 1 auxiliary: C means, C sums, the number. float64 for float64,
+        float32 for everything narrower.
     """
-    channels = (gathered.shape[-1] - 1) // 2
-    # Wider where the device can: the means of two processes may be a rounding apart.
-    wide = gathered.dtype if gathered.device.type == "mps" else torch.float64
-    means, m2, counts = gathered.to(wide).split_with_sizes([channels, channels, 1], dim=-1)
-    count = counts.sum(0)
-    per_value = count.clamp(min=1).reciprocal()
-    mean = (means * counts).sum(0) * per_value
-    variance = (m2 + (means - mean).square() * counts).sum(0) * per_value
-    return mean.to(gathered.dtype), variance.to(gathered.dtype), count.squeeze(-1)
+    found: Tensor = call(OP, x, x, num_main, training, aux_training)
+    return found

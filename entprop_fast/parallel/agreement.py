@@ -31,7 +31,7 @@ class Disagreement(ValueError):
 
     def __init__(self, what: list[str], of_ranks: list[object]) -> None:
         self.what, self.of_ranks = what, of_ranks
-        shown = what if len(set(what)) > 1 else of_ranks
+        shown = what if len(set(what)) > 1 else _differing(of_ranks)
         each = ", ".join(f"rank {rank} has {one}" for rank, one in enumerate(shown))
         super().__init__(
             f"the processes disagree at {what[0]}: {each}; give all of them the same method, "
@@ -115,13 +115,20 @@ class Agreement:
                 )
         raise Disagreement(list(whats), list(sames))
 
-    def leave(self, error: Exception) -> None:
-        """Tell nobody of an error amid an exchange, in which the others wait for this process."""
-        self._left, self.lost = 0, True
-        error.add_note(
-            "The other processes wait for this one amid a step, and end with an error or a timeout "
-            "once it has: no further step is possible"
-        )
+    def leave(self, error: Exception | None = None) -> None:
+        """Agree on nothing more in this call, and tell nobody: the others are elsewhere.
+
+        Args:
+            error: one amid an exchange, in which the others wait for this process, so that no
+                further step is possible; None: all may have left alike.
+        """
+        self._left = 0
+        if error is not None:
+            self.lost = True
+            error.add_note(
+                "The other processes wait for this one amid a step, and end with an error or a "
+                "timeout once it has: no further step is possible"
+            )
 
     def _tell(self, error: Exception) -> None:
         refused = isinstance(error, ValueError | TypeError)
@@ -141,6 +148,19 @@ def _post(status: int, digest: int, own: tuple[int, ...]) -> list[list[int]]:
     dist.all_reduce(board, group=host_group())
     rows: list[list[int]] = board.tolist()
     return rows
+
+
+def _differing(of_ranks: list[object]) -> list[object]:
+    """Return of each rank what others have otherwise; of dictionaries, these entries alone."""
+    entries = [set(map(repr, one.items())) for one in of_ranks if isinstance(one, dict)]
+    if len(entries) < len(of_ranks):
+        return of_ranks
+    common = set.intersection(*entries)
+    return [
+        {name: value for name, value in one.items() if repr((name, value)) not in common}
+        for one in of_ranks
+        if isinstance(one, dict)
+    ]
 
 
 def _explain(words: tuple[Any, str, object]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -13,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from entprop_fast.layers.synchronised import is_synchronised
 from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.buckets import Buckets, Plan, plan
+from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.overlap import LastPass
-from entprop_fast.torch_internals import copy_each, reset_reducer, settings_of_passes
+from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
 # Whether gradients leave while the last backward pass runs, by backend: docs/distributed.md has
@@ -32,10 +32,11 @@ class Alone:
     Attributes:
         averages: whether a step averages its gradients over the processes.
         several: whether it may.
+        collective: whether a pass itself exchanges tensors with the other processes.
         mean: see `Replicas`.
     """
 
-    averages = several = False
+    averages = several = collective = False
     mean = True
 
     def __init__(self, agreement: Agreement) -> None:
@@ -50,6 +51,9 @@ class Alone:
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
         """Surround the last backward pass of a step."""
         return contextlib.nullcontext()
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
 
     def check_unchanged(self) -> None:
         """Accept a network whose modules are others than before."""
@@ -128,6 +132,11 @@ class Replicas:
     def averages(self) -> bool:
         """Return whether a step averages gradients: not inside of the wrapper's ``no_sync()``."""
         return self.several and bool(self._wrapper.require_backward_grad_sync)
+
+    collective = False
+
+    def ready(self, *, step: bool) -> None:
+        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
@@ -233,7 +242,7 @@ class Replicas:
 
     def _broadcast(self, tensors: Iterable[Tensor]) -> None:
         group = self._wrapper.process_group
-        _in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
+        in_one(tensors, lambda flat: dist.broadcast(flat, group=group, group_src=0))
 
     def _agree_on_reached(self) -> list[int]:
         """Return which parameters have gradients, by position: the same ones in all processes."""
@@ -287,15 +296,3 @@ def _check(wrapper: DistributedDataParallel) -> None:
                 f"model: its DistributedDataParallel has {what}, which belongs to forwards through "
                 f"the wrapper; a step runs the network inside and averages once: {instead}"
             )
-
-
-def _in_one(tensors: Iterable[Tensor], collective: Callable[[Tensor], object]) -> None:
-    """Run an in-place `collective` once for all tensors of a dtype and device, flat in a row."""
-    alike: defaultdict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
-        alike[tensor.dtype, tensor.device].append(tensor.detach())
-    for some in alike.values():
-        flat = torch.cat([tensor.reshape(-1) for tensor in some])
-        collective(flat)
-        parts = flat.split([tensor.numel() for tensor in some])
-        copy_each(some, [p.view(t.shape) for p, t in zip(parts, some, strict=True)])

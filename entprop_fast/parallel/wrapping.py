@@ -8,17 +8,19 @@ from torch.nn.parallel import DistributedDataParallel
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import Alone, Replicas
 from entprop_fast.parallel.rows import world_size
+from entprop_fast.parallel.sharded import Sharded, check_wrappers
+from entprop_fast.sharding import is_sharded
 
 
 def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
     """Warn where nobody keeps the networks of several processes alike."""
-    processes = world_size()
-    if processes > 1 and not isinstance(model, DistributedDataParallel):
+    processes, kept = world_size(), isinstance(model, DistributedDataParallel) or is_sharded(model)
+    if processes > 1 and not kept:
         warnings.warn(
             f"model is not wrapped and the process group has {processes} processes: each trains a "
-            "network of its own, and they drift apart. Pass DistributedDataParallel(model), or "
-            "average the gradients yourself between method.backward(images, labels) and the "
-            "optimizer's step",
+            "network of its own, and they drift apart. Pass DistributedDataParallel(model) or "
+            "fully_shard(model), or average the gradients yourself between "
+            "method.backward(images, labels) and the optimizer's step",
             RuntimeWarning,
             stacklevel=stacklevel + 1,
         )
@@ -26,11 +28,12 @@ def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
 
 def unwrap(
     model: nn.Module, criterion: nn.Module | None, agreement: Agreement, *, mean: bool = True
-) -> tuple[nn.Module, Alone | Replicas]:
+) -> tuple[nn.Module, Alone | Replicas | Sharded]:
     """Find the network that the passes of a step run, and what surrounds all of them.
 
     Args:
-        model: a `DistributedDataParallel`, or a network that this process alone keeps.
+        model: a `DistributedDataParallel`, a network after `fully_shard`, or one that this process
+            alone keeps.
         criterion: the loss of a method. Under a `DistributedDataParallel` its parameters and
             buffers become those of rank 0, and its gradients are averaged with the network's.
         agreement: of the method.
@@ -49,12 +52,22 @@ def unwrap(
     network = model.module if isinstance(model, DistributedDataParallel) else model
     assert isinstance(network, nn.Module)
     for name, root in (("model", network), ("criterion", criterion)):
-        if root is not None and any(isinstance(m, DistributedDataParallel) for m in root.modules()):
+        if root is None:
+            continue
+        check_wrappers(name, root)
+        if any(isinstance(m, DistributedDataParallel) for m in root.modules()):
             raise ValueError(
                 f"{name} holds a DistributedDataParallel: wrap the whole network once, outermost, "
                 "as in DistributedDataParallel(torch.compile(network)), and pass a criterion as it "
                 "is; its gradients are averaged with the network's"
             )
     if isinstance(model, DistributedDataParallel):
+        if is_sharded(network):
+            raise ValueError(
+                "model is a DistributedDataParallel around fully_shard, and both average: leave "
+                "the wrapper out, and give fully_shard a mesh (replicate, shard) for copies"
+            )
         return network, Replicas(model, criterion, agreement, mean=mean)
+    if is_sharded(network):
+        return network, Sharded(network, criterion, agreement, mean=mean)
     return network, Alone(agreement)

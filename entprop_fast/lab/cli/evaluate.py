@@ -26,6 +26,8 @@ from entprop_fast.lab.evaluation import (
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
+from entprop_fast.lab.in_step import main_first
+from entprop_fast.lab.job import current
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import corruption_table
 from entprop_fast.lab.training import user_code
@@ -101,9 +103,10 @@ def _evaluate(args: Sequence[str] | None) -> None:
         _check_used(settings)
         settings.setdefault("official_dir", machine["data_dir"])
         options = EvaluationOptions(**settings, cache_dir=flags.cache)
-        with _writable(out), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
+        mine = out if current().is_main else None
+        with _writable(mine), SavedCounts(_beside(out, flags.checkpoints[0]), reporter.say) as kept:
             evaluations = _all(flags, machine, options, device, reporter, kept)
-            files = [] if out is None else _write(out, evaluations)
+            files = [] if mine is None else _write(mine, evaluations)
     _print(evaluations, reporter)
     if out is not None and out.suffix != ".json":
         reporter.say(f"files in {out}: {', '.join(files)}")
@@ -158,12 +161,8 @@ def _writable(out: Path | None) -> Iterator[None]:
             raise UsageError(f"--out {out} cannot be written: {one_line(error)}") from error
         yield
         return
-    folder = RunFolder(out)
-    folder.claim()
-    try:
+    with RunFolder(out).claimed():
         yield
-    finally:
-        folder.release()
 
 
 def _check_used(given: Mapping[str, Any]) -> None:
@@ -200,7 +199,7 @@ def _all(
                     spec, flags.data, reporter.say, workers=machine["workers"]
                 )
         else:
-            with reporter.waiting(f"reading data set {dataset}"):
+            with main_first(), reporter.waiting(f"reading data set {dataset}"):
                 images = load_test_images(
                     spec, dataset, data_dir=machine["data_dir"], say=reporter.say
                 )

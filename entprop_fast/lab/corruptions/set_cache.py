@@ -17,6 +17,7 @@ from entprop_fast.lab.corruptions.set_marker import digest_of_clean, read_marker
 from entprop_fast.lab.corruptions.suites import Suite, generated_kinds
 from entprop_fast.lab.corruptions.write_sets import write_arrays
 from entprop_fast.lab.data import ImageFiles, ImageSet
+from entprop_fast.lab.job import current
 
 _ARRAYS = "cifar10-c"  # the layout
 
@@ -44,7 +45,7 @@ def cached_suite(
     kinds = generated_kinds(data, extra)
     digest = digest_of_clean(data)
     root = folder / f"{data.name}-{scale}-seed{seed}-{digest[:12]}"
-    marker = read_marker(root)
+    marker = current().from_main(read_marker(root))
     if not _holds(marker, digest, kinds):
         write_arrays(
             data,

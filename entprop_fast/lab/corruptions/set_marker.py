@@ -24,7 +24,6 @@ from entprop_fast.lab.files import write_atomically
 
 MARKER = "entprop_fast.json"  # what `entprop_fast.corrupt` writes into a set
 
-_PROGRESS = "progress"  # within an array that is being written
 _BATCH = 500
 
 About = dict[str, Any]
@@ -33,17 +32,14 @@ About = dict[str, Any]
 class Marker:
     """Marks a set from its first file on, so that not even a part can pass for an official one."""
 
-    def __init__(self, root: Path, about: About) -> None:
-        self.root, self._about = root, about
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._about: About = {}
 
-    def begin(self, *, resume: bool) -> dict[str, Any]:
-        """Mark the set as begun; without `resume` an older one that is marked is removed.
-
-        Returns:
-            What `progress` was told last.
-        """
+    def begin(self, about: About, *, resume: bool) -> None:
+        """Mark the set as begun; without `resume` an older one that is marked is removed."""
+        self._about = about
         old = read_marker(self.root)
-        progress: dict[str, Any] = {}
         if old is not None and resume:
             differing = [
                 f"{name} is {value}, was {old.get(name)}"
@@ -52,16 +48,10 @@ class Marker:
             ]
             if differing:
                 raise ValueError(f"{self.root} holds another set: {'; '.join(differing)}")
-            progress = old.get(_PROGRESS, {})
         elif old is not None:
             self._remove(old)
         self.root.mkdir(parents=True, exist_ok=True)
-        self._write(self._about, complete=False, **({_PROGRESS: progress} if progress else {}))
-        return progress
-
-    def progress(self, **at: Any) -> None:
-        """Note how far the work is, for the next `begin`; what it speaks of is on the disk."""
-        self._write(self._about, complete=False, **{_PROGRESS: at})
+        self._write(self._about, complete=False)
 
     def complete(self) -> None:
         """Mark the set as whole."""
@@ -71,7 +61,7 @@ class Marker:
         self._write({**old, "clean": "being removed"}, complete=False)  # no set to go on with
         for kind in (*COMMON_KINDS, *EXTRA_KINDS):
             stopping.check()
-            for name in (f"{kind}.npy", f"{kind}.npy.part"):
+            for name in (f"{kind}.npy", f"{kind}.npy.part", progress_name(kind)):
                 (self.root / name).unlink(missing_ok=True)
             if (self.root / kind).is_dir():
                 shutil.rmtree(self.root / kind)
@@ -79,6 +69,11 @@ class Marker:
     def _write(self, about: About, **more: Any) -> None:
         text = json.dumps({**about, **more}, indent=2)
         write_atomically(self.root / MARKER, f"{text}\n".encode())
+
+
+def progress_name(kind: str) -> str:
+    """Return the name of the file that says how many images of an array are written."""
+    return f"{kind}.npy.images"
 
 
 def read_marker(root: Path) -> dict[str, Any] | None:

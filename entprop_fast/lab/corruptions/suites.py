@@ -62,15 +62,20 @@ class Suite:
     by_batch: bool = False  # one reading of clean files gives all kinds of a batch
 
     def dealt(self, places: Sequence[Place]) -> Sequence[Place]:
-        """Return the part of some places that is this process's, of the job that it is in.
+        """Return the part of some places that is this process's, of the job that it is in."""
+        return dealt(places, by_batch=self.by_batch)
 
-        Where clean files are read, each batch of them is read by one process, if there are enough.
-        """
-        job, batches = current(), list(dict.fromkeys(place.first for place in places))
-        if not self.by_batch or len(batches) < job.world:
-            return job.share(places)
-        own = set(job.share(batches))
-        return [place for place in places if place.first in own]
+
+def dealt(places: Sequence[Place], *, by_batch: bool) -> Sequence[Place]:
+    """Return the part of some places that is this process's, of the job that it is in.
+
+    With `by_batch` all kinds of a batch are one process's, if there are enough batches for all.
+    """
+    job, batches = current(), list(dict.fromkeys(place.first for place in places))
+    if not by_batch or len(batches) < job.world:
+        return job.share(places)
+    own = set(job.share(batches))
+    return [place for place in places if place.first in own]
 
 
 def digits_suite(
@@ -79,7 +84,7 @@ def digits_suite(
     """Make the ten kinds of `entprop_fast.data.corrupt`, meant for 8x8 digits."""
 
     def samples(places: Sequence[Place]) -> Iterator[Sample]:
-        for place, images, labels in _clean(places, data, batch_size, device, workers):
+        for place, images, labels in clean_images(places, data, batch_size, device, workers):
             made = corrupt(images, place.kind, place.severity, first=place.first)
             yield Sample(place, made, labels)
 
@@ -112,7 +117,7 @@ def generated_suite(
     kinds, device = generated_kinds(data, extra), with_float64(device)
 
     def samples(places: Sequence[Place]) -> Iterator[Sample]:
-        for place, images, labels in _clean(places, data, batch_size, device, workers):
+        for place, images, labels in clean_images(places, data, batch_size, device, workers):
             kind, severity, first = place
             made = corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first)
             yield Sample(place, to_float(made), labels)
@@ -155,7 +160,7 @@ def _places(kinds: Sequence[str], data: ImageSet, batch_size: int) -> list[Place
     return [Place(kind, severity, first) for first, kind, severity in every]
 
 
-def _clean(
+def clean_images(
     places: Sequence[Place],
     data: ImageSet,
     batch_size: int,

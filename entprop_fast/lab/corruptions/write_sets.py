@@ -5,13 +5,13 @@ A killed call can be gone on with: a file that has its name is whole.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entprop_fast.devices import with_float64
-from entprop_fast.lab import files, stopping
+from entprop_fast.lab import files, in_step, stopping
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import Scale, corrupted_bytes
 from entprop_fast.lab.corruptions.official_sets import JPEG_QUALITY
-from entprop_fast.lab.corruptions.set_marker import Marker, about_set
+from entprop_fast.lab.corruptions.set_marker import Marker, about_set, progress_name
 from entprop_fast.lab.data import ImageData, ImageFiles
 from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.files import write_atomically
+from entprop_fast.lab.job import current
 from entprop_fast.optional import require
 
 EVERY = 5.0  # seconds: the most that a kill can cost of an array
@@ -51,15 +52,18 @@ def write_arrays(
 ) -> None:
     """Write ``<kind>.npy``, uint8 ``[5 N, H, W, C]`` by severity, and ``labels.npy``: as CIFAR-C.
 
-    `resume` goes on with what a call with these settings left, to the same bytes.
+    `resume` goes on with what a call with these settings left, to the same bytes. In a job each
+    process writes some of the kinds.
     """
-    device = with_float64(device)
-    marker = Marker(root, about_set(data, kinds, scale, seed))
-    progress = marker.begin(resume=resume)
-    small = np.uint8 if data.num_classes <= 256 else np.int64
-    buffer = io.BytesIO()
-    np.save(buffer, np.tile(data.test_labels.cpu().numpy().astype(small), len(SEVERITIES)))
-    write_atomically(root / "labels.npy", buffer.getbuffer())
+    device, job = with_float64(device), current()
+    marker = Marker(root)
+    with in_step.together():
+        if job.is_main:
+            marker.begin(about_set(data, kinds, scale, seed), resume=resume)
+            small = np.uint8 if data.num_classes <= 256 else np.int64
+            buffer = io.BytesIO()
+            np.save(buffer, np.tile(data.test_labels.cpu().numpy().astype(small), len(SEVERITIES)))
+            write_atomically(root / "labels.npy", buffer.getbuffer())
 
     def made(kind: str, first: int) -> Iterator[tuple[int, Tensor]]:
         images = to_float(data.test_images[first : first + batch_size]).float().to(device)
@@ -70,35 +74,40 @@ def write_arrays(
                 corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first),
             )
 
-    for number, kind in enumerate(kinds):
-        path = root / f"{kind}.npy"
-        if resume and path.exists():
-            continue
-        if say:
-            say(f"{kind}: {path}")
-        part = path.with_name(f"{path.name}.part")
-        done = progress.get("images", 0) if progress.get("kind") == kind and part.exists() else 0
+    def write(own: Sequence[str]) -> Iterator[int]:
+        for kind in own:
+            if say:
+                say(f"{kind}: {root / kind}.npy")
+            yield from _write_array(root, data, kind, batch_size, made)
+
+    left = [kind for kind in kinds if not (resume and (root / f"{kind}.npy").exists())]
+    with contextlib.closing(write(job.share(job.from_main(left)))) as written:
         try:
-            _write_array(part, data, marker, kind, done, batch_size, made)
+            in_step.work_through(written, int)
         except stopping.Stopped as stopped:
+            there = sum((root / f"{kind}.npy").exists() for kind in kinds)
             stopped.saved = (
-                f"{number} of {len(kinds)} kinds and a part of {kind} are kept in {root}"
+                f"{there} of {len(kinds)} kinds and what was begun of others are kept in {root}"
             )
             raise
-        part.replace(path)
-    marker.complete()
+    with in_step.together():
+        if job.is_main:
+            for kind in kinds:
+                _progress(root, kind).unlink(missing_ok=True)
+            marker.complete()
 
 
 def _write_array(
-    part: Path,
+    root: Path,
     data: ImageData,
-    marker: Marker,
     kind: str,
-    done: int,
     batch_size: int,
     made: Callable[[str, int], Iterator[tuple[int, Tensor]]],
-) -> None:
-    """Write all severities of a kind from image `done` on; the marker hears how far it is."""
+) -> Iterator[int]:
+    """Write all severities of a kind, or what is left of it; yield after each batch its images."""
+    path = root / f"{kind}.npy"
+    part, progress = path.with_name(f"{path.name}.part"), _progress(root, kind)
+    done = int(progress.read_text()) if part.exists() and progress.exists() else 0
     count, (channels, height, width) = data.num_test, data.image_shape
     size, kept = height * width * channels, time.monotonic()
     # Not mapped: a full disk would be a signal that ends the process, not an error.
@@ -110,23 +119,30 @@ def _write_array(
         try:
             for first in range(done, count, batch_size):
                 if time.monotonic() - kept >= EVERY:
-                    _keep(file, marker, kind, done)
+                    _keep(file, progress, done)
                     kept = time.monotonic()
                 for severity, images in made(kind, first):
                     file.seek(begin + ((severity - 1) * count + first) * size)
                     file.write(_pixels(images).tobytes())
                 done = min(first + batch_size, count)
-        except stopping.Stopped:
-            _keep(file, marker, kind, done)
+                yield done - first
+        except (stopping.Stopped, GeneratorExit):  # the latter where something else ends the work
+            _keep(file, progress, done)
             raise
         file.flush()
         os.fsync(file.fileno())
+    part.replace(path)
 
 
-def _keep(file: IO[bytes], marker: Marker, kind: str, done: int) -> None:
+def _keep(file: IO[bytes], progress: Path, done: int) -> None:
     file.flush()
     os.fsync(file.fileno())
-    marker.progress(kind=kind, images=done)
+    write_atomically(progress, f"{done}\n".encode())
+
+
+def _progress(root: Path, kind: str) -> Path:
+    """Name the file that says how many images of a kind are written, while it is."""
+    return root / progress_name(kind)
 
 
 def write_folders(
@@ -143,22 +159,31 @@ def write_folders(
 ) -> None:
     """Write folders as ImageNet-C's: ``<kind>/<severity>/<class>/<name>.JPEG`` of quality 85.
 
-    Arguments are `write_arrays`'; the images are as the evaluation's transform cuts them.
+    Arguments are `write_arrays`'; the images are as the evaluation's transform cuts them. In a job
+    each process writes all kinds of some batches.
     """
-    names, device = _names(data), with_float64(device)
-    marker = Marker(root, about_set(data, kinds, scale, seed))
-    marker.begin(resume=resume)
+    names, device, job = _names(data), with_float64(device), current()
+    marker, there = Marker(root), None
     places = list(itertools.product(kinds, SEVERITIES))
-    there = _there(root, places, names) if resume else np.zeros((len(places), len(names)), bool)
-    starts = range(0, len(names), batch_size)
-    folder_within = functools.cache(files.folder_within)  # each is made and looked at once
+    with in_step.together():
+        if job.is_main:
+            marker.begin(about_set(data, kinds, scale, seed), resume=resume)
+            if resume:
+                there = _there(root, places, names)
+    there = job.from_main(there)
+    if there is None:
+        there = np.zeros((len(places), len(names)), bool)
+    starts = data.test_starts(batch_size)
     left = [first for first in starts if not there[:, first : first + batch_size].all()]
-    try:
-        for first, images in _batches(data, left, batch_size):
-            if say:
-                say(f"images {first} ... {first + len(images) - 1} of {data.num_test}")
-            images = images.to(device)
+    folder_within = functools.cache(files.folder_within)  # each is made and looked at once
+
+    def write(own: Sequence[int]) -> Iterator[int]:
+        read = data.test_batches(batch_size, starts=own)
+        for first, (images, _) in zip(own, read, strict=True):
             rows = slice(first, first + len(images))
+            if say:
+                say(f"images {first} ... {rows.stop - 1} of {data.num_test}")
+            images = images.to(device)
             for place, (kind, severity) in enumerate(places):
                 stopping.check()
                 if there[place, rows].all():
@@ -167,10 +192,16 @@ def write_folders(
                 for name, pixels in zip(names[rows], _pixels(made), strict=True):
                     group, file = name.split("/")
                     _write_image(folder_within(root, kind, str(severity), group) / file, pixels)
+                yield len(images)
+
+    try:
+        in_step.work_through(write(job.share(left)), int)
     except stopping.Stopped as stopped:
         stopped.saved = f"the images written so far are kept in {root}"
         raise
-    marker.complete()
+    with in_step.together():
+        if job.is_main:
+            marker.complete()
 
 
 def _names(data: ImageFiles) -> list[str]:
@@ -196,17 +227,6 @@ def _there(root: Path, places: Sequence[Place], names: Sequence[str]) -> NDArray
         }
         row[:] = [name in written for name in names]
     return found
-
-
-def _batches(
-    data: ImageFiles, starts: Sequence[int], batch_size: int
-) -> Iterator[tuple[int, Tensor]]:
-    rows = [row for one in starts for row in range(one, min(one + batch_size, data.num_test))]
-    if not rows:
-        return
-    left = replace(data, test=data.test.kept(rows))
-    for first, (images, _) in zip(starts, left.test_batches(batch_size), strict=True):
-        yield first, images
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,11 +63,17 @@ class GivenLoader(Loader):
     def __len__(self) -> int:
         return self._steps
 
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
         """Yield the data set's first images, as the loader's transforms give them, see `Loader`.
 
-        Of a stream, the first batches of a pass of its own.
+        Of a stream, the first batches of a pass of its own. All of them are read: what a transform
+        draws may depend on those before.
         """
+        return itertools.islice(self._first_batches(count, batch_size), own.start, None, own.step)
+
+    def _first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
         rows = indexed(self.loader)
         if rows is not None:
             places = range(min(count, rows))

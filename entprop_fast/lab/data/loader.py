@@ -27,6 +27,8 @@ class LoaderOptions(TypedDict, total=False):
     normalize: tuple[Sequence[float], Sequence[float]] | None
     dtype: torch.dtype | None
     memory_format: torch.memory_format
+    rank: int
+    world: int
 
 
 class Loader(ABC):
@@ -36,9 +38,12 @@ class Loader(ABC):
     ``(seed, epoch, image)``: neither depends on the kind of loader, on the device, on other random
     draws, or on where in the epoch one starts.
 
+    The processes of a job deal the rows of each batch out: rank r of N has rows ``r::N``. So their
+    number changes no epoch. Of a last, smaller batch a process may have fewer rows, or none.
+
     Args:
         size: images in the data set.
-        batch_size: images in a batch.
+        batch_size: images in a batch of all processes.
         seed: any integer.
         drop_last: leave out the last batch of an epoch where it would be smaller.
         device: where the batches are.
@@ -46,10 +51,12 @@ class Loader(ABC):
         normalize: (mean, std) per channel, in image units; None: images stay in [0, 1].
         dtype: of the images; None: float32 of bytes, others keep theirs.
         memory_format: of the images.
+        rank: number of this process, from 0.
+        world: processes that share each batch.
 
     Raises:
         ValueError: no images, ``batch_size`` below 1, ``drop_last`` with fewer images than one
-            batch, or a ``normalize`` that is not valid.
+            batch, a ``normalize`` that is not valid, or a ``rank`` outside of ``world``.
     """
 
     def __init__(
@@ -64,8 +71,12 @@ class Loader(ABC):
         normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.channels_last,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         _check_size(size, batch_size)
+        if not 0 <= rank < world:
+            raise ValueError(f"rank = {rank} must be between 0 and {world - 1}: world = {world}")
         if drop_last and size < batch_size:
             raise ValueError(
                 f"batch_size = {batch_size} with drop_last leaves no batch of {size} images"
@@ -75,6 +86,7 @@ class Loader(ABC):
         self.device, self.augment = torch.device(device), augment
         self.normalize = normalize and Normalize(*normalize, self.device)
         self.dtype, self.memory_format = dtype, memory_format
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         """Return the steps in an epoch."""
@@ -99,8 +111,13 @@ class Loader(ABC):
         return channels_last(torch.cat(images)), torch.cat(labels)
 
     @abstractmethod
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """Yield `first`, a batch at a time: large images need not all be there at once."""
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
+        """Yield `first`, a batch at a time: large images need not all be there at once.
+
+        `own` chooses among the batches, with a start and a step.
+        """
 
     @abstractmethod
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]: ...
@@ -110,8 +127,17 @@ class Loader(ABC):
         generator = torch.Generator().manual_seed(fold((self.seed, epoch)))
         return torch.randperm(self.size, generator=generator)
 
+    @property
+    def fewest(self) -> int:
+        """The rows of the process that has fewest of a batch, in the smallest batch of an epoch."""
+        rest = self.size % self.batch_size
+        smallest = rest if rest and not self.drop_last else self.batch_size
+        return smallest // self.world
+
     def _rows(self, step: int) -> slice:
-        return slice(step * self.batch_size, (step + 1) * self.batch_size)
+        """Return this process's rows of a batch, as places in the epoch's order."""
+        first = step * self.batch_size
+        return slice(first + self.rank, first + self.batch_size, self.world)
 
     def _moves(self, epoch: int, order: Tensor) -> Moves | None:
         """Draw an epoch's moves in its order, on its device; at once, as each costs launches."""
@@ -155,9 +181,11 @@ class DeviceLoader(Loader):
         self.images = channels_last(images.to(self.device))
         self.labels = labels.to(self.device)
 
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
-        """Yield `first`, a batch at a time: large images need not all be there at once."""
-        pairs = (one[:count].split(batch_size) for one in (self.images, self.labels))
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
+        """Yield `first`, a batch at a time, see `Loader`."""
+        pairs = (one[:count].split(batch_size)[own] for one in (self.images, self.labels))
         for images, labels in zip(*pairs, strict=True):
             yield self._made(images, None, None), labels
 

@@ -54,9 +54,11 @@ class PrefetchLoader(Loader):
         self.dataset = dataset
         self.unaugmented = dataset if unaugmented is None else unaugmented
 
-    def first_batches(self, count: int, batch_size: int) -> Iterator[Batch]:
+    def first_batches(
+        self, count: int, batch_size: int, own: slice = slice(None)
+    ) -> Iterator[Batch]:
         """Yield the first images, see `Loader`."""
-        rows = torch.arange(min(count, self.size)).split(batch_size)
+        rows = torch.arange(min(count, self.size)).split(batch_size)[own]
         # The transforms' draws of an epoch that does not exist: the same ones at every call.
         for images, labels in self._read(self.unaugmented, -1, rows):
             yield self._made(images, None, None), labels
@@ -65,8 +67,11 @@ class PrefetchLoader(Loader):
         order = self._order(epoch)
         places = [self._rows(step) for step in range(start, len(self))]
         moves = self._moves(epoch, to_device(order, self.device)) if self.augment else None
-        read = self._read(self.dataset, epoch, [order[place] for place in places])
-        for place, (images, labels) in zip(places, read, strict=True):
+        rows = [order[place] for place in places]
+        # Of a last batch with fewer rows than processes: an image says how none would look.
+        read = self._read(self.dataset, epoch, [one if len(one) else order[:1] for one in rows])
+        for place, one, (images, labels) in zip(places, rows, read, strict=True):
+            images, labels = images[: len(one)], labels[: len(one)]
             yield self._made(images, None, moves and moves.of(place)), labels
 
     def _read(

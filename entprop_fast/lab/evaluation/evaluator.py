@@ -106,7 +106,7 @@ class Evaluator:
     def _counts(self, suite: Suite | None) -> EvaluationCounts:
         """Open the counts of this network's images, from a file on where a stop left one."""
         if self.kept is None:
-            return EvaluationCounts(None, self.say)
+            return EvaluationCounts()
         settings = {
             **asdict(self.options),
             "batch_size": self.batch_size,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.eval_mode import evaluating
-from entprop_fast.lab import stopping
+from entprop_fast.lab import in_step
+from entprop_fast.lab.job import current
 from entprop_fast.logits import logits_of
 
 
@@ -35,12 +36,13 @@ def broken_rows(logits: Tensor) -> Tensor:
 def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Measure top-1 accuracy (SA on the clean test set) in eval mode; training flags come back.
 
-    The host waits for the device once, at the end.
+    The host waits for the device once, at the end. In a job it is the accuracy on the batches of
+    all processes.
 
     Args:
         model: from images to logits ``[B, classes]``, or to an object with ``.logits``.
-        batches: images ``[B, C, H, W]`` and labels int64 ``[B]``, on the model's device. They stay
-            as they are, also where the model writes into its input.
+        batches: images ``[B, C, H, W]`` and labels int64 ``[B]``, on the model's device, of this
+            process. They stay as they are, also where the model writes into its input.
 
     Raises:
         NaNLogits: the network answers NaN or infinity.
@@ -48,17 +50,22 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
         TypeError: it returns neither a tensor nor an object with ``.logits``.
     """
     seen = 0
-    counts: Tensor | int = 0  # right answers, and answers that are none
+    counts = torch.zeros(2, dtype=torch.int64)  # right answers, and answers that are none
+
+    def add(batch: tuple[Tensor, Tensor]) -> int:
+        nonlocal seen, counts
+        images, labels = batch
+        logits = logits_of(model(images.clone()), len(labels))
+        right = logits.argmax(dim=1) == labels
+        counts = counts.to(right.device) + torch.stack((right.sum(), broken_rows(logits).sum()))
+        seen += len(labels)
+        return len(labels)
+
     with evaluating(model), torch.no_grad():
-        for images, labels in batches:
-            seen += len(labels)
-            logits = logits_of(model(images.clone()), len(labels))
-            right = logits.argmax(dim=1) == labels
-            counts += torch.stack((right.sum(), broken_rows(logits).sum()))
-            stopping.check()
-    if not isinstance(counts, Tensor) or not seen:
+        in_step.work_through(batches, add)
+    correct, broken, total = current().sums([*counts.tolist(), seen])
+    if not total:
         raise ValueError("batches hold no image; at least one is needed")
-    correct, broken = counts.tolist()
     if broken:
-        raise NaNLogits(broken, seen)
-    return float(correct / seen)
+        raise NaNLogits(int(broken), int(total))
+    return correct / total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ class SavedCounts:
     def counts(self, key: str) -> EvaluationCounts:
         """Open an evaluation's counts; `key` is `key_of` all that its result depends on."""
         if not current().is_main:
-            return EvaluationCounts(None, self.say)
+            return EvaluationCounts()
         path = self.folder / COUNTS.replace("*", key[:16])
         self._files[path] = counts = EvaluationCounts(path, self.say)
         return counts
@@ -74,7 +74,9 @@ class EvaluationCounts:
         say: told what was found there.
     """
 
-    def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path | None = None, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.path, self.say = path, say
         self._phases: dict[str, State] = {}  # each stacked, by its metrics
         self._now: tuple[str, Mapping[str, RunningMetrics]] | None = None
@@ -108,7 +110,10 @@ class EvaluationCounts:
         return lambda name, first: bool(counted[name][first])
 
     def work_through(
-        self, share: Iterator[T], add: Callable[[T], int], progress: Callable[[int], None]
+        self,
+        share: Iterable[T],
+        add: Callable[[T], int],
+        progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         """Count this process's share of the phase that was begun, then add all processes' up.
 

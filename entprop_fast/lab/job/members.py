@@ -45,6 +45,11 @@ class Job:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
 
+    @property
+    def place(self) -> dict[str, int]:
+        """The options of a loader that deals batches out: ``rank`` and ``world``."""
+        return {"rank": self.rank, "world": self.world}
+
     def gather(self, value: T) -> list[T]:
         """Return everybody's value, by rank, in every process."""
         if self.world == 1:
@@ -87,7 +92,12 @@ class Job:
 
     def share(self, things: Sequence[T]) -> Sequence[T]:
         """Return this process's part of what is dealt out one at a time."""
-        return things[self.rank :: self.world]
+        return things[self.own]
+
+    @property
+    def own(self) -> slice:
+        """The places of this process's part."""
+        return slice(self.rank, None, self.world)
 
     def _reduced(self, numbers: Sequence[float], operation: Any) -> list[float]:
         if self.world == 1:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 WAITING = "waiting for the other processes"
 
@@ -44,3 +48,22 @@ def expect_progress(limit: float) -> None:
     """Let the watchdog end the job when this process stands still for longer, in seconds."""
     NOW.look()
     NOW.limit = limit
+
+
+def moved() -> None:
+    """Note that what is being done goes on."""
+    NOW.began = time.monotonic()
+
+
+def over(
+    batches: Iterable[T], reading: str = "reading a batch", using: str = "a step"
+) -> Iterator[T]:
+    """Pass batches on, and note whether one is being read or used."""
+    source = iter(batches)
+    while True:
+        enter(reading)
+        batch = next(source, None)
+        enter(using)
+        if batch is None:
+            return
+        yield batch

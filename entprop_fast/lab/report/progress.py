@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.progress import Task as Row
 from rich.text import Text
 
+from entprop_fast.lab import job
 from entprop_fast.lab.report.observer import Measured
 from entprop_fast.lab.report.text import plain
 
@@ -80,10 +81,12 @@ class Reporter:
         if rows is not None:
             row = rows.add_task(plain(what), total=total, completed=done)
         self._running += 1
+        before = job.enter(what)
         task = Task(self, what, total, done, rows, row, first=first)
         try:
             yield task
         finally:
+            job.enter(before)
             self._running -= 1
             if rows is not None and row is not None:
                 rows.remove_task(row)
@@ -224,6 +227,7 @@ class Task:
     def reach(self, done: int, *, what: str | None = None, detail: str = "") -> None:
         """Note how much is done, in the total's unit; `what` is being done now, `detail` of it."""
         self.done, self.what = done, what or self.what
+        job.moved()
         text = f"{self.what}: {detail}" if detail else self.what
         if self._rows is not None:
             self._rows.update(self._row, completed=done, total=self.total, description=plain(text))

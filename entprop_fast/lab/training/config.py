@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from entprop_fast.lab.checkpoint import MOST_KEPT
 from entprop_fast.lab.data import AUGMENTS, LOADERS
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
 from entprop_fast.lab.training.device import MOST_THREADS
-from entprop_fast.lab.training.durations import INTERVALS, TIMES, save_every_option, time_option
+from entprop_fast.lab.training.durations import (
+    INTERVALS,
+    TIMES,
+    save_every_option,
+    stall_option,
+    time_option,
+)
 from entprop_fast.lab.training.loggers import log_option
-from entprop_fast.lab.training.method_settings import Value, settable
+from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.optim import OPTIMIZERS, SCHEDULES
 from entprop_fast.lab.training.own_names import short
 from entprop_fast.models.normalized import NORMALIZATIONS
@@ -24,7 +30,7 @@ from entprop_fast.options import check, option, options_of
 MACHINE_SETTINGS = frozenset(
     {
         *("device", "threads", "out", "data_dir", "capture", "loader", "workers"),
-        *("time", "save_every", "log", "imports"),
+        *("time", "stall", "save_every", "keep_checkpoints", "on_nan", "log", "imports"),
     }
 )
 # What the scores of a run depend on, not its network: a finished one can be evaluated again.
@@ -160,12 +166,33 @@ class Config:
         parse=time_option,
         group="machine",
     )
+    stall: str = option(
+        "10min",
+        "Time that a process of a job may stand still in training or evaluation, before all of "
+        "them end and the first one's rank and place are named.",
+        unit=TIMES,
+        parse=stall_option,
+        group="machine",
+    )
     save_every: str | None = option(
         None,
         "Save checkpoints within epochs, too. Left out, each epoch is saved.",
         unit=INTERVALS,
         parse=save_every_option,
         group="output",
+    )
+    keep_checkpoints: int = option(
+        2,
+        "Checkpoints that are kept, the newest among them.",
+        low=1,
+        high=MOST_KEPT,
+        group="output",
+    )
+    on_nan: Literal["stop", "rollback"] = option(
+        "stop",
+        "What to do where a loss or a weight is NaN or infinite: stop with exit code 1, or go back "
+        "to the newest checkpoint and leave out the steps that led there.",
+        group="training",
     )
     log: str | None = option(
         None,
@@ -179,6 +206,18 @@ class Config:
         "for digits, else official where they are, else generated.",
         choices=CORRUPTION_CHOICES,
         group="evaluation",
+    )
+    sync_norms: bool = option(
+        False,
+        "Let batch norms normalise the rows of all processes together. ranks exact does so, too.",
+        group="training",
+    )
+    norm_stats: Literal["broadcast", "average", "rank"] = option(
+        "broadcast",
+        "Whose running statistics count where norms are not synchronised: rank 0's, sent to all "
+        "before every step; the average of all, taken before each evaluation and save; or those "
+        "of rank 0, while each process keeps its own.",
+        group="training",
     )
     seed: int = option(
         0, "Seed of the weights, the split, the order and every draw.", low=0, group="training"
@@ -256,27 +295,3 @@ class Config:
 
 
 SETTINGS = options_of(Config)
-
-
-def differences(config: Config, saved: Mapping[str, Any]) -> list[str]:
-    """Name what keeps `config` from continuing a run saved as ``asdict(config)``.
-
-    A setting that an earlier version did not have was what its default says.
-    """
-    now, then = _flat(asdict(config)), _defaults(config.method) | _flat(saved)
-    return [
-        f"{name} is {now.get(name)!r}, was {then.get(name)!r}"
-        for name in sorted(now.keys() | then.keys())
-        if name not in MACHINE_SETTINGS | SCORE_SETTINGS and now.get(name) != then.get(name)
-    ]
-
-
-def _defaults(method: str) -> dict[str, Any]:
-    of_run = {name: one.default for name, one in SETTINGS.items() if one.default is not MISSING}
-    of_method = {name: one.default for name, one in settable(method).items()}
-    return of_run | {name: value for name, value in of_method.items() if value is not None}
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {name: value for name, value in settings.items() if name != "options"}
-    return plain | dict(settings.get("options", {}))

@@ -65,6 +65,18 @@ def save_every_option(value: Any) -> str | None:
     return _checked("save_every", value, INTERVALS, interval_of)
 
 
+def stall_option(value: Any) -> str:
+    """Check the option ``stall``.
+
+    Raises:
+        TypeError, ValueError: it is not valid.
+    """
+    checked = _checked("stall", value, TIMES, seconds_of)
+    if checked is None:
+        raise TypeError(f"stall=None: expected a string {TIMES}")
+    return checked
+
+
 def _checked(name: str, value: Any, valid: str, read: Any) -> str | None:
     if value is None:
         return None

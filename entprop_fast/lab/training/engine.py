@@ -6,19 +6,21 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from entprop_fast.lab import checkpoint, data, stopping
+from entprop_fast.lab import checkpoint, data, in_step, job, stopping
 from entprop_fast.lab.data import ImageSet
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import TimeLimit
 from entprop_fast.lab.training import recipe, run_identity
 from entprop_fast.lab.training.allocator import keep_freed_memory
-from entprop_fast.lab.training.config import Config, differences
+from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import set_threads
+from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.durations import seconds_of
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
 from entprop_fast.lab.training.loggers import check_ready
+from entprop_fast.lab.training.others_folder import written_once
 from entprop_fast.lab.training.parts import Parts, parts_of
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
@@ -62,22 +64,33 @@ def train(
 
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
-        RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
+        RunFailed: a loss became NaN or infinite; the last good checkpoint stays. `TakenOver`:
+            another machine goes on with the run.
         Stopped: a signal came, or (`entprop_fast.lab.stopping.OutOfTime`) the time of `config` is
             over; the checkpoint is saved.
     """
     limit = None if config.time is None else TimeLimit(seconds_of(config.time), config.time)
-    with stopping.limited(limit):
-        return _train(
-            config,
-            folder or RunFolder(config.folder),
-            reporter or Reporter.quiet(),
-            build or functools.partial(_parts_of_settings, images=images),
-            resume=resume,
-            overwrite=overwrite,
-            watch=watch,
-            pictures=pictures,
-        )
+    with stopping.limited(limit), job.joined(job.of_group()):
+        folder = written_once(folder or RunFolder(config.folder))
+        reporter = reporter or Reporter.quiet()
+        if resume and overwrite:
+            raise UsageError(
+                "--resume continues a run and --overwrite replaces it: give one of them"
+            )
+        with folder.held():
+            with in_step.together():
+                if not resume and not overwrite:
+                    folder.check_free()
+                folder.claim(reporter.say)
+            return _train(
+                config,
+                folder,
+                reporter,
+                build or functools.partial(_parts_of_settings, images=images),
+                resume=resume,
+                watch=watch,
+                pictures=pictures,
+            )
 
 
 def _train(
@@ -87,15 +100,14 @@ def _train(
     build: Build,
     *,
     resume: bool,
-    overwrite: bool,
     watch: Callable[[Trainer], None] | None,
     pictures: bool,
 ) -> Summary:
-    if resume and overwrite:
-        raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
-    if not resume and not overwrite:
-        folder.check_free()
-    state = _saved_state(folder, config, reporter) if resume else None
+    here, state = job.current(), None
+    with in_step.together():
+        if resume and here.is_main:
+            state = _saved_state(folder, config, reporter)
+    state = here.from_main(state)
     with bad_input():
         check_ready(config.log)
         set_threads(config.threads)
@@ -103,17 +115,18 @@ def _train(
         trainer = Trainer(build(config, reporter, state is None), reporter)
         if state is not None:
             _check_same_run(state, trainer, folder)
-        stopping.check()
+        stopping.check_together()
         with reporter.waiting("looking at the corrupted images"):
             suite = open_suite(trainer)  # a missing or broken set is no find for the end of a run
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     stopping.begin_steps()
-    folder.claim()
+    job.expect_progress(seconds_of(config.stall))
     try:
         if state is not None:
             with bad_input():
-                checkpoint.set_corrupt_aside(folder.path)
+                if here.is_main:
+                    checkpoint.set_corrupt_aside(folder.path)
                 trainer.load_state_dict(state)
                 folder.begin(recipe.to_toml(config), trainer.rows, fresh=False)
             reporter.say(_place(trainer))
@@ -129,7 +142,6 @@ def _train(
             raise
     finally:
         trainer.loggers.close()
-        folder.release()
 
 
 def _place(trainer: Trainer) -> str:
@@ -171,7 +183,8 @@ def _parts_of_settings(
 
 
 def _load_data(config: Config, reporter: Reporter) -> ImageSet:
-    with reporter.waiting(f"reading data set {config.dataset}"):
+    # What rank 0 downloads or finds out about files, the others find.
+    with reporter.waiting(f"reading data set {config.dataset}"), in_step.main_first():
         if (given := own_images(config)) is not None:
             return given
         return data.load(

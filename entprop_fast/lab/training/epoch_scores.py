@@ -8,6 +8,7 @@ from torch import nn
 
 from entprop_fast.lab.data import ImageSet, Loader
 from entprop_fast.lab.evaluation import metrics
+from entprop_fast.lab.job import current
 from entprop_fast.lab.report.progress import EVERY, Reporter
 from entprop_fast.lab.training.run_images import TestSet
 from entprop_fast.lab.training.validation import Validation
@@ -20,15 +21,16 @@ def accuracies(
 ) -> tuple[float, float]:
     """Measure accuracy on the first training images and on the test images, in percent.
 
-    The latter is NaN where there are none.
+    The latter is NaN where there are none. Each process of a job measures its batches.
     """
-    seen = loader.first_batches(GAP_IMAGES, test.batch_size)
-    images = min(GAP_IMAGES, data.num_train) + data.num_test
+    job = current()
+    seen = loader.first_batches(GAP_IMAGES, test.batch_size, job.own)
+    images = (min(GAP_IMAGES, data.num_train) + data.num_test) // job.world
     with reporter.task("accuracy of the epoch", images, first=EVERY) as task:
         train_accuracy = 100 * metrics.accuracy(network, task.over(seen))
         if not data.num_test:
             return train_accuracy, math.nan
-        return train_accuracy, 100 * metrics.accuracy(network, task.over(test.batches()))
+        return train_accuracy, 100 * metrics.accuracy(network, task.over(test.batches(job.own)))
 
 
 def held_out(
@@ -38,6 +40,6 @@ def held_out(
     if validation is None:
         return {}
     what = "accuracy on held-out images"
-    with reporter.task(what, validation.images, first=EVERY) as task:
+    with reporter.task(what, validation.images // current().world, first=EVERY) as task:
         score = validation.score(network, task.over)
     return {f"validation_{name}": value for name, value in score._asdict().items()}

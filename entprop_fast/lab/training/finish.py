@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.lab import stopping
+from entprop_fast.lab import job, stopping
 from entprop_fast.lab.corruptions.suites import Suite
 from entprop_fast.lab.evaluation import Evaluation, EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
@@ -19,7 +19,7 @@ from entprop_fast.lab.evaluation.given_images import BatchedImages
 from entprop_fast.lab.evaluation.saved_counts import SavedCounts
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report import pictures
-from entprop_fast.lab.training import criteria, run_folder
+from entprop_fast.lab.training import criteria, ranks, run_folder
 from entprop_fast.lab.training.deploy import plain_copy, save_deployable
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
@@ -43,6 +43,7 @@ class Summary:
         captured: steps ran as a CUDA graph.
         epochs: that were trained.
         best_epoch: the one whose network is deployed, None for the last.
+        rollbacks: times that the run went back to a checkpoint, see ``on_nan``.
     """
 
     sa: float | None
@@ -64,6 +65,7 @@ class Summary:
     parameters: int
     folder: str
     best_epoch: int | None = None
+    rollbacks: int = 0
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
@@ -95,28 +97,24 @@ def finish(
     Raises:
         Stopped: a signal came; called again, the evaluation goes on.
     """
-    with SavedCounts(folder.path, trainer.reporter.say) as kept:
+    with trainer.same_statistics(), SavedCounts(folder.path, trainer.reporter.say) as kept:
         return _finish(trainer, folder, suite, kept, draw=draw)
 
 
 def _finish(
     trainer: Trainer, folder: RunFolder, suite: Suite | None, kept: SavedCounts, *, draw: bool
 ) -> Summary:
-    config, images = trainer.config, trainer.images
+    config, images, here = trainer.config, trainer.images, job.current()
     deployed = plain_copy(trainer.deployed())
-    save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
+    if here.is_main:
+        save_deployable(folder / run_folder.MODEL, deployed, trainer.spec)
     scores = _scores(trainer, deployed, suite, kept) if images.num_test else None
-    stopping.check()
-    (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
+    stopping.check_together()
+    if here.is_main:
+        (folder / run_folder.CORRUPTIONS).unlink(missing_ok=True)  # of another evaluation
     if draw:
         with trainer.reporter.waiting("drawing the pictures"):
-            pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
-            stopping.check()
-            if scores is not None and scores.corruptions:
-                draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
-            stopping.check()
-            if images.image_shape[0] in _COLOURS:
-                _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
+            _draw(trainer, folder, deployed, scores)
     size = images.num_train
     train_seconds = sum(row["train_seconds"] for row in trainer.rows)
     seen = sum(row["images_per_second"] * row["train_seconds"] for row in trainer.rows)
@@ -130,7 +128,7 @@ def _finish(
         arch=config.arch,
         dataset=images.name,
         seed=config.seed,
-        cost=trainer.method.rows / size,
+        cost=here.sums([trainer.method.rows])[0] / size,
         images_per_second=seen / train_seconds,
         seconds=trainer.seconds,
         device=_device_name(trainer.device),
@@ -140,10 +138,26 @@ def _finish(
         parameters=sum(parameter.numel() for parameter in deployed.parameters()),
         folder=str(folder.path),
         best_epoch=trainer.best.epoch if trainer.best else None,
+        rollbacks=trainer.rollbacks.count,
     )
     trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
-    write_json(folder / run_folder.SUMMARY, asdict(summary))
+    if here.is_main:
+        write_json(folder / run_folder.SUMMARY, asdict(summary))
     return summary
+
+
+def _draw(
+    trainer: Trainer, folder: RunFolder, deployed: nn.Module, scores: Evaluation | None
+) -> None:
+    """Draw the pictures; the last one's step is one of all processes."""
+    if job.current().is_main:
+        pictures.draw_curves(folder / run_folder.CURVES, trainer.rows)
+        stopping.check()
+        if scores is not None and scores.corruptions:
+            draw_heat_map_of(folder / run_folder.CORRUPTIONS, [scores])
+    stopping.check_together()
+    if trainer.images.image_shape[0] in _COLOURS:
+        _draw_examples(trainer, deployed, folder / run_folder.EXAMPLES)
 
 
 def _scores(
@@ -186,7 +200,7 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
         options["criterion"] = criterion = copy.deepcopy(criterion)
     method = create_method(
         config.method,
-        model,
+        ranks.replicated(model, config),
         torch.optim.SGD(criteria.learned(model, criterion), lr=0.0),
         generator=torch.Generator(trainer.device).manual_seed(config.seed),
         capture="off",
@@ -194,7 +208,7 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     )
     images, labels = next(trainer.loader.epoch(0))
     method(images, labels)
-    if method.perturbed is None:
+    if method.perturbed is None or not job.current().is_main:
         return
     perturbed = method.perturbed[:EXAMPLES]
     index = method.selected_index

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 
+from entprop_fast.lab import job
 from entprop_fast.lab.data import AUGMENTS, ImageData, ImageSet, Loader, create_loader
 from entprop_fast.lab.data.augment import RESIZED_CROP
 from entprop_fast.lab.data.given_loader import GivenLoader
@@ -178,6 +179,7 @@ def loader_of(
         drop_last=drop_last,
         augment=AUGMENTS[augment],
         normalize=normalization,
+        **job.current().place,
         **options,
     )
 

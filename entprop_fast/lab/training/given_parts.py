@@ -172,12 +172,12 @@ class GivenTest(TestSet):
         self.loader, self.scored = loader, Scored(model, normalization, input_range)
         self.normalization, self.input_range = normalization, input_range
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, own: slice = slice(None)) -> Iterator[Batch]:
         """Yield all of them in order, as the network takes them, and labels.
 
         What a loader draws is no draw of the run's: being measured does not change it.
         """
-        source = super().batches()
+        source = super().batches(own)
         while True:
             with own_generators():
                 batch = next(source, None)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from entprop_fast.devices import widest_float
-from entprop_fast.lab.training.errors import RunFailed
+from entprop_fast.lab import job
+from entprop_fast.lab.training import run_record
 from entprop_fast.methods import StepResult
 
 READ_EVERY = 50  # steps between two reads of the device,
@@ -37,28 +38,28 @@ class Meter:
         """
         counted = images if main_rows is None else main_rows
         self._pending.append((step, images, counted, result))
-        waited = time.monotonic() - self._last_read
-        return len(self._pending) >= READ_EVERY or waited >= READ_SECONDS
+        if len(self._pending) >= READ_EVERY:
+            return True
+        alone = job.current().world == 1  # several ranks read at the same step, whatever the clock
+        return alone and time.monotonic() - self._last_read >= READ_SECONDS
 
     def read(self) -> None:
-        """Copy the pending results from the device, in one synchronisation.
+        """Copy the pending results from the device, in one synchronisation; on all ranks together.
 
         Raises:
-            RunFailed: a loss is NaN or infinite; the message names the first such step.
+            NotFinite: a loss of any rank is NaN or infinite; the message names the first such step.
         """
         if not self._pending:
             return
         wide = widest_float(self._pending[0][3].loss.device)
         columns = [torch.stack(column).to(wide) for column in zip(*self._results(), strict=True)]
         values = torch.stack(columns, dim=1).tolist()  # [steps, fields]
-        for (step, images, main_rows, _), row in zip(self._pending, values, strict=True):
-            named = dict(zip(StepResult._fields, row, strict=True))
-            for name in _FINITE:
-                if not math.isfinite(named[name]):
-                    raise RunFailed(f"{name.replace('_', ' ')} is {named[name]} at step {step}")
+        named = [dict(zip(StepResult._fields, row, strict=True)) for row in values]
+        run_record.agree(self._first_broken(named))
+        for (_, images, main_rows, _), result in zip(self._pending, named, strict=True):
             self._count("images", images, 1)
-            self._count("correct", named.pop("correct"), main_rows)
-            for name, value in named.items():
+            self._count("correct", result.pop("correct"), main_rows)
+            for name, value in result.items():
                 if math.isfinite(value):  # the entropy of an empty group is NaN
                     self._count(name, value * images, images)
         self._pending.clear()
@@ -80,6 +81,14 @@ class Meter:
         """Images of the steps read so far."""
         return int(self._sums.get("images", 0))
 
+    def of_all(self) -> Meter:
+        """Return the sums of all processes of a job, which all call this; `read` first."""
+        made = Meter()
+        for state in job.current().gather(self.state_dict()):
+            for name, count in state["counts"].items():
+                made._count(name, state["sums"][name], count)
+        return made
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of what was read; `read` first."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
@@ -87,6 +96,13 @@ class Meter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+    def _first_broken(self, results: list[dict[str, float]]) -> tuple[int, str] | None:
+        for (step, *_), result in zip(self._pending, results, strict=True):
+            for name in _FINITE:
+                if not math.isfinite(result[name]):
+                    return step, f"{name.replace('_', ' ')} is {result[name]} at step {step}"
+        return None
 
     def _results(self) -> list[StepResult]:
         return [result for *_, result in self._pending]

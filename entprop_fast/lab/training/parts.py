@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from entprop_fast.lab import in_step, job
 from entprop_fast.lab.data import ImageSet, Loader
+from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.data.held_out import hold_out
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
-from entprop_fast.lab.training import criteria
+from entprop_fast.lab.training import criteria, ranks
 from entprop_fast.lab.training.accumulation import Accumulation, optimizer_steps
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec, network_for
@@ -104,7 +106,8 @@ def parts_of(
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
     spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
-    model = _network(config, spec, say, fresh=fresh)
+    with in_step.main_first():  # which downloads weights
+        model = _network(config, spec, say, fresh=fresh)
     _check_dtype(model, config.arch)
     model = model.to(device).train()
     loader = training_loader(config, images, device, say)
@@ -175,6 +178,8 @@ def assemble(
         ValueError, TypeError: settings that do not fit the network.
     """
     device = loader.device
+    ranks.check_batches(config, loader)
+    ranks.synchronised(model, config)
     optimizer = create_optimizer(
         config.optimizer,
         _learned(config, model, method_options["criterion"]),
@@ -195,13 +200,17 @@ def assemble(
     )
     method = create_method(
         config.method,
-        model,
+        ranks.replicated(model, config),
         optimizer,
         amp=resolve_amp(config.amp, device),
         capture=config.capture,
-        generator=torch.Generator(device).manual_seed(config.seed + _METHOD_STREAM),
+        generator=torch.Generator(device).manual_seed(
+            ranks.seed_of(config.seed + _METHOD_STREAM, config)
+        ),
         **method_options,
     )
+    if (rank := job.current().rank) > 0:  # the weights were built alike; dropout is each one's own
+        seed_everything(fold((config.seed, rank)) % 2**32)
     return Parts(
         config=config,
         device=device,

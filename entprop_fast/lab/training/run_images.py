@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from entprop_fast.lab import job
 from entprop_fast.lab.data import (
     AUGMENTS,
     ImageData,
@@ -57,13 +58,19 @@ class TestSet:
         """Labels of all images, int64 ``[N]``."""
         return self.data.test_labels.to(self.device)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield all of them in order, float images in channels_last and labels."""
+    def batches(self, own: slice = slice(None)) -> Iterator[Batch]:
+        """Yield all of them in order, float images in channels_last and labels.
+
+        `own` chooses among the batches, with a start and a step.
+        """
         if isinstance(self.data, ImageData):
-            parts = (one.split(self.batch_size) for one in (self.images, self.labels))
+            parts = (one.split(self.batch_size)[own] for one in (self.images, self.labels))
             yield from zip(*parts, strict=True)
             return
-        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
+        starts = self.data.test_starts(self.batch_size)[own]
+        for images, labels in self.data.test_batches(
+            self.batch_size, workers=self.workers, starts=starts
+        ):
             yield channels_last(images.to(self.device)), labels.to(self.device)
 
 
@@ -88,6 +95,7 @@ def training_loader(
         augment=AUGMENTS[config.augment],
         workers=config.workers,
         unaugmented=None if isinstance(data, ImageData) else data.training("none"),
+        **job.current().place,
     )
     if isinstance(loader, PrefetchLoader):
         read = "read from files" if isinstance(data, ImageFiles) else "read from a Dataset"

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entprop_fast.lab.training.errors import RunFailed
+from entprop_fast.lab import job
+from entprop_fast.lab.training.errors import NotFinite
 
 # What pictures, summaries and diagnostics read of an epoch's row, a number each.
 ROW = (
@@ -53,9 +54,25 @@ def check_finite(state: Mapping[str, Tensor], step: int) -> None:
     """Refuse weights that are no numbers.
 
     Raises:
-        RunFailed: a tensor holds NaN or infinity; the message names it and the step.
+        NotFinite: a tensor of any rank holds NaN or infinity; the message names it and the step.
     """
     finite = [value.isfinite().all() for value in state.values()]
-    if not bool(torch.stack(finite).all()):
+    if bool(torch.stack(finite).all()):
+        agree(None)
+    else:
         broken = next(name for name, value in state.items() if not value.isfinite().all())
-        raise RunFailed(f"{broken} is NaN or infinite after step {step}")
+        agree((step, f"{broken} is NaN or infinite after step {step}"))
+
+
+def agree(broken: tuple[int, str] | None) -> None:
+    """Let the ranks tell what each found to be NaN or infinite: a step, and a sentence.
+
+    Raises:
+        NotFinite: one of them found something; in all of them, of the first step.
+    """
+    found = job.current().gather(broken)
+    if len(found) > 1:
+        found = [one and (one[0], f"{one[1]} (rank {rank})") for rank, one in enumerate(found)]
+    if first := min((one for one in found if one is not None), default=None):
+        step, reason = first
+        raise NotFinite(reason, step)

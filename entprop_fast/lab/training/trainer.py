@@ -10,15 +10,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from entprop_fast.lab import checkpoint, stopping
+from entprop_fast.lab import checkpoint, job, stopping
+from entprop_fast.lab.job import Pulse
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter, time_left
-from entprop_fast.lab.training import diagnostics, epoch_scores, rank_states, recipe, run_record
+from entprop_fast.lab.training import (
+    diagnostics,
+    epoch_scores,
+    ranks,
+    recipe,
+    run_record,
+    run_state,
+)
 from entprop_fast.lab.training.best_network import BestNetwork
-from entprop_fast.lab.training.errors import Stopped, bad_input, fitting
+from entprop_fast.lab.training.errors import NotFinite, Stopped, bad_input, fitting
 from entprop_fast.lab.training.loggers import Loggers
 from entprop_fast.lab.training.meter import Meter
-from entprop_fast.lab.training.optim import plain_state, set_learning_rate
+from entprop_fast.lab.training.optim import set_learning_rate
 from entprop_fast.lab.training.parts import Parts
+from entprop_fast.lab.training.rollback import Rollbacks
 from entprop_fast.lab.training.run_folder import Row, RunFolder, last_good_named
 from entprop_fast.lab.training.saver import Saver
 
@@ -40,8 +49,11 @@ class Trainer:
         self.accumulation, self.average = parts.accumulation, parts.average
         self.validation, self.identity = parts.validation, parts.identity
         self.best = BestNetwork(parts.config.patience) if parts.validation else None
-        self.loggers = Loggers(parts.config.log, asdict(parts.config))
+        log = parts.config.log if job.current().is_main else None
+        self.loggers = Loggers(log, asdict(parts.config))
         self.saver = Saver(parts.config, parts.spec)
+        self.rollbacks = Rollbacks(allowed=parts.config.on_nan == "rollback")
+        self._pulse = Pulse()
         self.epoch = 0  # the running one, from 0
         self.batch = 0  # its next batch
         self.meter = Meter()
@@ -49,8 +61,8 @@ class Trainer:
         self.train_seconds = 0.0  # in steps, of the running epoch
         self._told_capture = False
         self._fit_began = time.monotonic(), 0  # and the epoch then
-        self._seconds_before = 0.0
-        self._started = time.monotonic()
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
 
     @property
     def steps(self) -> int:
@@ -62,10 +74,15 @@ class Trainer:
         """The next step of the run, from 0."""
         return self.epoch * self.accumulation.steps + self.accumulation.steps_within(self.batch)
 
+    def step_of(self, batch: int) -> int:
+        """Return the step, from 1, that a batch of the running epoch is part of."""
+        within = self.accumulation.steps_within(batch + 1)
+        return self.epoch * self.accumulation.steps + within
+
     @property
     def seconds(self) -> float:
         """Time since the run began, without that between its sessions."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self.seconds_before + time.monotonic() - self.started
 
     @property
     def captured(self) -> bool:
@@ -89,6 +106,14 @@ class Trainer:
             return self.best.network(self.model)
         return self.evaluated
 
+    def same_statistics(self) -> contextlib.AbstractContextManager[None]:
+        """Give the networks of all processes the same running statistics within."""
+        return ranks.same_statistics(self._networks, self.config)
+
+    @property
+    def _networks(self) -> list[nn.Module]:
+        return [self.model, *([] if self.average is None else [self.average.model])]
+
     def fit(self, folder: RunFolder, *, fresh: bool) -> None:
         """Train what is left of the run, saving a checkpoint after every epoch and on a signal."""
         with last_good_named(folder), self.saver.open(folder):
@@ -107,30 +132,17 @@ class Trainer:
                 self._saved_when_stopped(folder),
             ):
                 while not self.ended:
-                    self._run_epoch()
-                    self._end_epoch(folder)
+                    try:
+                        self._run_epoch()
+                        self._end_epoch(folder)
+                    except NotFinite as error:
+                        self._roll_back(error, folder)
             if self.best is not None:
                 self.reporter.say(self.best.said(self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the rest of the run depends on, and its record so far."""
-        return {
-            "config": asdict(self.config),
-            "network": asdict(self.spec),
-            "identity": self.identity,
-            "device": self.device.type,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "meter": self.meter.state_dict(),
-            "rows": self.rows,
-            "train_seconds": self.train_seconds,
-            "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizer": plain_state(self.optimizer),
-            **rank_states.gathered(self.method, self.device),
-            **({} if self.average is None else {"ema": self.average.state_dict()}),
-            **({} if self.best is None else {"best": self.best.state_dict()}),
-        }
+        return run_state.state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, on the same kind of device or another.
@@ -138,22 +150,7 @@ class Trainer:
         Raises:
             ValueError: the state is not one of this version's.
         """
-        try:
-            run_record.check(state, epochs=self.config.epochs, batches=len(self.loader))
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            rank_states.load(
-                state, self.method, self.device, self.reporter.say, seed=self.config.seed
-            )
-            if self.average is not None:
-                self.average.load_state_dict(state["ema"])
-            if self.best is not None:
-                self.best.load_state_dict(state["best"], state["epoch"])
-            self.meter.load_state_dict(state["meter"])
-            self.epoch, self.batch, self.rows = state["epoch"], state["batch"], state["rows"]
-            self.train_seconds, self._seconds_before = state["train_seconds"], state["seconds"]
-        except Exception as error:  # anybody may have written it
-            raise ValueError(f"the checkpoint is another version's: {error!r}") from error
+        run_state.put_back(self, state)
 
     def _first_step(self, folder: RunFolder) -> None:
         """Take the step that may refuse settings or data; then make the folder the run's."""
@@ -164,6 +161,8 @@ class Trainer:
             self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started
         folder.begin(recipe.to_toml(self.config), fresh=True)
+        if self.rollbacks.allowed:
+            self._save()  # something to go back to
 
     def _begin_files(self, folder: RunFolder) -> None:
         """Open the logs; a run that was killed may lack its last row and its best network there."""
@@ -175,14 +174,17 @@ class Trainer:
         started = time.monotonic() - self.train_seconds
         try:
             self._check_stop()
-            for images, labels in self.loader.epoch(self.epoch, self.batch):
+            for images, labels in job.over(self.loader.epoch(self.epoch, self.batch)):
+                if self.rollbacks.skips(self.step_of(self.batch)):
+                    self.batch += 1
+                    continue
                 with bad_input():
                     full = self._train_batch(images, labels)
                 if full:
                     self._tell(time.monotonic() - started)
                 if self.accumulation.whole(self.batch) and self.saver.due(self.step):
                     self.train_seconds = time.monotonic() - started
-                    self._save()
+                    self._save(needed=False)
                 self._check_stop()
             self.meter.read()
         finally:
@@ -190,8 +192,8 @@ class Trainer:
 
     def _check_stop(self) -> None:
         """Stop if a signal came or time is up, between steps: a checkpoint has no gradients."""
-        if self.accumulation.whole(self.batch):
-            stopping.check()
+        if self.accumulation.whole(self.batch) and (told := self._pulse.turn(*stopping.wishes())):
+            stopping.stop(*told)
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
         """Take one step, or what a batch is of it; return whether the results are to be read."""
@@ -207,7 +209,11 @@ class Trainer:
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, save, then report what is saved."""
         self._check_finite()
-        row = self._row()
+        with self.same_statistics():
+            row = job.current().from_main(self._row())
+            better = self.best is not None and self.best.offer(
+                self.epoch + 1, row["validation_hscore"], self.evaluated
+            )
         self.rows.append(row)
         row["signatures"] = diagnostics.detect(
             self.rows, epochs=self.config.epochs, num_classes=self.spec.num_classes
@@ -215,13 +221,8 @@ class Trainer:
         self._tell(self.train_seconds)
         self.epoch, self.batch = self.epoch + 1, 0
         self.meter, self.train_seconds = Meter(), 0.0
-        better = self.best is not None and self.best.offer(
-            self.epoch, row["validation_hscore"], self.evaluated
-        )
-        self._save()
+        self._save(best=self.best if better else None)
         folder.append_row(row)
-        if better:
-            self.saver.keep_best(self.best)
         self.loggers.write(row)
         self._report(row)
 
@@ -232,7 +233,7 @@ class Trainer:
             self.step,
             epoch=self.epoch + 1,
             loss=self.meter.mean("loss"),
-            images_per_second=self.meter.images / seconds,
+            images_per_second=job.current().world * self.meter.images / seconds,
         )
 
     def _report(self, row: Row) -> None:
@@ -249,20 +250,21 @@ class Trainer:
 
     def _row(self) -> Row:
         """Measure the epoch that ends: its losses and both accuracies."""
-        network = self.evaluated
+        network, meter = self.evaluated, self.meter.of_all()
         train_accuracy, sa = epoch_scores.accuracies(
             network, self.loader, self.test, self.images, self.reporter
         )
         return {
             "epoch": self.epoch + 1,
             "step": self.step,
-            **self.meter.means(),
+            **meter.means(),
             "train_accuracy": train_accuracy,
             "sa": sa,
             "gap": train_accuracy - sa,
             **epoch_scores.held_out(network, self.validation, self.reporter),
+            **({"rollbacks": self.rollbacks.count} if self.rollbacks.allowed else {}),
             "lr": self._lr(self.step - 1),
-            "images_per_second": self.meter.images / self.train_seconds,
+            "images_per_second": meter.images / self.train_seconds,
             "train_seconds": self.train_seconds,
             "seconds": self.seconds,
         }
@@ -272,16 +274,27 @@ class Trainer:
         try:
             yield
         except Stopped as stopped:
-            self._save()
+            self._save(at_once=True)
             kept = folder / checkpoint.CURRENT
             stopped.saved = f"step {self.step} of {self.steps} is saved in {kept}"
             raise
 
-    def _save(self) -> None:
+    def _save(self, **how: Any) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
         self._check_finite()
-        self.saver.save(self.state_dict)
+        ranks.settle_statistics(self._networks, self.config)
+        self.saver.save(self.state_dict, **how)
+
+    def _roll_back(self, error: NotFinite, folder: RunFolder) -> None:
+        """Go back to the newest checkpoint, or raise `error`."""
+        state = self.saver.newest(self.reporter.say) if self.rollbacks.allowed else None
+        if state is None:
+            raise error
+        self.load_state_dict(state)
+        self.method.captures.forget()  # it read the optimiser's old state
+        folder.write_rows(self.rows)
+        self.reporter.say(self.rollbacks.take(error, self.step))
 
     def _check_finite(self) -> None:
         run_record.check_finite(self.model.state_dict(), self.step)

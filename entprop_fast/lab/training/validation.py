@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,14 +11,15 @@ from torch import Tensor, nn
 
 from entprop_fast.devices import with_float64
 from entprop_fast.eval_mode import evaluating
-from entprop_fast.lab import stopping
 from entprop_fast.lab.corruptions import corrupt
 from entprop_fast.lab.corruptions.common import check_channels, corrupted_bytes
+from entprop_fast.lab.corruptions.suites import Place, clean_images, dealt
 from entprop_fast.lab.data import ImageData, ImageSet, channels_last, to_float
 from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size, usual_scale
 from entprop_fast.lab.evaluation.metrics import hscore
 from entprop_fast.lab.evaluation.running_metrics import RunningMetrics
+from entprop_fast.lab.evaluation.saved_counts import EvaluationCounts
 from entprop_fast.logits import logits_of
 
 SEVERITY = 3
@@ -27,7 +29,7 @@ DIGITS_KINDS = ("gaussian", "blur", "contrast", "rotate", "pixelate")
 
 CLEAN = "clean"
 
-Held = tuple[int, int, Tensor, Tensor]  # number of the kind, 0 clean; first image, images, labels
+Held = tuple[Place, Tensor, Tensor]  # with images and labels
 Over = Callable[[Iterable[Held]], Iterator[Held]]
 
 
@@ -77,20 +79,27 @@ class Validation:
         )
 
     def score(self, model: nn.Module, over: Over = iter) -> HeldOutScore:
-        """Measure the network in eval mode; `over` passes the batches on.
+        """Measure the network in eval mode, in a job all processes; `over` passes the batches on.
 
         Raises:
             NaNLogits: the network answers NaN or infinity.
         """
-        seen = [RunningMetrics(self.data.num_test, self.device) for _ in (CLEAN, *self.kinds)]
+        count = self.data.num_test
+        seen = {what: RunningMetrics(count, self.device) for what in (CLEAN, *self.kinds)}
+
+        def add(held: Held) -> int:
+            place, images, labels = held
+            logits = logits_of(model(to_float(images).clone()), len(labels))
+            seen[place.kind].add(place.first, logits, labels)
+            return len(labels)
+
+        counts = EvaluationCounts()
+        counts.begin("held-out images", seen)
         with evaluating(model), torch.no_grad():
-            for number, first, images, labels in over(self._batches()):
-                logits = logits_of(model(to_float(images).clone()), len(labels))
-                seen[number].add(first, logits, labels)
-                stopping.check()
-        for what, one in zip((CLEAN, *self.kinds), seen, strict=True):
+            counts.work_through(over(self._batches()), add)
+        for what, one in seen.items():
             one.check(f"held-out images, {what}")
-        sa, *each = (one.correct / one.total for one in seen)
+        sa, *each = (one.correct / one.total for one in seen.values())
         ra = sum(each) / len(each)
         return HeldOutScore(100 * sa, 100 * ra, 100 * hscore(sa, ra))
 
@@ -104,14 +113,18 @@ class Validation:
 
     def _make(self) -> Iterator[Held]:
         """Read each batch once; corrupted images are kept in 8 bits, but for digits."""
-        first, maker = 0, with_float64(self.device)
-        for images, labels in self.data.test_batches(self.batch_size, workers=self.workers):
-            clean, wanted = channels_last(images.to(self.device)), labels.to(self.device)
-            yield 0, first, clean, wanted
-            for number, kind in enumerate(self.kinds, start=1):
-                made = self._corrupted(clean.to(maker), kind, first)
-                yield number, first, channels_last(made.to(self.device)), wanted
-            first += len(labels)
+        every = itertools.product(self.data.test_starts(self.batch_size), (CLEAN, *self.kinds))
+        places = [Place(kind, SEVERITY, first) for first, kind in every]
+        for place, images, labels in clean_images(
+            dealt(places, by_batch=not isinstance(self.data, ImageData)),
+            self.data,
+            self.batch_size,
+            with_float64(self.device),
+            self.workers,
+        ):
+            if place.kind != CLEAN:
+                images = self._corrupted(channels_last(images), place.kind, place.first)
+            yield place, channels_last(images.to(self.device)), labels.to(self.device)
 
     def _corrupted(self, images: Tensor, kind: str, first: int) -> Tensor:
         if self.data.name == EMBEDDED:

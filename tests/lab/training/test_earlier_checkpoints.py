@@ -16,7 +16,7 @@ import pytest
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.config import differences
+from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.load_network import load_network
 from tests.lab.conftest import Call, rows, summary
 

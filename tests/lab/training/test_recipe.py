@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from entprop_fast.lab.training.config import differences
+from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.method_settings import methods_by_option
 from entprop_fast.lab.training.recipe import data_set_recipes, recipe_names, resolve, to_toml
 from entprop_fast.methods import METHODS, method_options
