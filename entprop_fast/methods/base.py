@@ -65,7 +65,7 @@ class Method(MethodState, StepRunner):
         model_checks.check_kind("model", model, nn.Module)
         model_checks.check_kind("optimizer", optimizer, torch.optim.Optimizer)
         o = self.options = create(self.Options, options, owner=f"method {self.name!r}")
-        self._agreement = Agreement()
+        self._agreement, self._dealt = Agreement(), exact_ranks.Dealt()
         mean = not exact_ranks.is_exact(o)
         self.model, self._replicas = unwrap(model, o.criterion, self._agreement, mean=mean)
         self.optimizer = optimizer
@@ -150,7 +150,7 @@ class Method(MethodState, StepRunner):
         self._check_call(images, labels)
         exact_ranks.check_unchanged(self.options, exact=not self._replicas.mean)
         waiting: int = getattr(self, "waiting", 0)
-        self._dealt = exact_ranks.deal(
+        self._dealt.deal(
             self._agreement,
             (images, labels),
             self.options,
