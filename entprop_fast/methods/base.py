@@ -124,9 +124,7 @@ class Method(MethodState, StepRunner):
         with self._agreement.call(self._agreements()):
             self._replicas.ready(step=False)
             batch_checks.check_weight(weight)
-            images, labels = self._accepted(images, labels)
-            with self._refusing(images), self._exchange(images):
-                return self._run_passes(images, labels, weight)
+            return self.captures.backward(*self._accepted(images, labels), float(weight))
 
     def main_rows(self, batch: int) -> int:
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
@@ -135,10 +133,6 @@ class Method(MethodState, StepRunner):
     @abc.abstractmethod
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
-
-    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with self._refusing(images):
-            return self._step(images, labels)
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""
