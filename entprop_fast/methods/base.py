@@ -130,6 +130,15 @@ class Method(MethodState, StepRunner):
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
         return batch
 
+    @property
+    def last_batch(self) -> tuple[int, int]:
+        """Return the rows by which the last batch's losses are divided, and its own main rows.
+
+        With ``ranks="exact"`` the former are those of all processes, and the losses their shares.
+        """
+        batch = self._dealt.batch
+        return batch.total, batch.first(self.main_rows(batch.total)).held
+
     @abc.abstractmethod
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
