@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from entprop_fast.lab import checkpoint, job, stopping
+from entprop_fast.lab import checkpoint, in_step, job, stopping
 from entprop_fast.lab.job import Pulse
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter
 from entprop_fast.lab.training import (
@@ -171,27 +171,29 @@ class Trainer:
         """Train what is left of the running epoch."""
         started = time.monotonic() - self.train_seconds
         try:
-            self._check_stop()
+            stopping.check_together()
             for images, labels in job.over(self.loader.epoch(self.epoch, self.batch)):
                 if self.rollbacks.skips(self.step_of(self.batch)):
                     self.batch += 1
                     continue
                 with bad_input():
                     full = self._train_batch(images, labels)
-                if full:
-                    self._tell(time.monotonic() - started)
-                if self.accumulation.whole(self.batch) and self.saver.due(self.step):
-                    self.train_seconds = time.monotonic() - started
-                    self._save(needed=False)
-                self._check_stop()
-            self.meter.read()
+                self._between_steps(full, started)
+            self._read()
         finally:
             self.train_seconds = time.monotonic() - started
 
-    def _check_stop(self) -> None:
-        """Stop if a signal came or time is up, between steps: a checkpoint has no gradients."""
-        if self.accumulation.whole(self.batch) and (told := self._pulse.turn(*stopping.wishes())):
-            stopping.stop(*told)
+    def _between_steps(self, full: bool, started: float) -> None:
+        """Read results, save or stop, in all processes at the same step, if one wishes so."""
+        if not self.accumulation.whole(self.batch):  # a checkpoint has no gradients
+            return
+        told = self._pulse.turn(full, *stopping.wishes()) or [False, 0, False]
+        if told[0]:
+            self._tell(time.monotonic() - started)
+        if self.saver.due(self.step):
+            self.train_seconds = time.monotonic() - started
+            self._save(needed=False)
+        stopping.stop(*told[1:])
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
         """Take one step, or what a batch is of it; return whether the results are to be read."""
@@ -226,7 +228,7 @@ class Trainer:
 
     def _tell(self, seconds: float) -> None:
         """Report how far the run is, `seconds` of training into the epoch."""
-        self.meter.read()
+        self._read()
         self.reporter.steps_done(
             self.step,
             epoch=self.epoch + 1,
@@ -267,7 +269,7 @@ class Trainer:
 
     def _save(self, **how: Any) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
-        self.meter.read()
+        self._read()
         self._check_finite()
         ranks.settle_statistics(self.networks, self.config)
         self.saver.save(self.state_dict, **how)
@@ -282,5 +284,11 @@ class Trainer:
         folder.write_rows(self.rows)
         self.reporter.say(self.rollbacks.take(error, self.step))
 
+    def _read(self) -> None:
+        """Read the results so far; a loss that is NaN in one process ends the epoch in all."""
+        with in_step.together():
+            self.meter.read()
+
     def _check_finite(self) -> None:
-        run_record.check_finite(self.model.state_dict(), self.step)
+        with in_step.together():
+            run_record.check_finite(self.model.state_dict(), self.step)
