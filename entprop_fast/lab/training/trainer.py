@@ -62,7 +62,7 @@ class Trainer:
         self.train_seconds = 0.0  # in steps, of the running epoch
         self._report = EpochReport(reporter, self.config.epochs)
         self.seconds_before = 0.0
-        self._started = time.monotonic()
+        self.started = time.monotonic()
 
     @property
     def steps(self) -> int:
@@ -82,7 +82,7 @@ class Trainer:
     @property
     def seconds(self) -> float:
         """Time since the run began, without that between its sessions."""
-        return self.seconds_before + time.monotonic() - self._started
+        return self.seconds_before + time.monotonic() - self.started
 
     @property
     def captured(self) -> bool:
