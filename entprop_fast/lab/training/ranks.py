@@ -52,6 +52,13 @@ def seed_of(seed: int, config: Config) -> int:
     return seed if rank == 0 or is_exact(config) else fold((seed, rank)) % _SEEDS
 
 
+def rows_of_all(config: Config, loader: Loader, batch: int) -> int | None:
+    """Return the rows of an epoch's batch in all processes, where each has a part of its loss."""
+    if not is_exact(config) or loader.world == 1:
+        return None
+    return min(loader.batch_size, loader.size - batch * loader.batch_size)
+
+
 def check_batches(config: Config, loader: Loader) -> None:
     """Refuse batches of which a process would have too few rows.
 

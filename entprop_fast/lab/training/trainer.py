@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from entprop_fast.lab import checkpoint, in_step, job, stopping
+from entprop_fast.lab import checkpoint, job, stopping
 from entprop_fast.lab.job import Pulse
 from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter
 from entprop_fast.lab.training import (
@@ -179,7 +179,7 @@ class Trainer:
                 with bad_input():
                     full = self._train_batch(images, labels)
                 self._between_steps(full, started)
-            self._read()
+            self.meter.read()
         finally:
             self.train_seconds = time.monotonic() - started
 
@@ -204,7 +204,8 @@ class Trainer:
         if self.average is not None and self.accumulation.whole(self.batch):
             self.average.update()
         main_rows = self.method.main_rows(len(images))
-        return self.meter.add(self.step, len(images), result, main_rows)
+        of_all = ranks.rows_of_all(self.config, self.loader, self.batch - 1)
+        return self.meter.add(self.step, len(images), result, main_rows, of_all)
 
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, save, then report what is saved."""
@@ -228,7 +229,7 @@ class Trainer:
 
     def _tell(self, seconds: float) -> None:
         """Report how far the run is, `seconds` of training into the epoch."""
-        self._read()
+        self.meter.read()
         self.reporter.steps_done(
             self.step,
             epoch=self.epoch + 1,
@@ -269,7 +270,7 @@ class Trainer:
 
     def _save(self, **how: Any) -> None:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
-        self._read()
+        self.meter.read()
         self._check_finite()
         ranks.settle_statistics(self.networks, self.config)
         self.saver.save(self.state_dict, **how)
@@ -284,11 +285,5 @@ class Trainer:
         folder.write_rows(self.rows)
         self.reporter.say(self.rollbacks.take(error, self.step))
 
-    def _read(self) -> None:
-        """Read the results so far; a loss that is NaN in one process ends the epoch in all."""
-        with in_step.together():
-            self.meter.read()
-
     def _check_finite(self) -> None:
-        with in_step.together():
-            run_record.check_finite(self.model.state_dict(), self.step)
+        run_record.check_finite(self.model.state_dict(), self.step)
