@@ -54,9 +54,6 @@ def _bind(owner: Any, name: str) -> Callable[..., Any]:
     return getattr(owner, name, None) or (lambda *arguments: _get(owner, name))
 
 
-# What modules, parameters and optimisers hold.
-
-
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     """Return a module's registry of children, to read or to change.
 
@@ -223,9 +220,6 @@ def dispatch_modes_active() -> bool:
     return _dispatch_modes() > 0
 
 
-# Arithmetic.
-
-
 def draw_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw from Gamma(concentration, 1) without waiting for the device.
 
@@ -250,15 +244,20 @@ def copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     _get(torch, "_foreach_copy_")(targets, sources)
 
 
+def add_each(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    """Add to each tensor in place what belongs to it, all in a few launches.
+
+    `torch._foreach_add_`: no public name. Tried: 2.11 to 2.15.
+    """
+    _get(torch, "_foreach_add_")(tensors, others)
+
+
 def multiply_each(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
     """Multiply each tensor in place by its factor, all in a few launches.
 
     `torch._foreach_mul_`: no public name. Tried: 2.11 to 2.15.
     """
     _get(torch, "_foreach_mul_")(tensors, factors)
-
-
-# CUDA graphs, DistributedDataParallel and Triton.
 
 
 def end_allocation_to_pool(device: int, pool: Any) -> None:
@@ -289,37 +288,6 @@ def settings_of_passes(wrapper: Ddp) -> dict[str, bool]:
         "delay_all_reduce_named_params": bool(_get(wrapper, "_delay_all_reduce_params")),
         "join()": _get(_get(wrapper, "_join_config"), "enable"),
     }
-
-
-def overlaps_with_ddp(optimizer: Optimizer) -> bool:
-    """Return whether a `ZeroRedundancyOptimizer` steps within DDP's own backward passes alone.
-
-    `ZeroRedundancyOptimizer._overlap_with_ddp`: nothing public tells. Tried: 2.13.
-    """
-    return bool(_get(optimizer, "_overlap_with_ddp"))
-
-
-def held_gradients(parts: Iterable[Any]) -> str:
-    """Return what would let a step of modules after `fully_shard` miss its own gradients, or "".
-
-    `FSDPModule._get_fsdp_state`, `FSDPState._fsdp_param_groups`; of these `reduce_grads`,
-    `all_reduce_grads`, `fsdp_params`, `_partial_reduce_output`; `FSDPParam._unsharded_param` and
-    `unsharded_accumulated_grad`: what `set_requires_gradient_sync` sets has no public reader.
-    Tried: 2.13. Without one of them: "".
-    """
-    try:
-        groups = [g for part in parts for g in part._get_fsdp_state()._fsdp_param_groups]
-        if not all(group.reduce_grads for group in groups):
-            return "set_requires_gradient_sync(False)"
-        if not all(group.all_reduce_grads for group in groups):
-            return "set_requires_all_reduce(False)"
-        held = [p.unsharded_accumulated_grad for group in groups for p in group.fsdp_params]
-        whole = [getattr(p, "_unsharded_param", None) for g in groups for p in g.fsdp_params]
-        held += [p.grad for p in whole if p is not None]
-        held += [group._partial_reduce_output for group in groups]
-    except AttributeError:
-        return ""
-    return "" if all(one is None for one in held) else "gradients that are not averaged yet"
 
 
 def launch_compiled(compiled: Any, grid: Iterable[int], arguments: Iterable[Any]) -> None:

@@ -15,13 +15,13 @@ from entprop_fast.lab.training import recipe, run_identity
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import set_threads
-from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.durations import seconds_of
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
 from entprop_fast.lab.training.loggers import check_ready
 from entprop_fast.lab.training.others_folder import written_once
 from entprop_fast.lab.training.parts import Parts, parts_of
+from entprop_fast.lab.training.run_differences import differences
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.lab.training.user_code import own_images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -72,6 +73,11 @@ class RunFolder:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def known_as(self) -> str:
+        """The folder's path from the root, by which a job that is restarted knows it."""
+        return os.path.abspath(self.path)
 
     def check_free(self) -> None:
         """Refuse a folder that holds a run.
@@ -222,5 +228,5 @@ def last_good_named(folder: RunFolder) -> Iterator[None]:
 def _last_good(folder: RunFolder) -> str:
     if not folder.lasting:
         return "nothing is kept, because no folder was named"
-    kept = folder / checkpoint.CURRENT
-    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
+    kept = checkpoint.newest_first(folder.path)
+    return f"the last good checkpoint is {kept[0]}" if kept else "no checkpoint was saved yet"
