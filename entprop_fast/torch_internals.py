@@ -54,9 +54,6 @@ def _bind(owner: Any, name: str) -> Callable[..., Any]:
     return getattr(owner, name, None) or (lambda *arguments: _get(owner, name))
 
 
-# What modules, parameters and optimisers hold.
-
-
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     """Return a module's registry of children, to read or to change.
 
@@ -223,9 +220,6 @@ def dispatch_modes_active() -> bool:
     return _dispatch_modes() > 0
 
 
-# Arithmetic.
-
-
 def draw_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw from Gamma(concentration, 1) without waiting for the device.
 
@@ -250,15 +244,20 @@ def copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     _get(torch, "_foreach_copy_")(targets, sources)
 
 
+def add_each(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    """Add to each tensor in place what belongs to it, all in a few launches.
+
+    `torch._foreach_add_`: no public name. Tried: 2.11 to 2.15.
+    """
+    _get(torch, "_foreach_add_")(tensors, others)
+
+
 def multiply_each(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
     """Multiply each tensor in place by its factor, all in a few launches.
 
     `torch._foreach_mul_`: no public name. Tried: 2.11 to 2.15.
     """
     _get(torch, "_foreach_mul_")(tensors, factors)
-
-
-# CUDA graphs, DistributedDataParallel and Triton.
 
 
 def end_allocation_to_pool(device: int, pool: Any) -> None:

@@ -212,6 +212,12 @@ def check_copy_each() -> None:
     assert all(map(torch.equal, targets, sources))
 
 
+def check_add_each() -> None:
+    tensors = [torch.ones(2), torch.ones(3)]
+    internals.add_each(tensors, [torch.ones(2), torch.zeros(3)])
+    assert [tensor.tolist() for tensor in tensors] == [[2, 2], [1, 1, 1]]
+
+
 def check_multiply_each() -> None:
     tensors = [torch.ones(2), torch.ones(3)]
     internals.multiply_each(tensors, [2.0, 0.5])

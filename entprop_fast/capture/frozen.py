@@ -58,10 +58,13 @@ class Frozen:
         steps: model, criterion, optimizer and options.
         skip: attributes of `steps` that are no options.
         device_type: whose autocast state counts.
+        with_optimizer: its step is captured, too.
     """
 
-    def __init__(self, steps: Steps, skip: Collection[str], device_type: str) -> None:
-        self._hooks = Hooks(steps)
+    def __init__(
+        self, steps: Steps, skip: Collection[str], device_type: str, *, with_optimizer: bool = True
+    ) -> None:
+        self._hooks = Hooks(steps, of_optimizer=with_optimizer)
         modules, optimizer = named_modules(steps), steps.optimizer
         groups = range(len(optimizer.param_groups))
         keys = [key for key in optimizer.defaults if key not in _NOT_FROZEN]
@@ -79,6 +82,18 @@ class Frozen:
         self._parts = [
             *_module_parts(modules),
             *_tensor_parts(modules, optimizer),
+            _Part(lambda: list(map(_plain, option_values())), options),
+            _Part(
+                lambda: [
+                    torch.is_autocast_enabled(device_type),
+                    torch.get_autocast_dtype(device_type),
+                ],
+                ["autocast", "autocast's dtype"],
+            ),
+        ]
+        if not with_optimizer:
+            return
+        self._parts += [
             _Part(
                 lambda: [
                     *(len(group["params"]) for group in optimizer.param_groups),
@@ -93,14 +108,6 @@ class Frozen:
             _Part(
                 lambda: [id(optimizer.state), *_ids(_entries(optimizer.state.values()))],
                 ["optimizer.state"],
-            ),
-            _Part(lambda: list(map(_plain, option_values())), options),
-            _Part(
-                lambda: [
-                    torch.is_autocast_enabled(device_type),
-                    torch.get_autocast_dtype(device_type),
-                ],
-                ["autocast", "autocast's dtype"],
             ),
         ]
 
@@ -120,16 +127,19 @@ class Hooks:
     """Look where hooks on the modules, parameters and optimizer of a step would be.
 
     A replay runs no Python, so it would pass over them.
+
+    Args:
+        steps: what is captured.
+        of_optimizer: those of the optimizer count, too.
     """
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, *, of_optimizer: bool = True) -> None:
         modules = named_modules(steps)
         owners = [(f"{name} ({type(m).__name__})", call_hooks_of(m)) for name, m in modules]
-        owners += [
-            ("every module", call_hooks_of(None)),
-            ("the optimizer", step_hooks_of(steps.optimizer)),
-            ("every optimizer", step_hooks_of(None)),
-        ]
+        owners.append(("every module", call_hooks_of(None)))
+        if of_optimizer:
+            owners.append(("the optimizer", step_hooks_of(steps.optimizer)))
+            owners.append(("every optimizer", step_hooks_of(None)))
         self._owners = [owner for owner, registries in owners for _ in registries]
         self._registries = [registry for _, registries in owners for registry in registries]
         named = [(n, t) for n, t in _named_tensors(modules) if isinstance(t, nn.Parameter)]

@@ -4,7 +4,7 @@ import contextlib
 import gc
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -88,7 +88,7 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         if generator is not None:
             graph.register_generator_state(generator)
-        gc.collect()  # a collection while capturing might destroy another graph, which CUDA forbids
+        gc.collect()
         torch.cuda.synchronize(self.device)
         torch.cuda.empty_cache()  # what eager steps held is free for the graph's pool
         if not self._alive:
@@ -97,7 +97,7 @@ class CudaGraphs:
         outer = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(outer)
         try:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self._stream), _no_collection():
                 # thread_local: a loader's thread may pin memory meanwhile.
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 result = self._recorded(graph, run)
@@ -129,6 +129,18 @@ class CudaGraphs:
             if source is not None:  # the same seed and offset, no longer marked as captured
                 source.graphsafe_set_state(source.clone_state())
         torch.cuda.synchronize(self.device)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the cyclic collector from destroying another graph meanwhile, which CUDA forbids."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 # Device type to what captures there; steps on any other run eagerly.

@@ -124,9 +124,7 @@ class Method(MethodState, StepRunner):
         with self._agreement.call(self._agreements()):
             self._replicas.ready(step=False)
             batch_checks.check_weight(weight)
-            images, labels = self._accepted(images, labels)
-            with self._refusing(images), self._exchange(images):
-                return self._run_passes(images, labels, weight)
+            return self.captures.backward(*self._accepted(images, labels), float(weight))
 
     def main_rows(self, batch: int) -> int:
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
@@ -136,10 +134,6 @@ class Method(MethodState, StepRunner):
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
 
-    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
-        with self._refusing(images):
-            return self._step(images, labels)
-
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""
         if batch == 1:
@@ -148,8 +142,16 @@ class Method(MethodState, StepRunner):
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""
         self._check_call(images, labels)
+        exact_ranks.check_unchanged(self.options, exact=not self._replicas.mean)
         waiting: int = getattr(self, "waiting", 0)
-        self._dealt = exact_ranks.deal(self._agreement, images, self.options, self.name, waiting)
+        self._dealt = exact_ranks.deal(
+            self._agreement,
+            (images, labels),
+            self.options,
+            self.name,
+            waiting=waiting,
+            read_labels=self._checks_values(images),
+        )
         images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
         return images, labels
 

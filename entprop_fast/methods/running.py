@@ -7,12 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from entprop_fast.layers.synchronised import Synchronised
 from entprop_fast.methods import exact_ranks, model_checks
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.sharded import Sharded, clip_gradients
 
 
@@ -40,13 +42,22 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         """Take all forward and backward passes of a step on an accepted batch."""
 
-    def _step(self, images: Tensor, labels: Tensor) -> StepResult:
-        """Take one whole step, as a graph captures it; see `entprop_fast.capture.step.Steps`."""
-        with self._exchange(images):
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self._run_passes(images, labels)
-        self.apply_gradients()
-        return result
+    def _eager_step(self, images: Tensor, labels: Tensor) -> StepResult:
+        """Take one optimiser step; `entprop_fast.capture.recorded` has its other form."""
+        with self._refusing(images):
+            with self._exchange(images):
+                self.optimizer.zero_grad(set_to_none=True)
+                result = self._run_passes(images, labels)
+            self.apply_gradients()
+            return result
+
+    def _eager_backward(self, images: Tensor, labels: Tensor, weight: float) -> StepResult:
+        with self._refusing(images), self._exchange(images):
+            return self._run_passes(images, labels, weight)
+
+    @abc.abstractmethod
+    def _refusing(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Leave everything as it was where the first batch of a shape is refused."""
 
     def apply_gradients(self) -> None:
         """Clip the gradients where `max_grad_norm` says so, and take the optimiser's step."""
@@ -59,7 +70,12 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
         net = self._network(images)
         net.weight = weight
-        result = self._passes(net, images, labels)
+        try:
+            result = self._passes(net, images, labels)
+        except Exception as error:
+            if self._exact and not exact_ranks.is_alike(error):
+                self._agreement.leave(error)
+            raise
         self.rows += net.rows
         self._classes = net.classes
         return result
@@ -73,6 +89,7 @@ class StepRunner(OptionAttributes, abc.ABC):
             bf16=o.amp is not None,
             dual=self.needs_dual_norms,
             dealt=self._dealt.batch,
+            labels_of_all=self._dealt.labels,
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
@@ -88,16 +105,29 @@ class StepRunner(OptionAttributes, abc.ABC):
         """Return whether several processes compute what one would on the batch of all."""
         return exact_ranks.is_exact(self.options)
 
-    def why_not_captured(self) -> str | None:
-        """Return what no graph can hold of a step's passes, or None."""
-        if self._replicas.collective:
-            return "fully_shard gathers the parameters in every pass, and no graph has collectives"
-        exact = "ranks='exact' exchanges rows with other processes inside of the passes"
-        return exact if self._exact else None
-
     def _exchanges_rows(self) -> bool:
         """Return whether a step's passes exchange rows with other processes, once."""
         return False
+
+    def why_not_captured(self) -> str | None:
+        """Return what other processes take part in within or between the passes, or None."""
+        if self._exact:
+            return "ranks='exact' exchanges rows with other processes inside of the passes"
+        if self._replicas.collective:
+            return "fully_shard gathers the parameters in every pass: collectives are not captured"
+        if world_size() == 1:
+            return None
+        if self._exchanges_rows():
+            return "the processes exchange rows between the passes: collectives are not captured"
+        for name, module in self.model.named_modules(prefix="model"):
+            if isinstance(module, Synchronised | nn.SyncBatchNorm):
+                kind = type(module).__name__
+                return f"{name} is a {kind}: collectives within a pass are not captured"
+        return None
+
+    def _averages(self) -> bool:
+        """Return whether gradients are exchanged between the passes and the optimiser's step."""
+        return self._replicas.several
 
     def _agreements(self) -> int:
         """Return how often processes agree in a call: at its start, on rows, on gradients."""

@@ -70,7 +70,7 @@ class Sharded:
         mean: bool = True,
     ) -> None:
         self._model, self._agreement = model, agreement
-        self._divisor = dist.get_world_size() if mean else 1
+        self.mean, self._divisor = mean, dist.get_world_size() if mean else 1
         self._parts: list[Any] = [m for m in model.modules() if is_sharded(m)]
         self._criterion = criterion
         for part in self._parts if not mean else ():

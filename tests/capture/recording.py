@@ -70,6 +70,7 @@ class RecordingGraph:
         self.host = Host(method)
         before = _values(method)
         own = [(t, t.clone()) for t in vars(method).values() if isinstance(t, Tensor)]
+        self.held = _gradients(method)
         self.made = run()
         self.attributes = {
             name: value
@@ -79,6 +80,8 @@ class RecordingGraph:
         _set_back(method, before)
         for tensor, value in own:  # what a method carries from step to step, free_at's delta
             tensor.copy_(value)
+        if self.made is None:  # the optimiser's step alone
+            return
         result, gradients = self.made
         result._buffer.fill_(255)  # nothing has run
         for value in (*(g for _, g in gradients if g is not None), *self.attributes.values()):
@@ -89,6 +92,12 @@ class RecordingGraph:
         self.log.append("replay")
         live, held = Host(self.method), _gradients(self.method)
         self.host.install()
+        if self.made is None:
+            for parameter, gradient in self.held:  # it reads the memory that it was given
+                parameter.grad = gradient
+            self.run()
+            self._put_back(live, held)
+            return
         result, gradients = self.run()
         self.made[0]._buffer.copy_(result._buffer)
         for (_, gradient), (_, fresh) in zip(self.made[1], gradients, strict=True):
@@ -97,6 +106,10 @@ class RecordingGraph:
                 gradient.copy_(fresh)
         for name, value in self.attributes.items():
             value.copy_(vars(self.method)[name])
+        self._put_back(live, held)
+
+    @staticmethod
+    def _put_back(live: Host, held: list[tuple[Tensor, Tensor | None]]) -> None:
         live.put_back()
         for parameter, gradient in held:
             parameter.grad = gradient
@@ -123,7 +136,7 @@ class RecordingGraphs:
     ) -> tuple[RecordingGraph, Any]:
         assert self.method is not None
         self.log.append("capture")
-        assert generator is self.method.generator
+        assert generator is self.method.generator or generator is None  # where nothing is drawn
         if self.fails is not None:  # as CUDA does, at the first operation that cannot be captured
             self.method.rows += 1000
             raise self.fails

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from entprop_fast import Method
-from entprop_fast.capture import step as capture_step
+from entprop_fast.capture import shapes as capture_shapes
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import Change, MakeOptimizer, Twins, adam, adamw, group, make, sgd
 from tests.methods.support import CLASSES, assert_equal, batch, everything, generator
@@ -203,9 +203,9 @@ def test_what_changes_every_step_ends_capturing_with_one_warning(
 def test_rare_changes_do_not_end_capturing(recorder: RecordingGraphs) -> None:
     twins = Twins(recorder)
     twins.step(4)
-    for step in range(capture_step.SHORT_LIVES + 1):
+    for step in range(capture_shapes.SHORT_LIVES + 1):
         twins.both(group(momentum=0.8 + 0.01 * step))
-        twins.step(capture_step.SHORT_LIFE + 2)
+        twins.step(capture_shapes.SHORT_LIFE + 2)
     assert twins.captured.captures.why_eager is None
     assert twins.said() == "eeecr" + ("ec" + "r" * 9) * 4
 

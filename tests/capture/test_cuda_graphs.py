@@ -131,7 +131,14 @@ def test_watched_tells_where_and_passes_other_warnings_on(cuda: Cuda) -> None:
 
 def test_capture(cuda: Cuda) -> None:
     graphs = CudaGraphs(CUDA)
-    graph, result = graphs.capture(lambda: run(cuda), cuda.generator)
+    collects: list[bool] = []
+
+    def recorded() -> str:
+        collects.append(gc.isenabled())
+        return run(cuda)
+
+    graph, result = graphs.capture(recorded, cuda.generator)
+    assert collects == [False] and gc.isenabled()
     assert result == "result" and cuda.current.name == "outer"
     assert cuda.calls == [
         "register generator",

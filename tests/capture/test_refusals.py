@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from entprop_fast import Method
+from entprop_fast.methods import running
 from tests.capture import support
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import Twins, make
@@ -198,15 +199,27 @@ def test_a_step_that_waits_for_the_device(recorder: RecordingGraphs) -> None:
     assert twins.said() == "eee"
 
 
-@pytest.mark.parametrize("selection", ["rank", "global"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_process_group(recorder: RecordingGraphs, wrapped: bool, selection: str) -> None:
+def test_rows_of_other_processes(
+    recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "world_size", lambda: 2)
+    named = "the processes exchange rows"
     with group_of_one():
-        model: nn.Module = dual_network(dtype=torch.float32)
-        model = DistributedDataParallel(model) if wrapped else model
-        method = make(model=model, selection=selection)
-        with _one_warning("a process group is initialised"):
+        model = DistributedDataParallel(dual_network(dtype=torch.float32))
+        method = make(model=model, selection="global")
+        with _one_warning(f"steps are not captured: {named}"):
             _steps(method)
         assert recorder.log == []
-        with pytest.raises(ValueError, match="capture='on': a process group is initialised"):
-            make(model=model, capture="on")
+        with _one_warning(f"method.backward is not captured: {named}"):
+            for _ in range(2):
+                method.backward(*batch(dtype=torch.float32))
+        with pytest.raises(ValueError, match=f"capture='on': {named}"):
+            make(model=model, capture="on", selection="global")
+
+
+def test_synchronised_norms(recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "world_size", lambda: 2)
+    model = dual_network(dtype=torch.float32)
+    model.add_module("late", nn.SyncBatchNorm(5))
+    with pytest.raises(ValueError, match=r"capture='on': model.late is a SyncBatchNorm"):
+        make(model=model, capture="on")

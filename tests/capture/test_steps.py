@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from entprop_fast import StepResult
-from entprop_fast.capture import step as capture_step
+from entprop_fast.capture import shapes as capture_shapes
 from entprop_fast.methods import METHODS
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import Twins, make
@@ -88,7 +88,7 @@ def test_a_batch_with_gaps_between_its_rows(recorder: RecordingGraphs) -> None:
 def test_an_epochs_last_batch_stays_eager(
     recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture_step, "RETURNS_WITHIN", 6)
+    monkeypatch.setattr(capture_shapes, "RETURNS_WITHIN", 6)
     twins = Twins(recorder)
     twins.step(4)
     for _ in range(5):
@@ -105,7 +105,7 @@ def test_the_number_of_graphs_is_limited(recorder: RecordingGraphs) -> None:
     for size in sizes:
         for _ in range(4):
             method(*batch(size=size, dtype=torch.float32))
-    assert recorder.log.count("capture") == capture_step.MAX_GRAPHS == len(sizes)
+    assert recorder.log.count("capture") == capture_shapes.MAX_GRAPHS == len(sizes)
     with pytest.warns(RuntimeWarning, match="batches of 4 shapes are captured"):
         for _ in range(5):
             method(*batch(size=10, dtype=torch.float32))
@@ -150,19 +150,6 @@ def test_a_parameter_that_no_loss_reached_has_none(recorder: RecordingGraphs) ->
     aux[0].grad = torch.ones_like(aux[0])
     twins.step()
     assert aux and all(parameter.grad is None for parameter in aux)
-
-
-def test_backward_is_always_eager(recorder: RecordingGraphs) -> None:
-    twins = Twins(recorder)
-    twins.step(5)
-    twins.said()
-    given = batch(seed=50, dtype=torch.float32)
-    results = [method.backward(*given) for method in (twins.captured, twins.eager)]
-    assert_equal(*(list(result) for result in results))
-    assert_equal(everything(twins.captured), everything(twins.eager))
-    assert twins.said() == ""
-    twins.step()
-    assert twins.said() == "r"
 
 
 @pytest.mark.parametrize("labels", [torch.full((12,), 99), torch.zeros(11, dtype=torch.int64)])

@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, create_method
 from entprop_fast.capture import capturable_optimizer
+from entprop_fast.capture.recorded import run_passes
 from entprop_fast.lab.data import Augment
 from entprop_fast.lab.data.augment import PADDING_MODES
 from entprop_fast.lab.data.counter_random import keys_of
@@ -150,7 +151,7 @@ def step(
             method(images, labels)
         RECORDING.append(True)
         with OnDevice() as seen:
-            copied, gradients = method.captures._run(images, labels)
+            copied, gradients = run_passes(method, images, labels, update=True)
             result = copied.copy()
         assert {value.device for value in result} == {CUDA}
         assert any(gradient is not None for _, gradient in gradients)

@@ -11,7 +11,7 @@ from itertools import count, islice
 
 import torch
 
-from entprop_fast.capture.step import WARM_UP
+from entprop_fast.capture.shapes import WARM_UP
 from entprop_fast.lab import stopping
 from entprop_fast.lab.data.loader import Batch
 from entprop_fast.lab.evaluation import metrics
