@@ -140,15 +140,15 @@ def hold(pipe: Connection, host: str, lasts: float, beat: float, folder: Path) -
 def test_a_stopped_owner_is_lost_and_writes_nothing_more(
     tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_file, "LASTS", 0.6)
-    process, pipe = start(hold, "first", 0.6, 0.1, tmp_path)
+    monkeypatch.setattr(lease_file, "LASTS", 2.0)
+    process, pipe = start(hold, "first", 2.0, 0.1, tmp_path)
     pid = pipe.recv()
     with pytest.raises(FolderInUse, match=rf"writes to the run folder .*process {pid} on first"):
         RunFolder(tmp_path).claim()
     os.kill(pid, signal.SIGSTOP)
     began, folder = time.monotonic(), RunFolder(tmp_path)
     folder.claim()
-    assert 0.5 < time.monotonic() - began < 5
+    assert 1.5 < time.monotonic() - began < 20
     files.write_atomically(tmp_path / "file", b"of the second")
     os.kill(pid, signal.SIGCONT)
     assert "taken over by" in pipe.recv()
