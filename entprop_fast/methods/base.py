@@ -139,6 +139,13 @@ class Method(MethodState, StepRunner):
         batch = self._dealt.batch
         return batch.total, batch.first(self.main_rows(batch.total)).held
 
+    def rows_of_all(self, rows: Tensor) -> Tensor:
+        """Return the rows that `selected_index` numbers, of the last batch's own rows [B, ...].
+
+        With ``ranks="exact"`` those of all processes, which call this together.
+        """
+        return self._dealt.batch.gather(rows)
+
     @abc.abstractmethod
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""

@@ -25,7 +25,7 @@ from tests.methods import support as s
 PER_SAMPLE = nn.CrossEntropyLoss(reduction="none")
 SHARED: dict[str, Any] = dict(
     input_range=(0.0, 1.0), normalization=None, amp=None, generator=None, capture="auto",
-    check=None, criterion=None, label_smoothing=0.0, max_grad_norm=None,
+    check=None, criterion=None, label_smoothing=0.0, max_grad_norm=None, ranks="independent",
 )  # fmt: skip
 SELECTING: dict[str, Any] = dict(
     k=0.2, eps=None, alpha=1 / 255, mixup=1.0, cutmix=0.0, score="entropy", aux_labels="original",
@@ -85,6 +85,7 @@ REFUSED: list[tuple[str, str, type[Exception], list[Any]]] = [
     ("vanilla", "label_smoothing", V, [-0.1, 1.5]),
     ("vanilla", "max_grad_norm", V, [0.0, -1.0]),
     ("vanilla", "max_grad_norm", T, ["1"]),
+    ("vanilla", "ranks", V, ["all", ""]),
     ("vanilla", "check", V, ["never"]),
     ("vanilla", "capture", V, ["maybe"]),
     ("vanilla", "amp", V, ["fp16", torch.float16, "fp8", True]),

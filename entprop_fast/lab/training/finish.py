@@ -212,12 +212,15 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     )
     images, labels = next(trainer.loader.epoch(0))
     method(images, labels)
+    index = method.selected_index
+    if index is None:
+        index = torch.arange(len(images), device=images.device)
+    else:
+        images, labels = method.rows_of_all(images), method.rows_of_all(labels)
     if method.perturbed is None or not job.current().is_main:
         return
     perturbed = method.perturbed[:EXAMPLES]
-    index = method.selected_index
-    rows = torch.arange(len(images), device=images.device) if index is None else index
-    shown, true = images[rows[:EXAMPLES]], labels[rows[:EXAMPLES]].tolist()
+    shown, true = images[index[:EXAMPLES]], labels[index[:EXAMPLES]].tolist()
     entropy, predicted = _answers(deployed, shown)
     perturbed_entropy, afterwards = _answers(deployed, perturbed)
     names = trainer.images.class_names or [str(one) for one in range(trainer.spec.num_classes)]
