@@ -13,6 +13,7 @@ from bench.ops import sweep
 from bench.ops import table as ops_table
 from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
+from bench.scale import table as scale_table
 from bench.step import batches
 from bench.step import table as step_table
 from bench.zoo import table as zoo_table
@@ -122,6 +123,7 @@ PARTS = {
     batches.NAME: Part(batches.section, "python -m bench.step.batches"),
     zoo_table.NAME: Part(zoo_table.section, "python -m bench.zoo.run"),
     fusion_table.NAME: Part(fusion_table.section, "pytest bench/fusion"),
+    scale_table.NAME: Part(scale_table.section, "python -m bench.captured_run"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
 }
 for _device in _DEVICES:

@@ -290,37 +290,6 @@ def settings_of_passes(wrapper: Ddp) -> dict[str, bool]:
     }
 
 
-def overlaps_with_ddp(optimizer: Optimizer) -> bool:
-    """Return whether a `ZeroRedundancyOptimizer` steps within DDP's own backward passes alone.
-
-    `ZeroRedundancyOptimizer._overlap_with_ddp`: nothing public tells. Tried: 2.13.
-    """
-    return bool(_get(optimizer, "_overlap_with_ddp"))
-
-
-def held_gradients(parts: Iterable[Any]) -> str:
-    """Return what would let a step of modules after `fully_shard` miss its own gradients, or "".
-
-    `FSDPModule._get_fsdp_state`, `FSDPState._fsdp_param_groups`; of these `reduce_grads`,
-    `all_reduce_grads`, `fsdp_params`, `_partial_reduce_output`; `FSDPParam._unsharded_param` and
-    `unsharded_accumulated_grad`: what `set_requires_gradient_sync` sets has no public reader.
-    Tried: 2.13. Without one of them: "".
-    """
-    try:
-        groups = [g for part in parts for g in part._get_fsdp_state()._fsdp_param_groups]
-        if not all(group.reduce_grads for group in groups):
-            return "set_requires_gradient_sync(False)"
-        if not all(group.all_reduce_grads for group in groups):
-            return "set_requires_all_reduce(False)"
-        held = [p.unsharded_accumulated_grad for group in groups for p in group.fsdp_params]
-        whole = [getattr(p, "_unsharded_param", None) for g in groups for p in g.fsdp_params]
-        held += [p.grad for p in whole if p is not None]
-        held += [group._partial_reduce_output for group in groups]
-    except AttributeError:
-        return ""
-    return "" if all(one is None for one in held) else "gradients that are not averaged yet"
-
-
 def launch_compiled(compiled: Any, grid: Iterable[int], arguments: Iterable[Any]) -> None:
     """Launch what Triton compiled, with all arguments of its kernel by position.
 

@@ -25,7 +25,7 @@ from .dual_batch_norm_plan import (
 
 
 @triton.jit
-def _masked_gradient(
+def masked_gradient(
     grad, centered, residual, scale, shift, base, offset, mask, RELU: tl.constexpr
 ):  # fmt: skip
     """Return a tile of the gradient before the ReLU, whose sign is recomputed."""
@@ -83,7 +83,7 @@ def _reduce(
             CHANNELS_LAST, BLOCK_E,
         )  # fmt: skip
         centered = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32) - mean[None, :]
-        g = _masked_gradient(
+        g = masked_gradient(
             grad, centered, residual, scale, shift, base, offset, mask, RELU
         )  # fmt: skip
         if dresidual is not None:
@@ -174,7 +174,7 @@ def _apply(
             if RELU or (partial is not None):
                 value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
                 centered = value - mean[None, :]
-            g = _masked_gradient(
+            g = masked_gradient(
                 grad, centered, residual, scale, shift, base, offset, mask, RELU
             )  # fmt: skip
             if dresidual is not None:

@@ -23,7 +23,8 @@ def in_two_processes(work: Work, folder: Path, world: int = WORLD) -> list[dict[
 def start(function: Callable[..., None], *args: object, world: int = WORLD) -> None:
     """Run ``function(rank, *args)`` in as many processes, which know nothing of each other."""
     # Imported once, for all processes of all modules; the first DDP would import the compiler.
-    get_context("forkserver").set_forkserver_preload(["entprop_fast", "torch._dynamo"])
+    often = ["entprop_fast", "torch._dynamo", "scipy.stats"]
+    get_context("forkserver").set_forkserver_preload(often)
     context = start_processes(
         function, args, nprocs=world, join=False, daemon=True, start_method="forkserver"
     )

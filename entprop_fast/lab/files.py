@@ -2,7 +2,7 @@
 
 A file that is opened for writing by its name alone is whatever that name leads to. Here it is a new
 one (``O_EXCL``), put in the place of what was there. A folder that is itself a link is the user's
-own choice, and fine.
+own choice, and fine. Nor is anything written in a folder that another process has taken over.
 """
 
 from __future__ import annotations
@@ -11,13 +11,33 @@ import contextlib
 import json
 import math
 import os
-import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _MODE = 0o666  # less the user's umask, as `open` has it
+
+_guards: dict[str, Callable[[], None]] = {}  # by the real path of a folder
+
+
+def guard(folder: str, check: Callable[[], None]) -> None:
+    """Call `check` before each write below a folder, named by its real path; it may raise."""
+    _guards[folder] = check
+
+
+def unguard(folder: str) -> None:
+    """Write there without asking, from now on."""
+    _guards.pop(folder, None)
+
+
+def check_guards(path: Path) -> None:
+    """Ask those who guard what `path` would be written into."""
+    if _guards:
+        folder = os.path.realpath(path.parent)
+        for guarded, check in list(_guards.items()):
+            if folder == guarded or folder.startswith(guarded + os.sep):
+                check()
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
@@ -33,6 +53,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        check_guards(path)
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -65,6 +86,7 @@ def create(path: Path) -> IO[bytes]:
     Raises:
         OSError: a folder has the name, or none can be made.
     """
+    check_guards(path)
     path.unlink(missing_ok=True)
     return create_new(path)
 
@@ -75,6 +97,7 @@ def create_new(path: Path) -> IO[bytes]:
     Raises:
         OSError: something has, or none can be made.
     """
+    check_guards(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW
     return os.fdopen(os.open(path, flags, _MODE), "wb")
 
@@ -85,6 +108,7 @@ def append(path: Path) -> IO[bytes]:
     Raises:
         OSError: it is a link, or is not there.
     """
+    check_guards(path)
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | _NO_FOLLOW), "ab")
 
 
@@ -94,25 +118,8 @@ def update(path: Path) -> IO[bytes]:
     Raises:
         OSError: it is a link, or is not there.
     """
+    check_guards(path)
     return os.fdopen(os.open(path, os.O_RDWR | _NO_FOLLOW), "r+b")
-
-
-def open_lock(path: Path) -> IO[bytes]:
-    """Open the file that processes lock: made where there is none, and never emptied.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW | os.O_NONBLOCK  # a pipe would wait for a reader
-    if path.is_symlink():
-        path.unlink()
-    file = os.fdopen(os.open(path, flags, _MODE), "r+b", buffering=0)
-    status = os.fstat(file.fileno())
-    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-        return file
-    file.close()  # a second name of another file, say
-    path.unlink()
-    return os.fdopen(os.open(path, flags | os.O_EXCL, _MODE), "r+b", buffering=0)
 
 
 def folder_within(root: Path, *names: str) -> Path:

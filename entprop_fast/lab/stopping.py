@@ -115,6 +115,7 @@ class StopSignals:
 
 _watched: ContextVar[StopSignals | None] = ContextVar("watched", default=None)
 _limit: ContextVar[TimeLimit | None] = ContextVar("limit", default=None)
+_halts: list[Exception] = []  # of any thread
 _agreed: ContextVar[bool] = ContextVar("agreed", default=False)
 
 
@@ -134,6 +135,8 @@ def watched(signals: StopSignals | None) -> Iterator[None]:
 def check() -> None:
     """Raise `Stopped` if a signal was noted or time is up; a loop calls it at least once a second.
 
+    What another thread found may `halt` the work, too.
+
     Called where the state is whole: between steps, batches and files. It costs 0.2 microseconds.
     A process of a job goes on, for the others would wait for it, unless this is `agreed` on.
     """
@@ -144,6 +147,8 @@ def check() -> None:
 
 def wishes() -> tuple[int, bool]:
     """Return the number of a signal that came, or 0, and whether time is up."""
+    if _halts:
+        raise _halts[0]
     noted, limit = _watched.get(), _limit.get()
     signum = 0 if noted is None or noted.pending is None else noted.pending
     return signum, limit is not None and limit.near()
@@ -172,6 +177,17 @@ def agreed() -> Iterator[None]:
         yield
     finally:
         _agreed.reset(token)
+
+
+def halt(reason: Exception) -> None:
+    """Let `check` raise this, in every thread, until `proceed` is told the same."""
+    _halts.append(reason)
+
+
+def proceed(reason: Exception) -> None:
+    """Let `check` raise this no more."""
+    if reason in _halts:
+        _halts.remove(reason)
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def derive(
     make: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> Any:
-    """Return a new class that pickles.
+    """Return a new class whose modules pickle, and whose `recipe` is `make` and `arguments`.
 
     Args:
         name: of the class.
@@ -76,6 +76,7 @@ def derive(
     def body(namespace: dict[str, Any]) -> None:
         namespace.update(
             members,
+            recipe=(make, arguments),
             __doc__=f"Extend `{plain.__name__}`.",
             __module__=plain.__module__,
             __qualname__=name,

@@ -1,6 +1,7 @@
 """Define batch norms whose statistics are those of the rows of all processes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -131,4 +132,11 @@ def synchronised_class(cls: Any) -> Any:
     mixin: Any = SynchronisedHalf
     if issubclass(cls, DualNorm):
         mixin, members["half_class"] = SynchronisedDual, synchronised_class(cls.half_class)
-    return derive(f"{head}Sync{tail}", (mixin, cls), members, synchronised_class, (cls,))
+    # A pickle finds no class that is derived itself.
+    derived = vars(cls).get("recipe")
+    make, arguments = (_synchronised_from, derived) if derived else (synchronised_class, (cls,))
+    return derive(f"{head}Sync{tail}", (mixin, cls), members, make, arguments)
+
+
+def _synchronised_from(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return synchronised_class(make(*arguments))

@@ -21,7 +21,7 @@ from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Replicas
+from entprop_fast.parallel.replicas import Alone
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.wrapping import unwrap
 
@@ -84,7 +84,7 @@ class Method(MethodState, StepRunner):
         self._accepted_modules = AcceptedModules(self.model, o.criterion, optimizer)
         self.captures = StepCapture(self)
         self.captures.check()
-        wrapped = isinstance(self._replicas, Replicas)
+        wrapped = not isinstance(self._replicas, Alone)
         exact_ranks.check_exact(self._agreement, self.model, o, wrapped=wrapped)
 
     def __call__(self, images: Tensor, labels: Tensor) -> StepResult:
@@ -142,8 +142,16 @@ class Method(MethodState, StepRunner):
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return a batch that was checked; what autograd could not keep, in memory of its own."""
         self._check_call(images, labels)
+        exact_ranks.check_unchanged(self.options, exact=not self._replicas.mean)
         waiting: int = getattr(self, "waiting", 0)
-        self._dealt = exact_ranks.deal(self._agreement, images, self.options, self.name, waiting)
+        self._dealt = exact_ranks.deal(
+            self._agreement,
+            (images, labels),
+            self.options,
+            self.name,
+            waiting=waiting,
+            read_labels=self._checks_values(images),
+        )
         images, labels = (t.clone() if t.is_inference() else t for t in (images, labels))
         return images, labels
 

@@ -148,8 +148,11 @@ class EntPropPipelined(Method):
 
     def _check_waiting(self, waiting: Targets, classes: int) -> None:
         """Refuse waiting rows of classes that the model no longer has."""
+        labels = torch.cat((waiting.labels, waiting.labels_b))
+        if waiting.dealt is not None:  # those of all processes, which refuse them together
+            labels = torch.cat([waiting.dealt.gather(part) for part in waiting[:2]])
         try:
-            check_labels(torch.cat((waiting.labels, waiting.labels_b)), classes)
+            check_labels(labels, classes)
         except ValueError as error:
             raise ValueError(
                 f"{error}; of the {self.waiting} rows that wait, from another head: set the "

@@ -16,7 +16,7 @@ from entprop_fast.parallel.dealt_rows import DealtRows
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.torch_internals import BatchNormBase, buffers_of
 
-_OF_EACH_PROCESS = ("generator", "criterion", "check", "capture")
+OF_EACH_PROCESS = ("generator", "criterion", "check", "capture")  # options that may differ
 _WAY_OUT = (
     "give each process a torch.Generator(device) seeded alike, as generator.manual_seed(0), which "
     "nothing else draws from"
@@ -29,10 +29,13 @@ class Dealt(NamedTuple):
     Attributes:
         batch: its rows.
         waiting: rows that a step left to this one.
+        labels: one that stands for those of all processes, the largest; None where each checks its
+            own.
     """
 
     batch: DealtRows
     waiting: DealtRows
+    labels: Tensor | None = None
 
 
 def is_exact(options: CommonOptions) -> bool:
@@ -49,7 +52,7 @@ def check_exact(
         agreement: of the method.
         model: without its wrapper.
         options: of the method.
-        wrapped: `model` came in a `DistributedDataParallel`.
+        wrapped: `model` came in a `DistributedDataParallel`, or after `fully_shard`.
 
     Raises:
         ValueError: no wrapper, no generator or not all in the same state, or norms whose statistics
@@ -64,11 +67,23 @@ def check_exact(
         _check_alike([digest for (digest,) in told])
 
 
+def check_unchanged(options: CommonOptions, *, exact: bool) -> None:
+    """Refuse another value of `ranks` than the method was made with.
+
+    Raises:
+        ValueError: says so.
+    """
+    if is_exact(options) != exact:
+        raise ValueError(
+            f"ranks={options.ranks!r} was set after the method was made: make another with it"
+        )
+
+
 def _check_settings(model: nn.Module, options: CommonOptions, wrapped: bool) -> None:
     if not wrapped:
         raise ValueError(
             "ranks='exact' adds up the gradients of all processes: pass the model in a "
-            "DistributedDataParallel, or use ranks='independent'"
+            "DistributedDataParallel or after fully_shard(model), or use ranks='independent'"
         )
     if options.generator is None:
         raise ValueError(f"generator=None with ranks='exact', which draws once for all: {_WAY_OUT}")
@@ -100,7 +115,13 @@ def _keeps_to_itself(module: nn.Module) -> bool:
 
 
 def deal(
-    agreement: Agreement, images: Tensor, options: CommonOptions, name: str, waiting: int
+    agreement: Agreement,
+    batch: tuple[Tensor, Tensor],
+    options: CommonOptions,
+    name: str,
+    *,
+    waiting: int,
+    read_labels: bool,
 ) -> Dealt:
     """Say how the rows of a step are dealt out; with other processes, agree on that.
 
@@ -108,31 +129,43 @@ def deal(
 
     Args:
         agreement: of the method.
-        images: of this process.
+        batch: images and labels of this process.
         options: of the method.
         name: of the method.
         waiting: rows that a step left to this one, in this process.
+        read_labels: labels may be read, which synchronises a GPU.
 
     Raises:
         ValueError: rows are not dealt out one at a time, there are none, or the processes have
             generators, options or images that differ.
     """
+    images, labels = batch
     if not is_exact(options):
         return Dealt(DealtRows(len(images)), DealtRows(waiting))
+    largest = int(labels.max()) if read_labels and len(labels) else 0
     alike: Mapping[str, object] = {
         field.name: getattr(options, field.name)
         for field in fields(options)
-        if field.name not in _OF_EACH_PROCESS
+        if field.name not in OF_EACH_PROCESS
     }
     assert options.generator is not None
     told = agreement.agree(
         f"a step of {name} with ranks='exact'",
         (alike, images.dtype, tuple(images.shape[1:])),
-        (len(images), waiting, _digest(options.generator)),
+        (len(images), waiting, _digest(options.generator), largest),
     )
-    held, left, digests = (list(numbers) for numbers in zip(*told, strict=True))
+    held, left, digests, found = (list(numbers) for numbers in zip(*told, strict=True))
     _check_alike(digests)
-    return Dealt(_dealt("images", held), _dealt("rows that wait", left))
+    known = torch.tensor([max(found)]) if read_labels else None
+    return Dealt(_dealt("images", held), _dealt("rows that wait", left), known)
+
+
+def is_alike(error: Exception) -> bool:
+    """Return whether the passes of all processes end in this error, at the same place.
+
+    What methods refuse amid their passes is said of the batch of all; not so what a model does.
+    """
+    return isinstance(error, ValueError) and error.__cause__ is None
 
 
 def _dealt(what: str, held: list[int]) -> DealtRows:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from entprop_fast.layers.routing import dual_layers
 from entprop_fast.methods.common_options import FLOAT16
 from entprop_fast.sharding import is_partitioned, is_split
-from entprop_fast.torch_internals import children_of, overlaps_with_ddp, parameters_of
+from entprop_fast.torch_internals import children_of, parameters_of
 
 _REQUIRES_GRAD = attrgetter("requires_grad")
 _PARAMS = itemgetter("params")
@@ -63,8 +63,8 @@ def check_optimizer(
 
     Raises:
         ValueError: it lacks some, as when it was made before the conversion; it evaluates the loss
-            by itself; it divides gradients by a scale that no loss was multiplied with; or it keeps
-            a part of the states in a way that a step would pass over.
+            by itself; it divides gradients by a scale that no loss was multiplied with; or it
+            splits the states of parameters that are split already.
     """
     if getattr(optimizer, "scaler", None) is not None:  # accelerate's, under float16
         raise ValueError(
@@ -75,8 +75,11 @@ def check_optimizer(
     demanded = closure is not None and closure.default is inspect.Parameter.empty
     if demanded or hasattr(optimizer, "second_step"):  # SAM and its kin, which take two
         raise _needs_closure(optimizer)
-    if is_partitioned(optimizer):
-        _check_partitioned(optimizer, model)
+    if is_partitioned(optimizer) and any(map(is_split, model.parameters())):
+        raise ValueError(
+            f"optimizer is a {type(optimizer).__name__}, and fully_shard has split the states "
+            "along with the parameters: use SGD, AdamW or the like as it is"
+        )
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     modules = {"model": model} | ({} if criterion is None else {"criterion": criterion})
     missing = [
@@ -91,20 +94,6 @@ def check_optimizer(
             f"optimizer lacks {len(missing)} trainable parameters ({shown}): make it after "
             "convert_dual_norm(model), from model.parameters(), or freeze what is not to learn "
             "(requires_grad_(False))"
-        )
-
-
-def _check_partitioned(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    kind = f"optimizer is a {type(optimizer).__name__}"
-    if overlaps_with_ddp(optimizer):
-        raise ValueError(
-            f"{kind} with overlap_with_ddp=True, which steps in backward passes through the "
-            "wrapper: a step averages once after the last pass; leave it out"
-        )
-    if any(map(is_split, model.parameters())):
-        raise ValueError(
-            f"{kind}, and fully_shard has split the states along with the parameters: use "
-            "SGD, AdamW or the like as it is"
         )
 
 

@@ -34,6 +34,7 @@ class Network:
         new_shape: no batch of this shape has gone through yet.
         classes: of the model, None before the first forward.
         dealt: how the batch is dealt out over the processes; one alone has all rows.
+        labels_of_all: stand for the labels of all processes, where these are checked together.
         overlapped: surrounds the last backward pass of a step.
         weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
@@ -49,6 +50,7 @@ class Network:
     new_shape: bool
     classes: int | None
     dealt: DealtRows
+    labels_of_all: Tensor | None
     overlapped: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     weight: float = 1.0
     summed: bool = False
@@ -85,7 +87,8 @@ class Network:
         logits = check_logits(output, len(images))
         if logits.shape[1] != self.classes:
             if self.check_values:
-                check_labels(labels, logits.shape[1])
+                of_all = labels if self.labels_of_all is None else self.labels_of_all
+                check_labels(of_all, logits.shape[1])
             self.classes = logits.shape[1]
         self.rows += len(images)
         return logits

@@ -13,12 +13,9 @@ from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.clipping import clip_gradients
 from entprop_fast.parallel.replicas import Alone, Replicas
 from entprop_fast.parallel.rows import world_size
-from entprop_fast.parallel.sharded import Sharded
-
-_MAY_DIFFER = ("criterion", "generator", "capture", "check")  # options, from process to process
+from entprop_fast.parallel.sharded import Sharded, clip_gradients
 
 
 class StepRunner(OptionAttributes, abc.ABC):
@@ -73,7 +70,12 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
         net = self._network(images)
         net.weight = weight
-        result = self._passes(net, images, labels)
+        try:
+            result = self._passes(net, images, labels)
+        except Exception as error:
+            if self._exact and not exact_ranks.is_alike(error):
+                self._agreement.leave(error)
+            raise
         self.rows += net.rows
         self._classes = net.classes
         return result
@@ -87,6 +89,7 @@ class StepRunner(OptionAttributes, abc.ABC):
             bf16=o.amp is not None,
             dual=self.needs_dual_norms,
             dealt=self._dealt.batch,
+            labels_of_all=self._dealt.labels,
             check_values=self._checks_values(images),
             new_shape=self._new_shape,
             classes=self._classes,
@@ -139,9 +142,13 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
         if self._replicas.collective:  # for a pass that one process alone takes it would wait
-            alike |= {k: v for k, v in vars(self.options).items() if k not in _MAY_DIFFER}
+            alike |= {
+                k: v for k, v in vars(self.options).items() if k not in exact_ranks.OF_EACH_PROCESS
+            }
             alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
             alike["method"] = self.name
-            if self._equalizes():  # by one number, as torch has averaged already
+            if (
+                self._equalizes() and not self._exact
+            ):  # by one number, as torch has averaged already
                 alike["rows of the batch"] = len(images)
         return self._replicas.exchange(alike)

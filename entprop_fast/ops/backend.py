@@ -18,7 +18,15 @@ from entprop_fast.ops import triton
 from entprop_fast.torch_internals import forward_mode_active, transforms_active
 
 CHOICES = ("auto", "reference")
-TRITON_OPS = ("dual_batch_norm", "dual_batch_norm_backward", "loss_and_entropy", "select_topk")
+TRITON_OPS = (
+    "dual_batch_norm",
+    "dual_batch_norm_backward",
+    "dual_batch_norm_moments",
+    "dual_batch_norm_merge",
+    "dual_batch_norm_dx",
+    "loss_and_entropy",
+    "select_topk",
+)
 CUDA_OPS = ("gather_perturb", "perturb_")
 # Elsewhere PyTorch's own convolution is the faster one, and nothing sends them there.
 CPU_OPS = ("conv3x3", "conv3x3_backward")

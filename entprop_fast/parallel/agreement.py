@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from entprop_fast.parallel.rows import world_size
 
-_OWN = 3  # numbers that a process tells the others beside what has to be the same
+_OWN = 4  # numbers that a process tells the others beside what has to be the same
 _GOES_ON, _FAILED, _LOST = 1, 2, 3
 _host_groups: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
 
@@ -85,7 +85,7 @@ class Agreement:
         Args:
             what: is about to be exchanged.
             same: has to be the same everywhere; compared and shown by its ``repr``.
-            own: at most three numbers of 0 or more.
+            own: at most four numbers of 0 or more.
 
         Returns:
             `own` of every rank.
@@ -115,9 +115,20 @@ class Agreement:
                 )
         raise Disagreement(list(whats), list(sames))
 
-    def leave(self) -> None:
-        """Agree on nothing more in this call, and tell nobody: the others are elsewhere."""
+    def leave(self, error: Exception | None = None) -> None:
+        """Agree on nothing more in this call, and tell nobody: the others are elsewhere.
+
+        Args:
+            error: one amid an exchange, in which the others wait for this process, so that no
+                further step is possible; None: all may have left alike.
+        """
         self._left = 0
+        if error is not None:
+            self.lost = True
+            error.add_note(
+                "The other processes wait for this one amid a step, and end with an error or a "
+                "timeout once it has: no further step is possible"
+            )
 
     def _tell(self, error: Exception) -> None:
         refused = isinstance(error, ValueError | TypeError)

@@ -33,9 +33,11 @@ class Alone:
         averages: whether a step averages its gradients over the processes.
         several: whether it may.
         collective: whether a pass itself exchanges tensors with the other processes.
+        mean: see `Replicas`.
     """
 
     averages = several = collective = False
+    mean = True
 
     def __init__(self, agreement: Agreement) -> None:
         self._agreement = agreement
@@ -81,6 +83,7 @@ class Replicas:
 
     Attributes:
         several: whether there are several processes, so that something is exchanged.
+        mean: gradients are averaged, not summed.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class Replicas:
         # without letting go of the GIL, for which gloo may wait with a tensor of the last exchange.
         wrapper.process_group = wrapper.__dict__.pop("process_group")
         self._wrapper, self._world, self._agreement = wrapper, members, agreement
-        self._mean, self._divisor = mean, members if mean else 1
+        self.mean, self._divisor = mean, members if mean else 1
         self._roots = [("model", wrapper.module)]
         if criterion is not None:
             self._roots.append(("criterion", criterion))
@@ -250,7 +253,7 @@ class Replicas:
             if set(error.what) != {_GRADIENTS}:
                 raise
             of_parameters = list(zip(*error.of_ranks, strict=True))
-            if not self._mean:
+            if not self.mean:
                 return self._fill(map(any, of_parameters))
             found = zip(self._averaged, of_parameters, strict=True)
             apart = [name for name, of_ranks in found if len(set(of_ranks)) > 1]

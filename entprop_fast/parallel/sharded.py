@@ -1,16 +1,17 @@
 """Train a network whose parameters torch's `fully_shard` keeps in parts, one in each process."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.flat import in_one
 from entprop_fast.sharding import is_flat_sharded, is_sharded, is_split
-from entprop_fast.torch_internals import held_gradients
 
 
 def check_wrappers(name: str, root: nn.Module) -> None:
@@ -26,6 +27,11 @@ def check_wrappers(name: str, root: nn.Module) -> None:
                 f"{where} is a FullyShardedDataParallel, whose flat parameters a step cannot tell "
                 "apart: call torch.distributed.fsdp.fully_shard on blocks and network instead"
             )
+        if name == "criterion" and is_sharded(module):
+            raise ValueError(
+                f"{where} was given to fully_shard: pass a criterion as it is; its gradients are "
+                "averaged after those of the model"
+            )
         if is_sharded(module) and not is_sharded(root):
             raise ValueError(
                 f"{where} was given to fully_shard and {name} was not: nobody would average the "
@@ -34,7 +40,7 @@ def check_wrappers(name: str, root: nn.Module) -> None:
 
 
 class Sharded:
-    """One process's part of a network, and its copy of what is not split.
+    """Hold one process's part of a network, and its copy of what is not split.
 
     torch gathers parameters before a pass uses them, and averages what each backward pass gives,
     scattered over the processes: passes add up, and nothing of all parameters is ever held. Buffers
@@ -64,7 +70,7 @@ class Sharded:
         mean: bool = True,
     ) -> None:
         self._model, self._agreement = model, agreement
-        self._divisor = dist.get_world_size() if mean else 1
+        self.mean, self._divisor = mean, dist.get_world_size() if mean else 1
         self._parts: list[Any] = [m for m in model.modules() if is_sharded(m)]
         self._criterion = criterion
         for part in self._parts if not mean else ():
@@ -80,7 +86,9 @@ class Sharded:
         for parameter in model.parameters():
             if is_split(parameter):
                 _start_alike(parameter)
-        self._held = dict(model.named_parameters())
+        self._named = dict(model.named_parameters())
+        self._split = [p for p in self._named.values() if is_split(p) and p.requires_grad]
+        self._stepping = self._waiting = False  # a whole step; gradients that nobody has averaged
 
     def ready(self, *, step: bool) -> None:
         """Leave each process its part of the parameters; a forward leaves those of the root whole.
@@ -89,14 +97,15 @@ class Sharded:
             step: the optimizer is to step, too.
 
         Raises:
-            ValueError: it would step without gradients, or with those of another batch.
+            ValueError: gradients of `Method.backward` wait to be averaged with those of a batch.
         """
         self._put_back()
-        if step and (found := held_gradients(self._parts)):
+        self._stepping = step
+        if step and self._waiting:
             raise ValueError(
-                f"model has {found}, and a step discards what was added up before: call "
-                "method.backward(images, labels) for every batch and step the optimizer yourself, "
-                "after the last, or set_requires_gradient_sync(True)"
+                "model holds gradients that were added up under set_requires_gradient_sync(False), "
+                "and a step would discard them: call set_requires_gradient_sync(True) and "
+                "method.backward(images, labels) once more, and step the optimizer"
             )
 
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
@@ -110,7 +119,7 @@ class Sharded:
             ValueError: some were replaced.
         """
         now = dict(self._model.named_parameters())
-        new = [n for n in {**now, **self._held} if now.get(n) is not self._held.get(n)]
+        new = [n for n in {**now, **self._named} if now.get(n) is not self._named.get(n)]
         if new:
             raise ValueError(
                 f"model.{new[0]} was replaced since the method was made: call fully_shard on the "
@@ -126,6 +135,7 @@ class Sharded:
 
         Raises:
             ValueError: another process refused its batch; nothing has changed.
+            RuntimeError: no gradient was averaged, for a whole step.
         """
         buffers = list(self._model.buffers())
         if self._criterion is not None:
@@ -143,6 +153,13 @@ class Sharded:
             raise
         self._put_back()
         in_one((p.grad for p in self._plain() if p.grad is not None), self._average)
+        self._waiting = bool(self._split) and all(p.grad is None for p in self._split)
+        if self._waiting and self._stepping:
+            raise RuntimeError(
+                "model has set_requires_gradient_sync(False) or set_requires_all_reduce(False), "
+                "and a step averages: set it to True, or add up with method.backward(images, "
+                "labels) and step the optimizer yourself; the step was not taken"
+            )
 
     def _average(self, flat: Tensor) -> None:
         dist.all_reduce(flat.div_(self._divisor))
@@ -186,3 +203,16 @@ def _start_alike(parameter: Any) -> None:
 
 def _broadcast(flat: Tensor) -> None:
     dist.broadcast(flat, src=0)
+
+
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> None:
+    """Scale the gradients of `parameters` so that the norm of all together is at most `limit`."""
+    learned = [p for p in parameters if p.grad is not None]
+    kinds = [[p for p in learned if is_split(p) == split] for split in (False, True)]
+    if not all(kinds):
+        clip_grad_norm_(learned, limit)
+        return
+    norms: list[Any] = [get_total_norm([p.grad for p in k if p.grad is not None]) for k in kinds]
+    total = torch.linalg.vector_norm(torch.stack([norms[0], norms[1].full_tensor()]))
+    for kind in kinds:
+        clip_grads_with_norm_(kind, limit, total)

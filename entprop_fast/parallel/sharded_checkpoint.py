@@ -5,6 +5,7 @@ Not imported along with the package: torch takes a second to import its own part
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +22,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from entprop_fast.parallel.flat import in_one
+from entprop_fast.parallel.rows import world_size
 from entprop_fast.sharding import is_partitioned, is_split
 
-_OF_ALL = ("rows", "criterion")  # of a method's state: the same in all processes
 _LAST = ".metadata"  # which DCP writes when all else is there
 
 
@@ -38,6 +39,12 @@ class Saved(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
+
+    def gathered_state(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Join the states of all processes to that of one."""
+
+    def dealt_state(self, state: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
+        """Deal the state of one process out to one of several."""
 
 
 def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
@@ -59,8 +66,8 @@ def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     if (folder / _LAST).exists():
         raise FileExistsError(f"folder {folder} holds a checkpoint: give each a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"world": dist.get_world_size(), "state": method.state_dict()}
-    torch.save(own, _file(folder, dist.get_rank()))
+    own = {"world": world_size(), "state": method.state_dict()}
+    torch.save(own, folder / f"method-{_rank()}.pt")
     model = get_model_state_dict(method.model)
     # DCP writes one process's of what all have, whoever that is.
     whole = {name: v.clone() for name, v in model.items() if not is_split(v)}
@@ -71,20 +78,21 @@ def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
 def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     """Load what `save_sharded` wrote; all processes call it, before the first step.
 
-    With as many processes as before the run goes on to the bit. With another number model and
-    optimizer do, and what each process had of its own (generator, rows that wait) starts anew.
+    With as many processes as before the run goes on to the bit. For another number what waits for
+    the next step is dealt out anew, and generators that were not alike stay as they are here.
 
     Args:
         method: with its model and optimizer, made as those that were saved; sharded otherwise, or
             not at all, is fine.
-        folder: of trusted origin, since DCP reads it with pickle.
+        folder: of trusted origin, since DCP reads it with pickle. One process may load it without a
+            process group.
 
     Raises:
         FileNotFoundError: `folder` holds no whole checkpoint.
         ValueError: the optimizer is a `ZeroRedundancyOptimizer`.
 
     Warns:
-        RuntimeWarning: names what starts anew.
+        RuntimeWarning: generators were not loaded.
     """
     folder = Path(folder)
     _check_optimizer(method.optimizer)
@@ -109,22 +117,30 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
 
 
 def _load_own(method: Saved, folder: Path) -> None:
-    own = torch.load(_file(folder, 0), weights_only=True, map_location="cpu")
-    world = dist.get_world_size()
-    if own["world"] == world:
-        own = torch.load(_file(folder, dist.get_rank()), weights_only=True, map_location="cpu")
-        method.load_state_dict(own["state"])
+    """Load the method's state of this process, or its share of those of another number."""
+    first, here = _load(folder, 0), method.state_dict()
+    world = world_size()
+    if first["world"] == world:
+        method.load_state_dict(_load(folder, _rank())["state"])
         return
-    anew = [k for k, v in own["state"].items() if k not in _OF_ALL and v is not None]
-    if anew:
+    states = [_load(folder, rank)["state"] for rank in range(first["world"])]
+    state = method.dealt_state(method.gathered_state(states), _rank(), world)
+    if state["generator"] is None and here["generator"] is not None:
+        state["generator"] = here["generator"]
         warnings.warn(
-            f"{folder} is of {own['world']} processes, and {world} go on: {', '.join(anew)} of "
-            "each starts anew",
+            f"{folder} is of {first['world']} processes, each with a generator of its own, and "
+            f"{world} go on: theirs stay as they are",
             RuntimeWarning,
             stacklevel=3,
         )
-    of_all = {name: own["state"][name] for name in _OF_ALL}
-    method.load_state_dict(method.state_dict() | of_all)
+    method.load_state_dict(state)
+
+
+def _load(folder: Path, rank: int) -> dict[str, Any]:
+    own: dict[str, Any] = torch.load(
+        folder / f"method-{rank}.pt", weights_only=True, map_location="cpu"
+    )
+    return own
 
 
 def _state_of(method: Saved) -> dict[str, Any]:
@@ -149,9 +165,10 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-def _file(folder: Path, rank: int) -> Path:
-    return folder / f"method-{rank}.pt"
+def _rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def _broadcast(flat: Tensor) -> None:
-    dist.broadcast(flat, src=0)
+    if world_size() > 1:
+        dist.broadcast(flat, src=0)

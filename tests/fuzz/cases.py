@@ -19,7 +19,7 @@ from entprop_fast.lab.cli import data as data_command
 from entprop_fast.lab.cli import dispatch as commands
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags
 from entprop_fast.lab.experiments.comparison.plan import finished_summary
-from entprop_fast.lab.experiments.workers import Run
+from entprop_fast.lab.experiments.one_run import Run
 from entprop_fast.lab.training import recipe, run_folder
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import rehearse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -63,6 +64,60 @@ def test_a_corrupt_one_falls_back_to_the_previous_which_the_next_save_keeps(
     checkpoint.save(tmp_path, state(3))
     assert checkpoint.read(path)["step"] == 3
     assert checkpoint.read(tmp_path / checkpoint.PREVIOUS)["step"] == 1
+
+
+@pytest.mark.parametrize("keep", [1, 2, 4])
+def test_the_last_ones_are_kept(keep: int, tmp_path: Path) -> None:
+    for step in range(6):
+        checkpoint.save(tmp_path, state(step), keep)
+    names = ["checkpoint.pt", "checkpoint.prev.pt", "checkpoint.prev2.pt", "checkpoint.prev3.pt"]
+    kept = checkpoint.newest_first(tmp_path)
+    assert [one.name for one in kept] == names[:keep]
+    assert [checkpoint.read(one)["step"] for one in kept] == [5, 4, 3, 2][:keep]
+
+
+def test_fewer_kept_and_one_that_cannot_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed delete costs nothing; the next save tries again."""
+    for step in range(4):
+        checkpoint.save(tmp_path, state(step), 4)
+
+    unlink = Path.unlink
+
+    def fail(self: Path, missing_ok: bool = False) -> None:
+        if "prev" not in self.name:
+            return unlink(self, missing_ok)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        checkpoint.save(tmp_path, state(4), 2)
+    assert [checkpoint.read(one)["step"] for one in checkpoint.newest_first(tmp_path)[:2]] == [4, 3]
+    checkpoint.save(tmp_path, state(5), 2)
+    assert [one.name for one in checkpoint.newest_first(tmp_path)] == [
+        "checkpoint.pt",
+        "checkpoint.prev.pt",
+    ]
+
+
+def test_each_corrupt_one_is_named(tmp_path: Path) -> None:
+    for step in range(4):
+        checkpoint.save(tmp_path, state(step), 4)
+    for path in checkpoint.newest_first(tmp_path)[:3]:
+        path.write_bytes(path.read_bytes()[:-1])
+    said: list[str] = []
+    read = checkpoint.read_newest(tmp_path, said.append)
+    assert read is not None and read["step"] == 0
+    assert len(said) == 3 and all("checkpoint.prev3.pt" in line for line in said)
+
+
+def test_a_snapshot_is_apart_and_shares_as_the_state_did() -> None:
+    weight = torch.arange(4.0)
+    before = {"a": weight, "tied": weight.view(4), "row": [{"sa": 1.0}], "part": weight[1:]}
+    taken = checkpoint.snapshot(before)
+    weight.fill_(9)
+    before["row"].append({})
+    assert torch.equal(taken["a"], torch.arange(4.0)) and len(taken["row"]) == 1
+    assert taken["a"] is taken["tied"] and torch.equal(taken["part"], torch.arange(1.0, 4.0))
 
 
 def test_a_folder_without_a_whole_checkpoint(tmp_path: Path) -> None:

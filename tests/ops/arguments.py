@@ -96,6 +96,48 @@ def dual_batch_norm_backward(draw: random.Random) -> Arguments:
     }
 
 
+def dual_batch_norm_moments(draw: random.Random) -> Arguments:
+    """Arguments of the op."""
+    given = dual_batch_norm(draw)
+    return {name: given[name] for name in ("x", "num_main", "training", "aux_training")}
+
+
+def dual_batch_norm_merge(draw: random.Random) -> Arguments:
+    """Arguments of the op: moments made up, now and then of no rows; each half moves or not."""
+    channels, processes = draw.choice((1, 3, 8, 33, 130)), draw.choice((1, 2, 3, 9))
+    wide = draw.choice((torch.float32, torch.float64))
+    gathered = tensor(draw, (processes, 2, 2 * channels + 1), wide).clone()
+    gathered[:, :, channels:] = gathered[:, :, channels:].abs()
+    counts = torch.tensor([draw.choice((0, 0, 2, 7, 40)) for _ in range(2 * processes)])
+    gathered[:, :, -1] = counts.view(processes, 2)
+    gathered[gathered[:, :, -1] == 0] = 0
+    given: Arguments = {"gathered": gathered}
+    own = draw.choice((wide, torch.float32, torch.bfloat16, torch.float16))
+    momenta: Arguments = {}
+    for prefix in ("", "aux_"):
+        names = [prefix + name for name in ("running_mean", "running_var", "num_batches")]
+        values = [own_memory(tensor(draw, (channels,), own).abs()) for _ in range(2)]
+        given |= dict(zip(names, [*values, torch.tensor(draw.randrange(5))], strict=True))
+        momenta[f"{prefix}momentum"] = draw.choice((0.1, 0.3, None))
+        if draw.random() < 0.3:
+            given |= dict.fromkeys(names)
+            momenta[f"{prefix}momentum"] = 0.0
+    return given | momenta
+
+
+def dual_batch_norm_dx(draw: random.Random) -> Arguments:
+    """Arguments of the op: those of the backward, with sums made up."""
+    given = dual_batch_norm_backward(draw)
+    del given["wanted"]
+    x, wide = given["x"], given["mean"].dtype
+    sums = {"sums": tensor(draw, (2, 2, x.shape[1]), wide)}
+    sums["count"] = torch.tensor([draw.choice((0, 2, 40)) for _ in range(2)], dtype=wide)
+    names = list(given)
+    place = names.index("mask") + 1
+    items = [(name, given[name]) for name in names]
+    return dict([*items[:place], *sums.items(), *items[place:]])
+
+
 def index(draw: random.Random, length: int, below: int, outside: float = 0.05) -> Tensor:
     """Row numbers, in some layout, now and then one that is no row."""
     rows = [draw.randrange(max(below, 1)) for _ in range(length)]
@@ -190,6 +232,9 @@ def own_memory(value: Tensor) -> Tensor:
 MAKE: dict[str, Callable[[random.Random], Arguments]] = {
     "dual_batch_norm": dual_batch_norm,
     "dual_batch_norm_backward": dual_batch_norm_backward,
+    "dual_batch_norm_moments": dual_batch_norm_moments,
+    "dual_batch_norm_merge": dual_batch_norm_merge,
+    "dual_batch_norm_dx": dual_batch_norm_dx,
     "loss_and_entropy": loss_and_entropy,
     "select_topk": select_topk,
     "gather_perturb": gather_perturb,
@@ -201,6 +246,7 @@ MAKE: dict[str, Callable[[random.Random], Arguments]] = {
 # What each op writes, beside its results.
 WRITTEN: dict[str, tuple[str, ...]] = {
     "dual_batch_norm": STATISTICS,
+    "dual_batch_norm_merge": (*STATISTICS, "num_batches", "aux_num_batches"),
     "gather_perturb.out": ("out",),
     "perturb_": ("x_adv",),
 }

@@ -38,6 +38,26 @@ def _norm_backward() -> Arguments:
     return {**images, **affine, **made, **settings, "wanted": [True] * 4}
 
 
+def _merge() -> Arguments:
+    given: Arguments = {"gathered": torch.linspace(0.5, 2, 2 * 2 * 7).reshape(2, 2, 7)}
+    for prefix in ("", "aux_"):
+        given |= {prefix + name: torch.ones(3) for name in ("running_mean", "running_var")}
+        given[f"{prefix}num_batches"] = torch.tensor(3)
+    return given | {"momentum": None, "aux_momentum": None}
+
+
+def _norm_dx() -> Arguments:
+    given = _norm_backward()
+    del given["wanted"]
+    mask = list(given).index("mask") + 1
+    items, sums = list(given.items()), {"sums": torch.ones(2, 2, 3), "count": torch.ones(2)}
+    return dict([*items[:mask], *sums.items(), *items[mask:]])
+
+
+def _moments() -> Arguments:
+    return {"x": _images(4, 3, 2, 5), "num_main": 2, "training": True, "aux_training": True}
+
+
 def _step(*written: str) -> Arguments:
     given = {"x": _images(4, 3, 2, 5), "grad": _images(4, 3, 2, 5), "index": torch.tensor([3, 1])}
     given |= {name: torch.full((3,), 0.1) for name in ("alpha", "eps", "lo", "hi")}
@@ -64,6 +84,9 @@ def _conv(*more: str) -> Arguments:
 VALID: dict[str, Callable[[], Arguments]] = {
     "dual_batch_norm": _norm,
     "dual_batch_norm_backward": _norm_backward,
+    "dual_batch_norm_moments": _moments,
+    "dual_batch_norm_merge": _merge,
+    "dual_batch_norm_dx": _norm_dx,
     "loss_and_entropy": _loss,
     "select_topk": lambda: {"score": _images(5), "k": 2},
     "gather_perturb": _step,
@@ -87,12 +110,17 @@ FITS = {
     ("select_topk", "score"): (*SIZES, "elsewhere"),
     ("gather_perturb", "index"): SIZES,
     ("perturb_", "x"): SIZES,
+    ("dual_batch_norm_moments", "x"): (*SIZES, "elsewhere", "another dimension"),
+    ("dual_batch_norm_merge", "gathered"): SIZES,
     ("conv3x3", "x"): SIZES,
     ("conv3x3", "weight"): SIZES,
 }
 BEYOND: dict[str, dict[str, list[Any]]] = {
     "dual_batch_norm": {"num_main": [-1, 5, 2**40], "eps": [0.0, -1.0], "aux_eps": [-1e-9]},
     "dual_batch_norm_backward": {"num_main": [-1, 5, -(2**40)], "wanted": [[True] * 3, []]},
+    "dual_batch_norm_moments": {"num_main": [-1, 5, 2**40]},
+    "dual_batch_norm_merge": {"num_batches": [None]},
+    "dual_batch_norm_dx": {"num_main": [-1, 5]},
     "loss_and_entropy": {"label_smoothing": [-0.1, 1.5, float("nan")], "score": ["", "Margin"]},
     "select_topk": {"k": [-1, 6, 2**40]},
 }
@@ -168,7 +196,7 @@ def test_a_spoiled_tensor_is_named(name: str, implemented: Callable[..., Any]) -
                 continue
             told = _refusal(implemented, VALID[name]() | {argument: spoil(value)})
             # All else is compared with these: it may be named in their place.
-            leading = argument in ("x", "logits", "index", "weight", "x_adv")
+            leading = argument in ("x", "logits", "index", "weight", "x_adv", "gathered")
             assert leading or fuzz.named(told) == argument, f"{argument}, {kind}: {told}"
 
 
@@ -204,6 +232,7 @@ def _shared(name: str, target: str, other: str, start: int = 1) -> Arguments:
 WRITES = [("gather_perturb.out", "out", n) for n in ("x", "grad", "alpha", "eps", "lo", "hi")]
 WRITES += [("perturb_", "x_adv", n) for n in ("x", "grad", "alpha", "eps", "lo", "hi")]
 MOVED = ("running_mean", "running_var", "aux_running_mean", "aux_running_var")
+WRITES += [("dual_batch_norm_merge", n, "gathered") for n in MOVED]
 WRITES += [
     ("dual_batch_norm", moved, other)
     for moved in MOVED

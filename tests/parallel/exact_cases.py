@@ -40,7 +40,8 @@ CASES: dict[str, Case] = {
     "pipelined gpaco": ("entprop_pipelined", {"criterion": "gpaco", "aux_labels": "mixed"}),
     "mixup gpaco": ("mixup", {"criterion": "gpaco"}),
 }
-FEW = {"free_at": 4}  # steps of each call
+IN_FOUR = (*METHODS, "pipelined gpaco")  # the others train in two processes, fewer steps
+CALLS = {"free_at": 4}  # steps of each
 
 
 def network(dual: bool) -> nn.Sequential:
@@ -69,6 +70,11 @@ def own_batch(step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]
     return images[rank::world], labels[rank::world]
 
 
+def train_all(world: int) -> dict[str, Any]:
+    """What each case leaves that so many processes train."""
+    return {key: train(key) for key in (IN_FOUR if world == 4 else CASES)}
+
+
 def method_of(case: Case, *, seed: int = 5, synchronise: bool = True, **options: Any) -> Method:
     """A method on a fresh network, wrapped where there are several processes."""
     name, given = case[0], {"generator": generator(seed), "ranks": "exact", **case[1], **options}
@@ -91,12 +97,13 @@ def method_of(case: Case, *, seed: int = 5, synchronise: bool = True, **options:
         return create_method(name, model, optimizer, **given)
 
 
-def train(case: Case) -> dict[str, Any]:
-    """What 20 steps leave, and what some of them report."""
+def train(key: str) -> dict[str, Any]:
+    """What 20 steps leave and report; two of each batch where a method has trained already."""
+    case, steps = CASES[key], STEPS if key in METHODS else 2 * len(BATCHES)
     rank = distributed.get_rank() if world_size() > 1 else 0
     method = method_of(case)
     results, selected, perturbed = [], [], []
-    for step in range(STEPS // FEW.get(method.name, 1)):
+    for step in range(steps // CALLS.get(method.name, 1)):
         result = method(*own_batch(step, rank, world_size()))
         results.append(torch.stack([value.double() for value in result]))
         chosen = method.selected_index

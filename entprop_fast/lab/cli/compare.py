@@ -24,6 +24,7 @@ from entprop_fast.lab.experiments.workers import places
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import follow_data, user_code
 from entprop_fast.lab.training.errors import RunFailed, bad_input, failing
+from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.methods import METHODS
 from entprop_fast.options import option
 
@@ -65,7 +66,8 @@ class _Flags:
 
 _DESCRIPTION = (
     "Train several methods with several seeds on one data set and compare them. Finished runs are "
-    "not repeated, broken ones are resumed. A flag that is not given takes the recipe's value; an "
+    "not repeated, broken ones are resumed; started on several machines that share the folder, the "
+    "command shares the runs out. A flag that is not given takes the recipe's value; an "
     "option goes to the methods that have it. Numbers such as (5) are those of docs/algorithm.md."
 )
 
@@ -118,7 +120,8 @@ def _compare(args: Sequence[str] | None) -> None:
         "seeds": list(seeds),
     }
     folder = Path(first.folder).parent
-    with failing("the runs are kept: the same command writes the table"):
+    kept = failing("the runs are kept: the same command writes the table")
+    with RunFolder(folder).claimed(reporter.say, wait="for its end"), kept:
         document(folder, shown, runs, results, table)
     reporter.console.print(*comparison_tables.terminal_tables(table, baseline), sep="\n")
     reporter.say(method_rows.statement(table, baseline))

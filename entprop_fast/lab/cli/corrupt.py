@@ -24,11 +24,12 @@ from entprop_fast.lab.data.datasets import usual_image_size
 from entprop_fast.lab.evaluation.choose_suite import usual_scale
 from entprop_fast.lab.in_step import main_first
 from entprop_fast.lab.job import current
+from entprop_fast.lab.lease_file import LEASE
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device, set_threads
 from entprop_fast.lab.training.errors import UsageError, bad_input, failing
-from entprop_fast.lab.training.run_folder import LOCK, RunFolder
+from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.options import option
 
 
@@ -116,9 +117,9 @@ def _corrupt(args: Sequence[str] | None) -> None:
             f"{generated_source(scale, flags.seed)}: {images.num_test} test images of {side} pixels"
         )
     folder = RunFolder(root)
-    if current().is_main:  # one lock for all processes
-        folder.claim()
-    try:
+    with folder.held():
+        if current().is_main:  # one lease for all processes
+            folder.claim(reporter.say)
         write: Any = write_folders if isinstance(images, data.ImageFiles) else write_arrays
         with (
             reporter.waiting("writing the set"),
@@ -136,8 +137,6 @@ def _corrupt(args: Sequence[str] | None) -> None:
                 resume=flags.resume,
                 say=reporter.say,
             )
-    finally:
-        folder.release()
     reporter.say(f"written to {root}; {MARKER} there says how it was made")
 
 
@@ -154,7 +153,7 @@ def _check_folder(root: Path, *, overwrite: bool, resume: bool) -> None:
     if resume and overwrite:
         raise UsageError("--resume goes on with a set and --overwrite replaces it: give one")
     held = {one.name for one in root.iterdir()} if root.exists() else set()
-    if not held - {LOCK, f"{MARKER}.part"}:  # left by a kill at the very beginning
+    if not held - {LEASE, f"{MARKER}.part"}:  # left by a kill at the very beginning
         return
     marker = read_marker(root)
     if marker is None:

@@ -161,12 +161,8 @@ def _writable(out: Path | None) -> Iterator[None]:
             raise UsageError(f"--out {out} cannot be written: {one_line(error)}") from error
         yield
         return
-    folder = RunFolder(out)
-    folder.claim()
-    try:
+    with RunFolder(out).claimed():
         yield
-    finally:
-        folder.release()
 
 
 def _check_used(given: Mapping[str, Any]) -> None:

@@ -90,17 +90,16 @@ def _study(args: Sequence[str] | None) -> None:
         study, options = STUDIES[flags.name], _options(flags, settings)
         lines = _announced(options)
     folder = RunFolder(options.out)
-    folder.claim()
     reporter = Reporter()
+    with folder.claimed(reporter.say, wait="for its end"):
+        pass  # it can be written
     reporter.say(f"{study.name}: {study.help}")
     for line in lines:
         reporter.say(line)
-    try:
-        result = study.run(options, reporter)
-        with failing("the runs are kept: the same command writes it"):
-            write(result, study, options)
-    finally:
-        folder.release()
+    result = study.run(options, reporter)
+    kept = failing("the runs are kept: the same command writes it")
+    with folder.claimed(reporter.say, wait="for its end"), kept:  # as other machines do
+        write(result, study, options)
     reporter.say(markdown(result.rows))
     reporter.say(result.sentence)
     reporter.say(legend(result.rows[0]))

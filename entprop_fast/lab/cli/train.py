@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entprop_fast.lab import job
 from entprop_fast.lab.cli import announce, dry_run
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import (
@@ -23,6 +24,7 @@ from entprop_fast.lab.training import follow_data, own_names, recipe, run_folder
 from entprop_fast.lab.training.engine import train
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.lab.training.finish import Summary
+from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.options import option
 
 
@@ -84,7 +86,11 @@ def _train(args: Sequence[str] | None) -> None:
         reporter.say(line)
     if flags.model and (hint := own_names.other_images(config.arch, config.dataset)):
         reporter.say(f"the images are {config.dataset}: {hint}")
-    summary = train(config, resume=flags.resume, overwrite=flags.overwrite, reporter=reporter)
+    resume, overwrite = flags.resume, flags.overwrite
+    if job.remembers(RunFolder(config.folder).known_as):
+        reporter.say(f"torchrun started the job again: going on with its run in {config.folder}")
+        resume, overwrite = True, False
+    summary = train(config, resume=resume, overwrite=overwrite, reporter=reporter)
     _print(summary, reporter)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import signal
 import sys
@@ -33,7 +32,9 @@ MOST_WORKERS = 8  # where nobody names a number
 MOST_PROCESSES = 512  # that somebody may name: a machine that cannot start them stands still
 
 _ASK = 0.5  # seconds without a batch after which the run asks whether to stop
-_LONG = 30  # seconds without one after which it says so
+_LONG = 30  # seconds without one after which it says so,
+_HUNG = 600  # and after which it fails: a reader hangs, or what it reads from
+_DYING = 5  # seconds that a killed reader is waited for: one may wait for a disk that is gone
 _TIMED_OUT = "DataLoader timed out"
 
 
@@ -140,7 +141,7 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
     of SIGCHLD, wherever the run happens to be.
     """
     way_out = "--workers sets the number of these processes, 0 reads without any"
-    waiting = time.monotonic()
+    waiting, said = time.monotonic(), False
     started: set[BaseProcess] = set()
     try:
         _check_semaphores(read)
@@ -165,14 +166,23 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
                         f"a process that reads {what}s was killed, for want of memory perhaps "
                         f"({reason}); {way_out}"
                     ) from error
-                if time.monotonic() - waiting > _LONG:
-                    waiting = math.inf  # said once
-                    warnings.warn(f"no {what} came in {_LONG} s; {way_out}", stacklevel=2)
+                waited = time.monotonic() - waiting
+                if waited > _HUNG:
+                    raise ReadersFailed(
+                        f"no {what} came in {_HUNG} s: the processes that read them hang, or the "
+                        f"disk that they read from does; {way_out}"
+                    ) from error
+                if waited > _LONG and not said:
+                    said = True
+                    warnings.warn(
+                        f"no {what} came in {_LONG} s; after {_HUNG} s the run ends; {way_out}",
+                        stacklevel=2,
+                    )
                 continue
             if isinstance(item, _Failed) and item.index is None:
                 raise ReadersFailed(f"{what}s cannot be handed over: {item.reason}; {way_out}")
             yield item
-            waiting = time.monotonic()
+            waiting, said = time.monotonic(), False
     except OSError as error:
         if isinstance(error, ReadersFailed) or not read.num_workers:
             raise
@@ -182,7 +192,7 @@ def _waited_for(read: DataLoader[_Item], what: str) -> Generator[_Item, None, No
             for process in started:  # nobody waits for what they read: not for a slow disk either
                 process.kill()
             for process in started:
-                process.join()
+                process.join(_DYING)
 
 
 def _check_semaphores(read: DataLoader[_Item]) -> None:

@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from entprop_fast.lab import lease_file
 from entprop_fast.lab.corruptions.suites import of_another_generator
+from entprop_fast.lab.experiments.one_run import Outcome, Record, Run
 from entprop_fast.lab.experiments.run_costs import passes
 from entprop_fast.lab.experiments.run_progress import ProgressRows, State
-from entprop_fast.lab.experiments.workers import Outcome, Record, Run, do_runs
+from entprop_fast.lab.experiments.shared_runs import SharedRuns
+from entprop_fast.lab.experiments.workers import do_runs
 from entprop_fast.lab.report.numbers import number
 from entprop_fast.lab.report.progress import Reporter, duration, time_left
 from entprop_fast.lab.report.tables import SCORES
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.engine import rehearse
-from entprop_fast.lab.training.errors import Stopped, UsageError, bad_input
+from entprop_fast.lab.training.errors import FolderInUse, Stopped, UsageError, bad_input
 from entprop_fast.lab.training.finish import open_suite
 from entprop_fast.lab.training.run_folder import RunFolder
 
@@ -44,7 +47,8 @@ def run_all(
     """Do every run whose folder does not hold its record yet; all of them to `overwrite`.
 
     Finished runs that were scored on other corrupted images than the rest will be are evaluated
-    again, so that no table mixes two sources.
+    again, so that no table mixes two sources. Runs that another machine does are left to it, and
+    their records are read from their folders: all machines end with the same.
 
     Args:
         runs: with a folder each.
@@ -65,8 +69,8 @@ def run_all(
         )
     found = {} if overwrite else {run.folder: record_of(run) for run in runs}
     records = {folder: record for folder, record in found.items() if record is not None}
-    if stale := _other_images(runs, records, reporter):
-        records = {folder: one for folder, one in records.items() if folder not in stale}
+    stale = _other_images(runs, records, reporter)
+    outdated = {folder: records.pop(folder) for folder in stale}
     pending = [run for run in runs if run.folder not in records]
     costs = _costs(pending, reporter)
     _check_folder(pending)
@@ -88,6 +92,9 @@ def run_all(
             return
         rows.end(index)
         run = pending[index]
+        if news.held is not None:
+            reporter.say(f"{run.name}: left to {news.held}")
+            return
         done += costs[run.variant]
         if news.record is not None:
             records[run.folder] = news.record
@@ -99,11 +106,16 @@ def run_all(
 
     try:
         with ProgressRows(reporter, [run.name for run in pending]) as rows:
-            do_runs(pending, devices, heard)
+            do_runs(SharedRuns(pending, record_of, heard, reporter.say, outdated), devices, heard)
     except Stopped as stopped:
         finished = f"{len(records)} of {len(runs)} runs are finished"
         stopped.saved = f"{finished}, those at work saved theirs"
         raise
+    for run in pending:  # another machine that was started later may have had more luck
+        if run.folder in results.failures and (record := record_of(run)) is not None:
+            if record != outdated.get(run.folder):
+                records[run.folder] = record
+                del results.failures[run.folder]
     return results
 
 
@@ -167,23 +179,37 @@ def _costs(pending: Iterable[Run], reporter: Reporter) -> dict[str, float]:
 
 def _check_folder(pending: Sequence[Run]) -> None:
     """Make sure that the first run's folder can be written, before hours of work."""
-    for run in pending[:1]:
-        folder = RunFolder(run.folder)
-        folder.claim()
-        folder.release()
+    for run in pending:
+        try:
+            with RunFolder(run.folder).claimed(wait="not"):
+                return
+        except FolderInUse:  # another machine is at work in it
+            continue
 
 
 def _clear(pending: Sequence[Run]) -> None:
-    """Remove all before the first: without --overwrite the command then goes on after a stop."""
+    """Remove all before the first: without --overwrite the command then goes on after a stop.
+
+    Raises:
+        UsageError: a machine is at work here, and what it has finished would be removed, too.
+    """
+    for run in pending:
+        seen = lease_file.look(run.folder)
+        if seen is not None and not seen.ended:
+            raise UsageError(
+                f"--overwrite removes all runs, and {seen.host} is at work at one: {run.folder}; "
+                "where several machines share the work, give it to the first alone"
+            )
     for run in pending:
         folder = RunFolder(run.folder)
-        folder.claim()
-        folder.clear()
-        folder.release()
+        with folder.claimed(wait="not"):
+            folder.clear()
 
 
 def _said(outcome: Outcome) -> str:
     if outcome.record is None:
         return f"failed: {outcome.error}"
+    if outcome.elsewhere:
+        return "done by another machine"
     scores = (f"{name} {number(outcome.record[key])}" for key, name in SCORES.items())
     return f"{'  '.join(scores)}  {outcome.record['seconds']:.1f} s"

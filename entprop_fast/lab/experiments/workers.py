@@ -6,84 +6,33 @@ import functools
 import os
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from entprop_fast.devices import usable_cores
 from entprop_fast.lab import stopping
 from entprop_fast.lab.data.readers import workers_of_each
-from entprop_fast.lab.experiments.run_progress import State, StateReporter
-from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.lab.stopping import SIGNALS, StopSignals
-from entprop_fast.lab.training.config import Config
-from entprop_fast.lab.training.engine import train
-from entprop_fast.lab.training.errors import (
-    RunFailed,
-    Stopped,
-    UsageError,
-    machine_failed,
-    one_line,
+from entprop_fast.lab.experiments.one_run import (
+    Mark,
+    Outcome,
+    Run,
+    outcome_of,
+    record_failure,
 )
+from entprop_fast.lab.experiments.run_progress import State, StateReporter
+from entprop_fast.lab.experiments.shared_runs import SharedRuns
+from entprop_fast.lab.stopping import SIGNALS, StopSignals
+from entprop_fast.lab.training.errors import Stopped
 
 _CONTEXT = get_context("spawn")
 _ASK = 0.5  # seconds after which it is asked whether to stop
 _STARTED = State("started", 0, None)
 _PARENTS = {one for one in SIGNALS if one != signal.SIGTERM}
-
-
-Record = dict[str, Any]  # what is kept of a finished run: its summary.json, or more
-
-
-def train_run(config: Config, reporter: Reporter) -> Record:
-    """Train a run as the train command does, from where its folder stands; its summary."""
-    return asdict(train(config, resume=True, reporter=reporter))
-
-
-@dataclass(frozen=True)
-class Run:
-    """Hold one of many runs.
-
-    Attributes:
-        variant: settings that it shares with the runs of other seeds, by name.
-        seed: of the run.
-        config: all settings; it names the folder.
-        work: goes on with what the folder holds, in any process, and returns the record.
-    """
-
-    variant: str
-    seed: int
-    config: Config
-    work: Callable[[Config, Reporter], Record] = train_run
-
-    @property
-    def folder(self) -> Path:
-        """Run folder."""
-        return self.config.folder
-
-    @property
-    def name(self) -> str:
-        """Name in messages."""
-        return f"{self.variant}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Hold the record of a run, or why there is none.
-
-    After a `fault`, ours or the device's, the process is not used for another run.
-    """
-
-    record: Record | None = None
-    error: str | None = None
-    fault: bool = False
 
 
 def places(device: str, jobs: int | None, threads: int) -> list[str]:
@@ -113,7 +62,7 @@ def places(device: str, jobs: int | None, threads: int) -> list[str]:
 Hear = Callable[[int, Outcome | State], None]
 
 
-def do_runs(runs: Sequence[Run], devices: Sequence[str], hear: Hear) -> None:
+def do_runs(runs: SharedRuns, devices: Sequence[str], hear: Hear) -> None:
     """Do every run, one at a time on each of `devices`, or all in this process if there is none.
 
     `hear` is told each one's index with how far it is, from its begin on, and at last its outcome.
@@ -123,34 +72,58 @@ def do_runs(runs: Sequence[Run], devices: Sequence[str], hear: Hear) -> None:
     Raises:
         Stopped: a signal came.
     """
-    if not devices:
-        for index, run in enumerate(runs):
-            hear(index, _STARTED)
-            reporter = StateReporter(functools.partial(hear, index))
-            hear(index, _outcome(_with_readers(run, workers_of_each(1)), reporter))
+    if devices:
+        _do_in_processes(runs, devices, hear)
         return
-    left = iter(enumerate(runs))
-    workers: list[_Worker] = []
+    while len(runs):
+        if (given := runs.take()) is None:
+            runs.wait()
+            continue
+        index, mark = given
+        hear(index, _STARTED)
+        reporter = StateReporter(functools.partial(hear, index))
+        run = _with_readers(runs.runs[index], workers_of_each(1))
+        _tell(runs, index, outcome_of(run, mark, reporter), hear)
+
+
+def _do_in_processes(runs: SharedRuns, devices: Sequence[str], hear: Hear) -> None:
+    side_by_side = devices[: len(runs)]
+    readers = workers_of_each(len(side_by_side))
+    workers = [_Worker(device, readers=readers) for device in side_by_side]
     try:
-        side_by_side = devices[: len(runs)]
-        for device in side_by_side:
-            workers.append(_Worker(device, readers=workers_of_each(len(side_by_side))))
-            workers[-1].take(left, hear)
-        while busy := [worker for worker in workers if worker.index is not None]:
+        while True:
+            for worker in workers:
+                if worker.index is None and (given := runs.take()) is not None:
+                    worker.begin(runs.runs[given[0]], *given, hear)
+            busy = [worker for worker in workers if worker.index is not None]
+            if not busy:
+                if not len(runs):
+                    return
+                runs.wait()
+                continue
             # A process that died makes its end of the pipe readable, too.
             found = connection.wait([worker.pipe for worker in busy], timeout=_ASK)
             stopping.check()
             for ready in found:
                 worker = next(one for one in busy if one.pipe is ready)
                 index, news = worker.news()
-                hear(index, news)
                 if isinstance(news, Outcome):
-                    worker.take(left, hear)
+                    worker.index = None
+                    _tell(runs, index, news, hear)
+                else:
+                    hear(index, news)
     finally:
         for worker in workers:
             worker.stop()
         for worker in workers:
             worker.process.join()
+
+
+def _tell(runs: SharedRuns, index: int, outcome: Outcome, hear: Hear) -> None:
+    """Pass on what a run came to; one that is another machine's comes up again."""
+    if outcome.held is not None:
+        runs.put_back(index, outcome.held)
+    hear(index, outcome)
 
 
 def _with_readers(run: Run, readers: int) -> Run:
@@ -173,18 +146,14 @@ class _Worker:
         self.index: int | None = None  # of the run at hand
         self._start()
 
-    def take(self, runs: Iterator[tuple[int, Run]], hear: Hear) -> None:
-        """Begin the next run, if there is one."""
-        following = next(runs, None)
-        self.index = None
-        if following is None:
-            return
+    def begin(self, run: Run, index: int, mark: Mark, hear: Hear) -> None:
+        """Begin a run."""
         if not self.process.is_alive():
             self._start()
-        self.index, run = following
-        hear(self.index, _STARTED)
+        self.index, self.folder = index, run.folder
+        hear(index, _STARTED)
         run = replace(run, config=replace(run.config, device=self.device))
-        self.pipe.send(_with_readers(run, self.readers))
+        self.pipe.send((_with_readers(run, self.readers), mark))
 
     def news(self) -> tuple[int, Outcome | State]:
         """Receive what the run at hand came to, or how far it is; the pipe has announced it."""
@@ -195,7 +164,9 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            news = Outcome(error=f"its process ended with exit code {code}; run again to resume")
+            error = f"its process ended with exit code {code}; run again to resume"
+            record_failure(self.folder, error)
+            news = Outcome(error=error)
         if isinstance(news, Outcome) and news.fault:
             self.process.join()
         return self.index, news
@@ -228,25 +199,13 @@ def _work(pipe: Connection) -> None:
     try:
         with StopSignals().installed():
             while True:
-                run: Run = pipe.recv()
-                outcome = _outcome(run, StateReporter(pipe.send))
+                run, mark = pipe.recv()
+                outcome = outcome_of(run, mark, StateReporter(pipe.send))
                 pipe.send(outcome)
                 if outcome.fault:
                     return
     except (EOFError, ConnectionError, Stopped):
         return
-
-
-def _outcome(run: Run, reporter: Reporter) -> Outcome:
-    try:
-        return Outcome(record=run.work(run.config, reporter))
-    except (UsageError, RunFailed) as error:
-        return Outcome(error=one_line(error))
-    except Exception as error:  # the others go on, and the traceback is shown
-        if (reason := machine_failed(error)) is not None:
-            return Outcome(error=reason)
-        traceback.print_exc()
-        return Outcome(error=f"{type(error).__name__}: {one_line(error)}", fault=True)
 
 
 def _follow_parent() -> None:

@@ -51,12 +51,6 @@ def place_of(environ: Mapping[str, str]) -> Place | None:
     return None
 
 
-def restarted(environ: Mapping[str, str]) -> bool:
-    """Return whether torchrun started this job again, after one of its processes failed."""
-    count = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return count.isdecimal() and int(count) > 0
-
-
 def _of_torchrun(environ: Mapping[str, str]) -> Place | None:
     if (world := _number(environ, "WORLD_SIZE", "torchrun's", low=1)) == 1:
         return None

@@ -50,9 +50,13 @@ def meeting(place: Place) -> Iterator[tuple[Job, dist.Store]]:
 
 
 def _store(prefix: str) -> dist.Store:
-    """Connect to where the processes meet, by a connection of its own for each thread."""
+    """Connect to where the processes meet, by a connection of its own for each thread.
+
+    What an earlier attempt wrote, before torchrun started the job again, is not seen.
+    """
     store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
-    return dist.PrefixStore(prefix, store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"attempt {attempt}/{prefix}", store)
 
 
 def _with_machine(job: Job) -> Job:

@@ -20,7 +20,7 @@ from torch import distributed as dist
 
 from entprop_fast.lab.job.members import Job
 from entprop_fast.lab.job.phases import NOW, WAITING
-from entprop_fast.lab.job.verdicts import SILENT, News, Verdict, judge, name
+from entprop_fast.lab.job.verdicts import LOST, SILENT, News, Verdict, judge, name
 
 _BEAT = 0.5  # seconds
 _MANY = 64  # processes, beyond which there are fewer beats
@@ -131,7 +131,8 @@ class Watchdog:
         if not self._seen or self._seen[0][0] != first.beat:
             self._seen = [(first.beat, time.monotonic())]
             return False
-        if first.over or time.monotonic() - self._seen[0][1] < SILENT:
+        patience = LOST if self._failure.lost else SILENT
+        if first.over or time.monotonic() - self._seen[0][1] < patience:
             return False
         lower = self._read_all()[: self._job.rank]
         time.sleep(2 * self._beat)

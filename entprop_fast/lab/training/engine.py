@@ -15,13 +15,13 @@ from entprop_fast.lab.training import recipe, run_identity
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import set_threads
-from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.durations import seconds_of
 from entprop_fast.lab.training.errors import RunFailed, Stopped, UsageError, bad_input, fitting
 from entprop_fast.lab.training.finish import Summary, finish, open_suite
 from entprop_fast.lab.training.loggers import check_ready
 from entprop_fast.lab.training.others_folder import written_once
 from entprop_fast.lab.training.parts import Parts, parts_of
+from entprop_fast.lab.training.run_differences import differences
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.lab.training.user_code import own_images
@@ -64,22 +64,33 @@ def train(
 
     Raises:
         UsageError: settings, data or folder that cannot be used. The folder is as it was.
-        RunFailed: a loss became NaN or infinite; the last good checkpoint stays.
+        RunFailed: a loss became NaN or infinite; the last good checkpoint stays. `TakenOver`:
+            another machine goes on with the run.
         Stopped: a signal came, or (`entprop_fast.lab.stopping.OutOfTime`) the time of `config` is
             over; the checkpoint is saved.
     """
     limit = None if config.time is None else TimeLimit(seconds_of(config.time), config.time)
     with stopping.limited(limit), job.joined(job.of_group()):
-        return _train(
-            config,
-            written_once(folder or RunFolder(config.folder)),
-            reporter or Reporter.quiet(),
-            build or functools.partial(_parts_of_settings, images=images),
-            resume=resume,
-            overwrite=overwrite,
-            watch=watch,
-            pictures=pictures,
-        )
+        folder = written_once(folder or RunFolder(config.folder))
+        reporter = reporter or Reporter.quiet()
+        if resume and overwrite:
+            raise UsageError(
+                "--resume continues a run and --overwrite replaces it: give one of them"
+            )
+        with folder.held():
+            with in_step.together():
+                if not resume and not overwrite:
+                    folder.check_free()
+                folder.claim(reporter.say)
+            return _train(
+                config,
+                folder,
+                reporter,
+                build or functools.partial(_parts_of_settings, images=images),
+                resume=resume,
+                watch=watch,
+                pictures=pictures,
+            )
 
 
 def _train(
@@ -89,16 +100,11 @@ def _train(
     build: Build,
     *,
     resume: bool,
-    overwrite: bool,
     watch: Callable[[Trainer], None] | None,
     pictures: bool,
 ) -> Summary:
-    if resume and overwrite:
-        raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
     here, state = job.current(), None
     with in_step.together():
-        if not resume and not overwrite:
-            folder.check_free()
         if resume and here.is_main:
             state = _saved_state(folder, config, reporter)
     state = here.from_main(state)
@@ -115,8 +121,6 @@ def _train(
     if reason := why_reference(trainer.device.type):
         reporter.say(reason)
     stopping.begin_steps()
-    with in_step.together():
-        folder.claim()
     job.expect_progress(seconds_of(config.stall))
     try:
         if state is not None:
@@ -138,7 +142,6 @@ def _train(
             raise
     finally:
         trainer.loggers.close()
-        folder.release()
 
 
 def _place(trainer: Trainer) -> str:

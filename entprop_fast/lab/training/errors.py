@@ -13,9 +13,11 @@ from entprop_fast.lab.stopping import Stopped
 from entprop_fast.lab.training.own_names import other_images
 
 __all__ = [
+    "FolderInUse",
     "NotFinite",
     "RunFailed",
     "Stopped",
+    "TakenOver",
     "UsageError",
     "bad_input",
     "failing",
@@ -42,6 +44,30 @@ class UsageError(_OneLine, ValueError):
 
 class RunFailed(_OneLine, RuntimeError):
     """Say why a run cannot go on, although its settings and data were accepted."""
+
+
+class FolderInUse(UsageError):
+    """Name a folder that another process writes to.
+
+    Attributes:
+        host: the process's machine.
+    """
+
+    def __init__(self, message: str, host: str) -> None:
+        super().__init__(message)
+        self.host = host
+
+
+class TakenOver(RunFailed):
+    """Say that another machine goes on with the run: this process has shown no life for too long.
+
+    Attributes:
+        host: the machine.
+    """
+
+    def __init__(self, message: str, host: str) -> None:
+        super().__init__(message)
+        self.host = host
 
 
 class NotFinite(RunFailed):

@@ -97,7 +97,8 @@ def finish(
     Raises:
         Stopped: a signal came; called again, the evaluation goes on.
     """
-    with trainer.same_statistics(), SavedCounts(folder.path, trainer.reporter.say) as kept:
+    same = ranks.same_statistics(trainer.networks, trainer.config)
+    with same, SavedCounts(folder.path, trainer.reporter.say) as kept:
         return _finish(trainer, folder, suite, kept, draw=draw)
 
 

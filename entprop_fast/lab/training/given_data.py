@@ -159,8 +159,9 @@ def loader_of(
         ValueError, TypeError: what was given cannot be trained on.
     """
     options: dict[str, Any] = {"seed": seed, "device": device, "dtype": dtype}
-    if isinstance(train, DataLoader):
-        return GivenLoader(train, check=check, drop_last=False, normalize=normalization, **options)
+    options["normalize"] = normalization
+    if isinstance(train, DataLoader):  # each process of a job has its own
+        return GivenLoader(train, check=check, drop_last=False, **options)
     data, first = _read_first(train, check)
     if augment == RESIZED_CROP:
         raise ValueError(f"augment={augment!r}: it is for images read from files by their names")
@@ -170,7 +171,8 @@ def loader_of(
                 f"augment={augment!r} pads with black, and floating images with a normalization "
                 "have been through it already: give uint8 images, which are normalised afterwards"
             )
-        normalization = None
+        options["normalize"] = None
+    options |= job.current().place
     return create_loader(
         kind,
         data,
@@ -178,8 +180,6 @@ def loader_of(
         workers=workers,
         drop_last=drop_last,
         augment=AUGMENTS[augment],
-        normalize=normalization,
-        **job.current().place,
         **options,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from entprop_fast.lab import job
-from entprop_fast.lab.training.run_folder import Row, RunFolder
+from entprop_fast.lab.training.run_folder import Row, RunFolder, Say, Wait, say_nothing
 
 
 class OthersFolder(RunFolder):
@@ -14,7 +14,7 @@ class OthersFolder(RunFolder):
     def check_free(self) -> None:
         """Leave it to rank 0."""
 
-    def claim(self) -> None:
+    def claim(self, say: Say = say_nothing, *, wait: Wait = "for life") -> None:
         """Leave it to rank 0."""
 
     def release(self) -> None:

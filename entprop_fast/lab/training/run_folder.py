@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
-from entprop_fast.lab import checkpoint, files
+from entprop_fast.lab import checkpoint, files, lease, lease_file, stopping
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.evaluation.saved_counts import COUNTS
 from entprop_fast.lab.files import json_lines, write_atomically
-from entprop_fast.lab.training.errors import RunFailed, UsageError, machine_failed, one_line
+from entprop_fast.lab.lease import Held, Lease, Lost
+from entprop_fast.lab.training.errors import (
+    FolderInUse,
+    RunFailed,
+    TakenOver,
+    UsageError,
+    machine_failed,
+    one_line,
+)
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
@@ -28,8 +36,9 @@ CURVES = "curves.png"
 CORRUPTIONS = "corruptions.png"
 EXAMPLES = "examples.png"
 REPORT = "report.html"  # of `python -m entprop_fast.report`
-LOCK = ".lock"  # there while a process writes; a killed one leaves it behind, held by nobody
+FAILED = "failed.json"  # of a run of many: why it ended
 
+_TRIES = 20  # to make a folder that another process removes, empty, in the same moment
 _CHECKPOINTS = (checkpoint.CURRENT, checkpoint.PREVIOUS, checkpoint.CORRUPT)
 _FILES = (
     *(CONFIG, METRICS, *_CHECKPOINTS, BEST, MODEL, SUMMARY, CURVES, CORRUPTIONS, EXAMPLES),
@@ -37,6 +46,16 @@ _FILES = (
 )
 
 Row = dict[str, Any]
+# What to do where another process holds a folder: nothing; find out whether it lives, for at most
+# `lease_file.LASTS` seconds; wait until it has ended.
+Wait = Literal["not", "for life", "for its end"]
+
+
+Say = Callable[[str], None]
+
+
+def say_nothing(line: str) -> None:
+    """Take a line."""
 
 
 class RunFolder:
@@ -50,10 +69,15 @@ class RunFolder:
     def __init__(self, path: Path, *, lasting: bool = True) -> None:
         self.path, self.lasting = path, lasting
         self._made: list[Path] = []
-        self._lock: IO[bytes] | None = None
+        self._lease: Lease | None = None
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def known_as(self) -> str:
+        """The folder's path from the root, by which a job that is restarted knows it."""
+        return os.path.abspath(self.path)
 
     def check_free(self) -> None:
         """Refuse a folder that holds a run.
@@ -71,47 +95,99 @@ class RunFolder:
                 "replace it with --overwrite, or name another folder with --out"
             )
 
-    def claim(self) -> None:
-        """Make the folder, make sure that it can be written, and keep other processes out of it.
+    @contextlib.contextmanager
+    def claimed(self, say: Say = say_nothing, *, wait: Wait = "for life") -> Iterator[None]:
+        """Hold the folder within; see `claim` and `held`."""
+        self.claim(say, wait=wait)
+        with self.held():
+            yield
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold what was claimed within, and no longer.
 
         Raises:
-            UsageError: it cannot, or another process writes to it.
+            TakenOver: another process took it over, since this one showed no life.
         """
         try:
-            if self.path.is_symlink() and not self.path.exists():
-                raise UsageError(f"run folder {self.path} is a link that leads to nothing")
-            missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._made = missing
-            lock = files.open_lock(self.path / LOCK)
-            if not _take(lock):
-                lock.close()
-                raise UsageError(
-                    f"another process writes to the run folder {self.path}: wait for its end, or "
-                    "name another folder with --out"
-                )
-            self._lock = lock
-            lock.write(b"\0")  # a disk without room says so before the work
-        except OSError as error:
+            yield
+        except Lost as lost:
+            raise TakenOver(
+                f"taken over by {lost.host}: this process showed no life for too long, and has "
+                f"written nothing more to {self.path}",
+                lost.host,
+            ) from None
+        finally:
             self.release()
-            raise UsageError(
-                f"run folder {self.path} cannot be written: {one_line(error)}"
-            ) from error
+
+    def claim(self, say: Say = say_nothing, *, wait: Wait = "for life") -> None:
+        """Make the folder, make sure that it can be written, and keep other processes out of it.
+
+        One that this process holds already it holds once more.
+
+        Args:
+            say: is told what is waited for.
+            wait: what to do where a process of another machine holds it, which may be lost. One
+                of this machine is known to live.
+
+        Raises:
+            FolderInUse: another process writes to it.
+            UsageError: it cannot be made or written.
+        """
+        watch = lease_file.Watch(self.path)
+        told = False
+        while True:
+            try:
+                self._lease = self._take()
+                return
+            except OSError as error:
+                self.release()
+                raise UsageError(
+                    f"run folder {self.path} cannot be written: {one_line(error)}"
+                ) from error
+            except Held as held:
+                self.release()
+                seen = watch.look()
+                lives = watch.moved or held.seen.here
+                if seen is not None and seen.ended:
+                    lease_file.remove(self.path, seen.content)
+                    continue
+                if wait == "not" or (wait == "for life" and lives):
+                    raise FolderInUse(
+                        f"another process writes to the run folder {self.path} ({held}): wait for "
+                        "its end, or name another folder with --out",
+                        held.seen.host,
+                    ) from None
+                if not told:
+                    told = True
+                    say(f"{self.path} is held by {held}: waiting for a sign of life")
+            stopping.check()
+            time.sleep(min(1.0, lease_file.LASTS / 20))
+
+    def _take(self) -> Lease:
+        if self.path.is_symlink() and not self.path.exists():
+            raise UsageError(f"run folder {self.path} is a link that leads to nothing")
+        for _ in range(_TRIES):
+            missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
+            self._made = missing
+            with contextlib.suppress(FileNotFoundError):
+                self.path.mkdir(parents=True, exist_ok=True)
+                return lease.take(self.path)
+        raise FileNotFoundError(f"{self.path} is removed again and again")
 
     def release(self) -> None:
         """Let others in; remove the folders that `claim` made, if nothing was put in them."""
-        if self._lock is not None:
-            (self.path / LOCK).unlink(missing_ok=True)
-            self._lock.close()
-            self._lock = None
+        if self._lease is not None:
+            lease.let_go(self._lease)
+            self._lease = None
         for made in self._made:
-            if made.is_dir() and not any(made.iterdir()):
+            with contextlib.suppress(OSError):  # it is not empty, or gone
                 made.rmdir()
         self._made = []
 
     def clear(self) -> None:
         """Remove the files of a run."""
-        files_of_run = (self.path / name for name in _FILES)
+        files_of_run = (self.path / name for name in (*_FILES, FAILED))
         older = checkpoint.newest_first(self.path)
         for path in (*files_of_run, *older, *self.path.glob(COUNTS)):
             path.unlink(missing_ok=True)
@@ -152,20 +228,5 @@ def last_good_named(folder: RunFolder) -> Iterator[None]:
 def _last_good(folder: RunFolder) -> str:
     if not folder.lasting:
         return "nothing is kept, because no folder was named"
-    kept = folder / checkpoint.CURRENT
-    return f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was saved yet"
-
-
-def _take(lock: IO[bytes]) -> bool:
-    """Take the lock for this process, if no other one has it.
-
-    A lock of `fcntl`, not of `flock`: processes that were forked to read images have none, and so
-    a killed run can be resumed before they have noticed.
-    """
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # either, says POSIX
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return os.fstat(lock.fileno()).st_nlink > 0  # else its owner was just about to end
+    kept = checkpoint.newest_first(folder.path)
+    return f"the last good checkpoint is {kept[0]}" if kept else "no checkpoint was saved yet"

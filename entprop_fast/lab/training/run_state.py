@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def put_back(run: Trainer, state: State) -> None:
         if "rollbacks" in state:  # not in an earlier version's
             run.rollbacks.load_state_dict(state["rollbacks"])
         run.epoch, run.batch, run.rows = state["epoch"], state["batch"], state["rows"]
-        run.train_seconds, run.seconds_before = state["train_seconds"], state["seconds"]
+        run.train_seconds = state["train_seconds"]
+        run.seconds_before, run.started = state["seconds"], time.monotonic()
     except Exception as error:  # anybody may have written it
         raise ValueError(f"the checkpoint is another version's: {error!r}") from error

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab import checkpoint, job, stopping
+from entprop_fast.lab import checkpoint, in_step, job, stopping
 from entprop_fast.lab.training.best_network import BestNetwork
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
@@ -100,13 +100,14 @@ class Saver:
         self.wait()
         began = time.monotonic()
         before = job.enter("saving a checkpoint")
-        copied = checkpoint.snapshot(state())  # by all processes
-        self._copying, self._needed = time.monotonic() - began, needed
-        self._times.saved()
+        made, self._needed = state(), needed
         if job.current().is_main:
             assert self._writer is not None
             best_network = None if best is None else best.state_dict()  # replaced, never changed
+            copied = checkpoint.snapshot(made)
             self._written = self._writer.submit(self._write, copied, best_network)
+        self._copying = time.monotonic() - began
+        self._times.saved()
         if at_once or self._first:
             self._first = False
             self.wait()
@@ -136,7 +137,11 @@ class Saver:
             CorruptCheckpoint: there are checkpoints, and none of them is whole.
         """
         self.wait()
-        return checkpoint.read_newest(self._path, say)
+        state = None
+        with in_step.together():
+            if job.current().is_main:
+                state = checkpoint.read_newest(self._path, say)
+        return job.current().from_main(state)
 
     def _write(self, state: State, best: State | None) -> float:
         """Write a checkpoint, in the thread, and return how long it took."""
@@ -156,10 +161,10 @@ class Saver:
         written, self._written = self._written, None
         try:
             self._longest = max(self._longest, written.result())
-        except OSError as error:
-            return one_line(error)
-        except MemoryError:
-            return f"out of memory for {self._path / checkpoint.CURRENT}"
+        except (OSError, MemoryError) as error:
+            named = isinstance(error, OSError) and error.filename is not None
+            file = "" if named else f"{self._path / checkpoint.CURRENT}: "
+            return f"{file}{one_line(error)}"
         self._warned = False
         # Twice a save's usual time, after a write that may be underway.
         stopping.reserve(2 * (self._copying + self._longest) + self._longest)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from entprop_fast.lab import checkpoint, job, stopping
 from entprop_fast.lab.job import Pulse
-from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter, time_left
+from entprop_fast.lab.report.progress import EPOCH_LEGEND, Reporter
 from entprop_fast.lab.training import (
     diagnostics,
     epoch_scores,
@@ -22,6 +22,7 @@ from entprop_fast.lab.training import (
     run_state,
 )
 from entprop_fast.lab.training.best_network import BestNetwork
+from entprop_fast.lab.training.epoch_report import EpochReport
 from entprop_fast.lab.training.errors import NotFinite, Stopped, bad_input, fitting
 from entprop_fast.lab.training.loggers import Loggers
 from entprop_fast.lab.training.meter import Meter
@@ -59,10 +60,9 @@ class Trainer:
         self.meter = Meter()
         self.rows: list[Row] = []
         self.train_seconds = 0.0  # in steps, of the running epoch
-        self._told_capture = False
-        self._fit_began = time.monotonic(), 0  # and the epoch then
+        self._report = EpochReport(reporter, self.config.epochs)
         self.seconds_before = 0.0
-        self._started = time.monotonic()
+        self.started = time.monotonic()
 
     @property
     def steps(self) -> int:
@@ -82,7 +82,7 @@ class Trainer:
     @property
     def seconds(self) -> float:
         """Time since the run began, without that between its sessions."""
-        return self.seconds_before + time.monotonic() - self._started
+        return self.seconds_before + time.monotonic() - self.started
 
     @property
     def captured(self) -> bool:
@@ -106,12 +106,9 @@ class Trainer:
             return self.best.network(self.model)
         return self.evaluated
 
-    def same_statistics(self) -> contextlib.AbstractContextManager[None]:
-        """Give the networks of all processes the same running statistics within."""
-        return ranks.same_statistics(self._networks, self.config)
-
     @property
-    def _networks(self) -> list[nn.Module]:
+    def networks(self) -> list[nn.Module]:
+        """The network that is trained, and the averaged one."""
         return [self.model, *([] if self.average is None else [self.average.model])]
 
     def fit(self, folder: RunFolder, *, fresh: bool) -> None:
@@ -125,7 +122,7 @@ class Trainer:
                 if self.validation is not None:
                     self.reporter.say(self.validation.legend())
             stopping.begin_steps()
-            self._fit_began = time.monotonic(), self.epoch
+            self._report.begin(self.epoch)
             epochs, done = self.config.epochs, self.step
             with (
                 self.reporter.training(epochs=epochs, steps=self.steps, done=done),
@@ -161,6 +158,7 @@ class Trainer:
             self._train_batch(*next(self.loader.epoch(0)))
         self.train_seconds = time.monotonic() - started
         folder.begin(recipe.to_toml(self.config), fresh=True)
+        job.remember(folder.known_as)
         if self.rollbacks.allowed:
             self._save()  # something to go back to
 
@@ -209,7 +207,7 @@ class Trainer:
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, save, then report what is saved."""
         self._check_finite()
-        with self.same_statistics():
+        with ranks.same_statistics(self.networks, self.config):
             row = job.current().from_main(self._row())
             better = self.best is not None and self.best.offer(
                 self.epoch + 1, row["validation_hscore"], self.evaluated
@@ -224,7 +222,7 @@ class Trainer:
         self._save(best=self.best if better else None)
         folder.append_row(row)
         self.loggers.write(row)
-        self._report(row)
+        self._report.ended(row, self.epoch, self.method.captures.replays)
 
     def _tell(self, seconds: float) -> None:
         """Report how far the run is, `seconds` of training into the epoch."""
@@ -235,18 +233,6 @@ class Trainer:
             loss=self.meter.mean("loss"),
             images_per_second=job.current().world * self.meter.images / seconds,
         )
-
-    def _report(self, row: Row) -> None:
-        began, before = self._fit_began
-        done, total = self.epoch - before, self.config.epochs - before
-        left = time_left(time.monotonic() - began, done, total)
-        self.reporter.epoch_done(row, seconds_left=left)
-        for name in row["signatures"]:
-            self.reporter.say(diagnostics.describe(name, row))
-        if self.captured and not self._told_capture:
-            self._told_capture = True
-            replays = self.method.captures.replays
-            self.reporter.say(f"{replays} steps so far were replays of a CUDA graph")
 
     def _row(self) -> Row:
         """Measure the epoch that ends: its losses and both accuracies."""
@@ -283,7 +269,7 @@ class Trainer:
         """Save a good state only: a loss may still be finite when the weights no longer are."""
         self.meter.read()
         self._check_finite()
-        ranks.settle_statistics(self._networks, self.config)
+        ranks.settle_statistics(self.networks, self.config)
         self.saver.save(self.state_dict, **how)
 
     def _roll_back(self, error: NotFinite, folder: RunFolder) -> None:

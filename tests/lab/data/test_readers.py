@@ -152,6 +152,31 @@ def test_a_long_wait_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         assert numbers(Numbers(lambda _: time.sleep(0.1))) == list(range(12))
 
 
+def test_a_hung_reader_is_one_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It neither holds up the run for ever nor its end."""
+    monkeypatch.setattr(readers, "_ASK", 0.05)
+    monkeypatch.setattr(readers, "_HUNG", 0.3)
+    began = time.monotonic()
+    with pytest.raises(ReadersFailed, match=r"no training image came in 0\.3 s.*--workers"):
+        numbers(Numbers(lambda index: time.sleep(600.0 if index == 7 else 0.0)))
+    assert time.monotonic() - began < 5
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("call", ["memfd_create", "ftruncate"])
+def test_memory_that_a_reader_cannot_get_is_one_failure(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the reader itself, where a batch is handed over."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(ReadersFailed, match=r"handed over.*No space left.*--workers"):
+        numbers(Numbers())
+
+
 def test_tensors_arrive_as_they_were() -> None:
     sent = (
         torch.arange(5).bool(),

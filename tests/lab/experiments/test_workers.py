@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from entprop_fast.lab.experiments.one_run import Outcome, Run
 from entprop_fast.lab.experiments.run_progress import ProgressRows, State, StateReporter
-from entprop_fast.lab.experiments.workers import Outcome, Run, do_runs, places
+from entprop_fast.lab.experiments.shared_runs import SharedRuns
+from entprop_fast.lab.experiments.workers import do_runs, places
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.recipe import resolve
 
@@ -41,7 +43,7 @@ def test_a_killed_process_fails_its_run_alone_and_all_say_how_far_they_are(tmp_p
     heard: list[tuple[int, State | Outcome]] = []
     killer = threading.Thread(target=kill)
     killer.start()
-    do_runs(runs, ["cpu"], lambda index, news: heard.append((index, news)))
+    do_runs(SharedRuns(runs), ["cpu"], lambda index, news: heard.append((index, news)))
     killer.join()
     of_each = [[news for index, news in heard if index == one] for one in (0, 1)]
     killed, other = (news[-1] for news in of_each)

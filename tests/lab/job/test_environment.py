@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from entprop_fast.lab.job.environment import Place, first_host, place_of, restarted
+from entprop_fast.lab.job.environment import Place, first_host, place_of
 
 TORCHRUN = {
     "RANK": "3",
@@ -84,9 +84,3 @@ def test_the_first_host(nodes: str, first: str) -> None:
 def test_no_list_of_hosts(nodes: str) -> None:
     with pytest.raises(ValueError, match="SLURM_STEP_NODELIST"):
         first_host(nodes)
-
-
-def test_restarts() -> None:
-    assert restarted({"TORCHELASTIC_RESTART_COUNT": "1"})
-    assert not restarted({"TORCHELASTIC_RESTART_COUNT": "0"})
-    assert not restarted({})

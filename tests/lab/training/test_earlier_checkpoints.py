@@ -16,8 +16,8 @@ import pytest
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import evaluate, train
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.load_network import load_network
+from entprop_fast.lab.training.run_differences import differences
 from tests.lab.conftest import Call, rows, summary
 
 FOLDER = Path(__file__).parents[2] / "checkpoints"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.method_settings import methods_by_option
 from entprop_fast.lab.training.recipe import data_set_recipes, recipe_names, resolve, to_toml
+from entprop_fast.lab.training.run_differences import differences
 from entprop_fast.methods import METHODS, method_options
 
 # Options that the trainer sets itself, from its own settings or from the data, or only Python can.

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from entprop_fast.lab.experiments.comparison import comparison_tables, method_rows
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.method_rows import MethodRow
+from entprop_fast.lab.experiments.one_run import Run
 from entprop_fast.lab.experiments.runner import Results, source_of
-from entprop_fast.lab.experiments.workers import Run
 from entprop_fast.lab.files import write_atomically, write_json
 from entprop_fast.lab.report.text import markdown
 

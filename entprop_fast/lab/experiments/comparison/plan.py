@@ -12,14 +12,14 @@ from typing import Any
 
 from entprop_fast import name_errors
 from entprop_fast.lab.experiments.comparison.variants import Variant, options_of
+from entprop_fast.lab.experiments.one_run import Run
 from entprop_fast.lab.experiments.run_costs import plain_rows, rows_per_epoch
-from entprop_fast.lab.experiments.workers import Run
 from entprop_fast.lab.training import recipe, run_folder
 from entprop_fast.lab.training.config import SETTINGS, Config
-from entprop_fast.lab.training.differences import differences
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.errors import UsageError, bad_input
 from entprop_fast.lab.training.method_settings import Value
+from entprop_fast.lab.training.run_differences import differences
 from entprop_fast.methods import method_options
 
 BUDGETS = ("epochs", "passes")

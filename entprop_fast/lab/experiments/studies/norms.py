@@ -13,6 +13,7 @@ from torch import Tensor
 
 from entprop_fast.lab import stopping
 from entprop_fast.lab.evaluation.norm_drift import DRIFTS, drift
+from entprop_fast.lab.experiments.one_run import Record
 from entprop_fast.lab.experiments.studies.differences import (
     HOW,
     corrected,
@@ -26,7 +27,6 @@ from entprop_fast.lab.experiments.studies.measures import linear_separability, p
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
 from entprop_fast.lab.experiments.studies.variant_scores import column
-from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.report.pictures import count_epochs
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.layers.dual_norm import DualNorm

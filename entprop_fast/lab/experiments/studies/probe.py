@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from entprop_fast.lab.experiments.workers import Record
+from entprop_fast.lab.experiments.one_run import Record
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training.config import Config

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from entprop_fast.lab.experiments import runner
+from entprop_fast.lab.experiments.one_run import Record, Run
 from entprop_fast.lab.experiments.studies.form import Options
 from entprop_fast.lab.experiments.studies.probe import (
     MakeProbe,
@@ -17,7 +18,7 @@ from entprop_fast.lab.experiments.studies.probe import (
     read_record,
     train_watched,
 )
-from entprop_fast.lab.experiments.workers import Record, Run, places
+from entprop_fast.lab.experiments.workers import places
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.config import MACHINE_SETTINGS, Config

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from entprop_fast import reference
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab import stopping
+from entprop_fast.lab.experiments.one_run import Record
 from entprop_fast.lab.experiments.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, number
 from entprop_fast.lab.experiments.studies.measures import jaccard
 from entprop_fast.lab.experiments.studies.probe import Probe
 from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
 from entprop_fast.lab.experiments.studies.variant_scores import error_bars, score_rows
-from entprop_fast.lab.experiments.workers import Record
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.methods.targets import mixup
 from entprop_fast.ops import select_topk

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from entprop_fast.lab.experiments.one_run import Record
 from entprop_fast.lab.experiments.statistics import spread
 from entprop_fast.lab.experiments.studies.differences import (
     HOW,
@@ -20,7 +21,6 @@ from entprop_fast.lab.experiments.studies.differences import (
 )
 from entprop_fast.lab.experiments.studies.form import Row, Table, cell, number
 from entprop_fast.lab.experiments.studies.runs import Grid, source_of
-from entprop_fast.lab.experiments.workers import Record
 
 _MARKERS = "osD"  # of the first ten rows, the second, ...
 

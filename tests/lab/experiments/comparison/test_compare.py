@@ -15,7 +15,8 @@ import pytest
 from entprop_fast.lab.cli import train
 from entprop_fast.lab.cli.compare import main
 from entprop_fast.lab.experiments import runner
-from entprop_fast.lab.experiments.workers import Hear, Run, do_runs
+from entprop_fast.lab.experiments.shared_runs import SharedRuns
+from entprop_fast.lab.experiments.workers import Hear, do_runs
 from entprop_fast.lab.stopping import Stopped
 
 from .conftest import SMALL
@@ -39,7 +40,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs one after the other, without the seconds that processes need to start."""
 
-    def run_here(runs: Sequence[Run], devices: Sequence[str], hear: Hear) -> None:
+    def run_here(runs: SharedRuns, devices: Sequence[str], hear: Hear) -> None:
         do_runs(runs, (), hear)
 
     monkeypatch.setattr(runner, "do_runs", run_here)

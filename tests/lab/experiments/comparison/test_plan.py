@@ -11,8 +11,8 @@ from entprop_fast.lab.data.loader import channels_last
 from entprop_fast.lab.evaluation import evaluate_model
 from entprop_fast.lab.experiments.comparison.plan import resolve_runs
 from entprop_fast.lab.experiments.comparison.variants import parse, parse_all
+from entprop_fast.lab.experiments.one_run import Run
 from entprop_fast.lab.experiments.run_costs import passes
-from entprop_fast.lab.experiments.workers import Run
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import METHODS

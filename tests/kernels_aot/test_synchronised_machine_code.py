@@ -1,0 +1,64 @@
+"""Machine code of what a synchronised norm launches: how many launches, no spills, wide loads."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from entprop_fast.kernels.dual_batch_norm_dx import dual_batch_norm_dx
+from entprop_fast.kernels.dual_batch_norm_merge import dual_batch_norm_merge
+from entprop_fast.kernels.dual_batch_norm_moments import dual_batch_norm_moments
+from entprop_fast.norm_half import Half
+from entprop_fast.ops.dual_batch_norm_merge import Running
+from tests.kernels_aot.compiled import compile_launches
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+SHAPE = (128, 160, 32, 32)
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("layout", "arch"), [("channels_last", 80), ("contiguous", 90), ("channels_last", 100)]
+)
+def test_images_are_read_sixteen_bytes_at_a_time(
+    layout: str, arch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = _empty(*SHAPE, dtype=torch.bfloat16).to(memory_format=LAYOUTS[layout])
+    half, statistics = Half(*(_empty(SHAPE[1]),) * 4), _empty(2, SHAPE[1])
+
+    def launch() -> None:
+        dual_batch_norm_moments(x, 64, True, True)
+        dual_batch_norm_dx(
+            x, x, x, half, half, statistics, statistics, _empty(0), _empty(2, 2, SHAPE[1]),
+            _empty(2), 64, True,
+        )  # fmt: skip
+
+    kernels = compile_launches(launch, arch, monkeypatch)
+    assert [k.name for k in kernels] == ["statistics", "_write_moments", "_apply_sums"]
+    for kernel in kernels:
+        assert (kernel.stack, kernel.local, kernel.count("LDL")) == (0, 0, 0), kernel.name
+        assert kernel.registers <= 128, f"{kernel.name}: {kernel.registers} registers"
+        assert kernel.count("LDG.E.U16") + kernel.count("STG.E.U16") == 0, kernel.name
+    assert kernels[0].count("LDG.E.128") >= 4
+    assert kernels[2].count("LDG.E.128") >= 6 and kernels[2].count("STG.E.128") >= 2
+
+
+@pytest.mark.parametrize(("momentum", "arch"), [(0.1, 80), (0.1, 90), (None, 100)])
+def test_the_merge_is_one_launch(
+    momentum: float | None, arch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[Any] = [_empty(640), _empty(640), _empty(dtype=torch.int64)]
+    half = Running(*running, momentum)
+
+    def launch() -> None:
+        dual_batch_norm_merge(_empty(8, 2, 1281), half, half)
+        dual_batch_norm_merge(_empty(8, 2, 1281), half, Running())
+
+    kernels = compile_launches(launch, arch, monkeypatch)
+    assert {k.name for k in kernels} == {"_merge"}
+    for kernel in kernels:
+        assert (kernel.stack, kernel.local, kernel.count("LDL")) == (0, 0, 0)
