@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 from entprop_fast.lab import checkpoint, data, in_step, job, stopping
 from entprop_fast.lab.data import ImageSet
+from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import TimeLimit
@@ -184,7 +186,8 @@ def _parts_of_settings(
 
 def _load_data(config: Config, reporter: Reporter) -> ImageSet:
     # What rank 0 downloads or finds out about files, the others find.
-    with reporter.waiting(f"reading data set {config.dataset}"), in_step.main_first():
+    turns = contextlib.nullcontext() if config.dataset == EMBEDDED else in_step.main_first()
+    with reporter.waiting(f"reading data set {config.dataset}"), turns:
         if (given := own_images(config)) is not None:
             return given
         return data.load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def parts_of(
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
     spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
-    with in_step.main_first():  # which downloads weights
+    with contextlib.nullcontext() if config.weights is None else in_step.main_first():
         model = _network(config, spec, say, fresh=fresh)
     _check_dtype(model, config.arch)
     model = model.to(device).train()

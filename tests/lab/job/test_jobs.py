@@ -3,61 +3,98 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
-from tests.children import running
+from entprop_fast.lab.cli import train
+from tests.children import end_with_parent
 
 TRAIN = (
     *("--train-size", "64", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
     *("--arch", "wrn10_0.5", "--corruptions", "none"),
 )
-Process = subprocess.Popen[str]
+PATIENCE = 120.0  # seconds, on a machine that does much else
+Start = Callable[[Sequence[str]], "list[Member]"]
+
+
+class Member:
+    """One process of a job, with its output in files."""
+
+    def __init__(self, rank: int, folder: Path, process: BaseProcess) -> None:
+        self.out, self.err = (folder / f"{rank}.{name}" for name in ("out", "err"))
+        self.process = process
+
+    def until(self, begin: str) -> None:
+        """Wait for a line that begins so."""
+        limit = time.monotonic() + PATIENCE
+        while not any(line.startswith(begin) for line in self.out.read_text().splitlines()):
+            assert self.process.is_alive() and time.monotonic() < limit, self.err.read_text()
+            time.sleep(0.05)
+
+    def ended(self) -> tuple[int | None, str, str]:
+        """The exit code, stdout and stderr."""
+        self.process.join(PATIENCE)
+        return self.process.exitcode, self.out.read_text(), self.err.read_text()
+
+
+def trains(words: list[str], environment: dict[str, str], out: str, err: str) -> None:
+    """Be the command in this process, its output in files."""
+    end_with_parent()
+    for stream, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY), stream)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    os.environ |= environment
+    sys.exit(train.main(words))
 
 
 @pytest.fixture
-def start() -> Iterator[object]:
-    """Start as many processes as torchrun would, with its variables."""
-    with ExitStack() as stack, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start two processes as torchrun would, with its variables."""
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload(
+        ["entprop_fast.lab.cli.train", "torch._dynamo", "sklearn.datasets"]
+    )
+    started: list[Member] = []
 
-        def start(words: Sequence[str], world: int = 2) -> list[Process]:
-            command = [sys.executable, "-m", "entprop_fast.train", *TRAIN, *words]
-            alike = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            alike |= {"OMP_NUM_THREADS": "1"}
-            free.close()
-            return [
-                stack.enter_context(running(command, RANK=str(r), LOCAL_RANK=str(r), **alike))
-                for r in range(world)
-            ]
+    def start(words: Sequence[str]) -> list[Member]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        alike = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        made = []
+        for rank in range(2):
+            files = [tmp_path / f"{rank}.{name}" for name in ("out", "err")]
+            for one in files:
+                one.write_text("")
+            own = alike | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            process = processes.Process(
+                target=trains, args=([*TRAIN, *words], own, *map(str, files))
+            )
+            process.start()
+            made.append(Member(rank, tmp_path, process))
+        started.extend(made)
+        return made
 
-        yield start
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.join()
 
 
-def ended(process: Process) -> tuple[int, str, str]:
-    """The exit code, stdout and stderr of a process."""
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
-
-
-def until(process: Process, begin: str) -> None:
-    """Read its output until a line begins so."""
-    assert process.stdout is not None
-    assert any(line.startswith(begin) for line in process.stdout), ended(process)
-
-
-def test_a_run_of_two_processes_is_one(start: object, tmp_path: Path) -> None:
+def test_a_run_of_two_processes_is_one(start: Start, tmp_path: Path) -> None:
     """The last batch has 4 rows, and evaluation has more batches than one."""
     out = tmp_path / "run"
-    first, other = map(ended, start(["--epochs", "2", "--out", str(out)]))  # type: ignore[operator]
+    first, other = (one.ended() for one in start(["--epochs", "2", "--out", str(out)]))
     assert first[0] == 0 and "epoch 2/2" in first[1], first
     assert other == (0, "", "")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -65,28 +102,27 @@ def test_a_run_of_two_processes_is_one(start: object, tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert summary["cost"] == pytest.approx(2 * (1 + 14 / 64))  # m = 2 of 10 rows, 1 of 2
     assert not (out / ".lock").exists()
-    codes = [ended(one)[0::2] for one in start(["--epochs", "2", "--out", str(out)])]  # type: ignore[operator]
+    codes = [one.ended()[0::2] for one in start(["--epochs", "2", "--out", str(out)])]
     assert [code for code, _ in codes] == [2, 2]
     assert "--resume" in codes[0][1] and codes[0][1].count("\n") == 1 and codes[1][1] == ""
 
 
-def test_a_signal_to_one_stops_both_at_the_same_step(start: object, tmp_path: Path) -> None:
+def test_a_signal_to_one_stops_both_at_the_same_step(start: Start, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["--epochs", "5000", "--out", str(out)]
-    processes: list[Process] = start(words)  # type: ignore[operator]
-    until(processes[0], "epoch 1/")
-    processes[1].send_signal(signal.SIGTERM)
-    (code, _, said), other = map(ended, processes)
+    first, second = start(words)
+    first.until("epoch 1/")
+    assert second.process.pid is not None
+    os.kill(second.process.pid, signal.SIGTERM)
+    (code, _, said), other = first.ended(), second.ended()
     assert code == 143 and "SIGTERM" in said and "--resume" in said, said
     assert other[0::2] == (143, "")
     assert (out / "checkpoint.pt").is_file()
 
 
-def test_a_process_that_is_killed_is_named_and_ends_the_other(
-    start: object, tmp_path: Path
-) -> None:
-    processes: list[Process] = start(["--epochs", "5000", "--out", str(tmp_path / "run")])  # type: ignore[operator]
-    until(processes[0], "epoch 1/")
-    processes[1].kill()
-    code, _, said = ended(processes[0])
+def test_a_process_that_is_killed_is_named_and_ends_the_other(start: Start, tmp_path: Path) -> None:
+    first, second = start(["--epochs", "5000", "--out", str(tmp_path / "run")])
+    first.until("epoch 1/")
+    second.process.kill()
+    code, _, said = first.ended()
     assert code == 1 and "rank 1 on" in said and "Traceback" not in said, said
