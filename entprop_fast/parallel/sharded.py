@@ -180,7 +180,8 @@ class Sharded:
         Raises:
             ValueError: some other parallelism has a share in it.
         """
-        for name, parameter in self._model.named_parameters():
+        named: Iterable[tuple[str, Any]] = self._model.named_parameters()
+        for name, parameter in named:
             if not is_split(parameter):
                 continue
             mesh, placements = parameter.device_mesh, parameter.placements

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from entprop_fast.lab.cli.called import remember_flags, words_of
 from entprop_fast.lab.cli.ending import EXIT_FAILED, Ending, ending_of
-from entprop_fast.lab.cli.in_job import speaking_once, taking_part
+from entprop_fast.lab.cli.in_job import launched, speaking_once, taking_part
 from entprop_fast.lab.cli.output import lasting, missed
 from entprop_fast.lab.stopping import StopSignals
 from entprop_fast.lab.training.errors import (
@@ -89,7 +89,7 @@ def command_again(prog: str, args: Sequence[str] | None, *more: str) -> Callable
             replaced by then.
     """
     given = list(sys.argv[1:] if args is None else args)
-    called = words_of(prog)
+    called = launched(prog) or words_of(prog)
 
     def words(saved: bool) -> str:
         if not saved:

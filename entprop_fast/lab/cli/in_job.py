@@ -45,6 +45,22 @@ def speaking_once() -> Iterator[None]:
             yield
 
 
+def launched(prog: str) -> list[str]:
+    """Return the words that start a command in as many processes as now; none for a single one.
+
+    Args:
+        prog: its module.
+    """
+    environ = os.environ
+    if environ.get("WORLD_SIZE", "1") != "1" and "TORCHELASTIC_RUN_ID" in environ:
+        machines = environ.get("GROUP_WORLD_SIZE", "1")
+        nodes = [] if machines == "1" else ["--nnodes", machines]
+        local = environ.get("LOCAL_WORLD_SIZE", "1")
+        return ["torchrun", *nodes, "--nproc-per-node", local, "-m", prog]
+    srun = "SLURM_STEP_NODELIST" in environ and environ.get("SLURM_NTASKS", "1") != "1"
+    return ["srun", "python", "-m", prog] if srun else []
+
+
 class Alone:
     """Be a command's only process."""
 

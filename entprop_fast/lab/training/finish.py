@@ -197,6 +197,9 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
         parameter.grad = None
     unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
     options = trainer.method_options | unmixed
+    # Of this process's own rows, where several train.
+    own = {"ranks": "independent", "selection": "rank"}
+    options |= {name: one for name, one in own.items() if name in options}
     if (criterion := trainer.method.criterion) is not None:
         options["criterion"] = criterion = copy.deepcopy(criterion)
     method = create_method(

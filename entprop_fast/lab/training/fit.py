@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.utils.data import DataLoader
 
-from entprop_fast.lab import checkpoint
+from entprop_fast.lab import checkpoint, job
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import OutOfTime
 from entprop_fast.lab.training.config import Config
@@ -87,7 +87,9 @@ def fit(
             ``labels`` or ``label``. Images are uint8, or floating in ``input_range`` (a method
             option, (0, 1)); labels are integers. A `DataLoader` is used as it is: its order, its
             ``batch_size``, its workers. Its generator and samplers are seeded by ``(seed, epoch)``
-            at the begin of every epoch, and ``set_epoch`` is called where there is one.
+            at the begin of every epoch, and ``set_epoch`` is called where there is one. In a
+            process group each process trains on the batches of its own `DataLoader`, and on its
+            part of each batch of a `Dataset` or of tensors.
         validation: test images, as `train`; SA is measured on them after every epoch, and RA and
             Hscore at the end. None: nothing is.
         method: one of `entprop_fast.methods.METHODS`.
@@ -174,7 +176,7 @@ def fit(
             resume=resume,
             build=build,
             folder=folder,
-            reporter=Reporter() if verbose else None,
+            reporter=Reporter() if verbose and job.of_group().is_main else None,
             watch=runs.append,
             pictures=out is not None,
         )
@@ -210,7 +212,7 @@ def _folder(out: str | Path | None, resume: bool) -> Iterator[RunFolder]:
             yield RunFolder(Path(temporary), lasting=False)
         return
     folder = RunFolder(Path(out))
-    if not resume:
+    if not resume and job.of_group().is_main:
         try:
             folder.check_free()
         except UsageError as error:

@@ -159,9 +159,9 @@ def loader_of(
         ValueError, TypeError: what was given cannot be trained on.
     """
     options: dict[str, Any] = {"seed": seed, "device": device, "dtype": dtype}
-    options["normalize"] = normalization
+    options |= {"normalize": normalization, "drop_last": drop_last}
     if isinstance(train, DataLoader):  # each process of a job has its own
-        return GivenLoader(train, check=check, drop_last=False, **options)
+        return GivenLoader(train, check=check, **options | {"drop_last": False})
     data, first = _read_first(train, check)
     if augment == RESIZED_CROP:
         raise ValueError(f"augment={augment!r}: it is for images read from files by their names")
@@ -178,7 +178,6 @@ def loader_of(
         data,
         batch_size,
         workers=workers,
-        drop_last=drop_last,
         augment=AUGMENTS[augment],
         **options,
     )

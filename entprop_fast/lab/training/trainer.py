@@ -171,27 +171,29 @@ class Trainer:
         """Train what is left of the running epoch."""
         started = time.monotonic() - self.train_seconds
         try:
-            self._check_stop()
+            stopping.check_together()
             for images, labels in job.over(self.loader.epoch(self.epoch, self.batch)):
                 if self.rollbacks.skips(self.step_of(self.batch)):
                     self.batch += 1
                     continue
                 with bad_input():
                     full = self._train_batch(images, labels)
-                if full:
-                    self._tell(time.monotonic() - started)
-                if self.accumulation.whole(self.batch) and self.saver.due(self.step):
-                    self.train_seconds = time.monotonic() - started
-                    self._save(needed=False)
-                self._check_stop()
+                self._between_steps(full, started)
             self.meter.read()
         finally:
             self.train_seconds = time.monotonic() - started
 
-    def _check_stop(self) -> None:
-        """Stop if a signal came or time is up, between steps: a checkpoint has no gradients."""
-        if self.accumulation.whole(self.batch) and (told := self._pulse.turn(*stopping.wishes())):
-            stopping.stop(*told)
+    def _between_steps(self, full: bool, started: float) -> None:
+        """Read results, save or stop, in all processes at the same step, if one wishes so."""
+        if not self.accumulation.whole(self.batch):  # a checkpoint has no gradients
+            return
+        told = self._pulse.turn(full, *stopping.wishes()) or [False, 0, False]
+        if told[0]:
+            self._tell(time.monotonic() - started)
+        if self.saver.due(self.step):
+            self.train_seconds = time.monotonic() - started
+            self._save(needed=False)
+        stopping.stop(*told[1:])
 
     def _train_batch(self, images: Tensor, labels: Tensor) -> bool:
         """Take one step, or what a batch is of it; return whether the results are to be read."""
@@ -201,8 +203,7 @@ class Trainer:
         self.batch += 1
         if self.average is not None and self.accumulation.whole(self.batch):
             self.average.update()
-        main_rows = self.method.main_rows(len(images))
-        return self.meter.add(self.step, len(images), result, main_rows)
+        return self.meter.add(self.step, len(images), result, *self.method.last_batch)
 
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, save, then report what is saved."""

@@ -169,14 +169,18 @@ def test_others(command: Any, words: str, named: str, finished: Path, refused: R
 
 
 @pytest.mark.parametrize(
-    ("command", "words"), [(train, ""), (compare, ""), (study, "score"), (evaluate, "run")]
+    ("command", "words", "named"),
+    [
+        *((compare, "", "WORLD_SIZE=2: "), (study, "score", "WORLD_SIZE=2: ")),
+        *((train, "", "RANK is not set"), (evaluate, "run", "RANK is not set")),
+    ],
 )
 def test_one_of_several_processes(
-    command: Any, words: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
+    command: Any, words: str, named: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
-    """As torchrun starts them: before anything is read or written."""
+    """As torchrun starts them, or with a part of its environment: before anything is read."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(command, words.split(), "WORLD_SIZE=2: ")
+    refused(command, words.split(), named)
     monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun --nproc-per-node 1
     refused(command, ["--no-such-flag"], "--no-such-flag")
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
-from entprop_fast.lab.data import Augment, DeviceLoader, to_float
+from entprop_fast.lab.data import Augment, DeviceLoader, Loader, PrefetchLoader, to_float
 from entprop_fast.lab.data.augment import Normalize
 from entprop_fast.lab.data.counter_random import fold, keys_of
 from tests.methods.test_no_sync import NoSynchronisation
@@ -154,3 +155,30 @@ REFUSED: dict[str, Callable[[], object]] = {
 def test_refusals(named: str) -> None:
     with pytest.raises(ValueError, match=named):
         REFUSED[named]()
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 5])
+@pytest.mark.parametrize("kind", [DeviceLoader, PrefetchLoader])
+def test_processes_deal_each_batch_out(world: int, kind: type[Loader]) -> None:
+    """Rank r has rows r::world of every batch, bit for bit; of the last one perhaps none."""
+    whole = photos(43, 8)  # the last batch has 3 rows
+    images, labels = whole.images, whole.labels
+
+    def of_rank(rank: int) -> Loader:
+        settings = SETTINGS | {"augment": AUGMENT, "normalize": NORMALIZE}
+        settings |= {"rank": rank, "world": world}
+        if kind is DeviceLoader:
+            return DeviceLoader(images, labels, 8, **settings)
+        return PrefetchLoader(TensorDataset(images, labels), 8, workers=0, **settings)
+
+    ranks = [of_rank(rank) for rank in range(world)]
+    assert {len(one) for one in ranks} == {len(whole)} and ranks[0].fewest == 3 // world
+    for epoch, start in ((0, 0), (1, 2)):
+        of_ranks = [list(one.epoch(epoch, start)) for one in ranks]
+        for step, (expected, wanted) in enumerate(whole.epoch(epoch, start)):
+            for rank, batches in enumerate(of_ranks):
+                made, found = batches[step]
+                assert found.equal(wanted[rank::world])
+                assert made.equal(expected[rank::world])
+    with pytest.raises(ValueError, match=f"rank = {world}"):
+        loader(rank=world, world=world)
