@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, route, synchronise_norms
+from tests.ops.checks import Watching
 from tests.processes import in_two_processes
 
 SHAPE, NUM_MAIN = (32, 64, 16, 16), 20
@@ -33,22 +33,32 @@ OURS = {
     "dual_batch_norm_dx": 1,
 }
 # Memory alone, and what only the CPU does.
-FREE = ("empty", "view", "split", "detach", "alias", "select", "slice", "unsqueeze", "squeeze")
-FREE += ("expand", "t.", "as_strided", "new_empty", "reshape", "permute", "set_", "_local_scalar")
+FREE: tuple[str, ...] = (
+    "empty",
+    "view",
+    "split",
+    "detach",
+    "alias",
+    "select",
+    "slice",
+    "unsqueeze",
+)
+FREE += ("squeeze", "expand", "t.", "as_strided", "new_empty", "reshape", "permute", "set_")
+FREE += ("_local_scalar",)
 
 
-class Counting(TorchDispatchMode):
+class Counting(Watching):
     """Count ops by name, and stand in for those of torch's that need a GPU."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.ops: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__
         if func.namespace in ("aten", "entprop_fast"):
             self.ops[name.partition(".")[0]] += 1
-        x = args[0] if args else None
+        x: Any = args[0] if args else None
         if name.startswith("batch_norm_stats"):
             return torch.var_mean(x, (0, 2, 3))[::-1]
         if name.startswith("batch_norm_gather_stats_with_counts"):

@@ -80,6 +80,7 @@ def _has_statistics(module: nn.Module) -> bool:
 def _synchronise(norm: nn.Module, group: Any) -> None:
     parts = (norm, norm.aux) if isinstance(norm, DualNorm) else (norm,)
     for part in parts:
-        rebase(part, synchronised_class(base_class(part)))
+        cls: Any = base_class(part)
+        rebase(part, synchronised_class(cls))
         if group is not None:
             part.__dict__["process_group"] = group

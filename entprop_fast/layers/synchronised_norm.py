@@ -1,5 +1,6 @@
 """Normalise the rows of all processes together: one collective forward, one backward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def synchronised_batch_norm(
     if x.dim() in (3, 5):
         planes, summed = as_planes(x), None if residual is None else as_planes(residual)
     affine = [None if n is None else t for n in (main, aux) for t in _affine(n)]
-    y: Tensor = _Synchronised.apply(planes, summed, *affine, (main, aux), num_main, relu, group)
+    y = _APPLY(planes, summed, *affine, (main, aux), num_main, relu, group)
     return y if planes is x else y.view(x.shape)
 
 
@@ -109,7 +110,7 @@ class _Synchronised(Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *saved, count = ctx.saved_tensors
         x, residual, *affine, mean, rstd, mask = saved
@@ -134,6 +135,9 @@ class _Synchronised(Function):
             found = (dbias if is_bias else dweight)[half] if needed and has_rows[half] else None
             gradients.append(None if found is None else found.to(parameter.dtype))
         return dx, dresidual if need_residual else None, *gradients, None, None, None, None
+
+
+_APPLY: Callable[..., Tensor] = _Synchronised.apply
 
 
 def _trains(norm: BatchNormBase | None) -> bool:

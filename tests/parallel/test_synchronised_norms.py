@@ -217,10 +217,10 @@ def train(block: nn.Module, x: Tensor, num_main: int) -> dict[str, Tensor]:
     return {"y": y.detach(), "dx": x.grad}
 
 
-def batch() -> tuple[Tensor, ...]:
+def batch() -> list[Tensor]:
     """Rows of the processes: main ones, then auxiliary ones."""
     x = torch.randn(8, CHANNELS, 3, 3, generator=torch.Generator().manual_seed(5)).double()
-    return x.split([ROWS[0][0], ROWS[1][0], ROWS[0][1], ROWS[1][1]])
+    return list(x.split([ROWS[0][0], ROWS[1][0], ROWS[0][1], ROWS[1][1]]))
 
 
 def networks(rank: int) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def test_is_the_norm_of_the_whole_batch(name: str, ranks: list[dict[str, Any]]) 
     case = CASES[name]
     norm = norm_of(case)
     whole = run(norm, case, inputs_of(case), sum(case.main))
-    tolerance = {"rtol": 1e-12, "atol": 1e-12 * max(1, case.mean)}
+    tolerance: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12 * max(1, case.mean)}
     for rank, found in enumerate(ranks):
         for key, value in whole.items():
             own = own_rows(case, value, rank)
