@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from entprop_fast.lab.publish import from_pretrained, load, save_pretrained
     from entprop_fast.lab.training.deploy import NetworkSpec
     from entprop_fast.lab.training.fit import fit
+    from entprop_fast.parallel.sharded_checkpoint import load_sharded, save_sharded
 
 __version__ = "0.1.0"
 
@@ -52,9 +53,11 @@ __all__ = [
     "fit",
     "from_pretrained",
     "load",
+    "load_sharded",
     "norm_report",
     "route",
     "save_pretrained",
+    "save_sharded",
     "strip_auxiliary",
     "synchronise_norms",
     "update_bn",
@@ -72,10 +75,12 @@ _LAZY = {
     "from_pretrained": "lab.publish:from_pretrained",
     "lab": "lab",
     "load": "lab.publish:load",
+    "load_sharded": "parallel.sharded_checkpoint:load_sharded",
     "metrics": "lab.evaluation.metrics",
     "models": "models",
     "reference": "reference",
     "save_pretrained": "lab.publish:save_pretrained",
+    "save_sharded": "parallel.sharded_checkpoint:save_sharded",
     "studies": "lab.experiments.studies",
 }
 

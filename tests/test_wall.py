@@ -25,7 +25,7 @@ LIBRARY: dict[str, set[str]] = {
     "layers": {"ops"},
     "augment": {"layers", "ops"},
     "capture": set(),
-    "parallel": set(),
+    "parallel": {"layers"},
     "models": {"layers", "ops"},
     "reference": {"layers"},
     "methods": {"augment", "capture", "layers", "ops", "parallel", "reference"},

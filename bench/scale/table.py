@@ -123,7 +123,8 @@ def _assumptions() -> str:
         f"{100 * jitter.spread:.1f} % (standard deviation), and it stands still for "
         f"{MS * jitter.pause:.0f} ms once in {jitter.every:.0f} steps. *Plain* exchanges all "
         "gradients after the last backward pass, *overlapped* during it; *exact* adds exact "
-        "ranks' rows to synchronised norms by doubling. All include rank 0's buffers and the wait for the slowest."
+        "ranks' rows to synchronised norms by doubling. All include rank 0's buffers and the wait "
+        "for the slowest."
     )
 
 

@@ -71,6 +71,8 @@ class Lease:
         Raises:
             Lost: it is not.
         """
+        if self.pid != os.getpid():  # a process that was forked to read images
+            return
         if self._lost is None and time.clock_gettime(_CLOCK) - self._last > 2 * BEAT:
             with contextlib.suppress(OSError):
                 self._beat()

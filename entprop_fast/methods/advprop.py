@@ -102,7 +102,7 @@ class AdvProp(Method):
             rows = take_last(main, x, targets, attacked, unselected(main, targets))
         else:
             rows = choose(main, m, x, targets, net.dealt, logits=clean)
-            self.selected_index = rows.index
+            self.selected_index = rows.numbers
 
         # 2. From the start, n times: an auxiliary pass, and a step along its gradient (5).
         self.perturbed = x_a = attack(

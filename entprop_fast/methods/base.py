@@ -65,7 +65,7 @@ class Method(MethodState, StepRunner):
         model_checks.check_kind("model", model, nn.Module)
         model_checks.check_kind("optimizer", optimizer, torch.optim.Optimizer)
         o = self.options = create(self.Options, options, owner=f"method {self.name!r}")
-        self._agreement = Agreement()
+        self._agreement, self._dealt = Agreement(), exact_ranks.Dealt()
         mean = not exact_ranks.is_exact(o)
         self.model, self._replicas = unwrap(model, o.criterion, self._agreement, mean=mean)
         self.optimizer = optimizer
@@ -130,6 +130,15 @@ class Method(MethodState, StepRunner):
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
         return batch
 
+    @property
+    def last_batch(self) -> tuple[int, int]:
+        """Return the rows by which the last batch's losses are divided, and its own main rows.
+
+        With ``ranks="exact"`` the former are those of all processes, and the losses their shares.
+        """
+        batch = self._dealt.batch
+        return batch.total, batch.first(self.main_rows(batch.total)).held
+
     @abc.abstractmethod
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
@@ -144,7 +153,7 @@ class Method(MethodState, StepRunner):
         self._check_call(images, labels)
         exact_ranks.check_unchanged(self.options, exact=not self._replicas.mean)
         waiting: int = getattr(self, "waiting", 0)
-        self._dealt = exact_ranks.deal(
+        self._dealt.deal(
             self._agreement,
             (images, labels),
             self.options,

@@ -153,7 +153,7 @@ class EntProp(Method):
             # (4) The m rows of highest entropy, among those of this process or of all.
             among, m = self._candidates(net, main, x, targets, m)
             rows = choose(main, m, x, targets, among, logits=o.attack_loss == "trades")
-            self.selected_index, targets = rows.index, aux_targets(rows.targets, o.aux_labels)
+            self.selected_index, targets = rows.numbers, aux_targets(rows.targets, o.aux_labels)
 
             # (5) The first step is free, along (3). All auxiliary passes but the last serve the
             # next step of the perturbation.

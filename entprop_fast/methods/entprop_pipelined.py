@@ -114,7 +114,7 @@ class EntPropPipelined(Method):
         # (16) The rows of highest entropy, one free step along their gradients: they wait.
         m = reference.num_selected(o.k, net.dealt.total)
         rows = choose(main, m, x, targets, net.dealt)
-        self.selected_index, gradient = rows.index, image_gradient(rows.gradient)
+        self.selected_index, gradient = rows.numbers, image_gradient(rows.gradient)
         x_a = free_step(rows.x, gradient, rows.at, self.units.ball(o.alpha, self.eps, x))
         self.perturbed = x_a
         self._keep(x_a, aux_targets(rows.targets, o.aux_labels))

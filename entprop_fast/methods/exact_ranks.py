@@ -1,9 +1,7 @@
 """Let several processes compute what one would on the whole batch: ``ranks="exact"``."""
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
@@ -23,8 +21,14 @@ _WAY_OUT = (
 )
 
 
-class Dealt(NamedTuple):
+_NONE = DealtRows(0)
+
+
+@dataclass
+class Dealt:
     """Hold how the rows of a step are dealt out over the processes.
+
+    One for a method, renewed at each call: capture compares a method's attributes by identity.
 
     Attributes:
         batch: its rows.
@@ -33,9 +37,52 @@ class Dealt(NamedTuple):
             own.
     """
 
-    batch: DealtRows
-    waiting: DealtRows
+    batch: DealtRows = _NONE
+    waiting: DealtRows = _NONE
     labels: Tensor | None = None
+
+    def deal(
+        self,
+        agreement: Agreement,
+        batch: tuple[Tensor, Tensor],
+        options: CommonOptions,
+        name: str,
+        *,
+        waiting: int,
+        read_labels: bool,
+    ) -> None:
+        """Deal the rows of a step; with other processes, agree on that.
+
+        No host waits for a device.
+
+        Args:
+            agreement: of the method.
+            batch: images and labels of this process.
+            options: of the method.
+            name: of the method.
+            waiting: rows that a step left to this one, in this process.
+            read_labels: labels may be read, which synchronises a GPU.
+
+        Raises:
+            ValueError: rows are not dealt out one at a time, there are none, or the processes have
+                generators, options or images that differ.
+        """
+        images, labels = batch
+        self.batch, self.waiting, self.labels = DealtRows(len(images)), DealtRows(waiting), None
+        if not is_exact(options):
+            return
+        largest = int(labels.max()) if read_labels and len(labels) else 0
+        alike = {k: v for k, v in vars(options).items() if k not in OF_EACH_PROCESS}
+        assert options.generator is not None
+        told = agreement.agree(
+            f"a step of {name} with ranks='exact'",
+            (alike, images.dtype, tuple(images.shape[1:])),
+            (len(images), waiting, _digest(options.generator), largest),
+        )
+        held, left, digests, found = (list(numbers) for numbers in zip(*told, strict=True))
+        _check_alike(digests)
+        self.batch, self.waiting = _dealt("images", held), _dealt("rows that wait", left)
+        self.labels = torch.tensor([max(found)]) if read_labels else None
 
 
 def is_exact(options: CommonOptions) -> bool:
@@ -112,52 +159,6 @@ def _keeps_to_itself(module: nn.Module) -> bool:
         return False
     moves = buffers_of(module).get("running_mean") is not None
     return module.training and (isinstance(module, BatchNormBase) or moves)
-
-
-def deal(
-    agreement: Agreement,
-    batch: tuple[Tensor, Tensor],
-    options: CommonOptions,
-    name: str,
-    *,
-    waiting: int,
-    read_labels: bool,
-) -> Dealt:
-    """Say how the rows of a step are dealt out; with other processes, agree on that.
-
-    No host waits for a device.
-
-    Args:
-        agreement: of the method.
-        batch: images and labels of this process.
-        options: of the method.
-        name: of the method.
-        waiting: rows that a step left to this one, in this process.
-        read_labels: labels may be read, which synchronises a GPU.
-
-    Raises:
-        ValueError: rows are not dealt out one at a time, there are none, or the processes have
-            generators, options or images that differ.
-    """
-    images, labels = batch
-    if not is_exact(options):
-        return Dealt(DealtRows(len(images)), DealtRows(waiting))
-    largest = int(labels.max()) if read_labels and len(labels) else 0
-    alike: Mapping[str, object] = {
-        field.name: getattr(options, field.name)
-        for field in fields(options)
-        if field.name not in OF_EACH_PROCESS
-    }
-    assert options.generator is not None
-    told = agreement.agree(
-        f"a step of {name} with ranks='exact'",
-        (alike, images.dtype, tuple(images.shape[1:])),
-        (len(images), waiting, _digest(options.generator), largest),
-    )
-    held, left, digests, found = (list(numbers) for numbers in zip(*told, strict=True))
-    _check_alike(digests)
-    known = torch.tensor([max(found)]) if read_labels else None
-    return Dealt(_dealt("images", held), _dealt("rows that wait", left), known)
 
 
 def is_alike(error: Exception) -> bool:

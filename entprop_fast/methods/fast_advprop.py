@@ -106,7 +106,7 @@ class FastAdvProp(Method):
                 rows = take_last(main, x, whole, attacked, unselected(main, targets))
             else:
                 rows = choose(main, m, x, targets, net.dealt)
-            self.selected_index = rows.index
+            self.selected_index = rows.numbers
 
             # 2. From the start through the auxiliary norms, weight 1/2; one step (5).
             self.perturbed = attack(

@@ -1,7 +1,7 @@
 """Save a method's state, and deal it out anew for another number of processes."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,13 +9,6 @@ from torch import Tensor
 from entprop_fast.methods.common_options import CommonOptions
 
 State = dict[str, Any]
-
-
-class Stateful(Protocol):
-    """Declare what the state of a method is made of."""
-
-    rows: int
-    options: CommonOptions
 
 
 class MethodState:
@@ -26,10 +19,12 @@ class MethodState:
     alone. Both functions compute on the host, with tensors of any device, and change no state.
     """
 
+    rows: int
+    options: CommonOptions
     # What holds a row for each row of a batch, or for each that waits.
     _of_rows: ClassVar[tuple[str, ...]] = ()
 
-    def state_dict(self: Stateful) -> State:
+    def state_dict(self) -> State:
         """Return all state beside model and optimizer that a resumed run needs, of this process."""
         o = self.options
         generator = None if o.generator is None else o.generator.get_state()
@@ -37,7 +32,7 @@ class MethodState:
         criterion = {name: value.clone() for name, value in learned.items()}
         return {"rows": self.rows, "generator": generator, "criterion": criterion}
 
-    def load_state_dict(self: Stateful, state: State) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Take over what `state_dict` gave.
 
         Raises:

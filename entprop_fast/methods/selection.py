@@ -18,7 +18,7 @@ class Chosen(NamedTuple):
     """Hold the rows that a step chose to perturb, and what it knows of them.
 
     Attributes:
-        index: their numbers in the batch, int64 [m]; in that of all processes where these choose
+        numbers: their numbers in the batch, int64 [m]; in that of all processes where these choose
             together.
         at: [m], where they lie in the following three.
         x: images.
@@ -28,7 +28,7 @@ class Chosen(NamedTuple):
         entropies: of all selected rows and of the others.
     """
 
-    index: Tensor
+    numbers: Tensor
     at: Tensor
     x: Tensor
     gradient: Tensor | None
@@ -69,13 +69,13 @@ def choose(
         dealt = among.first(m)
     elif lam is not None:  # each process mixed its rows with a lam of its own
         lam = lam.expand(len(x))
-    labels, labels_b, lam, x, *others = _brought(
+    labels, labels_b, lam, x, gradient, fixed = _brought(
         among, ranking, (targets.labels, targets.labels_b, lam, x, main.gradient, fixed)
     )
     index = among.share(ranking)
     at = torch.arange(len(index), device=x.device)
     chosen = Targets(labels, labels_b, lam, dealt)
-    return Chosen(index, at, x, *others, chosen, _means(entropy, ranking))
+    return Chosen(index, at, x, gradient, fixed, chosen, _means(entropy, ranking))
 
 
 def take_last(

@@ -1,12 +1,14 @@
 """Offer the custom ops: one schema each, kernels where they were built, else plain PyTorch."""
 
 from entprop_fast.norm_half import Half
+from entprop_fast.ops import (  # noqa: F401 - define ops that layers alone call
+    dual_batch_norm_dx,
+    dual_batch_norm_merge,
+    dual_batch_norm_moments,
+)
 from entprop_fast.ops.backend import backends, register_kernels
 from entprop_fast.ops.conv3x3 import conv3x3, conv3x3_pays
 from entprop_fast.ops.dual_batch_norm import dual_batch_norm
-from entprop_fast.ops.dual_batch_norm_dx import OP as _  # noqa: F401 - defines the op
-from entprop_fast.ops.dual_batch_norm_merge import merge_moments
-from entprop_fast.ops.dual_batch_norm_moments import moments
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
 from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_topk
@@ -26,8 +28,6 @@ __all__ = [
     "entropy_topk",
     "gather_perturb",
     "loss_and_entropy",
-    "merge_moments",
-    "moments",
     "perturb_",
     "select_topk",
 ]

@@ -38,6 +38,8 @@ def dual_batch_norm(
 
 def _batch_norm(x: Tensor, half: Half) -> Tensor:
     weight, bias, mean, var, training, momentum, eps = half
+    if mean is not None:  # PyTorch takes no parameters narrower than the statistics
+        weight, bias = (None if t is None else t.to(mean.dtype) for t in (weight, bias))
     return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
 
 

@@ -73,7 +73,7 @@ class Buckets:
     def __init__(
         self, parameters: Sequence[Tensor], planned: Plan, group: Any, divisor: int
     ) -> None:
-        self._parameters, self._plan, self._group = parameters, planned, group
+        self._learned, self._plan, self._group = parameters, planned, group
         self._divisor = divisor
         self._flying: deque[_Flight] = deque()
         self.launched = 0
@@ -108,10 +108,10 @@ class Buckets:
         """
         left = self._plan[self.launched :]
         largest = max(map(self._bytes, left), default=0)
-        devices = {self._parameters[bucket[0]].device for bucket in left}
+        devices = {self._learned[bucket[0]].device for bucket in left}
         zeros = {one: torch.zeros(largest, dtype=torch.uint8, device=one) for one in devices}
         for bucket in left:  # all on the same memory: nobody reads it
-            first = self._parameters[bucket[0]]
+            first = self._learned[bucket[0]]
             flat = zeros[first.device][: self._bytes(bucket)].view(first.dtype)
             self._send(flat, [], [])
 
@@ -121,17 +121,18 @@ class Buckets:
             self._flying.popleft().work.wait()
 
     def _bytes(self, bucket: Iterable[int]) -> int:
-        return sum(map(_bytes, map(self._parameters.__getitem__, bucket)))
+        return sum(map(_bytes, map(self._learned.__getitem__, bucket)))
 
     def _launch(self) -> None:
-        some = [self._parameters[position] for position in self._plan[self.launched]]
+        some = [self._learned[position] for position in self._plan[self.launched]]
+        targets: list[Tensor] = []
+        sources: list[Tensor] = []
         only = some[0].grad if len(some) == 1 else None
         if only is not None and _dense(only) and only.stride() == some[0].stride():
-            flat, targets, sources = only.detach().as_strided((only.numel(),), (1,)), [], []
+            flat = only.detach().as_strided((only.numel(),), (1,))
         else:
             flat = some[0].new_empty(sum(map(Tensor.numel, some)))
             parts = map(_shaped, flat.split([one.numel() for one in some]), some)
-            targets, sources = [], []
             for parameter, part in zip(some, parts, strict=True):
                 if parameter.grad is None:
                     part.zero_()

@@ -23,7 +23,7 @@ class LastPass:
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self._parameters = parameters
+        self._learned = parameters
         self._most = [0] * len(parameters)  # additions in one pass; several with nested passes
 
     @contextlib.contextmanager
@@ -33,7 +33,7 @@ class LastPass:
         Raises:
             RuntimeError: a gradient was added to after its bucket had been launched.
         """
-        seen = [0] * len(self._parameters)
+        seen = [0] * len(self._learned)
         left: list[int] | None = None  # additions to come, known when the backward pass has begun
         late: list[int] = []
         streams: set[torch.cuda.Stream] = set()
@@ -48,7 +48,7 @@ class LastPass:
             left[position] -= 1
             if left[position] < 0 and position in sent:
                 late.append(position)
-            _remember_stream(self._parameters[position], streams)
+            _remember_stream(self._learned[position], streams)
             while (bucket := buckets.next) is not None:
                 if any(left[one] > 0 for one in bucket):
                     return
@@ -60,7 +60,7 @@ class LastPass:
         sent: set[int] = set()
         handles = [
             parameter.register_post_accumulate_grad_hook(_call_with(added, position))
-            for position, parameter in enumerate(self._parameters)
+            for position, parameter in enumerate(self._learned)
             if parameter.requires_grad
         ]
         try:
@@ -80,7 +80,7 @@ class LastPass:
         """Return of each parameter whether the backward pass that has begun adds to it."""
         return [
             int(p.requires_grad and backward_reaches(get_gradient_edge(p).node))
-            for p in self._parameters
+            for p in self._learned
         ]
 
 

@@ -116,7 +116,7 @@ class Replicas:
                 agreement.agree("the criterion's parameters", shapes)
             self._broadcast(learned)
         self._averaged = self._exchanged(nn.Module.named_parameters)
-        self._parameters = list(self._averaged.values())
+        self._learned = list(self._averaged.values())
         self.several = members > 1
         self._group, backend = wrapper.process_group, _backend(wrapper)
         self._overlap = mean and (OVERLAPS.get(backend, False) if overlap is None else overlap)
@@ -125,7 +125,7 @@ class Replicas:
             # buckets are under way when a process agrees is its own affair.
             self._group = dist.new_group(backend="gloo")
         self._plan: Plan = ()  # of what all had gradients of in the last step
-        self._last_pass = LastPass(self._parameters)
+        self._last_pass = LastPass(self._learned)
         self._buckets: Buckets | None = None  # of the step that is under way
 
     @property
@@ -182,7 +182,7 @@ class Replicas:
             return
         self._broadcast(buffers)
         planned = self._plan if self._overlap else ()
-        buckets = self._buckets = Buckets(self._parameters, planned, self._group, self._divisor)
+        buckets = self._buckets = Buckets(self._learned, planned, self._group, self._divisor)
         try:
             with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
                 yield
@@ -193,11 +193,11 @@ class Replicas:
         finally:
             self._buckets = None
         buckets.finish()
-        now = plan(self._parameters, reached)
+        now = plan(self._learned, reached)
         if now != planned:
             known = {position for bucket in planned for position in bucket}
-            new = plan(self._parameters, [one for one in reached if one not in known])
-            Buckets(self._parameters, new, self._group, self._divisor).finish()
+            new = plan(self._learned, [one for one in reached if one not in known])
+            Buckets(self._learned, new, self._group, self._divisor).finish()
         self._plan = now
 
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
@@ -246,7 +246,7 @@ class Replicas:
 
     def _agree_on_reached(self) -> list[int]:
         """Return which parameters have gradients, by position: the same ones in all processes."""
-        reached = bytes(parameter.grad is not None for parameter in self._parameters)
+        reached = bytes(parameter.grad is not None for parameter in self._learned)
         try:
             self._agreement.agree(_GRADIENTS, reached)
         except Disagreement as error:
@@ -268,7 +268,7 @@ class Replicas:
     def _fill(self, reached: Iterable[bool]) -> list[int]:
         """Give a gradient of 0 to parameters that other processes alone have reached."""
         positions = [position for position, is_reached in enumerate(reached) if is_reached]
-        for parameter in map(self._parameters.__getitem__, positions):
+        for parameter in map(self._learned.__getitem__, positions):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return positions

@@ -70,7 +70,7 @@ class Sharded:
         mean: bool = True,
     ) -> None:
         self._model, self._agreement = model, agreement
-        self._divisor = dist.get_world_size() if mean else 1
+        self.mean, self._divisor = mean, dist.get_world_size() if mean else 1
         self._parts: list[Any] = [m for m in model.modules() if is_sharded(m)]
         self._criterion = criterion
         for part in self._parts if not mean else ():
@@ -180,7 +180,8 @@ class Sharded:
         Raises:
             ValueError: some other parallelism has a share in it.
         """
-        for name, parameter in self._model.named_parameters():
+        named: Iterable[tuple[str, Any]] = self._model.named_parameters()
+        for name, parameter in named:
             if not is_split(parameter):
                 continue
             mesh, placements = parameter.device_mesh, parameter.placements

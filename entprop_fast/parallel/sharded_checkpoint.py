@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -20,6 +20,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.rows import world_size
@@ -68,11 +70,11 @@ def save_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     own = {"world": world_size(), "state": method.state_dict()}
     torch.save(own, folder / f"method-{_rank()}.pt")
-    model = get_model_state_dict(method.model)
+    model: dict[str, Any] = get_model_state_dict(method.model)
     # DCP writes one process's of what all have, whoever that is.
     whole = {name: v.clone() for name, v in model.items() if not is_split(v)}
     in_one(whole.values(), _broadcast)
-    dcp.save({"model": model | whole, "optimizer": _state_of(method)}, checkpoint_id=folder)
+    save({"model": model | whole, "optimizer": _state_of(method)}, checkpoint_id=folder)
 
 
 def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
@@ -98,7 +100,7 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
     _check_optimizer(method.optimizer)
     if not (folder / _LAST).exists():
         raise FileNotFoundError(f"folder {folder} holds no whole checkpoint, as it has no {_LAST}")
-    saved = set(dcp.FileSystemReader(folder).read_metadata().state_dict_metadata)
+    saved = set(FileSystemReader(folder).read_metadata().state_dict_metadata)
     method.optimizer.zero_grad(set_to_none=True)
     method.optimizer.state.clear()
     optimizer = get_optimizer_state_dict(method.model, method.optimizer)  # of every parameter
@@ -109,7 +111,7 @@ def load_sharded(method: Saved, folder: str | os.PathLike[str]) -> None:
         if (kept := {k: v for k, v in values.items() if f"optimizer.state.{name}.{k}" in saved})
     }
     model = get_model_state_dict(method.model)
-    dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=folder)
+    load({"model": model, "optimizer": optimizer}, checkpoint_id=folder)
     set_model_state_dict(method.model, model)
     lenient = StateDictOptions(strict=False)
     set_optimizer_state_dict(method.model, method.optimizer, optimizer, options=lenient)

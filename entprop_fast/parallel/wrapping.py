@@ -1,7 +1,10 @@
 """Find the network inside of a DistributedDataParallel, and what a method refuses around it."""
 
+import contextlib
 import warnings
+from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +27,35 @@ def warn_unless_wrapped(model: nn.Module, stacklevel: int) -> None:
             RuntimeWarning,
             stacklevel=stacklevel + 1,
         )
+
+
+def replicate(network: nn.Module, **options: Any) -> DistributedDataParallel:
+    """Wrap a network for a method, without the memory that the wrapper's own backward would need.
+
+    A `DistributedDataParallel` allocates buckets for the gradients of all parameters that ask for
+    one when it is made, and holds a node of their backward graph each, on the stream of that
+    moment; a step uses neither, and the nodes of the default stream keep CUDA graphs from being
+    captured. Made while one parameter alone asks, it has buckets for that one, and still starts all
+    parameters and buffers from rank 0's. Train through methods alone: the wrapper's own forward
+    would average that one gradient.
+
+    Args:
+        network: on its device; which parameters ask for a gradient is as before, afterwards.
+        **options: of the wrapper.
+    """
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    side = contextlib.nullcontext()
+    if learned and learned[0].is_cuda:
+        torch.cuda.current_stream(learned[0].device).synchronize()
+        side = torch.cuda.stream(torch.cuda.Stream(learned[0].device))  # type: ignore[assignment]
+    for parameter in learned[1:]:
+        parameter.requires_grad_(False)
+    try:
+        with side:
+            return DistributedDataParallel(network, **options)
+    finally:
+        for parameter in learned[1:]:
+            parameter.requires_grad_(True)
 
 
 def unwrap(

@@ -1,6 +1,7 @@
 """DistributedDataParallel over NCCL, with a group of one: the exchange itself, on a CUDA device."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,11 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast import create_method
+from entprop_fast.capture import capturable_optimizer
 from entprop_fast.methods import METHODS
+from entprop_fast.parallel import buckets, replicas
+from entprop_fast.parallel.replicas import Replicas
+from entprop_fast.parallel.wrapping import replicate
 from tests.methods.support import assert_equal, batch, dual_network, parameters, sgd
 from tests.processes import group_of_one
 
@@ -62,13 +67,69 @@ def test_a_wrapped_model_takes_the_steps_of_a_bare_one_and_waits_for_nothing(nam
     assert distributed.get_backend() == "nccl"
 
 
-def test_steps_are_eager_with_one_warning() -> None:
-    model = DistributedDataParallel(network(), device_ids=[CUDA.index])
-    method = create_method("entprop", model, sgd(model), generator=source())
-    with pytest.warns(RuntimeWarning, match="a process group is initialised") as told:
-        for seed in range(6):
-            method(*on_device(seed))
-    assert len([one for one in told if one.category is RuntimeWarning]) == 1
-    assert method.captures.replays == 0
-    with pytest.raises(ValueError, match="a process group is initialised"):
-        create_method("entprop", model, sgd(model), capture="on")
+@pytest.fixture
+def exchanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a group of one exchange its gradients as several processes do."""
+    made = Replicas.__init__
+
+    def init(self: Replicas, *given: Any, **options: Any) -> None:
+        made(self, *given, **options)
+        self.several = True
+
+    monkeypatch.setattr(Replicas, "__init__", init)
+    monkeypatch.setattr(buckets, "BUCKET_BYTES", 400)
+    monkeypatch.setattr(buckets, "FIRST_BYTES", 100)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_leave_while_the_last_pass_runs(name: str, exchanging: None) -> None:
+    bare, inner = network(), network()
+    model = replicate(inner, device_ids=[CUDA.index])
+    method, wrapped = (
+        create_method(name, m, sgd(m), generator=source(), capture="off") for m in (bare, model)
+    )
+    assert replicas.OVERLAPS["nccl"]
+    for seed in range(4):
+        method(*on_device(seed))
+        wrapped(*on_device(seed))
+    assert_equal(parameters(inner), parameters(bare))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_captured_steps_are_the_eager_ones(several: bool, request: pytest.FixtureRequest) -> None:
+    if several:  # two graphs, the exchange between them
+        request.getfixturevalue("exchanging")
+    captured, eager = network(), network()
+    method, other = (
+        create_method(
+            "entprop",
+            model := replicate(inner, device_ids=[CUDA.index]),
+            sgd(model),
+            generator=source(),
+            capture=capture,
+            max_grad_norm=1.0,
+        )
+        for inner, capture in ((captured, "on"), (eager, "off"))
+    )
+    capturable_optimizer(other.optimizer, CUDA)
+    for seed in range(8):
+        method(*on_device(seed))
+        other(*on_device(seed))
+    assert method.captures.replays == 5
+    assert_equal(parameters(captured), parameters(eager))
+
+
+def test_backward_is_replayed() -> None:
+    captured, eager = network(), network()
+    method, other = (
+        create_method("entprop", model, sgd(model), generator=source(), capture=capture)
+        for model, capture in ((captured, "on"), (eager, "off"))
+    )
+    for seed in range(8):
+        for one in (method, other):
+            if seed % 2 == 0:
+                one.optimizer.zero_grad()
+            one.backward(*on_device(seed), weight=0.5)
+    assert method.captures.replays == 5
+    for one, two in zip(captured.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-5, atol=1e-6)

@@ -158,6 +158,32 @@ def test_a_stopped_owner_is_lost_and_writes_nothing_more(
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(LEASE)] == []
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: files.write_atomically(path, b"new"),
+        files.create_new,
+        files.create,
+        files.append,
+        files.update,
+    ],
+)
+def test_nothing_is_written_where_another_took_over(
+    write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """Before the next sign of life, too; and the other's lease stays."""
+    held, below = lease.take(tmp_path), tmp_path / "below" / "file"
+    below.parent.mkdir()
+    below.write_bytes(b"old")
+    assert lease_file.remove(tmp_path, (tmp_path / LEASE).read_bytes())
+    other = foreign(tmp_path)
+    with pytest.raises(Lost, match="taken over by lost"):
+        write(below)
+    assert below.read_bytes() == b"old"
+    lease.let_go(held)
+    assert (tmp_path / LEASE).read_bytes() == other
+
+
 def test_the_end_of_a_process_of_this_machine_is_seen_at_once(tmp_path: Path, start: Start) -> None:
     """And only of one whose number means the same here: a container counts its own."""
     process, pipe = start(hold, "here", 60.0, 10.0, tmp_path)

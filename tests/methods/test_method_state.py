@@ -78,6 +78,7 @@ def test_each_row_keeps_the_lam_that_its_process_mixed_it_with() -> None:
     dealt = EntPropPipelined.dealt_state(joined, 1, 3)["waiting"]
     assert dealt["labels"].tolist() == [1, 4] and dealt["lam"].tolist() == [0.75, 0.25]
     method = make("entprop_pipelined", mixup=0.0, aux_labels="mixed")
+    assert isinstance(method, EntPropPipelined)
     images = batch(5)[0]
     waiting = joined["waiting"] | {"images": images, "labels_b": joined["waiting"]["labels"]}
     method.load_state_dict(method.state_dict() | {"waiting": waiting})

@@ -20,6 +20,9 @@ from tests.kernel_cases.dual_batch_norm import batch_norm_chain
 NAMES = (
     "dual_batch_norm",
     "dual_batch_norm_backward",
+    "dual_batch_norm_moments",
+    "dual_batch_norm_merge",
+    "dual_batch_norm_dx",
     "loss_and_entropy",
     "select_topk",
     "gather_perturb",

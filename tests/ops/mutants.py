@@ -68,6 +68,18 @@ MUTANTS = {
         "dual_batch_norm_backward.cpp", "(A)(r * sum_gx[c])", "(A)sum_gx[c]",
         "test_dual_batch_norm", "test_values and float32",
     ),
+    "sums of this process alone": Mutant(
+        "dual_batch_norm_backward.cpp", "(corrects && !given.sum_g)", "corrects",
+        "test_dual_batch_norm_processes", "test_values and float32 and contiguous",
+    ),
+    "values of the last process alone": Mutant(
+        "dual_batch_norm_merge.cpp", "total += count;", "total = count;",
+        "test_dual_batch_norm_processes", "test_values and float32 and contiguous",
+    ),
+    "moments of a half that stands still": Mutant(
+        "dual_batch_norm_moments.cpp", "if (!training[group.which]) continue;", "",
+        "test_dual_batch_norm_processes", "test_a_half_that_stands_still",
+    ),
     "entropy without its second sum": Mutant(
         "loss_loops.h", "log_total - total_of<T>(sum_de) / total", "log_total",
         "test_loss_and_entropy", "test_values and float32",

@@ -208,7 +208,7 @@ def loaded(folder: str, case: Case, optimizer: Any, given: dict[str, Any]) -> di
         load_sharded(method, f"{folder}/{case[0]}-{optimizer.__name__}")
     found = left(method)
     states = {
-        name: {key: whole(value) for key, value in method.optimizer.state[p].items()}
+        f"0.{name}": {key: whole(value) for key, value in method.optimizer.state[p].items()}
         for name, p in method.model.named_parameters()
         if p in method.optimizer.state
     }

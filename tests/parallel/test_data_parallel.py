@@ -171,7 +171,8 @@ def mixed_as_the_ranks_do(monkeypatch: pytest.MonkeyPatch) -> None:
     halves = [mixup(*own_batch(rank), 1.0, generator(rank)) for rank in range(WORLD)]
     images = torch.cat([images for images, _ in halves])
     parts = [(t.labels, t.labels_b, t.lam.expand(ROWS)) for _, t in halves if t.lam is not None]
-    targets = Targets(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    labels, labels_b, lam = (torch.cat(values) for values in zip(*parts, strict=True))
+    targets = Targets(labels, labels_b, lam)
     monkeypatch.setattr(entprop, "mixed", lambda *_: (images, targets))
 
 

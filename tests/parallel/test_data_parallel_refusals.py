@@ -13,6 +13,7 @@ from torch.nn.parallel.distributed import _MixedPrecision
 
 from entprop_fast import create_method
 from entprop_fast.methods import GPaCo
+from entprop_fast.parallel.wrapping import replicate
 from tests.methods.support import (
     CLASSES,
     assert_equal,
@@ -181,3 +182,21 @@ def test_ranks_that_reach_other_parameters_are_told(ranks: list[dict[str, Any]])
 
 def test_a_group_of_some_processes_is_refused(ranks: list[dict[str, Any]]) -> None:
     assert all("holds 1 of 2 processes" in found["group"] for found in ranks)
+
+
+def test_a_wrapper_without_buckets() -> None:
+    """Made while one parameter asks for a gradient; its method takes the same steps."""
+    given = batch()
+    plain, ours = dual_network(), dual_network()
+    ours.get_parameter("conv1.weight").requires_grad_(False)
+    plain.get_parameter("conv1.weight").requires_grad_(False)
+    flags = [parameter.requires_grad for parameter in ours.parameters()]
+    one, other = (
+        create_method("entprop", model, sgd(model), mixup=0.0)
+        for model in (Wrapped(plain), replicate(ours))
+    )
+    assert [parameter.requires_grad for parameter in ours.parameters()] == flags
+    for _ in range(2):
+        one(*given)
+        other(*given)
+    assert_equal(everything(one), everything(other))

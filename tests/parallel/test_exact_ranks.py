@@ -52,7 +52,8 @@ def one_process(key: str, found: Found) -> dict[str, Any]:
     (alone,) = found(1)
     if key not in alone:
         alone[key] = train(key)
-    return alone[key]
+    known: dict[str, Any] = alone[key]
+    return known
 
 
 def in_order(parts: list[Tensor], numbers: list[Tensor] | None = None) -> Tensor:

@@ -116,7 +116,8 @@ def one_mean(rank: int) -> list[dict[str, Tensor | None]]:
 
 def accumulated(rank: int) -> dict[str, Any]:
     model = DistributedDataParallel(frozen_network())
-    method, watched = create_method("vanilla", model, sgd(model)), Watched()
+    method: Any = create_method("vanilla", model, sgd(model))
+    watched = Watched()
     method.backward(*own_batch(rank, 7))  # what it learns of, if anything
     method.optimizer.zero_grad()
     with watched.watching():
@@ -139,9 +140,9 @@ class Fails(nn.Module):
         y: Tensor = self.body(x)
         self.calls += 1
         if self.calls == self.at:
-            parameter = self.body.get_submodule("conv1").weight
+            parameter = self.body.get_parameter("conv1.weight")
             y = y + 0 * parameter.sum()
-            first = self.body.get_submodule("head").weight
+            first = self.body.get_parameter("head.weight")
 
             def fail(_: Tensor) -> None:
                 handle.remove()

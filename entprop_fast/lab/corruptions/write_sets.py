@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,7 +74,7 @@ def write_arrays(
                 corrupted_bytes(images, kind, severity, scale=scale, seed=seed, first=first),
             )
 
-    def write(own: Sequence[str]) -> Iterator[int]:
+    def write(own: Sequence[str]) -> Generator[int, None, None]:
         for kind in own:
             if say:
                 say(f"{kind}: {root / kind}.npy")

@@ -75,7 +75,7 @@ def run_all(
     costs = _costs(pending, reporter)
     _check_folder(pending)
     if overwrite:
-        _clear(pending)
+        _clear(pending, reporter.say)
     # The dearest first: a long run that starts last would leave the other cores idle.
     pending.sort(key=lambda run: -costs[run.variant])
     results = Results(records, {})
@@ -187,19 +187,22 @@ def _check_folder(pending: Sequence[Run]) -> None:
             continue
 
 
-def _clear(pending: Sequence[Run]) -> None:
+def _clear(pending: Sequence[Run], say: Callable[[str], None]) -> None:
     """Remove all before the first: without --overwrite the command then goes on after a stop.
 
     Raises:
         UsageError: a machine is at work here, and what it has finished would be removed, too.
     """
     for run in pending:
-        seen = lease_file.look(run.folder)
-        if seen is not None and not seen.ended:
+        try:
+            if lease_file.look(run.folder) is not None:
+                with RunFolder(run.folder).claimed(say):  # a lost machine's is no obstacle
+                    pass
+        except FolderInUse as other:
             raise UsageError(
-                f"--overwrite removes all runs, and {seen.host} is at work at one: {run.folder}; "
+                f"--overwrite removes all runs, and {other.host} is at work at one: {run.folder}; "
                 "where several machines share the work, give it to the first alone"
-            )
+            ) from None
     for run in pending:
         folder = RunFolder(run.folder)
         with folder.claimed(wait="not"):

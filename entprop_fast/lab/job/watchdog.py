@@ -119,7 +119,7 @@ class Watchdog:
         said, stop, first = (
             bytes(one).decode() for one in self._board.multi_get(["verdict", "stop", _key(0)])
         )
-        if said:
+        if said and not self._closing.is_set():  # else this process speaks, and then ends
             self._end(Verdict(**json.loads(said)).code)
         if stop and self._signals.pending is None:
             self._signals.pending = int(stop)

@@ -25,7 +25,7 @@ class Accumulation:
         epoch: batches of an epoch.
 
     Raises:
-        ValueError: the method steps by itself, or its steps must be captured.
+        ValueError: the method steps by itself.
     """
 
     def __init__(self, method: Method, batches: int, epoch: int) -> None:
@@ -34,11 +34,6 @@ class Accumulation:
             raise ValueError(
                 f"accumulate_batches={batches}: method 'free_at' takes an optimiser step in each "
                 "of its replays of a batch; use 1, or another method"
-            )
-        if batches > 1 and method.capture == "on":
-            raise ValueError(
-                f"accumulate_batches={batches} with capture='on': accumulated steps are not "
-                "captured; use 1, or capture='auto'"
             )
 
     @property

@@ -36,20 +36,22 @@ class Meter:
         step: int,
         images: int,
         result: StepResult,
+        loss_rows: int | None = None,
         main_rows: int | None = None,
-        of_all: int | None = None,
     ) -> bool:
         """Take the result of global step `step`; True when it is time to `read`.
 
         Args:
             step: of the run.
             images: of this process.
-            result: of the step.
-            main_rows: how many of the images went through the main pass; None: all.
-            of_all: the images of all processes, where the losses are this one's part of their sum.
+            result: of them.
+            loss_rows: rows that the losses are divided by, those of all processes where each has
+                its share; None for `images`.
+            main_rows: how many of the images went through the main pass; None for all.
         """
+        divided = images if loss_rows is None else loss_rows
         counted = images if main_rows is None else main_rows
-        self._pending.append((step, images, counted, of_all or images, result))
+        self._pending.append((step, images, divided, counted, result))
         if len(self._pending) >= READ_EVERY:
             return True
         alone = job.current().world == 1  # several ranks read at the same step, whatever the clock
@@ -68,12 +70,13 @@ class Meter:
         values = torch.stack(columns, dim=1).tolist()  # [steps, fields]
         named = [dict(zip(StepResult._fields, row, strict=True)) for row in values]
         run_record.agree(self._first_broken(named))
-        for (_, images, main_rows, of_all, _), result in zip(self._pending, named, strict=True):
+        for (_, images, loss_rows, main_rows, _), result in zip(self._pending, named, strict=True):
             self._count("images", images, 1)
             self._count("correct", result.pop("correct"), main_rows)
             for name, value in result.items():
                 if math.isfinite(value):  # the entropy of an empty group is NaN
-                    self._count(name, value * (of_all if name in _FINITE else images), images)
+                    rows = loss_rows if name in _FINITE else images
+                    self._count(name, value * rows, images)
         self._pending.clear()
         self._last_read = time.monotonic()
 

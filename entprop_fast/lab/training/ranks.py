@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast.lab import job
 from entprop_fast.lab.data import Loader
 from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.training.config import Config
 from entprop_fast.layers import synchronise_norms
+from entprop_fast.parallel.wrapping import replicate
 
 _FEWEST = 2  # rows of a process, so that each norm sees more than one value
 _SEEDS = 2**63  # of a generator
@@ -40,23 +40,16 @@ def replicated(model: nn.Module, config: Config) -> nn.Module:
     device = next(model.parameters()).device
     device_ids = [device] if device.type == "cuda" else None
     if config.norm_stats == "broadcast":
-        return DistributedDataParallel(model, device_ids=device_ids)
+        return replicate(model, device_ids=device_ids)
     with warnings.catch_warnings():  # torch 2.13 has another word for it, and both
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+        return replicate(model, device_ids=device_ids, broadcast_buffers=False)
 
 
 def seed_of(seed: int, config: Config) -> int:
     """Return the seed of this process's own draws: all the same where the ranks are exact."""
     rank = job.current().rank
     return seed if rank == 0 or is_exact(config) else fold((seed, rank)) % _SEEDS
-
-
-def rows_of_all(config: Config, loader: Loader, batch: int) -> int | None:
-    """Return the rows of an epoch's batch in all processes, where each has a part of its loss."""
-    if not is_exact(config) or loader.world == 1:
-        return None
-    return min(loader.batch_size, loader.size - batch * loader.batch_size)
 
 
 def check_batches(config: Config, loader: Loader) -> None:

@@ -4,20 +4,58 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import torch
+from torch import nn
 
 from entprop_fast.lab import job
+from entprop_fast.lab.data import Loader
+from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import rank_states, run_record
+from entprop_fast.lab.training.best_network import BestNetwork
+from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.deploy import NetworkSpec
+from entprop_fast.lab.training.ema import AveragedWeights
 from entprop_fast.lab.training.meter import Meter
 from entprop_fast.lab.training.optim import plain_state
-
-if TYPE_CHECKING:
-    from entprop_fast.lab.training.trainer import Trainer
+from entprop_fast.lab.training.rollback import Rollbacks
+from entprop_fast.lab.training.run_folder import Row
+from entprop_fast.lab.training.run_identity import Identity
+from entprop_fast.methods import Method
 
 State = dict[str, Any]
 
 
-def state_of(run: Trainer) -> State:
+class Run(Protocol):
+    """Declare what a run's state is made of; a `Trainer` has it."""
+
+    config: Config
+    spec: NetworkSpec
+    identity: Identity
+    device: torch.device
+    loader: Loader
+    reporter: Reporter
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    method: Method
+    average: AveragedWeights | None
+    best: BestNetwork | None
+    rollbacks: Rollbacks
+    meter: Meter
+    epoch: int
+    batch: int
+    rows: list[Row]
+    train_seconds: float
+    seconds_before: float
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        """Time since the run began."""
+
+
+def state_of(run: Run) -> State:
     """Return everything that the rest of the run depends on, and its record so far."""
     return {
         "config": asdict(run.config),
@@ -39,7 +77,7 @@ def state_of(run: Trainer) -> State:
     }
 
 
-def put_back(run: Trainer, state: State) -> None:
+def put_back(run: Run, state: State) -> None:
     """Continue where `state_of` was taken, on the same kind of device or another.
 
     Raises:

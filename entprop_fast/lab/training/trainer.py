@@ -203,9 +203,7 @@ class Trainer:
         self.batch += 1
         if self.average is not None and self.accumulation.whole(self.batch):
             self.average.update()
-        main_rows = self.method.main_rows(len(images))
-        of_all = ranks.rows_of_all(self.config, self.loader, self.batch - 1)
-        return self.meter.add(self.step, len(images), result, main_rows, of_all)
+        return self.meter.add(self.step, len(images), result, *self.method.last_batch)
 
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, save, then report what is saved."""

@@ -57,10 +57,11 @@ def error_of(root: Path, out: str, call: int, end: Callable[[], None]) -> str:
     """Break both layouts off in a call; return the first one's error."""
     said = []
     shared: dict[str, Any] = {"kinds": KINDS, "seed": 3}
-    for layout in (
+    layouts: list[Callable[[], None]] = [
         lambda: arrays(tiny_cifar(count=19), root / out / "arrays", batch_size=4, **shared),
         lambda: folders(tiny_imagenet_at(root), root / out / "folders", batch_size=5, **shared),
-    ):
+    ]
+    for layout in layouts:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(write_sets, "corrupted_bytes", broken_in(call, end))
             with pytest.raises(BaseException) as error:

@@ -19,7 +19,7 @@ from entprop_fast.lab import in_step, job, stopping
 from entprop_fast.lab.corruptions import SEVERITIES
 from entprop_fast.lab.corruptions.common import COMMON_KINDS
 from entprop_fast.lab.corruptions.suites import Place, dealt
-from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet, load
+from entprop_fast.lab.data import FileList, ImageData, ImageFiles, ImageSet, load
 from entprop_fast.lab.data.held_out import hold_out
 from entprop_fast.lab.evaluation import EvaluationOptions, evaluate_model
 from entprop_fast.lab.evaluation.metrics import accuracy
@@ -99,7 +99,7 @@ def prepare(folder: Path) -> None:
 
 
 def _files(folder: Path) -> ImageFiles:
-    test = support.FileList(
+    test = FileList(
         folder / "val",
         [f"{wnid}/{i}.JPEG" for wnid in support.WNIDS for i in range(3)],
         [number for number in range(4) for _ in range(3)],
@@ -109,7 +109,7 @@ def _files(folder: Path) -> ImageFiles:
 
 def measure(model: Brightness, case: Case, **more: Any) -> str:
     data, options, size = case
-    sizes = {} if size == 0 else {"batch_size": size, "workers": 0}
+    sizes: dict[str, Any] = {} if size == 0 else {"batch_size": size, "workers": 0}
     return json.dumps(evaluate_model(model, data, options, **sizes, **more).as_dict())
 
 
@@ -188,7 +188,7 @@ def _failing(root: Path, here: Job) -> dict[str, Any]:
     files, gone = _files(root), "n01484850/2.JPEG"
     (root / f"bad {here.world}" / "n01484850").mkdir(parents=True, exist_ok=True)
     names = [f"{support.WNIDS[label]}/{name}.JPEG" for label, name in files.test.names()]
-    test = support.FileList(root, [f"val/{n}" if n != gone else gone for n in names], [0] * 12)
+    test = FileList(root, [f"val/{n}" if n != gone else gone for n in names], [0] * 12)
     broken = replace(files, test=test), EvaluationOptions(corruptions="none"), 5
     return {
         "failed": error_of(lambda: measure(Seen(fail, at=3), case)),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from entprop_fast.lab import lease_file, stopping
 from entprop_fast.lab.experiments import runner, shared_runs
-from entprop_fast.lab.experiments.one_run import Record, Run, failure_of
+from entprop_fast.lab.experiments.one_run import Record, Run, failure_of, mark_of, outcome_of
 from entprop_fast.lab.files import write_json
 from entprop_fast.lab.lease_file import LEASE
 from entprop_fast.lab.report.progress import Reporter
@@ -25,7 +25,7 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, UsageError
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.run_folder import FAILED
-from tests.lab.test_lease import Start, be, start
+from tests.lab.test_lease import Start, be, foreign, start
 
 __all__ = ["start"]
 
@@ -177,6 +177,25 @@ def test_a_failed_run_is_tried_once_by_all_and_again_by_the_next_command(
     table, failed, _ = start(machine, "a", tmp_path, 4)[1].recv()
     assert table.keys() == set("0123") and not failed
     assert not (tmp_path / "1" / FAILED).exists()
+
+
+def test_a_run_that_ended_elsewhere_since_it_was_looked_at_is_not_begun(tmp_path: Path) -> None:
+    run = Run("vanilla", 0, resolve("digits", out=str(tmp_path / "0")), work)
+    before = mark_of(run.folder)
+    run.folder.mkdir()
+    write_json(run.folder / "record.json", SCORES)
+    assert outcome_of(run, before, Reporter.quiet()).held == "another machine"
+    assert not (tmp_path / "log").exists()
+    assert outcome_of(run, mark_of(run.folder), Reporter.quiet()).record is not None
+
+
+def test_a_machine_that_is_lost_is_no_obstacle_to_overwrite(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "0").mkdir()
+    foreign(tmp_path / "0")
+    (tmp_path / "0" / "summary.json").write_text("of an older run")
+    table, _, said = start(machine, "a", tmp_path, 1, "overwrite")[1].recv()
+    assert table["0"]["by"] == "a" and any("held by process" in line for line in said)
+    assert not (tmp_path / "0" / "summary.json").exists()
 
 
 def test_overwrite_is_for_the_first_machine(tmp_path: Path, start: Start) -> None:

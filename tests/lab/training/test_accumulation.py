@@ -89,14 +89,6 @@ def test_a_method_accumulates_or_says_why_not(name: str, run: Call, tmp_path: Pa
         run(tmp_path / "run", *words)
 
 
-def test_captured_steps_are_refused() -> None:
-    method = vanilla(network())
-    object.__setattr__(method.options, "capture", "on")  # a CPU cannot be asked for it
-    with pytest.raises(ValueError, match="accumulate_batches=2 with capture"):
-        Accumulation(method, 2, 4)
-    Accumulation(method, 1, 4)
-
-
 def test_a_number_is_the_run_s_and_a_word_is_entprop_s() -> None:
     more = [*run_flags(), *method_flags()]
     words = "--accumulate 4 --accumulate all".split()

@@ -75,3 +75,16 @@ def test_when_it_is_read_does_not_change_a_bit() -> None:
         often = resumed
     once.read()
     assert once.means() == often.means()
+
+
+def test_shares_of_processes_add_up() -> None:
+    """``ranks="exact"``: 3 and 2 rows of 5, whose mean loss is the sum of two shares."""
+    meters = [Meter() for _ in range(2)]
+    for meter, images, share in zip(meters, (3, 2), (0.5, 0.25), strict=True):
+        meter.add(1, images, result(share, correct=images), 5, images)
+        meter.read()
+    sums, counts = zip(
+        *((m.state_dict()["sums"], m.state_dict()["counts"]) for m in meters), strict=True
+    )
+    assert sum(s["loss"] for s in sums) / sum(c["loss"] for c in counts) == 0.75
+    assert sum(s["correct"] for s in sums) == sum(c["correct"] for c in counts) == 5

@@ -135,7 +135,7 @@ def test_one_process_goes_on_with_the_rows_of_two(found: list[dict[str, Any]]) -
 
 
 def runs(rank: int, folder: str) -> dict[str, Any]:
-    settings = {
+    settings: dict[str, Any] = {
         **{"epochs": 1, "batch_size": 8, "train_size": 40, "corruptions": "none"},
         **{"save_every": "1steps", "on_nan": "rollback", "device": "cpu", "threads": 1},
     }
