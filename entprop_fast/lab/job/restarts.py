@@ -36,4 +36,5 @@ def _agents_store() -> Store | None:
     store, _, _ = next(rendezvous("env://"))
     while isinstance(store, PrefixStore):
         store = store.underlying_store
-    return store
+    found: Store = store
+    return found

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Protocol
 
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from entprop_fast.lab.job.members import Job
 from entprop_fast.lab.job.phases import NOW, WAITING

@@ -20,7 +20,7 @@ from entprop_fast.lab.cli import train
 from tests.children import end_with_parent
 
 TRAIN = (
-    *("--train-size", "64", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
+    *("--train-size", "76", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
     *("--arch", "wrn10_0.5", "--corruptions", "none"),
 )
 PATIENCE = 120.0  # seconds, on a machine that does much else
@@ -93,7 +93,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def test_a_run_of_two_processes_is_one(start: Start, tmp_path: Path) -> None:
-    """With exact ranks its numbers are those of one process; the last batch has 4 rows."""
+    """With exact ranks its numbers are those of one process, up to float32; the last batch has 16 rows."""
     alone, out = tmp_path / "alone", tmp_path / "run"
     assert start(["--epochs", "2", "--out", str(alone)], 1)[0].ended()[0] == 0
     words = ["--epochs", "2", "--ranks", "exact", "--out", str(out)]
@@ -105,7 +105,7 @@ def test_a_run_of_two_processes_is_one(start: Start, tmp_path: Path) -> None:
     assert [row["step"] for row in found] == [4, 8]
     for row, same in zip(found, wanted, strict=True):
         for name in ("loss", "aux_loss", "batch_accuracy", "train_accuracy", "sa", "lr"):
-            assert row[name] == pytest.approx(same[name], rel=1e-4), name
+            assert row[name] == pytest.approx(same[name], rel=1e-3), name
     costs = [json.loads((one / "summary.json").read_text())["cost"] for one in (alone, out)]
     assert costs[0] == costs[1]
     (code, _, said), other = (one.ended() for one in start(words))
