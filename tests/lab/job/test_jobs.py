@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,11 @@ from entprop_fast.lab.cli import train
 from tests.children import end_with_parent
 
 TRAIN = (
-    *("--train-size", "64", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
+    *("--train-size", "76", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
     *("--arch", "wrn10_0.5", "--corruptions", "none"),
 )
 PATIENCE = 120.0  # seconds, on a machine that does much else
-Start = Callable[[Sequence[str]], "list[Member]"]
+Start = Callable[..., "list[Member]"]
 
 
 class Member:
@@ -66,13 +67,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     )
     started: list[Member] = []
 
-    def start(words: Sequence[str]) -> list[Member]:
+    def start(words: Sequence[str], world: int = 2) -> list[Member]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
-        alike = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        alike = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         made = []
-        for rank in range(2):
+        for rank in range(world):
             files = [tmp_path / f"{rank}.{name}" for name in ("out", "err")]
             for one in files:
                 one.write_text("")
@@ -92,19 +93,27 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def test_a_run_of_two_processes_is_one(start: Start, tmp_path: Path) -> None:
-    """The last batch has 4 rows, and evaluation has more batches than one."""
-    out = tmp_path / "run"
-    first, other = (one.ended() for one in start(["--epochs", "2", "--out", str(out)]))
+    """With exact ranks its numbers are those of one process, up to float32; the last batch has 16 rows."""
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    assert start(["--epochs", "2", "--out", str(alone)], 1)[0].ended()[0] == 0
+    words = ["--epochs", "2", "--ranks", "exact", "--out", str(out)]
+    first, other = (one.ended() for one in start(words))
     assert first[0] == 0 and "epoch 2/2" in first[1], first
     assert other == (0, "", "")
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2] and rows[1]["step"] == 8
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["cost"] == pytest.approx(2 * (1 + 14 / 64))  # m = 2 of 10 rows, 1 of 2
     assert not (out / ".lock").exists()
-    codes = [one.ended()[0::2] for one in start(["--epochs", "2", "--out", str(out)])]
-    assert [code for code, _ in codes] == [2, 2]
-    assert "--resume" in codes[0][1] and codes[0][1].count("\n") == 1 and codes[1][1] == ""
+    wanted, found = (_rows(one) for one in (alone, out))
+    assert [row["step"] for row in found] == [4, 8]
+    for row, same in zip(found, wanted, strict=True):
+        for name in ("loss", "aux_loss", "batch_accuracy", "train_accuracy", "sa", "lr"):
+            assert row[name] == pytest.approx(same[name], rel=1e-3), name
+    costs = [json.loads((one / "summary.json").read_text())["cost"] for one in (alone, out)]
+    assert costs[0] == costs[1]
+    (code, _, said), other = (one.ended() for one in start(words))
+    assert (code, other[0::2]) == (2, (2, "")) and "--resume" in said and said.count("\n") == 1
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step(start: Start, tmp_path: Path) -> None:
