@@ -93,7 +93,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def test_a_run_of_two_processes_is_one(start: Start, tmp_path: Path) -> None:
-    """With exact ranks its numbers are those of one process, up to float32; the last batch has 16 rows."""
+    """With exact ranks its numbers are one process's, up to float32; the last batch has 16 rows."""
     alone, out = tmp_path / "alone", tmp_path / "run"
     assert start(["--epochs", "2", "--out", str(alone)], 1)[0].ended()[0] == 0
     words = ["--epochs", "2", "--ranks", "exact", "--out", str(out)]
