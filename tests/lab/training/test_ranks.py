@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from entprop_fast.lab.training import ranks as of_ranks
 from entprop_fast.lab.training.config import Config
 from tests.processes import WORLD, in_two_processes
 
-STATS = ("broadcast", "average", "rank")
+Stats = Literal["broadcast", "average", "rank"]
+STATS: tuple[Stats, ...] = get_args(Stats)
 STEPS = 200
 WISHED_AT = 70  # by rank 1 alone, from then on
 CONFIG = Config(
@@ -37,7 +38,7 @@ def run_rank(rank: int) -> dict[str, Any]:
         }
 
 
-def statistics(norm_stats: str, rank: int) -> dict[str, torch.Tensor]:
+def statistics(norm_stats: Stats, rank: int) -> dict[str, torch.Tensor]:
     """A norm's statistics within an evaluation and after it, and after a save has settled them."""
     config, norm = replace(CONFIG, norm_stats=norm_stats), nn.BatchNorm1d(3).double()
     assert norm.running_mean is not None and norm.num_batches_tracked is not None
