@@ -62,7 +62,8 @@ def statistics(norm_stats: Stats, rank: int) -> dict[str, torch.Tensor]:
 def refused(held: Path) -> list[str]:
     """What `fit` says of a folder that holds a run, and of a loader that both read alike."""
     rows, said = TensorDataset(torch.rand(8, 3, 4, 4), torch.arange(8) % 2), []
-    for sampler in (None, DistributedSampler(rows)):
+    samplers: tuple[DistributedSampler[Any] | None, ...] = (None, DistributedSampler(rows))
+    for sampler in samplers:
         loader = DataLoader(rows, batch_size=4, sampler=sampler)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
