@@ -6,8 +6,10 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -231,3 +233,30 @@ def test_a_process_may_hold_its_folder_twice(tmp_path: Path) -> None:
     assert (tmp_path / LEASE).is_file()
     outer.release()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_two_threads_notice_is_one_which_ends_with_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One halts the process with it; the other may not put another in its place."""
+    held, look, both = lease.take(tmp_path), lease_file.look, threading.Barrier(2)
+    assert lease_file.remove(tmp_path, (tmp_path / LEASE).read_bytes())
+    foreign(tmp_path)
+
+    def slow(folder: Path) -> lease_file.Seen | None:
+        seen = look(folder)
+        both.wait(10)
+        return seen
+
+    def notice() -> Lost:
+        lost = held._lose()
+        stopping.halt(lost)
+        return lost
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(lease_file, "look", slow)
+        found = [one.result() for one in [threads.submit(notice) for _ in range(2)]]
+    assert found[0] is found[1]
+    stopping.proceed(found[0])  # there is one, but both threads of this test told it
+    lease.let_go(held)
+    stopping.check()

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import train
@@ -20,6 +18,7 @@ from entprop_fast.lab.data import choose_loader, readers
 from entprop_fast.lab.training.rollback import Rollbacks
 from tests.lab.conftest import Args, Call, assert_same, rows, summary
 from tests.lab.training.faults import (
+    HangingImages,
     SaveFault,
     broken_after,
     full,
@@ -161,22 +160,6 @@ def test_readers_that_hang_end_the_run(
     assert batches_saved(out) >= 2
     run(out, *prefetch, "--workers", "2", "--resume")
     assert_same(out, whole)
-
-
-class HangingImages(Dataset[tuple[Tensor, Tensor]]):
-    """A process may read 60 images."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels, self.left = images, labels, 20
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        self.left -= 1
-        if self.left < 0:
-            time.sleep(600)
-        return self.images[index], self.labels[index]
 
 
 # NaN: weights are broken after a step; the loss of the next one, or the next save, tells.
