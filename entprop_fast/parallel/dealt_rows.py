@@ -114,7 +114,7 @@ class DealtRows(RowsOfAll):
         """Gather as `gather` does; gradients go back to the process of each row, added up."""
         if self.alone:
             return rows
-        gathered: Tensor = _Gathered.apply(rows, self)
+        gathered: Tensor = _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
         return gathered
 
     def mean(self, of_rows: Tensor) -> Tensor:

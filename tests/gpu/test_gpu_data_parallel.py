@@ -131,5 +131,5 @@ def test_backward_is_replayed() -> None:
                 one.optimizer.zero_grad()
             one.backward(*on_device(seed), weight=0.5)
     assert method.captures.replays == 5
-    for one, two in zip(captured.parameters(), eager.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, two.grad, rtol=1e-5, atol=1e-6)
+    for got, wanted in zip(captured.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, wanted.grad, rtol=1e-5, atol=1e-6)

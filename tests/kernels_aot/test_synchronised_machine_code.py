@@ -1,7 +1,5 @@
 """Machine code of what a synchronised norm launches: how many launches, no spills, wide loads."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -51,8 +49,7 @@ def test_images_are_read_sixteen_bytes_at_a_time(
 def test_the_merge_is_one_launch(
     momentum: float | None, arch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    running: list[Any] = [_empty(640), _empty(640), _empty(dtype=torch.int64)]
-    half = Running(*running, momentum)
+    half = Running(_empty(640), _empty(640), _empty(dtype=torch.int64), momentum)
 
     def launch() -> None:
         dual_batch_norm_merge(_empty(8, 2, 1281), half, half)

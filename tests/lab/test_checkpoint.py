@@ -112,10 +112,11 @@ def test_each_corrupt_one_is_named(tmp_path: Path) -> None:
 
 def test_a_snapshot_is_apart_and_shares_as_the_state_did() -> None:
     weight = torch.arange(4.0)
-    before = {"a": weight, "tied": weight.view(4), "row": [{"sa": 1.0}], "part": weight[1:]}
+    row = [{"sa": 1.0}]
+    before = {"a": weight, "tied": weight.view(4), "row": row, "part": weight[1:]}
     taken = checkpoint.snapshot(before)
     weight.fill_(9)
-    before["row"].append({})
+    row.append({})
     assert torch.equal(taken["a"], torch.arange(4.0)) and len(taken["row"]) == 1
     assert taken["a"] is taken["tied"] and torch.equal(taken["part"], torch.arange(1.0, 4.0))
 

@@ -63,7 +63,7 @@ class Watched:
             send(one, *given)
 
         dist.all_reduce = all_reduce  # type: ignore[assignment]
-        buckets.Buckets._send = counted  # type: ignore[method-assign]
+        buckets.Buckets._send = counted  # type: ignore[assignment, method-assign]
         try:
             yield
         finally:

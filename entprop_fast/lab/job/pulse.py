@@ -31,6 +31,6 @@ class Pulse:
         now = time.monotonic()
         took = max(1e-6, (now - self._asked) / self._steps)
         every = max(1, min(_MOST, int(_PAUSE / took))) if job.is_main else 0
-        *told, every = job.largest_each([*wishes, every])
-        self._steps, self._every, self._asked = 0, int(every), time.monotonic()
+        *told, agreed = job.largest_each([*wishes, every])
+        self._steps, self._every, self._asked = 0, int(agreed), time.monotonic()
         return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from torch import distributed as dist
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from entprop_fast.lab.job.members import current
 
@@ -29,11 +29,12 @@ def _key(what: str) -> str:
     return f"entprop_fast/{what}"
 
 
-def _agents_store() -> dist.Store | None:
+def _agents_store() -> Store | None:
     """Connect to the agent's store, past the part of it that belongs to one attempt."""
     if os.environ.get(_AGENT) != "True":
         return None
-    store, _, _ = next(dist.rendezvous("env://"))
-    while isinstance(store, dist.PrefixStore):
+    store, _, _ = next(rendezvous("env://"))
+    while isinstance(store, PrefixStore):
         store = store.underlying_store
-    return store
+    found: Store = store
+    return found

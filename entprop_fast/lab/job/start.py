@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import torch
 from torch import distributed as dist
+from torch.distributed import PrefixStore, Store, rendezvous  # type: ignore[attr-defined]
 
 from entprop_fast.lab.job.environment import Place
 from entprop_fast.lab.job.members import Job, joined
@@ -20,7 +21,7 @@ _ONE_THREAD = "1"  # what torchrun sets OMP_NUM_THREADS to, where nobody did
 
 
 @contextlib.contextmanager
-def meeting(place: Place) -> Iterator[tuple[Job, dist.Store]]:
+def meeting(place: Place) -> Iterator[tuple[Job, Store]]:
     """Be one of a job's processes within; give the job, and a store that all can write to.
 
     Raises:
@@ -49,14 +50,14 @@ def meeting(place: Place) -> Iterator[tuple[Job, dist.Store]]:
         dist.destroy_process_group()
 
 
-def _store(prefix: str) -> dist.Store:
+def _store(prefix: str) -> Store:
     """Connect to where the processes meet, by a connection of its own for each thread.
 
     What an earlier attempt wrote, before torchrun started the job again, is not seen.
     """
-    store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+    store, _, _ = next(rendezvous("env://", timeout=_MEETING))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"attempt {attempt}/{prefix}", store)
+    return PrefixStore(f"attempt {attempt}/{prefix}", store)
 
 
 def _with_machine(job: Job) -> Job:

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Protocol
 
-from torch import distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from entprop_fast.lab.job.members import Job
 from entprop_fast.lab.job.phases import NOW, WAITING
@@ -45,7 +45,7 @@ class Watchdog:
         signals: what came in this process; one that came in another one is noted there as well.
     """
 
-    def __init__(self, job: Job, board: dist.Store, signals: Signals) -> None:
+    def __init__(self, job: Job, board: Store, signals: Signals) -> None:
         self._job, self._board, self._signals = job, board, signals
         self._host = socket.gethostname()
         self._main = threading.get_ident()

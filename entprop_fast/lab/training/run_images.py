@@ -82,7 +82,7 @@ def training_loader(
     Raises:
         ValueError: training and test images of two dtypes, and as `create_loader`.
     """
-    in_memory = isinstance(data, ImageData)
+    in_memory, here = isinstance(data, ImageData), job.current()
     if isinstance(data, ImageData):
         _check_dtypes(data)
     loader = create_loader(
@@ -95,7 +95,8 @@ def training_loader(
         augment=AUGMENTS[config.augment],
         workers=config.workers,
         unaugmented=None if isinstance(data, ImageData) else data.training("none"),
-        **job.current().place,
+        rank=here.rank,
+        world=here.world,
     )
     if isinstance(loader, PrefetchLoader):
         read = "read from files" if isinstance(data, ImageFiles) else "read from a Dataset"

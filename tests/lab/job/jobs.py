@@ -21,7 +21,7 @@ from tests.children import end_with_parent
 from tests.processes import PRELOADED
 
 TRAIN = (
-    *("--train-size", "64", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
+    *("--train-size", "76", "--batch-size", "20", "--no-drop-last", "--device", "cpu"),
     *("--arch", "wrn10_0.5", "--corruptions", "none"),
 )
 PATIENCE = 120.0  # seconds, on a machine that does much else

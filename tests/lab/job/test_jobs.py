@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,19 +16,27 @@ __all__ = ["start"]
 
 
 def test_a_run_of_two_processes_is_one(start: Jobs, tmp_path: Path) -> None:
-    """The last batch has 4 rows, and evaluation has more batches than one."""
-    out = tmp_path / "run"
-    first, other = (one.ended() for one in start(["--epochs", "2", "--out", str(out)]))
+    """With exact ranks its numbers are one process's, up to float32; the last batch has 16 rows."""
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    assert start(["--epochs", "2", "--out", str(alone)], world=1)[0].ended()[0] == 0
+    words = ["--epochs", "2", "--ranks", "exact", "--out", str(out)]
+    first, other = (one.ended() for one in start(words))
     assert first[0] == 0 and "epoch 2/2" in first[1], first
     assert other == (0, "", "")
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2] and rows[1]["step"] == 8
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["cost"] == pytest.approx(2 * (1 + 14 / 64))  # m = 2 of 10 rows, 1 of 2
     assert not (out / ".lock").exists()
-    codes = [one.ended()[0::2] for one in start(["--epochs", "2", "--out", str(out)])]
-    assert [code for code, _ in codes] == [2, 2]
-    assert "--resume" in codes[0][1] and codes[0][1].count("\n") == 1 and codes[1][1] == ""
+    wanted, found = (_rows(one) for one in (alone, out))
+    assert [row["step"] for row in found] == [4, 8]
+    for row, same in zip(found, wanted, strict=True):
+        for name in ("loss", "aux_loss", "batch_accuracy", "train_accuracy", "sa", "lr"):
+            assert row[name] == pytest.approx(same[name], rel=1e-3), name
+    costs = [json.loads((one / "summary.json").read_text())["cost"] for one in (alone, out)]
+    assert costs[0] == costs[1]
+    (code, _, said), other = (one.ended() for one in start(words))
+    assert (code, other[0::2]) == (2, (2, "")) and "--resume" in said and said.count("\n") == 1
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_signal_to_one_stops_both_at_the_same_step(start: Jobs, tmp_path: Path) -> None:

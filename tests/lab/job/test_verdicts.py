@@ -18,7 +18,7 @@ def verdict(
 ) -> tuple[str, int] | None:
     quiet = [(silent or {}).get(rank, 0.5) for rank in range(len(news))]
     found = judge(news, quiet, failed_for, 0)
-    return found and (found.text, found.code)
+    return None if found is None else (found.text, found.code)
 
 
 def test_nothing_is_wrong() -> None:
