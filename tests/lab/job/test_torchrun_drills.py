@@ -1,4 +1,4 @@
-"""Torchrun starts a job again, of which a process was killed: the run ends as an undisturbed one."""
+"""Torchrun starts a job again, of which a process was killed: the run is an undisturbed one."""
 
 from __future__ import annotations
 

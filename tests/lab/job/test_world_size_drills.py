@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import entprop_fast
 from entprop_fast import data, models
 from entprop_fast.lab import stopping
+from entprop_fast.lab.training import finish
 from entprop_fast.lab.training.trainer import Trainer
 from tests.lab.conftest import rows
 from tests.processes import in_two_processes
@@ -23,23 +25,28 @@ METRICS = ("loss", "aux_loss", "train_accuracy", "sa", "step")
 NEAR = 1e-6
 
 
-def train(out: Path, *, resume: bool = False) -> dict[str, torch.Tensor]:
+def train(out: Path, **more: Any) -> dict[str, torch.Tensor]:
     """Train in float64 with every draw there is; the weights in the end."""
     torch.manual_seed(0)
     network = models.create("wrn10_0.5", num_classes=10, in_channels=1).double()
     digits = data.load("digits", train_size=ROWS)
-    entprop_fast.fit(
-        network,
-        (digits.train_images, digits.train_labels),
-        (digits.test_images[:50], digits.test_labels[:50]),
+    options: dict[str, Any] = {
         **{"epochs": EPOCHS, "batch_size": BATCH, "drop_last": False, "augment": "crop-flip"},
         **{"k": 0.3, "n": 2, "mixup": 0.2, "ranks": "exact", "lr": 0.05, "corruptions": "none"},
-        **{"device": "cpu", "threads": 1, "verbose": False, "out": out, "resume": resume},
-    )
+        **{"device": "cpu", "threads": 1, "verbose": False, "out": out},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, "_draw", lambda *args: None)
+        entprop_fast.fit(
+            network,
+            (digits.train_images, digits.train_labels),
+            (digits.test_images[:50], digits.test_labels[:50]),
+            **(options | more),
+        )
     return network.state_dict()
 
 
-def begin(out: Path) -> None:
+def begin(out: Path, **more: Any) -> None:
     """Begin that run, and stop it in the midst of an epoch, as a signal does."""
     between_steps = Trainer._between_steps
 
@@ -51,7 +58,7 @@ def begin(out: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_between_steps", between)
         with pytest.raises(stopping.Stopped):
-            train(out)
+            train(out, **more)
 
 
 def work(folder: str, rank: int) -> dict[str, Any]:
@@ -63,6 +70,7 @@ def work(folder: str, rank: int) -> dict[str, Any]:
     if world == 2:
         begin(root / "from 2 to 1")
         begin(root / "from 2 to 4")
+        begin(root / "independent", ranks="independent", drop_last=True)
     return {"weights": weights}
 
 
@@ -110,3 +118,15 @@ def test_the_number_of_processes_changes_at_a_resume(
     """In the midst of an epoch: its metrics, too, are those of the run that nothing disturbed."""
     root, _ = runs
     assert far(rows(root / f"from {change}"), rows(root / "whole 1")) < NEAR
+
+
+def test_independent_ranks_go_on_in_another_number(
+    runs: tuple[Path, list[dict[str, torch.Tensor]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they had of their own is joined; that is no longer the same run, and a line says so."""
+    out = runs[0] / "independent"
+    train(out, ranks="independent", drop_last=True, resume=True, verbose=True)
+    assert "saved by 2 processes, continued by 1: not bit for bit" in capsys.readouterr().out
+    found = rows(out)
+    assert [row["epoch"] for row in found] == [1, 2, 3]
+    assert all(math.isfinite(row["loss"]) for row in found)
