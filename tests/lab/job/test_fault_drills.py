@@ -22,7 +22,7 @@ from tests.lab.job.jobs import Jobs, Member, jobs_in
 from tests.lab.training.faults import HangingImages, broken_after
 
 EPOCHS = ("--epochs", "2", "--save-every", "1steps")
-READERS = ("--loader", "prefetch", "--workers", "1", "--stall", "3s")
+READERS = ("--loader", "prefetch", "--workers", "1", "--stall", "6s")
 SOON = 60.0  # seconds
 AT = 5  # the step, from 0, in which something happens: the second one of the second epoch
 
@@ -57,9 +57,9 @@ def stands(rank: int) -> None:
 
 
 def hangs(rank: int, *, fails: bool = False) -> None:
-    """Let the second process's reader hang, or fail, in the second epoch."""
+    """Let the second process's reader hang, or fail, after two of its batches."""
     if rank == 1:
-        HangingImages.left, HangingImages.fails = 50, fails
+        HangingImages.left, HangingImages.fails = 20, fails
         pytest.MonkeyPatch().setattr(choose_loader, "TensorDataset", HangingImages)
 
 
