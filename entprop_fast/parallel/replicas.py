@@ -14,7 +14,7 @@ from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.buckets import Buckets, Plan, plan
 from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.overlap import LastPass
-from entprop_fast.torch_internals import reset_reducer, settings_of_passes
+from entprop_fast.torch_internals import multiply_each, reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
 # Whether gradients leave while the last backward pass runs, by backend: docs/distributed.md has
@@ -24,39 +24,6 @@ _INSTEAD = {
     "mixed_precision": "leave it out and use amp='bf16'",
     "join()": "give every process as many batches",
 }
-
-
-class Alone:
-    """A network that this process alone keeps.
-
-    Attributes:
-        averages: whether a step averages its gradients over the processes.
-        several: whether it may.
-        collective: whether a pass itself exchanges tensors with the other processes.
-        mean: see `Replicas`.
-    """
-
-    averages = several = collective = False
-    mean = True
-
-    def __init__(self, agreement: Agreement) -> None:
-        self._agreement = agreement
-
-    @contextlib.contextmanager
-    def exchange(self, alike: dict[str, object]) -> Iterator[None]:
-        """Surround all passes of a step, for which `alike` has to be the same in all processes."""
-        self._agreement.agree("a step", alike)
-        yield
-
-    def last_pass(self) -> contextlib.AbstractContextManager[None]:
-        """Surround the last backward pass of a step."""
-        return contextlib.nullcontext()
-
-    def ready(self, *, step: bool) -> None:
-        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
-
-    def check_unchanged(self) -> None:
-        """Accept a network whose modules are others than before."""
 
 
 class Replicas:
@@ -127,6 +94,7 @@ class Replicas:
         self._plan: Plan = ()  # of what all had gradients of in the last step
         self._last_pass = LastPass(self._learned)
         self._buckets: Buckets | None = None  # of the step that is under way
+        self._summed = False  # `.grad` holds sums over all processes
 
     @property
     def averages(self) -> bool:
@@ -136,7 +104,8 @@ class Replicas:
     collective = False
 
     def ready(self, *, step: bool) -> None:
-        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
+        """Get ready for a call, of a whole step, which discards `.grad`, or of its passes alone."""
+        self._summed &= not step
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
@@ -177,6 +146,7 @@ class Replicas:
         if self._overlap:
             alike["buckets of gradients"] = zlib.crc32(repr(self._plan).encode())
         self._agreement.agree("a step", alike)
+        self._share_sums()
         if not self.averages:
             yield
             return
@@ -198,7 +168,14 @@ class Replicas:
             known = {position for bucket in planned for position in bucket}
             new = plan(self._learned, [one for one in reached if one not in known])
             Buckets(self._learned, new, self._group, self._divisor).finish()
-        self._plan = now
+        self._plan, self._summed = now, not self.mean
+
+    def _share_sums(self) -> None:
+        """Make sums that earlier passes left in `.grad` shares, which the next exchange adds up."""
+        held = [p.grad for p in self._learned if p.grad is not None] if self._summed else []
+        if held:
+            multiply_each(held, [1 / self._world] * len(held))
+        self._summed = False
 
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
         """Surround the last backward pass of a step, which nothing but the processes' own follows.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast import Method, convert_dual_norm, create_method, synchronise_norms
-from entprop_fast.methods import METHODS, GPaCo
+from entprop_fast.methods import METHODS, GPaCo, StepResult
+from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.rows import world_size
 from tests.methods.support import generator, parameters, statistics
 
@@ -39,6 +41,7 @@ CASES: dict[str, Case] = {
     "pipelined mixed": ("entprop_pipelined", {"k": 0.5, "aux_labels": "mixed", "score": "random"}),
     "pipelined gpaco": ("entprop_pipelined", {"criterion": "gpaco", "aux_labels": "mixed"}),
     "mixup gpaco": ("mixup", {"criterion": "gpaco"}),
+    (ACCUMULATED := "entprop accumulated"): ("entprop", {"k": 0.4, "max_grad_norm": 0.5}),
 }
 IN_FOUR = (*METHODS, "pipelined gpaco")  # the others train in two processes, fewer steps
 CALLS = {"free_at": 4}  # steps of each
@@ -102,9 +105,22 @@ def train(key: str) -> dict[str, Any]:
     case, steps = CASES[key], STEPS if key in METHODS else 2 * len(BATCHES)
     rank = distributed.get_rank() if world_size() > 1 else 0
     method = method_of(case)
+
+    def accumulate(images: Tensor, labels: Tensor) -> StepResult:
+        """A step of three passes; the gradients of the second are kept back."""
+        method.optimizer.zero_grad()
+        for number in range(3):
+            keeping = method._replicas if number == 1 else None
+            no_sync = keeping._wrapper.no_sync if isinstance(keeping, Replicas) else nullcontext
+            with no_sync():
+                result = method.backward(images, labels, weight=0.25)
+        method.apply_gradients()
+        return result
+
     results, selected, perturbed = [], [], []
     for step in range(steps // CALLS.get(method.name, 1)):
-        result = method(*own_batch(step, rank, world_size()))
+        take = accumulate if key == ACCUMULATED else method
+        result = take(*own_batch(step, rank, world_size()))
         results.append(torch.stack([value.double() for value in result]))
         chosen = method.selected_index
         selected.append(torch.empty(0) if chosen is None else chosen.clone())

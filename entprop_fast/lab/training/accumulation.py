@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import contextlib
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast.methods import FreeAT, Method, StepResult
 
@@ -17,10 +20,12 @@ class Accumulation:
 
     Each batch goes through the method as a step's batch does: it is mixed, rows are selected from
     it, running statistics move. The gradient is the mean over the batches of a group. The last
-    group of an epoch has the batches that are left; its gradient is the mean over those.
+    group of an epoch has the batches that are left; its gradient is the mean over those. Several
+    processes exchange gradients at the last batch of a group alone.
 
     Args:
         method: that trains.
+        model: what it was made with, a network or its wrapper for several processes.
         batches: of a group.
         epoch: batches of an epoch.
 
@@ -28,7 +33,8 @@ class Accumulation:
         ValueError: the method steps by itself.
     """
 
-    def __init__(self, method: Method, batches: int, epoch: int) -> None:
+    def __init__(self, method: Method, model: nn.Module, batches: int, epoch: int) -> None:
+        self._method, self._model = method, model
         self.batches, self.epoch = batches, epoch
         if batches > 1 and isinstance(method, FreeAT):
             raise ValueError(
@@ -57,16 +63,24 @@ class Accumulation:
         """Return whether no group is half done when `batch` batches of an epoch are."""
         return self.begins(batch) or batch == self.epoch
 
-    def take(self, method: Method, batch: int, images: Tensor, labels: Tensor) -> StepResult:
+    def take(self, batch: int, images: Tensor, labels: Tensor) -> StepResult:
         """Use one batch, number `batch` of its epoch; step where it ends its group."""
+        method = self._method
         if self.batches == 1:
             return method(images, labels)
         if self.begins(batch):
             method.optimizer.zero_grad(set_to_none=True)
-        result = method.backward(images, labels, weight=1 / self._size(batch))
+        with self._exchanging(batch):
+            result = method.backward(images, labels, weight=1 / self._size(batch))
         if self.ends(batch):
             method.apply_gradients()
         return result
+
+    def _exchanging(self, batch: int) -> contextlib.AbstractContextManager[None]:
+        """Let the processes exchange gradients where a batch ends its group."""
+        if self.ends(batch) or not isinstance(self._model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._model.no_sync()
 
     def _size(self, batch: int) -> int:
         """Return the batches of the group that this one is in."""

@@ -199,9 +199,10 @@ def assemble(
         warmup_epochs=config.warmup_epochs,
         decay_every=config.decay_every,
     )
+    trained = ranks.replicated(model, config)
     method = create_method(
         config.method,
-        ranks.replicated(model, config),
+        trained,
         optimizer,
         amp=resolve_amp(config.amp, device),
         capture=config.capture,
@@ -225,7 +226,7 @@ def assemble(
         optimizer=optimizer,
         learning_rate=rate,
         method=method,
-        accumulation=Accumulation(method, config.accumulate_batches, len(loader)),
+        accumulation=Accumulation(method, trained, config.accumulate_batches, len(loader)),
         average=None if config.ema is None else AveragedWeights(model, config.ema),
         validation=validation,
         identity=identity_of(model, loader) | (identity or {}),

@@ -64,7 +64,7 @@ def _step(trainer: Trainer, batches: Iterator[Batch]) -> float:
     began = time.monotonic()
     group = trainer.accumulation
     for number, (images, labels) in enumerate(islice(batches, min(group.batches, group.epoch))):
-        group.take(trainer.method, number, images, labels)
+        group.take(number, images, labels)
     if trainer.average is not None:
         trainer.average.update()
     _wait(trainer.device)

@@ -199,7 +199,7 @@ class Trainer:
         """Take one step, or what a batch is of it; return whether the results are to be read."""
         if self.accumulation.begins(self.batch):
             set_learning_rate(self.optimizer, self._lr(self.step))
-        result = self.accumulation.take(self.method, self.batch, images, labels)
+        result = self.accumulation.take(self.batch, images, labels)
         self.batch += 1
         if self.average is not None and self.accumulation.whole(self.batch):
             self.average.update()

@@ -51,9 +51,9 @@ def test_half_batches_are_the_whole_batch(options: dict[str, Any]) -> None:
     halves, start = batches(5, 4), network()
     parts, whole = copy.deepcopy(start), copy.deepcopy(start)
     method, reference = vanilla(parts, **options), vanilla(whole, **options)
-    group = Accumulation(method, 2, len(halves))
+    group = Accumulation(method, parts, 2, len(halves))
     for number, (images, labels) in enumerate(halves):
-        group.take(method, number, images, labels)
+        group.take(number, images, labels)
     for pair in (halves[:2], halves[2:4], halves[4:]):
         reference(*(torch.cat(column) for column in zip(*pair, strict=True)))
     for found, expected in zip(parts.parameters(), whole.parameters(), strict=True):
@@ -62,7 +62,7 @@ def test_half_batches_are_the_whole_batch(options: dict[str, Any]) -> None:
 
 
 def test_groups_of_an_epoch() -> None:
-    group = Accumulation(vanilla(network()), 3, 7)
+    group = Accumulation(vanilla(model := network()), model, 3, 7)
     assert group.steps == 3
     assert [one for one in range(7) if group.begins(one)] == [0, 3, 6]
     assert [one for one in range(7) if group.ends(one)] == [2, 5, 6]
