@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import Popen
 
 from tests.children import running
 from tests.lab.conftest import assert_same
@@ -14,38 +17,60 @@ from tests.lab.job.jobs import PATIENCE, TRAIN, Jobs, start
 
 __all__ = ["start"]
 
-OPTIONS = ("--epochs", "3", "--save-every", "1steps")
+OPTIONS = ("--epochs", "12", "--save-every", "1steps")  # long enough to be killed twice
 
 
-def process_of(rank: int, agent: int) -> int | None:
-    """The number of the process that torchrun started for a rank."""
+def process_of(rank: int, attempt: int, agent: int) -> int | None:
+    """The number of the process that torchrun started for a rank, in this attempt."""
+    wanted = {b"RANK=%d" % rank, b"TORCHELASTIC_RESTART_COUNT=%d" % attempt}
     for task in Path(f"/proc/{agent}/task").iterdir():
         for child in (task / "children").read_text().split():
             try:
                 environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"RANK=%d" % rank in environment:
+            if wanted <= set(environment):
                 return int(child)
     return None
 
 
-def test_a_job_whose_process_is_killed_ends_by_itself(start: Jobs, tmp_path: Path) -> None:
-    """Through the real door: torchrun, its agent, its store, and the module."""
+def until(agent: Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened, while torchrun runs."""
+    limit = time.monotonic() + PATIENCE
+    while not happened():
+        assert agent.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def saved(checkpoint: Path) -> int:
+    """When a checkpoint was written; 0: there is none, at this moment."""
+    with contextlib.suppress(FileNotFoundError):
+        return checkpoint.stat().st_mtime_ns
+    return 0
+
+
+def kill_once_saved(agent: Popen[str], rank: int, attempt: int, newest: Path) -> None:
+    """Kill a rank in the midst of the steps that this attempt takes."""
+    until(agent, lambda: process_of(rank, attempt, agent.pid) is not None)
+    before = saved(newest)
+    until(agent, lambda: saved(newest) != before)
+    process = process_of(rank, attempt, agent.pid)
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+
+
+def test_a_job_whose_processes_are_killed_ends_by_itself(start: Jobs, tmp_path: Path) -> None:
+    """Through the real door (torchrun, its agent, its store, the module): rank 1, then rank 0."""
     whole, out = tmp_path / "whole", tmp_path / "run"
+    newest = out / "checkpoint.pt"
     alone = start([*OPTIONS, "--out", str(whole)])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     # Not what --standalone asks for, a port that this machine's name leads to.
-    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--max-restarts", "1"]
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--max-restarts", "2"]
     words = ["-m", "entprop_fast.train", *TRAIN, *OPTIONS, "--out", str(out)]
     with running([*torchrun, *meeting, *words], OMP_NUM_THREADS="1") as agent:
-        limit = time.monotonic() + PATIENCE
-        while not (out / "checkpoint.pt").exists():
-            assert agent.poll() is None and time.monotonic() < limit
-            time.sleep(0.02)
-        killed = process_of(1, agent.pid)
-        assert killed is not None
-        os.kill(killed, signal.SIGKILL)
+        for attempt, rank in enumerate((1, 0)):
+            kill_once_saved(agent, rank, attempt, newest)
         said, error = agent.communicate(timeout=PATIENCE)
     assert agent.returncode == 0, error
     assert "torchrun started the job again" in said
