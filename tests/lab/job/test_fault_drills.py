@@ -126,13 +126,13 @@ def test_a_reader_hangs_or_fails(jobs: Jobs) -> None:
         begun[name] = jobs(words, partial(hangs, fails=fails))
     jobs.ended(*begun.values())
     assert time.monotonic() - began < SOON
-    for name, words in (
+    for name, parts in (
         ("hangs", ("failed: rank 1 on ", "has stood still for", "reading a batch", "--stall")),
         ("fails", (": rank 1 on ", "Input/output error", "image ")),
     ):
         job = begun[name]
         assert codes(job) == [1, 1], (name, job[0].error, job[1].error)
-        one_line(job[0], *words)
+        one_line(job[0], *parts)
         assert job[1].error == ""
         assert checkpoint.read_newest(jobs.folder / name, pytest.fail) is not None
 

@@ -25,8 +25,6 @@ NEVER = 10**9
 def counting(folder: str, rank: int, *, dies: int = -1, at: int = NEVER) -> None:
     """Note each batch of corrupted images; one process dies as it begins one of them."""
     made = 0
-    patched: Any = saved_counts
-    patched.EVERY, in_step.EVERY = 0.0, 0.05  # type: ignore[misc]
 
     def noted(make: Any) -> Any:
         def noting(*args: Any, **more: Any) -> Any:
@@ -41,8 +39,10 @@ def counting(folder: str, rank: int, *, dies: int = -1, at: int = NEVER) -> None
         return noting
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(suites, "corrupt", noted(suites.corrupt))
-    patch.setattr(write_sets, "corrupted_bytes", noted(write_sets.corrupted_bytes))
+    patch.setattr(saved_counts, "EVERY", 0.0)
+    patch.setattr(in_step, "EVERY", 0.05)
+    for module, name in (suites, "corrupt"), (write_sets, "corrupted_bytes"):
+        patch.setattr(module, name, noted(getattr(module, name)))
 
 
 def batches_made(folder: Path) -> int:
@@ -54,35 +54,28 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("door", "at"), [("evaluate", 15), ("corrupt", 25)])
-def test_one_of_two_is_killed(
+def test_first_one_is_killed_then_the_other(
     door: str, at: int, start: Jobs, finished: Path, tmp_path: Path
 ) -> None:
-    """Whichever it is, it is named; what was done before is not done again, and all is the same."""
+    """Each is named; what was done before is not done again, and all is the same in the end."""
     shared, again = [str(finished), *BATCHES], list[str]()
     if door == "corrupt":  # a kind is 20 of its batches, and kept once it is whole
         shared, again = ["--dataset", "digits", "--kinds", *KINDS, *BATCHES], ["--resume"]
-    one = tmp_path / "one"
-    one.mkdir()
-    words = lambda name: [*shared, "--out", str(tmp_path / f"{name} out")]  # noqa: E731
-    alone = start(words("one"), partial(counting, str(one)), world=1, door=door)
-    begun = {}
-    for rank in (0, 1):
-        (tmp_path / str(rank)).mkdir()
-        fault = partial(counting, str(tmp_path / str(rank)), dies=rank, at=at)
-        begun[rank] = start(words(str(rank)), fault, door=door)
-    start.ended(alone, *begun.values())
-    whole, before, resumed = batches_made(one), {}, {}
-    for rank, job in begun.items():
-        assert job[rank].process.exitcode == -signal.SIGKILL, job[0].error
-        (reason,) = job[1 - rank].reasons
-        assert job[1 - rank].process.exitcode == 1 and f"rank {rank}" in reason
-        before[rank] = batches_made(tmp_path / str(rank))
-        (tmp_path / f"{rank} again").mkdir()
-        fault = partial(counting, str(tmp_path / f"{rank} again"))
-        resumed[rank] = start([*words(str(rank)), *again], fault, door=door)
-    start.ended(*resumed.values())
-    for rank, job in resumed.items():
-        assert [member.process.exitcode for member in job] == [0, 0], job[0].error
-        assert files(tmp_path / f"{rank} out") == files(tmp_path / "one out")
-        after = batches_made(tmp_path / f"{rank} again")
-        assert 0 < before[rank] < whole and after < whole, (before, after, whole)
+    one, two = tmp_path / "one", tmp_path / "two"
+    logs = [tmp_path / name for name in ("alone", "first", "second", "third")]
+    for log in logs:
+        log.mkdir()
+    alone = start([*shared, "--out", str(one)], partial(counting, str(logs[0])), world=1, door=door)
+    for dies, log in enumerate(logs[1:3]):
+        fault = partial(counting, str(log), dies=dies, at=5 if dies else at)
+        job = start([*shared, "--out", str(two), *(again if dies else ())], fault, door=door)
+        start.ended(job)
+        assert job[dies].process.exitcode == -signal.SIGKILL, job[0].error
+        (reason,) = job[1 - dies].reasons
+        assert job[1 - dies].process.exitcode == 1 and f"rank {dies}" in reason
+    job = start([*shared, "--out", str(two), *again], partial(counting, str(logs[3])), door=door)
+    start.ended(alone, job)
+    assert [member.process.exitcode for member in (*alone, *job)] == [0, 0, 0], job[0].error
+    assert files(two) == files(one)
+    whole, first, _, last = (batches_made(log) for log in logs)
+    assert 0 < first < whole and last < whole

@@ -94,7 +94,7 @@ def far(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> float:
         for ours, theirs in zip(found, expected, strict=True)
         for name in METRICS
     ]
-    return max(abs(ours - theirs) / max(1.0, abs(theirs)) for ours, theirs in pairs)
+    return max(float(abs(ours - theirs)) / max(1.0, abs(theirs)) for ours, theirs in pairs)
 
 
 def test_one_two_and_four_processes_are_one(
