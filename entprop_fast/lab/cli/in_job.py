@@ -152,8 +152,7 @@ def _check_single_process() -> None:
     size = os.environ.get("WORLD_SIZE", "1")
     if size.isdecimal() and int(size) > 1:
         raise UsageError(
-            f"WORLD_SIZE={size}: this command is one process, and torchrun starts {size}, which "
-            "would all do the same work in the same folder; start it without torchrun (compare "
-            "trains as many runs at a time as there are GPUs, and train, evaluate and corrupt "
-            "are the commands that share their work out among several processes)"
+            f"WORLD_SIZE={size}: this command is one process, and torchrun started {size}: start "
+            "it without torchrun (train, evaluate and corrupt share their work out among several; "
+            "compare and study use several GPUs by themselves)"
         )
