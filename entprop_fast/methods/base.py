@@ -21,7 +21,7 @@ from entprop_fast.methods.running import StepRunner
 from entprop_fast.methods.snapshot import snapshot
 from entprop_fast.options import create
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Alone
+from entprop_fast.parallel.alone import Alone
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.wrapping import unwrap
 

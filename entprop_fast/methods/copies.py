@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from entprop_fast.methods.common_options import CommonOptions
-from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.alone import Alone
+from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.sharded import Sharded
 
 

@@ -13,7 +13,8 @@ from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.alone import Alone
+from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.sharded import Sharded, clip_gradients
 

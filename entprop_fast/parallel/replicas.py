@@ -14,6 +14,7 @@ from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.buckets import Buckets, Plan, plan
 from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.overlap import LastPass
+from entprop_fast.parallel.summed import Summed
 from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
@@ -24,39 +25,6 @@ _INSTEAD = {
     "mixed_precision": "leave it out and use amp='bf16'",
     "join()": "give every process as many batches",
 }
-
-
-class Alone:
-    """A network that this process alone keeps.
-
-    Attributes:
-        averages: whether a step averages its gradients over the processes.
-        several: whether it may.
-        collective: whether a pass itself exchanges tensors with the other processes.
-        mean: see `Replicas`.
-    """
-
-    averages = several = collective = False
-    mean = True
-
-    def __init__(self, agreement: Agreement) -> None:
-        self._agreement = agreement
-
-    @contextlib.contextmanager
-    def exchange(self, alike: dict[str, object]) -> Iterator[None]:
-        """Surround all passes of a step, for which `alike` has to be the same in all processes."""
-        self._agreement.agree("a step", alike)
-        yield
-
-    def last_pass(self) -> contextlib.AbstractContextManager[None]:
-        """Surround the last backward pass of a step."""
-        return contextlib.nullcontext()
-
-    def ready(self, *, step: bool) -> None:
-        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
-
-    def check_unchanged(self) -> None:
-        """Accept a network whose modules are others than before."""
 
 
 class Replicas:
@@ -126,6 +94,7 @@ class Replicas:
             self._group = dist.new_group(backend="gloo")
         self._plan: Plan = ()  # of what all had gradients of in the last step
         self._last_pass = LastPass(self._learned)
+        self._summed = Summed()
         self._buckets: Buckets | None = None  # of the step that is under way
 
     @property
@@ -136,7 +105,9 @@ class Replicas:
     collective = False
 
     def ready(self, *, step: bool) -> None:
-        """Get ready for a call, of a whole step or of its passes alone: nothing to do."""
+        """Get ready for a call, of a whole step or of its passes alone."""
+        if step:
+            self._summed.forget()
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
@@ -178,15 +149,17 @@ class Replicas:
             alike["buckets of gradients"] = zlib.crc32(repr(self._plan).encode())
         self._agreement.agree("a step", alike)
         if not self.averages:
-            yield
+            with self._summed.once():
+                yield
             return
         self._broadcast(buffers)
         planned = self._plan if self._overlap else ()
         buckets = self._buckets = Buckets(self._learned, planned, self._group, self._divisor)
         try:
-            with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
-                yield
-            reached = self._agree_on_reached()
+            with self._summed.once():
+                with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
+                    yield
+                reached = self._agree_on_reached()
         except Exception as error:
             self._give_up(buckets, error)
             raise
@@ -199,6 +172,8 @@ class Replicas:
             new = plan(self._learned, [one for one in reached if one not in known])
             Buckets(self._learned, new, self._group, self._divisor).finish()
         self._plan = now
+        if not self.mean:
+            self._summed.remember(self._learned)
 
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
         """Surround the last backward pass of a step, which nothing but the processes' own follows.

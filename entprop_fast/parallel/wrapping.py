@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entprop_fast.parallel.agreement import Agreement
-from entprop_fast.parallel.replicas import Alone, Replicas
+from entprop_fast.parallel.alone import Alone
+from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.parallel.sharded import Sharded, check_wrappers
 from entprop_fast.sharding import is_sharded
