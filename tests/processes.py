@@ -11,6 +11,11 @@ from torch import distributed
 from torch.multiprocessing.spawn import start_processes
 
 WORLD = 2
+# Imported once, for all processes of all modules; the first DDP would import the compiler.
+PRELOADED = [
+    *("entprop_fast", "torch._dynamo", "scipy.stats", "sklearn.datasets"),
+    *("entprop_fast.lab.cli.train", "tests.lab.job.jobs", "tests.lab.training.faults"),
+]
 Work = Callable[[int], dict[str, Any]]  # of a rank: what it found, tensors and plain values
 
 
@@ -22,9 +27,7 @@ def in_two_processes(work: Work, folder: Path, world: int = WORLD) -> list[dict[
 
 def start(function: Callable[..., None], *args: object, world: int = WORLD) -> None:
     """Run ``function(rank, *args)`` in as many processes, which know nothing of each other."""
-    # Imported once, for all processes of all modules; the first DDP would import the compiler.
-    often = ["entprop_fast", "torch._dynamo", "scipy.stats"]
-    get_context("forkserver").set_forkserver_preload(often)
+    get_context("forkserver").set_forkserver_preload(PRELOADED)
     context = start_processes(
         function, args, nprocs=world, join=False, daemon=True, start_method="forkserver"
     )

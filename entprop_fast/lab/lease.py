@@ -130,14 +130,16 @@ class Lease:
         """Whether the open file has a name: who takes a lease over removes it."""
         try:
             return os.fstat(self._file.fileno()).st_nlink > 0
-        except OSError:  # ESTALE, over NFS
+        except (OSError, ValueError):  # ESTALE, over NFS; or it was let go of just now
             return False
 
     def _lose(self) -> Lost:
-        if self._lost is None:
-            seen = lease_file.look(self.folder)
-            self._lost = Lost(self.folder, seen.host if seen else "another process")
-        return self._lost
+        """Note once, in whichever thread, what `release` takes back again."""
+        seen = lease_file.look(self.folder)
+        with self._guard:
+            if self._lost is None:
+                self._lost = Lost(self.folder, seen.host if seen else "another process")
+            return self._lost
 
 
 _leases: dict[str, Lease] = {}  # that this process holds, by the folder's real path

@@ -6,8 +6,10 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -223,6 +225,45 @@ def test_a_count_that_moves_is_life_whatever_the_clocks_say(
     assert ended(121.5, "2") == (True, True)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\0", b"[" * 4096, b"{}", b"[1]", b"x" * 10**6),
+        *(b'"pid": 1e999', b'"pid": -9', b'"host": "\\ud800"', b'"token": ""'),
+    ],
+)
+def test_a_file_that_is_no_lease_is_outlived(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in it, it is that of an unknown machine, which shows no life."""
+    monkeypatch.setattr(lease_file, "LASTS", 0.0)
+    monkeypatch.setattr(lease, "_PAUSE", 0.0)
+    if content.startswith(b'"'):
+        about = foreign(tmp_path)
+        name = content.partition(b":")[0]
+        content = b"{%s, %s" % (content, about[1:].replace(name, b'"beat"'))
+    (tmp_path / LEASE).write_bytes(content)
+    with RunFolder(tmp_path).claimed():
+        assert lease_file.look(tmp_path).pid == os.getpid()  # type: ignore[union-attr]
+
+
+def test_a_process_that_is_hidden_may_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, where /proc shows one's own alone (hidepid)."""
+
+    def refuse(pid: int, signum: int) -> None:
+        raise PermissionError
+
+    held = lease.take(tmp_path)
+    monkeypatch.setattr(lease_file, "_started", lambda pid: "")
+    assert _seen_by(lease_file.machine(), tmp_path).ended
+    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not _seen_by(lease_file.machine(), tmp_path).ended
+    lease.let_go(held)
+
+
 def test_a_process_may_hold_its_folder_twice(tmp_path: Path) -> None:
     outer, inner = RunFolder(tmp_path), RunFolder(tmp_path)
     outer.claim()
@@ -231,3 +272,30 @@ def test_a_process_may_hold_its_folder_twice(tmp_path: Path) -> None:
     assert (tmp_path / LEASE).is_file()
     outer.release()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_two_threads_notice_is_one_which_ends_with_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One halts the process with it; the other may not put another in its place."""
+    held, look, both = lease.take(tmp_path), lease_file.look, threading.Barrier(2)
+    assert lease_file.remove(tmp_path, (tmp_path / LEASE).read_bytes())
+    foreign(tmp_path)
+
+    def slow(folder: Path) -> lease_file.Seen | None:
+        seen = look(folder)
+        both.wait(10)
+        return seen
+
+    def notice() -> Lost:
+        lost = held._lose()
+        stopping.halt(lost)
+        return lost
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
+        patch.setattr(lease_file, "look", slow)
+        found = [one.result() for one in [threads.submit(notice) for _ in range(2)]]
+    assert found[0] is found[1]
+    stopping.proceed(found[0])  # there is one, but both threads of this test told it
+    lease.let_go(held)
+    stopping.check()

@@ -51,4 +51,7 @@ def with_flags(message: str) -> str:
     flag = found and _FLAGS.get({}).get(found[2])
     if not found or not flag:
         return message
-    return f"{found[1] or ''}{flag}{message[found.end() :]}"
+    rest = message[found.end() :]
+    if flag.startswith("--no-"):
+        rest = rest.removeprefix("=False")
+    return f"{found[1] or ''}{flag}{rest}"

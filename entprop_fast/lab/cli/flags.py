@@ -146,7 +146,8 @@ def parse(
     named = {
         flag.about.name: _as_typed(flag, before)
         for flag in flags
-        if flag.about.group != POSITIONAL and typed[flag.about.name] not in (None, False)
+        if flag.about.group != POSITIONAL
+        and (typed[flag.about.name] not in (None, False) or f"--no{flag.typed[1:]}" in before)
     }
     remember_flags(named)
     given = {}
@@ -179,6 +180,8 @@ def _aliased(words: Sequence[str]) -> Iterator[str]:
 
 def _as_typed(flag: Flag, words: Sequence[str]) -> str:
     """Return a flag as it stands on the command line, where one has two names."""
+    if (off := f"--no{flag.typed[1:]}") in words:
+        return off
     if flag.about.name == "accumulate_batches":
         long = any(word.replace("_", "-").startswith(flag.typed) for word in words)
         return flag.typed if long else "--accumulate"

@@ -32,10 +32,7 @@ _Lost = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
 @contextlib.contextmanager
 def speaking_once() -> Iterator[None]:
     """Print nothing within, unless this is the process of a job that speaks for all."""
-    try:
-        place = place_of(os.environ)
-    except ValueError:  # said by `taking_part`
-        place = None
+    place = _known_place()
     if place is None or place.rank == 0:
         yield
         return
@@ -52,13 +49,14 @@ def launched(prog: str) -> list[str]:
         prog: its module.
     """
     environ = os.environ
-    if environ.get("WORLD_SIZE", "1") != "1" and "TORCHELASTIC_RUN_ID" in environ:
+    if _known_place() is None:
+        return []
+    if "TORCHELASTIC_RUN_ID" in environ:
         machines = environ.get("GROUP_WORLD_SIZE", "1")
         nodes = [] if machines == "1" else ["--nnodes", machines]
         local = environ.get("LOCAL_WORLD_SIZE", "1")
         return ["torchrun", *nodes, "--nproc-per-node", local, "-m", prog]
-    srun = "SLURM_STEP_NODELIST" in environ and environ.get("SLURM_NTASKS", "1") != "1"
-    return ["srun", "python", "-m", prog] if srun else []
+    return ["srun", "python", "-m", prog] if "SLURM_STEP_NODELIST" in environ else []
 
 
 class Alone:
@@ -117,6 +115,13 @@ def taking_part(together: bool, signals: StopSignals) -> Iterator[Alone]:
         watchdog = Watchdog(here, board, signals)
         watchdog.start()
         yield Member(watchdog)
+
+
+def _known_place() -> Place | None:
+    try:
+        return place_of(os.environ)
+    except ValueError:  # said by `taking_part`
+        return None
 
 
 def _place(together: bool) -> Place | None:

@@ -63,6 +63,11 @@ class GivenLoader(Loader):
     def __len__(self) -> int:
         return self._steps
 
+    @property
+    def smallest(self) -> int:
+        """Those of a usual batch: nobody says how many the last one has."""
+        return self.batch_size
+
     def first_batches(
         self, count: int, batch_size: int, own: slice = slice(None)
     ) -> Iterator[Batch]:

@@ -128,11 +128,15 @@ class Loader(ABC):
         return torch.randperm(self.size, generator=generator)
 
     @property
+    def smallest(self) -> int:
+        """The rows of all processes in the smallest batch of an epoch."""
+        rest = self.size % self.batch_size
+        return rest if rest and not self.drop_last else self.batch_size
+
+    @property
     def fewest(self) -> int:
         """The rows of the process that has fewest of a batch, in the smallest batch of an epoch."""
-        rest = self.size % self.batch_size
-        smallest = rest if rest and not self.drop_last else self.batch_size
-        return smallest // self.world
+        return self.smallest // self.world
 
     def _rows(self, step: int) -> slice:
         """Return this process's rows of a batch, as places in the epoch's order."""

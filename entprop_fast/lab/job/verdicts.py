@@ -112,8 +112,12 @@ def _standing(news: Sequence[News], own: int) -> Verdict | None:
     over = [rank for rank, one in enumerate(news) if one.limit and one.still > one.limit]
     if not over:
         return None
-    # Who waits for others is no culprit; of the rest, who has stood longest.
+    # Who waits for others is no culprit; of the rest, who has stood longest. It may have stood
+    # for less time than the others have waited.
     culprit = min(over, key=lambda rank: (news[rank].waiting, -news[rank].still))
+    all_stand = all(rank in over for rank, one in enumerate(news) if not one.over)
+    if news[culprit].waiting and not all_stand and news[culprit].still < 2 * news[culprit].limit:
+        return None
     one = news[culprit]
     at = f" at {one.place}" if one.place else ""
     return Verdict(

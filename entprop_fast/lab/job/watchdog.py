@@ -27,6 +27,10 @@ _MANY = 64  # processes, beyond which there are fewer beats
 _DEAF = 10.0  # seconds after a signal in which a process looks whether to stop
 _SLOW = 3.0  # times the longest time between two such looks, where that is more
 _HEARD = 4.0  # beats in which all living processes have read a verdict
+_EXCHANGES = (
+    os.path.join("torch", "distributed", ""),
+    os.path.join("entprop_fast", "parallel", ""),
+)
 _PATIENCE = 15.0  # seconds to wait for a verdict
 
 
@@ -191,7 +195,8 @@ class Watchdog:
             since = max(self._signalled, NOW.looked or 0.0)
             deaf = now - since > max(_DEAF, _SLOW * NOW.longest)
         still = now - NOW.began
-        place, waiting = _place(self._main) if still > _DEAF or deaf else ("", False)
+        looks = min(_DEAF, NOW.limit / 2) if NOW.limit else _DEAF
+        place, waiting = _place(self._main) if still > looks or deaf else ("", False)
         return dataclasses.replace(
             self._failure,
             phase=NOW.name,
@@ -219,7 +224,7 @@ def _place(thread: int) -> tuple[str, bool]:
     waiting, place = False, ""
     while frame is not None:
         path = frame.f_code.co_filename
-        waiting |= os.path.join("torch", "distributed") in path
+        waiting |= any(one in path for one in _EXCHANGES)
         if "entprop_fast" in path and not place:
             place = f"{os.path.basename(path)}:{frame.f_lineno}"
         frame = frame.f_back

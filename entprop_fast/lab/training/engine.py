@@ -146,6 +146,7 @@ def _train(
             raise
     finally:
         trainer.loggers.close()
+        job.expect_progress(0.0)  # whoever ends first waits for the others
 
 
 def _place(trainer: Trainer) -> str:

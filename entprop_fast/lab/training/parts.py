@@ -211,6 +211,7 @@ def assemble(
         ),
         **method_options,
     )
+    ranks.check_mixing(config, loader, method)
     if (rank := job.current().rank) > 0:  # the weights were built alike; dropout is each one's own
         seed_everything(fold((config.seed, rank)) % 2**32)
     return Parts(

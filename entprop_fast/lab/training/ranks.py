@@ -15,6 +15,7 @@ from entprop_fast.lab.data import Loader
 from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.training.config import Config
 from entprop_fast.layers import synchronise_norms
+from entprop_fast.methods import Method
 from entprop_fast.parallel.wrapping import replicate
 
 _FEWEST = 2  # rows of a process, so that each norm sees more than one value
@@ -78,6 +79,22 @@ def check_batches(config: Config, loader: Loader) -> None:
         f"each needs {_FEWEST}: use drop_last=True, another batch_size than {config.batch_size}, "
         "or ranks='exact', which allows fewer"
     )
+
+
+def check_mixing(config: Config, loader: Loader, method: Method) -> None:
+    """Refuse a last batch that cannot be mixed, before an epoch is trained up to there.
+
+    Raises:
+        ValueError: it has one row.
+    """
+    mixes = [one for one in ("mixup", "cutmix") if getattr(method.options, one, 0.0)]
+    if loader.smallest == 1 < loader.batch_size and mixes:
+        beta = getattr(method.options, mixes[0])
+        raise ValueError(
+            f"drop_last=False: the last batch of an epoch has 1 row, and {mixes[0]}={beta:g} mixes "
+            f"2 or more: use drop_last=True, another batch_size than {config.batch_size}, or "
+            f"{mixes[0]}=0"
+        )
 
 
 def settle_statistics(models: Sequence[nn.Module], config: Config) -> None:

@@ -55,7 +55,9 @@ def test_who_stands_still_is_named_and_not_who_waits_for_it() -> None:
     text, code = verdict(waiting, waiting, hung) or ("", 0)
     assert "rank 2 on b" in text and "reading a batch" in text and "readers.py:7" in text
     assert code == 1
-    assert verdict(waiting, replace(hung, still=59.0)) is not None  # all that is known
+    assert verdict(waiting, replace(hung, still=59.0)) is None  # it may have hung for less time
+    assert verdict(replace(waiting, still=121.0), FINE) is not None  # all that is known
+    assert verdict(waiting, waiting, replace(FINE, over=True)) is not None
     assert verdict(FINE, replace(hung, still=59.0)) is None
 
 

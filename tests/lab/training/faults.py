@@ -6,11 +6,14 @@ import errno
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from entprop_fast.lab import checkpoint, files
 from entprop_fast.lab.cli import train
@@ -122,6 +125,27 @@ def broken_after(patch: pytest.MonkeyPatch, *steps: int) -> None:
         return full
 
     patch.setattr(Trainer, "_train_batch", train_batch)
+
+
+class HangingImages(Dataset[tuple[Tensor, Tensor]]):
+    """Of which a process may read some; what comes then takes for ever, or fails."""
+
+    left = 20
+    fails = False
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        self.left -= 1
+        if self.left < 0 and self.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), f"image {index}")
+        if self.left < 0:
+            time.sleep(600)
+        return self.images[index], self.labels[index]
 
 
 def train_in_child(arguments: list[str], prepare: Callable[[pytest.MonkeyPatch], object]) -> int:

@@ -209,3 +209,12 @@ def test_lists_of_labels_beyond_reason(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(f"a.png {10**12}\n")
     with pytest.raises(ValueError, match="label"):
         data.load(f"folder:{tmp_path}")
+
+
+def test_a_last_batch_that_cannot_be_mixed(run: Call, tmp_path: Path) -> None:
+    """It is refused before an epoch is trained up to there, and goes through where none mixes."""
+    out, words = tmp_path / "run", ["--train-size", "41", "--epochs", "1", "--no-drop-last"]
+    said = run(out, *words, code=2)
+    assert "--no-drop-last: the last batch" in said and "1 row, and mixup=1 mixes 2" in said
+    assert not out.exists()
+    run(out, *words, "--mixup", "0", "--corruptions", "none")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import choose_loader, readers
+from entprop_fast.lab.training.errors import NotFinite, RunFailed
 from entprop_fast.lab.training.rollback import Rollbacks
 from tests.lab.conftest import Args, Call, assert_same, rows, summary
 from tests.lab.training.faults import (
+    HangingImages,
     SaveFault,
     broken_after,
     full,
@@ -163,22 +163,6 @@ def test_readers_that_hang_end_the_run(
     assert_same(out, whole)
 
 
-class HangingImages(Dataset[tuple[Tensor, Tensor]]):
-    """A process may read 60 images."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels, self.left = images, labels, 20
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        self.left -= 1
-        if self.left < 0:
-            time.sleep(600)
-        return self.images[index], self.labels[index]
-
-
 # NaN: weights are broken after a step; the loss of the next one, or the next save, tells.
 
 ROLLBACK = [*OPTIONS, "--epochs", "2", "--on-nan", "rollback"]
@@ -232,6 +216,17 @@ def test_rollbacks_that_lead_nowhere_end(run: Call, tmp_path: Path) -> None:
         broken_after(patch, *range(2, 100))
         said = run(tmp_path / "run", *ROLLBACK, "--epochs", "20", "--save-every", "1h", code=1)
     assert "3 rollbacks" in said
+
+
+def test_checkpoints_of_steps_that_were_left_out_are_no_way_on() -> None:
+    """Epochs shorter than what is left out save one after the other, and nothing is trained."""
+    rollbacks, at = Rollbacks(allowed=True), 2
+    for _ in range(3):
+        rollbacks.take(NotFinite("loss is nan", at), at - 1)
+        at += 1
+    with pytest.raises(RunFailed, match="again after 3 rollbacks"):
+        rollbacks.take(NotFinite("loss is nan", at), at - 1)
+    assert "(rollback 1 of 3)" in rollbacks.take(NotFinite("loss is nan", 9), 8)
 
 
 def assert_same_but_rollbacks(found: Path, expected: Path) -> None:
