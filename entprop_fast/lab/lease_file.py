@@ -152,10 +152,13 @@ def _seen(content: bytes) -> Seen:
         about: Any = json.loads(content)
         host, pid, token = str(about["host"]), int(about["pid"]), str(about["token"])
         processes, started = str(about["processes"]), str(about["started"])
-    except (ValueError, TypeError, LookupError):  # it is just being written, or is no lease
+        f"{host}{token}".encode()  # no half of a character
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        # It is just being written, or is no lease.
         return Seen(content, "an unknown machine", 0, "", False, False)
     here = bool(processes) and processes == machine().processes and host == machine().host
-    return Seen(content, host, pid, token, here, here and _started(pid) != started)
+    ended = here and _started(pid) != started and not _hidden(pid)
+    return Seen(content, host, pid, token, here, ended)
 
 
 def _started(pid: int) -> str:
@@ -165,3 +168,14 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _hidden(pid: int) -> bool:
+    """Return whether there is a process of another user, which a /proc with hidepid hides."""
+    try:
+        os.kill(pid, 0)  # asks, and sends nothing
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()
+    except OSError:  # it has ended
+        pass
+    return False

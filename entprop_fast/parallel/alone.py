@@ -1,4 +1,4 @@
-"""Keep a network in one process alone."""
+"""Stand for the exchange between processes where a network is in one alone."""
 
 import contextlib
 from collections.abc import Iterator

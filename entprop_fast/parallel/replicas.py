@@ -14,7 +14,8 @@ from entprop_fast.parallel.agreement import Agreement, Disagreement
 from entprop_fast.parallel.buckets import Buckets, Plan, plan
 from entprop_fast.parallel.flat import in_one
 from entprop_fast.parallel.overlap import LastPass
-from entprop_fast.torch_internals import multiply_each, reset_reducer, settings_of_passes
+from entprop_fast.parallel.summed import Summed
+from entprop_fast.torch_internals import reset_reducer, settings_of_passes
 
 _GRADIENTS = "the mean of the gradients"
 # Whether gradients leave while the last backward pass runs, by backend: docs/distributed.md has
@@ -93,8 +94,8 @@ class Replicas:
             self._group = dist.new_group(backend="gloo")
         self._plan: Plan = ()  # of what all had gradients of in the last step
         self._last_pass = LastPass(self._learned)
+        self._summed = Summed()
         self._buckets: Buckets | None = None  # of the step that is under way
-        self._summed = False  # `.grad` holds sums over all processes
 
     @property
     def averages(self) -> bool:
@@ -104,8 +105,9 @@ class Replicas:
     collective = False
 
     def ready(self, *, step: bool) -> None:
-        """Get ready for a call, of a whole step, which discards `.grad`, or of its passes alone."""
-        self._summed &= not step
+        """Get ready for a call, of a whole step or of its passes alone."""
+        if step:
+            self._summed.forget()
 
     def check_unchanged(self) -> None:
         """Refuse a network whose parameters are no longer those that the wrapper holds.
@@ -146,17 +148,18 @@ class Replicas:
         if self._overlap:
             alike["buckets of gradients"] = zlib.crc32(repr(self._plan).encode())
         self._agreement.agree("a step", alike)
-        self._share_sums()
         if not self.averages:
-            yield
+            with self._summed.once():
+                yield
             return
         self._broadcast(buffers)
         planned = self._plan if self._overlap else ()
         buckets = self._buckets = Buckets(self._learned, planned, self._group, self._divisor)
         try:
-            with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
-                yield
-            reached = self._agree_on_reached()
+            with self._summed.once():
+                with self._wrapper.no_sync():  # the hooks of a compiled autograd ask for it
+                    yield
+                reached = self._agree_on_reached()
         except Exception as error:
             self._give_up(buckets, error)
             raise
@@ -168,14 +171,9 @@ class Replicas:
             known = {position for bucket in planned for position in bucket}
             new = plan(self._learned, [one for one in reached if one not in known])
             Buckets(self._learned, new, self._group, self._divisor).finish()
-        self._plan, self._summed = now, not self.mean
-
-    def _share_sums(self) -> None:
-        """Make sums that earlier passes left in `.grad` shares, which the next exchange adds up."""
-        held = [p.grad for p in self._learned if p.grad is not None] if self._summed else []
-        if held:
-            multiply_each(held, [1 / self._world] * len(held))
-        self._summed = False
+        self._plan = now
+        if not self.mean:
+            self._summed.remember(self._learned)
 
     def last_pass(self) -> contextlib.AbstractContextManager[None]:
         """Surround the last backward pass of a step, which nothing but the processes' own follows.

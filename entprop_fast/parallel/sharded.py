@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_nor
 
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.flat import in_one
+from entprop_fast.parallel.summed import Summed
 from entprop_fast.sharding import is_flat_sharded, is_sharded, is_split
 
 
@@ -88,6 +89,7 @@ class Sharded:
                 _start_alike(parameter)
         self._named = dict(model.named_parameters())
         self._split = [p for p in self._named.values() if is_split(p) and p.requires_grad]
+        self._summed = Summed()  # what is not split; torch sums a pass's own gradients
         self._stepping = self._waiting = False  # a whole step; gradients that nobody has averaged
 
     def ready(self, *, step: bool) -> None:
@@ -101,6 +103,8 @@ class Sharded:
         """
         self._put_back()
         self._stepping = step
+        if step:
+            self._summed.forget()
         if step and self._waiting:
             raise ValueError(
                 "model holds gradients that were added up under set_requires_gradient_sync(False), "
@@ -144,7 +148,8 @@ class Sharded:
         self._agreement.agree("a step", alike)
         in_one(buffers, _broadcast)
         try:
-            yield
+            with self._summed.once():
+                yield
         except BaseException:
             # The others wait for this process in a pass, where they hear nothing.
             self._agreement.leave()
@@ -153,6 +158,8 @@ class Sharded:
             raise
         self._put_back()
         in_one((p.grad for p in self._plain() if p.grad is not None), self._average)
+        if not self.mean:
+            self._summed.remember(self._plain())
         self._waiting = bool(self._split) and all(p.grad is None for p in self._split)
         if self._waiting and self._stepping:
             raise RuntimeError(

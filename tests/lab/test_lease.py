@@ -225,6 +225,45 @@ def test_a_count_that_moves_is_life_whatever_the_clocks_say(
     assert ended(121.5, "2") == (True, True)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\0", b"[" * 4096, b"{}", b"[1]", b"x" * 10**6),
+        *(b'"pid": 1e999', b'"pid": -9', b'"host": "\\ud800"', b'"token": ""'),
+    ],
+)
+def test_a_file_that_is_no_lease_is_outlived(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in it, it is that of an unknown machine, which shows no life."""
+    monkeypatch.setattr(lease_file, "LASTS", 0.0)
+    monkeypatch.setattr(lease, "_PAUSE", 0.0)
+    if content.startswith(b'"'):
+        about = foreign(tmp_path)
+        name = content.partition(b":")[0]
+        content = b"{%s, %s" % (content, about[1:].replace(name, b'"beat"'))
+    (tmp_path / LEASE).write_bytes(content)
+    with RunFolder(tmp_path).claimed():
+        assert lease_file.look(tmp_path).pid == os.getpid()  # type: ignore[union-attr]
+
+
+def test_a_process_that_is_hidden_may_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, where /proc shows one's own alone (hidepid)."""
+
+    def refuse(pid: int, signum: int) -> None:
+        raise PermissionError
+
+    held = lease.take(tmp_path)
+    monkeypatch.setattr(lease_file, "_started", lambda pid: "")
+    assert _seen_by(lease_file.machine(), tmp_path).ended
+    monkeypatch.setattr(os, "kill", refuse)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not _seen_by(lease_file.machine(), tmp_path).ended
+    lease.let_go(held)
+
+
 def test_a_process_may_hold_its_folder_twice(tmp_path: Path) -> None:
     outer, inner = RunFolder(tmp_path), RunFolder(tmp_path)
     outer.claim()

@@ -32,10 +32,7 @@ _Lost = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
 @contextlib.contextmanager
 def speaking_once() -> Iterator[None]:
     """Print nothing within, unless this is the process of a job that speaks for all."""
-    try:
-        place = place_of(os.environ)
-    except ValueError:  # said by `taking_part`
-        place = None
+    place = _known_place()
     if place is None or place.rank == 0:
         yield
         return
@@ -52,13 +49,14 @@ def launched(prog: str) -> list[str]:
         prog: its module.
     """
     environ = os.environ
-    if environ.get("WORLD_SIZE", "1") != "1" and "TORCHELASTIC_RUN_ID" in environ:
+    if _known_place() is None:
+        return []
+    if "TORCHELASTIC_RUN_ID" in environ:
         machines = environ.get("GROUP_WORLD_SIZE", "1")
         nodes = [] if machines == "1" else ["--nnodes", machines]
         local = environ.get("LOCAL_WORLD_SIZE", "1")
         return ["torchrun", *nodes, "--nproc-per-node", local, "-m", prog]
-    srun = "SLURM_STEP_NODELIST" in environ and environ.get("SLURM_NTASKS", "1") != "1"
-    return ["srun", "python", "-m", prog] if srun else []
+    return ["srun", "python", "-m", prog] if "SLURM_STEP_NODELIST" in environ else []
 
 
 class Alone:
@@ -119,6 +117,13 @@ def taking_part(together: bool, signals: StopSignals) -> Iterator[Alone]:
         yield Member(watchdog)
 
 
+def _known_place() -> Place | None:
+    try:
+        return place_of(os.environ)
+    except ValueError:  # said by `taking_part`
+        return None
+
+
 def _place(together: bool) -> Place | None:
     if not together:
         _check_single_process()
@@ -152,8 +157,7 @@ def _check_single_process() -> None:
     size = os.environ.get("WORLD_SIZE", "1")
     if size.isdecimal() and int(size) > 1:
         raise UsageError(
-            f"WORLD_SIZE={size}: this command is one process, and torchrun starts {size}, which "
-            "would all do the same work in the same folder; start it without torchrun (compare "
-            "trains as many runs at a time as there are GPUs, and train, evaluate and corrupt "
-            "are the commands that share their work out among several processes)"
+            f"WORLD_SIZE={size}: this command is one process, and torchrun started {size}: start "
+            "it without torchrun (train, evaluate and corrupt share their work out among several; "
+            "compare and study use several GPUs by themselves)"
         )

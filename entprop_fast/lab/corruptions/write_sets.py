@@ -81,6 +81,8 @@ def write_arrays(
             yield from _write_array(root, data, kind, batch_size, made)
 
     left = [kind for kind in kinds if not (resume and (root / f"{kind}.npy").exists())]
+    if say and job.world > 1:
+        say(f"{job.world} processes share {len(left)} kinds, of which the first one names its own")
     with contextlib.closing(write(job.share(job.from_main(left)))) as written:
         try:
             in_step.work_through(written, int)

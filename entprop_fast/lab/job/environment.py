@@ -65,7 +65,9 @@ def _of_torchrun(environ: Mapping[str, str]) -> Place | None:
 
 
 def _of_slurm(environ: Mapping[str, str]) -> Place | None:
-    if (world := _number(environ, "SLURM_NTASKS", "srun's", low=1)) == 1:
+    # Of the step: SLURM_NTASKS is the allocation's in the shell that `salloc` starts as a step.
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
+    if (world := _number(environ, name, "srun's", low=1)) == 1:
         return None
     rank = _number(environ, "SLURM_PROCID", "srun's", high=world - 1)
     local = _number(environ, "SLURM_LOCALID", "srun's", high=world - 1)

@@ -31,6 +31,7 @@ class Scores:
     parameters: float | None = None
     captured: bool | None = None
     device: str = ""
+    processes: float | None = None
     corruption_source: str = ""
     corruptions: dict[str, list[float]] = field(default_factory=dict)
 
@@ -191,6 +192,7 @@ def _scores(path: Path, notes: list[str]) -> Scores | None:
         parameters=numbers.get("parameters"),
         captured=captured if isinstance(captured, bool) else None,
         device=str(saved.get("device", "")),
+        processes=numbers.get("processes"),
         corruption_source=str(saved.get("corruption_source", "")),
         corruptions=_corruptions(saved.get("corruptions"), path, notes),
     )

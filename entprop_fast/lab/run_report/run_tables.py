@@ -182,6 +182,7 @@ def speed(runs: Sequence[Run]) -> Table:
             "time in steps": duration(sum(seconds)) if seconds else NOTHING,
             "time of the whole run": _time(one.seconds),
             "steps replayed as a CUDA graph": _CAPTURED[one.captured],
+            "processes": _count(one.processes),
             "device": one.device or str(run.settings.get("device", NOTHING)),
             "mixed precision": str(run.settings.get("amp", NOTHING)),
             "training images": _count(one.train_size),

@@ -58,10 +58,11 @@ def _device_of(here: Job, name: str) -> torch.device:
     if count == 1 and os.environ.get("SLURM_PROCID"):  # srun may show each task its own GPU alone
         index = 0
     if index >= count:
+        fewer = f"start {count} processes a machine, or " if count else ""
         raise ValueError(
             f"device {name!r}: {here.local_world} processes on this machine (LOCAL_RANK="
-            f"{here.local_rank}), and torch sees {count} GPUs: start {count} processes a machine, "
-            "or compute on the CPU with --device cpu"
+            f"{here.local_rank}), and torch sees {count} GPUs: {fewer}compute on the CPU with "
+            "--device cpu"
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

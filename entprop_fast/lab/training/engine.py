@@ -13,7 +13,7 @@ from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.evaluation.metrics import NaNLogits
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import TimeLimit
-from entprop_fast.lab.training import recipe, run_identity
+from entprop_fast.lab.training import ranks, recipe, run_identity
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import set_threads
@@ -115,6 +115,8 @@ def _train(
         set_threads(config.threads)
         keep_freed_memory()
         trainer = Trainer(build(config, reporter, state is None), reporter)
+        if here.world > 1:
+            reporter.say(ranks.sharing(trainer.loader, trainer.device))
         if state is not None:
             _check_same_run(state, trainer, folder)
         stopping.check_together()

@@ -44,6 +44,7 @@ class Summary:
         epochs: that were trained.
         best_epoch: the one whose network is deployed, None for the last.
         rollbacks: times that the run went back to a checkpoint, see ``on_nan``.
+        processes: that trained together, at the end.
     """
 
     sa: float | None
@@ -66,6 +67,7 @@ class Summary:
     folder: str
     best_epoch: int | None = None
     rollbacks: int = 0
+    processes: int = 1
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
@@ -140,6 +142,7 @@ def _finish(
         folder=str(folder.path),
         best_epoch=trainer.best.epoch if trainer.best else None,
         rollbacks=trainer.rollbacks.count,
+        processes=here.world,
     )
     trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
     if here.is_main:

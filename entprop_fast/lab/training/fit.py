@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
-from entprop_fast.lab import checkpoint, job
+from entprop_fast.lab import checkpoint, in_step, job
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import OutOfTime
 from entprop_fast.lab.training.config import Config
@@ -139,6 +140,7 @@ def fit(
     input_range = image_units.input_range(objects.get("input_range", (0.0, 1.0)))
     normalization = per_channel(normalization)
     if isinstance(train, DataLoader):
+        _warn_of_same_rows(train)
         settings |= settings_of_loader(train, settings, batch_size, augment)
     else:
         settings["batch_size"] = default_batch_size(train) if batch_size is None else batch_size
@@ -185,6 +187,15 @@ def fit(
     return summary if out is not None else replace(summary, folder="")
 
 
+def _warn_of_same_rows(loader: DataLoader[Any]) -> None:
+    if job.of_group().world > 1 and type(loader.sampler) in (RandomSampler, SequentialSampler):
+        warnings.warn(
+            "train: each process reads all of the images, in the same order: give the DataLoader a "
+            "DistributedSampler, or pass its dataset, which is shared out",
+            stacklevel=3,
+        )
+
+
 def _check_out(out: object) -> None:
     """Check that `out` can name a folder.
 
@@ -212,15 +223,20 @@ def _folder(out: str | Path | None, resume: bool) -> Iterator[RunFolder]:
             yield RunFolder(Path(temporary), lasting=False)
         return
     folder = RunFolder(Path(out))
-    if not resume and job.of_group().is_main:
-        try:
-            folder.check_free()
-        except UsageError as error:
-            reason = str(error).partition(":")[0]
-            raise ValueError(
-                f"out: {reason}: continue it with resume=True, or name another folder"
-            ) from None
+    with job.joined(job.of_group()), in_step.together():
+        if not resume and job.current().is_main:
+            _check_free(folder)
     yield folder
+
+
+def _check_free(folder: RunFolder) -> None:
+    try:
+        folder.check_free()
+    except UsageError as error:
+        reason = str(error).partition(":")[0]
+        raise ValueError(
+            f"out: {reason}: continue it with resume=True, or name another folder"
+        ) from None
 
 
 @contextlib.contextmanager

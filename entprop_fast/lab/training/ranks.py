@@ -53,6 +53,12 @@ def seed_of(seed: int, config: Config) -> int:
     return seed if rank == 0 or is_exact(config) else fold((seed, rank)) % _SEEDS
 
 
+def sharing(loader: Loader, device: torch.device) -> str:
+    """Say how many processes train together, and whether they share out each batch."""
+    said = f"{job.current().world} processes on {device.type}"
+    return f"{said} share each batch of {loader.batch_size} images" if loader.world > 1 else said
+
+
 def check_batches(config: Config, loader: Loader) -> None:
     """Refuse batches of which a process would have too few rows.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from entprop_fast.lab.training.errors import NotFinite, RunFailed
 
-MOST = 3  # times that a run goes back without having saved a newer checkpoint in between
+MOST = 3  # times that a run goes back without having saved a step that it took in between
 
 
 class Rollbacks:
@@ -26,7 +26,7 @@ class Rollbacks:
     def __init__(self, *, allowed: bool) -> None:
         self.allowed, self.count = allowed, 0
         self._skipped: set[int] = set()
-        self._place, self._tries = -1, 0  # the checkpoint's step, and how often it was gone back to
+        self._place, self._tries = -1, 0  # the last step it went back to, and how often
 
     def take(self, error: NotFinite, place: int) -> str:
         """Note that the run goes back to step `place`, and say so in a line.
@@ -37,10 +37,13 @@ class Rollbacks:
         """
         if not self.allowed:
             raise error
-        self._tries = self._tries + 1 if place <= self._place else 1
-        self._place = max(place, self._place)
+        taken = place  # the last step of the checkpoint that was not left out
+        while self.skips(taken):
+            taken -= 1
+        self._tries = self._tries + 1 if taken <= self._place else 1
+        self._place = max(taken, self._place)
         if self._tries > MOST:
-            raise RunFailed(f"{error}, again after {MOST} rollbacks without a newer checkpoint")
+            raise RunFailed(f"{error}, again after {MOST} rollbacks without a step between that was saved")
         self.count += 1
         first = max(place, error.step - 2**self._tries) + 1
         self._skipped.update(range(first, error.step + 1))

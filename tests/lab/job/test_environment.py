@@ -32,6 +32,7 @@ def test_torchrun() -> None:
 
 def test_srun() -> None:
     assert place_of(SRUN) == Place(3, 4, 1, "gpu03", 20000 + 1234569 % 20000)
+    assert place_of(SRUN | {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "9"}) == place_of(SRUN)
     named = SRUN | {"MASTER_ADDR": "other", "MASTER_PORT": "5000"}
     assert place_of(named) == Place(3, 4, 1, "other", 5000)
 
@@ -42,6 +43,8 @@ def test_srun() -> None:
         {},
         {"WORLD_SIZE": "1", "RANK": "0"},
         SRUN | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
+        # The shell of salloc, a step of one task in an allocation for four.
+        SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
         # A batch script before its first srun.
         {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"},
     ],

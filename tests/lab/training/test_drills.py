@@ -15,6 +15,7 @@ import torch
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import choose_loader, readers
+from entprop_fast.lab.training.errors import NotFinite, RunFailed
 from entprop_fast.lab.training.rollback import Rollbacks
 from tests.lab.conftest import Args, Call, assert_same, rows, summary
 from tests.lab.training.faults import (
@@ -215,6 +216,17 @@ def test_rollbacks_that_lead_nowhere_end(run: Call, tmp_path: Path) -> None:
         broken_after(patch, *range(2, 100))
         said = run(tmp_path / "run", *ROLLBACK, "--epochs", "20", "--save-every", "1h", code=1)
     assert "3 rollbacks" in said
+
+
+def test_checkpoints_of_steps_that_were_left_out_are_no_way_on() -> None:
+    """Epochs shorter than what is left out save one after the other, and nothing is trained."""
+    rollbacks, at = Rollbacks(allowed=True), 2
+    for _ in range(3):
+        rollbacks.take(NotFinite("loss is nan", at), at - 1)
+        at += 1
+    with pytest.raises(RunFailed, match="again after 3 rollbacks"):
+        rollbacks.take(NotFinite("loss is nan", at), at - 1)
+    assert "(rollback 1 of 3)" in rollbacks.take(NotFinite("loss is nan", 9), 8)
 
 
 def assert_same_but_rollbacks(found: Path, expected: Path) -> None:

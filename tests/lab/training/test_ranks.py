@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from entprop_fast.lab import job
 from entprop_fast.lab.data.loader import DeviceLoader
 from entprop_fast.lab.job import Job, Pulse
 from entprop_fast.lab.training import ranks as of_ranks
 from entprop_fast.lab.training.config import Config
+from entprop_fast.lab.training.fit import fit
 from tests.processes import WORLD, in_two_processes
 
 Stats = Literal["broadcast", "average", "rank"]
@@ -26,11 +31,12 @@ CONFIG = Config(
 )
 
 
-def run_rank(rank: int) -> dict[str, Any]:
+def run_rank(rank: int, held: Path) -> dict[str, Any]:
     with job.joined(Job(rank, WORLD, rank)):
         return {
             **{name: statistics(name, rank) for name in STATS},
             "asked": asked(rank),
+            "refused": refused(held),
             "seeds": [
                 of_ranks.seed_of(5, replace(CONFIG, options={"ranks": one}))
                 for one in ("independent", "exact")
@@ -53,6 +59,19 @@ def statistics(norm_stats: Stats, rank: int) -> dict[str, torch.Tensor]:
     return {"within": within, "after": after, "settled": settled, "n": norm.num_batches_tracked}
 
 
+def refused(held: Path) -> list[str]:
+    """What `fit` says of a folder that holds a run, and of a loader that both read alike."""
+    rows, said = TensorDataset(torch.rand(8, 3, 4, 4), torch.arange(8) % 2), []
+    for sampler in (None, DistributedSampler(rows)):
+        loader = DataLoader(rows, batch_size=4, sampler=sampler)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            with pytest.raises(ValueError) as caught:
+                fit(nn.Conv2d(3, 2, 4), loader, epochs=1, out=held, verbose=False)
+        said += [str(caught.value), *(str(one.message) for one in seen)]
+    return said
+
+
 def asked(rank: int) -> list[tuple[int, float]]:
     """After which steps somebody asked, and what was told."""
     pulse, found = Pulse(), []
@@ -65,7 +84,11 @@ def asked(rank: int) -> list[tuple[int, float]]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return in_two_processes(run_rank, tmp_path_factory.mktemp("ranks"))
+    held = tmp_path_factory.mktemp("held")
+    (held / "config.toml").write_text("")
+    return in_two_processes(
+        functools.partial(run_rank, held=held), tmp_path_factory.mktemp("ranks")
+    )
 
 
 # Of both ranks, whose own statistics are 1 and 5.
@@ -82,6 +105,14 @@ def test_whose_statistics_count(norm_stats: str, found: list[dict[str, Any]]) ->
         for when, values in EXPECTED[norm_stats].items():
             assert of_rank[norm_stats][when].tolist() == [values[rank]] * 3, when
         assert of_rank[norm_stats]["n"] == 7
+
+
+def test_fit_refuses_in_all_processes(found: list[dict[str, Any]]) -> None:
+    for rank, of_rank in enumerate(found):
+        first, alike, other = of_rank["refused"]  # no warning with the other sampler
+        assert first == other and "already holds a run" in first and "resume=True" in first
+        assert first.startswith("rank 0: ") == (rank != 0)
+        assert "DistributedSampler" in alike
 
 
 def test_all_processes_ask_after_the_same_steps(found: list[dict[str, Any]]) -> None:
