@@ -247,9 +247,7 @@ def test_a_file_that_is_no_lease_is_outlived(
         assert lease_file.look(tmp_path).pid == os.getpid()  # type: ignore[union-attr]
 
 
-def test_a_process_that_is_hidden_may_live(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_is_hidden_may_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's, where /proc shows one's own alone (hidepid)."""
 
     def refuse(pid: int, signum: int) -> None:

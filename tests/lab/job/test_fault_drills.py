@@ -50,16 +50,21 @@ def waits(gate: str, rank: int) -> None:
     at_step(wait)
 
 
-def stands(rank: int) -> None:
+def stands(note: str, rank: int) -> None:
     """Stop the second process as a debugger does, or a machine that swaps."""
+
+    def stop() -> None:
+        Path(note).touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
     if rank == 1:
-        at_step(partial(os.kill, os.getpid(), signal.SIGSTOP))
+        at_step(stop)
 
 
-def hangs(rank: int, *, fails: bool = False) -> None:
+def hangs(note: str, rank: int, *, fails: bool) -> None:
     """Let the second process's reader hang, or fail, after two of its batches."""
     if rank == 1:
-        HangingImages.left, HangingImages.fails = 20, fails
+        HangingImages.left, HangingImages.fails, HangingImages.note = 20, fails, Path(note)
         pytest.MonkeyPatch().setattr(choose_loader, "TensorDataset", HangingImages)
 
 
@@ -83,7 +88,13 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
 @pytest.fixture(scope="module")
 def standing(jobs: Jobs) -> list[Member]:
     """A job that begins before all others: 20 s pass until a silent process counts as gone."""
-    return jobs([*EPOCHS, "--out", str(jobs.folder / "standing")], stands)
+    out = jobs.folder / "standing"
+    return jobs([*EPOCHS, "--out", str(out)], partial(stands, f"{out}.began"))
+
+
+def seconds(began: Path, member: Member) -> float:
+    """From what happened until it was said."""
+    return (member.folder / f"{member.rank}.err").stat().st_mtime - began.stat().st_mtime
 
 
 def one_line(member: Member, *parts: str) -> None:
@@ -120,12 +131,12 @@ def test_two_jobs_on_one_folder(jobs: Jobs) -> None:
 @pytest.mark.usefixtures("standing")
 def test_a_reader_hangs_or_fails(jobs: Jobs) -> None:
     """In the second process: it is named with what it was doing, and both end."""
-    began, begun = time.monotonic(), {}
+    begun = {}
     for name, fails in (("hangs", False), ("fails", True)):
-        words = [*EPOCHS, *READERS, "--out", str(jobs.folder / name)]
-        begun[name] = jobs(words, partial(hangs, fails=fails))
+        out = jobs.folder / name
+        words = [*EPOCHS, *READERS, "--out", str(out)]
+        begun[name] = jobs(words, partial(hangs, f"{out}.began", fails=fails))
     jobs.ended(*begun.values())
-    assert time.monotonic() - began < SOON
     for name, parts in (
         ("hangs", ("failed: rank 1 on ", "has stood still for", "reading a batch", "--stall")),
         ("fails", (": rank 1 on ", "Input/output error", "image ")),
@@ -134,6 +145,7 @@ def test_a_reader_hangs_or_fails(jobs: Jobs) -> None:
         assert codes(job) == [1, 1], (name, job[0].error, job[1].error)
         one_line(job[0], *parts)
         assert job[1].error == ""
+        assert seconds(jobs.folder / f"{name}.began", job[0]) < SOON
         assert checkpoint.read_newest(jobs.folder / name, pytest.fail) is not None
 
 
@@ -186,6 +198,7 @@ def test_a_process_stands_still(jobs: Jobs, standing: list[Member]) -> None:
     jobs.ended([first])
     assert first.process.exitcode == 1
     one_line(first, "failed: rank 1 on ", "is gone or hangs", "the last one while a step")
+    assert seconds(jobs.folder / "standing.began", first) < SOON
     assert second.process.is_alive() and second.process.pid is not None
     before = (jobs.folder / "standing" / checkpoint.CURRENT).read_bytes()
     os.kill(second.process.pid, signal.SIGCONT)

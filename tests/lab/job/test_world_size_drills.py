@@ -89,12 +89,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
 def far(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> float:
     """The largest relative difference of any metric of any epoch."""
     assert [row["epoch"] for row in found] == [row["epoch"] for row in expected]
-    pairs = [
+    pairs: list[tuple[float, float]] = [
         (ours[name], theirs[name])
         for ours, theirs in zip(found, expected, strict=True)
         for name in METRICS
     ]
-    return max(float(abs(ours - theirs)) / max(1.0, abs(theirs)) for ours, theirs in pairs)
+    return max(abs(ours - theirs) / max(1.0, abs(theirs)) for ours, theirs in pairs)
 
 
 def test_one_two_and_four_processes_are_one(

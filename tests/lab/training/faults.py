@@ -132,6 +132,7 @@ class HangingImages(Dataset[tuple[Tensor, Tensor]]):
 
     left = 20
     fails = False
+    note: Path | None = None  # touched as that begins
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
@@ -141,6 +142,8 @@ class HangingImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         self.left -= 1
+        if self.left < 0 and self.note is not None:
+            self.note.touch()
         if self.left < 0 and self.fails:
             raise OSError(errno.EIO, os.strerror(errno.EIO), f"image {index}")
         if self.left < 0:
