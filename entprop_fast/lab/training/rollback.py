@@ -43,7 +43,9 @@ class Rollbacks:
         self._tries = self._tries + 1 if taken <= self._place else 1
         self._place = max(taken, self._place)
         if self._tries > MOST:
-            raise RunFailed(f"{error}, again after {MOST} rollbacks without a step between that was saved")
+            raise RunFailed(
+                f"{error}, again after {MOST} rollbacks without a step between that was saved"
+            )
         self.count += 1
         first = max(place, error.step - 2**self._tries) + 1
         self._skipped.update(range(first, error.step + 1))
