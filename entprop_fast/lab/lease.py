@@ -35,10 +35,20 @@ class Held(Exception):
 
 
 class Lost(RuntimeError):
-    """The folder that this process held is another's."""
+    """The folder that this process held is another's, or was removed.
 
-    def __init__(self, folder: Path, host: str) -> None:
-        super().__init__(f"{folder} was taken over by {host}")
+    Attributes:
+        host: whose it is; None: nobody's.
+    """
+
+    def __init__(self, folder: Path, host: str | None) -> None:
+        super().__init__(
+            f"taken over by {host}: this process showed no life for too long, and has written "
+            f"nothing more to {folder}"
+            if host
+            else f"{folder}, or the file {LEASE} in it, by which others see that this process "
+            "writes there, was removed: nothing more is written"
+        )
         self.host = host
 
 
@@ -135,10 +145,13 @@ class Lease:
 
     def _lose(self) -> Lost:
         """Note once, in whichever thread, what `release` takes back again."""
-        seen = lease_file.look(self.folder)
+        for _ in range(_TRIES):  # who takes a lease over makes its own in the next moment
+            if (seen := lease_file.look(self.folder)) is not None:
+                break
+            time.sleep(_PAUSE)
         with self._guard:
             if self._lost is None:
-                self._lost = Lost(self.folder, seen.host if seen else "another process")
+                self._lost = Lost(self.folder, seen.host if seen else None)
             return self._lost
 
 

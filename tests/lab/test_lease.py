@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ import pytest
 from entprop_fast.lab import files, lease, lease_file, stopping
 from entprop_fast.lab.lease import Held, Lost
 from entprop_fast.lab.lease_file import LEASE, Machine, Watch
-from entprop_fast.lab.training.errors import FolderInUse
+from entprop_fast.lab.training.errors import FolderInUse, TakenOver
 from entprop_fast.lab.training.run_folder import RunFolder
 from tests.children import end_with_parent
 
@@ -223,6 +224,17 @@ def test_a_count_that_moves_is_life_whatever_the_clocks_say(
     assert ended(61, "2") == (False, True)
     assert ended(120, "2") == (False, True)
     assert ended(121.5, "2") == (True, True)
+
+
+@pytest.mark.parametrize("gone", ["run", "run/.lease"])
+def test_what_was_removed_is_said_to_be(gone: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(TakenOver, match="was removed: nothing more is written"):
+        with folder.claimed():
+            path = tmp_path / gone
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+            files.write_atomically(folder / "file", b"")
+    assert not (folder / "file").exists()
 
 
 @pytest.mark.parametrize(

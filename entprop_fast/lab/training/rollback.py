@@ -44,7 +44,7 @@ class Rollbacks:
         self._place = max(taken, self._place)
         if self._tries > MOST:
             raise RunFailed(
-                f"{error}, again after {MOST} rollbacks without a step between that was saved"
+                f"{error}, again after {MOST} rollbacks without a new step that was saved"
             )
         self.count += 1
         first = max(place, error.step - 2**self._tries) + 1

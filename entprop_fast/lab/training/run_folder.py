@@ -112,11 +112,7 @@ class RunFolder:
         try:
             yield
         except Lost as lost:
-            raise TakenOver(
-                f"taken over by {lost.host}: this process showed no life for too long, and has "
-                f"written nothing more to {self.path}",
-                lost.host,
-            ) from None
+            raise TakenOver(str(lost), lost.host or "another process") from None
         finally:
             self.release()
 

@@ -206,7 +206,7 @@ class Trainer:
         return self.meter.add(self.step, len(images), result, *self.method.last_batch)
 
     def _end_epoch(self, folder: RunFolder) -> None:
-        """Measure the epoch, save, then report what is saved."""
+        """Measure the epoch, begin to save, and report."""
         self._check_finite()
         with ranks.same_statistics(self.networks, self.config):
             row = job.current().from_main(self._row())
@@ -261,7 +261,10 @@ class Trainer:
         try:
             yield
         except Stopped as stopped:
-            self._save(at_once=True)
+            try:
+                self._save(at_once=True)
+            except NotFinite as error:  # the newest checkpoint is what there is to go on with
+                self._roll_back(error, folder)
             kept = folder / checkpoint.CURRENT
             stopped.saved = f"step {self.step} of {self.steps} is saved in {kept}"
             raise

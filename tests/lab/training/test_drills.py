@@ -17,6 +17,7 @@ from entprop_fast.lab.cli import train
 from entprop_fast.lab.data import choose_loader, readers
 from entprop_fast.lab.training.errors import NotFinite, RunFailed
 from entprop_fast.lab.training.rollback import Rollbacks
+from entprop_fast.lab.training.trainer import Trainer
 from tests.lab.conftest import Args, Call, assert_same, rows, summary
 from tests.lab.training.faults import (
     HangingImages,
@@ -216,6 +217,25 @@ def test_rollbacks_that_lead_nowhere_end(run: Call, tmp_path: Path) -> None:
         broken_after(patch, *range(2, 100))
         said = run(tmp_path / "run", *ROLLBACK, "--epochs", "20", "--save-every", "1h", code=1)
     assert "3 rollbacks" in said
+
+
+def test_a_stop_where_numbers_have_broken_keeps_what_is_good(run: Call, tmp_path: Path) -> None:
+    """The signal's exit code, with which a scheduler starts the run again."""
+    out = tmp_path / "run"
+    options = [*OPTIONS, "--on-nan", "rollback", "--save-every", "100steps"]
+    with pytest.MonkeyPatch.context() as patch:
+        broken_after(patch, 2)
+        original = Trainer._train_batch
+
+        def stopped(self: Trainer, *batch: Tensor) -> bool:
+            if self.step == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return original(self, *batch)
+
+        patch.setattr(Trainer, "_train_batch", stopped)
+        said = run(out, *options, code=128 + signal.SIGTERM)
+    assert "stopped by SIGTERM: step 1 of " in said
+    assert batches_saved(out) == 2
 
 
 def test_checkpoints_of_steps_that_were_left_out_are_no_way_on() -> None:
