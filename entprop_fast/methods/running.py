@@ -142,14 +142,27 @@ class StepRunner(OptionAttributes, abc.ABC):
 
     def _exchange(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         alike = {name: getattr(self, name) for name in self._same_everywhere}
-        if self._replicas.collective:  # for a pass that one process alone takes it would wait
+        collective, speak = self._replicas.collective, self._norms_that_speak()
+        if collective or speak:  # for a pass that one process alone takes it would wait
             alike |= {
                 k: v for k, v in vars(self.options).items() if k not in exact_ranks.OF_EACH_PROCESS
             }
             alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
             alike["method"] = self.name
-            if (
-                self._equalizes() and not self._exact
-            ):  # by one number, as torch has averaged already
-                alike["rows of the batch"] = len(images)
+        if speak:  # forward where they train, backward where their input learns
+            alike["norms in eval mode"] = [n for n, module in speak if not module.training]
+            named = self.model.named_parameters()
+            alike["frozen parameters"] = [n for n, p in named if not p.requires_grad]
+        if collective and self._equalizes() and not self._exact:
+            # By one number, as torch has averaged already.
+            alike["rows of the batch"] = len(images)
         return self._replicas.exchange(alike)
+
+    def _norms_that_speak(self) -> list[tuple[str, nn.Module]]:
+        """Return the synchronised norms, where there are several processes."""
+        if not self._replicas.several:
+            return []
+        kinds = Synchronised | nn.SyncBatchNorm
+        return [
+            (n, module) for n, module in self.model.named_modules() if isinstance(module, kinds)
+        ]

@@ -124,21 +124,21 @@ def gradients(norm: Any) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def counted() -> Iterator[list[str]]:
-    """Names of the collectives that run."""
+def counted() -> Iterator[list[Any]]:
+    """The groups of the collectives that run."""
     names = ("all_gather_into_tensor", "all_gather_single", "all_reduce", "all_gather", "broadcast")
     before = {name: getattr(distributed, name) for name in names if hasattr(distributed, name)}
-    calls: list[str] = []
+    calls: list[Any] = []
 
-    def counting(name: str, collective: Any) -> Any:
+    def counting(collective: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append(name)
+            calls.append(kwargs.get("group"))
             return collective(*args, **kwargs)
 
         return call
 
     for name, collective in before.items():
-        setattr(distributed, name, counting(name, collective))
+        setattr(distributed, name, counting(collective))
     try:
         yield calls
     finally:
@@ -181,6 +181,10 @@ def quiet(rank: int) -> dict[str, Any]:
     again = synchronise_norms(synchronise_norms(norm.train()))
     with counted() as twice:
         again(x.requires_grad_()).sum().backward()
+    group = distributed.new_group([0, 1])
+    with counted() as groups:
+        synchronise_norms(norm, group)(x).sum().backward()
+    assert [found is group for found in groups] == [True, True]
     return {"leaf": of_leaf, "eval": len(calls) - of_leaf, "twice": len(twice)}
 
 
