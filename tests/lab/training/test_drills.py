@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from entprop_fast.lab import checkpoint
 from entprop_fast.lab.cli import train
