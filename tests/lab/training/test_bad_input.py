@@ -54,9 +54,9 @@ def test_a_loss_that_becomes_nan_stops_the_run(run: Call, tmp_path: Path) -> Non
 def nan_in_the_loss(patch: pytest.MonkeyPatch) -> None:
     add = Meter.add
 
-    def add_nan(self: Meter, step: int, images: int, result: StepResult, main_rows: int) -> bool:
+    def add_nan(self: Meter, step: int, images: int, result: StepResult, *rows: int) -> bool:
         bad = result._replace(aux_loss=torch.tensor(torch.nan)) if step == 5 else result
-        return add(self, step, images, bad, main_rows)
+        return add(self, step, images, bad, *rows)
 
     patch.setattr(Meter, "add", add_nan)
 
