@@ -54,6 +54,7 @@ def stands(note: str, rank: int) -> None:
     """Stop the second process as a debugger does, or a machine that swaps."""
 
     def stop() -> None:
+        time.sleep(2.0)  # until it has told where it is
         Path(note).touch()
         os.kill(os.getpid(), signal.SIGSTOP)
 
