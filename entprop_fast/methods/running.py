@@ -147,8 +147,9 @@ class StepRunner(OptionAttributes, abc.ABC):
             alike |= {
                 k: v for k, v in vars(self.options).items() if k not in exact_ranks.OF_EACH_PROCESS
             }
-            alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
             alike["method"] = self.name
+            if not self._exact:  # where some may have none of the rows that wait
+                alike |= {f"{name} > 0": getattr(self, name) > 0 for name in self._graph_key}
         if speak:  # forward where they train, backward where their input learns
             alike["norms in eval mode"] = [n for n, module in speak if not module.training]
             named = self.model.named_parameters()

@@ -38,9 +38,12 @@ def run_rank(rank: int) -> dict[str, Any]:
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each rank of one, two or four processes found, trained when first asked for."""
     known: dict[int, list[dict[str, Any]]] = {1: [{}]}
+    tried: set[int] = set()
 
     def of(world: int) -> list[dict[str, Any]]:
         if world not in known:
+            assert world not in tried, f"{world} processes failed before; see the first failure"
+            tried.add(world)
             folder = tmp_path_factory.mktemp("ranks")
             known[world] = in_two_processes(run_rank, folder, world)
         return known[world]
