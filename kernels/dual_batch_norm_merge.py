@@ -17,8 +17,9 @@ _NUM_WARPS = 4
 @triton.jit
 def _move(running, value, rate, column, inside):
     if running is not None:
-        old = tl.load(running + column, mask=inside, other=0.0).to(tl.float64)
-        new = (1.0 - rate) * old + rate * value
+        # By float32: the interpreter knows no cast between bfloat16 and float64.
+        old = tl.load(running + column, mask=inside, other=0.0).to(tl.float32).to(tl.float64)
+        new = ((1.0 - rate) * old + rate * value).to(tl.float32)
         tl.store(running + column, new.to(running.dtype.element_ty), mask=inside)
 
 
