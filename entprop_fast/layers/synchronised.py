@@ -116,9 +116,14 @@ class DualSyncBatchNorm(SynchronisedDual, FusedBatchNorm, nn.SyncBatchNorm):
         return BatchNormBase.forward(self, x)
 
 
+def is_synchronised_norm(module: nn.Module) -> bool:
+    """Return whether a module is a batch norm, ours or torch's, that asks other processes."""
+    return isinstance(module, Synchronised | nn.SyncBatchNorm)
+
+
 def is_synchronised(model: nn.Module) -> bool:
     """Return whether a forward of `model` in training may ask other processes."""
-    return any(isinstance(module, Synchronised | nn.SyncBatchNorm) for module in model.modules())
+    return any(map(is_synchronised_norm, model.modules()))
 
 
 @functools.cache

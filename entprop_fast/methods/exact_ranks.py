@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from entprop_fast.layers.recognition import is_frozen_class
-from entprop_fast.layers.synchronised import Synchronised
+from entprop_fast.layers.synchronised import is_synchronised_norm
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.parallel.agreement import Agreement
 from entprop_fast.parallel.dealt_rows import DealtRows
@@ -155,7 +155,7 @@ def check_norms(model: nn.Module, options: CommonOptions) -> None:
 
 
 def _keeps_to_itself(module: nn.Module) -> bool:
-    if isinstance(module, Synchronised | nn.SyncBatchNorm) or is_frozen_class(module):
+    if is_synchronised_norm(module) or is_frozen_class(module):
         return False
     moves = buffers_of(module).get("running_mean") is not None
     return module.training and (isinstance(module, BatchNormBase) or moves)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.layers.synchronised import Synchronised
+from entprop_fast.layers.synchronised import is_synchronised_norm
 from entprop_fast.methods import exact_ranks, model_checks
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.option_attributes import OptionAttributes
@@ -121,7 +121,7 @@ class StepRunner(OptionAttributes, abc.ABC):
         if self._exchanges_rows():
             return "the processes exchange rows between the passes: collectives are not captured"
         for name, module in self.model.named_modules(prefix="model"):
-            if isinstance(module, Synchronised | nn.SyncBatchNorm):
+            if is_synchronised_norm(module):
                 kind = type(module).__name__
                 return f"{name} is a {kind}: collectives within a pass are not captured"
         return None
@@ -163,7 +163,4 @@ class StepRunner(OptionAttributes, abc.ABC):
         """Return the synchronised norms, where there are several processes."""
         if not self._replicas.several:
             return []
-        kinds = Synchronised | nn.SyncBatchNorm
-        return [
-            (n, module) for n, module in self.model.named_modules() if isinstance(module, kinds)
-        ]
+        return [(n, one) for n, one in self.model.named_modules() if is_synchronised_norm(one)]
