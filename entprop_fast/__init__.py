@@ -18,6 +18,7 @@ from entprop_fast.layers import (
 from entprop_fast.methods import Method, StepResult, create_method
 
 if TYPE_CHECKING:
+    from entprop_fast import augment as augment
     from entprop_fast import capture as capture
     from entprop_fast import data as data
     from entprop_fast import layers as layers
@@ -68,6 +69,7 @@ _LAZY = {
     "Evaluation": "lab.evaluation:Evaluation",
     "EvaluationOptions": "lab.evaluation:EvaluationOptions",
     "NetworkSpec": "lab.training.deploy:NetworkSpec",
+    "augment": "augment",
     "data": "data",
     "evaluate_model": "lab.evaluation:evaluate_model",
     "evaluation": "lab.evaluation",

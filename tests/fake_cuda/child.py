@@ -26,9 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from entprop_fast import convert_dual_norm, create_method
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
+from entprop_fast.counter_random import keys_of
 from entprop_fast.lab.data import Augment
 from entprop_fast.lab.data.augment import PADDING_MODES
-from entprop_fast.lab.data.counter_random import keys_of
 from entprop_fast.lab.data.loader import DeviceLoader
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import fold, normals, row_keys, uniforms
 from entprop_fast.devices import widest_float
 from entprop_fast.lab.corruptions.filters import gaussian_blur, pixel_grid, rotate, shift, warp
-from entprop_fast.lab.data.counter_random import fold, normals, row_keys, uniforms
 from entprop_fast.methods.batch_checks import RANGE_TOLERANCE
 from entprop_fast.name_errors import unknown
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from entprop_fast.lab.data.counter_random import integers
+from entprop_fast.counter_random import integers
 from entprop_fast.name_errors import unknown
 
 PaddingMode = Literal["zero", "reflect"]

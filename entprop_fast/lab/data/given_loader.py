@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from entprop_fast.counter_random import fold
 from entprop_fast.lab.data.augment import to_float
-from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.data.loader import Batch, Loader, LoaderOptions
 from entprop_fast.lab.data.pairs import batch_of
 from entprop_fast.lab.data.readers import own_generators, seed_generators

@@ -9,8 +9,8 @@ from typing import Required, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import fold, keys_of
 from entprop_fast.lab.data.augment import Augment, Moves, Normalize, to_float
-from entprop_fast.lab.data.counter_random import fold, keys_of
 
 Batch = tuple[Tensor, Tensor]  # images float [B, C, H, W], labels [B]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from entprop_fast.lab.data.counter_random import fold
+from entprop_fast.counter_random import fold
 from entprop_fast.lab.data.loader import Batch, Loader, LoaderOptions, to_device
 from entprop_fast.lab.data.readers import UnreadableImage, processes, read_on_host
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate, get_worker_info
 
+from entprop_fast.counter_random import keys_of
 from entprop_fast.devices import usable_cores
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import keys_of
 from entprop_fast.lab.data.loader import Batch
 from entprop_fast.lab.data.shared_memory import SharedTensors, share
 from entprop_fast.lab.job import current

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entprop_fast import ops
+from entprop_fast.counter_random import fold, paired_uniforms, row_keys
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import fold, paired_uniforms, row_keys
 from entprop_fast.methods.image_units import ImageUnits
 
 NO_DEFENCE = (

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from entprop_fast.counter_random import fold
 from entprop_fast.lab import in_step, job
 from entprop_fast.lab.data import ImageSet, Loader
-from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.data.held_out import hold_out
 from entprop_fast.lab.evaluation.choose_suite import usual_batch_size
 from entprop_fast.lab.training import criteria, ranks

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from entprop_fast.counter_random import fold
 from entprop_fast.lab import checkpoint, job
-from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.data.readers import seed_generators
 from entprop_fast.methods import Method
 

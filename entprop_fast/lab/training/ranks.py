@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from entprop_fast.counter_random import fold
 from entprop_fast.lab import job
 from entprop_fast.lab.data import Loader
-from entprop_fast.lab.data.counter_random import fold
 from entprop_fast.lab.training.config import Config
 from entprop_fast.layers import synchronise_norms
 from entprop_fast.methods import Method

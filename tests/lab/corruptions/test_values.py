@@ -14,12 +14,7 @@ from torch import Tensor
 
 from bench.corruptions import per_image
 from bench.corruptions.per_image import Array, Draws
-from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, SCALES, Scale
-from entprop_fast.lab.corruptions.common import frost as frost_module
-from entprop_fast.lab.corruptions.common.generate import common_corruption
-from entprop_fast.lab.corruptions.common.strengths import STRENGTHS
-from entprop_fast.lab.corruptions.common.weather import plasma
-from entprop_fast.lab.data.counter_random import (
+from entprop_fast.counter_random import (
     fold,
     integers,
     keys_of,
@@ -27,6 +22,11 @@ from entprop_fast.lab.data.counter_random import (
     paired_uniforms,
     row_keys,
 )
+from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS, SCALES, Scale
+from entprop_fast.lab.corruptions.common import frost as frost_module
+from entprop_fast.lab.corruptions.common.generate import common_corruption
+from entprop_fast.lab.corruptions.common.strengths import STRENGTHS
+from entprop_fast.lab.corruptions.common.weather import plasma
 from tests.lab.corruptions.spatter_per_image import spatter
 
 KINDS = (*COMMON_KINDS, *EXTRA_KINDS)

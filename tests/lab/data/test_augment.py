@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as torchvision
 
+from entprop_fast.counter_random import row_keys
 from entprop_fast.lab.data.augment import AUGMENTS, Augment, Moves, Normalize, to_float
-from entprop_fast.lab.data.counter_random import row_keys
 
 CPU = torch.device("cpu")
 MODES = {"zero": "constant", "reflect": "reflect"}  # NumPy's names

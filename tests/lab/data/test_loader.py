@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from entprop_fast.counter_random import fold, keys_of
 from entprop_fast.lab.data import Augment, DeviceLoader, Loader, PrefetchLoader, to_float
 from entprop_fast.lab.data.augment import Normalize
-from entprop_fast.lab.data.counter_random import fold, keys_of
 from tests.methods.test_no_sync import NoSynchronisation
 
 AUGMENT = Augment(padding=2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.lab.data.counter_random import fold, paired_uniforms, row_keys
+from entprop_fast.counter_random import fold, paired_uniforms, row_keys
 from entprop_fast.lab.evaluation import EvaluationOptions, autoattack, evaluate_model, pgd
 from entprop_fast.lab.evaluation.attacks import NO_DEFENCE
 from tests.lab.evaluation.support import Brightness, tiny_cifar

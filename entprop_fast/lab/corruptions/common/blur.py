@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entprop_fast.counter_random import keys_of, paired_uniforms
 from entprop_fast.lab.corruptions.common.levels import NEAR, whole
 from entprop_fast.lab.corruptions.filters import gaussian_blur as smooth
-from entprop_fast.lab.data.counter_random import keys_of, paired_uniforms
 
 _JUMPS = 7  # doublings of a chain of moved pixels; each link has a probability below 0.42
 _FEW = 25  # weights of a kernel, up to which a sum is faster than Fourier transforms

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entprop_fast.counter_random import keys_of, paired_uniforms
 from entprop_fast.lab.corruptions.filters import pixel_grid, warp
-from entprop_fast.lab.data.counter_random import keys_of, paired_uniforms
 from entprop_fast.optional import require
 
 

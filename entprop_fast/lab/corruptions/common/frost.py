@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import integers, keys_of, paired_normals
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.counter_random import integers, keys_of, paired_normals
 
 # Red, green and blue of the photographs that the published code draws from, frost1.png to
 # frost5.jpg (the third is the second again), in 8-bit levels: means, then standard deviations.

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import fold, row_keys
 from entprop_fast.lab.corruptions.common import blur, digital, noise, weather
 from entprop_fast.lab.corruptions.common.frost import frost
 from entprop_fast.lab.corruptions.common.levels import rounded, to_bytes
 from entprop_fast.lab.corruptions.common.spatter import spatter
 from entprop_fast.lab.corruptions.common.strengths import SCALES, STRENGTHS, Scale
 from entprop_fast.lab.corruptions.ten_kinds import check_images, check_severity
-from entprop_fast.lab.data.counter_random import fold, row_keys
 from entprop_fast.name_errors import unknown
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {

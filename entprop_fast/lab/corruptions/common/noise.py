@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import paired_normals, paired_uniforms
 from entprop_fast.lab.corruptions.common.levels import LEVELS
-from entprop_fast.lab.data.counter_random import paired_normals, paired_uniforms
 from entprop_fast.optional import require
 
 _BINS = 4096  # of the uniform number; in most of them all give the same count

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from entprop_fast.counter_random import paired_normals
 from entprop_fast.lab.corruptions.common.blur import mirrored
 from entprop_fast.lab.corruptions.filters import gaussian_blur as smooth
-from entprop_fast.lab.data.counter_random import paired_normals
 
 _WATER = (175 / 255, 238 / 255, 238 / 255)
 _MUD = (63 / 255, 42 / 255, 20 / 255)

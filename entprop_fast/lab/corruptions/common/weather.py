@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import keys_of, paired_normals, paired_uniforms
 from entprop_fast.lab.corruptions.common.blur import line_blur, zoomed
 from entprop_fast.lab.corruptions.common.levels import cut
-from entprop_fast.lab.data.counter_random import keys_of, paired_normals, paired_uniforms
 
 _LUMA = (0.299, 0.587, 0.114)
 

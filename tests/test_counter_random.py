@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from entprop_fast.lab.data.counter_random import (
+from entprop_fast.counter_random import (
     bits,
     fold,
     integers,

@@ -1,0 +1,75 @@
+"""Read and apply a chain of augmentations, ``crop-flip+augmix:severity=1``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.names import AUGMENTATIONS
+from entprop_fast.counter_random import keys_of
+from entprop_fast.name_errors import unknown
+from entprop_fast.options import options_of, read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Augmentation):
+    """Apply augmentations in order.
+
+    The first one draws from an image's key itself, so that what follows does not change it; each
+    later one from a key of its own.
+    """
+
+    parts: tuple[Augmentation, ...] = ()
+
+    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Augment by each part in turn."""
+        for place, part in enumerate(self.parts):
+            images = part.apply(images, keys if place == 0 else keys_of(place, keys))
+        return images
+
+
+def parse_chain(text: str, *, seed: int = 0) -> Chain:
+    """Make the augmentations that a text names, joined by ``+``; ``none`` makes an empty chain.
+
+    Args:
+        text: ``crop-flip+augmix``, or with options ``augmix:severity=1,width=2``.
+        seed: of the chain's draws for images that are given by number.
+
+    Raises:
+        ValueError: an unknown name or option, with the nearest ones, or a value that is not valid.
+    """
+    if text == "none":
+        return Chain(seed=seed)
+    return Chain(parts=tuple(_part(one.strip(), text) for one in text.split("+")), seed=seed)
+
+
+def _part(text: str, whole: str) -> Augmentation:
+    name, colon, rest = text.partition(":")
+    if name not in AUGMENTATIONS:
+        raise unknown("augmentation", name, ("none", *AUGMENTATIONS))
+    given = _options(rest, whole) if colon else {}
+    known = options_of(AUGMENTATIONS[name])
+    for option in given:
+        if option not in known:
+            raise ValueError(f"{whole!r}: {unknown(f'option of {name}', option, known)}")
+    values: Mapping[str, Any] = {
+        option: read(known[option], value, words=True) for option, value in given.items()
+    }
+    return AUGMENTATIONS[name](**values)
+
+
+def _options(text: str, whole: str) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        name = name.replace("-", "_")
+        if not equals:
+            raise ValueError(f"{whole!r}: {part!r} must be option=value")
+        if name in given:
+            raise ValueError(f"{whole!r} gives {name} twice")
+        given[name] = value.strip()
+    return given
