@@ -4,5 +4,14 @@ from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.chain import Chain, parse_chain
 from entprop_fast.augment.erasing import Cutout, RandomErasing
 from entprop_fast.augment.names import AUGMENTATIONS
+from entprop_fast.augment.pixmix import PixMix
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "Cutout", "RandomErasing", "parse_chain"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "Chain",
+    "Cutout",
+    "PixMix",
+    "RandomErasing",
+    "parse_chain",
+]
