@@ -67,11 +67,11 @@ class PixMix(Augmentation):
         levels = images if whole else (images * 255 + 0.5).to(torch.uint8)
         u = uniforms(keys, _IMAGE + _ROUND * self.k + _COPY * (self.k + 1))
         one, rounds, copies = u.split((_IMAGE, _ROUND * self.k, _COPY * (self.k + 1)), 1)
-        rounds = rounds.view(-1, self.k, _ROUND)
+        rounds = rounds.view(len(keys), self.k, _ROUND)
         count = _below(one[:, 0], self.k + 1)
         active = torch.arange(self.k, device=images.device) < count[:, None]  # [B, k]
         augmented = torch.cat((one[:, 1:2] < 0.5, (rounds[:, :, 0] < 0.5) & active), 1)
-        augments = self._copies(levels, copies.view(-1, self.k + 1, _COPY), augmented)
+        augments = self._copies(levels, copies.view(len(keys), self.k + 1, _COPY), augmented)
         picture = self._pictures(levels, one[:, 2:])
         exact = torch.float64 if images.dtype == torch.float64 else torch.float32
         mixed = images.to(exact) / 255 if whole else images.to(exact)
@@ -127,14 +127,13 @@ class PixMix(Augmentation):
 
 
 def _mixed(image: Tensor, other: Tensor, u: Tensor, beta: float) -> Tensor:
-    """Add or multiply with random weights, the published ``add``, ``multiply`` and ``get_ab``.
+    """Add or multiply with random weights, the published ``add`` and ``multiply``.
 
     Of values in [-1, 1]: a x + b y; of values in [0, 2]: x^a y^b, as a power of 2, so that both are
-    one sum. A Beta(beta, 1) number is U^(1 / beta), a Beta(1, beta) one 1 - U^(1 / beta).
+    one sum.
     """
-    multiply, opposite = u[:, 0] < 0.5, u[:, 1] < 0.5
-    a, b = u[:, 2] ** (1 / beta), 1 - u[:, 3] ** (1 / beta)
-    a, b = torch.where(opposite, 2 - a, a), torch.where(opposite, -b, b)
+    multiply = u[:, 0] < 0.5
+    a, b = _weights(u[:, 1:], beta)
     shift = torch.where(multiply, a - 1, (1 - a - b) / 2)
     multiplied = _each(multiply)
     image = torch.where(multiplied, image.log2(), image)
@@ -142,6 +141,16 @@ def _mixed(image: Tensor, other: Tensor, u: Tensor, beta: float) -> Tensor:
     other = torch.where(multiplied, (2 * other).clamp_(min=1e-37).log2_(), other)
     result = image.mul_(_each(a)).addcmul_(other, _each(b)).add_(_each(shift))
     return torch.where(multiplied, result.exp2(), result).clamp_(0, 1)
+
+
+def _weights(u: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Return the published ``get_ab``: a copy is added, or taken away from more of the image.
+
+    A Beta(beta, 1) number is U^(1 / beta), a Beta(1, beta) one 1 - U^(1 / beta).
+    """
+    away = u[:, 0] >= 0.5
+    a, b = u[:, 1] ** (1 / beta), 1 - u[:, 2] ** (1 / beta)
+    return torch.where(away, 2 - a, a), torch.where(away, -b, b)
 
 
 def _below(u: Tensor, count: int) -> Tensor:

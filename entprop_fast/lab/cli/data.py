@@ -1,4 +1,4 @@
-"""Look at a data set before a run: ``python -m entprop_fast.data check DATASET``."""
+"""Look at a data set before a run, or make fractals: ``python -m entprop_fast.data check``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from entprop_fast import name_errors
 from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.make_fractals import FractalFlags, run, unused
 from entprop_fast.lab.data.contents import Watch
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.lab.report.progress import Reporter
@@ -20,15 +21,20 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
 from entprop_fast.options import option
 
-COMMANDS = ("check",)
+COMMANDS = ("check", "fractals")
 _MODULE = "entprop_fast.data"
 SHOWN = 20  # problems of a data set that are printed; it counts the others
-USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within"
+USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within; or fractals"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Flags:
-    command: str = option("", "check: read everything and report it.", group=POSITIONAL)
+class _Flags(FractalFlags):
+    command: str = option(
+        "",
+        "check: read everything and report it. fractals: make the pictures that the augmentation "
+        "pixmix mixes in.",
+        group=POSITIONAL,
+    )
     target: str = option(
         "",
         "A data set as train --dataset takes it, or a folder of some, all of which count.",
@@ -59,7 +65,7 @@ def _main(args: Sequence[str] | None) -> None:
         args,
         prog=_MODULE,
         description="Look at data sets before training: counts, classes, sizes, unreadable files, "
-        "images that are there twice.",
+        "images that are there twice. Or make fractals before a training does.",
         more=_more_flags(),
     )
     data_dir = Path(settings["data_dir"]) if "data_dir" in settings else None
@@ -69,6 +75,12 @@ def _main(args: Sequence[str] | None) -> None:
             raise ValueError(f"no command: {_usage()}")
         if flags.command not in COMMANDS:
             raise name_errors.unknown("command", flags.command, COMMANDS)
+        if flags.command == "fractals":
+            if given := flags.target or flags.dataset or data_dir:
+                raise ValueError(f"data fractals reads no data set, but {given} is given")
+            run(flags, reporter)
+            return
+        unused(flags)
         reports = _reports(flags, data_dir, watching(reporter))
     for report in reports:
         reporter.say(report.title)
