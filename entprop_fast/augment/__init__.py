@@ -2,6 +2,7 @@
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.chain import Chain, parse_chain
+from entprop_fast.augment.crop_flip import CropFlip
 from entprop_fast.augment.names import AUGMENTATIONS
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "parse_chain"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "CropFlip", "parse_chain"]
