@@ -3,6 +3,7 @@
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.augmix import AugMix
 from entprop_fast.augment.chain import Chain, parse_chain
+from entprop_fast.augment.crop_flip import CropFlip
 from entprop_fast.augment.names import AUGMENTATIONS
 from entprop_fast.augment.randaugment import RandAugment
 from entprop_fast.augment.trivialaugment import TrivialAugment
@@ -16,3 +17,4 @@ __all__ = [
     "TrivialAugment",
     "parse_chain",
 ]
+__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "CropFlip", "parse_chain"]

@@ -6,4 +6,7 @@ from entprop_fast.augment.randaugment import RandAugment
 from entprop_fast.augment.trivialaugment import TrivialAugment
 
 _CLASSES: tuple[type[Augmentation], ...] = (AugMix, TrivialAugment, RandAugment)
+from entprop_fast.augment.crop_flip import CropFlip
+
+_CLASSES: tuple[type[Augmentation], ...] = (CropFlip,)
 AUGMENTATIONS: dict[str, type[Augmentation]] = {cls.name: cls for cls in _CLASSES}

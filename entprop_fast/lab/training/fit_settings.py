@@ -61,7 +61,7 @@ def sorted_keywords(
 
 
 def settings_of_loader(
-    loader: DataLoader[Any], settings: Mapping[str, Any], batch_size: int | None, augment: str
+    loader: DataLoader[Any], settings: Mapping[str, Any], batch_size: int | None
 ) -> dict[str, Any]:
     """Return the settings that a loader decides.
 
@@ -71,8 +71,6 @@ def settings_of_loader(
     given = {name: settings[name] for name in ("drop_last", "workers") if name in settings}
     if batch_size is not None:
         given["batch_size"] = batch_size
-    if augment != "none":
-        given["augment"] = augment
     for name, value in given.items():
         raise ValueError(f"{name}={value!r}: train is a DataLoader, which has its own")
     return {"batch_size": rows_of(loader), "drop_last": bool(loader.drop_last)}

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab.data.augment import RESIZED_CROP
 from entprop_fast.lab.data.datasets import (
     EMBEDDED,
     FILES,
@@ -17,6 +16,7 @@ from entprop_fast.lab.data.datasets import (
 )
 from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training.augment_setting import without_reading
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.models.weights import RANDOM
@@ -67,9 +67,8 @@ def follow_data(
     dataset = str(both.get("dataset", ""))
     if dataset and not dataset.startswith(DATA):
         check_known(dataset)
-    if dataset.startswith(DATA) and both.get("augment") == RESIZED_CROP:
-        if settings.get("augment") is None:
-            settings["augment"] = "none"  # crops are made where files are read
+    if dataset.startswith(DATA) and settings.get("augment") is None and "augment" in table:
+        settings["augment"] = without_reading(str(table["augment"]))
     if not dataset.startswith(FOLDER) or "image_size" in both:
         return source, settings
     if both.get("weights") not in (None, RANDOM) or ":" in str(both.get("arch", "")):
