@@ -11,11 +11,13 @@ from entprop_fast.lab.data.datasets import (
     EMBEDDED,
     FILES,
     FOLDER,
+    PREFIXES,
     TENSORS,
     check_known,
     usual_image_size,
 )
 from entprop_fast.lab.data.image_files import SMALL
+from entprop_fast.lab.data.tensor_sets import BY_PATH
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.own_names import DATA, MODEL
@@ -36,7 +38,7 @@ def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
     starts_from = weights not in (None, RANDOM)
     if dataset is None:
         return FINETUNE if starts_from else recipe.DEFAULT_RECIPE
-    if not dataset.startswith((FOLDER, DATA)):
+    if not dataset.startswith((*PREFIXES, DATA)):
         return recipe.DEFAULT_RECIPE  # no data set: whoever loads it says which there are
     return FINETUNE if starts_from else SCRATCH
 
@@ -67,9 +69,10 @@ def follow_data(
     dataset = str(both.get("dataset", ""))
     if dataset and not dataset.startswith(DATA):
         check_known(dataset)
-    if dataset.startswith(DATA) and both.get("augment") == RESIZED_CROP:
+    if dataset.startswith((DATA, *BY_PATH)) and both.get("augment") == RESIZED_CROP:
         if settings.get("augment") is None:
-            settings["augment"] = "none"  # crops are made where files are read
+            # Such crops are made where files are read; images in the usual files are small ones.
+            settings["augment"] = "none" if dataset.startswith(DATA) else "crop-flip"
     if not dataset.startswith(FOLDER) or "image_size" in both:
         return source, settings
     if both.get("weights") not in (None, RANDOM) or ":" in str(both.get("arch", "")):
