@@ -13,8 +13,8 @@ __all__ = [
     "AugMix",
     "Augmentation",
     "Chain",
+    "CropFlip",
     "RandAugment",
     "TrivialAugment",
     "parse_chain",
 ]
-__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "CropFlip", "parse_chain"]

@@ -33,7 +33,8 @@ class TrivialAugment(Augmentation):
     level, nearest but for ties, and a solarize threshold of a whole level is that level, which
     float32 may miss there); for tensors torchvision itself differs from that. The authors'
     repository (automl/trivialaugment) cuts rotations and bits to integers and takes factors from
-    0.01 to 2 in 31 steps, where torchvision takes 1 - 0.99 to 1 + 0.99. Black comes in from outside.
+    0.01 to 2 in 31 steps, where torchvision takes 1 - 0.99 to 1 + 0.99. Black comes in from
+    outside.
     """
 
     name: ClassVar[str] = "trivialaugment"
