@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
-from entprop_fast.augment.levels import on_levels
 from entprop_fast.augment.mixing_weights import beta, dirichlet
+from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.counter_random import keys_of, uniforms
 from entprop_fast.ops.image_chains import ImageOp, image_chains
 from entprop_fast.options import option

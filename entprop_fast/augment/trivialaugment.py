@@ -10,8 +10,8 @@ from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.augmix import ChainDraws
-from entprop_fast.augment.levels import on_levels
 from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
+from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.counter_random import integers
 from entprop_fast.ops.image_chains import image_chains
 from entprop_fast.options import option

@@ -24,7 +24,6 @@ from entprop_fast.lab.data.datasets import (
     FILES,
     FOLDER,
     PREFIXES,
-    TENSORS,
     load,
     locate_splits,
 )
@@ -35,7 +34,7 @@ from entprop_fast.lab.data.official_files import SOURCES
 from entprop_fast.lab.data.same_files import TEST, TRAINING
 from entprop_fast.lab.data.split_checks import find_problems, first_of
 from entprop_fast.lab.data.stray_files import LeftOut, image_paths, is_image
-from entprop_fast.lab.data.tensor_sets import is_tensor_set
+from entprop_fast.lab.data.tensor_sets import TENSORS, is_tensor_set
 from entprop_fast.name_errors import unknown
 
 KNOWN = (*TENSORS, *FILES, "folder")

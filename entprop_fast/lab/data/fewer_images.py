@@ -7,7 +7,7 @@ scored on the same ones, and a smaller choice lies within each larger one.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.image_files import ImageFiles
@@ -15,6 +15,8 @@ from entprop_fast.lab.data.subset import stratified_subset
 from entprop_fast.options import option
 
 _TEST_SEED = 0
+
+ImageSetT = TypeVar("ImageSetT", ImageData, ImageFiles)
 
 
 def test_size_option() -> Any:
@@ -41,7 +43,7 @@ def fewer_training(data: ImageData, size: int | None, seed: int) -> ImageData:
     return replace(data, train_images=images, train_labels=labels)
 
 
-def fewer_tests(data: ImageData | ImageFiles, size: int | None) -> ImageData | ImageFiles:
+def fewer_tests(data: ImageSetT, size: int | None) -> ImageSetT:
     """Return the data set with a stratified subset of its test images; None keeps all.
 
     Published corrupted sets hold all of them, in their order, so that a part has none.
