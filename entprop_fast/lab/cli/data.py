@@ -76,8 +76,8 @@ def _main(args: Sequence[str] | None) -> None:
         _Flags,
         args,
         prog=_MODULE,
-        description="Look at data sets before training, or make one: counts, classes, sizes, unreadable files, "
-        "images that are there twice.",
+        description="Look at data sets before training: counts, classes, sizes, unreadable files, "
+        "images that are there twice. Or make one.",
         more=_more_flags(),
     )
     data_dir = Path(settings["data_dir"]) if "data_dir" in settings else None

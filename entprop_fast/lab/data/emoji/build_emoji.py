@@ -122,12 +122,16 @@ def pictures(
             rows.append((concepts[code], style))
     if not drawn:
         raise ValueError(f"no picture of {len(concepts)} emoji is in {len(sets)} packages")
+    groups = _groups([one for one, _ in rows], drawn)
+    # A picture that stands for two things is there once, as the first of them.
+    first = {pixels.tobytes(): row for row, pixels in reversed(list(enumerate(drawn)))}
+    kept = sorted(first.values())
     return Pictures(
-        np.stack(drawn),
-        np.array([one.label for one, _ in rows]),
-        np.array([one.code for one, _ in rows]),
-        _groups([one for one, _ in rows], drawn),
-        np.array([style for _, style in rows]),
+        np.stack([drawn[row] for row in kept]),
+        np.array([rows[row][0].label for row in kept]),
+        np.array([rows[row][0].code for row in kept]),
+        groups[kept],
+        np.array([rows[row][1] for row in kept]),
     )
 
 
