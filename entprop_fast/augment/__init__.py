@@ -18,3 +18,6 @@ __all__ = [
     "TrivialAugment",
     "parse_chain",
 ]
+from entprop_fast.augment.prime import Prime
+
+__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "Prime", "parse_chain"]

@@ -12,4 +12,7 @@ _CLASSES: tuple[type[Augmentation], ...] = (
     TrivialAugment,
     RandAugment,
 )
+from entprop_fast.augment.prime import Prime
+
+_CLASSES: tuple[type[Augmentation], ...] = (Prime,)
 AUGMENTATIONS: dict[str, type[Augmentation]] = {cls.name: cls for cls in _CLASSES}
