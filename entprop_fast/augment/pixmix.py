@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -10,24 +9,12 @@ from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.mixing_set import check_path, pictures_of
+from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import uniforms
-from entprop_fast.ops.image_chains import ImageOp, image_chains
+from entprop_fast.ops.image_chains import image_chains
 from entprop_fast.ops.layout import same_layout
 from entprop_fast.options import option
 
-# The published code's lists: without, and with, the operations that overlap test corruptions.
-_OPS = (
-    ImageOp.AUTOCONTRAST,
-    ImageOp.EQUALIZE,
-    ImageOp.POSTERIZE,
-    ImageOp.ROTATE,
-    ImageOp.SOLARIZE,
-    ImageOp.SHEAR_X,
-    ImageOp.SHEAR_Y,
-    ImageOp.TRANSLATE_X,
-    ImageOp.TRANSLATE_Y,
-)
-_ALL_OPS = (*_OPS, ImageOp.COLOR, ImageOp.CONTRAST, ImageOp.BRIGHTNESS, ImageOp.SHARPNESS)
 _LARGER = 9 / 8  # pictures over images, of which a crop is mixed: 36 to 32 pixels, 256 to 224
 _IMAGE, _ROUND, _COPY = 5, 5, 3  # numbers drawn for an image, each round, each augmented copy
 
@@ -64,7 +51,8 @@ class PixMix(Augmentation):
     def apply(self, images: Tensor, keys: Tensor) -> Tensor:
         """Mix each image for its own number of rounds."""
         whole = images.dtype == torch.uint8
-        levels = images if whole else (images * 255 + 0.5).to(torch.uint8)
+        exact = torch.float64 if images.dtype == torch.float64 else torch.float32
+        levels = images if whole else (images.to(exact) * 255 + 0.5).to(torch.uint8)
         u = uniforms(keys, _IMAGE + _ROUND * self.k + _COPY * (self.k + 1))
         one, rounds, copies = u.split((_IMAGE, _ROUND * self.k, _COPY * (self.k + 1)), 1)
         rounds = rounds.view(len(keys), self.k, _ROUND)
@@ -73,7 +61,6 @@ class PixMix(Augmentation):
         augmented = torch.cat((one[:, 1:2] < 0.5, (rounds[:, :, 0] < 0.5) & active), 1)
         augments = self._copies(levels, copies.view(len(keys), self.k + 1, _COPY), augmented)
         picture = self._pictures(levels, one[:, 2:])
-        exact = torch.float64 if images.dtype == torch.float64 else torch.float32
         mixed = images.to(exact) / 255 if whole else images.to(exact)
         mixed = torch.where(_each(augmented[:, 0]), augments[0].to(exact) / 255, mixed)
         for k in range(self.k):
@@ -86,7 +73,10 @@ class PixMix(Augmentation):
     def _copies(self, levels: Tensor, u: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
         """Return k + 1 copies ``[B, C, H, W]``, each augmented by one operation where wanted."""
         rows = u.transpose(0, 1).flatten(0, 1)  # [(k + 1) B, draws]: copy after copy
-        codes, strengths = self._operations(rows, *levels.shape[2:])
+        height, width = levels.shape[2:]
+        codes, strengths = operations(
+            *rows.unbind(1), severity=self.severity, all_ops=self.all_ops, size=(height, width)
+        )
         codes = codes * wanted.t().flatten()
         ones = torch.ones_like(strengths)
         repeated = torch.cat([levels] * u.shape[1])
@@ -94,25 +84,6 @@ class PixMix(Augmentation):
             repeated, codes[:, None, None], strengths[:, None, None], ones[:, None], 0 * ones
         )
         return chained.chunk(u.shape[1]) if len(levels) else (levels,) * u.shape[1]
-
-    def _operations(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return code and strength, ``[rows]`` each, of the numbers drawn, ``[rows, 3]``."""
-        ops = _ALL_OPS if self.all_ops else _OPS
-        place = _below(u[:, 0], len(ops))
-        level = (0.1 + (self.severity - 0.1) * u[:, 1]) / 10
-        signed = torch.where(u[:, 2] > 0.5, -1.0, 1.0)
-        factor = 1.8 * level + 0.1
-        of_op = {
-            ImageOp.POSTERIZE: 4 - (4 * level).floor(),
-            ImageOp.ROTATE: (30 * level).floor() * signed,
-            ImageOp.SOLARIZE: 256 - (256 * level).floor(),
-            ImageOp.SHEAR_X: 0.3 * level * signed,
-            ImageOp.SHEAR_Y: 0.3 * level * signed,
-            ImageOp.TRANSLATE_X: (width / 3 * level).floor() * signed,
-            ImageOp.TRANSLATE_Y: (height / 3 * level).floor() * signed,
-        }
-        each = torch.stack([of_op.get(op, factor) for op in ops], 1)  # [rows, ops]
-        return _codes(ops, u.device)[place], each.gather(1, place[:, None])[:, 0]
 
     def _pictures(self, levels: Tensor, u: Tensor) -> Tensor:
         """Return a crop of a picture for each image, of its layout."""
@@ -156,12 +127,6 @@ def _weights(u: Tensor, beta: float) -> tuple[Tensor, Tensor]:
 def _below(u: Tensor, count: int) -> Tensor:
     """Return integers below the count: u, in (0, 1), times it may round up to it."""
     return (u * count).long().clamp(max=count - 1)
-
-
-@functools.lru_cache(maxsize=16)
-def _codes(ops: tuple[ImageOp, ...], device: torch.device) -> Tensor:
-    """Return codes on a device, where they stay: a captured graph can copy nothing there."""
-    return torch.tensor(ops, dtype=torch.uint8, device=device)
 
 
 def _each(values: Tensor) -> Tensor:

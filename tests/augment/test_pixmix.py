@@ -14,12 +14,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from entprop_fast.augment import PixMix, parse_chain
-from entprop_fast.augment.pixmix import _ALL_OPS, _weights
+from entprop_fast.augment.pixmix import _weights
+from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
+from entprop_fast.ops.image_chains import ImageOp
 
 Levels = NDArray[np.uint8]
 GEOMETRIC = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}
-NAMES = [op.name.lower() for op in _ALL_OPS]
+NAMES = [op.name.lower() for op in ImageOp if op not in (ImageOp.IDENTITY, ImageOp.INVERT)]
 
 
 @pytest.fixture
@@ -140,8 +142,8 @@ def test_weights_and_strengths_are_distributed_as_published() -> None:
     expected_b = np.where(first, 1, -1) * beta(1, 3, count)
     for found, expected in ((a, expected_a), (b, expected_b)):
         assert np.abs(np.sort(found.numpy()) - np.sort(expected)).mean() < 0.01
-    augment = PixMix(all_ops=True)
-    codes, strengths = augment._operations(uniforms(keys_of(1, rows), 3), 32, 32)
+    u = uniforms(keys_of(1, rows), 3).unbind(1)
+    codes, strengths = operations(*u, severity=3, all_ops=True, size=(32, 32))
     counts = torch.bincount(codes.long(), minlength=14)[1:]
     assert ((counts - count / 13).abs() < 4 * (count / 13) ** 0.5).all()
     level = generator.uniform(0.1, 3, count)
@@ -154,7 +156,7 @@ def test_weights_and_strengths_are_distributed_as_published() -> None:
         "TRANSLATE_Y": (level * (32 / 3) / 10).astype(int) * sign,
         "COLOR": level * 1.8 / 10 + 0.1,
     }
-    for op in _ALL_OPS:
+    for op in ImageOp:
         if op.name in published:
             steps, theirs = np.linspace(0.02, 0.98, 25), published[op.name]
             ours = np.quantile(strengths[codes == op].double().numpy(), steps)

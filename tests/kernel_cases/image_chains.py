@@ -128,7 +128,7 @@ def check_no_rows(op: Any, device: str) -> None:
 
 
 CASES: dict[str, Callable[[Any, str], None]] = {
-    f"{ImageOp(code % NEAREST).name.lower()}{'-nearest' if code >= NEAREST else ''}-{kind}": partial(
+    f"{ImageOp(code % NEAREST).name.lower()}{'-nearest' * (code >= NEAREST)}-{kind}": partial(
         check_code, code, SHAPES[kind]
     )
     for code in CODES

@@ -28,18 +28,7 @@ from entprop_fast.options import Bounds, Option, number, options_of, read
 
 POSITIONAL = "positional arguments"  # the group of what is typed without a flag
 GROUPS = (
-    *(
-        POSITIONAL,
-        "",
-        "comparison",
-        "study",
-        "corruption",
-        "data",
-        "fractals",
-        "network",
-        "method",
-        "training",
-    ),
+    *(POSITIONAL, "", "comparison", "study", "corruption", "data", "network", "method", "training"),
     *("evaluation", "machine", "output"),
 )
 

@@ -14,7 +14,7 @@ from entprop_fast.augment.mixing_set import cache_folder, file_name, fractals
 from entprop_fast.lab.cli import data
 from tests.lab.conftest import Call
 
-SMALL = ["fractals", "--count", "18", "--size", "8"]
+SMALL = ["fractals", "--count", "18", "--image-size", "8"]
 
 
 def test_fractals_are_cached_and_shown(
@@ -47,7 +47,7 @@ def test_fractals_of_a_folder_are_a_mixing_set(tmp_path: Path, call: Call) -> No
         (["fractals", "digits"], "digits"),
         (["fractals", "--data-dir", "here"], "here"),
         (["fractals", "--count", "0"], "--count"),
-        (["fractals", "--size", "7"], "--size"),
+        (["fractals", "--image-size", "7"], "--image-size"),
         (["fractals", "--sheet", "sheet.jpg"], "--sheet sheet.jpg"),
         ([*SMALL, "--out", "/dev/null/x"], "/dev/null"),
         ([*SMALL, "--out", ".", "--sheet", "no/sheet.png"], "no/sheet.png"),
