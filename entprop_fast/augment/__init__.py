@@ -21,3 +21,16 @@ __all__ = [
 from entprop_fast.augment.prime import Prime
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "Prime", "parse_chain"]
+from entprop_fast.augment.erasing import Cutout, RandomErasing
+from entprop_fast.augment.names import AUGMENTATIONS
+from entprop_fast.augment.pixmix import PixMix
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "Chain",
+    "Cutout",
+    "PixMix",
+    "RandomErasing",
+    "parse_chain",
+]

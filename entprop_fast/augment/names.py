@@ -15,4 +15,8 @@ _CLASSES: tuple[type[Augmentation], ...] = (
 from entprop_fast.augment.prime import Prime
 
 _CLASSES: tuple[type[Augmentation], ...] = (Prime,)
+from entprop_fast.augment.erasing import Cutout, RandomErasing
+from entprop_fast.augment.pixmix import PixMix
+
+_CLASSES: tuple[type[Augmentation], ...] = (RandomErasing, Cutout, PixMix)
 AUGMENTATIONS: dict[str, type[Augmentation]] = {cls.name: cls for cls in _CLASSES}
