@@ -102,7 +102,12 @@ def write_fractals(path: Path, pictures: Tensor) -> None:
 
 @functools.lru_cache(maxsize=16)
 def pictures_of(
-    path: str | None, count: int, side: int, channels: int, device: torch.device
+    path: str | None,
+    count: int,
+    side: int,
+    channels: int,
+    channels_last: bool,
+    device: torch.device,
 ) -> Tensor:
     """Return the pictures at a size on a device, where they are kept.
 
@@ -111,10 +116,11 @@ def pictures_of(
         count: of the fractals.
         side: height and width in pixels.
         channels: 3, or 1 for the grey of the colours.
+        channels_last: keep a pixel's channels together.
         device: to keep them on.
 
     Returns:
-        uint8 ``[N, side, side, channels]``.
+        uint8, contiguous: ``[N, channels, side, side]``, or ``[N, side, side, channels]``.
 
     Raises:
         ValueError: there is no picture, or one that cannot be read.
@@ -128,7 +134,8 @@ def pictures_of(
         pictures = resized(_read_arrays(Path(path)), side)
     if channels == 1:
         pictures = grey(pictures)
-    return pictures.permute(0, 2, 3, 1).contiguous().to(device)
+    order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
+    return pictures.permute(order).contiguous().to(device)
 
 
 def resized(pictures: Tensor, side: int) -> Tensor:
