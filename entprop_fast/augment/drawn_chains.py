@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
-from entprop_fast.augment.levels import on_levels
+from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.ops.image_chains import image_chains
 
 
