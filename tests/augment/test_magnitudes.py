@@ -95,7 +95,7 @@ def test_an_operation_is_torchvisions(op: ImageOp, name: str) -> None:
             apart = (found.int() - expected.int()).abs()
             if op in (ImageOp.ROTATE, ImageOp.SHEAR_X, ImageOp.SHEAR_Y):
                 assert (apart > (0 if nearest else 1)).float().mean() < 5e-4  # ties
-                assert (apart > 0).float().mean() < 0.02
+                assert (apart > 0).float().mean() < 0.03
             elif op >= ImageOp.BRIGHTNESS:  # a factor's last bit decides where a level is whole
                 assert apart.max() <= 1 and (apart > 0).float().mean() < 0.01
             else:
