@@ -69,7 +69,8 @@ def theirs(peer: Any, image: Tensor, op: ImageOp, place: int, negative: bool, bi
     changed = peer._apply_image_or_video_transform(
         Image.fromarray(array), NAMES[op], sign * magnitude, peer.interpolation, peer._fill
     )
-    return v2.functional.pil_to_tensor(changed)
+    tensor: Tensor = v2.functional.pil_to_tensor(changed)
+    return tensor
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -115,7 +116,8 @@ def test_operations_are_drawn_evenly(augment: TrivialAugment | RandAugment) -> N
         counts = np.bincount(draws.codes[:, 0, place] % NEAREST, minlength=14)
         assert len(counts) == 14 and stats.chisquare(counts).pvalue > UNLIKELY
     if draws.codes.shape[2] > 1:
-        pairs = np.histogram2d(*(draws.codes[:, 0, :2] % NEAREST).T.numpy(), bins=14)[0]
+        first, second = (draws.codes[:, 0, :2] % NEAREST).long().unbind(1)
+        pairs = torch.bincount(14 * first + second, minlength=14 * 14).view(14, 14)
         assert stats.chi2_contingency(pairs).pvalue > UNLIKELY
 
 

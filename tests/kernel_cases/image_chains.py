@@ -43,7 +43,8 @@ STRENGTHS: dict[ImageOp, tuple[float, ...]] = {
 # Beyond them: nothing may fault, and the bits are still the reference's.
 WILD = (0.0, -1.0, 8.7, 1e3, -1e30, float("inf"), float("-inf"), float("nan"))
 CODES = (*map(int, ImageOp), *(op + NEAREST for op in GEOMETRIC))
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
