@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from entprop_fast.lab.data.augment import RESIZED_CROP, to_float
+from entprop_fast.lab.data.image_files import RESIZED_CROP
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.loader import check_batching
 
 
