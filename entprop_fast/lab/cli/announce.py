@@ -28,14 +28,20 @@ def announce(source: str | Path, config: Config) -> list[str]:
     return [settings(source, config), method(config), *warnings([config])]
 
 
-def settings(source: str | Path, config: Config) -> str:
-    """Write a line: recipe, network, images, epochs, optimizer."""
+def settings(source: str | Path, config: Config, augment: str | None = None) -> str:
+    """Write a line: recipe, network, images, epochs, optimizer.
+
+    Args:
+        source: of the settings.
+        config: the settings.
+        augment: what to say in place of theirs, where it is not that of all runs.
+    """
     side = pixels(config)
     shown = "images as they come" if side is None else f"{side} pixels"
     weights = "" if config.weights in (None, RANDOM) else f" from {config.weights}"
     return (
         f"recipe {source}: {config.arch}{weights}, {shown}, augment "
-        f"{config.augment}, {config.epochs} epochs, batches of {config.batch_size}, "
+        f"{augment or config.augment}, {config.epochs} epochs, batches of {config.batch_size}, "
         f"{config.optimizer}, lr {config.lr:g} ({config.schedule})"
     )
 

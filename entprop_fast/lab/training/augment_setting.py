@@ -11,12 +11,13 @@ from entprop_fast.lab.data.image_files import RESIZED_CROP
 from entprop_fast.name_errors import unknown
 
 NONE = "none"
-NAMES = (NONE, RESIZED_CROP, *AUGMENTATIONS)
+NAMES = tuple(dict.fromkeys((NONE, CropFlip.name, RESIZED_CROP, *AUGMENTATIONS)))
 OF_METHODS = ("jsd",)  # options of a method that are written where the augmentation is
 
+EXAMPLE = "such as crop-flip+augmix"
 HELP = (
-    "Augmentation of training images, a chain: parts joined by + in their order, as in "
-    "crop-flip+augmix, with options as in augmix:severity=1. What is named is all there is. Parts: "
+    "Augmentation of training images, a chain: parts joined by + in their order, with options as "
+    "in augmix:severity=1. What is named is all there is. Parts: "
     f"{', '.join(NAMES)}. crop-flip pads by 4 black pixels; {RESIZED_CROP}, for images read from "
     "files, comes first and takes crops of 8 to 100 % of the area. augmix:jsd=12 sets the option "
     "jsd of the method."
@@ -79,7 +80,8 @@ def augment_option(value: Any) -> str:
     try:
         read_augment(without_options(value)[0])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"augment={value!r}: {error}") from None
+        said = str(error).removeprefix(repr(value)).removeprefix(":").lstrip()
+        raise ValueError(f"augment={value!r}: {said}") from None
     return value
 
 

@@ -11,7 +11,7 @@ from entprop_fast.lab.checkpoint import MOST_KEPT
 from entprop_fast.lab.data import LOADERS
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
-from entprop_fast.lab.training.augment_setting import HELP, NONE, augment_option
+from entprop_fast.lab.training.augment_setting import EXAMPLE, HELP, NONE, augment_option
 from entprop_fast.lab.training.device import MOST_THREADS
 from entprop_fast.lab.training.durations import (
     INTERVALS,
@@ -81,7 +81,7 @@ class Config:
     drop_last: bool = option(
         True, "Leave out an epoch's last batch where it is smaller.", group="training"
     )
-    augment: str = option(NONE, HELP, parse=augment_option, group="data")
+    augment: str = option(NONE, HELP, unit=EXAMPLE, parse=augment_option, group="data")
     lr: float = option(
         help="Highest learning rate of the run.", low=0, open_low=True, group="training"
     )
