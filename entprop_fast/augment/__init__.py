@@ -1,8 +1,20 @@
 """Augment whole batches on any device, each image by draws of its own."""
 
 from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.augmix import AugMix
 from entprop_fast.augment.chain import Chain, parse_chain
 from entprop_fast.augment.crop_flip import CropFlip
 from entprop_fast.augment.names import AUGMENTATIONS
+from entprop_fast.augment.randaugment import RandAugment
+from entprop_fast.augment.trivialaugment import TrivialAugment
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "CropFlip", "parse_chain"]
+__all__ = [
+    "AUGMENTATIONS",
+    "AugMix",
+    "Augmentation",
+    "Chain",
+    "CropFlip",
+    "RandAugment",
+    "TrivialAugment",
+    "parse_chain",
+]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from entprop_fast.lab.checkpoint import MOST_KEPT
 from entprop_fast.lab.data import LOADERS
+from entprop_fast.lab.data.fewer_images import test_size_option
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
 from entprop_fast.lab.training.augment_setting import EXAMPLE, HELP, NONE, augment_option
@@ -220,6 +221,7 @@ class Config:
     train_size: int | None = option(
         None, "Number of training images. Left out, all are used.", low=1, group="data"
     )
+    test_size: int | None = test_size_option()
     device: str = option(
         "auto", "Device: auto, cpu, cuda, cuda:N, mps, xpu or xpu:N.", group="machine"
     )

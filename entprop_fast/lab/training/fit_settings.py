@@ -24,6 +24,7 @@ USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
 _NOT_HERE = {
     **dict.fromkeys(("arch", "weights"), "the network is model"),
     **dict.fromkeys(("dataset", "data_dir", "image_size", "train_size"), "the images are train"),
+    "test_size": "the test images are validation",
     "normalize": "normalization=(mean, std) says what images went through",
     "patience": "early stopping goes by training images that only the commands hold out",
     "generator": "seed decides every draw",

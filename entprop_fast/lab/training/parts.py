@@ -106,7 +106,13 @@ def parts_of(
             )
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
-    spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
+    spec = network_for(
+        config.arch,
+        images,
+        config.seed,
+        normalize=config.normalize,
+        test_size=config.test_size,
+    )
     with contextlib.nullcontext() if config.weights is None else in_step.main_first():
         model = _network(config, spec, say, fresh=fresh)
     _check_dtype(model, config.arch)

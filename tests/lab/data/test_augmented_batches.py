@@ -35,7 +35,7 @@ def loader(kind: str = "device", **changed: Any) -> Loader:
 
 def seen(batches: Loader, start: int = 0) -> dict[int, Tensor]:
     """Every view of each image, [views, C, H, W], by its number."""
-    found = {}
+    found: dict[int, Tensor] = {}
     for images, labels in batches.epoch(2, start):
         views = images.unflatten(0, (-1, len(labels)))
         found |= {int(label): views[:, row] for row, label in enumerate(labels)}
@@ -44,7 +44,7 @@ def seen(batches: Loader, start: int = 0) -> dict[int, Tensor]:
 
 def one_by_one(views: int) -> dict[int, Tensor]:
     """The contract, image by image."""
-    found = {}
+    found: dict[int, Tensor] = {}
     for number in range(len(IMAGES)):
         image, key = IMAGES[number : number + 1], KEYS[number : number + 1]
         as_it_is = CROP.apply(image, key)
