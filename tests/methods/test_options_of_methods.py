@@ -32,7 +32,7 @@ SELECTING: dict[str, Any] = dict(
     aux_weight=1.0,
 )  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
-    "vanilla": {},
+    "vanilla": {"jsd": 0.0},
     "mixup": {"mixup": 1.0},
     "cutmix": {"cutmix": 1.0},
     "mixprop": {"mixup": 1.0},
@@ -43,8 +43,8 @@ OWN: dict[str, dict[str, Any]] = {
     "fast_advprop": dict(p_adv=0.2, eps=1 / 255, alpha=1 / 255, k=None, score="entropy"),
     "free_at": dict(replays=4, eps=4 / 255, alpha=None),
     "entprop": SELECTING | dict(
-        n=1, accumulate="last", aux_stats="last", selection="rank", equalize=False,
-        attack_loss="ce", norms="dual",
+        mixup=None, jsd=0.0, n=1, accumulate="last", aux_stats="last", selection="rank",
+        equalize=False, attack_loss="ce", norms="dual",
     ),
     "entprop_pipelined": SELECTING,
 }  # fmt: skip
@@ -82,6 +82,8 @@ REFUSED: list[tuple[str, str, type[Exception], list[Any]]] = [
     ("entprop advprop", "attack_loss", V, ["kl", "pgd"]),
     ("advprop", "attack_mode", V, ["test"]),
     ("advprop", "random_start", T, [1]),
+    ("vanilla entprop", "jsd", V, [-1.0, math.inf]),
+    ("vanilla entprop", "jsd", T, [None, "12"]),
     ("vanilla", "label_smoothing", V, [-0.1, 1.5]),
     ("vanilla", "max_grad_norm", V, [0.0, -1.0]),
     ("vanilla", "max_grad_norm", T, ["1"]),
@@ -105,6 +107,8 @@ ONE_BY_ONE = [
 # (methods, options that do not go together)
 TOGETHER: list[tuple[str, dict[str, Any]]] = [
     ("entprop entprop_pipelined", {"cutmix": 0.5, "mixup": 1.0}),
+    ("entprop", {"mixup": 0.2, "jsd": 12.0}),
+    ("entprop", {"cutmix": 1.0, "jsd": 12.0}),
     ("entprop", {"attack_loss": "cw", "n": 1}),
     ("entprop", {"attack_loss": "trades", "n": 1}),
     ("entprop", {"attack_loss": "trades", "accumulate": "all", "n": 2}),

@@ -11,7 +11,7 @@ from entprop_fast.lab.data.image_files import IMAGE_SIZE
 from entprop_fast.lab.data.tensor_sets import BY_PATH, TENSORS
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.own_names import DATA
-from entprop_fast.methods import default_eps
+from entprop_fast.methods import default_eps, default_mixup
 from entprop_fast.models.weights import RANDOM
 
 # Radii that are usual for images of up to so many pixels: in smaller ones 1/255 is not seen.
@@ -51,6 +51,8 @@ def method(config: Config) -> str:
     options = dict(config.options)
     if (eps := radius(config)) is not None:
         options["eps"] = eps
+    if "mixup" in options:
+        options["mixup"] = default_mixup(options["mixup"], options.get("jsd", 0.0))
     shown = [f"{name} {_value(name, options[name])}" for name in _SHOWN if name in options]
     return f"method {config.method}{': ' if shown else ''}{', '.join(shown)}"
 
