@@ -148,9 +148,8 @@ def step(
         capturable_optimizer(held, CUDA)
         method = create_method(name, net, held, check=False, capture="off", **options)
         images, labels = batch(method.views)
-        method._seen.add(
-            torch.Size((len(labels), *images.shape[1:]))
-        )  # the first batch of a shape may be refused: it copies state
+        # The first batch of a shape may be refused: it copies state.
+        method._seen.add(torch.Size((len(labels), *images.shape[1:])))
         for _ in range(2):
             method(images, labels)
         RECORDING.append(True)

@@ -147,7 +147,7 @@ class ByHand:
         """Losses, and what the main pass reports."""
         of_views = self.log_probabilities(w, x, aux=False, move=True)
         log_p = of_views[: len(target[0])]
-        self.logits = self.logits[: len(log_p)]
+        del self.logits[len(log_p) :]
         losses = self.losses(log_p, target, s)
         if s.jsd:
             losses = losses + s.jsd * divergence_by_hand(of_views)

@@ -12,13 +12,12 @@ from torch import nn
 from entprop_fast import create_method, reference
 from entprop_fast.methods import (
     METHODS,
-    CommonOptions,
     GPaCo,
     Method,
     method_options,
     needs_dual_norms,
 )
-from entprop_fast.methods.vanilla import Vanilla
+from entprop_fast.methods.mixup import MixUp, MixUpOptions
 from entprop_fast.options import option
 from tests.methods import support as s
 
@@ -166,14 +165,15 @@ def test_an_option_is_one_field() -> None:
     """Of it come the check, the signature, the documentation and the attribute."""
 
     @dataclass(frozen=True, kw_only=True)
-    class WarmOptions(CommonOptions):
+    class WarmOptions(MixUpOptions):
         warmth: float = option(1.0, "Temperature of the logits.", low=0, open_low=True)
 
-    class Warm(Vanilla):
-        """Plain training."""
+    class Warm(MixUp):
+        """MixUp training."""
 
         name = "warm"
         Options = WarmOptions
+        options: WarmOptions
 
     model = s.dual_network()
     warm: Any = Warm(model, s.sgd(model), warmth=2)

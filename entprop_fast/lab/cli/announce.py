@@ -51,8 +51,10 @@ def method(config: Config) -> str:
     options = dict(config.options)
     if (eps := radius(config)) is not None:
         options["eps"] = eps
-    if "mixup" in options:
-        options["mixup"] = default_mixup(options["mixup"], options.get("jsd", 0.0))
+    if config.method == "entprop":
+        given = options.get("mixup")
+        weight = float(options.get("jsd", 0.0))
+        options["mixup"] = default_mixup(None if given is None else float(given), weight)
     shown = [f"{name} {_value(name, options[name])}" for name in _SHOWN if name in options]
     return f"method {config.method}{': ' if shown else ''}{', '.join(shown)}"
 

@@ -198,7 +198,8 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     model = copy.deepcopy(trainer.model)
     for parameter in model.parameters():
         parameter.grad = None
-    unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
+    mixes = ("mixup", "cutmix")
+    unmixed = {name: 0.0 for name in mixes if hasattr(trainer.method.options, name)}
     options = trainer.method_options | unmixed
     # Of this process's own rows, where several train.
     own = {"ranks": "independent", "selection": "rank"}

@@ -28,7 +28,6 @@ from entprop_fast.lab.experiments.studies.runs import run_grid, source_of
 from entprop_fast.lab.experiments.studies.variant_scores import draw_curves
 from entprop_fast.lab.report.pictures import count_epochs
 from entprop_fast.lab.report.progress import Reporter
-from entprop_fast.methods import default_mixup
 from entprop_fast.methods.targets import mixup
 from entprop_fast.ops import select_topk
 
@@ -49,9 +48,9 @@ class Entropies(Probe):
 
     def after_epoch(self, epoch: int) -> None:
         """Measure all kinds."""
-        trainer, options = self.trainer, self.trainer.config.options
+        trainer = self.trainer
         generator = torch.Generator(trainer.device).manual_seed(epoch)
-        k, beta = float(options["k"]), default_mixup(options["mixup"], options["jsd"])
+        k, beta = (float(getattr(trainer.method, name)) for name in ("k", "mixup"))
         eps = radius(trainer.method)
         found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for images, labels in trainer.loader.epoch(epoch - 1):

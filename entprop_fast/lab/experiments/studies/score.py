@@ -42,8 +42,7 @@ class Overlap(Probe):
         """Select with every metric from the same batches."""
         trainer = self.trainer
         generator = torch.Generator(trainer.device).manual_seed(epoch)
-        k, beta = trainer.config.options["k"], trainer.config.options["mixup"]
-        assert isinstance(k, float) and isinstance(beta, float)
+        k, beta = (float(getattr(trainer.method, name)) for name in ("k", "mixup"))
         found: dict[str, list[float]] = {score: [] for score in SCORES}
         with evaluating(trainer.model), torch.no_grad():
             for images, labels in trainer.loader.epoch(epoch - 1):
