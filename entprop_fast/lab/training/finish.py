@@ -216,6 +216,7 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     )
     images, labels = next(trainer.loader.epoch(0))
     method(images, labels)
+    images = images[: len(labels)]  # of several views the rows as they are
     index = method.selected_index
     if index is None:
         index = torch.arange(len(images), device=images.device)
