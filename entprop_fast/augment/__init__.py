@@ -4,7 +4,10 @@ from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.augmix import AugMix
 from entprop_fast.augment.chain import Chain, parse_chain
 from entprop_fast.augment.crop_flip import CropFlip
+from entprop_fast.augment.erasing import Cutout, RandomErasing
 from entprop_fast.augment.names import AUGMENTATIONS
+from entprop_fast.augment.pixmix import PixMix
+from entprop_fast.augment.prime import Prime
 from entprop_fast.augment.randaugment import RandAugment
 from entprop_fast.augment.trivialaugment import TrivialAugment
 
@@ -14,23 +17,11 @@ __all__ = [
     "Augmentation",
     "Chain",
     "CropFlip",
-    "RandAugment",
-    "TrivialAugment",
-    "parse_chain",
-]
-from entprop_fast.augment.prime import Prime
-
-__all__ = ["AUGMENTATIONS", "Augmentation", "Chain", "Prime", "parse_chain"]
-from entprop_fast.augment.erasing import Cutout, RandomErasing
-from entprop_fast.augment.names import AUGMENTATIONS
-from entprop_fast.augment.pixmix import PixMix
-
-__all__ = [
-    "AUGMENTATIONS",
-    "Augmentation",
-    "Chain",
     "Cutout",
     "PixMix",
+    "Prime",
+    "RandAugment",
     "RandomErasing",
+    "TrivialAugment",
     "parse_chain",
 ]

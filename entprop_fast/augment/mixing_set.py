@@ -160,9 +160,7 @@ def check_path(path: Any) -> str | None:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
     )
 
 
