@@ -127,10 +127,12 @@ def check_no_rows(op: Any, device: str) -> None:
     assert found.shape == (0, 3, 8, 8) and found.dtype == torch.uint8
 
 
+def _name(code: int) -> str:
+    return ImageOp(code % NEAREST).name.lower() + ("-nearest" if code >= NEAREST else "")
+
+
 CASES: dict[str, Callable[[Any, str], None]] = {
-    f"{ImageOp(code % NEAREST).name.lower()}{'-nearest' if code >= NEAREST else ''}-{kind}": partial(
-        check_code, code, SHAPES[kind]
-    )
+    f"{_name(code)}-{kind}": partial(check_code, code, SHAPES[kind])
     for code in CODES
     for kind in ("odd", "narrow-grey")
 }

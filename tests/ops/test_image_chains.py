@@ -8,14 +8,11 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from entprop_fast.ops import image_chains
-from entprop_fast.ops.image_chains import GEOMETRIC, NEAREST, OP, ImageOp
+from entprop_fast.ops.image_chains import GEOMETRIC, NEAREST, ImageOp
 from tests.kernel_cases.image_chains import (
-    CASES,
     CODES,
     SHAPES,
     STRENGTHS,
-    mixtures,
     pictures,
     single,
 )
