@@ -30,7 +30,9 @@ struct ChainStep {
   ChainCode code;
   bool nearest;
   float strength;
-  double matrix[6];  // geometry's, from output to input as Pillow's
+  // Geometry's, from output to input in units of 2^-24 of a pixel, nearest 2^-16; its offsets are
+  // the place of the middle of pixel (0, 0).
+  int64_t matrix[6];
 };
 
 struct ChainImage {

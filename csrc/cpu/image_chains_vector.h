@@ -33,7 +33,7 @@ ENTPROP_INLINE Ints load_levels(const uint8_t* p) {
 
 ENTPROP_INLINE Bytes low_bytes(Ints v) {
 #if defined(__AVX512F__)
-  return (Bytes)_mm512_cvtepi32_epi8((__m512i)v);
+  return (Bytes)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
 #elif defined(__AVX2__)
   const __m256i* half = (const __m256i*)&v;
   const __m256i words = _mm256_packus_epi32(half[0], half[1]);
