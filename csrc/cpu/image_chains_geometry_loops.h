@@ -34,10 +34,7 @@ ENTPROP_INLINE Ints gather(const uint8_t* packed, Ints index) {
 #if defined(__AVX512F__)
   return (Ints)_mm512_i32gather_epi32((__m512i)index, packed, kScale);
 #elif defined(__AVX2__)
-  __m256i half[2];
-  __builtin_memcpy(half, &index, sizeof index);
-  for (__m256i& h : half) h = _mm256_i32gather_epi32((const int*)packed, h, kScale);
-  return load_vector<Ints>(half);
+  return (Ints)_mm256_i32gather_epi32((const int*)packed, (__m256i)index, kScale);
 #else
   Ints found;
   for (int k = 0; k < kPixels; ++k)
@@ -57,16 +54,15 @@ ENTPROP_INLINE Ints weighted(Ints first, Ints second, Ints weight) {
   return (first << kWeight) + (second - first) * weight;
 }
 
-// A place along a row of pixels: 16 of them from `start` on, as whole pixels and a rest that fits
-// 32 bits.
+// Places along a row of pixels, kPixels of them from `start` on, as whole pixels and a rest that
+// fits 32 bits.
 struct Walk {
   int64_t start, step;
   int bits;
 
   ENTPROP_INLINE int whole() const { return (int)(start >> bits); }
   ENTPROP_INLINE Ints rest() const {
-    const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return lane * (int)step + (int)(start & ((int64_t{1} << bits) - 1));
+    return lanes() * (int)step + (int)(start & ((int64_t{1} << bits) - 1));
   }
 };
 

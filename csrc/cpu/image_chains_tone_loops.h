@@ -12,7 +12,7 @@ struct Planes {
   int64_t bytes() const { return channels * stride; }
 };
 
-// to = f(from), 64 bytes at a time; what lies between the planes is changed as well.
+// to = f(from), a register at a time; what lies between the planes is changed as well.
 template <class F>
 ENTPROP_INLINE void bytewise(const Planes& planes, uint8_t* to, const uint8_t* from, F f) {
   for (int64_t i = 0; i < planes.bytes(); i += sizeof(Wide))
@@ -65,18 +65,12 @@ inline Range range_of(const uint8_t* plane, int64_t pixels) {
   return range;
 }
 
-typedef double Doubles8 __attribute__((vector_size(64)));
-typedef int32_t Ints8 __attribute__((vector_size(32)));
-
-// f(8 levels as doubles) for all 256 of a table, towards zero and into 0..255.
+// table[v] = f(v), towards zero and into 0..255.
 template <class F>
 ENTPROP_INLINE void tabulate(uint8_t* table, F f) {
-  Doubles8 level = {0, 1, 2, 3, 4, 5, 6, 7};
-  for (int first = 0; first < 256; first += 8, level += 8) {
-    const Doubles8 value = f(level, first), none = {}, most = none + 255.0;
-    const Doubles8 above = value > none ? value : none;
-    const Ints8 found = __builtin_convertvector(above < most ? above : most, Ints8);
-    for (int k = 0; k < 8; ++k) table[first + k] = (uint8_t)found[k];
+  for (int v = 0; v < 256; ++v) {
+    const double value = f(v);
+    table[v] = (uint8_t)(int)(value > 0 ? (value < 255 ? value : 255) : 0);
   }
 }
 
@@ -87,9 +81,7 @@ inline void autocontrast(const Planes& planes, uint8_t* to, const uint8_t* from)
     const double scale = range.high > range.low ? 255.0 / (range.high - range.low) : 1.0;
     const double offset = range.high > range.low ? -range.low * scale : 0.0;
     uint8_t table[256];
-    tabulate(table, [&](Doubles8 level, int) ENTPROP_INLINE_LAMBDA {
-      return level * scale + offset;
-    });
+    tabulate(table, [&](int v) ENTPROP_INLINE_LAMBDA { return v * scale + offset; });
     look_up(to + c * planes.stride, plane, planes.pixels(), table);
   }
 }
@@ -123,9 +115,7 @@ inline void equalize(const Planes& planes, uint8_t* to, const uint8_t* from) {
     int64_t n = step / 2;
     for (int v = 0; v < 256; ++v, n += counts[v - 1]) before[v] = (double)n;
     uint8_t table[256];
-    tabulate(table, [&](Doubles8, int first) ENTPROP_INLINE_LAMBDA {
-      return load_vector<Doubles8>(before + first) / (double)step;
-    });
+    tabulate(table, [&](int v) ENTPROP_INLINE_LAMBDA { return before[v] / (double)step; });
     look_up(to + c * planes.stride, plane, planes.pixels(), table);
   }
 }
@@ -134,8 +124,8 @@ inline void blend_all(const Planes& planes, uint8_t* to, const uint8_t* from, in
                       float alpha) {
   uint8_t table[256];
   const Ints degenerate = Ints{} + level;
-  Ints value = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  for (int v = 0; v < 256; v += kPixels, value += kPixels)
+  Ints value = lanes();
+  for (int v = 0; v < 256; v += kPixels, value += (int)kPixels)
     store_levels(table + v, blended(degenerate, value, alpha));
   look_up(to, from, planes.bytes(), table);
 }
@@ -149,7 +139,6 @@ ENTPROP_INLINE Ints luma(const Planes& planes, const uint8_t* from) {
 
 inline void contrast(const Planes& planes, uint8_t* to, const uint8_t* from, float alpha) {
   const int64_t pixels = planes.pixels();
-  const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   int64_t total = 0;
   constexpr int64_t kSummed = 1 << 20;  // so many pixels' sums of a lane fit 32 bits
   for (int64_t first = 0; first < pixels; first += kSummed) {
@@ -157,7 +146,7 @@ inline void contrast(const Planes& planes, uint8_t* to, const uint8_t* from, flo
     Ints sum = {};
     for (int64_t i = first; i < end; i += kPixels) {
       const Ints v = planes.channels == 3 ? luma(planes, from + i) : load_levels(from + i);
-      sum += end - i >= kPixels ? v : (lane < Ints{} + (int)(end - i) ? v : Ints{});
+      sum += end - i >= kPixels ? v : (lanes() < Ints{} + (int)(end - i) ? v : Ints{});
     }
     for (int k = 0; k < kPixels; ++k) total += sum[k];
   }
@@ -175,30 +164,30 @@ inline void color(const Planes& planes, uint8_t* to, const uint8_t* from, float 
   }
 }
 
-// `from` is not `to`: a pixel's neighbours are read after it is written.
+// `from` is not `to`: a pixel's neighbours are read after it is written. Nine pixels are summed
+// across the ends of rows too, and the outermost pixels put back.
 inline void sharpness(const Planes& planes, uint8_t* to, const uint8_t* from, float alpha) {
-  const int64_t width = planes.width;
-  __builtin_memcpy(to, from, planes.bytes());
-  for (int64_t row = 0; row < planes.channels * planes.height; ++row) {
-    const int64_t y = row % planes.height;
-    if (y == 0 || y == planes.height - 1) continue;
-    const uint8_t* in = from + row / planes.height * planes.stride + y * width;
-    uint8_t* out = to + (in - from);
-    for (int64_t x = 1; x < width - 1; x += kPixels) {
-      Ints sum = 4 * load_levels(in + x);
-      for (int64_t down = -width; down <= width; down += width)
-        for (int64_t right = -1; right <= 1; ++right) sum += load_levels(in + x + down + right);
-      // (sum + 6.5) / 13 down to a whole number, in whole numbers: 2 sum + 13 is odd, so Pillow's
-      // float32 cannot fall on the other side of one. 80660 / 2^21 is 1/26 and a little more.
-      const Ints smooth = ((2 * sum + 13) * 80660) >> 21;
-      const Ints sharp = blended(smooth, load_levels(in + x), alpha);
-      const int64_t left = width - 1 - x;
-      if (left >= kPixels) {
-        store_levels(out + x, sharp);
-      } else {
-        const Bytes some = low_bytes(sharp);
-        __builtin_memcpy(out + x, &some, left);
-      }
+  const int64_t width = planes.width, pixels = planes.pixels();
+  if (width < 3 || planes.height < 3) return (void)__builtin_memcpy(to, from, planes.bytes());
+  for (int64_t c = 0; c < planes.channels; ++c, to += planes.stride, from += planes.stride) {
+    for (int64_t i = width + 1; i < pixels - width - 1; i += 2 * kPixels) {
+      const uint8_t* in = from + i;
+      Shorts sum = load_shorts(in) << 2;
+      for (int64_t right = -1; right <= 1; ++right)
+        sum += load_shorts(in - width + right) + load_shorts(in + right) +
+               load_shorts(in + width + right);
+      // (sum + 6.5) / 13 down to a whole number: 2 sum + 13 is odd, so that Pillow's float32 cannot
+      // fall on the other side of one. 20165 / 2^19 is 1/26 and a little more.
+      const Shorts smooth = high_product(2 * sum + 13, 20165) >> 3;
+      store_levels(to + i, blended(first_half(smooth), load_levels(in), alpha));
+      store_levels(to + i + kPixels,
+                   blended(second_half(smooth), load_levels(in + kPixels), alpha));
+    }
+    __builtin_memcpy(to, from, width);
+    __builtin_memcpy(to + pixels - width, from + pixels - width, width);
+    for (int64_t i = 0; i < pixels; i += width) {
+      to[i] = from[i];
+      to[i + width - 1] = from[i + width - 1];
     }
   }
 }
