@@ -16,8 +16,14 @@ from typing import Any
 import tomli_w
 
 from entprop_fast import name_errors
+from entprop_fast.lab.training.augment_setting import moved_options
 from entprop_fast.lab.training.config import SETTINGS, Config
-from entprop_fast.lab.training.method_settings import Value, complete, methods_by_option
+from entprop_fast.lab.training.method_settings import (
+    Value,
+    complete,
+    methods_by_option,
+    without_mixing,
+)
 from entprop_fast.methods import METHODS
 from entprop_fast.options import read
 
@@ -43,7 +49,7 @@ def resolve(
     """
     table = read_recipe(recipe)
     imports: Any = overrides.pop("imports", ())
-    given: dict[str, Any] = {k: value for k, value in overrides.items() if value is not None}
+    given = moved_options({k: value for k, value in overrides.items() if value is not None})
     if unheard := [name for name in given if name not in SETTINGS | methods_by_option()]:
         known = (*SETTINGS, *methods_by_option())
         raise name_errors.unknown("setting", unheard[0], known)
@@ -60,7 +66,12 @@ def resolve(
     if missing := [name for name in needed if name not in settings]:
         hint = "; --dataset folder:PATH names images of your own" if "dataset" in missing else ""
         raise ValueError(f"recipe {str(recipe)!r} lacks {', '.join(missing)}{hint}")
-    options = tables.get(method, {}) | {k: v for k, v in given.items() if k not in SETTINGS}
+    named = {k: v for k, v in given.items() if k not in SETTINGS}
+    own = dict(tables.get(method, {}))
+    if "augment" in table and "augment" not in given:
+        own = moved_options(own | {"augment": table["augment"]})
+        settings["augment"] = own.pop("augment")
+    options = without_mixing(method, own, named) | named
     for name, value in (settings | options).items():
         if isinstance(value, str) and (reason := unfit(value)):
             raise ValueError(f"{name}={value!r} {reason}")

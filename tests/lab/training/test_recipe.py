@@ -13,7 +13,7 @@ from entprop_fast.methods import METHODS, method_options
 
 # Options that the trainer sets itself, from its own settings or from the data, or only Python can.
 NOT_HERE = {"amp", "capture", "generator", "input_range", "normalization", "check", "criterion"}
-CHOICES = "optimizer schedule amp capture augment loader normalize corruptions".split()
+CHOICES = "optimizer schedule amp capture loader normalize corruptions".split()
 RECIPE = 'arch = "wrn10_1"\ndataset = "digits"\nepochs = 1\nbatch_size = 8\nlr = 0.1\n'
 METHOD = '[method]\nname = "entprop"\n'
 
