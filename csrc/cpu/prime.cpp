@@ -80,7 +80,8 @@ Tensor prime_chains(const Tensor& images, const Tensor& codes, const Tensor& key
   check(images, codes, keys, bands, scale, weights, keep, highest, kernel);
   const bool last = is_channels_last(images);
   const Tensor from = last ? images : torch::stable::contiguous(images);
-  const Tensor out = fresh_like(from);
+  const std::vector<int64_t> sizes(images.sizes().begin(), images.sizes().end());
+  const Tensor out = last ? fresh_like(from) : fresh(from, sizes, images.scalar_type());
   const std::array<Tensor, 6> program{
       torch::stable::contiguous(codes),   torch::stable::contiguous(keys),
       torch::stable::contiguous(bands),   torch::stable::contiguous(scale),

@@ -42,7 +42,7 @@ struct PrimeShape {
   // Floats that prime_chains wants: four images, two fields, and what a single primitive needs.
   [[gnu::always_inline]] int64_t scratch() const {
     return 4 * image() + 2 * field() + 2 * modes() + partial() + frame() * frame_stride() +
-           2 * curve() + 256 * channels + 4 * kPrimePadding;
+           2 * curve();
   }
 };
 

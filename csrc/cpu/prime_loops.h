@@ -116,7 +116,7 @@ inline void filter(const PrimeShape& shape, uint64_t key, float scale, const flo
 
 // Cut from one piece of scratch memory.
 struct Room {
-  float *start, *here, *there, *mixed, *frame, *drawn, *amplitudes, *table;
+  float *start, *here, *there, *mixed, *frame, *drawn, *amplitudes;
   Field field;
 
   Room(const PrimeShape& shape, float* p) {
@@ -134,7 +134,6 @@ struct Room {
     frame = take(shape.frame() * shape.frame_stride());
     drawn = take(shape.curve());
     amplitudes = take(shape.curve());
-    table = take(256 * shape.channels + 2 * kPrimePadding);
   }
 };
 
