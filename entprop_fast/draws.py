@@ -18,7 +18,9 @@ def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> 
     `torch.distributions` would synchronise and takes no generator.
     """
     if widest_float(images.device) != torch.float64:  # nor has torch a gamma draw for them all
-        log = _log_gamma_draws(beta, images.device, generator)
+        normal = torch.randn(2, 16, generator=generator, device=images.device)
+        chance = 1 - torch.rand(2, 17, generator=generator, device=images.device)  # never 0
+        log = log_gammas(beta, normal, chance)
         return (log[0] - log[1]).sigmoid().to(images.dtype)
     concentration = torch.full((2,), beta, dtype=torch.float64, device=images.device)
     if beta < 0.02:  # both of the Dirichlet's gamma numbers may underflow, and its lam be 1/2
@@ -28,23 +30,24 @@ def draw_lam(beta: float, images: Tensor, generator: torch.Generator | None) -> 
     return draw_dirichlet(concentration, generator)[0].to(images.dtype)
 
 
-def _log_gamma_draws(
-    beta: float, device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """Draw two logarithms from Gamma(beta), in float32 and without waiting for the device.
+def log_gammas(concentration: float, normal: Tensor, chance: Tensor) -> Tensor:
+    """Make logarithms of numbers from Gamma(concentration), in float32, without waiting.
 
-    Marsaglia and Tsang (ACM TOMS 26, 2000): the first of 16 candidates for Gamma(beta + 1) that is
-    accepted, as 95 of 100 are; G(b) = G(b + 1) U^(1/b).
+    Marsaglia and Tsang (ACM TOMS 26, 2000): the first of 16 candidates for Gamma(c + 1) that is
+    accepted, as 95 of 100 are; G(c) = G(c + 1) U^(1/c).
+
+    Args:
+        concentration: c, at least 0.
+        normal: [..., 16] standard normal numbers.
+        chance: [..., 17] uniform ones in (0, 1].
     """
-    d = beta + 1 - 1 / 3
-    normal = torch.randn(2, 16, generator=generator, device=device)
-    chance = 1 - torch.rand(2, 17, generator=generator, device=device)  # never 0
+    d = concentration + 1 - 1 / 3
     cube = (1 + normal / math.sqrt(9 * d)) ** 3
     log_cube = cube.clamp(min=1e-30).log()
-    accepted = (cube > 0) & (chance[:, 1:].log() < normal**2 / 2 + d - d * cube + d * log_cube)
-    first = accepted.float().argmax(dim=1, keepdim=True)
-    log = log_cube.gather(1, first)[:, 0] + math.log(d)
-    return log + chance[:, 0].log() / max(beta, 1e-30)
+    accepted = (cube > 0) & (chance[..., 1:].log() < normal**2 / 2 + d - d * cube + d * log_cube)
+    first = accepted.float().argmax(dim=-1, keepdim=True)
+    log = log_cube.gather(-1, first)[..., 0] + math.log(d)
+    return log + chance[..., 0].log() / max(concentration, 1e-30)
 
 
 def draw_partners(images: Tensor, generator: torch.Generator | None) -> Tensor:

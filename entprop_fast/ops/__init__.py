@@ -9,6 +9,7 @@ from entprop_fast.ops import (  # noqa: F401 - define ops that layers alone call
 from entprop_fast.ops.backend import backends, register_kernels
 from entprop_fast.ops.conv3x3 import conv3x3, conv3x3_pays
 from entprop_fast.ops.dual_batch_norm import dual_batch_norm
+from entprop_fast.ops.image_chains import NEAREST, ImageOp, image_chains
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
 from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_topk
@@ -17,8 +18,10 @@ from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_
 register_kernels()
 
 __all__ = [
+    "NEAREST",
     "SCORES",
     "Half",
+    "ImageOp",
     "LossAndEntropy",
     "LossAndSelection",
     "backends",
@@ -27,6 +30,7 @@ __all__ = [
     "dual_batch_norm",
     "entropy_topk",
     "gather_perturb",
+    "image_chains",
     "loss_and_entropy",
     "perturb_",
     "select_topk",

@@ -27,6 +27,7 @@ NAMES = (
     "select_topk",
     "gather_perturb",
     "perturb_",
+    "image_chains",
 )
 M_PERTURB = -6  # of glibc's malloc.h
 needs_extension = pytest.mark.skipif(

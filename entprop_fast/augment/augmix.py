@@ -1,0 +1,120 @@
+"""Augment by AugMix: chains of simple operations, mixed with each other and with the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.mixing_weights import beta, dirichlet
+from entprop_fast.augment.on_levels import on_levels
+from entprop_fast.counter_random import keys_of, uniforms
+from entprop_fast.ops.image_chains import ImageOp, image_chains
+from entprop_fast.options import option
+
+_MIX, _KEEP, _CHAINS = 1, 2, 3  # streams of an image's draws
+_DEEPEST = 3  # np.random.randint(1, 4) in augmix's cifar.py
+# `augmentations` of augmentations.py are the codes from the first to the last of these, and
+# `augmentations_all` go on to sharpness.
+_FIRST, _LAST, _LAST_OF_ALL = ImageOp.AUTOCONTRAST, ImageOp.TRANSLATE_Y, ImageOp.SHARPNESS
+
+
+class ChainDraws(NamedTuple):
+    """Hold what is drawn for a batch: the arguments of `entprop_fast.ops.image_chains`.
+
+    Attributes:
+        codes: uint8 [B, width, depth].
+        strengths: float32 [B, width, depth].
+        weights: float32 [B, width], of the chains.
+        keep: float32 [B], of the image itself.
+    """
+
+    codes: Tensor
+    strengths: Tensor
+    weights: Tensor
+    keep: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugMix(Augmentation):
+    """Augment as AugMix does (Hendrycks et al., ICLR 2020; `augmix` in a chain).
+
+    Each of `width` chains applies 1 to 3 operations of random kind and strength; the chains are
+    mixed by Dirichlet weights w, and their mixture with the image x by m from a Beta law::
+
+        (1 - m) x + m (w_1 chain_1(x) + ... + w_k chain_k(x))
+
+        augment = AugMix()  # CIFAR; AugMix(severity=1) for ImageNet
+        augment(images, ids, epoch=3)
+
+    Laws and defaults are those of github.com/google-research/augmix (augmentations.py, cifar.py,
+    imagenet.py), operations those of Pillow, with bilinear sampling, as there. A mixture is rounded
+    to 8 bits here, where the original hands it on as float32, at most 1/510 away. Images need not
+    be square: they are shifted by a third of their own width or height at severity 10. The original
+    trains with the consistency loss of three views, `jsd=12` of a method.
+    """
+
+    name: ClassVar[str] = "augmix"
+
+    severity: int = option(3, "Highest strength of an operation.", low=1, high=10)
+    width: int = option(3, "Chains that are mixed.", low=1, high=16)
+    depth: int = option(
+        -1,
+        "Operations of a chain. -1: 1 to 3, drawn for each chain.",
+        choices=(-1, *range(1, 17)),
+    )
+    alpha: float = option(
+        1.0, "Concentration of the Dirichlet and the Beta law.", low=0, open_low=True
+    )
+    all_ops: bool = option(
+        False,
+        "Apply color, contrast, brightness and sharpness, too, which overlap with the corruptions "
+        "that robustness is tested by.",
+    )
+
+    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Augment checked images by the draws of their keys."""
+        drawn = self.draw(keys, (images.shape[2], images.shape[3]))
+        return on_levels(images, lambda levels: image_chains(levels, *drawn))
+
+    def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
+        """Draw what is done to the images of these keys, which are `size` (H, W) large."""
+        depth = self.depth if self.depth > 0 else _DEEPEST
+        u = uniforms(keys_of(_CHAINS, keys), self.width * (1 + 3 * depth))
+        u = u.view(-1, self.width, 1 + 3 * depth)
+        kinds, levels, signs = u[:, :, 1:].unflatten(2, (3, depth)).unbind(2)
+        last = _LAST_OF_ALL if self.all_ops else _LAST
+        codes = (_FIRST + kinds * (last - _FIRST + 1)).to(torch.uint8)
+        if self.depth < 0:
+            place = torch.arange(depth, device=keys.device)
+            codes = codes * (place < 1 + (u[:, :, :1] * _DEEPEST).floor())  # 0 is the identity
+        strengths = self._strengths(codes, levels, torch.where(signs > 0.5, -1.0, 1.0), size)
+        mixed = beta(keys_of(_KEEP, keys), self.alpha)
+        weights = dirichlet(keys_of(_MIX, keys), self.alpha, self.width)
+        return ChainDraws(codes, strengths, mixed[:, None] * weights, 1 - mixed)
+
+    def _strengths(
+        self, codes: Tensor, drawn: Tensor, signs: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Return strengths as augmentations.py makes them of `sample_level`, sign and maximum."""
+        tenths = (0.1 + drawn * (self.severity - 0.1)) / 10
+        height, width = size
+        shear = signs * (tenths * 0.3)
+        factor = tenths * 1.8 + 0.1
+        of_ops = {
+            ImageOp.POSTERIZE: 4 - (tenths * 4).floor(),
+            ImageOp.SOLARIZE: 256 - (tenths * 256).floor(),
+            ImageOp.ROTATE: signs * (tenths * 30).floor(),
+            ImageOp.SHEAR_X: shear,
+            ImageOp.SHEAR_Y: shear,
+            ImageOp.TRANSLATE_X: signs * (tenths * (width / 3)).floor(),
+            ImageOp.TRANSLATE_Y: signs * (tenths * (height / 3)).floor(),
+        }
+        # Color, contrast, brightness and sharpness; autocontrast and equalize have no strength.
+        strengths = factor
+        for op, values in of_ops.items():
+            strengths = torch.where(codes == op, values, strengths)
+        return strengths

@@ -1,0 +1,60 @@
+"""Augment by TrivialAugment: one operation of any kind and strength."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.augmix import ChainDraws
+from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
+from entprop_fast.augment.on_levels import on_levels
+from entprop_fast.counter_random import integers
+from entprop_fast.ops.image_chains import image_chains
+from entprop_fast.options import option
+
+# Wide, of the paper's table 3 and torchvision's `TrivialAugmentWide`.
+WIDE = Space(shear=0.99, shift=32, shift_share=0, degrees=135, factor=0.99, bits=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrivialAugment(Augmentation):
+    """Apply one operation of 14, of a random strength (Mueller and Hutter, ICCV 2021).
+
+    The wide strengths, as torchvision's ``TrivialAugmentWide`` has them; `trivialaugment` in a
+    chain::
+
+        TrivialAugment()(images, ids, epoch=3)
+
+    An image's operation gives what torchvision v2 gives for a PIL image (bilinear sampling to one
+    level, nearest but for ties, and a solarize threshold of a whole level is that level, which
+    float32 may miss there); for tensors torchvision itself differs from that. The authors'
+    repository (automl/trivialaugment) cuts rotations and bits to integers and takes factors from
+    0.01 to 2 in 31 steps, where torchvision takes 1 - 0.99 to 1 + 0.99. Black comes in from
+    outside.
+    """
+
+    name: ClassVar[str] = "trivialaugment"
+
+    num_magnitude_bins: int = option(31, "Strengths of an operation.", low=2, high=1024)
+    interpolation: Literal["nearest", "bilinear"] = option(
+        "nearest", "How rotations, shears and shifts sample."
+    )
+
+    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Augment checked images by the draws of their keys."""
+        drawn = self.draw(keys, (images.shape[2], images.shape[3]))
+        return on_levels(images, lambda levels: image_chains(levels, *drawn))
+
+    def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
+        """Draw what is done to the images of these keys, which are `size` (H, W) large."""
+        kinds, places, signs = integers(keys, (KINDS, self.num_magnitude_bins, 2))
+        strengths = strengths_of(
+            kinds, places, signs > 0, space=WIDE, bins=self.num_magnitude_bins, size=size
+        )
+        codes = codes_of(kinds, nearest=self.interpolation == "nearest")
+        alone = torch.ones_like(strengths)
+        return ChainDraws(codes[:, None, None], strengths[:, None, None], alone[:, None], 1 - alone)
