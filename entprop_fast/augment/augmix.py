@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 from entprop_fast.augment.mixing_weights import beta, dirichlet
-from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
-from entprop_fast.ops.image_chains import image_chains
 from entprop_fast.options import option
 
 _MIX, _KEEP, _CHAINS = 1, 2, 3  # streams of an image's draws
 _DEEPEST = 3  # np.random.randint(1, 4) in augmix's cifar.py
 
 
-class ChainDraws(NamedTuple):
-    """Hold what is drawn for a batch: the arguments of `entprop_fast.ops.image_chains`.
-
-    Attributes:
-        codes: uint8 [B, width, depth].
-        strengths: float32 [B, width, depth].
-        weights: float32 [B, width], of the chains.
-        keep: float32 [B], of the image itself.
-    """
-
-    codes: Tensor
-    strengths: Tensor
-    weights: Tensor
-    keep: Tensor
-
-
 @dataclass(frozen=True, kw_only=True)
-class AugMix(Augmentation):
+class AugMix(DrawnChains):
     """Augment as AugMix does (Hendrycks et al., ICLR 2020; `augmix` in a chain).
 
     Each of `width` chains applies 1 to 3 operations of random kind and strength; the chains are
@@ -72,11 +54,6 @@ class AugMix(Augmentation):
         "Apply color, contrast, brightness and sharpness, too, which overlap with the corruptions "
         "that robustness is tested by.",
     )
-
-    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Augment checked images by the draws of their keys."""
-        drawn = self.draw(keys, (images.shape[2], images.shape[3]))
-        return on_levels(images, lambda levels: image_chains(levels, *drawn))
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
