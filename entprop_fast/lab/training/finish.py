@@ -39,6 +39,9 @@ class Summary:
         hscore: harmonic mean of the two; None likewise.
         corruptions: kind to accuracies of severities 1 to 5, in percent.
         corruption_source: where the corrupted images come from, empty where there are none.
+        ece: expected calibration error on the clean test images, in percent; None where there are
+            none.
+        corruption_ece: the same on corrupted ones.
         shifts: of further test sets that come with the data set, see `Evaluation`.
         cost: passes over the training images.
         captured: steps ran as a CUDA graph.
@@ -69,6 +72,8 @@ class Summary:
     best_epoch: int | None = None
     rollbacks: int = 0
     processes: int = 1
+    ece: float | None = None
+    corruption_ece: float | None = None
     shifts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -145,6 +150,8 @@ def _finish(
         best_epoch=trainer.best.epoch if trainer.best else None,
         rollbacks=trainer.rollbacks.count,
         processes=here.world,
+        ece=None if scores is None else scores.rows[0].ece,
+        corruption_ece=None if scores is None else scores.corruption_ece,
         shifts={} if scores is None else scores.shifts,
     )
     trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
