@@ -15,7 +15,8 @@ from entprop_fast.lab.report.text import markdown_table
 
 NAME = "trade"
 PICTURE = Path("docs/images/trade.png")
-SHOWN = ("vanilla", "MixUp", digits.OURS, "free training", "AdvProp")  # of the digits
+# Of the digits.
+SHOWN: tuple[str, ...] = ("vanilla", "MixUp", digits.OURS, "free training", "AdvProp")
 OURS = digits.OURS
 LABEL_GAP = 0.033  # of what RA spans, between two labels at one place
 EQUAL_COST = 1.5  # at most so many times the lowest: cost tells nothing
