@@ -23,6 +23,7 @@ BASELINE, OURS = "vanilla", "EntProp"
 # Augmentation to its name in the documentation.
 AUGMENTATIONS = {
     "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
     "augmix:jsd=12": "AugMix + JSD",
     "prime": "PRIME",
     "pixmix": "PixMix",

@@ -138,17 +138,18 @@ def moved_options(given: Mapping[str, Any]) -> dict[str, Any]:
         given: settings and options by name, some of them None.
 
     Raises:
-        ValueError: such an option is given otherwise, too.
+        ValueError: such an option is given with another value, too, or its own is no number.
     """
     text = given.get("augment")
     if not isinstance(text, str):
         return dict(given)
     chain, taken = without_options(text)
-    for name, value in taken.items():
+    values = {name: _number(name, value) for name, value in taken.items()}
+    for name, value in values.items():
         other = given.get(name)
-        if other is not None and not _same(value, other):
+        if other is not None and value != _number(name, other):
             raise ValueError(f"augment={text!r} sets {name}, and so does {name}={other}")
-    return {**given, "augment": chain, **taken}
+    return {**given, "augment": chain, **values}
 
 
 def check_views(text: str, options: Mapping[str, Any]) -> None:
@@ -174,11 +175,11 @@ def appended(chain: str, more: str) -> str:
     return "+".join(one for one in (chain, more) if one != NONE) or NONE
 
 
-def _same(text: str, value: Any) -> bool:
+def _number(name: str, value: Any) -> float:
     try:
-        return number(text) == number(str(value))
+        return number(str(value))
     except (ValueError, ZeroDivisionError):
-        return False
+        raise ValueError(f"{name}={value!r}: expected a number") from None
 
 
 def _parts(text: str) -> list[str]:
