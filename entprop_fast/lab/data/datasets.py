@@ -96,10 +96,10 @@ def load(
 
     ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
     stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``, ``fashion_mnist``,
-    ``idx:PATH``: whole tensors, uint8. ``cub``, ``pets``, ``cars``, ``imagenet`` and
-    ``folder:PATH`` (``train`` and ``test`` or ``val`` within PATH): files, every one of which is
-    opened once. Training images that cannot be read are named and left out; unreadable test images
-    are an error.
+    ``emoji``, ``idx:PATH``, ``npz:PATH``: whole tensors. ``cub``, ``pets``, ``cars``, ``imagenet``
+    and ``folder:PATH`` (``train`` and ``test`` or ``val`` within PATH): files, every one of which
+    is opened once. Training images that cannot be read are named and left out; unreadable test
+    images are an error.
 
     Args:
         name: one of ``DATASETS``.

@@ -13,12 +13,27 @@ from entprop_fast.lab.data.loader import check_batching
 
 
 @dataclass(frozen=True)
+class ShiftSet:
+    """Further test images of the same classes, by another artist or camera, say: a natural shift.
+
+    Attributes:
+        name: of the set.
+        images: ``[N, C, H, W]``, as the data set's own.
+        labels: int64 ``[N]``.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class ImageData:
     """Images ``[N, C, H, W]``, labels int64 ``[N]`` in ``[0, num_classes)``.
 
     Images are float32 in [0, 1], or uint8 in training and test alike. `class_names` is empty where
     they are not known; `official_corruptions` names the published corrupted set of the test images
-    (``cifar10-c``, ``cifar100-c``), where there is one.
+    (``cifar10-c``, ``cifar100-c``), where there is one; `shifts` are test sets that come with it.
     """
 
     name: str
@@ -29,6 +44,7 @@ class ImageData:
     num_classes: int
     class_names: tuple[str, ...] = ()
     official_corruptions: str | None = None
+    shifts: tuple[ShiftSet, ...] = ()
 
     @property
     def num_train(self) -> int:
@@ -55,7 +71,7 @@ class ImageData:
         if augment == RESIZED_CROP:
             raise ValueError(
                 f"augment {augment!r} is for images read from files; {self.name!r} is whole "
-                "tensors: none or crop-flip"
+                "tensors: crop-flip, say, or what may follow it"
             )
         return self.train_images, self.train_labels
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from entprop_fast.lab.data import cifar, fashion_mnist, idx_files
+from entprop_fast.lab.data import cifar, emoji_set, fashion_mnist, idx_files, npz_files
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.official_files import SOURCES
 
@@ -36,10 +36,20 @@ TENSORS: dict[str, TensorSet] = {
     fashion_mnist.NAME: TensorSet(
         fashion_mnist.load_fashion_mnist, fashion_mnist.found_in, 1, 28, (60_000, 10_000, 10)
     ),
+    emoji_set.NAME: TensorSet(
+        emoji_set.load_emoji,
+        emoji_set.found_in,
+        3,
+        emoji_set.SIDE,
+        (8_029, 2_741, 13),
+    ),
 }
 
 # What stands before a path, as in ``idx:PATH``; called with the whole name and the path.
-BY_PATH: dict[str, Callable[[str, Path], ImageData]] = {"idx:": idx_files.load_idx}
+BY_PATH: dict[str, Callable[[str, Path], ImageData]] = {
+    "idx:": idx_files.load_idx,
+    "npz:": npz_files.load_npz,
+}
 
 
 def prefix_of(name: str) -> str | None:

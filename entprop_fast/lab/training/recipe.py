@@ -16,6 +16,8 @@ from typing import Any
 import tomli_w
 
 from entprop_fast import name_errors
+from entprop_fast.lab.data.datasets import EMBEDDED
+from entprop_fast.lab.data.tensor_sets import is_tensor_set
 from entprop_fast.lab.training.augment_setting import moved_options
 from entprop_fast.lab.training.config import SETTINGS, Config
 from entprop_fast.lab.training.method_settings import (
@@ -24,6 +26,7 @@ from entprop_fast.lab.training.method_settings import (
     methods_by_option,
     without_mixing,
 )
+from entprop_fast.lab.training.own_names import DATA
 from entprop_fast.methods import METHODS
 from entprop_fast.options import read
 
@@ -55,6 +58,8 @@ def resolve(
         raise name_errors.unknown("setting", unheard[0], known)
     tables = table.pop("method", {})
     settings = table | {name: given[name] for name in given if name in SETTINGS}
+    if "image_size" not in given and _has_one_size(given.get("dataset")):
+        settings.pop("image_size", None)  # the recipe's, for images read from files
     method = str(settings.setdefault("method", tables.get("name", "")))
     if not method:
         raise ValueError(
@@ -146,3 +151,9 @@ def _parse(recipe: str | Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except ValueError as error:  # not TOML, or not UTF-8
         raise ValueError(f"recipe {str(recipe)!r} is not TOML: {error}") from None
+
+
+def _has_one_size(dataset: Any) -> bool:
+    """Return whether the images of a data set come in a size that no setting changes."""
+    name = str(dataset)
+    return name == EMBEDDED or name.startswith(DATA) or is_tensor_set(name)

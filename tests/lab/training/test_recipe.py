@@ -120,3 +120,10 @@ def test_differences_names_what_changes_the_run_and_no_more() -> None:
         "k is 0.2, was 0.6",
     ]
     assert differences(config, asdict(config)) == []
+
+
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "npz:mine.npz", "data:mine:images"])
+def test_a_recipe_for_files_serves_images_of_one_size(dataset: str) -> None:
+    imports = ("mine:images",) if dataset.startswith("data:") else ()
+    assert resolve("finetune", dataset=dataset, imports=imports).image_size is None
+    assert resolve("finetune", dataset="folder:mine").image_size == 224

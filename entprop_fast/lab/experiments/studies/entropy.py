@@ -55,6 +55,7 @@ class Entropies(Probe):
         found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for images, labels in trainer.loader.epoch(epoch - 1):
             stopping.check()
+            images = images[: len(labels)]  # of several views the rows as they are
             clean = self._entropy(images)
             index = select_topk(clean, reference.num_selected(k, len(images)))
             others = torch.ones_like(labels, dtype=torch.bool).index_fill_(0, index, False)

@@ -47,9 +47,9 @@ class Overlap(Probe):
         with evaluating(trainer.model), torch.no_grad():
             for images, labels in trainer.loader.epoch(epoch - 1):
                 stopping.check()
-                mixed, _ = mixup(images, labels, beta, generator)
+                mixed, _ = mixup(images[: len(labels)], labels, beta, generator)
                 logits = trainer.model(mixed)
-                m = reference.num_selected(k, len(images))
+                m = reference.num_selected(k, len(labels))
                 sets = {
                     score: select_topk(
                         reference.uncertainty(logits, labels, score, generator), m
