@@ -24,6 +24,7 @@ from entprop_fast.lab.training.deploy import plain_copy, save_deployable
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import create_method
+from entprop_fast.options import options_of
 
 EXAMPLES = 8
 _COLOURS = (1, 3)  # channels of what can be drawn
@@ -208,8 +209,9 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     model = copy.deepcopy(trainer.model)
     for parameter in model.parameters():
         parameter.grad = None
-    mixes = ("mixup", "cutmix")
-    unmixed = {name: 0.0 for name in mixes if hasattr(trainer.method.options, name)}
+    known = options_of(trainer.method.Options)
+    mixes = [known[name] for name in ("mixup", "cutmix") if name in known]
+    unmixed = {one.name: 0.0 for one in mixes if one.bounds.hold(0)}  # some always mix
     options = trainer.method_options | unmixed
     # Of this process's own rows, where several train.
     own = {"ranks": "independent", "selection": "rank"}
