@@ -1,5 +1,6 @@
 """Augment whole batches on any device, each image by draws of its own."""
 
+from entprop_fast.augment.as_transform import as_transform
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.augmix import AugMix
 from entprop_fast.augment.chain import Chain, parse_chain
@@ -23,5 +24,6 @@ __all__ = [
     "RandAugment",
     "RandomErasing",
     "TrivialAugment",
+    "as_transform",
     "parse_chain",
 ]

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 from entprop_fast.augment.mixing_weights import beta, dirichlet
-from entprop_fast.augment.on_levels import on_levels
+from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
-from entprop_fast.ops.image_chains import ImageOp, image_chains
 from entprop_fast.options import option
 
 _MIX, _KEEP, _CHAINS = 1, 2, 3  # streams of an image's draws
 _DEEPEST = 3  # np.random.randint(1, 4) in augmix's cifar.py
-# `augmentations` of augmentations.py are the codes from the first to the last of these, and
-# `augmentations_all` go on to sharpness.
-_FIRST, _LAST, _LAST_OF_ALL = ImageOp.AUTOCONTRAST, ImageOp.TRANSLATE_Y, ImageOp.SHARPNESS
-
-
-class ChainDraws(NamedTuple):
-    """Hold what is drawn for a batch: the arguments of `entprop_fast.ops.image_chains`.
-
-    Attributes:
-        codes: uint8 [B, width, depth].
-        strengths: float32 [B, width, depth].
-        weights: float32 [B, width], of the chains.
-        keep: float32 [B], of the image itself.
-    """
-
-    codes: Tensor
-    strengths: Tensor
-    weights: Tensor
-    keep: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugMix(Augmentation):
+class AugMix(DrawnChains):
     """Augment as AugMix does (Hendrycks et al., ICLR 2020; `augmix` in a chain).
 
     Each of `width` chains applies 1 to 3 operations of random kind and strength; the chains are
@@ -75,46 +55,18 @@ class AugMix(Augmentation):
         "that robustness is tested by.",
     )
 
-    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Augment checked images by the draws of their keys."""
-        drawn = self.draw(keys, (images.shape[2], images.shape[3]))
-        return on_levels(images, lambda levels: image_chains(levels, *drawn))
-
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
         depth = self.depth if self.depth > 0 else _DEEPEST
         u = uniforms(keys_of(_CHAINS, keys), self.width * (1 + 3 * depth))
         u = u.view(-1, self.width, 1 + 3 * depth)
         kinds, levels, signs = u[:, :, 1:].unflatten(2, (3, depth)).unbind(2)
-        last = _LAST_OF_ALL if self.all_ops else _LAST
-        codes = (_FIRST + kinds * (last - _FIRST + 1)).to(torch.uint8)
+        codes, strengths = operations(
+            kinds, levels, signs, severity=self.severity, all_ops=self.all_ops, size=size
+        )
         if self.depth < 0:
             place = torch.arange(depth, device=keys.device)
             codes = codes * (place < 1 + (u[:, :, :1] * _DEEPEST).floor())  # 0 is the identity
-        strengths = self._strengths(codes, levels, torch.where(signs > 0.5, -1.0, 1.0), size)
         mixed = beta(keys_of(_KEEP, keys), self.alpha)
         weights = dirichlet(keys_of(_MIX, keys), self.alpha, self.width)
         return ChainDraws(codes, strengths, mixed[:, None] * weights, 1 - mixed)
-
-    def _strengths(
-        self, codes: Tensor, drawn: Tensor, signs: Tensor, size: tuple[int, int]
-    ) -> Tensor:
-        """Return strengths as augmentations.py makes them of `sample_level`, sign and maximum."""
-        tenths = (0.1 + drawn * (self.severity - 0.1)) / 10
-        height, width = size
-        shear = signs * (tenths * 0.3)
-        factor = tenths * 1.8 + 0.1
-        of_ops = {
-            ImageOp.POSTERIZE: 4 - (tenths * 4).floor(),
-            ImageOp.SOLARIZE: 256 - (tenths * 256).floor(),
-            ImageOp.ROTATE: signs * (tenths * 30).floor(),
-            ImageOp.SHEAR_X: shear,
-            ImageOp.SHEAR_Y: shear,
-            ImageOp.TRANSLATE_X: signs * (tenths * (width / 3)).floor(),
-            ImageOp.TRANSLATE_Y: signs * (tenths * (height / 3)).floor(),
-        }
-        # Color, contrast, brightness and sharpness; autocontrast and equalize have no strength.
-        strengths = factor
-        for op, values in of_ops.items():
-            strengths = torch.where(codes == op, values, strengths)
-        return strengths

@@ -14,13 +14,6 @@ from torch import Tensor
 from entprop_fast.ops.image_chains import GEOMETRIC, NEAREST, ImageOp
 
 KINDS = 14  # operations: all codes but invert, the last
-_SIGNED = (
-    *GEOMETRIC,
-    ImageOp.BRIGHTNESS,
-    ImageOp.COLOR,
-    ImageOp.CONTRAST,
-    ImageOp.SHARPNESS,
-)
 
 
 class Space(NamedTuple):
@@ -48,7 +41,8 @@ def codes_of(kinds: Tensor, *, nearest: bool) -> Tensor:
     codes = kinds.to(torch.uint8)
     if not nearest:
         return codes
-    return torch.where(_any(codes, GEOMETRIC), codes + NEAREST, codes)
+    geometric = (codes >= min(GEOMETRIC)) & (codes <= max(GEOMETRIC))
+    return torch.where(geometric, codes + NEAREST, codes)
 
 
 def strengths_of(
@@ -93,10 +87,6 @@ def strengths_of(
     strengths = factor
     for op, values in of_ops.items():
         strengths = torch.where(kinds == op, values, strengths)
-    strengths = torch.where(negative & _any(kinds, _SIGNED), -strengths, strengths)
+    # From the first geometric one on, all have a sign; factors are around 1.
+    strengths = torch.where(negative & (kinds >= min(GEOMETRIC)), -strengths, strengths)
     return torch.where(kinds >= ImageOp.BRIGHTNESS, 1 + strengths, strengths)
-
-
-def _any(codes: Tensor, ops: tuple[ImageOp, ...]) -> Tensor:
-    """Return which codes are among a run of operations."""
-    return (codes >= min(ops)) & (codes <= max(ops))

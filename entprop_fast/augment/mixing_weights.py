@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from entprop_fast.counter_random import normals, uniforms
+from entprop_fast.counter_random import keys_of, normals, uniforms
 from entprop_fast.draws import log_gammas
 
 
@@ -25,5 +25,5 @@ def beta(keys: Tensor, alpha: float) -> Tensor:
 
 def _log_gammas(keys: Tensor, alpha: float, count: int) -> Tensor:
     """Draw logarithms from Gamma(alpha), [B, count]."""
-    normal = normals(keys ^ 1, 16 * count).view(-1, count, 16)
+    normal = normals(keys_of(1, keys), 16 * count).view(-1, count, 16)
     return log_gammas(alpha, normal, uniforms(keys, 17 * count).view(-1, count, 17))

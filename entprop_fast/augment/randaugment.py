@@ -8,12 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from entprop_fast.augment.augmentation import Augmentation
-from entprop_fast.augment.augmix import ChainDraws
+from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
-from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.counter_random import integers
-from entprop_fast.ops.image_chains import image_chains
 from entprop_fast.options import option
 
 # torchvision's `RandAugment`: shifts of 150 pixels in 331, as AutoAugment's for ImageNet.
@@ -21,7 +18,7 @@ SPACE = Space(shear=0.3, shift=0, shift_share=150 / 331, degrees=30, factor=0.9,
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandAugment(Augmentation):
+class RandAugment(DrawnChains):
     """Apply operations of random kind and one magnitude (Cubuk et al., NeurIPS 2020).
 
     As torchvision's ``RandAugment``, whose defaults these are; `randaugment` in a chain::
@@ -50,11 +47,6 @@ class RandAugment(Augmentation):
                 f"magnitude={self.magnitude}: expected at most {self.num_magnitude_bins - 1}, the "
                 f"last of num_magnitude_bins={self.num_magnitude_bins}"
             )
-
-    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Augment checked images by the draws of their keys."""
-        drawn = self.draw(keys, (images.shape[2], images.shape[3]))
-        return on_levels(images, lambda levels: image_chains(levels, *drawn))
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""

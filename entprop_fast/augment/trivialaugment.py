@@ -8,12 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from entprop_fast.augment.augmentation import Augmentation
-from entprop_fast.augment.augmix import ChainDraws
+from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
-from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.counter_random import integers
-from entprop_fast.ops.image_chains import image_chains
 from entprop_fast.options import option
 
 # Wide, of the paper's table 3 and torchvision's `TrivialAugmentWide`.
@@ -21,7 +18,7 @@ WIDE = Space(shear=0.99, shift=32, shift_share=0, degrees=135, factor=0.99, bits
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrivialAugment(Augmentation):
+class TrivialAugment(DrawnChains):
     """Apply one operation of 14, of a random strength (Mueller and Hutter, ICCV 2021).
 
     The wide strengths, as torchvision's ``TrivialAugmentWide`` has them; `trivialaugment` in a
@@ -29,12 +26,12 @@ class TrivialAugment(Augmentation):
 
         TrivialAugment()(images, ids, epoch=3)
 
-    An image's operation gives what torchvision v2 gives for a PIL image (bilinear sampling to one
-    level, nearest but for ties, and a solarize threshold of a whole level is that level, which
-    float32 may miss there); for tensors torchvision itself differs from that. The authors'
-    repository (automl/trivialaugment) cuts rotations and bits to integers and takes factors from
-    0.01 to 2 in 31 steps, where torchvision takes 1 - 0.99 to 1 + 0.99. Black comes in from
-    outside.
+    An image's operation gives what torchvision v2 gives for a PIL image, but that bilinear sampling
+    may be a level off, nearest sampling falls to the other side of a tie, and a shift or solarize
+    threshold that is a whole number is that number, where torchvision's float32 may miss it. For
+    tensors torchvision itself differs from that. The authors' repository (automl/trivialaugment)
+    cuts rotations and bits to integers and takes factors from 0.01 to 2 in 31 steps, where
+    torchvision goes from 1 - 0.99 to 1 + 0.99. What comes from outside of the image is black.
     """
 
     name: ClassVar[str] = "trivialaugment"
@@ -43,11 +40,6 @@ class TrivialAugment(Augmentation):
     interpolation: Literal["nearest", "bilinear"] = option(
         "nearest", "How rotations, shears and shifts sample."
     )
-
-    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Augment checked images by the draws of their keys."""
-        drawn = self.draw(keys, (images.shape[2], images.shape[3]))
-        return on_levels(images, lambda levels: image_chains(levels, *drawn))
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""

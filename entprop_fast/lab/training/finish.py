@@ -201,7 +201,8 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     model = copy.deepcopy(trainer.model)
     for parameter in model.parameters():
         parameter.grad = None
-    unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
+    mixes = ("mixup", "cutmix")
+    unmixed = {name: 0.0 for name in mixes if hasattr(trainer.method.options, name)}
     options = trainer.method_options | unmixed
     # Of this process's own rows, where several train.
     own = {"ranks": "independent", "selection": "rank"}
@@ -218,6 +219,7 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     )
     images, labels = next(trainer.loader.epoch(0))
     method(images, labels)
+    images = images[: len(labels)]  # of several views the rows as they are
     index = method.selected_index
     if index is None:
         index = torch.arange(len(images), device=images.device)
