@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "image_chains.h"
 #include "kernels.h"
 
 namespace entprop {
@@ -12,16 +13,19 @@ namespace portable {
 template <class T>
 const Kernels<T>& table();
 const WinogradKernels& winograd_table();
+const ChainKernels& chain_table();
 }  // namespace portable
 namespace avx2 {
 template <class T>
 const Kernels<T>& table();
 const WinogradKernels& winograd_table();
+const ChainKernels& chain_table();
 }  // namespace avx2
 namespace avx512 {
 template <class T>
 const Kernels<T>& table();
 const WinogradKernels& winograd_table();
+const ChainKernels& chain_table();
 }  // namespace avx512
 
 namespace {
@@ -79,6 +83,16 @@ const WinogradKernels& winograd_kernels() {
   if (kIsa == Isa::avx2) return avx2::winograd_table();
 #endif
   return portable::winograd_table();
+}
+
+const ChainKernels& chain_kernels() {
+#ifdef ENTPROP_HAVE_AVX512
+  if (kIsa == Isa::avx512) return avx512::chain_table();
+#endif
+#ifdef ENTPROP_HAVE_AVX2
+  if (kIsa == Isa::avx2) return avx2::chain_table();
+#endif
+  return portable::chain_table();
 }
 
 template const Kernels<float>& kernels<float>();
