@@ -56,7 +56,7 @@ def reference(
         for place in range(codes.shape[2]):
             levels = _applied(levels, codes[:, chain, place], strengths[:, chain, place])
         mixed = mixed + weights[:, chain, None, None, None] * levels
-    result = torch.empty_like(images, memory_format=torch.contiguous_format)
+    result = torch.empty_like(images, memory_format=memory_format(images))
     return result.copy_((mixed + 0.5).floor().clamp(0, 255))
 
 
