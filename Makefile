@@ -19,10 +19,10 @@ TRITON := triton==3.6.0
 CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
 
 .PHONY: help setup train test test-main test-interpreter test-aot wheel wheel-test compare bench \
-    bench-recipes zoo lint docs clean
+    bench-recipes zoo emoji lint docs clean
 
 help:
-	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes zoo lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes zoo emoji lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
 
 setup: $(VENV)/.installed
 
@@ -101,6 +101,13 @@ zoo: setup
 	@echo "== 282 networks converted, trained a step and stripped: about 25 minutes"
 	$(BIN)/python -m bench.zoo.run $(ZOO_ARGS)
 	$(BIN)/python -m bench.report
+
+# The same pictures wherever it runs: npm's packages are locked by version and checksum.
+EMOJI_ARGS ?=
+emoji: setup
+	@echo "== the emoji set into data/: about 1 minute, and 30 MB to fetch"
+	$(PIP) install --disable-pip-version-check resvg-py==0.5.0
+	$(BIN)/python -m entprop_fast.data emoji $(EMOJI_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

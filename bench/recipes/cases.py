@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from entprop_fast.lab.data import ImageData, load
-from entprop_fast.lab.data.datasets import EMBEDDED, TENSORS
+from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.data.image_files import IMAGE_SIZE
 from entprop_fast.lab.data.official_files import SOURCES
+from entprop_fast.lab.data.tensor_sets import TENSORS
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.allocator import keep_freed_memory
@@ -18,7 +19,6 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.parts import parts_of
 from entprop_fast.lab.training.trainer import Trainer
 
-CIFAR_SIZE = 32
 MOST_ON_A_CPU = 64  # images of 224 pixels in a step: ImageNet's 256 take a minute for four
 # Steps in a row behind one time: on CUDA the host runs ahead of the device, as it does in training.
 STEPS = {"cpu": 1, "cuda": 20}
@@ -56,8 +56,9 @@ class Case:
             return load("digits")
         generator = torch.Generator().manual_seed(0)
         count, pixels = self.config.batch_size, self.pixels
+        channels = TENSORS[self.name].channels if self.name in TENSORS else 3
         images = torch.randint(
-            256, (count, 3, pixels, pixels), generator=generator, dtype=torch.uint8
+            256, (count, channels, pixels, pixels), generator=generator, dtype=torch.uint8
         )
         labels = torch.randint(self.classes, (count,), generator=generator)
         return ImageData(self.name, images, labels, images[:1], labels[:1], self.classes)
@@ -75,10 +76,11 @@ def case_of(name: str, device: str) -> Case:
         digits = load("digits")
         pixels, train_images, classes = 8, digits.num_train, digits.num_classes
     else:
-        counts = SOURCES[name].counts
+        counts = TENSORS[name].counts if name in TENSORS else SOURCES[name].counts
         assert counts is not None
         train_images, _, classes = counts
-        pixels = CIFAR_SIZE if name in TENSORS else config.image_size or IMAGE_SIZE
+        train_images = config.train_size or train_images
+        pixels = TENSORS[name].side if name in TENSORS else config.image_size or IMAGE_SIZE
     if device == "cpu" and pixels == IMAGE_SIZE:
         config = replace(config, batch_size=min(batch, MOST_ON_A_CPU))
     if name not in (EMBEDDED, *TENSORS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,16 @@ class Chain(Augmentation):
 
     def apply(self, images: Tensor, keys: Tensor) -> Tensor:
         """Augment by each part in turn."""
-        for place, part in enumerate(self.parts):
-            images = part.apply(images, keys if place == 0 else keys_of(place, keys))
-        return images
+        return apply_parts(self.parts, images, keys)
+
+
+def apply_parts(
+    parts: Sequence[Augmentation], images: Tensor, keys: Tensor, *, start: int = 0
+) -> Tensor:
+    """Apply the parts of a chain from number `start` on, the others having been applied."""
+    for place, part in enumerate(parts[start:], start):
+        images = part.apply(images, keys if place == 0 else keys_of(place, keys))
+    return images
 
 
 def parse_chain(text: str, *, seed: int = 0) -> Chain:

@@ -26,12 +26,12 @@ class TrivialAugment(DrawnChains):
 
         TrivialAugment()(images, ids, epoch=3)
 
-    An image's operation gives what torchvision v2 gives for a PIL image (bilinear sampling to one
-    level, nearest but for ties, and a solarize threshold of a whole level is that level, which
-    float32 may miss there); for tensors torchvision itself differs from that. The authors'
-    repository (automl/trivialaugment) cuts rotations and bits to integers and takes factors from
-    0.01 to 2 in 31 steps, where torchvision takes 1 - 0.99 to 1 + 0.99. What comes from outside of
-    the image is black.
+    An image's operation gives what torchvision v2 gives for a PIL image, but that bilinear sampling
+    may be a level off, nearest sampling falls to the other side of a tie, and a shift or solarize
+    threshold that is a whole number is that number, where torchvision's float32 may miss it. For
+    tensors torchvision itself differs from that. The authors' repository (automl/trivialaugment)
+    cuts rotations and bits to integers and takes factors from 0.01 to 2 in 31 steps, where
+    torchvision goes from 1 - 0.99 to 1 + 0.99. What comes from outside of the image is black.
     """
 
     name: ClassVar[str] = "trivialaugment"

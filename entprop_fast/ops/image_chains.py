@@ -39,7 +39,7 @@ def check(images: Tensor, codes: Tensor, strengths: Tensor, weights: Tensor, kee
             f"got {images.dtype} {list(shape)}"
         )
     chains = codes.shape[1:] if codes.dim() == 3 else ("width", "depth")
-    require("codes", codes, (shape[0], *chains), torch.uint8, images)  # type: ignore[arg-type]
+    require("codes", codes, (shape[0], *chains), torch.uint8, images)
     require("strengths", strengths, codes.shape, torch.float32, images)
     require("weights", weights, codes.shape[:2], torch.float32, images)
     require("keep", keep, shape[:1], torch.float32, images)

@@ -24,11 +24,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, create_method
+from entprop_fast.augment import Augmentation, Chain, CropFlip
+from entprop_fast.augment.crop_flip import PADDING_MODES
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
-from entprop_fast.counter_random import keys_of
-from entprop_fast.lab.data import Augment
-from entprop_fast.lab.data.augment import PADDING_MODES
+from entprop_fast.counter_random import uniforms
 from entprop_fast.lab.data.loader import DeviceLoader
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
@@ -158,7 +158,16 @@ def step(
         assert ("entprop_fast" in seen.namespaces) == kernels
 
 
-def loading(augment: Augment) -> None:
+class Darker(Augmentation):
+    """Each image by a share of its own."""
+
+    name = "darker"
+
+    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
+        return (images * uniforms(keys, 1)[:, :, None, None]).to(images.dtype)
+
+
+def loading(augment: Augmentation, views: int = 1) -> None:
     """The draws of an epoch, then a batch; the data set is bytes on the fake device."""
     with FakeTensorMode(allow_non_fake_inputs=False):
         images, labels = batch()
@@ -171,12 +180,14 @@ def loading(augment: Augment) -> None:
             drop_last=False,
             device=CUDA,
             augment=augment,
+            views=views,
             normalize=((0.5, 0.4, 0.3), (0.2, 0.2, 0.3)),
         )
         with OnDevice():
-            moves = augment.draw(keys_of(7, order))
-            made = loader._made(loader.images, order[5:10], moves.of(slice(5, 10)))
-        assert made.device == CUDA and made.shape == (5, 3, 8, 8) and made.dtype == torch.float32
+            draws = loader.augmented.draw(7, 1, order)
+            made = loader._made(loader.images, order[5:10], draws and draws.of(slice(5, 10)))
+        assert made.device == CUDA and made.dtype == torch.float32
+        assert made.shape == (5 * views, 3, 8, 8)
         assert made.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -221,7 +232,8 @@ for _name, _options in OPTIONS:
 for _optimizer in (adam, adamw):
     CASES[f"entprop {_optimizer.__name__}"] = partial(step, "entprop", {}, _optimizer)
 for _mode in PADDING_MODES:
-    CASES[f"loader {_mode}"] = partial(loading, Augment(padding_mode=_mode))
+    CASES[f"loader {_mode}"] = partial(loading, CropFlip(padding_mode=_mode))
+CASES["loader views"] = partial(loading, Chain(parts=(CropFlip(), Darker())), views=3)
 for _kind in WAITS:
     CASES[f"a model with {_kind}"] = waits(_kind)
 

@@ -3,6 +3,7 @@
 The same seed makes the same arguments again, views of one memory included.
 """
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -223,6 +224,23 @@ def conv3x3_backward(draw: random.Random) -> Arguments:
     return {"grad": grad, **given, **wanted}
 
 
+def image_chains(draw: random.Random) -> Arguments:
+    """Arguments of the op: any codes, strengths of all sizes."""
+    rows, channels = draw.choice((0, 1, 2, 3, 5)), draw.choice((1, 3))
+    sides = (draw.choice((1, 2, 3, 8, 17)), draw.choice((1, 2, 5, 16, 33)))
+    chains = (rows, draw.choice((0, 1, 2, 3)), draw.choice((0, 1, 2, 3)))
+    codes = [draw.choice((*range(16), *range(68, 75), 255)) for _ in range(math.prod(chains))]
+    scale = draw.choice((0.2, 1.0, 5.0, 100.0, 1e9))
+    levels = tensor(draw, (rows, channels, *sides), torch.float32) * 60 + 128
+    return {
+        "images": levels.clamp(0, 255).to(torch.uint8),
+        "codes": torch.tensor(codes, dtype=torch.uint8).reshape(chains),
+        "strengths": tensor(draw, chains, torch.float32) * scale,
+        "weights": tensor(draw, chains[:2], torch.float32).abs() / 3,
+        "keep": tensor(draw, chains[:1], torch.float32).abs() / 2,
+    }
+
+
 def own_memory(value: Tensor) -> Tensor:
     """`value` where no two of its elements lie in one place."""
     return value.clone() if 0 in value.stride() else value
@@ -242,6 +260,7 @@ MAKE: dict[str, Callable[[random.Random], Arguments]] = {
     "perturb_": perturb_,
     "conv3x3": conv3x3,
     "conv3x3_backward": conv3x3_backward,
+    "image_chains": image_chains,
 }
 # What each op writes, beside its results.
 WRITTEN: dict[str, tuple[str, ...]] = {

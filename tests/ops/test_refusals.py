@@ -81,6 +81,13 @@ def _conv(*more: str) -> Arguments:
     return {name: x.clone() for name in more} | {"x": x, "weight": _images(16, 16, 3, 3)}
 
 
+def _chains() -> Arguments:
+    codes = torch.tensor([[[1, 5]] * 2] * 3, dtype=torch.uint8)
+    images, strengths = (_images(3, 3, 4, 5) * 40).abs().to(torch.uint8), _images(3, 2, 2)
+    weights = {"weights": _images(3, 2), "keep": _images(3)}
+    return {"images": images, "codes": codes, "strengths": strengths, **weights}
+
+
 VALID: dict[str, Callable[[], Arguments]] = {
     "dual_batch_norm": _norm,
     "dual_batch_norm_backward": _norm_backward,
@@ -94,6 +101,7 @@ VALID: dict[str, Callable[[], Arguments]] = {
     "perturb_": _perturb,
     "conv3x3": _conv,
     "conv3x3_backward": lambda: _conv("grad") | {"want_x": True, "want_weight": True},
+    "image_chains": _chains,
 }
 SPOILED: dict[str, Callable[[Tensor], Tensor]] = {
     "smaller": lambda t: t.narrow(0, 0, t.shape[0] - 1) if t.dim() else t.new_zeros(0),
@@ -196,7 +204,7 @@ def test_a_spoiled_tensor_is_named(name: str, implemented: Callable[..., Any]) -
                 continue
             told = _refusal(implemented, VALID[name]() | {argument: spoil(value)})
             # All else is compared with these: it may be named in their place.
-            leading = argument in ("x", "logits", "index", "weight", "x_adv", "gathered")
+            leading = argument in ("x", "logits", "index", "weight", "x_adv", "gathered", "images")
             assert leading or fuzz.named(told) == argument, f"{argument}, {kind}: {told}"
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from entprop_fast.lab.data.cifar import SIDE
-from entprop_fast.lab.data.datasets import EMBEDDED, TENSORS
+from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.data.digits import SIDE as DIGITS_SIDE
 from entprop_fast.lab.data.image_files import IMAGE_SIZE
+from entprop_fast.lab.data.tensor_sets import BY_PATH, TENSORS
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.own_names import DATA
 from entprop_fast.methods import default_eps
@@ -61,12 +61,12 @@ def warnings(configs: Iterable[Config]) -> Iterator[str]:
 
 def pixels(config: Config) -> int | None:
     """Return height and width of the images that the network sees; None: not known before."""
-    if config.dataset.startswith(DATA):
+    if config.dataset.startswith((DATA, *BY_PATH)):
         return None
     if config.dataset == EMBEDDED:
         return DIGITS_SIDE
     if config.dataset in TENSORS:
-        return SIDE
+        return TENSORS[config.dataset].side
     return config.image_size or IMAGE_SIZE
 
 

@@ -13,7 +13,7 @@ from entprop_fast.lab.cli.command_line import run_command
 from entprop_fast.lab.cli.commands import COMMANDS, typed
 from entprop_fast.lab.cli.completion_script import FILES, Flags, script
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
-from entprop_fast.lab.data.datasets import DATASETS, FOLDER
+from entprop_fast.lab.data.datasets import DATASETS, PREFIXES
 from entprop_fast.lab.experiments.studies import STUDIES
 from entprop_fast.lab.training import loggers, recipe
 from entprop_fast.lab.training.errors import bad_input
@@ -43,7 +43,7 @@ _NAMES: dict[str, Callable[[], Sequence[str]]] = {
     "arch": lambda: _networks(),
     "archs": lambda: _networks(),
     "baseline": lambda: list(METHODS),
-    "dataset": lambda: [*(one for one in DATASETS if not one.startswith(FOLDER)), FOLDER],
+    "dataset": lambda: [*(one for one in DATASETS if not one.startswith(PREFIXES)), *PREFIXES],
     "device": lambda: ["auto", "cpu", "cuda", "mps", "xpu"],
     "log": lambda: loggers.NAMES,
     "method": lambda: list(METHODS),

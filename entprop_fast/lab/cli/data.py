@@ -1,4 +1,4 @@
-"""Look at a data set before a run: ``python -m entprop_fast.data check DATASET``."""
+"""Look at a data set before a run, or make one: ``python -m entprop_fast.data check DATASET``."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from entprop_fast import name_errors
 from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.data import emoji_set
 from entprop_fast.lab.data.contents import Watch
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
+from entprop_fast.lab.data.emoji.build_emoji import SIZES, build
+from entprop_fast.lab.data.emoji_set import SIDE, USUAL
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
 from entprop_fast.options import option
 
-COMMANDS = ("check",)
+COMMANDS = ("check", "emoji")
 _MODULE = "entprop_fast.data"
 SHOWN = 20  # problems of a data set that are printed; it counts the others
-USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within"
+USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within; emoji: make that set"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
-    command: str = option("", "check: read everything and report it.", group=POSITIONAL)
+    command: str = option(
+        "",
+        "check: read everything and report it. emoji: draw the emoji set out of npm's packages.",
+        group=POSITIONAL,
+    )
     target: str = option(
         "",
         "A data set as train --dataset takes it, or a folder of some, all of which count.",
@@ -36,6 +43,17 @@ class _Flags:
     )
     dataset: str | None = option(
         None, f"Data set, or, with a folder of some, one of {', '.join(KNOWN)}.", group="data"
+    )
+    image_size: int | None = option(
+        None,
+        "Height and width of the emoji that are drawn, 32 where it is left out.",
+        low=SIZES[0],
+        high=SIZES[-1],
+        unit="pixels",
+        group="data",
+    )
+    out: str | None = option(
+        None, f"Folder for the emoji set, {USUAL} where it is left out.", group="output"
     )
 
 
@@ -59,7 +77,7 @@ def _main(args: Sequence[str] | None) -> None:
         args,
         prog=_MODULE,
         description="Look at data sets before training: counts, classes, sizes, unreadable files, "
-        "images that are there twice.",
+        "images that are there twice. Or make one.",
         more=_more_flags(),
     )
     data_dir = Path(settings["data_dir"]) if "data_dir" in settings else None
@@ -69,12 +87,28 @@ def _main(args: Sequence[str] | None) -> None:
             raise ValueError(f"no command: {_usage()}")
         if flags.command not in COMMANDS:
             raise name_errors.unknown("command", flags.command, COMMANDS)
+        if flags.command == emoji_set.NAME:
+            _make_emoji(flags, data_dir, reporter)
+            return
+        for name in ("image_size", "out"):
+            if (value := getattr(flags, name)) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} {value} is of the command emoji")
         reports = _reports(flags, data_dir, watching(reporter))
     for report in reports:
         reporter.say(report.title)
         print_report(report, reporter)
     if wrong := sum(len(report.problems) for report in reports):
         raise RunFailed(f"{wrong} {'problem' if wrong == 1 else 'problems'}; see above")
+
+
+def _make_emoji(flags: _Flags, data_dir: Path | None, reporter: Reporter) -> None:
+    for name, given in (("target", flags.target), ("--dataset", flags.dataset)):
+        if given:
+            raise ValueError(f"{name} {given}: the command emoji takes --out and --image-size")
+    if data_dir is not None:
+        raise ValueError(f"--data-dir {data_dir}: the command emoji writes to --out")
+    size = SIDE if flags.image_size is None else flags.image_size
+    build(Path(flags.out or USUAL), size, reporter.say, watching(reporter))
 
 
 def _usage() -> str:

@@ -21,8 +21,8 @@ from entprop_fast.lab.corruptions.common import COMMON_KINDS, EXTRA_KINDS
 from entprop_fast.lab.corruptions.set_marker import read_marker, source_of
 from entprop_fast.lab.corruptions.suites import Place, Sample, Suite
 from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
-from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
+from entprop_fast.lab.data.image_values import to_float
 
 _Samples = Callable[[Sequence[Place]], Iterator[Sample]]
 

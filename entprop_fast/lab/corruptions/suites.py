@@ -21,7 +21,7 @@ from entprop_fast.lab.corruptions.common import (
     corrupted_bytes,
 )
 from entprop_fast.lab.data import ImageData, ImageSet
-from entprop_fast.lab.data.augment import to_float
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.job import current
 
 GENERATED = "generated"  # how the source of images made here begins

@@ -27,7 +27,7 @@ from entprop_fast.lab.corruptions.common import Scale, corrupted_bytes
 from entprop_fast.lab.corruptions.official_sets import JPEG_QUALITY
 from entprop_fast.lab.corruptions.set_marker import Marker, about_set, progress_name
 from entprop_fast.lab.data import ImageData, ImageFiles
-from entprop_fast.lab.data.augment import to_float
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.files import write_atomically
 from entprop_fast.lab.job import current
 from entprop_fast.optional import require

@@ -15,7 +15,6 @@ from entprop_fast.lab.data.cifar_pickles import read_pickle
 from entprop_fast.lab.data.file_sources import read_archive, read_folder
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.official_files import SOURCES, check_archive, missing
-from entprop_fast.lab.data.subset import stratified_subset
 
 SIDE = 32  # pixels
 PIXELS = 3 * SIDE * SIDE
@@ -85,8 +84,8 @@ FORMS: dict[str, tuple[Form, Form]] = {
 }
 
 
-def load_cifar(name: str, data_dir: Path | None, train_size: int | None, seed: int) -> ImageData:
-    """Load the official split, uint8 ``[N, 3, 32, 32]``, or a stratified subset of its training.
+def load_cifar(name: str, data_dir: Path | None) -> ImageData:
+    """Load the official split, uint8 ``[N, 3, 32, 32]``.
 
     What is unpacked goes before an archive, the pickled form before the binary one.
     """
@@ -103,14 +102,10 @@ def load_cifar(name: str, data_dir: Path | None, train_size: int | None, seed: i
     for what, (_, labels), count in (("training", train, num_train), ("test", test, num_test)):
         _check_labels(where, what, labels, count, num_classes)
     names = _class_names(form, where, files[form.names], num_classes)
-    images, labels = train
-    if train_size is not None:
-        kept = stratified_subset(name, labels, train_size, seed)
-        images, labels = images[kept], labels[kept]
     return ImageData(
         name,
-        torch.from_numpy(images),
-        torch.from_numpy(labels.astype(np.int64)),
+        torch.from_numpy(train[0]),
+        torch.from_numpy(train[1].astype(np.int64)),
         torch.from_numpy(test[0]),
         torch.from_numpy(test[1].astype(np.int64)),
         num_classes,

@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from entprop_fast.lab import stopping
-from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.data.image_files import (
     FileList,
     TransformedFiles,
     evaluation_transform,
     rows_of,
 )
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, is_image
 from entprop_fast.optional import import_torchvision

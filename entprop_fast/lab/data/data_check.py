@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab.data import cifar
 from entprop_fast.lab.data.contents import (
     NAMED,
     Contents,
@@ -24,7 +23,7 @@ from entprop_fast.lab.data.datasets import (
     EMBEDDED,
     FILES,
     FOLDER,
-    TENSORS,
+    PREFIXES,
     load,
     locate_splits,
 )
@@ -35,6 +34,7 @@ from entprop_fast.lab.data.official_files import SOURCES
 from entprop_fast.lab.data.same_files import TEST, TRAINING
 from entprop_fast.lab.data.split_checks import find_problems, first_of
 from entprop_fast.lab.data.stray_files import LeftOut, image_paths, is_image
+from entprop_fast.lab.data.tensor_sets import TENSORS, is_tensor_set
 from entprop_fast.name_errors import unknown
 
 KNOWN = (*TENSORS, *FILES, "folder")
@@ -65,7 +65,7 @@ class Report:
 
 def is_data_set(name: str) -> bool:
     """Return whether ``train --dataset`` takes it: a data set, not a folder of some."""
-    return name.startswith(FOLDER) or name in DATASETS
+    return name.startswith(PREFIXES) or name in DATASETS
 
 
 def check(data_dir: Path, only: str | None = None, watch: Watch[Any] = _unwatched) -> list[Report]:
@@ -103,7 +103,7 @@ def check_one(name: str, data_dir: Path | None, watch: Watch[Any] = _unwatched) 
     """Read everything of one data set, named as ``train --dataset`` takes it."""
     if not is_data_set(name):
         raise unknown("dataset", name, DATASETS)
-    if name in (EMBEDDED, *TENSORS):
+    if name == EMBEDDED or is_tensor_set(name):
         return _check_tensors(name, data_dir)
     return _check_files(name, data_dir, watch)
 
@@ -111,7 +111,7 @@ def check_one(name: str, data_dir: Path | None, watch: Watch[Any] = _unwatched) 
 def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
     """Return whether something of it is there; names tell ImageNet from a plain folder."""
     if name in TENSORS:
-        return bool(cifar.found_in(name, data_dir))
+        return bool(TENSORS[name].found_in(data_dir))
     train = data_dir / "train"
     if name == "imagenet":
         wnids = train.is_dir() and any(_WNID.fullmatch(one.name) for one in train.iterdir())
@@ -125,7 +125,7 @@ def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
 
 
 def _check_tensors(name: str, data_dir: Path | None) -> Report:
-    places = [] if data_dir is None or name == EMBEDDED else cifar.found_in(name, data_dir)
+    places = TENSORS[name].found_in(data_dir) if data_dir and name in TENSORS else []
     report = Report(name, places[0] if places else data_dir)
     for place in places:
         report.facts.append(("found", f"{place.name}{'' if place.is_dir() else ', an archive'}"))

@@ -12,8 +12,8 @@ from typing import Literal, overload
 import numpy as np
 
 from entprop_fast.lab.data import fine_grained, folder_layouts
-from entprop_fast.lab.data.cifar import load_cifar
 from entprop_fast.lab.data.digits import load_digits
+from entprop_fast.lab.data.fewer_images import fewer_tests, fewer_training
 from entprop_fast.lab.data.image_data import ImageData
 from entprop_fast.lab.data.image_files import IMAGE_SIZE, FileList, ImageFiles
 from entprop_fast.lab.data.layout_hints import without_split
@@ -22,6 +22,13 @@ from entprop_fast.lab.data.official_files import SOURCES, missing
 from entprop_fast.lab.data.read_image import describe_image
 from entprop_fast.lab.data.split_checks import check_splits, empty_classes
 from entprop_fast.lab.data.subset import stratified_subset
+from entprop_fast.lab.data.tensor_sets import (
+    BY_PATH,
+    TENSORS,
+    is_tensor_set,
+    load_tensors,
+    path_of,
+)
 from entprop_fast.lab.data.verify import summary, unreadable
 from entprop_fast.name_errors import unknown
 
@@ -29,7 +36,6 @@ ImageSet = ImageData | ImageFiles
 Say = Callable[[str], None]
 
 EMBEDDED = "digits"
-TENSORS = ("cifar10", "cifar100")
 FILES: dict[str, Callable[[Path], Splits | None]] = {
     "cub": fine_grained.cub,
     "pets": fine_grained.pets,
@@ -37,7 +43,8 @@ FILES: dict[str, Callable[[Path], Splits | None]] = {
     "imagenet": folder_layouts.imagenet,
 }
 FOLDER = "folder:"  # and its path
-DATASETS = (EMBEDDED, *TENSORS, *FILES, f"{FOLDER}PATH")
+PREFIXES = (FOLDER, *BY_PATH)
+DATASETS = (EMBEDDED, *TENSORS, *FILES, *(f"{one}PATH" for one in PREFIXES))
 
 _OFFICIAL_CORRUPTIONS = {"imagenet": "imagenet-c"}
 
@@ -48,10 +55,11 @@ _STEP = 4  # pixels
 
 @overload
 def load(
-    name: Literal["digits", "cifar10", "cifar100"],
+    name: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "emoji"],
     *,
     data_dir: str | Path | None = None,
     train_size: int | None = None,
+    test_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
     test_only: bool = False,
@@ -65,6 +73,7 @@ def load(
     *,
     data_dir: str | Path | None = None,
     train_size: int | None = None,
+    test_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
     test_only: bool = False,
@@ -77,6 +86,7 @@ def load(
     *,
     data_dir: str | Path | None = None,
     train_size: int | None = None,
+    test_size: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
     test_only: bool = False,
@@ -85,16 +95,18 @@ def load(
     """Load a data set with its training and test split; docs/data.md says what each needs.
 
     ``digits``: scikit-learn's 1797 handwritten 8x8 digits, which come with its package; 500
-    stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``: whole tensors, uint8.
-    ``cub``, ``pets``, ``cars``, ``imagenet`` and ``folder:PATH`` (``train`` and ``test`` or ``val``
-    within PATH): files, every one of which is opened once. Training images that cannot be read
-    are named and left out; unreadable test images are an error.
+    stratified images by ``seed`` are the test set. ``cifar10``, ``cifar100``, ``fashion_mnist``,
+    ``emoji``, ``idx:PATH``, ``npz:PATH``: whole tensors. ``cub``, ``pets``, ``cars``, ``imagenet``
+    and ``folder:PATH`` (``train`` and ``test`` or ``val`` within PATH): files, every one of which
+    is opened once. Training images that cannot be read are named and left out; unreadable test
+    images are an error.
 
     Args:
         name: one of ``DATASETS``.
         data_dir: folder of its files; None for an embedded one. PATH is taken from there.
         train_size: training images to keep, a stratified subset; at one seed every subset lies
             within each larger one. None keeps all.
+        test_size: test images to keep, likewise, but the same ones at every seed.
         seed: of the digits' split and the subset, 0 to 2^32 - 1.
         image_size: height and width of images that are read from files, None for 224.
         test_only: the training images of a data set of files are not opened, and may be missing.
@@ -102,9 +114,9 @@ def load(
 
     Raises:
         FileNotFoundError: it is not there; the message says what to fetch and where to put it.
-        ValueError: unknown name, ``train_size`` below the number of classes or above the number of
-            training images, a seed out of range, an argument that the data set does not take, files
-            that are damaged, cut off or no such data set.
+        ValueError: unknown name, ``train_size`` or ``test_size`` below the number of classes or
+            above that of the images, a seed out of range, an argument that the data set does not
+            take, files that are damaged, cut off or no such data set.
         ImportError: a library that it needs is not installed.
     """
     check_known(name)
@@ -113,14 +125,14 @@ def load(
     folder = None if data_dir is None else Path(data_dir)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f"--data-dir {data_dir}: there is no such folder")
-    if name in (EMBEDDED, *TENSORS) and image_size is not None:
+    if (name == EMBEDDED or is_tensor_set(name)) and image_size is not None:
         raise ValueError(f"image_size = {image_size}: the images of {name!r} have one size")
     if name == EMBEDDED:
         if folder is not None:
             raise ValueError(f"data set {name!r} is embedded and takes no --data-dir")
-        return load_digits(train_size, seed)
-    if name in TENSORS:
-        return load_cifar(name, folder, train_size, seed)
+        return fewer_tests(load_digits(train_size, seed), test_size)
+    if is_tensor_set(name):
+        return fewer_tests(fewer_training(load_tensors(name, folder), train_size, seed), test_size)
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size = {image_size} must be at least 1")
     splits = find_splits(name, folder, test_only=test_only)
@@ -129,7 +141,7 @@ def load(
     _compare_counts(name, splits, say)
     if train_size is not None:
         splits = _fewer(name, splits, train_size, seed)
-    data = _image_files(name, splits, image_size or IMAGE_SIZE, say)
+    data = fewer_tests(_image_files(name, splits, image_size or IMAGE_SIZE, say), test_size)
     return data if test_only else _without_unreadable(data, say)
 
 
@@ -139,7 +151,7 @@ def check_known(name: str) -> None:
     Raises:
         ValueError: unknown name.
     """
-    if name not in DATASETS and not name.startswith(FOLDER):
+    if name not in DATASETS and not name.startswith(PREFIXES):
         if Path(name).is_dir():
             raise ValueError(f"dataset {name!r} is a folder: --dataset {FOLDER}{name}")
         raise unknown("dataset", name, DATASETS)
@@ -154,7 +166,7 @@ def find_splits(name: str, data_dir: Path | None, *, test_only: bool = False) ->
 def locate_splits(name: str, data_dir: Path | None) -> tuple[Path, Splits]:
     """List a data set of files as it is, and say where it comes from."""
     if name.startswith(FOLDER):
-        path = _folder_path(name, data_dir)
+        path = path_of(name, FOLDER, data_dir)
         found = folder_layouts.folder(path) if path.is_dir() else None
         if found is None:
             hint = without_split(path) if path.is_dir() else "there is no such folder"
@@ -197,15 +209,6 @@ def usual_image_size(name: str, data_dir: str | Path | None) -> int | None:
         return None
     side = statistics.median(sides)
     return IMAGE_SIZE if side >= _NEAR * IMAGE_SIZE else max(_STEP, round(side / _STEP) * _STEP)
-
-
-def _folder_path(name: str, data_dir: Path | None) -> Path:
-    path = Path(name.removeprefix(FOLDER)).expanduser()  # no shell expands it behind "folder:"
-    if name == FOLDER:
-        raise ValueError(f"data set {name!r} names no folder: {FOLDER}PATH")
-    if data_dir is not None and path.is_absolute():
-        raise ValueError(f"data set {name!r} says where it is and takes no --data-dir")
-    return path if data_dir is None else data_dir / path
 
 
 def _fewer(name: str, splits: Splits, train_size: int, seed: int) -> Splits:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from entprop_fast.lab.data.image_data import ImageData
-from entprop_fast.lab.data.subset import check_train_size, stratified_order
+from entprop_fast.lab.data.subset import check_size, stratified_order
 from entprop_fast.optional import require
 
 SIDE = 8  # pixels
@@ -28,7 +28,7 @@ def load_digits(train_size: int | None, seed: int) -> ImageData:
         np.arange(len(labels)), test_size=_TEST_IMAGES, stratify=labels, random_state=seed
     )
     if train_size is not None:
-        check_train_size("digits", train_size, num_classes, len(train))
+        check_size("digits", train_size, num_classes, len(train))
         train = train[stratified_order(digits.target[train])[:train_size]]
     return ImageData(
         "digits",

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from entprop_fast.counter_random import fold
-from entprop_fast.lab.data.augment import to_float
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.loader import Batch, Loader, LoaderOptions
 from entprop_fast.lab.data.pairs import batch_of
 from entprop_fast.lab.data.readers import own_generators, seed_generators
 
 _BEFORE_ALL = -1  # the epoch of draws that belong to none
+_PLACES = 2**40  # of an epoch, in each process: more than there are
 
 
 class GivenLoader(Loader):
@@ -36,8 +37,10 @@ class GivenLoader(Loader):
         loader: gives what `entprop_fast.lab.data.pairs.pair_of` takes; ``len(loader)`` is the
             number of batches in an epoch.
         check: refuses a batch as it comes, before it is on the device; of the first epoch.
-        options: see `Loader`; ``drop_last`` and ``augment`` are the loader's own business, and
-            ``normalize`` is for bytes, floating images having been through it.
+        of: number of the process whose loader it is.
+        options: see `Loader`; ``drop_last`` is the loader's own business, and ``normalize`` is for
+            bytes, floating images having been through it. Nobody says which image is which, so that
+            ``augment`` draws by ``(seed, epoch, place in the epoch)``.
 
     Raises:
         TypeError: the loader has no length.
@@ -49,6 +52,7 @@ class GivenLoader(Loader):
         loader: DataLoader[Any],
         *,
         check: Callable[[Tensor, Tensor], None],
+        of: int = 0,
         **options: Unpack[LoaderOptions],
     ) -> None:
         self._steps = _steps(loader)
@@ -56,7 +60,7 @@ class GivenLoader(Loader):
         rows = rows_of(loader)
         images = self._steps * rows if self._counted else len(loader.sampler)  # type: ignore[arg-type]
         super().__init__(images, rows, **options)
-        self.loader, self.check = loader, check
+        self.loader, self.check, self._of = loader, check, of
         self._open: _Epoch | None = None
         self._checked = False
 
@@ -101,6 +105,7 @@ class GivenLoader(Loader):
             while opened.place < start and opened.next() is not None:
                 pass
         while opened.place < len(self):
+            first = opened.rows
             batch = opened.next()
             if batch is None:
                 raise ValueError(
@@ -110,7 +115,7 @@ class GivenLoader(Loader):
             images, labels = batch_of(batch)
             if not self._checked:
                 self.check(images, labels)
-            yield self._ready(images, labels)
+            yield self._ready(images, labels, (epoch, first))
         if opened.next() is not None:
             raise ValueError(
                 f"the DataLoader gives more batches than {len(self)}, its len(): those after it "
@@ -121,10 +126,16 @@ class GivenLoader(Loader):
             self.size = opened.rows
         self._open = None
 
-    def _ready(self, images: Tensor, labels: Tensor) -> Batch:
-        images = images.to(self.device, non_blocking=True)
-        made = to_float(images)
-        if self.normalize is not None and images.dtype == torch.uint8:
+    def _ready(self, images: Tensor, labels: Tensor, place: tuple[int, int] | None = None) -> Batch:
+        """Bring a batch to the device; with its epoch and first row's number, augmented."""
+        given = images.to(self.device, non_blocking=True)
+        bytes_given, draws = given.dtype == torch.uint8, None
+        if place is not None:
+            epoch, first = place
+            places = torch.arange(first, first + len(given), device=self.device)
+            draws = self.augmented.draw(self.seed, epoch, places + self._of * _PLACES)
+        made = to_float(self.augmented(given, None, draws))
+        if self.normalize is not None and bytes_given:
             made = self.normalize(made)
         made = made.to(self.dtype or made.dtype).contiguous(memory_format=self.memory_format)
         return made, labels.to(self.device, non_blocking=True).long()

@@ -7,8 +7,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from entprop_fast.lab.data.augment import RESIZED_CROP, to_float
+from entprop_fast.lab.data.image_files import RESIZED_CROP
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.loader import check_batching
+
+
+@dataclass(frozen=True)
+class ShiftSet:
+    """Further test images of the same classes, by another artist or camera, say: a natural shift.
+
+    Attributes:
+        name: of the set.
+        images: ``[N, C, H, W]``, as the data set's own.
+        labels: int64 ``[N]``.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -17,7 +33,7 @@ class ImageData:
 
     Images are float32 in [0, 1], or uint8 in training and test alike. `class_names` is empty where
     they are not known; `official_corruptions` names the published corrupted set of the test images
-    (``cifar10-c``, ``cifar100-c``), where there is one.
+    (``cifar10-c``, ``cifar100-c``), where there is one; `shifts` are test sets that come with it.
     """
 
     name: str
@@ -28,6 +44,7 @@ class ImageData:
     num_classes: int
     class_names: tuple[str, ...] = ()
     official_corruptions: str | None = None
+    shifts: tuple[ShiftSet, ...] = ()
 
     @property
     def num_train(self) -> int:

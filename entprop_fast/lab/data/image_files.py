@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from entprop_fast.lab.data.augment import RESIZED_CROP, to_float
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.prefetch import read_batches
 from entprop_fast.lab.data.read_image import read_image
 from entprop_fast.optional import import_torchvision
 
 IMAGE_SIZE = 224  # pixels, where a data set or a user names no other
+RESIZED_CROP = "resized-crop-flip"  # of each image as it is read, of any size
 SMALL = 64  # pixels up to which images are treated as CIFAR's are
 
 Transform = Callable[[Any], Tensor]

@@ -9,12 +9,12 @@ from typing import Required, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from entprop_fast.counter_random import fold, keys_of
-from entprop_fast.lab.data.augment import Augment, Moves, Normalize, to_float
+from entprop_fast.augment import Augmentation
+from entprop_fast.counter_random import fold
+from entprop_fast.lab.data.augmented_batches import BatchAugmenter, Draws
+from entprop_fast.lab.data.image_values import Normalize, to_float
 
-Batch = tuple[Tensor, Tensor]  # images float [B, C, H, W], labels [B]
-
-_AUGMENT = 1  # the stream of the augmentation's draws, beside the order's
+Batch = tuple[Tensor, Tensor]  # images float [views * B, C, H, W], labels [B]
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -23,7 +23,8 @@ class LoaderOptions(TypedDict, total=False):
     seed: Required[int]
     drop_last: Required[bool]
     device: Required[torch.device | str]
-    augment: Augment | None
+    augment: Augmentation | None
+    views: int
     normalize: tuple[Sequence[float], Sequence[float]] | None
     dtype: torch.dtype | None
     memory_format: torch.memory_format
@@ -47,7 +48,9 @@ class Loader(ABC):
         seed: any integer.
         drop_last: leave out the last batch of an epoch where it would be smaller.
         device: where the batches are.
-        augment: crop and flip of every batch; None: none.
+        augment: of every batch, on the device; None: none.
+        views: of each row in a batch, 3 for a method that compares them (``method.views``), see
+            `BatchAugmenter`.
         normalize: (mean, std) per channel, in image units; None: images stay in [0, 1].
         dtype: of the images; None: float32 of bytes, others keep theirs.
         memory_format: of the images.
@@ -67,7 +70,8 @@ class Loader(ABC):
         seed: int,
         drop_last: bool,
         device: torch.device | str,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
+        views: int = 1,
         normalize: tuple[Sequence[float], Sequence[float]] | None = None,
         dtype: torch.dtype | None = None,
         memory_format: torch.memory_format = torch.channels_last,
@@ -83,7 +87,7 @@ class Loader(ABC):
             )
         self.size, self.batch_size = size, batch_size
         self.seed, self.drop_last = seed, drop_last
-        self.device, self.augment = torch.device(device), augment
+        self.device, self.augmented = torch.device(device), BatchAugmenter(augment, views)
         self.normalize = normalize and Normalize(*normalize, self.device)
         self.dtype, self.memory_format = dtype, memory_format
         self.rank, self.world = rank, world
@@ -143,19 +147,9 @@ class Loader(ABC):
         first = step * self.batch_size
         return slice(first + self.rank, first + self.batch_size, self.world)
 
-    def _moves(self, epoch: int, order: Tensor) -> Moves | None:
-        """Draw an epoch's moves in its order, on its device; at once, as each costs launches."""
-        if self.augment is None:
-            return None
-        return self.augment.draw(keys_of(fold((self.seed, epoch, _AUGMENT)), order))
-
-    def _made(self, images: Tensor, rows: Tensor | None, moves: Moves | None) -> Tensor:
+    def _made(self, images: Tensor, rows: Tensor | None, draws: Draws | None) -> Tensor:
         """Make the batch of `images`' ``rows`` (None: all of them), as the network takes it."""
-        if self.augment is not None and moves is not None:
-            every = torch.arange(len(images), device=images.device) if rows is None else rows
-            images = self.augment(images, every, moves)
-        elif rows is not None:
-            images = images[rows]
+        images = self.augmented(images, rows, draws)
         images = to_float(images)
         if self.normalize is not None:
             images = self.normalize(images)
@@ -195,11 +189,11 @@ class DeviceLoader(Loader):
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = to_device(self._order(epoch), self.device)
-        moves = self._moves(epoch, order)
+        draws = self.augmented.draw(self.seed, epoch, order)
         for step in range(start, len(self)):
             place = self._rows(step)
             rows = order[place]
-            yield self._made(self.images, rows, moves and moves.of(place)), self.labels[rows]
+            yield self._made(self.images, rows, draws and draws.of(place)), self.labels[rows]
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -66,13 +66,13 @@ class PrefetchLoader(Loader):
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = self._order(epoch)
         places = [self._rows(step) for step in range(start, len(self))]
-        moves = self._moves(epoch, to_device(order, self.device)) if self.augment else None
+        draws = self.augmented.draw(self.seed, epoch, to_device(order, self.device))
         rows = [order[place] for place in places]
         # Of a last batch with fewer rows than processes: an image says how none would look.
         read = self._read(self.dataset, epoch, [one if len(one) else order[:1] for one in rows])
         for place, one, (images, labels) in zip(places, rows, read, strict=True):
             images, labels = images[: len(one)], labels[: len(one)]
-            yield self._made(images, None, moves and moves.of(place)), labels
+            yield self._made(images, None, draws and draws.of(place)), labels
 
     def _read(
         self, dataset: Dataset[Any], epoch: int, batches: Sequence[Tensor]

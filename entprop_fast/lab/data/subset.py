@@ -1,4 +1,4 @@
-"""Choose fewer training images: every class in its share, small subsets within large ones."""
+"""Choose fewer images: every class in its share, small subsets within large ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 Integers = NDArray[np.integer[Any]]
 
 
-def stratified_subset(name: str, labels: Integers, size: int, seed: int) -> Integers:
+def stratified_subset(
+    name: str, labels: Integers, size: int, seed: int, *, setting: str = "train_size"
+) -> Integers:
     """Choose the images of a data set to keep: drawn by ``seed``, in the order of the data set."""
-    check_train_size(name, size, len(np.unique(labels)), len(labels))
+    check_size(name, size, len(np.unique(labels)), len(labels), setting=setting)
     drawn = np.random.default_rng(seed).permutation(len(labels))
     kept = drawn[stratified_order(labels[drawn])[:size]]
     return np.sort(kept)
@@ -30,10 +32,12 @@ def stratified_order(labels: Integers) -> Integers:
     return np.argsort(place, kind="stable")
 
 
-def check_train_size(name: str, size: int, num_classes: int, there: int) -> None:
+def check_size(
+    name: str, size: int, num_classes: int, there: int, *, setting: str = "train_size"
+) -> None:
     """Raise ``ValueError`` unless there are as many images, and one of each class at least."""
     if not num_classes <= size <= there:
         raise ValueError(
-            f"train_size = {size} must be between {num_classes} (the classes) "
-            f"and {there} (the training images of {name!r})"
+            f"{setting} = {size} must be between {num_classes} (the classes) and {there} (the "
+            f"{'training' if setting == 'train_size' else 'test'} images of {name!r})"
         )

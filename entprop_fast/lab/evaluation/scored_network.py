@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast.eval_mode import evaluating
-from entprop_fast.lab.data.augment import Normalize
+from entprop_fast.lab.data.image_values import Normalize
 from entprop_fast.logits import logits_of
 
 Normalization = tuple[Sequence[float], Sequence[float]]

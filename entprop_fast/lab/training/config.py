@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from entprop_fast.lab.checkpoint import MOST_KEPT
-from entprop_fast.lab.data import AUGMENTS, LOADERS
+from entprop_fast.lab.data import LOADERS
+from entprop_fast.lab.data.fewer_images import test_size_option
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
+from entprop_fast.lab.training.augment_setting import HELP, NONE, augment_option
 from entprop_fast.lab.training.device import MOST_THREADS
 from entprop_fast.lab.training.durations import (
     INTERVALS,
@@ -80,13 +82,7 @@ class Config:
     drop_last: bool = option(
         True, "Leave out an epoch's last batch where it is smaller.", group="training"
     )
-    augment: str = option(
-        "none",
-        "Augmentation of training images: crop-flip pads them by 4 black pixels; "
-        "resized-crop-flip, for images read from files, takes crops of 8 to 100 % of the area.",
-        choices=AUGMENTS,
-        group="data",
-    )
+    augment: str = option(NONE, HELP, parse=augment_option, group="data")
     lr: float = option(
         help="Highest learning rate of the run.", low=0, open_low=True, group="training"
     )
@@ -225,6 +221,7 @@ class Config:
     train_size: int | None = option(
         None, "Number of training images. Left out, all are used.", low=1, group="data"
     )
+    test_size: int | None = test_size_option()
     device: str = option(
         "auto", "Device: auto, cpu, cuda, cuda:N, mps, xpu or xpu:N.", group="machine"
     )

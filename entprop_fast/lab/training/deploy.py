@@ -60,6 +60,7 @@ class NetworkSpec:
     # Of each channel, where images come normalised instead: somebody's own loader did it.
     mean: tuple[float, ...] = option(())
     std: tuple[float, ...] = option((), low=0, open_low=True)
+    test_size: int | None = option(None, low=1)  # test images that the run kept
 
     def __post_init__(self) -> None:
         lengths: dict[str, tuple[int, str]] = {
@@ -184,7 +185,14 @@ class NetworkSpec:
         return convert_dual_norm(built) if needs_dual_norms(method, options) else built
 
 
-def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none") -> NetworkSpec:
+def network_for(
+    arch: str,
+    data: ImageSet,
+    seed: int,
+    *,
+    normalize: str = "none",
+    test_size: int | None = None,
+) -> NetworkSpec:
     """Describe `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
     channels, height, width = data.image_shape
     # Larger ones can afford to lose 3/4 of the resolution at once.
@@ -200,6 +208,7 @@ def network_for(arch: str, data: ImageSet, seed: int, *, normalize: str = "none"
         normalize=normalize,
         class_names=tuple(data.class_names),
         input_size=(height, width),
+        test_size=test_size,
     )
 
 

@@ -197,6 +197,7 @@ def _load_data(config: Config, reporter: Reporter) -> ImageSet:
             config.dataset,
             data_dir=config.data_dir,
             train_size=config.train_size,
+            test_size=config.test_size,
             seed=config.seed,
             image_size=config.image_size,
             say=reporter.say,

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from entprop_fast.lab import checkpoint, in_step, job
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.stopping import OutOfTime
+from entprop_fast.lab.training.augment_setting import moved_options, of_tensors
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.engine import train as train_run
@@ -101,7 +102,9 @@ def fit(
         lr: highest learning rate; None: 0.1 for sgd, 0.001 for adam and adamw.
         weight_decay: of every parameter.
         schedule: ``onecycle``, ``cosine``, ``step`` or ``constant``.
-        augment: ``none`` or ``crop-flip``; a `DataLoader` augments itself.
+        augment: ``none``, or a chain such as ``crop-flip+augmix``, of uint8 images or of floating
+            ones in [0, 1] that are not normalised; see docs/augmentations.md. It comes after what a
+            `DataLoader` does itself, and an image's draws are then those of its place in the epoch.
         normalization: (mean, std), each a float or one per channel, that floating images went
             through; uint8 images go through it here. ``eps`` and ``alpha`` stay in image units.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, ...
@@ -134,14 +137,16 @@ def fit(
     check_given("train", train)
     if validation is not None:
         check_given("validation", validation)
-    settings, texts, objects = sorted_keywords(method, method_options)
+    given = moved_options(method_options | {"augment": augment})
+    augment = of_tensors(given.pop("augment"))
+    settings, texts, objects = sorted_keywords(method, given)
     if out is None and settings.get("time"):
         raise ValueError(f"time={settings['time']!r}: name out, the folder that keeps the run")
     input_range = image_units.input_range(objects.get("input_range", (0.0, 1.0)))
     normalization = per_channel(normalization)
     if isinstance(train, DataLoader):
         _warn_of_same_rows(train)
-        settings |= settings_of_loader(train, settings, batch_size, augment)
+        settings |= settings_of_loader(train, settings, batch_size)
     else:
         settings["batch_size"] = default_batch_size(train) if batch_size is None else batch_size
     config = Config(

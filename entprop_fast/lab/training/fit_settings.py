@@ -24,6 +24,7 @@ USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
 _NOT_HERE = {
     **dict.fromkeys(("arch", "weights"), "the network is model"),
     **dict.fromkeys(("dataset", "data_dir", "image_size", "train_size"), "the images are train"),
+    "test_size": "the test images are validation",
     "normalize": "normalization=(mean, std) says what images went through",
     "patience": "early stopping goes by training images that only the commands hold out",
     "generator": "seed decides every draw",
@@ -61,7 +62,7 @@ def sorted_keywords(
 
 
 def settings_of_loader(
-    loader: DataLoader[Any], settings: Mapping[str, Any], batch_size: int | None, augment: str
+    loader: DataLoader[Any], settings: Mapping[str, Any], batch_size: int | None
 ) -> dict[str, Any]:
     """Return the settings that a loader decides.
 
@@ -71,8 +72,6 @@ def settings_of_loader(
     given = {name: settings[name] for name in ("drop_last", "workers") if name in settings}
     if batch_size is not None:
         given["batch_size"] = batch_size
-    if augment != "none":
-        given["augment"] = augment
     for name, value in given.items():
         raise ValueError(f"{name}={value!r}: train is a DataLoader, which has its own")
     return {"batch_size": rows_of(loader), "drop_last": bool(loader.drop_last)}

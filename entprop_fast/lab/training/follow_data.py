@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.lab.data.augment import RESIZED_CROP
+from entprop_fast.augment import CropFlip
 from entprop_fast.lab.data.datasets import (
     EMBEDDED,
     FILES,
     FOLDER,
-    TENSORS,
+    PREFIXES,
     check_known,
     usual_image_size,
 )
 from entprop_fast.lab.data.image_files import SMALL
+from entprop_fast.lab.data.tensor_sets import BY_PATH, TENSORS
 from entprop_fast.lab.training import recipe
+from entprop_fast.lab.training.augment_setting import NONE, without_reading
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.models.weights import RANDOM
@@ -36,7 +38,7 @@ def usual_recipe(dataset: str | None, weights: str | None = None) -> str:
     starts_from = weights not in (None, RANDOM)
     if dataset is None:
         return FINETUNE if starts_from else recipe.DEFAULT_RECIPE
-    if not dataset.startswith((FOLDER, DATA)):
+    if not dataset.startswith((*PREFIXES, DATA)):
         return recipe.DEFAULT_RECIPE  # no data set: whoever loads it says which there are
     return FINETUNE if starts_from else SCRATCH
 
@@ -67,9 +69,11 @@ def follow_data(
     dataset = str(both.get("dataset", ""))
     if dataset and not dataset.startswith(DATA):
         check_known(dataset)
-    if dataset.startswith(DATA) and both.get("augment") == RESIZED_CROP:
-        if settings.get("augment") is None:
-            settings["augment"] = "none"  # crops are made where files are read
+    if dataset.startswith((DATA, *BY_PATH)) and settings.get("augment") is None:
+        chain = without_reading(said := str(table.get("augment", NONE)))
+        # Images in the usual files are small ones, which are cropped as CIFAR's are.
+        cropped = chain != said and dataset.startswith(tuple(BY_PATH))
+        settings["augment"] = CropFlip.name if cropped and chain == NONE else chain
     if not dataset.startswith(FOLDER) or "image_size" in both:
         return source, settings
     if both.get("weights") not in (None, RANDOM) or ":" in str(both.get("arch", "")):

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, TensorDataset
 
+from entprop_fast.augment import Chain
 from entprop_fast.lab import job
-from entprop_fast.lab.data import AUGMENTS, ImageData, ImageSet, Loader, create_loader
-from entprop_fast.lab.data.augment import RESIZED_CROP
+from entprop_fast.lab.data import ImageData, ImageSet, Loader, create_loader
 from entprop_fast.lab.data.given_loader import GivenLoader
+from entprop_fast.lab.data.image_files import RESIZED_CROP
 from entprop_fast.lab.data.pairs import Pairs
 from entprop_fast.lab.data.readers import own_generators
 from entprop_fast.lab.evaluation.given_images import check_brightest, highest_byte, images_of
-from entprop_fast.methods.batch_checks import check_labels, check_values
+from entprop_fast.lab.training.given_check import GivenCheck
 from entprop_fast.methods.image_units import ImageUnits
 
 Given = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
@@ -68,61 +69,13 @@ class GivenImages:
         if augment == RESIZED_CROP:
             raise ValueError(
                 f"augment {augment!r} is for images read from files by their names; {self.name!r} "
-                "takes none or crop-flip"
+                "takes crop-flip and what may follow it"
             )
         return self.train
 
     def as_image_set(self) -> ImageSet:
         """Return it as what a `Trainer` calls its images."""
         return cast(ImageSet, self)
-
-
-class GivenCheck:
-    """Refuse a batch that cannot be trained on, while it is on the host.
-
-    Args:
-        units: of the images, for the range of their values.
-        values: look at those.
-
-    Attributes:
-        classes: of the network, once it is known.
-    """
-
-    def __init__(self, units: ImageUnits, *, values: bool) -> None:
-        self.units, self.values = units, values
-        self.classes: int | None = None
-
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Check images ``[B, C, H, W]`` and labels ``[B]``.
-
-        Raises:
-            ValueError: one of them does not fit.
-        """
-        if images.ndim != 4 or 0 in images.shape:
-            raise ValueError(f"images have shape {tuple(images.shape)}; [B, C, H, W] wanted")
-        if not images.is_floating_point() and images.dtype != torch.uint8:
-            raise ValueError(f"images are {images.dtype}; uint8 or a floating dtype is needed")
-        if self.units.channels not in (1, images.shape[1]):
-            raise ValueError(
-                f"normalization has {self.units.channels} channels, images have {images.shape[1]}"
-            )
-        whole = not (
-            labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
-        )
-        if not whole or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"labels are {labels.dtype} {tuple(labels.shape)}; integers [{len(images)}], the "
-                "class of each image, wanted"
-            )
-        check_labels(labels, self.classes)
-        if self.values and images.is_floating_point():
-            check_values(images, self.units)
-
-    def of_one(self, image: Any, label: Any) -> None:
-        """Check an image ``[C, H, W]`` and its label."""
-        if not isinstance(image, Tensor):
-            raise TypeError(f"image is a {type(image).__name__}; a tensor [C, H, W] wanted")
-        self(image[None], torch.as_tensor(label)[None])
 
 
 def loader_of(
@@ -132,7 +85,7 @@ def loader_of(
     seed: int,
     batch_size: int,
     drop_last: bool,
-    augment: str,
+    augment: Chain,
     kind: str,
     workers: int,
     device: torch.device,
@@ -147,7 +100,7 @@ def loader_of(
         seed: of order and augmentation.
         batch_size: rows of a batch; a `DataLoader` has its own, and its own `drop_last`.
         drop_last: leave out a last batch that is smaller.
-        augment: the setting.
+        augment: of every batch; `check` looks at whether its images can be augmented.
         kind: the setting `loader`, for tensors.
         workers: processes that read a `Dataset`; 0: this one.
         device: where the batches are.
@@ -159,28 +112,14 @@ def loader_of(
         ValueError, TypeError: what was given cannot be trained on.
     """
     options: dict[str, Any] = {"seed": seed, "device": device, "dtype": dtype}
-    options |= {"normalize": normalization, "drop_last": drop_last}
+    options |= {"normalize": normalization, "drop_last": drop_last, "augment": augment}
+    here = job.current()
     if isinstance(train, DataLoader):  # each process of a job has its own
-        return GivenLoader(train, check=check, **options | {"drop_last": False})
+        return GivenLoader(train, check=check, of=here.rank, **options | {"drop_last": False})
     data, first = _read_first(train, check)
-    if augment == RESIZED_CROP:
-        raise ValueError(f"augment={augment!r}: it is for images read from files by their names")
-    if normalization is not None and first.is_floating_point():
-        if AUGMENTS[augment] is not None:
-            raise ValueError(
-                f"augment={augment!r} pads with black, and floating images with a normalization "
-                "have been through it already: give uint8 images, which are normalised afterwards"
-            )
-        options["normalize"] = None
-    options |= job.current().place
-    return create_loader(
-        kind,
-        data,
-        batch_size,
-        workers=workers,
-        augment=AUGMENTS[augment],
-        **options,
-    )
+    if first.is_floating_point():
+        options["normalize"] = None  # they have been through it
+    return create_loader(kind, data, batch_size, workers=workers, **options | here.place)
 
 
 def image_set_of(

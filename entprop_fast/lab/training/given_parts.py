@@ -24,13 +24,14 @@ from entprop_fast.lab.evaluation.scored_network import (
 )
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import criteria
+from entprop_fast.lab.training.augment_setting import read_augment
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.device import resolve_device
 from entprop_fast.lab.training.errors import fitting
+from entprop_fast.lab.training.given_check import GivenCheck
 from entprop_fast.lab.training.given_data import (
     Given,
-    GivenCheck,
     GivenImages,
     classes_within,
     loader_of,
@@ -79,16 +80,18 @@ def given_parts(
     seed_everything(config.seed)
     model.to(device)
     units = ImageUnits(input_range, normalization)
-    # What a loader gives on the CPU is looked at by the method.
-    by_method = device.type == "cpu" and isinstance(train, DataLoader)
-    check = GivenCheck(units, values=objects.get("check") is not False and not by_method)
+    augment = read_augment(config.augment)
+    # What a loader gives on the CPU is looked at by the method, unless something is between them.
+    by_method = device.type == "cpu" and isinstance(train, DataLoader) and not augment.chain.parts
+    values = objects.get("check") is not False and not by_method
+    check = GivenCheck(units, values=values, augment=augment)
     loader = loader_of(
         train,
         check,
         seed=config.seed,
         batch_size=config.batch_size,
         drop_last=config.drop_last,
-        augment=config.augment,
+        augment=augment.chain,
         kind=config.loader,
         workers=config.workers or 0,
         device=device,

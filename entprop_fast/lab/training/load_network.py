@@ -64,6 +64,7 @@ def load_test_images(
     dataset: str | None = None,
     *,
     data_dir: str | None = None,
+    test_size: int | None = None,
     say: Callable[[str], None] = print,
 ) -> data.ImageSet:
     """Read the test images of a network's run, or those of another data set that fits it.
@@ -72,6 +73,7 @@ def load_test_images(
         spec: what the network was trained on.
         dataset: another data set's name.
         data_dir: folder of its files.
+        test_size: images to keep; None: as many as the run, and all of another data set.
         say: is told what takes long or is left out.
 
     Raises:
@@ -90,6 +92,7 @@ def load_test_images(
         seed=spec.seed,
         image_size=spec.image_size,
         test_only=True,
+        test_size=test_size or (spec.test_size if name == spec.dataset else None),
         say=say,
     )
     channels = images.image_shape[0]

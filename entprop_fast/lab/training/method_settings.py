@@ -69,3 +69,20 @@ def complete(method: str, given: Mapping[str, Any]) -> dict[str, Value]:
         for name, one in known.items()
     }
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def without_mixing(method: str, own: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the mixing of a recipe where a consistency of views is asked for in its place.
+
+    Args:
+        method: whose options they are.
+        own: the recipe's.
+        named: those that go over them.
+
+    Raises:
+        TypeError, ValueError: a weight of the consistency that is not valid.
+    """
+    weight = settable(method).get("jsd")
+    if weight is None or "jsd" not in named or not read(weight, named["jsd"], words=True):
+        return dict(own)
+    return {name: value for name, value in own.items() if name not in ("mixup", "cutmix")}

@@ -106,7 +106,13 @@ def parts_of(
             )
         images, held = hold_out(images, config.validation, config.seed)
         validation = Validation(held, device, workers=config.workers)
-    spec = network_for(config.arch, images, config.seed, normalize=config.normalize)
+    spec = network_for(
+        config.arch,
+        images,
+        config.seed,
+        normalize=config.normalize,
+        test_size=config.test_size,
+    )
     with contextlib.nullcontext() if config.weights is None else in_step.main_first():
         model = _network(config, spec, say, fresh=fresh)
     _check_dtype(model, config.arch)
@@ -212,6 +218,7 @@ def assemble(
         **method_options,
     )
     ranks.check_mixing(config, loader, method)
+    loader.augmented.views = getattr(method, "views", 1)
     if (rank := job.current().rank) > 0:  # the weights were built alike; dropout is each one's own
         seed_everything(fold((config.seed, rank)) % 2**32)
     return Parts(

@@ -16,8 +16,17 @@ from typing import Any
 import tomli_w
 
 from entprop_fast import name_errors
+from entprop_fast.lab.data.datasets import EMBEDDED
+from entprop_fast.lab.data.tensor_sets import is_tensor_set
+from entprop_fast.lab.training.augment_setting import moved_options
 from entprop_fast.lab.training.config import SETTINGS, Config
-from entprop_fast.lab.training.method_settings import Value, complete, methods_by_option
+from entprop_fast.lab.training.method_settings import (
+    Value,
+    complete,
+    methods_by_option,
+    without_mixing,
+)
+from entprop_fast.lab.training.own_names import DATA
 from entprop_fast.methods import METHODS
 from entprop_fast.options import read
 
@@ -43,12 +52,14 @@ def resolve(
     """
     table = read_recipe(recipe)
     imports: Any = overrides.pop("imports", ())
-    given: dict[str, Any] = {k: value for k, value in overrides.items() if value is not None}
+    given = moved_options({k: value for k, value in overrides.items() if value is not None})
     if unheard := [name for name in given if name not in SETTINGS | methods_by_option()]:
         known = (*SETTINGS, *methods_by_option())
         raise name_errors.unknown("setting", unheard[0], known)
     tables = table.pop("method", {})
     settings = table | {name: given[name] for name in given if name in SETTINGS}
+    if "image_size" not in given and _has_one_size(given.get("dataset")):
+        settings.pop("image_size", None)  # the recipe's, for images read from files
     method = str(settings.setdefault("method", tables.get("name", "")))
     if not method:
         raise ValueError(
@@ -60,7 +71,12 @@ def resolve(
     if missing := [name for name in needed if name not in settings]:
         hint = "; --dataset folder:PATH names images of your own" if "dataset" in missing else ""
         raise ValueError(f"recipe {str(recipe)!r} lacks {', '.join(missing)}{hint}")
-    options = tables.get(method, {}) | {k: v for k, v in given.items() if k not in SETTINGS}
+    named = {k: v for k, v in given.items() if k not in SETTINGS}
+    own = dict(tables.get(method, {}))
+    if "augment" in table and "augment" not in given:
+        own = moved_options(own | {"augment": table["augment"]})
+        settings["augment"] = own.pop("augment")
+    options = without_mixing(method, own, named) | named
     for name, value in (settings | options).items():
         if isinstance(value, str) and (reason := unfit(value)):
             raise ValueError(f"{name}={value!r} {reason}")
@@ -135,3 +151,9 @@ def _parse(recipe: str | Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except ValueError as error:  # not TOML, or not UTF-8
         raise ValueError(f"recipe {str(recipe)!r} is not TOML: {error}") from None
+
+
+def _has_one_size(dataset: Any) -> bool:
+    """Return whether the images of a data set come in a size that no setting changes."""
+    name = str(dataset)
+    return name == EMBEDDED or name.startswith(DATA) or is_tensor_set(name)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from entprop_fast.lab import job
 from entprop_fast.lab.data import (
-    AUGMENTS,
     ImageData,
     ImageFiles,
     ImageSet,
@@ -22,6 +21,7 @@ from entprop_fast.lab.data import (
 )
 from entprop_fast.lab.data.loader import Batch
 from entprop_fast.lab.evaluation.scored_network import Normalization
+from entprop_fast.lab.training.augment_setting import NONE, read_augment
 from entprop_fast.lab.training.config import Config
 
 
@@ -85,16 +85,17 @@ def training_loader(
     in_memory, here = isinstance(data, ImageData), job.current()
     if isinstance(data, ImageData):
         _check_dtypes(data)
+    setting = read_augment(config.augment)
     loader = create_loader(
         config.loader,
-        data.training(config.augment),
+        data.training(setting.reading),
         config.batch_size,
         seed=config.seed,
         drop_last=config.drop_last,
         device=device,
-        augment=AUGMENTS[config.augment],
+        augment=setting.chain,
         workers=config.workers,
-        unaugmented=None if isinstance(data, ImageData) else data.training("none"),
+        unaugmented=None if isinstance(data, ImageData) else data.training(NONE),
         rank=here.rank,
         world=here.world,
     )

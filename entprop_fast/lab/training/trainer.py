@@ -203,7 +203,7 @@ class Trainer:
         self.batch += 1
         if self.average is not None and self.accumulation.whole(self.batch):
             self.average.update()
-        return self.meter.add(self.step, len(images), result, *self.method.last_batch)
+        return self.meter.add(self.step, len(labels), result, *self.method.last_batch)
 
     def _end_epoch(self, folder: RunFolder) -> None:
         """Measure the epoch, begin to save, and report."""

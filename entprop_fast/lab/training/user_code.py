@@ -12,13 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from entprop_fast.lab.data import ImageData, ImageFiles, ImageSet
-from entprop_fast.lab.data.subset import stratified_subset
+from entprop_fast.lab.data.fewer_images import fewer_tests, fewer_training
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.deploy import NetworkSpec
 from entprop_fast.lab.training.given_data import GivenImages, check_same_shape, image_set_of
@@ -100,13 +99,13 @@ def network_maker(name: str) -> Callable[..., nn.Module]:
 def own_images(config: Config) -> ImageSet | None:
     """Return the images that a run's settings name; None where they are none's own.
 
-    ``train_size`` keeps a stratified subset of tensors.
+    ``train_size`` and ``test_size`` keep stratified subsets of tensors.
 
     Raises:
         ValueError, TypeError: as `own_network`, or the function gives no images; settings that are
             of other data sets.
     """
-    dataset, train_size = config.dataset, config.train_size
+    dataset = config.dataset
     _check_named(config.imports, arch=config.arch, dataset=dataset)
     if not dataset.startswith(DATA):
         return None
@@ -115,13 +114,13 @@ def own_images(config: Config) -> ImageSet | None:
             raise ValueError(f"{setting}={value}: images of --data are as its function gives them")
     name = dataset.removeprefix(DATA)
     images = make_images(name, workers=config.workers)
-    if train_size is None:
-        return images
+    for setting in ("train_size", "test_size"):
+        if not isinstance(images, ImageData) and (value := getattr(config, setting)) is not None:
+            raise ValueError(f"{setting}={value}: --data {name} gives no tensors to choose from")
     if not isinstance(images, ImageData):
-        raise ValueError(f"train_size={train_size}: --data {name} gives no tensors to choose from")
-    labels = images.train_labels
-    kept = stratified_subset(dataset, labels.numpy(), train_size, config.seed)
-    return replace(images, train_images=images.train_images[kept], train_labels=labels[kept])
+        return images
+    images = fewer_training(images, config.train_size, config.seed)
+    return fewer_tests(images, config.test_size)
 
 
 def make_images(name: str, *, workers: int | None = None) -> ImageSet:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from entprop_fast.augment import CropFlip
 from entprop_fast.counter_random import fold, keys_of
-from entprop_fast.lab.data import Augment, DeviceLoader, Loader, PrefetchLoader, to_float
-from entprop_fast.lab.data.augment import Normalize
+from entprop_fast.lab.data import DeviceLoader, Loader, PrefetchLoader, to_float
+from entprop_fast.lab.data.image_values import Normalize
 from tests.methods.test_no_sync import NoSynchronisation
 
-AUGMENT = Augment(padding=2)
+AUGMENT = CropFlip(padding=2)
 NORMALIZE = ((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
 SETTINGS: dict[str, Any] = {"seed": 0, "drop_last": False, "device": "cpu"}
 
@@ -87,7 +88,7 @@ def test_every_image_is_moved_by_its_own_draws(seed: int, batch_size: int) -> No
     """Of seed, epoch and image alone; padded before it is normalised."""
     batches = photos(200, batch_size, seed=seed)
     keys = keys_of(fold((seed, 3, 1)), torch.arange(200))
-    moved = to_float(AUGMENT(batches.images, torch.arange(200), AUGMENT.draw(keys)))
+    moved = to_float(AUGMENT.apply(batches.images, keys))
     truth = Normalize(*NORMALIZE, "cpu")(moved)
     for label, image in by_label(batches, 3).items():
         assert torch.equal(image, truth[label])
@@ -119,8 +120,8 @@ def test_a_batch_does_not_synchronise() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("augment", [None, AUGMENT, Augment(padding=2, padding_mode="reflect")])
-def test_the_gpu_gives_the_cpus_batches_without_waiting(augment: Augment | None) -> None:
+@pytest.mark.parametrize("augment", [None, AUGMENT, CropFlip(padding=2, padding_mode="reflect")])
+def test_the_gpu_gives_the_cpus_batches_without_waiting(augment: CropFlip | None) -> None:
     host, device = photos(augment=augment), photos(augment=augment, device="cuda")
     list(device.epoch(0))
     torch.cuda.synchronize()

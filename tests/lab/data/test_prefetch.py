@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from entprop_fast.augment import CropFlip
 from entprop_fast.lab.data import (
-    Augment,
     DeviceLoader,
     Loader,
     PrefetchLoader,
@@ -31,7 +31,7 @@ from entprop_fast.lab.data.loader import Batch
 SETTINGS: dict[str, Any] = {
     "seed": 3,
     "device": "cpu",
-    "augment": Augment(padding=1),
+    "augment": CropFlip(padding=1),
     "normalize": ((0.4, 0.5, 0.6), (0.2, 0.3, 0.1)),
 }
 WORKERS = pytest.mark.parametrize("workers", [0, 2])

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from entprop_fast.lab.data import load
-from entprop_fast.lab.data.augment import to_float
 from entprop_fast.lab.data.image_files import evaluation_transform
+from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.read_image import read_image
 from entprop_fast.lab.training.deploy import NetworkSpec, network_for
 from entprop_fast.lab.training.preprocessing import Preprocessing

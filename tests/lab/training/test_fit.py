@@ -29,7 +29,7 @@ from entprop_fast.lab.cli import train as train_command
 from entprop_fast.lab.data import DeviceLoader, ImageData
 from entprop_fast.lab.stopping import Stopped, StopSignals
 from entprop_fast.lab.training.engine import train
-from entprop_fast.lab.training.given_data import GivenCheck
+from entprop_fast.lab.training.given_check import GivenCheck
 from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.layers import DualBatchNorm2d
 from entprop_fast.methods.image_units import ImageUnits
@@ -417,7 +417,14 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"validation": (IMAGES, LABELS + 9)}, ValueError, "validation"),
     ({"validation": (IMAGES * 9, LABELS)}, ValueError, "validation"),
     ({"train": LOADER, "batch_size": 4}, ValueError, "batch_size"),
-    ({"train": LOADER, "augment": "crop-flip"}, ValueError, "augment"),
+    (
+        {
+            "train": DataLoader(TensorDataset(IMAGES - 0.5, LABELS), BATCH),
+            "augment": "crop-flip",
+            "normalization": (0.5, 1.0),
+        },
+        *(ValueError, "augment"),
+    ),
     ({"train": LOADER, "workers": 2}, ValueError, "workers"),
     ({"train": LOADER, "drop_last": True}, ValueError, "drop_last"),
     (

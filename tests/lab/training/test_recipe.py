@@ -13,7 +13,7 @@ from entprop_fast.methods import METHODS, method_options
 
 # Options that the trainer sets itself, from its own settings or from the data, or only Python can.
 NOT_HERE = {"amp", "capture", "generator", "input_range", "normalization", "check", "criterion"}
-CHOICES = "optimizer schedule amp capture augment loader normalize corruptions".split()
+CHOICES = "optimizer schedule amp capture loader normalize corruptions".split()
 RECIPE = 'arch = "wrn10_1"\ndataset = "digits"\nepochs = 1\nbatch_size = 8\nlr = 0.1\n'
 METHOD = '[method]\nname = "entprop"\n'
 
@@ -120,3 +120,10 @@ def test_differences_names_what_changes_the_run_and_no_more() -> None:
         "k is 0.2, was 0.6",
     ]
     assert differences(config, asdict(config)) == []
+
+
+@pytest.mark.parametrize("dataset", ["digits", "fashion_mnist", "npz:mine.npz", "data:mine:images"])
+def test_a_recipe_for_files_serves_images_of_one_size(dataset: str) -> None:
+    imports = ("mine:images",) if dataset.startswith("data:") else ()
+    assert resolve("finetune", dataset=dataset, imports=imports).image_size is None
+    assert resolve("finetune", dataset="folder:mine").image_size == 224

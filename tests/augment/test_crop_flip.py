@@ -1,4 +1,4 @@
-"""Check crop, flip and normalisation against NumPy and torchvision, image by image."""
+"""Check crop and flip against NumPy, image by image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.transforms import functional as torchvision
 
+from entprop_fast.augment import CropFlip, parse_chain
+from entprop_fast.augment.crop_flip import Moves
 from entprop_fast.counter_random import row_keys
-from entprop_fast.lab.data.augment import AUGMENTS, Augment, Moves, Normalize, to_float
 
 CPU = torch.device("cpu")
 MODES = {"zero": "constant", "reflect": "reflect"}  # NumPy's names
 
 
-def by_hand(image: Tensor, augment: Augment, top: int, left: int, flipped: int) -> Tensor:
+def by_hand(image: Tensor, augment: CropFlip, top: int, left: int, flipped: int) -> Tensor:
     """One image: pad, cut, mirror."""
     p = augment.padding
     height, width = image.shape[1:]
@@ -49,12 +49,12 @@ def test_images_one_by_one(
     mode: Any,
     flip: bool,
 ) -> None:
-    augment = Augment(padding=padding, padding_mode=mode, flip=flip)
+    augment = CropFlip(padding=padding, padding_mode=mode, flip=flip)
     images = pictures(shape, dtype).contiguous(memory_format=layout)
     before = images.clone()
     rows = torch.randperm(len(images))[: len(images) - 2]
     moves = augment.draw(row_keys(5, 0, len(rows), CPU))
-    moved = augment(images, rows, moves)
+    moved = augment.gather(images, rows, moves)
     assert moved.dtype == dtype and moved.is_contiguous(memory_format=torch.channels_last)
     for row, image, *move in zip(rows, moved, *moves, strict=True):
         assert torch.equal(image, by_hand(images[row], augment, *map(int, move)))
@@ -64,57 +64,46 @@ def test_images_one_by_one(
 def test_padding_is_zero_beside_a_nan() -> None:
     images = torch.full((1, 1, 4, 4), torch.nan)
     moves = Moves(torch.tensor([0]), torch.tensor([0]), torch.tensor([0]))
-    moved = Augment(padding=2)(images, torch.tensor([0]), moves)[0, 0]
+    moved = CropFlip(padding=2).gather(images, torch.tensor([0]), moves)[0, 0]
     assert moved[2:, 2:].isnan().all()
     assert (moved[:2] == 0).all() and (moved[:, :2] == 0).all()
 
 
 def test_draws_are_even_and_independent() -> None:
-    moves = Augment(padding=1).draw(row_keys(1, 0, 18_000, CPU))
+    moves = CropFlip(padding=1).draw(row_keys(1, 0, 18_000, CPU))
     cells = moves.top * 6 + moves.left * 2 + moves.flipped
     counts = torch.bincount(cells, minlength=18).double()
     # Chi squared with 17 degrees of freedom: 99.9 % lie below 40.8.
     assert len(counts) == 18 and ((counts - 1000).square() / 1000).sum() < 40.8
 
 
-def test_the_named_one_is_the_cifar_recipes() -> None:
-    assert AUGMENTS["crop-flip"] == Augment(4, "zero", True)
-    assert {name for name, made in AUGMENTS.items() if made is None} == {
-        "none",
-        "resized-crop-flip",  # made where images are read
-    }
-
-
-def test_to_float_is_torchvisions_bit_for_bit() -> None:
-    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    truth = torchvision.to_tensor(images[0].permute(1, 2, 0).numpy())
-    assert torch.equal(to_float(images)[0], truth)
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        floats = torch.rand(2, 3, 4, 4).to(dtype)
-        assert to_float(floats) is floats
-
-
-def test_normalize_is_torchvisions() -> None:
-    mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
-    images = torch.rand(5, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    normalized = Normalize(mean, std, "cpu")(images)
-    assert normalized.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(normalized, torchvision.normalize(images, list(mean), list(std)))
-    assert Normalize(mean, std, "cpu")(images.half()).dtype == torch.float16
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_alone_it_moves_all_images_and_keeps_their_layout(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    augment = CropFlip(padding=2)
+    images = pictures((7, 3, 6, 5), dtype).contiguous(memory_format=layout)
+    ids = torch.tensor([5, 9, 0, 2, 7, 7, 1])
+    moved = augment(images, ids, epoch=3)
+    assert moved.stride() == images.stride()
+    for row in range(7):  # whatever the batch
+        one = augment(images[row : row + 1], ids[row : row + 1], epoch=3)
+        assert torch.equal(one[0], moved[row])
+    assert torch.equal(parse_chain("crop-flip:padding=2")(images, ids, epoch=3), moved)
 
 
 def reflected(padding: int, *shape: int) -> Tensor:
-    augment = Augment(padding=padding, padding_mode="reflect")
-    return augment(torch.rand(shape), torch.tensor([0]), augment.draw(row_keys(0, 0, 1, CPU)))
+    augment = CropFlip(padding=padding, padding_mode="reflect")
+    return augment.gather(
+        torch.rand(shape), torch.tensor([0]), augment.draw(row_keys(0, 0, 1, CPU))
+    )
 
 
 REFUSED: dict[str, Callable[[], object]] = {
-    "padding = -1": lambda: Augment(padding=-1),
-    "padding_mode 'zeros'": lambda: Augment(padding_mode="zeros"),  # type: ignore[arg-type]
-    "padding = 4 .* 9x4: at most 3": lambda: reflected(4, 1, 3, 9, 4),
-    r"images are torch\.int64": lambda: to_float(torch.zeros(1, 3, 4, 4).long()),
-    r"mean \(0.5,\) and std \(0.5, 0.5\)": lambda: Normalize((0.5,), (0.5, 0.5), "cpu"),
-    r"mean \(0.5,\) and std \(0.0,\)": lambda: Normalize((0.5,), (0.0,), "cpu"),
+    "padding=-1": lambda: CropFlip(padding=-1),
+    "padding_mode 'zeros'": lambda: CropFlip(padding_mode="zeros"),  # type: ignore[arg-type]
+    "padding=4 .* 9x4: at most 3": lambda: reflected(4, 1, 3, 9, 4),
 }
 
 

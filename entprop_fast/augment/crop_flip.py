@@ -1,20 +1,17 @@
-"""Augment whole batches on their device: crop, flip, to float, normalise.
-
-The host decides nothing, and each image's draws are a function of its own key, so an image is
-augmented the same way on every device, in any batch and after any resume.
-"""
+"""Crop padded images at random, and mirror them: what CIFAR's recipes do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.counter_random import integers
-from entprop_fast.name_errors import unknown
+from entprop_fast.ops.layout import same_layout
+from entprop_fast.options import option
 
 PaddingMode = Literal["zero", "reflect"]
 PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
@@ -32,37 +29,41 @@ class Moves(NamedTuple):
         return Moves(*(drawn[rows] for drawn in self))
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Random crop of the padded image, back to its size, and random horizontal flip.
+@dataclass(frozen=True, kw_only=True)
+class CropFlip(Augmentation):
+    """Take a random crop of the padded image, of its own size, and mirror it half of the time.
 
-    Args:
-        padding: pixels added on each side before the crop; 0: no crop.
-        padding_mode: ``zero``, as torchvision's ``RandomCrop`` pads by default (black, before any
-            normalisation), or ``reflect``, which does not repeat the border.
-        flip: mirror left and right with probability 1/2.
+    As torchvision's ``RandomCrop(size, padding=4)`` and ``RandomHorizontalFlip()``, in one gather::
+
+        CropFlip(padding=2)(images)
 
     Raises:
-        ValueError: a negative padding, or an unknown ``padding_mode``.
+        ValueError: (from a batch) a reflected padding that is not smaller than the image.
     """
 
-    padding: int = 4
-    padding_mode: PaddingMode = "zero"
-    flip: bool = True
+    name: ClassVar[str] = "crop-flip"
+    padding: int = option(
+        4, "Pixels added on each side before the crop; 0 crops nothing.", low=0, unit="pixels"
+    )
+    padding_mode: PaddingMode = option(
+        "zero",
+        'What is added: "zero" is black, as torchvision pads by default; "reflect" mirrors the '
+        "image, without repeating its border.",
+    )
+    flip: bool = option(True, "Mirror left and right with probability 1/2.")
 
-    def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding = {self.padding} must be 0 or more")
-        if self.padding_mode not in PADDING_MODES:
-            raise unknown("padding_mode", self.padding_mode, PADDING_MODES)
+    def apply(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Move every image by the draws of its key."""
+        every = torch.arange(len(images), device=images.device)
+        return same_layout(self.gather(images, every, self.draw(keys)), images)
 
     def draw(self, keys: Tensor) -> Moves:
         """Draw the moves of the images with these keys (`counter_random.keys_of`)."""
         places = 2 * self.padding + 1
         return Moves(*integers(keys, (places, places, 2 if self.flip else 1)))
 
-    def __call__(self, images: Tensor, rows: Tensor, moves: Moves) -> Tensor:
-        """Move the images ``rows``: one gather, of any dtype.
+    def gather(self, images: Tensor, rows: Tensor, moves: Moves) -> Tensor:
+        """Move the images ``rows``: one gather, of any dtype and number of channels.
 
         Args:
             images: ``[N, C, H, W]``; in channels_last a pixel's channels are read together.
@@ -78,7 +79,7 @@ class Augment:
         height, width = images.shape[2:]
         if self.padding_mode == "reflect" and self.padding >= min(height, width):
             raise ValueError(
-                f"padding = {self.padding} cannot reflect images of {height}x{width}: "
+                f"padding={self.padding} cannot reflect images of {height}x{width}: "
                 f"at most {min(height, width) - 1}"
             )
         y = self._source(moves.top, 0, height)  # [B, H]
@@ -114,52 +115,3 @@ def _blackened(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     values = columns[:, :, None].expand(-1, -1, pixels.shape[3]).flatten(1)  # [B, W*C]
     outside = rows[:, :, None] | values[:, None, :]
     return lines.masked_fill(outside, 0).view(pixels.shape)
-
-
-RESIZED_CROP = "resized-crop-flip"
-
-# What a setting can name, and what of it is done on the device; None: nothing. Crops of images of
-# any size are made where those are read (`entprop_fast.lab.data.image_files`).
-AUGMENTS: dict[str, Augment | None] = {"none": None, "crop-flip": Augment(), RESIZED_CROP: None}
-
-
-class Normalize:
-    """``(images - mean) / std``, the constants kept on the device.
-
-    Args:
-        mean: one per channel, in image units ([0, 1]).
-        std: likewise, positive.
-        device: of the images.
-
-    Raises:
-        ValueError: lengths that differ, or a std that is not positive.
-    """
-
-    def __init__(
-        self, mean: Sequence[float], std: Sequence[float], device: torch.device | str
-    ) -> None:
-        if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise ValueError(
-                f"mean {tuple(mean)} and std {tuple(std)} must be as many, std above 0"
-            )
-        self.mean, self.std = (
-            torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
-            for values in (mean, std)
-        )
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise floating images ``[B, C, H, W]``; their dtype and layout are kept."""
-        return (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Make uint8 images float32 in [0, 1], bit for bit as torchvision; leave floating ones.
-
-    Raises:
-        ValueError: another dtype.
-    """
-    if images.is_floating_point():
-        return images
-    if images.dtype != torch.uint8:
-        raise ValueError(f"images are {images.dtype}; uint8 or a floating dtype is needed")
-    return images.float().div_(255)

@@ -1,0 +1,197 @@
+"""Keep pictures to mix with: fractals of our own, made once and cached, or the user's."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from entprop_fast import optional
+from entprop_fast.augment.fractals import VERSION, make_fractals
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_SIZES = (64, 128, 256)  # of cached fractals; larger images get the largest
+_LUMA = (0.299, 0.587, 0.114)  # Pillow's, of a grey picture
+_HEADER = 4096  # bytes that an .npy file may have before its values
+
+
+def cache_folder() -> Path:
+    """Return where fractals are cached: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "entprop_fast" / "fractals"
+
+
+def file_name(count: int, size: int, seed: int) -> str:
+    """Return the name of a cached set, which says all that it depends on."""
+    return f"fractals-v{VERSION}-{count}x{size}-seed{seed}.npy"
+
+
+def fractals(count: int, size: int, seed: int = 0, folder: Path | None = None) -> Tensor:
+    """Return fractal pictures from the cache, or make and cache them.
+
+    Args:
+        count: of pictures.
+        size: height and width in pixels.
+        seed: of the pictures.
+        folder: of the cache; None: `cache_folder`. One that cannot be written is warned of.
+
+    Returns:
+        uint8 ``[count, 3, size, size]`` on the CPU.
+
+    Raises:
+        ValueError: the cached file is broken, or something else has its name.
+    """
+    path = (folder or cache_folder()) / file_name(count, size, seed)
+    if os.path.lexists(path):
+        return _cached(path, (count, 3, size, size))
+    made = make_fractals(count, size, seed)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, made)
+    except OSError as error:
+        warnings.warn(f"fractals are not cached: {error}", RuntimeWarning, stacklevel=2)
+    return made
+
+
+def _cached(path: Path, shape: tuple[int, ...]) -> Tensor:
+    try:
+        if not path.is_file() or path.stat().st_size > np.prod(shape) + _HEADER:
+            raise ValueError("it is another file")
+        values = np.load(path, allow_pickle=False)
+        if values.dtype != np.uint8 or values.shape != shape:
+            raise ValueError(f"it holds {values.dtype} {list(values.shape)}, not {list(shape)}")
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no set of fractals ({error}): remove it") from error
+    return torch.from_numpy(values)
+
+
+def _write(path: Path, pictures: Tensor) -> None:
+    """Put a whole file there at once: others may look for it, or write the same."""
+    number, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(number, "wb") as file:
+            np.save(file, pictures.numpy(), allow_pickle=False)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+@functools.lru_cache(maxsize=16)
+def pictures_of(
+    path: str | None, count: int, side: int, channels: int, device: torch.device
+) -> Tensor:
+    """Return the pictures at a size on a device, where they are kept.
+
+    Args:
+        path: None: fractals; or of a folder of pictures, or an ``.npy`` or ``.npz`` file.
+        count: of the fractals.
+        side: height and width in pixels.
+        channels: 3, or 1 for the grey of the colours.
+        device: to keep them on.
+
+    Returns:
+        uint8 ``[N, side, side, channels]``.
+
+    Raises:
+        ValueError: there is no picture, or one that cannot be read.
+    """
+    if path is None:
+        size = next((size for size in _SIZES if size >= side), _SIZES[-1])
+        pictures = resized(fractals(count, size), side)
+    elif Path(path).is_dir():
+        pictures = _read_folder(Path(path), side)
+    else:
+        pictures = resized(_read_arrays(Path(path)), side)
+    if channels == 1:
+        luma = torch.tensor(_LUMA)[:, None, None]
+        pictures = (pictures * luma).sum(1, keepdim=True).add_(0.5).to(torch.uint8)
+    return pictures.permute(0, 2, 3, 1).contiguous().to(device)
+
+
+def resized(pictures: Tensor, side: int) -> Tensor:
+    """Resize uint8 ``[N, 3, H, W]`` so that the shorter edge is `side`, and cut out the middle."""
+    parts = []
+    for part in pictures.split(64):
+        height, width = part.shape[2:]
+        shape = [max(side, round(edge * side / min(height, width))) for edge in (height, width)]
+        if shape != [height, width]:
+            big = functional.interpolate(part.float(), shape, mode="bilinear", antialias=True)
+            part = big.add_(0.5).clamp_(0, 255).to(torch.uint8)
+        top, left = ((edge - side) // 2 for edge in shape)
+        parts.append(part[:, :, top : top + side, left : left + side])
+    return torch.cat(parts)
+
+
+def check_path(path: Any) -> str | None:
+    """Check that a mixing set is there; its pictures are read when they are first used.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: nothing is there, or a file of another kind, or a folder without pictures.
+    """
+    if path is None or path == "fractals":
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"mixing_set={path!r}: expected a path, or None for fractals")
+    place = Path(path).expanduser()
+    if place.is_dir():
+        if next(_files(place), None) is None:
+            raise ValueError(f"mixing_set={str(path)!r} holds no picture ({', '.join(SUFFIXES)})")
+    elif place.suffix not in (".npy", ".npz") or not place.is_file():
+        raise ValueError(
+            f"mixing_set={str(path)!r}: expected a folder of pictures, an .npy or .npz file, "
+            "or None for fractals"
+        )
+    return str(place)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+
+
+def _read_folder(folder: Path, side: int) -> Tensor:
+    optional.require("PIL", extra="vision", purpose=f"reading the pictures of {folder}")
+    image = importlib.import_module("PIL.Image")
+    parts = []
+    for path in sorted(_files(folder)):
+        try:
+            with image.open(path) as opened:
+                opened.draft("RGB", (2 * side, 2 * side))  # a JPEG's own smaller version
+                pixels = np.array(opened.convert("RGB"))
+        except Exception as error:  # a decoder may raise anything
+            raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+        parts.append(resized(torch.from_numpy(pixels).permute(2, 0, 1)[None], side))
+    return torch.cat(parts)
+
+
+def _read_arrays(path: Path) -> Tensor:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            values = loaded
+        else:
+            with loaded:
+                names = loaded.files
+                values = loaded["images" if "images" in names else names[0]]
+    except (OSError, ValueError, EOFError, LookupError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+    if values.dtype != np.uint8 or values.ndim != 4 or 0 in values.shape or values.shape[3] != 3:
+        raise ValueError(
+            f"{path} holds {values.dtype} {list(values.shape)}: expected uint8 [N, H, W, 3]"
+        )
+    return torch.from_numpy(values).permute(0, 3, 1, 2)

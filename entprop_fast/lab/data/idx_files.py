@@ -1,0 +1,224 @@
+"""Read MNIST's IDX files, gzip or unpacked: MNIST, Fashion-MNIST, KMNIST, EMNIST and their like.
+
+An IDX file is two zero bytes, a byte for the type, a byte for the number of dimensions, each
+dimension as a big-endian uint32, and the values.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from entprop_fast.lab.data.image_data import ImageData
+from entprop_fast.lab.data.split_checks import empty_classes
+
+_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}  # and floats, which nobody has here
+# What the files' names begin with.
+_SPLITS = {"train": ("train",), "test": ("t10k", "test")}
+_DIMENSIONS = {"images": 3, "labels": 1}
+_MOST_BYTES = 2**32  # of a file, unpacked: EMNIST's largest has 0.55 GB
+_MOST_CLASSES = 10_000
+_EMNIST = "emnist-"  # its pictures are transposed, and a mapping file names its classes
+
+
+class IdxFiles(NamedTuple):
+    """Name the four files of a data set."""
+
+    train_images: Path
+    train_labels: Path
+    test_images: Path
+    test_labels: Path
+
+
+def find_idx(path: Path) -> IdxFiles | None:
+    """Find the four files: in a folder, or those whose names begin as ``path`` does; else None.
+
+    Raises:
+        ValueError: some of the four are missing, or there are several sets.
+    """
+    folder, beginning = (path, "") if path.is_dir() else (path.parent, f"{path.name}-")
+    if not folder.is_dir():
+        return None
+    beginnings = [beginning] if beginning else _beginnings(folder)
+    if len(beginnings) > 1:
+        named = ", ".join(str(folder / one.rstrip("-")) for one in beginnings)
+        raise ValueError(f"{folder} holds {len(beginnings)} sets: name one of {named}")
+    for start in beginnings:
+        found: dict[str, Path] = {}
+        lacking = []
+        for field in IdxFiles._fields:
+            split, _, what = field.partition("_")
+            if (one := _file(folder, start, _SPLITS[split], what)) is not None:
+                found[field] = one
+            else:
+                lacking.append(_pattern(start, split, what))
+        if not lacking:
+            return IdxFiles(**found)
+        if found:
+            raise ValueError(f"{folder} lacks {lacking[0]}, or the same with .gz")
+    return None
+
+
+def load_idx(name: str, path: Path) -> ImageData:
+    """Load the images of four IDX files, uint8 ``[N, 1, H, W]``.
+
+    EMNIST's, which are called so, are turned as their paper shows them, and its letters, which
+    count from 1, count from 0 here.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are no such files, are cut off, or do not belong together.
+    """
+    files = find_idx(path)
+    if files is None:
+        raise FileNotFoundError(
+            f"data set {name!r}: {path} holds no IDX files; train-images-idx3-ubyte, "
+            "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte are "
+            "wanted, or the same with .gz"
+        )
+    return read_set(name, files)
+
+
+def read_set(
+    name: str,
+    files: IdxFiles,
+    class_names: tuple[str, ...] = (),
+    md5: tuple[str, ...] | None = None,
+) -> ImageData:
+    """Read four files; ``md5`` are those of their unpacked bytes, in the order of `IdxFiles`.
+
+    Raises:
+        ValueError: as `load_idx`, or bytes that are not the official ones.
+    """
+    train, train_labels, test, test_labels = (
+        read_idx(path, _DIMENSIONS[field.partition("_")[2]], digest)
+        for field, path, digest in zip(IdxFiles._fields, files, md5 or (None,) * 4, strict=True)
+    )
+    emnist = files.train_images.name.startswith(_EMNIST)
+    first = int(emnist and "letters" in files.train_images.name)
+    train, train_labels = _pair(files.train_images, train, train_labels, emnist, first)
+    test, test_labels = _pair(files.test_images, test, test_labels, emnist, first)
+    if train.shape[1:] != test.shape[1:]:
+        raise ValueError(
+            f"{files.test_images} holds images of {test.shape[1:]}, {files.train_images} of "
+            f"{train.shape[1:]}"
+        )
+    lowest = int(min(train_labels.min(), test_labels.min()))
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    if lowest < 0 or not 2 <= classes <= _MOST_CLASSES:
+        raise ValueError(
+            f"{files.train_labels}: labels are {lowest + first} to {classes - 1 + first}; expected "
+            f"{first} and up, of 2 classes at least"
+        )
+    names = class_names or (_emnist_names(files.train_images, classes, first) if emnist else ())
+    if empty := empty_classes(train_labels, names or [str(one) for one in range(classes)]):
+        raise ValueError(f"{files.train_labels}: {empty}")
+    return ImageData(
+        name,
+        torch.from_numpy(train).unsqueeze(1),
+        torch.from_numpy(train_labels),
+        torch.from_numpy(test).unsqueeze(1),
+        torch.from_numpy(test_labels),
+        classes,
+        class_names=names,
+    )
+
+
+def _pair(
+    path: Path, images: NDArray[Any], labels: NDArray[Any], transposed: bool, first: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images and labels that belong together, in memory of their own."""
+    if len(images) != len(labels):
+        raise ValueError(f"{path} holds {len(images):,} images, {len(labels):,} labels with it")
+    if images.dtype != np.uint8 or not images.size:
+        raise ValueError(f"{path} holds {images.dtype} {images.shape}; uint8 images wanted")
+    turned = images.swapaxes(1, 2) if transposed else images
+    return turned.copy(order="C"), labels.astype(np.int64) - first
+
+
+def read_idx(path: Path, dimensions: int, md5: str | None = None) -> NDArray[Any]:
+    """Read one file, of whole numbers in so many dimensions.
+
+    Raises:
+        ValueError: it is none, is cut off or too long, or has another ``md5``, unpacked.
+    """
+    content = _unpacked(path)
+    if md5 is not None:
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != md5:
+            raise ValueError(f"{path} has md5 {found} unpacked, the official file {md5}")
+    ahead = 4 + 4 * dimensions
+    if len(content) < ahead or content[:2] != b"\0\0" or content[2] not in _TYPES:
+        raise ValueError(f"{path} is no IDX file of whole numbers: it begins {content[:4].hex()}")
+    if content[3] != dimensions:
+        raise ValueError(f"{path} has {content[3]} dimensions; {dimensions} expected")
+    shape = struct.unpack(f">{dimensions}I", content[4:ahead])
+    dtype = np.dtype(_TYPES[content[2]])
+    wanted = ahead + dtype.itemsize * math.prod(shape)
+    if len(content) != wanted:
+        raise ValueError(
+            f"{path} has {len(content):,} bytes unpacked, and says {wanted:,} ({shape}): it is cut "
+            "off, or damaged"
+        )
+    return np.frombuffer(content, dtype, offset=ahead).reshape(shape)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{path} has more than {_MOST_BYTES:,} bytes unpacked")
+    return content
+
+
+def _beginnings(folder: Path) -> list[str]:
+    """List what the names of training images in a folder begin with; the plain name is first."""
+    found = set()
+    for one in folder.iterdir():
+        start, split, rest = one.name.partition("train-images")
+        if split and (not start or start.endswith("-")) and rest[1:].startswith("idx3"):
+            found.add(start)
+    return [""] if "" in found or not found else sorted(found)
+
+
+def _pattern(start: str, split: str, what: str) -> str:
+    return f"{start}{' or '.join(_SPLITS[split])}-{what}-idx{_DIMENSIONS[what]}-ubyte"
+
+
+def _file(folder: Path, start: str, splits: tuple[str, ...], what: str) -> Path | None:
+    """Return a file of the set, unpacked before zipped; some copies have a point for the dash."""
+    for split in splits:
+        for dash in "-.":
+            for suffix in ("", ".gz"):
+                end = f"{what}{dash}idx{_DIMENSIONS[what]}-ubyte{suffix}"
+                if (path := folder / f"{start}{split}-{end}").is_file():
+                    return path
+    return None
+
+
+def _emnist_names(images: Path, classes: int, first: int) -> tuple[str, ...]:
+    """Read the characters of the classes from EMNIST's mapping file, where it lies beside."""
+    start = images.name.partition("-train-")[0]
+    path = images.parent / f"{start}-mapping.txt"
+    if not path.is_file():
+        return ()
+    try:
+        rows = [[int(one) for one in line.split()] for line in path.read_text().splitlines()]
+        names = {row[0] - first: chr(row[1]) for row in rows if row}
+        return tuple(names[label] for label in range(classes))
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise ValueError(f"{path} is no list of {classes} labels and characters") from error

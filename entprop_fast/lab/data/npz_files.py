@@ -1,0 +1,216 @@
+"""Read data sets out of one .npz file: our own arrays, Keras' and MedMNIST's.
+
+Ours are ``images`` and ``labels``, and if wanted ``test`` (which are test images), ``groups`` (what
+a split keeps together), ``shift`` (names of further test sets) and ``class_names``. Nothing pickled
+is ever run.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from entprop_fast.lab.data.image_data import ImageData, ShiftSet
+from entprop_fast.lab.data.split_checks import empty_classes
+from entprop_fast.lab.data.subset import stratified_order
+
+# Keys of training images and labels, and of test images and labels, where these are apart.
+APART = (
+    ("train_images", "train_labels", "test_images", "test_labels"),  # MedMNIST
+    ("x_train", "y_train", "x_test", "y_test"),  # Keras
+)
+TEST_SHARE = 0.2  # of the images where a file does not say which are test images
+
+_OWN = ("images", "labels", "test", "groups", "shift", "class_names")
+_SEED = 0  # of that split, the same for every run
+_MOST_BYTES = 2**34  # of an array
+_MOST_CLASSES = 10_000
+_CHANNELS = (1, 3)
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def load_npz(name: str, path: Path) -> ImageData:
+    """Load a data set from a file.
+
+    Images are uint8, whole numbers of 0 to 255, or floating in [0, 1]: ``[N, H, W]``, or with 1 or
+    3 channels last or first. Labels count from 0, ``[N]`` or ``[N, 1]``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file, or holds no data set.
+    """
+    arrays = read_arrays(path, name)
+    names = _class_names(arrays.get("class_names"), path)
+    for keys in APART:
+        if keys[0] in arrays:
+            if lacking := [key for key in keys if key not in arrays]:
+                raise ValueError(f"{path} holds {keys[0]} and lacks {', '.join(lacking)}")
+            train = images_and_labels(arrays, keys[0], keys[1], path)
+            test = images_and_labels(arrays, keys[2], keys[3], path)
+            return _image_data(name, path, train, test, names)
+    images, labels = images_and_labels(arrays, "images", "labels", path)
+    shift = _texts(arrays, "shift", len(labels), path)
+    further = np.zeros(len(labels), np.bool_) if shift is None else shift != ""
+    tested = _test_rows(arrays, labels.numpy(), further, path)
+    rows, test_rows = (torch.from_numpy(one) for one in (~(tested | further), tested & ~further))
+    shifts = tuple(
+        ShiftSet(str(one), images[chosen], labels[chosen])
+        for one in ([] if shift is None else np.unique(shift[further]))
+        for chosen in (torch.from_numpy(shift == one),)
+    )
+    pair, test_pair = ((images[one], labels[one]) for one in (rows, test_rows))
+    return _image_data(name, path, pair, test_pair, names, shifts)
+
+
+def read_arrays(path: Path, name: str) -> Arrays:
+    """Read the arrays of a file whose names are known here.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such file, or an array cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"data set {name!r}: {path}: there is no such file")
+    known = {*_OWN, *(key for keys in APART for key in keys)}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is one array, not an .npz file")
+            found = {}
+            for key in known.intersection(file.files):
+                size = file.zip.getinfo(f"{key}.npy").file_size
+                if size > _MOST_BYTES:
+                    raise ValueError(f"{key} has {size:,} bytes")
+                found[key] = file[key]
+            return found
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as an .npz file of images: {error}") from error
+
+
+def images_and_labels(
+    arrays: Mapping[str, NDArray[Any]], images: str, labels: str, path: Path
+) -> tuple[Tensor, Tensor]:
+    """Return images ``[N, C, H, W]``, uint8 or float32 in [0, 1], and labels int64 ``[N]``.
+
+    Raises:
+        ValueError: the arrays are missing, or of another kind; the message names them.
+    """
+    for key in (images, labels):
+        if key not in arrays:
+            raise ValueError(f"{path} holds no {key}; it holds {', '.join(arrays) or 'nothing'}")
+    made = pixels_of(arrays[images], f"{images} in {path}")
+    numbers = arrays[labels]
+    if numbers.ndim == 2 and numbers.shape[1] == 1:
+        numbers = numbers[:, 0]
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise ValueError(
+            f"{labels} in {path} are {numbers.dtype} {numbers.shape}; whole numbers [N] wanted, "
+            "one class an image"
+        )
+    if len(numbers) != len(made):
+        raise ValueError(f"{path} holds {len(made):,} {images} and {len(numbers):,} {labels}")
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < _MOST_CLASSES:
+        raise ValueError(
+            f"{labels} in {path} are {numbers.min()} to {numbers.max()}; 0 and up wanted, below "
+            f"{_MOST_CLASSES}"
+        )
+    return made, torch.from_numpy(numbers.astype(np.int64))
+
+
+def pixels_of(images: NDArray[Any], what: str) -> Tensor:
+    """Return images as ``[N, C, H, W]``, uint8 or float32 in [0, 1].
+
+    Raises:
+        ValueError: another shape or dtype, or values out of range; `what` names the array.
+    """
+    if images.ndim == 3:
+        images = images[..., None]
+    elif images.ndim == 4 and images.shape[3] not in _CHANNELS and images.shape[1] in _CHANNELS:
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim != 4 or images.shape[3] not in _CHANNELS or 0 in images.shape[1:]:
+        raise ValueError(f"{what} have shape {images.shape}; [N, H, W], 1 or 3 channels wanted")
+    if images.dtype.kind not in "iuf":
+        raise ValueError(f"{what} are {images.dtype}; uint8, or floating in [0, 1], wanted")
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    floating = images.dtype.kind == "f"
+    if not 0 <= low <= high <= (1 if floating else 255):  # NaN as well
+        valid = "[0, 1] (divide them, or store uint8)" if floating else "0 to 255"
+        raise ValueError(f"{what} hold values from {low} to {high}; {valid} wanted")
+    if not floating and high == 1:
+        raise ValueError(f"{what} are whole numbers of 0 and 1; 0 to 255 wanted: multiply by 255")
+    made = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32 if floating else np.uint8)
+    return torch.from_numpy(made)
+
+
+def _image_data(
+    name: str,
+    path: Path,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    names: tuple[str, ...],
+    shifts: tuple[ShiftSet, ...] = (),
+) -> ImageData:
+    for what, (images, _) in (("training", train), ("test", test)):
+        if not len(images):
+            raise ValueError(f"{path} holds no {what} image")
+    if train[0].shape[1:] != test[0].shape[1:] or train[0].dtype != test[0].dtype:
+        raise ValueError(
+            f"{path}: training images are {train[0].dtype} {list(train[0].shape[1:])}, test images "
+            f"{test[0].dtype} {list(test[0].shape[1:])}"
+        )
+    highest = max(int(one.max()) for one in (train[1], test[1], *(s.labels for s in shifts)))
+    classes = len(names) or highest + 1
+    if not max(2, highest + 1) <= classes:
+        raise ValueError(f"{path}: labels reach {highest}, and there are {classes} class_names")
+    if empty := empty_classes(train[1].numpy(), names or [str(one) for one in range(classes)]):
+        raise ValueError(f"{path}: {empty}")
+    return ImageData(name, *train, *test, classes, class_names=names, shifts=shifts)
+
+
+def _test_rows(
+    arrays: Arrays, labels: NDArray[np.int64], further: NDArray[np.bool_], path: Path
+) -> NDArray[np.bool_]:
+    """Return which are test images, as the file says, else a stratified fifth of the groups."""
+    given = arrays.get("test")
+    if given is not None:
+        if given.shape != labels.shape or given.dtype != np.bool_:
+            raise ValueError(f"test in {path} is {given.dtype} {given.shape}; bool [N] wanted")
+        return given
+    groups = _texts(arrays, "groups", len(labels), path)
+    if groups is None:
+        groups = np.arange(len(labels)).astype(np.str_)
+    rows = np.flatnonzero(~further)
+    names, first, counts = np.unique(groups[rows], return_index=True, return_counts=True)
+    drawn = np.random.default_rng(_SEED).permutation(len(names))
+    order = drawn[stratified_order(labels[rows][first][drawn])]
+    before = np.cumsum(counts[order]) - counts[order]
+    held = names[order[before < round(TEST_SHARE * len(rows))]]
+    return np.isin(groups, held)
+
+
+def _texts(arrays: Arrays, key: str, count: int, path: Path) -> NDArray[np.str_] | None:
+    given = arrays.get(key)
+    if given is None:
+        return None
+    if given.shape != (count,) or given.dtype.kind not in "Uiu":
+        raise ValueError(f"{key} in {path} are {given.dtype} {given.shape}; texts [N] wanted")
+    return given.astype(np.str_)
+
+
+def _class_names(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    names: Iterable[Any] = given.tolist() if given.ndim == 1 and given.dtype.kind == "U" else ()
+    listed = tuple(map(str, names))
+    if not listed or len(set(listed)) < len(listed):
+        raise ValueError(f"class_names in {path} are {given.dtype} {given.shape}; texts wanted")
+    return listed

@@ -1,0 +1,68 @@
+"""AugMix, TrivialAugment and RandAugment: an image's result is its key's, in any batch."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from entprop_fast.augment import AugMix, RandAugment, TrivialAugment
+from entprop_fast.augment.drawn_chains import DrawnChains
+
+ALL = [AugMix(all_ops=True), AugMix(alpha=0.5, depth=2, width=2), TrivialAugment(), RandAugment()]
+every = pytest.mark.parametrize("augment", ALL, ids=lambda one: f"{one.name}-{one == ALL[1]}")
+
+
+def images(channels: int = 3, rows: int = 24) -> Tensor:
+    return torch.randint(0, 256, (rows, channels, 11, 9), dtype=torch.uint8)
+
+
+@every
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_does_not_depend_on_its_batch(augment: DrawnChains, channels: int) -> None:
+    batch, ids = images(channels), torch.arange(100, 124)
+    together = augment(batch, ids, epoch=2)
+    assert together.dtype == torch.uint8 and together.shape == batch.shape
+    assert (together != batch).flatten(1).any(1).float().mean() > 0.5
+    order = torch.randperm(24)
+    assert torch.equal(augment(batch[order], ids[order], epoch=2), together[order])
+    for row in (0, 13):
+        one = slice(row, row + 1)
+        assert torch.equal(augment(batch[one], ids[one], epoch=2), together[one])
+    assert not torch.equal(augment(batch, ids, epoch=3), together)
+    assert augment(batch[:0]).shape == batch[:0].shape
+
+
+@every
+def test_floating_images_are_changed_on_256_levels(augment: DrawnChains) -> None:
+    batch, ids = images(), torch.arange(24)
+    expected = augment(batch, ids)
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        if dtype == torch.bfloat16:  # holds no more than half of the levels
+            given = (batch // 2).to(dtype) / 127.5
+            levels = (given.float() * 255 + 0.5).floor().to(torch.uint8)
+            expected = augment(levels, ids)
+        else:
+            given = (batch.double() / 255).to(dtype)
+        found = augment(given, ids)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found, (expected.double() / 255).to(dtype))
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_layouts(augment: DrawnChains, dtype: torch.dtype) -> None:
+    batch = images() if dtype == torch.uint8 else torch.rand(24, 3, 11, 9)
+    ids = torch.arange(24)
+    expected = augment(batch, ids)
+    assert expected.is_contiguous()
+    last = augment(batch.contiguous(memory_format=torch.channels_last), ids)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    strided = augment(torch.stack([batch, batch], dim=4)[..., 1], ids)
+    assert torch.equal(last, expected) and torch.equal(strided, expected)
+
+
+@every
+def test_images_are_left_as_they_are(augment: DrawnChains) -> None:
+    batch = images()
+    before = batch.clone()
+    augment(batch)
+    assert torch.equal(batch, before)
