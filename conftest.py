@@ -26,8 +26,22 @@ with contextlib.suppress(ImportError), warnings.catch_warnings():
 torch.set_num_threads(1)
 
 
+# Files of a quarter of a minute and more, which begin before the others: of two workers, neither is
+# to find one of them last.
+LONG = (
+    "tests/ops/test_mutants.py",
+    "tests/lab/job/",
+    "tests/lab/experiments/",
+    "tests/parallel/",
+    "tests/fake_cuda/",
+    "tests/test_csrc_build.py",
+    "tests/test_packaging.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked ``gpu`` where there is no CUDA device."""
+    """Put long files first; skip tests marked ``gpu`` where there is no CUDA device."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; torch.cuda.is_available() is False")

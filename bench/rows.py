@@ -44,6 +44,19 @@ def write(name: str, rows: Iterable[Row]) -> Path:
     return path
 
 
+def keep_stamped(name: str, rows: Iterable[Row]) -> Path:
+    """Replace the rows called `name`; one that is there already keeps its stamp."""
+    path, where = ROWS / f"{name}.jsonl", stamp()
+    known = read(name) if path.exists() else []
+    written = []
+    for row in rows:
+        same = (one for one in known if row == {n: v for n, v in one.items() if n not in where})
+        written.append(next(same, row | where))
+    ROWS.mkdir(exist_ok=True)
+    path.write_text(json_lines(written))
+    return path
+
+
 def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
     """Write the rows called `name` if they are all, else in their part; say where they are."""
     if whole:

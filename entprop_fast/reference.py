@@ -153,6 +153,19 @@ def trades_loss(logits: Tensor, clean: Tensor) -> Tensor:
     return torch.where(p == 0, 0, p * (log_clean - log_p)).sum(dim=1)
 
 
+def jensen_shannon(logits: Tensor) -> Tensor:
+    """Return how far a row's three views are apart, as AugMix has it, [3 * B, classes] -> [B] (17).
+
+    The mean over the views of KL(p_view || M), M their mean, clamped to [1e-7, 1], in nats.
+    """
+    log_p = full_precision(logits).log_softmax(dim=1)
+    log_p = log_p.view(3, len(logits) // 3, logits.shape[1])
+    p = log_p.exp()
+    log_m = p.mean(dim=0).clamp(1e-7, 1).log()
+    # p log p -> 0 as p -> 0, where log p alone would be -inf.
+    return torch.where(p == 0, 0, p * (log_p - log_m)).sum(dim=2).mean(dim=0)
+
+
 def entprop_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -10,15 +10,12 @@ from torch import Tensor
 
 from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 from entprop_fast.augment.mixing_weights import beta, dirichlet
+from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
-from entprop_fast.ops.image_chains import ImageOp
 from entprop_fast.options import option
 
 _MIX, _KEEP, _CHAINS = 1, 2, 3  # streams of an image's draws
 _DEEPEST = 3  # np.random.randint(1, 4) in augmix's cifar.py
-# `augmentations` of augmentations.py are the codes from the first to the last of these, and
-# `augmentations_all` go on to sharpness.
-_FIRST, _LAST, _LAST_OF_ALL = ImageOp.AUTOCONTRAST, ImageOp.TRANSLATE_Y, ImageOp.SHARPNESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,35 +61,12 @@ class AugMix(DrawnChains):
         u = uniforms(keys_of(_CHAINS, keys), self.width * (1 + 3 * depth))
         u = u.view(-1, self.width, 1 + 3 * depth)
         kinds, levels, signs = u[:, :, 1:].unflatten(2, (3, depth)).unbind(2)
-        last = _LAST_OF_ALL if self.all_ops else _LAST
-        codes = (_FIRST + kinds * (last - _FIRST + 1)).to(torch.uint8)
+        codes, strengths = operations(
+            kinds, levels, signs, severity=self.severity, all_ops=self.all_ops, size=size
+        )
         if self.depth < 0:
             place = torch.arange(depth, device=keys.device)
             codes = codes * (place < 1 + (u[:, :, :1] * _DEEPEST).floor())  # 0 is the identity
-        strengths = self._strengths(codes, levels, torch.where(signs > 0.5, -1.0, 1.0), size)
         mixed = beta(keys_of(_KEEP, keys), self.alpha)
         weights = dirichlet(keys_of(_MIX, keys), self.alpha, self.width)
         return ChainDraws(codes, strengths, mixed[:, None] * weights, 1 - mixed)
-
-    def _strengths(
-        self, codes: Tensor, drawn: Tensor, signs: Tensor, size: tuple[int, int]
-    ) -> Tensor:
-        """Return strengths as augmentations.py makes them of `sample_level`, sign and maximum."""
-        tenths = (0.1 + drawn * (self.severity - 0.1)) / 10
-        height, width = size
-        shear = signs * (tenths * 0.3)
-        factor = tenths * 1.8 + 0.1
-        of_ops = {
-            ImageOp.POSTERIZE: 4 - (tenths * 4).floor(),
-            ImageOp.SOLARIZE: 256 - (tenths * 256).floor(),
-            ImageOp.ROTATE: signs * (tenths * 30).floor(),
-            ImageOp.SHEAR_X: shear,
-            ImageOp.SHEAR_Y: shear,
-            ImageOp.TRANSLATE_X: signs * (tenths * (width / 3)).floor(),
-            ImageOp.TRANSLATE_Y: signs * (tenths * (height / 3)).floor(),
-        }
-        # Color, contrast, brightness and sharpness; autocontrast and equalize have no strength.
-        strengths = factor
-        for op, values in of_ops.items():
-            strengths = torch.where(codes == op, values, strengths)
-        return strengths

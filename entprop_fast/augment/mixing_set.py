@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import math
 import os
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -18,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from entprop_fast import optional
 from entprop_fast.augment.fractals import VERSION, make_fractals
+from entprop_fast.ops.image_chains_enhancement import grey
+from entprop_fast.optional import require
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever a file is called: EPS runs a program
 _SIZES = (64, 128, 256)  # of cached fractals; larger images get the largest
-_LUMA = (0.299, 0.587, 0.114)  # Pillow's, of a grey picture
 _HEADER = 4096  # bytes that an .npy file may have before its values
 
 
@@ -55,43 +55,59 @@ def fractals(count: int, size: int, seed: int = 0, folder: Path | None = None) -
     """
     path = (folder or cache_folder()) / file_name(count, size, seed)
     if os.path.lexists(path):
-        return _cached(path, (count, 3, size, size))
+        return read_fractals(path, count, size)
     made = make_fractals(count, size, seed)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, made)
+        write_fractals(path, made)
     except OSError as error:
         warnings.warn(f"fractals are not cached: {error}", RuntimeWarning, stacklevel=2)
     return made
 
 
-def _cached(path: Path, shape: tuple[int, ...]) -> Tensor:
+def read_fractals(path: Path, count: int, size: int) -> Tensor:
+    """Return the pictures of a file that `write_fractals` wrote, uint8 ``[count, 3, size, size]``.
+
+    Raises:
+        ValueError: it is another file.
+    """
+    shape = (count, size, size, 3)
     try:
-        if not path.is_file() or path.stat().st_size > np.prod(shape) + _HEADER:
-            raise ValueError("it is another file")
+        if not path.is_file() or path.stat().st_size > math.prod(shape) + _HEADER:
+            raise ValueError("another kind or size of file")
         values = np.load(path, allow_pickle=False)
         if values.dtype != np.uint8 or values.shape != shape:
-            raise ValueError(f"it holds {values.dtype} {list(values.shape)}, not {list(shape)}")
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no set of fractals ({error}): remove it") from error
-    return torch.from_numpy(values)
+            raise ValueError(f"{values.dtype} {list(values.shape)}, not uint8 {list(shape)}")
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise ValueError(f"{path} is not the set of fractals ({error}): remove it") from error
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
-def _write(path: Path, pictures: Tensor) -> None:
-    """Put a whole file there at once: others may look for it, or write the same."""
-    number, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+def write_fractals(path: Path, pictures: Tensor) -> None:
+    """Write pictures ``[N, 3, H, W]`` as ``[N, H, W, 3]``, at once: others may write the same.
+
+    Raises:
+        OSError: the folder cannot be made or written; nothing is left there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}-{os.getpid()}")
+    part.unlink(missing_ok=True)  # of a process that was killed, and had this number
     try:
-        with os.fdopen(number, "wb") as file:
-            np.save(file, pictures.numpy(), allow_pickle=False)
+        with open(part, "xb") as file:  # a new file, through no link
+            np.save(file, pictures.permute(0, 2, 3, 1).numpy(), allow_pickle=False)
         os.replace(part, path)
     except BaseException:
-        os.unlink(part)
+        part.unlink(missing_ok=True)
         raise
 
 
 @functools.lru_cache(maxsize=16)
 def pictures_of(
-    path: str | None, count: int, side: int, channels: int, device: torch.device
+    path: str | None,
+    count: int,
+    side: int,
+    channels: int,
+    channels_last: bool,
+    device: torch.device,
 ) -> Tensor:
     """Return the pictures at a size on a device, where they are kept.
 
@@ -100,10 +116,11 @@ def pictures_of(
         count: of the fractals.
         side: height and width in pixels.
         channels: 3, or 1 for the grey of the colours.
+        channels_last: keep a pixel's channels together.
         device: to keep them on.
 
     Returns:
-        uint8 ``[N, side, side, channels]``.
+        uint8, contiguous: ``[N, channels, side, side]``, or ``[N, side, side, channels]``.
 
     Raises:
         ValueError: there is no picture, or one that cannot be read.
@@ -116,9 +133,9 @@ def pictures_of(
     else:
         pictures = resized(_read_arrays(Path(path)), side)
     if channels == 1:
-        luma = torch.tensor(_LUMA)[:, None, None]
-        pictures = (pictures * luma).sum(1, keepdim=True).add_(0.5).to(torch.uint8)
-    return pictures.permute(0, 2, 3, 1).contiguous().to(device)
+        pictures = grey(pictures)
+    order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
+    return pictures.permute(order).contiguous().to(device)
 
 
 def resized(pictures: Tensor, side: int) -> Tensor:
@@ -165,12 +182,13 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read_folder(folder: Path, side: int) -> Tensor:
-    optional.require("PIL", extra="vision", purpose=f"reading the pictures of {folder}")
-    image = importlib.import_module("PIL.Image")
+    require("PIL", extra="vision", purpose=f"reading the pictures of {folder}")
+    from PIL import Image
+
     parts = []
     for path in sorted(_files(folder)):
         try:
-            with image.open(path) as opened:
+            with Image.open(path, formats=_FORMATS) as opened:
                 opened.draft("RGB", (2 * side, 2 * side))  # a JPEG's own smaller version
                 pixels = np.array(opened.convert("RGB"))
         except Exception as error:  # a decoder may raise anything

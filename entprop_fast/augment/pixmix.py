@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.mixing_set import check_path, pictures_of
+from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import uniforms
-from entprop_fast.ops.image_chains import ImageOp, image_chains
-from entprop_fast.ops.layout import same_layout
+from entprop_fast.ops.image_chains import image_chains
+from entprop_fast.ops.layout import is_channels_last, memory_format, same_layout
 from entprop_fast.options import option
 
-# The published code's lists: without, and with, the operations that overlap test corruptions.
-_OPS = (
-    ImageOp.AUTOCONTRAST,
-    ImageOp.EQUALIZE,
-    ImageOp.POSTERIZE,
-    ImageOp.ROTATE,
-    ImageOp.SOLARIZE,
-    ImageOp.SHEAR_X,
-    ImageOp.SHEAR_Y,
-    ImageOp.TRANSLATE_X,
-    ImageOp.TRANSLATE_Y,
-)
-_ALL_OPS = (*_OPS, ImageOp.COLOR, ImageOp.CONTRAST, ImageOp.BRIGHTNESS, ImageOp.SHARPNESS)
 _LARGER = 9 / 8  # pictures over images, of which a crop is mixed: 36 to 32 pixels, 256 to 224
+_TINY = 1e-37  # the published code raises nothing smaller to a power
+# Smaller numbers are no normal ones of float32, which takes a CPU ten times as long.
+_LOWEST, _SMALLEST = -126.0, 2.0**-126
+_OF_ZERO = -1e4  # the logarithm of zero, finite: times a weight of 0 it is none
 _IMAGE, _ROUND, _COPY = 5, 5, 3  # numbers drawn for an image, each round, each augmented copy
 
 
@@ -63,85 +55,102 @@ class PixMix(Augmentation):
 
     def apply(self, images: Tensor, keys: Tensor) -> Tensor:
         """Mix each image for its own number of rounds."""
-        whole = images.dtype == torch.uint8
-        levels = images if whole else (images * 255 + 0.5).to(torch.uint8)
         u = uniforms(keys, _IMAGE + _ROUND * self.k + _COPY * (self.k + 1))
         one, rounds, copies = u.split((_IMAGE, _ROUND * self.k, _COPY * (self.k + 1)), 1)
-        rounds = rounds.view(-1, self.k, _ROUND)
+        rounds = rounds.view(len(keys), self.k, _ROUND)
         count = _below(one[:, 0], self.k + 1)
         active = torch.arange(self.k, device=images.device) < count[:, None]  # [B, k]
         augmented = torch.cat((one[:, 1:2] < 0.5, (rounds[:, :, 0] < 0.5) & active), 1)
-        augments = self._copies(levels, copies.view(-1, self.k + 1, _COPY), augmented)
-        picture = self._pictures(levels, one[:, 2:])
+        whole = images.dtype == torch.uint8
         exact = torch.float64 if images.dtype == torch.float64 else torch.float32
-        mixed = images.to(exact) / 255 if whole else images.to(exact)
-        mixed = torch.where(_each(augmented[:, 0]), augments[0].to(exact) / 255, mixed)
+        dense = images.contiguous(memory_format=memory_format(images))
+        levels = dense if whole else (dense.to(exact) * 255 + 0.5).to(torch.uint8)
+        # From here on an image is a row of its values, in their order in memory.
+        pool = torch.cat((self._copies(levels, copies, augmented), self._pictures(levels, one)))
+        mixed = pool[: len(keys)].to(exact) / 255
+        if not whole:
+            mixed = torch.where(augmented[:, :1], mixed, _rows(dense).to(exact))
+        place = torch.arange(len(keys), device=images.device)
         for k in range(self.k):
-            other = torch.where(_each(augmented[:, k + 1]), augments[k + 1], picture)
-            result = _mixed(mixed, other.to(exact) / 255, rounds[:, k, 1:].to(exact), self.beta)
-            mixed = torch.where(_each(active[:, k]), result, mixed)
-        mixed = (mixed * 255 + 0.5).to(torch.uint8) if whole else mixed.to(images.dtype)
-        return same_layout(mixed, images)
+            number = torch.where(augmented[:, k + 1], k + 1, self.k + 1)  # of the copy, or picture
+            other = pool.index_select(0, number * len(keys) + place)
+            drawn = rounds[:, k, 1:].to(exact)
+            mixed = _mixed(mixed, other, drawn, active[:, k], self.beta)
+        result = (mixed * 255 + 0.5).to(torch.uint8) if whole else mixed.to(images.dtype)
+        return same_layout(_images(result, dense), images)
 
-    def _copies(self, levels: Tensor, u: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
-        """Return k + 1 copies ``[B, C, H, W]``, each augmented by one operation where wanted."""
-        rows = u.transpose(0, 1).flatten(0, 1)  # [(k + 1) B, draws]: copy after copy
-        codes, strengths = self._operations(rows, *levels.shape[2:])
-        codes = codes * wanted.t().flatten()
-        ones = torch.ones_like(strengths)
-        repeated = torch.cat([levels] * u.shape[1])
-        chained = image_chains(
-            repeated, codes[:, None, None], strengths[:, None, None], ones[:, None], 0 * ones
+    def _copies(self, levels: Tensor, u: Tensor, wanted: Tensor) -> Tensor:
+        """Return k + 1 copies ``[(k + 1) B, values]``, each augmented by one operation if wanted.
+
+        All images' first copies come first, and so on.
+        """
+        height, width = levels.shape[2:]
+        drawn = u.view(len(u), self.k + 1, _COPY).transpose(0, 1).flatten(0, 1)
+        codes, strengths = operations(
+            *drawn.unbind(1), severity=self.severity, all_ops=self.all_ops, size=(height, width)
         )
-        return chained.chunk(u.shape[1]) if len(levels) else (levels,) * u.shape[1]
-
-    def _operations(self, u: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return code and strength, ``[rows]`` each, of the numbers drawn, ``[rows, 3]``."""
-        ops = _ALL_OPS if self.all_ops else _OPS
-        place = _below(u[:, 0], len(ops))
-        level = (0.1 + (self.severity - 0.1) * u[:, 1]) / 10
-        signed = torch.where(u[:, 2] > 0.5, -1.0, 1.0)
-        factor = 1.8 * level + 0.1
-        of_op = {
-            ImageOp.POSTERIZE: 4 - (4 * level).floor(),
-            ImageOp.ROTATE: (30 * level).floor() * signed,
-            ImageOp.SOLARIZE: 256 - (256 * level).floor(),
-            ImageOp.SHEAR_X: 0.3 * level * signed,
-            ImageOp.SHEAR_Y: 0.3 * level * signed,
-            ImageOp.TRANSLATE_X: (width / 3 * level).floor() * signed,
-            ImageOp.TRANSLATE_Y: (height / 3 * level).floor() * signed,
-        }
-        each = torch.stack([of_op.get(op, factor) for op in ops], 1)  # [rows, ops]
-        return _codes(ops, u.device)[place], each.gather(1, place[:, None])[:, 0]
+        codes = (codes * wanted.t().flatten())[:, None, None]
+        weights = torch.ones_like(strengths)[:, None]
+        repeated = torch.cat([levels] * (self.k + 1))
+        none = torch.zeros_like(strengths)
+        return _rows(image_chains(repeated, codes, strengths[:, None, None], weights, none))
 
     def _pictures(self, levels: Tensor, u: Tensor) -> Tensor:
-        """Return a crop of a picture for each image, of its layout."""
+        """Return a crop of a picture for each image, ``[B, values]`` in the images' layout."""
         channels, height, width = levels.shape[1:]
         side = round(_LARGER * max(height, width))
-        kept = pictures_of(self.mixing_set, self.pictures, side, channels, levels.device)
-        number = _below(u[:, 0], len(kept))
-        y = _below(u[:, 1:2], side - height + 1) + torch.arange(height, device=levels.device)
-        x = _below(u[:, 2:3], side - width + 1) + torch.arange(width, device=levels.device)
-        crops = kept[number[:, None, None], y[:, :, None], x[:, None, :]]  # [B, H, W, C]
-        return same_layout(crops.permute(0, 3, 1, 2), levels)
+        last = is_channels_last(levels)
+        kept = pictures_of(self.mixing_set, self.pictures, side, channels, last, levels.device)
+        number = _below(u[:, 2], len(kept))
+        top, left = _below(u[:, 3], side - height + 1), _below(u[:, 4], side - width + 1)
+        y = top[:, None] + torch.arange(height, device=levels.device)  # [B, H]
+        # Whole lines are read: all that start at any pixel are there as overlapping views.
+        if last:
+            lines = kept.flatten(2).unfold(2, width * channels, channels)
+            crops = lines[number[:, None], y, left[:, None]]
+        else:
+            channel = torch.arange(channels, device=levels.device)[:, None]
+            lines = kept.unfold(3, width, 1)
+            start = left[:, None, None]
+            crops = lines[number[:, None, None], channel, y[:, None], start]
+        return crops.flatten(1)
 
 
-def _mixed(image: Tensor, other: Tensor, u: Tensor, beta: float) -> Tensor:
-    """Add or multiply with random weights, the published ``add``, ``multiply`` and ``get_ab``.
+def _mixed(image: Tensor, other: Tensor, u: Tensor, active: Tensor, beta: float) -> Tensor:
+    """Add or multiply levels to images ``[B, values]``, as the published code does.
 
-    Of values in [-1, 1]: a x + b y; of values in [0, 2]: x^a y^b, as a power of 2, so that both are
-    one sum. A Beta(beta, 1) number is U^(1 / beta), a Beta(1, beta) one 1 - U^(1 / beta).
+    Of values in [-1, 1]: a x + b y; of values in [0, 2]: x^a y^b. Both are computed for all and
+    added, with the weights of one of them: no choice between values, which takes a CPU longer.
+
+    Args:
+        image: in [0, 1].
+        other: levels, uint8.
+        u: four uniform numbers for each.
+        active: which images are changed.
+        beta: of the weights.
     """
-    multiply, opposite = u[:, 0] < 0.5, u[:, 1] < 0.5
-    a, b = u[:, 2] ** (1 / beta), 1 - u[:, 3] ** (1 / beta)
-    a, b = torch.where(opposite, 2 - a, a), torch.where(opposite, -b, b)
-    shift = torch.where(multiply, a - 1, (1 - a - b) / 2)
-    multiplied = _each(multiply)
-    image = torch.where(multiplied, image.log2(), image)
-    # The published code raises no zero to a power below zero.
-    other = torch.where(multiplied, (2 * other).clamp_(min=1e-37).log2_(), other)
-    result = image.mul_(_each(a)).addcmul_(other, _each(b)).add_(_each(shift))
-    return torch.where(multiplied, result.exp2(), result).clamp_(0, 1)
+    a, b = _weights(u[:, 1:], beta)
+    multiply, add = (active & chosen for chosen in (u[:, 0] < 0.5, u[:, 0] >= 0.5))
+    levels = torch.arange(256, device=image.device, dtype=image.dtype) * (2 / 255)
+    table = levels.clamp(min=_TINY).log2()
+    logs = table.index_select(0, other.view(-1).int()).view(other.shape)
+    power = functional.threshold_(image.clamp(min=_SMALLEST).log2_(), _LOWEST, _OF_ZERO)
+    power.mul_((a * multiply)[:, None]).addcmul_(logs, (b * multiply)[:, None])
+    power.add_(((a - 1) * multiply)[:, None]).clamp_(min=_LOWEST).exp2_()
+    mixed = image * torch.where(add, a, 1.0 * ~active)[:, None]
+    mixed.addcmul_(other.to(image.dtype), (b * add / 255)[:, None])
+    mixed.add_(((1 - a - b) * add / 2)[:, None])
+    return mixed.addcmul_(power, (1.0 * multiply)[:, None]).clamp_(0, 1)
+
+
+def _weights(u: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Return the published ``get_ab``: a copy is added, or taken away from more of the image.
+
+    A Beta(beta, 1) number is U^(1 / beta), a Beta(1, beta) one 1 - U^(1 / beta).
+    """
+    away = u[:, 0] >= 0.5
+    a, b = u[:, 1] ** (1 / beta), 1 - u[:, 2] ** (1 / beta)
+    return torch.where(away, 2 - a, a), torch.where(away, -b, b)
 
 
 def _below(u: Tensor, count: int) -> Tensor:
@@ -149,12 +158,14 @@ def _below(u: Tensor, count: int) -> Tensor:
     return (u * count).long().clamp(max=count - 1)
 
 
-@functools.lru_cache(maxsize=16)
-def _codes(ops: tuple[ImageOp, ...], device: torch.device) -> Tensor:
-    """Return codes on a device, where they stay: a captured graph can copy nothing there."""
-    return torch.tensor(ops, dtype=torch.uint8, device=device)
+def _rows(images: Tensor) -> Tensor:
+    """Return dense images as rows of values in their order in memory, ``[B, values]``."""
+    return (images.permute(0, 2, 3, 1) if is_channels_last(images) else images).flatten(1)
 
 
-def _each(values: Tensor) -> Tensor:
-    """Return one value for each image, ``[B, 1, 1, 1]``."""
-    return values[:, None, None, None]
+def _images(rows: Tensor, like: Tensor) -> Tensor:
+    """Return rows as images of the shape and layout of `like`."""
+    _, channels, height, width = like.shape
+    if is_channels_last(like):
+        return rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
+    return rows.view(like.shape)

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.mixing_weights import beta, dirichlet
 from entprop_fast.counter_random import bits, keys_of, uniforms
 from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.options import option
 
-_MIX, _SLOTS, _STRENGTHS, _PRIMITIVE = 1, 2, 3, 4  # streams of draws
+# Streams of an image's draws, and of those of one of its primitives.
+_MIX, _KEEP, _DEPTHS, _SLOTS = 1, 2, 3, 4
+_STRENGTHS, _PRIMITIVE = 1, 2
 _DEEPEST = 3  # max_depth of utils/prime.py
+_LOWEST_CUT = 2  # diffeo.cutmin of every config
 
 
 class _Published(NamedTuple):
@@ -75,8 +79,10 @@ class Prime(Augmentation):
 
     scale: Literal["cifar", "imagenet"] = option("cifar", "Whose published strengths are taken.")
     width: int = option(3, "Chains that are mixed.", low=1, high=16)
-    depth: int | None = option(
-        None, "Primitives of a chain. None: 1 to 3, drawn for each chain.", low=1, high=16
+    depth: int = option(
+        -1,
+        "Primitives of a chain. -1: 1 to 3, drawn for each chain.",
+        choices=(-1, *range(1, 17)),
     )
     warp_cut: int | None = option(
         None, f"Highest frequency of a warp, above 2. {_OF_SCALE}", low=3, high=4096
@@ -105,27 +111,24 @@ class Prime(Augmentation):
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> Strengths:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        depth = self.depth or _DEEPEST
-        u = uniforms(keys_of(_MIX, keys), 2 * self.width + 1)
-        # Exponential numbers over their sum follow Dirichlet(1); Beta(1, 1) is uniform.
-        shares = -u[:, : self.width].log()
-        mixed = u[:, self.width :][:, :1]
-        weights = mixed * shares / shares.sum(1, keepdim=True)
-        places = torch.arange(depth, device=keys.device)
-        depths = places.new_full((), depth)
-        if self.depth is None:
-            depths = (u[:, self.width + 1 :, None] * _DEEPEST).ceil()
+        depth = self.depth if self.depth > 0 else _DEEPEST
+        mixed = beta(keys_of(_KEEP, keys), 1)
+        weights = mixed[:, None] * dirichlet(keys_of(_MIX, keys), 1, self.width)
         slots = bits(keys_of(_SLOTS, keys), self.width * depth)
         codes, bands, scale = self._strengths(slots.flatten(), size)
         shape = (len(keys), self.width, depth)
-        codes = codes.view(shape).where(places < depths, int(Primitive.IDENTITY))
+        codes = codes.view(shape).to(torch.uint8)
+        if self.depth < 0:
+            depths = (uniforms(keys_of(_DEPTHS, keys), self.width) * _DEEPEST).ceil()
+            # Beyond a chain's depth stands 0, the identity.
+            codes = codes * (torch.arange(depth, device=keys.device) < depths[..., None])
         return Strengths(
-            codes=codes.to(torch.uint8),
+            codes=codes,
             keys=keys_of(_PRIMITIVE, slots).view(shape),
             bands=bands.view(*shape, 2),
             scale=scale.view(shape),
             weights=weights,
-            keep=1 - mixed[:, 0],
+            keep=1 - mixed,
         )
 
     def _strengths(self, slots: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,9 +153,6 @@ class Prime(Augmentation):
         published = _SCALES[self.scale]
         taken = [ours if one is None else one for one, ours in zip(given, published, strict=True)]
         return _Published(*taken)
-
-
-_LOWEST_CUT = 2  # diffeo.cutmin of every config
 
 
 def _warp(u: Tensor, highest: int, alpha: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from entprop_fast.methods.advprop import AdvProp
 from entprop_fast.methods.base import Method
 from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.cutmix import CutMix
-from entprop_fast.methods.entprop import EntProp, default_eps
+from entprop_fast.methods.entprop import EntProp, default_eps, default_mixup
 from entprop_fast.methods.entprop_pipelined import EntPropPipelined
 from entprop_fast.methods.fast_advprop import FastAdvProp
 from entprop_fast.methods.free_at import FreeAT
@@ -53,6 +53,7 @@ __all__ = [
     "Vanilla",
     "create_method",
     "default_eps",
+    "default_mixup",
     "method_options",
     "needs_dual_norms",
 ]

@@ -92,7 +92,8 @@ class Method(MethodState, StepRunner):
 
         Args:
             images: [B, C, H, W], floating, in the model's dtype, within `input_range` (after
-                `normalization`). Neither modified nor left with a gradient.
+                `normalization`); [views * B, C, H, W] where `views` is not 1. Neither modified nor
+                left with a gradient.
             labels: [B], int64, in [0, classes).
 
         Raises:
@@ -126,6 +127,15 @@ class Method(MethodState, StepRunner):
             batch_checks.check_weight(weight)
             return self.captures.backward(*self._accepted(images, labels), float(weight))
 
+    @property
+    def views(self) -> int:
+        """Return how many views of each row a batch has: images [views * B, C, H, W], labels [B].
+
+        Where there are 3, the images are the B rows as they are, then an augmented view of each,
+        then another. Methods never augment.
+        """
+        return 1
+
     def main_rows(self, batch: int) -> int:
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""
         return batch
@@ -152,7 +162,7 @@ class Method(MethodState, StepRunner):
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""
-        if batch == 1:
+        if batch * self.views == 1:
             yield "main", "a batch of B=1"
 
     def _accepted(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +187,9 @@ class Method(MethodState, StepRunner):
         batch_checks.check_gradients()
         model_checks.check_training(self.model)
         autocast = o.amp is not None
-        batch_checks.check_batch(images, labels, self.model, self.units, autocast, self._exact)
+        batch_checks.check_batch(
+            images, labels, self.model, self.units, autocast, self._exact, self.views
+        )
         batch_checks.check_generator(o.generator, images.device)
         if self._checks_values(images):
             batch_checks.check_values(images, self.units)

@@ -73,16 +73,18 @@ def check_batch(
     units: ImageUnits,
     autocast: bool,
     empty: bool,
+    views: int = 1,
 ) -> None:
     """Check shapes, dtypes and devices of a batch; nothing here reads a value.
 
     Args:
-        images: expected to be [B, C, H, W].
+        images: expected to be [views * B, C, H, W].
         labels: expected to be [B].
         model: takes them.
         units: of the images.
         autocast: the model's dtype may be another.
         empty: B may be 0, where other processes have rows.
+        views: of each row.
 
     Raises:
         TypeError: not tensors.
@@ -112,8 +114,14 @@ def check_batch(
         raise ValueError(
             f"normalization has {units.channels} channels, the images have {images.shape[1]}"
         )
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        way_out = ""
+    if views > 1 and len(images) % views:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)}: expected [{views} * B, C, H, W], {views} "
+            "views of each row: the rows, then the second view of each, then the third"
+        )
+    rows = len(images) // views
+    if labels.dtype != torch.int64 or labels.shape != (rows,):
+        way_out = "" if views == 1 else f", one for the {views} views of a row"
         if labels.ndim == 2 and labels.shape[1] > 1:  # as timm's Mixup and torchvision's give
             way_out = (
                 "; not soft ones: let the method mix (its mixup= or cutmix=, label_smoothing=) in "
@@ -121,7 +129,7 @@ def check_batch(
             )
         raise ValueError(
             f"labels of dtype {labels.dtype} and shape {tuple(labels.shape)}: expected int64, "
-            f"({images.shape[0]},){way_out}"
+            f"({rows},){way_out}"
         )
     if labels.device != images.device:
         raise ValueError(f"labels are on {labels.device}, the images on {images.device}")

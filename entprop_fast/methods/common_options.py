@@ -42,6 +42,14 @@ cutmix: Field = partial(
     help="CutMix's lam ~ Beta(cutmix, cutmix), one for each batch (8); 0 mixes nothing.",
     low=0,
 )
+jsd: Field = partial(
+    option,
+    0.0,
+    "Weight of the Jensen-Shannon divergence of three views of each row (17), 12 in AugMix; a "
+    "batch is then images [3 * B, C, H, W], the rows and two augmented views of each, with labels "
+    "[B]. 0: one view.",
+    low=0,
+)
 score: Field = partial(
     option, "entropy", "What ranks the rows; the highest are selected.", choices=reference.SCORES
 )
@@ -158,6 +166,20 @@ def check_score_used(k: float | None, score: str) -> None:
     """
     if k is None and score != "entropy":
         raise ValueError(f"score={score!r} with k=None, which selects nothing: set k, such as 0.2")
+
+
+def check_unmixed_views(jsd: float, mixup: float | None, cutmix: float) -> None:
+    """Refuse to mix rows whose views are held together.
+
+    Raises:
+        ValueError: `jsd` is more than 0, and one of the others, too.
+    """
+    for name, value in (("mixup", mixup), ("cutmix", cutmix)):
+        if jsd and value:
+            raise ValueError(
+                f"{name}={value:g} with jsd={jsd:g}: three views of a row are compared, and a "
+                f"mixed row is no view; use {name}=0 (of mixup, or leave it out), or jsd=0"
+            )
 
 
 def check_one_mixing(mixup: float, cutmix: float) -> None:

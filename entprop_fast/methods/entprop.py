@@ -31,6 +31,13 @@ def default_eps(n: int, alpha: float) -> float:
     return alpha if n == 1 else (n + 1) * alpha
 
 
+def default_mixup(mixup: float | None, jsd: float) -> float:
+    """Choose MixUp's parameter where it is left out: 1, or 0 of rows with three views."""
+    if mixup is None:
+        return 0.0 if jsd else 1.0
+    return mixup
+
+
 @dataclass(frozen=True, kw_only=True)
 class EntPropOptions(CommonOptions):
     """Hold the options of `EntProp`."""
@@ -43,8 +50,13 @@ class EntPropOptions(CommonOptions):
         None, "Radius of the perturbation. Left out, it is (n + 1) * alpha, or alpha if n is 1."
     )
     alpha: float = fields.distance(1 / 255, "The perturbation's step.")
-    mixup: float = fields.mixup(1.0)
+    mixup: float | None = fields.mixup(
+        None,
+        help="MixUp's lam ~ Beta(mixup, mixup), one for each batch (1); 0 mixes nothing. Left out, "
+        "it is 1, or 0 with jsd.",
+    )
     cutmix: float = fields.cutmix(0.0)
+    jsd: float = fields.jsd()
     score: str = fields.score()
     aux_labels: Literal["original", "mixed"] = option(
         "original",
@@ -81,7 +93,8 @@ class EntPropOptions(CommonOptions):
     def __post_init__(self) -> None:
         """Check what no option can say alone."""
         super().__post_init__()
-        fields.check_one_mixing(self.mixup, self.cutmix)
+        fields.check_unmixed_views(self.jsd, self.mixup, self.cutmix)
+        fields.check_one_mixing(default_mixup(self.mixup, self.jsd), self.cutmix)
         fields.check_attack_loss(self.attack_loss, self.criterion)
         if self.attack_loss == "ce":
             return
@@ -131,9 +144,22 @@ class EntProp(Method):
         o = self.options
         return default_eps(o.n, o.alpha) if o.eps is None else o.eps
 
+    @property
+    def mixup(self) -> float:
+        """Return the parameter of MixUp's Beta distribution; 0 where nothing is mixed by it."""
+        return default_mixup(self.options.mixup, self.options.jsd)
+
+    @property
+    def views(self) -> int:
+        """Return 3 with `jsd`, else 1."""
+        return 3 if self.options.jsd else 1
+
     def cost(self, batch: int) -> float:
-        """Return ``1 + n * m / B``: the paper's 1 + k * n, with the rounding of m."""
-        return 1 + self.options.n * reference.num_selected(self.options.k, batch) / batch
+        """Return ``1 + n * m / B``, the paper's 1 + k * n with the rounding of m; 2 more of `jsd`.
+
+        The auxiliary passes take first views alone.
+        """
+        return self.views + self.options.n * reference.num_selected(self.options.k, batch) / batch
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o, m = self.options, reference.num_selected(self.options.k, net.dealt.total)
@@ -143,12 +169,16 @@ class EntProp(Method):
             passes = equalized(net, net.dealt.total, aux_rows)
 
         # (1) MixUp of the whole batch, or (8) CutMix.
-        x, targets = mixed(images, labels, o.mixup, o.cutmix, o.generator, net.dealt)
+        x, targets = mixed(images, labels, self.mixup, o.cutmix, o.generator, net.dealt)
 
         with passes:
             # (2) ONE pass through the main norms: loss and, from the same logits, entropies.
             # (3) Its backward pass gives the images' gradient for free.
-            main = main_pass(net, x, targets, score=o.score, generator=o.generator, gradient=True)
+            # With `jsd` of three views of each row (17); what follows sees the first.
+            main = main_pass(
+                net, x, targets, score=o.score, generator=o.generator, gradient=True, jsd=o.jsd
+            )
+            x = x[: len(labels)]
 
             # (4) The m rows of highest entropy, among those of this process or of all.
             among, m = self._candidates(net, main, x, targets, m)

@@ -68,7 +68,7 @@ class Dealt:
                 generators, options or images that differ.
         """
         images, labels = batch
-        self.batch, self.waiting, self.labels = DealtRows(len(images)), DealtRows(waiting), None
+        self.batch, self.waiting, self.labels = DealtRows(len(labels)), DealtRows(waiting), None
         if not is_exact(options):
             return
         largest = int(labels.max()) if read_labels and len(labels) else 0
@@ -77,7 +77,7 @@ class Dealt:
         told = agreement.agree(
             f"a step of {name} with ranks='exact'",
             (alike, images.dtype, tuple(images.shape[1:])),
-            (len(images), waiting, _digest(options.generator), largest),
+            (len(labels), waiting, _digest(options.generator), largest),
         )
         held, left, digests, found = (list(numbers) for numbers in zip(*told, strict=True))
         _check_alike(digests)

@@ -75,30 +75,53 @@ def main_pass(
     generator: torch.Generator | None = None,
     weight: float = 1.0,
     gradient: bool = False,
+    jsd: float = 0.0,
 ) -> MainPass:
     """Take the main pass and its backward pass, (2) and (3).
 
     Args:
         net: the network.
-        x: images [B, C, H, W].
+        x: images [B, C, H, W]; with `jsd` three views, [3 * B, C, H, W].
         targets: of the rows.
         score: one of `reference.SCORES`.
         generator: the random score draws from it.
         weight: of the mean loss.
-        gradient: ask for that of the images.
+        gradient: ask for that of the images, of their first views.
+        jsd: weight of what keeps three views of a row alike (17); all results are of the first.
     """
-    x = x.detach().requires_grad_(gradient)
+    x, batch = x.detach(), len(targets.labels)
+    first = x[:batch].requires_grad_(gradient)
+    rows = torch.cat((first, x[batch:])) if jsd else first
     with net.along("main"):
-        logits = net.forward(x, targets.labels)
-        found = scored_losses(net, logits, targets, score)
+        logits = net.forward(rows, targets.labels, own=bool(jsd))
+        found = scored_losses(net, logits[:batch], targets, score, logits, jsd)
         # Backward inside the route, so that a checkpointed forward is computed along it again.
         net.objective(found.loss, targets, weight).backward()
-    return main_results(net, logits, targets, found, x.grad, score, generator)
+    return main_results(net, logits[:batch], targets, found, first.grad, score, generator)
 
 
-def scored_losses(net: Network, logits: Tensor, targets: Targets, score: str) -> LossAndEntropy:
-    """Return `Network.losses` with the score, where one read of the logits gives both."""
-    return net.losses(logits, targets, score if score in KERNEL_SCORES else "entropy")
+def scored_losses(
+    net: Network,
+    logits: Tensor,
+    targets: Targets,
+    score: str = "entropy",
+    views: Tensor | None = None,
+    jsd: float = 0.0,
+) -> LossAndEntropy:
+    """Return `Network.losses` with the score, where one read of the logits gives both.
+
+    Args:
+        net: the network.
+        logits: [B, classes].
+        targets: of the rows.
+        score: one of `reference.SCORES`.
+        views: logits of the rows' three views, [3 * B, classes], the first of which are `logits`.
+        jsd: weight of their distance in each row's loss (17).
+    """
+    found = net.losses(logits, targets, score if score in KERNEL_SCORES else "entropy")
+    if views is None or not jsd:
+        return found
+    return found._replace(loss=found.loss + jsd * reference.jensen_shannon(views))
 
 
 def main_results(
@@ -147,10 +170,18 @@ def learn(
     return targets.mean(of_rows.detach())
 
 
-def only_pass(net: Network, x: Tensor, targets: Targets) -> StepResult:
-    """Take the only pass of a step, which selects nothing, and report it."""
-    logits = net.forward(x, targets.labels, own=targets.lam is not None)
-    of_rows, entropy, _ = net.losses(logits, targets)
+def only_pass(net: Network, x: Tensor, targets: Targets, *, jsd: float = 0.0) -> StepResult:
+    """Take the only pass of a step, which selects nothing, and report it.
+
+    Args:
+        net: the network.
+        x: images [B, C, H, W]; with `jsd` three views, [3 * B, C, H, W].
+        targets: of the rows.
+        jsd: weight of what keeps three views of a row alike (17); all results are of the first.
+    """
+    views = net.forward(x, targets.labels, own=targets.lam is not None)
+    logits = views[: len(targets.labels)]
+    of_rows, entropy, _ = scored_losses(net, logits, targets, views=views, jsd=jsd)
     loss = targets.mean(of_rows)
     with net.last_pass():
         (loss if net.weight == 1 else net.weight * loss).backward()

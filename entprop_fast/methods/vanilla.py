@@ -1,24 +1,43 @@
 """Train plainly: one pass, one norm."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
+from entprop_fast.methods import common_options as fields
 from entprop_fast.methods.base import Method
+from entprop_fast.methods.common_options import CommonOptions
 from entprop_fast.methods.network import Network
 from entprop_fast.methods.passes import StepResult, only_pass
 from entprop_fast.methods.targets import Targets
 
 
+@dataclass(frozen=True, kw_only=True)
+class VanillaOptions(CommonOptions):
+    """Hold the options of `Vanilla`."""
+
+    jsd: float = fields.jsd()
+
+
 class Vanilla(Method):
-    """Train plainly: the loss of the images as they are (cost 1).
+    """Train plainly: the loss of the images as they are (cost 1; with `jsd` 3).
 
     On a model with dual norms the auxiliary halves take no part.
     """
 
     name = "vanilla"
+    Options = VanillaOptions
+    options: VanillaOptions
+
+    @property
+    def views(self) -> int:
+        """Return 3 with `jsd`, else 1."""
+        return 3 if self.options.jsd else 1
 
     def cost(self, batch: int) -> float:
-        """Return 1: one pass, whatever the batch."""
-        return 1.0
+        """Return 1, or the 3 of `jsd`: one pass, whatever the batch."""
+        return float(self.views)
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
-        return only_pass(net, images.detach(), Targets.unmixed(labels, net.dealt))
+        targets = Targets.unmixed(labels, net.dealt)
+        return only_pass(net, images.detach(), targets, jsd=self.options.jsd)

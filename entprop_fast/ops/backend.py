@@ -28,8 +28,8 @@ TRITON_OPS = (
     "select_topk",
 )
 CUDA_OPS = ("gather_perturb", "perturb_")
-# Elsewhere PyTorch's own convolution is the faster one, and nothing sends them there.
-CPU_OPS = ("conv3x3", "conv3x3_backward")
+# Elsewhere PyTorch runs them: its own convolution, and the reference of the chains.
+CPU_OPS = ("conv3x3", "conv3x3_backward", "prime_chains")
 
 KERNELS = Path(__file__).parents[1] / "kernels" / "__init__.py"  # in a checkout behind a link
 NO_KERNELS = (

@@ -41,25 +41,22 @@ def random_displacements(
 
 def mode_variances(cut: Tensor, size: tuple[int, int], highest: int) -> Tensor:
     """Return the variance of each mode that pixels tell apart, float32 [S, H - 2, W - 2]."""
-    alike_y, alike_x = (_alike(n, highest, cut.device) for n in size)
     limit = (cut + 0.5).square()[:, None, None]
-    total = torch.zeros(len(cut), max(size[0] - 2, 0), max(size[1] - 2, 0), device=cut.device)
-    for i in alike_y:
-        for j in alike_x:
-            squared = i[:, None].square() + j.square()
-            total += (squared < limit) / squared
+    rows, columns = (max(n - 2, 0) for n in size)
+    total = torch.zeros(len(cut), rows, columns, device=cut.device)
+    if rows == 0 or columns == 0:
+        return total
+    j = torch.arange(1.0, highest + 1, device=cut.device)
+    around = 2 * (size[1] - 1)
+    same = torch.minimum(j % around, around - j % around)
+    # Sums over the frequencies that look alike along x, [highest, W - 2].
+    fold = (same[:, None] == torch.arange(1, columns + 1, device=cut.device)).float()
+    own = torch.arange(1.0, rows + 1, device=cut.device)[:, None]
+    for turn in range(0, highest + rows + 1, 2 * (size[0] - 1)):
+        for i in (turn + own, turn - own)[: 2 if turn else 1]:
+            squared = i.square() + j.square()
+            total += ((squared < limit) / squared) @ fold
     return total
-
-
-def _alike(pixels: int, highest: int, device: torch.device) -> list[Tensor]:
-    """Return lists of frequencies that look like 1 ... pixels - 2, as far as they matter."""
-    own = torch.arange(1.0, max(pixels - 1, 1), device=device)
-    if len(own) == 0:
-        return []
-    found = [own]
-    for turn in range(2 * (pixels - 1), highest + pixels, 2 * (pixels - 1)):
-        found += [turn - own, turn + own]
-    return found
 
 
 def _sines(pixels: int, device: torch.device) -> Tensor:

@@ -80,3 +80,54 @@ def filtered(image: Array, kernel: Array) -> Array:
                     if 0 <= at_y < height and 0 <= at_x < width:
                         result[:, y, x] += weight * image[:, at_y, at_x]
     return result.clip(0, 1)
+
+
+class Draws:
+    """What utils/prime.py, run by train.py with CIFAR's config, draws for one square image."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+
+    def cut(self) -> int:
+        highest = self.random.integers(3, 101)
+        return int(self.random.beta(0.5, 0.5) * (highest + 1 - 2) + 2)
+
+    def temperature(self, pixels: int, cut: int) -> float:
+        low = 1 / (math.pi * pixels**2 * math.log(cut + 1e-6))
+        high = max(low, 4 / (math.pi**3 * cut**2 * math.log(cut + 1e-6)))
+        return float(self.random.beta(0.5, 0.5) * (high - low) + low)
+
+    def field(self, pixels: int, cut: int, temperature: float) -> Array:
+        k = np.arange(1, cut + 1)
+        radius = np.hypot(k[:, None], k)
+        modes = self.random.normal(size=(cut, cut)) * (radius < cut + 0.5) / radius
+        waves = np.sin(np.pi * np.linspace(0, 1, pixels)[:, None] * k)
+        return math.sqrt(temperature) * pixels * (waves @ modes @ waves.T)
+
+    def primitive(self, image: Array) -> Array:
+        """Apply one of the three to [C, n, n]."""
+        kind = self.random.integers(3)
+        if kind == 0:
+            pixels, cut = image.shape[-1], self.cut()
+            temperature = self.temperature(pixels, cut)
+            dx, dy = (self.field(pixels, cut, temperature) for _ in range(2))
+            return warp(image, dx, dy)
+        if kind == 1:
+            shape = len(image), self.random.integers(1, 101)
+            return color(
+                image, self.random.normal(size=shape) * math.sqrt(self.random.uniform(0, 0.01))
+            )
+        kernel = self.random.uniform(0, 4) * self.random.normal(size=(3, 3))
+        kernel[2, 2] += 1
+        return filtered(image, kernel)
+
+    def augmented(self, image: Array) -> Array:
+        """Mix chains of [C, n, n]."""
+        weights, mixed = self.random.dirichlet(np.ones(3)), self.random.beta(1, 1)
+        result = (1 - mixed) * image
+        for weight in weights:
+            chain = image
+            for _ in range(self.random.integers(1, 4)):
+                chain = self.primitive(chain)
+            result = result + mixed * weight * chain
+        return result

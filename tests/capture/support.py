@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from entprop_fast import Method, create_method
 from entprop_fast.capture import capturable_optimizer
 from tests.capture.recording import RecordingGraphs
-from tests.methods.support import assert_equal, batch, dual_network, everything, generator
+from tests.methods.support import assert_equal, batch_for, dual_network, everything, generator
 
 Change = Callable[[Method], None]
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -60,7 +60,9 @@ class Twins:
     def step(self, times: int = 1, rows: int = 12, **shape: Any) -> tuple[Tensor, ...]:
         """The same step on both; every result, tensor and random state must agree."""
         for _ in range(times):
-            images, labels = batch(rows, seed=self.steps, dtype=torch.float32, **shape)
+            images, labels = batch_for(
+                self.captured, rows, seed=self.steps, dtype=torch.float32, **shape
+            )
             self.steps += 1
             default = torch.get_rng_state()
             expected = self.eager(images, labels)

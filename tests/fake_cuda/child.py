@@ -50,6 +50,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
     ("entprop", {"criterion": nn.CrossEntropyLoss(reduction="none")}),
     ("entprop", {"amp": "bf16"}),
+    ("entprop", {"jsd": 12.0, "n": 2}),
+    ("vanilla", {"jsd": 12.0, "amp": "bf16"}),
     ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed", "max_grad_norm": 1.0}),
     ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed", "amp": "bf16"}),
     ("entprop_pipelined", {"criterion": nn.CrossEntropyLoss(reduction="none")}),
@@ -115,9 +117,9 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01)
 
 
-def batch() -> tuple[Tensor, Tensor]:
-    """Twelve images and labels on the fake device."""
-    images = torch.rand(12, 3, 8, 8, device=CUDA).to(memory_format=torch.channels_last)
+def batch(views: int = 1) -> tuple[Tensor, Tensor]:
+    """Twelve images, so many views of each, and labels on the fake device."""
+    images = torch.rand(views * 12, 3, 8, 8, device=CUDA).to(memory_format=torch.channels_last)
     return images, torch.randint(5, (12,), device=CUDA)
 
 
@@ -145,8 +147,9 @@ def step(
         held = optimizer(net)
         capturable_optimizer(held, CUDA)
         method = create_method(name, net, held, check=False, capture="off", **options)
-        images, labels = batch()
-        method._seen.add(images.shape)  # the first batch of a shape may be refused: it copies state
+        images, labels = batch(method.views)
+        # The first batch of a shape may be refused: it copies state.
+        method._seen.add(torch.Size((len(labels), *images.shape[1:])))
         for _ in range(2):
             method(images, labels)
         RECORDING.append(True)

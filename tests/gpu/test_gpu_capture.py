@@ -103,7 +103,8 @@ def assert_same(captured: Method, eager: Method, seeds: range, **shape: int) -> 
     """Feed both the same steps; results and all state must agree bit for bit."""
     losses = []
     for seed in seeds:
-        given = batch(seed, **shape)
+        images, labels = batch(seed, **shape)
+        given = torch.cat([images / (1 + view) for view in range(captured.views)]), labels
         default = torch.cuda.get_rng_state(CUDA)
         expected = eager(*given)
         after = torch.cuda.get_rng_state(CUDA)
@@ -136,6 +137,7 @@ def test_every_method_bit_for_bit(name: str, amp: str | None, own_generator: boo
         {"k": 0.6, "n": 3, "accumulate": "all", "equalize": True},
         {"n": 2, "aux_labels": "mixed", "aux_stats": "every"},
         {"score": "random", "label_smoothing": 0.1, "max_grad_norm": 0.5},
+        {"jsd": 12.0, "k": 0.6, "n": 2},
         {"criterion": nn.CrossEntropyLoss(reduction="none"), "mixup": 0.0},
     ],
     ids=str,

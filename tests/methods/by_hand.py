@@ -38,6 +38,7 @@ class Settings:
     max_grad_norm: float | None = None
     attack_loss: str = "ce"
     norms: str = "dual"
+    jsd: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,13 @@ class ByHand:
         self, images: Tensor, labels: Tensor, s: Settings, draws: Draws | None = None
     ) -> Outcome:
         """Images [B, 3, H, W] in image units, before the normalisation."""
-        x, target = mixed_by_hand(images, labels, draws)
+        x, target = (images, unmixed(labels)) if s.jsd else mixed_by_hand(images, labels, draws)
         self.shared = s.norms == "shared"
         x, w = x.clone().requires_grad_(), self.weights()
         losses, out = self.clean_pass(w, x, target, s)
         g = torch.autograd.grad(losses.sum(), x, retain_graph=True)[0]
         total = self.gradients(losses.sum() if s.equalize else losses.mean(), w)
+        x, g = x.detach()[: len(labels)], g[: len(labels)]  # of first views
         weighted_rows = 0.0
         if s.k is not None:
             rows = self.select(out, labels, s, draws.score if draws else [])
@@ -143,8 +145,12 @@ class ByHand:
         self, w: dict[str, Tensor], x: Tensor, target: Target, s: Settings
     ) -> tuple[Tensor, Outcome]:
         """Losses, and what the main pass reports."""
-        log_p = self.log_probabilities(w, x, aux=False, move=True)
+        of_views = self.log_probabilities(w, x, aux=False, move=True)
+        log_p = of_views[: len(target[0])]
+        del self.logits[len(log_p) :]
         losses = self.losses(log_p, target, s)
+        if s.jsd:
+            losses = losses + s.jsd * divergence_by_hand(of_views)
         correct = sum(int(row.argmax() == y) for row, y in zip(log_p, target[0], strict=True))
         entropies = [-sum(q * math.log(q) for q in row if q) for row in log_p.exp().tolist()]
         loss, unselected = float(losses.detach().mean()), average(entropies)
@@ -242,6 +248,14 @@ def score_by_hand(
         "random": lambda: random,
     }
     return scores[score]()
+
+
+def divergence_by_hand(log_p: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of three views of each row, from log p [3 * B, classes]: [B]."""
+    first, second, third = log_p.tensor_split(3)
+    log_m = ((first.exp() + second.exp() + third.exp()) / 3).clamp(1e-7, 1).log()
+    parts = [(one.exp() * (one - log_m)).sum(dim=1) for one in (first, second, third)]
+    return (parts[0] + parts[1] + parts[2]) / 3
 
 
 def unmixed(labels: Tensor) -> Target:

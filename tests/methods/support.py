@@ -38,6 +38,8 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"mixup": 0.015, "k": 0.6, "n": 3, "attack_loss": "cw"}),
     ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades", "score": "random"}),
     *(("entprop", {"score": score}) for score in SCORES),
+    ("vanilla", {"jsd": 12.0}),
+    ("entprop", {"jsd": 12.0, "k": 0.6, "n": 2, "accumulate": "all"}),
     ("advprop", {"n": 2, "random_start": False, "attack_loss": "cw"}),
     ("advprop", {"n": 2, "attack_mode": "eval", "attack_loss": "trades", "k": 0.5}),
     ("fast_advprop", {"k": 0.5, "score": "random"}),
@@ -148,12 +150,27 @@ def pair(name: str = "entprop", *models: nn.Module, **options: Any) -> tuple[Met
 
 
 def batch(
-    rows: int = 12, *, seed: int = 0, size: int = 6, dtype: torch.dtype = torch.float64
+    rows: int = 12,
+    *,
+    seed: int = 0,
+    size: int = 6,
+    dtype: torch.dtype = torch.float64,
+    views: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Random images in [0, 1] and labels in [0, CLASSES)."""
+    """Random images in [0, 1], of so many views of each row, and labels in [0, CLASSES)."""
     source = torch.Generator().manual_seed(1000 + seed)
     images = torch.rand(rows, 3, size, size, generator=source, dtype=torch.float64).to(dtype)
-    return images, torch.randint(CLASSES, (rows,), generator=source)
+    labels = torch.randint(CLASSES, (rows,), generator=source)
+    if views > 1:
+        moves = torch.rand(views, *images.shape, generator=source, dtype=torch.float64)
+        moves[0] = 0
+        images = torch.cat([(0.7 * images + 0.3 * move.to(dtype)) for move in moves])
+    return images, labels
+
+
+def batch_for(method: Method, rows: int = 12, **settings: Any) -> tuple[Tensor, Tensor]:
+    """A `batch` with the views that the method takes."""
+    return batch(rows, views=method.views, **settings)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -74,7 +74,7 @@ def test_a_weight_scales_the_gradients_and_nothing_else(name: str, options: dict
     whole, part = s.pair(name, **options)
     for i in range(2):
         results = [
-            list(method.backward(*s.batch(seed=i), weight=weight))
+            list(method.backward(*s.batch_for(method, seed=i), weight=weight))
             for method, weight in ((whole, 1.0), (part, 0.25))
         ]
         s.assert_equal(*results)  # a power of two: to the bit

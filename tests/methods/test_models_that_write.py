@@ -65,7 +65,7 @@ def test_it_equals_a_model_that_does_not_write(
     """FOUND W9: every pass of every method, and the images of the caller stay as they are."""
     one, other = s.pair(name, *map(first, WRITING[what]), **options)
     for step in range(2):
-        images, labels = s.batch(seed=step)
+        images, labels = s.batch_for(one, seed=step)
         given = images.clone(), labels.clone()
         found, expected = one(*given), other(images, labels)
         s.assert_equal(list(given), [images, labels])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.methods.support import EVERY, batch, generator, make
+from tests.methods.support import EVERY, batch, batch_for, generator, make
 
 aten = torch.ops.aten
 
@@ -61,7 +61,7 @@ def test_a_step_does_not_synchronise(
     method = make(name, check=False, generator=generator() if own_generator else None, **options)
     with NoSynchronisation():  # type: ignore[no-untyped-call]
         for i in range(2):
-            method(*batch(seed=i))
+            method(*batch_for(method, seed=i))
 
 
 def test_checking_values_does() -> None:

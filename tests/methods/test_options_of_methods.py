@@ -12,13 +12,12 @@ from torch import nn
 from entprop_fast import create_method, reference
 from entprop_fast.methods import (
     METHODS,
-    CommonOptions,
     GPaCo,
     Method,
     method_options,
     needs_dual_norms,
 )
-from entprop_fast.methods.vanilla import Vanilla
+from entprop_fast.methods.mixup import MixUp, MixUpOptions
 from entprop_fast.options import option
 from tests.methods import support as s
 
@@ -32,7 +31,7 @@ SELECTING: dict[str, Any] = dict(
     aux_weight=1.0,
 )  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
-    "vanilla": {},
+    "vanilla": {"jsd": 0.0},
     "mixup": {"mixup": 1.0},
     "cutmix": {"cutmix": 1.0},
     "mixprop": {"mixup": 1.0},
@@ -43,8 +42,8 @@ OWN: dict[str, dict[str, Any]] = {
     "fast_advprop": dict(p_adv=0.2, eps=1 / 255, alpha=1 / 255, k=None, score="entropy"),
     "free_at": dict(replays=4, eps=4 / 255, alpha=None),
     "entprop": SELECTING | dict(
-        n=1, accumulate="last", aux_stats="last", selection="rank", equalize=False,
-        attack_loss="ce", norms="dual",
+        mixup=None, jsd=0.0, n=1, accumulate="last", aux_stats="last", selection="rank",
+        equalize=False, attack_loss="ce", norms="dual",
     ),
     "entprop_pipelined": SELECTING,
 }  # fmt: skip
@@ -82,6 +81,8 @@ REFUSED: list[tuple[str, str, type[Exception], list[Any]]] = [
     ("entprop advprop", "attack_loss", V, ["kl", "pgd"]),
     ("advprop", "attack_mode", V, ["test"]),
     ("advprop", "random_start", T, [1]),
+    ("vanilla entprop", "jsd", V, [-1.0, math.inf]),
+    ("vanilla entprop", "jsd", T, [None, "12"]),
     ("vanilla", "label_smoothing", V, [-0.1, 1.5]),
     ("vanilla", "max_grad_norm", V, [0.0, -1.0]),
     ("vanilla", "max_grad_norm", T, ["1"]),
@@ -105,6 +106,8 @@ ONE_BY_ONE = [
 # (methods, options that do not go together)
 TOGETHER: list[tuple[str, dict[str, Any]]] = [
     ("entprop entprop_pipelined", {"cutmix": 0.5, "mixup": 1.0}),
+    ("entprop", {"mixup": 0.2, "jsd": 12.0}),
+    ("entprop", {"cutmix": 1.0, "jsd": 12.0}),
     ("entprop", {"attack_loss": "cw", "n": 1}),
     ("entprop", {"attack_loss": "trades", "n": 1}),
     ("entprop", {"attack_loss": "trades", "accumulate": "all", "n": 2}),
@@ -162,14 +165,15 @@ def test_an_option_is_one_field() -> None:
     """Of it come the check, the signature, the documentation and the attribute."""
 
     @dataclass(frozen=True, kw_only=True)
-    class WarmOptions(CommonOptions):
+    class WarmOptions(MixUpOptions):
         warmth: float = option(1.0, "Temperature of the logits.", low=0, open_low=True)
 
-    class Warm(Vanilla):
-        """Plain training."""
+    class Warm(MixUp):
+        """MixUp training."""
 
         name = "warm"
         Options = WarmOptions
+        options: WarmOptions
 
     model = s.dual_network()
     warm: Any = Warm(model, s.sgd(model), warmth=2)

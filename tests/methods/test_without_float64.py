@@ -58,7 +58,7 @@ def test_steps(name: str, options: dict[str, Any]) -> None:
     shared = name in s.ONE_NORM or options.get("norms") == "shared"
     model = (s.plain_network if shared else s.dual_network)(dtype=torch.float32)
     method = s.make(name, model=model, generator=s.generator(), **options)
-    images, labels = s.batch(dtype=torch.float32)
+    images, labels = s.batch_for(method, dtype=torch.float32)
     meter = Meter()
     with NoFloat64():
         for step in range(2):

@@ -1,12 +1,16 @@
 """Deliberately broken copies of the C++ kernels, and the tests that must notice each.
 
-Every mutant changes one line. It is compiled without vector extensions (they share all sources) and
-tested in a process of its own, where it stands in for `entprop_fast._C`.
+Every mutant changes one expression or statement. All stand in one library, compiled once, without
+vector extensions (they share all sources): the variable `entprop_mutant` says which one is wrong,
+0 none. mutant_process.py runs each one's tests, with the library in `entprop_fast._C`'s place.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +21,10 @@ CPU = ROOT / "csrc" / "cpu"
 
 
 class Mutant(NamedTuple):
-    """Replace `old` by `new`, once, in `file`; then `tests` of `module` must fail."""
+    """Where `file` holds `old`, once, its part in «» (or all) is `new`; `tests` of `module` fail.
+
+    The part is an expression, or a statement where it ends in a semicolon.
+    """
 
     file: str
     old: str
@@ -25,10 +32,21 @@ class Mutant(NamedTuple):
     module: str
     tests: str
 
+    def written(self, text: str, number: int) -> str:
+        """Return the file's text with both, of which `entprop_mutant` chooses."""
+        old = self.old.replace("«", "").replace("»", "")
+        assert text.count(old) == 1, f"{self.file} no longer holds {old!r} once"
+        before, _, rest = self.old.rpartition("«")
+        part, _, after = rest.partition("»")
+        both = f"(entprop_mutant == {number} ? ({self.new}) : ({part}))"
+        if part.endswith(";"):
+            both = f"if (entprop_mutant == {number}) {{ {self.new} }} else {{ {part} }}"
+        return text.replace(old, before + both + after)
+
 
 MUTANTS = {
     "variance without its correction": Mutant(
-        "norm_moments_loops.h", "- (double)s1[c] * offset +", "+",
+        "norm_moments_loops.h", "«(double)s2[c] - (double)s1[c] * offset» +", "(double)s2[c]",
         "test_dual_batch_norm", "test_values and contiguous and float32",
     ),
     "a tail of a plane left out": Mutant(
@@ -36,7 +54,7 @@ MUTANTS = {
         "test_dual_batch_norm", "test_values and contiguous and float32",
     ),
     "far shift not corrected": Mutant(
-        "norm_moments_loops.h", "return far != 0;", "return false;",
+        "norm_moments_loops.h", "return «far != 0»;", "false",
         "test_dual_batch_norm", "test_first_image_far",
     ),
     "products around zero": Mutant(
@@ -48,11 +66,11 @@ MUTANTS = {
         "test_dual_batch_norm", "test_values and float32 and True-True",
     ),
     "gradient without the mean's part": Mutant(
-        "norm_elementwise_loops.h", "g = g - offset -", "g = g -",
+        "norm_elementwise_loops.h", "g = «g - offset» -", "g",
         "test_dual_batch_norm", "test_values and float32",
     ),
     "columns of small planes added to the first channel": Mutant(
-        "norm_small_planes.h", "sums[c] += S::sum", "sums[0] += S::sum",
+        "norm_small_planes.h", "sums[«c»] += S::sum", "0",
         "test_dual_batch_norm", "test_values and contiguous and float32",
     ),
     "biased running variance": Mutant(
@@ -60,12 +78,11 @@ MUTANTS = {
         "test_dual_batch_norm", "test_values and float32",
     ),
     "auxiliary rows from main's start": Mutant(
-        "norm.h", "const int64_t run = group.first * view.pixels + begin;",
-        "const int64_t run = begin;",
+        "norm.h", "const int64_t run = «group.first * view.pixels + begin»;", "begin",
         "test_dual_batch_norm", "test_values and channels_last and float32",
     ),
     "sums of the frozen backward unscaled": Mutant(
-        "dual_batch_norm_backward.cpp", "(A)(r * sum_gx[c])", "(A)sum_gx[c]",
+        "dual_batch_norm_backward.cpp", "(A)(«r * sum_gx[c]»)", "sum_gx[c]",
         "test_dual_batch_norm", "test_values and float32",
     ),
     "sums of this process alone": Mutant(
@@ -77,7 +94,7 @@ MUTANTS = {
         "test_dual_batch_norm_processes", "test_values and float32 and contiguous",
     ),
     "moments of a half that stands still": Mutant(
-        "dual_batch_norm_moments.cpp", "if (!training[group.which]) continue;", "",
+        "dual_batch_norm_moments.cpp", "if («!training[group.which]») continue;", "false",
         "test_dual_batch_norm_processes", "test_a_half_that_stands_still",
     ),
     "entropy without its second sum": Mutant(
@@ -85,11 +102,11 @@ MUTANTS = {
         "test_loss_and_entropy", "test_values and float32",
     ),
     "unguarded label": Mutant(
-        "loss_loops.h", "if (valid) {", "if (scorable) {",
+        "loss_loops.h", "if («valid») {", "scorable",
         "test_loss_and_entropy", "test_label_out_of_range and 1-5",
     ),
     "ties to the higher index": Mutant(
-        "select_topk.cpp", "return a < b;", "return a > b;",
+        "select_topk.cpp", "return «a < b»;", "a > b",
         "test_select_topk", "test_any_scores",
     ),
     "clip to the radius left out": Mutant(
@@ -97,11 +114,11 @@ MUTANTS = {
         "test_perturb", "test_values and float32",
     ),
     "sign of zero is one": Mutant(
-        "perturb_loops.h", "g > 0 ? alpha", "g >= 0 ? alpha",
+        "perturb_loops.h", "«g > 0» ? alpha", "g >= 0",
         "test_perturb", "test_values and float32",
     ),
     "start row not gathered": Mutant(
-        "perturb.cpp", "chosen[row] * per_row + channel", "row * per_row + channel",
+        "perturb.cpp", "«chosen[row]» * per_row + channel", "row",
         "test_perturb", "test_values and float32",
     ),
     "negative rows not wrapped": Mutant(
@@ -129,7 +146,7 @@ MUTANTS = {
         "test_conv3x3", "test_values",
     ),
     "weights of the input's gradient not rotated": Mutant(
-        "conv3x3.cpp", "if (!turned) return;", "return;",
+        "conv3x3.cpp", "if («!turned») return;", "true",
         "test_conv3x3", "test_values",
     ),
     "only the last sum of the weights' gradient": Mutant(
@@ -138,52 +155,66 @@ MUTANTS = {
     ),
 }  # fmt: skip
 
-RUNNER = """
-import collections, sys, types, pytest, torch
-torch.ops.load_library(sys.argv[1])
-stand_in = sys.modules["entprop_fast._C"] = types.ModuleType("entprop_fast._C")
-stand_in.__file__ = sys.argv[1]
-stand_in.build_info = lambda: collections.defaultdict(str, backends="cpu")
-options = ["-xq", "-p", "no:cacheprovider", "--import-mode=importlib"]
-sys.exit(pytest.main([sys.argv[2], "-k", f"cpp and ({sys.argv[3]})", *options]))
-"""
+CHOICE = 'extern "C" { extern int entprop_mutant; }\n'
 
 
-def command(source: Path, output: Path, folder: Path) -> list[str]:
-    """Return the compiler's command, hardly optimising; headers of `folder` come first."""
-    include = Path(torch.__file__).parent / "include"
-    flags = [
-        "-std=c++20",
-        "-O1",
-        "-fPIC",
-        "-w",
-        "-Wno-psabi",
-        "-DTORCH_TARGET_VERSION=0x020b000000000000",
-    ]
-    headers = [f"-I{folder}", "-isystem", str(include)]
-    return ["g++", *flags, *headers, "-c", str(source), "-o", str(output)]
-
-
-def sources(folder: Path) -> list[Path]:
-    """Return the portable translation units."""
-    return [p for p in sorted(folder.glob("*.cpp")) if not p.stem.endswith(("_avx2", "_avx512"))]
-
-
-def link(objects: list[Path], output: Path) -> None:
-    """Objects to a library that `torch.ops.load_library` takes."""
-    torch_lib = Path(torch.__file__).parent / "lib"
-    files = [*map(str, objects), "-o", str(output)]
+def compiled(folder: Path) -> Path:
+    """Return the library of all mutants, for `torch.ops.load_library`; a compiler for each core."""
+    copy = Path(shutil.copytree(CPU, folder / "cpu"))
+    for number, mutant in enumerate(MUTANTS.values(), 1):
+        file = copy / mutant.file
+        file.write_text(mutant.written(file.read_text(), number))
+    (copy / "choice.h").write_text(CHOICE)
+    (copy / "choice.cpp").write_text("int entprop_mutant = 0;\n")
+    sources = [p for p in sorted(copy.glob("*.cpp")) if not p.stem.endswith(("_avx2", "_avx512"))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = [*pool.map(_object, sorted(sources, key=lambda p: p.stem != "kernels_portable"))]
+    library, torch_lib = folder / "mutants.so", Path(torch.__file__).parent / "lib"
+    files = [*map(str, objects), "-o", str(library)]
     subprocess.run(["g++", "-shared", *files, f"-L{torch_lib}", "-ltorch_cpu"], check=True)
+    return library
 
 
-def run_tests(library: Path, module: str, tests: str) -> subprocess.CompletedProcess[str]:
-    """Run the C++ cases of `tests` against `library`."""
-    arguments = [str(library), f"tests/ops/{module}.py", tests]
-    return subprocess.run(
-        [sys.executable, "-c", RUNNER, *arguments],
+def _object(source: Path) -> Path:
+    """Compile a source, hardly optimising."""
+    flags = ["-std=c++20", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+    include = Path(torch.__file__).parent / "include"
+    headers = ["-include", str(source.parent / "choice.h"), "-isystem", str(include)]
+    output = source.with_suffix(".o")
+    subprocess.run(["g++", *flags, *headers, "-c", str(source), "-o", str(output)], check=True)
+    return output
+
+
+class Ran(NamedTuple):
+    """How the tests of a mutant, or of a module without one, ended."""
+
+    code: int
+    said: str
+
+
+def outcomes_of(library: Path, folder: Path) -> dict[str, Ran]:
+    """Run the C++ cases of each mutant's tests, and all of a module's on what is right, by name."""
+    whole: dict[str, list[str]] = {}
+    for mutant in MUTANTS.values():
+        whole.setdefault(mutant.module, []).append(f"({mutant.tests})")
+    jobs = [(name, 0, name, " or ".join(tests)) for name, tests in whole.items()]
+    for number, (name, mutant) in enumerate(MUTANTS.items(), 1):
+        jobs.append((name, number, mutant.module, mutant.tests))
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.ops.mutant_process",
+            str(library),
+            str(folder),
+            json.dumps(jobs),
+        ],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as many processes as cores run at a time
-        capture_output=True,
-        text=True,
-        check=False,
+        # As many processes as cores run at a time.
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
     )
+    return {
+        job[0]: Ran(int((folder / f"{n}.code").read_text()), (folder / f"{n}.txt").read_text())
+        for n, job in enumerate(jobs)
+    }

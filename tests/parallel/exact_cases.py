@@ -35,6 +35,8 @@ CASES: dict[str, Case] = {
     "entprop cutmix": ("entprop", {"mixup": 0.0, "cutmix": 1.0, "label_smoothing": 0.1, "k": 0.5}),
     "entprop shared": ("entprop", {"norms": "shared", "n": 2, "aux_stats": "every"}),
     "entprop gpaco": ("entprop", {"criterion": "gpaco", "k": 0.4, "aux_labels": "mixed"}),
+    "entprop jsd": ("entprop", {"jsd": 12.0, "k": 0.4, "n": 2, "score": "random"}),
+    "vanilla jsd": ("vanilla", {"jsd": 12.0}),
     "entprop gini": ("entprop", {"score": "gini", "k": 0.4}),
     "advprop k": ("advprop", {"n": 2, "k": 0.4, "attack_loss": "trades", "attack_mode": "eval"}),
     "fast_advprop k": ("fast_advprop", {"k": 0.4, "score": "confidence"}),
@@ -64,13 +66,14 @@ def network(dual: bool) -> nn.Sequential:
     return convert_dual_norm(model) if dual else model
 
 
-def own_batch(step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
-    """The rows r::world of a step's batch."""
+def own_batch(step: int, rank: int = 0, world: int = 1, views: int = 1) -> tuple[Tensor, Tensor]:
+    """The rows r::world of a step's batch, so many views of each."""
     source = torch.Generator().manual_seed(1000 + step)
     rows = BATCHES[step % len(BATCHES)]
     images = torch.rand(rows, 1, 6, 6, generator=source, dtype=torch.float64)
     labels = torch.randint(CLASSES, (rows,), generator=source)
-    return images[rank::world], labels[rank::world]
+    images, labels = images[rank::world], labels[rank::world]
+    return torch.cat([images / (1 + view) for view in range(views)]), labels
 
 
 def train_all(world: int) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def train(key: str) -> dict[str, Any]:
     results, selected, perturbed = [], [], []
     for step in range(steps // CALLS.get(method.name, 1)):
         take = accumulate if key == ACCUMULATED else method
-        result = take(*own_batch(step, rank, world_size()))
+        result = take(*own_batch(step, rank, world_size(), method.views))
         results.append(torch.stack([value.double() for value in result]))
         chosen = method.selected_index
         selected.append(torch.empty(0) if chosen is None else chosen.clone())

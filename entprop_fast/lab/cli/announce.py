@@ -18,7 +18,7 @@ from entprop_fast.models.weights import RANDOM
 _TINY = 16
 _USUAL = {True: (4 / 255, 64 / 255), False: (0.5 / 255, 16 / 255)}  # tiny, or not
 
-_SHOWN = ("k", "n", "eps", "alpha", "mixup", "cutmix", "p_adv", "replays")
+_SHOWN = ("k", "n", "eps", "alpha", "mixup", "cutmix", "jsd", "p_adv", "replays")
 _RADII = ("eps", "alpha")
 _FROM_SCRATCH_LR = 0.01  # of SGD: weights that were learned do not survive more
 
@@ -28,14 +28,20 @@ def announce(source: str | Path, config: Config) -> list[str]:
     return [settings(source, config), method(config), *warnings([config])]
 
 
-def settings(source: str | Path, config: Config) -> str:
-    """Write a line: recipe, network, images, epochs, optimizer."""
+def settings(source: str | Path, config: Config, augment: str | None = None) -> str:
+    """Write a line: recipe, network, images, epochs, optimizer.
+
+    Args:
+        source: of the settings.
+        config: the settings.
+        augment: what to say in place of theirs, where it is not that of all runs.
+    """
     side = pixels(config)
     shown = "images as they come" if side is None else f"{side} pixels"
     weights = "" if config.weights in (None, RANDOM) else f" from {config.weights}"
     return (
         f"recipe {source}: {config.arch}{weights}, {shown}, augment "
-        f"{config.augment}, {config.epochs} epochs, batches of {config.batch_size}, "
+        f"{augment or config.augment}, {config.epochs} epochs, batches of {config.batch_size}, "
         f"{config.optimizer}, lr {config.lr:g} ({config.schedule})"
     )
 
@@ -45,6 +51,8 @@ def method(config: Config) -> str:
     options = dict(config.options)
     if (eps := radius(config)) is not None:
         options["eps"] = eps
+    if not options.get("jsd"):
+        options.pop("jsd", None)
     shown = [f"{name} {_value(name, options[name])}" for name in _SHOWN if name in options]
     return f"method {config.method}{': ' if shown else ''}{', '.join(shown)}"
 

@@ -12,7 +12,7 @@ COMMANDS = {
     "export": "write a run's network as safetensors, torch.export, ONNX, with a model card",
     "report": "write runs as one HTML file: curves, corruptions, mistakes, norms, speed",
     "corrupt": "write a corrupted copy of a test set, in the published layout",
-    "data": "look at data sets before training: what is there, what would stop a run",
+    "data": "look at data sets before training: what would stop a run; make fractals",
     "init": "write a commented recipe for a folder of images",
     "completion": "print a script with which a shell completes commands and flags",
     "env_report": "print what a bug report should hold: versions, machine, kernels",

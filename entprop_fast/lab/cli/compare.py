@@ -23,6 +23,7 @@ from entprop_fast.lab.experiments.runner import run_all, source_of
 from entprop_fast.lab.experiments.workers import places
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import follow_data, user_code
+from entprop_fast.lab.training.augment_setting import NONE
 from entprop_fast.lab.training.errors import RunFailed, bad_input, failing
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.methods import METHODS
@@ -30,7 +31,8 @@ from entprop_fast.options import option
 
 _ROWS = (
     f"Rows of the table: any of {', '.join(METHODS)}, with options of their own if wanted, as in "
-    "entprop:score=random,k=0.5."
+    "entprop:score=random,k=0.5, and with augmentations that are appended to those of all rows, as "
+    "in entprop@augmix."
 )
 
 
@@ -104,9 +106,11 @@ def _compare(args: Sequence[str] | None) -> None:
         first = runs[0].config
         devices = places(first.device, flags.jobs, first.threads or 1)
     reporter = Reporter()
-    reporter.say(announce.settings(source, first))
+    own = any(row.augment != NONE for row in rows)
+    reporter.say(announce.settings(source, first, "as the rows say" if own else None))
     for run in runs[: len(rows)]:
-        reporter.say(f"{run.variant}: {announce.method(run.config)}")
+        augment = f", augment {run.config.augment}" if own else ""
+        reporter.say(f"{run.variant}: {announce.method(run.config)}{augment}")
     for line in announce.warnings(run.config for run in runs):
         reporter.say(line)
     results = run_all(runs, devices, reporter, finished_summary, overwrite=flags.overwrite)

@@ -15,7 +15,7 @@ from entprop_fast.lab.cli.completion_script import FILES, Flags, script
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.data.datasets import DATASETS, PREFIXES
 from entprop_fast.lab.experiments.studies import STUDIES
-from entprop_fast.lab.training import loggers, recipe
+from entprop_fast.lab.training import augment_setting, loggers, recipe
 from entprop_fast.lab.training.errors import bad_input
 from entprop_fast.methods import METHODS
 from entprop_fast.models.weights import PRETRAINED, RANDOM
@@ -42,6 +42,7 @@ _DESCRIPTION = (
 _NAMES: dict[str, Callable[[], Sequence[str]]] = {
     "arch": lambda: _networks(),
     "archs": lambda: _networks(),
+    "augment": lambda: augment_setting.NAMES,
     "baseline": lambda: list(METHODS),
     "dataset": lambda: [*(one for one in DATASETS if not one.startswith(PREFIXES)), *PREFIXES],
     "device": lambda: ["auto", "cpu", "cuda", "mps", "xpu"],

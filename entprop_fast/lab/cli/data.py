@@ -12,10 +12,11 @@ from entprop_fast import name_errors
 from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
+from entprop_fast.lab.cli.make_fractals import make_set
 from entprop_fast.lab.data import emoji_set
 from entprop_fast.lab.data.contents import Watch
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
-from entprop_fast.lab.data.emoji.build_emoji import SIZES, build
+from entprop_fast.lab.data.emoji.build_emoji import build
 from entprop_fast.lab.data.emoji_set import SIDE, USUAL
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
@@ -23,17 +24,23 @@ from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
 from entprop_fast.options import option
 
-COMMANDS = ("check", "emoji")
+# Which flags each command takes.
+COMMANDS = {
+    "check": ("target", "dataset", "data_dir"),
+    "emoji": ("image_size", "out"),
+    "fractals": ("image_size", "out", "count", "seed", "sheet"),
+}
 _MODULE = "entprop_fast.data"
 SHOWN = 20  # problems of a data set that are printed; it counts the others
-USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within; emoji: make that set"
+USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within; emoji, fractals: make those"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
     command: str = option(
         "",
-        "check: read everything and report it. emoji: draw the emoji set out of npm's packages.",
+        "check: read everything and report it. emoji: draw the emoji set out of npm's packages. "
+        "fractals: make the pictures that the augmentation pixmix mixes in.",
         group=POSITIONAL,
     )
     target: str = option(
@@ -46,14 +53,31 @@ class _Flags:
     )
     image_size: int | None = option(
         None,
-        "Height and width of the emoji that are drawn, 32 where it is left out.",
-        low=SIZES[0],
-        high=SIZES[-1],
+        "Height and width of the emoji, 32 where it is left out, or of the fractals, 64: for "
+        "images of up to 57 pixels. PixMix takes fractals of 128 up to 114 pixels, of 256 above.",
+        low=8,
+        high=1024,
         unit="pixels",
         group="data",
     )
+    count: int | None = option(
+        None,
+        "Number of fractals, 512 where it is left out.",
+        low=1,
+        high=100_000,
+        group="data",
+    )
+    seed: int | None = option(
+        None, "Seed of the fractals, 0 where it is left out.", low=0, group="data"
+    )
+    sheet: str | None = option(
+        None, "PNG to write that shows the first 128 fractals.", group="output"
+    )
     out: str | None = option(
-        None, f"Folder for the emoji set, {USUAL} where it is left out.", group="output"
+        None,
+        f"Folder for the emoji set, {USUAL} where it is left out, or for the fractals, the cache "
+        "where pixmix looks for them.",
+        group="output",
     )
 
 
@@ -87,12 +111,15 @@ def _main(args: Sequence[str] | None) -> None:
             raise ValueError(f"no command: {_usage()}")
         if flags.command not in COMMANDS:
             raise name_errors.unknown("command", flags.command, COMMANDS)
+        _check_flags(flags, data_dir)
         if flags.command == emoji_set.NAME:
-            _make_emoji(flags, data_dir, reporter)
+            size = SIDE if flags.image_size is None else flags.image_size
+            build(Path(flags.out or USUAL), size, reporter.say, watching(reporter))
             return
-        for name in ("image_size", "out"):
-            if (value := getattr(flags, name)) is not None:
-                raise ValueError(f"--{name.replace('_', '-')} {value} is of the command emoji")
+        if flags.command == "fractals":
+            size, count, seed = flags.image_size or 64, flags.count or 512, flags.seed or 0
+            make_set(count, size, seed, flags.out, flags.sheet, reporter)
+            return
         reports = _reports(flags, data_dir, watching(reporter))
     for report in reports:
         reporter.say(report.title)
@@ -101,14 +128,14 @@ def _main(args: Sequence[str] | None) -> None:
         raise RunFailed(f"{wrong} {'problem' if wrong == 1 else 'problems'}; see above")
 
 
-def _make_emoji(flags: _Flags, data_dir: Path | None, reporter: Reporter) -> None:
-    for name, given in (("target", flags.target), ("--dataset", flags.dataset)):
-        if given:
-            raise ValueError(f"{name} {given}: the command emoji takes --out and --image-size")
-    if data_dir is not None:
-        raise ValueError(f"--data-dir {data_dir}: the command emoji writes to --out")
-    size = SIDE if flags.image_size is None else flags.image_size
-    build(Path(flags.out or USUAL), size, reporter.say, watching(reporter))
+def _check_flags(flags: _Flags, data_dir: Path | None) -> None:
+    given = vars(flags) | {"data_dir": data_dir}
+    for name, value in given.items():
+        taken = COMMANDS[flags.command]
+        if name != "command" and name not in taken and value not in (None, ""):
+            typed = "" if name == "target" else f"--{name.replace('_', '-')} "
+            listed = ", ".join(f"--{one.replace('_', '-')}" for one in taken if one != "target")
+            raise ValueError(f"{typed}{value}: the command {flags.command} takes {listed}")
 
 
 def _usage() -> str:

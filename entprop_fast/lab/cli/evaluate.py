@@ -63,16 +63,16 @@ class _Flags:
     )
 
 
-_MACHINE = ("data_dir", "workers", "device", "threads")
+_MACHINE = ("data_dir", "test_size", "workers", "device", "threads")
 _MEASURED = (
-    *("norms", "corruptions", "scale", "extra", "also", "official_dir", "pgd", "eps", "alpha"),
-    *("autoattack", "seed"),
+    *("norms", "corruptions", "scale", "extra", "also", "shift", "official_dir", "pgd"),
+    *("eps", "alpha", "autoattack", "seed"),
 )
 
 _DESCRIPTION = (
     "Accuracy on clean images (SA), on corrupted ones (RA), their Hscore, and more where asked: "
-    "official and generated corruptions, ImageNet-A, -R and Stylized, attacks. Several "
-    "checkpoints are compared."
+    "official and generated corruptions, ImageNet-A, -R and Stylized, natural shifts, attacks. "
+    "Several checkpoints are compared."
 )
 
 
@@ -136,6 +136,8 @@ def _print(evaluations: Sequence[Evaluation], reporter: Reporter) -> None:
     reporter.console.print(*evaluation_report.terminal_tables(evaluations), sep="\n")
     found = [one.as_dict() for one in evaluations]
     reporter.say(evaluation_tables.legend(found))
+    if any(one.shifts for one in evaluations):
+        reporter.say(evaluation_tables.SHIFTS)
     if evaluation_tables.undefended(found):
         reporter.say(NO_DEFENCE)
 
@@ -201,7 +203,11 @@ def _all(
         else:
             with main_first(), reporter.waiting(f"reading data set {dataset}"):
                 images = load_test_images(
-                    spec, dataset, data_dir=machine["data_dir"], say=reporter.say
+                    spec,
+                    dataset,
+                    data_dir=machine["data_dir"],
+                    test_size=machine["test_size"],
+                    say=reporter.say,
                 )
         networks.append((name, model, spec, images))
     if own is not None and not any(spec.arch.startswith(MODEL) for _, _, spec, _ in networks):

@@ -109,6 +109,7 @@ def _print(summary: Summary, reporter: Reporter) -> None:
         "SA": summary.sa,
         "RA": summary.ra,
         "Hscore": summary.hscore,
+        **{f"shift {name}": found["accuracy"] for name, found in summary.shifts.items()},
         "cost": summary.cost,
         "images/s": summary.images_per_second,
         "seconds": summary.seconds,

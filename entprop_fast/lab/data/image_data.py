@@ -71,7 +71,7 @@ class ImageData:
         if augment == RESIZED_CROP:
             raise ValueError(
                 f"augment {augment!r} is for images read from files; {self.name!r} is whole "
-                "tensors: none or crop-flip"
+                "tensors: crop-flip, say, or what may follow it"
             )
         return self.train_images, self.train_labels
 

@@ -67,6 +67,7 @@ class NaturalSet:
     # Images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes, of the batches
     # with these first images
     batches: Callable[[Sequence[int]], Iterator[tuple[Tensor, Tensor]]]
+    source: str = ""  # where it comes from; empty: the published one of that title
 
 
 def open_natural(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from entprop_fast.lab.corruptions.common import Scale
 from entprop_fast.lab.data.natural_sets import NATURAL
+from entprop_fast.lab.data.shift_sets import read_shift
 from entprop_fast.lab.evaluation import attacks
 from entprop_fast.options import check, option, options_of
 
@@ -51,6 +52,12 @@ class EvaluationOptions:
         group="evaluation",
     )
     also: Sequence[str] = option((), "Further test sets.", choices=NATURAL, group="evaluation")
+    shift: Sequence[str] = option(
+        (),
+        "Further labelled sets of the same classes, NAME=PATH: folder:, npz:, idx:, or the folder "
+        "of CIFAR-10.1, CIFAR-10-C-bar, ImageNet-v2, -Sketch, -3DCC.",
+        group="evaluation",
+    )
     official_dir: str | Path | None = option(
         None, "Folder of CIFAR-10-C, imagenet-c, imagenet-a, ...", group="data"
     )
@@ -85,6 +92,8 @@ class EvaluationOptions:
         for name, about in options_of(EvaluationOptions).items():
             value = getattr(self, name)
             check(about, str(value) if isinstance(value, Path) else value)
+        for one in self.shift:
+            read_shift(one)
         if self.also and self.official_dir is None:
             raise ValueError(f"also={', '.join(self.also)}: expected official_dir, where they are")
         if self.autoattack:

@@ -56,7 +56,8 @@ def terminal_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         {name: cell for name, cell in line.items() if name != "corruptions" and cell != NOTHING}
         for line in evaluation_tables.scores(found)
     ]
-    return [records_table(lines), records_table(means)]
+    shifted = evaluation_tables.shifts(found)
+    return [records_table(part) for part in (lines, means, shifted) if part]
 
 
 def draw_heat_map_of(path: Path, evaluations: Sequence[Evaluation]) -> None:

@@ -54,6 +54,8 @@ class Evaluation:
         corruption_ece: mean calibration error over kinds and severities.
         mce: mean corruption error over AlexNet's, on the official ImageNet-C only.
         ce: the same of each kind.
+        shifts: name of a further set of the same classes to its accuracy, ECE, drop (SA less its
+            accuracy) and number of images.
         rows: everything that has an interval, clean images first.
     """
 
@@ -70,6 +72,7 @@ class Evaluation:
     corruption_ece: float | None = None
     mce: float | None = None
     ce: dict[str, float] = field(default_factory=dict)
+    shifts: dict[str, dict[str, float]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from entprop_fast.lab.report.numbers import NOTHING, number
 
 Fields = Mapping[str, Any]
 
+SHIFTS = "Further sets of the same classes; drop: SA less the accuracy there, in points."
+
 
 def label_of(kind: str, source: str) -> str:
     """Return a kind's name in tables: frost made here is not the published one."""
@@ -62,6 +64,23 @@ def tests(evaluations: Sequence[Fields]) -> list[dict[str, str]]:
     ]
 
 
+def shifts(evaluations: Sequence[Fields]) -> list[dict[str, str]]:
+    """Return a line for each network and further test set of the same classes."""
+    return [
+        {
+            "network": one["name"],
+            "norms": one["norms"],
+            "shift": name,
+            "accuracy": number(found["accuracy"]),
+            "drop": number(found["drop"]),
+            "ECE": number(found["ece"]),
+            "images": str(int(found["images"])),
+        }
+        for one in evaluations
+        for name, found in one["shifts"].items()
+    ]
+
+
 def kinds(evaluation: Fields) -> list[dict[str, str]]:
     """Return a line for each kind of corruption of one network."""
     lines = []
@@ -87,6 +106,8 @@ def markdown(evaluations: Sequence[Fields], *, picture: str | None = None) -> st
     ]
     if picture is not None:
         parts.append(f"![accuracy under each kind of corruption]({picture})")
+    if shifted := shifts(evaluations):
+        parts += ["## Natural shifts", SHIFTS, text.markdown_records(shifted)]
     parts += ["## Every test", text.markdown_records(tests(evaluations))]
     if undefended(evaluations):
         parts.append(f"**{NO_DEFENCE}**")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.corruptions.suites import Sample, Suite
-from entprop_fast.lab.data import ImageSet, channels_last, natural_sets
+from entprop_fast.lab.data import ImageSet, channels_last, natural_sets, shift_sets
 from entprop_fast.lab.evaluation import attacks, corrupted_result, intervals
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
@@ -75,6 +75,9 @@ class Evaluator:
                 )
                 for one in self.options.also
             ]
+            shifts = shift_sets.open_shifts(
+                self.options.shift, self.data, self.batch_size, workers=self.workers
+            )
         self.counts = self._counts(suite)
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
@@ -93,6 +96,8 @@ class Evaluator:
             rows = [self._row("clean", f"{self.data.name} test set", clean)]
             found = self._corrupted(suite, clean, labels, rows) if suite else {}
             rows += [self._on_natural(one) for one in natural]
+            shifted = {one.title: self._on_natural(one) for one in shifts}
+            rows += shifted.values()
             rows += self._attacked()
         return Evaluation(
             name=name,
@@ -100,6 +105,7 @@ class Evaluator:
             norms=self.options.norms,
             sa=rows[0].accuracy,
             rows=rows,
+            shifts={name: _shift(row, rows[0].accuracy) for name, row in shifted.items()},
             **found,
         )
 
@@ -196,10 +202,11 @@ class Evaluator:
         return found
 
     def _on_natural(self, one: natural_sets.NaturalSet) -> Row:
-        self.say(one.title)
+        title = f"shift {one.title}" if one.source else one.title
+        self.say(title)
         classes = None if one.classes is None else one.classes.to(self.device)
         metrics = self._counted(
-            one.title,
+            title,
             one.images,
             range(0, one.images, self.batch_size),
             one.batches,
@@ -207,7 +214,7 @@ class Evaluator:
             classes=classes,
         )
         note = "" if classes is None else f"among the set's {len(classes)} classes"
-        return self._row(one.title, f"official {one.title}", metrics, note=note)
+        return self._row(title, one.source or f"official {one.title}", metrics, note=note)
 
     def _attacked(self) -> Iterator[Row]:
         options = self.options
@@ -272,6 +279,15 @@ class Evaluator:
             images=metrics.total,
             note=note,
         )
+
+
+def _shift(row: Row, clean: float) -> dict[str, float]:
+    return {
+        "accuracy": row.accuracy,
+        "ece": row.ece or 0.0,
+        "drop": clean - row.accuracy,
+        "images": row.images,
+    }
 
 
 def _units(value: float) -> str:

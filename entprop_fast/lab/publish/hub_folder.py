@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from entprop_fast.lab.data.datasets import FOLDER
+from entprop_fast.lab.data.datasets import PREFIXES
 from entprop_fast.lab.publish.deployed_network import load
 from entprop_fast.lab.publish.model_card import CARD, model_card
 from entprop_fast.lab.publish.new_files import write_new
@@ -36,7 +36,7 @@ CONFIG = "config.json"
 
 _OURS = "entprop_fast"  # the key of what `NetworkSpec` says
 _TIMM = "timm:"
-_FOLDER = re.compile(rf"({FOLDER})(?:.*/)?([^/]+)/*")
+_FOLDER = re.compile(rf"({'|'.join(PREFIXES)})(?:.*/)?([^/]+)/*")
 
 
 def save_pretrained(

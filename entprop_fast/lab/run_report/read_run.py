@@ -34,6 +34,7 @@ class Scores:
     processes: float | None = None
     corruption_source: str = ""
     corruptions: dict[str, list[float]] = field(default_factory=dict)
+    shifts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,7 @@ def _scores(path: Path, notes: list[str]) -> Scores | None:
         processes=numbers.get("processes"),
         corruption_source=str(saved.get("corruption_source", "")),
         corruptions=_corruptions(saved.get("corruptions"), path, notes),
+        shifts=_shifts(saved.get("shifts")),
     )
 
 
@@ -207,6 +209,11 @@ def _corruptions(saved: object, path: Path, notes: list[str]) -> dict[str, list[
         else:
             notes.append(f"{path.name}: the accuracies of {kind!r} are no percentages")
     return found
+
+
+def _shifts(saved: object) -> dict[str, dict[str, float]]:
+    found = saved.items() if isinstance(saved, dict) else ()
+    return {name: _numbers(one) for name, one in found if isinstance(one, dict)}
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -56,12 +56,14 @@ class Table:
 def scores(runs: Sequence[Run]) -> Table:
     """Compare runs: a row for each."""
     rows = []
+    shifts = list(dict.fromkeys(name for run in runs for name in run.scores.shifts))
     for run in runs:
         found = run.scores
         values = (
             (run.sa, 1),
             (found.ra, 1),
             (found.hscore, 1),
+            *((found.shifts.get(name, {}).get("accuracy"), 1) for name in shifts),
             (found.cost, 2),
             (found.images_per_second, 0),
         )
@@ -69,7 +71,8 @@ def scores(runs: Sequence[Run]) -> Table:
         state = "finished" if run.finished else f"{_epochs(run)} epochs"
         cells += [str(run.settings.get("method", NOTHING)), state]
         rows.append((run.name, _plain(cells)))
-    columns = ["SA", "RA", "Hscore", "cost", "images/s", "method", "state"]
+    columns = ["SA", "RA", "Hscore", *(f"shift {name}" for name in shifts)]
+    columns += ["cost", "images/s", "method", "state"]
     return Table(caption="Scores of each run", corner="run", columns=columns, rows=rows)
 
 

@@ -9,14 +9,16 @@ from typing import Any
 from entprop_fast.augment import AUGMENTATIONS, Chain, CropFlip, parse_chain
 from entprop_fast.lab.data.image_files import RESIZED_CROP
 from entprop_fast.name_errors import unknown
+from entprop_fast.options import number, option
 
 NONE = "none"
-NAMES = (NONE, RESIZED_CROP, *AUGMENTATIONS)
+NAMES = tuple(dict.fromkeys((NONE, CropFlip.name, RESIZED_CROP, *AUGMENTATIONS)))
 OF_METHODS = ("jsd",)  # options of a method that are written where the augmentation is
 
+EXAMPLE = "such as crop-flip+augmix"
 HELP = (
-    "Augmentation of training images, a chain: parts joined by + in their order, as in "
-    "crop-flip+augmix, with options as in augmix:severity=1. What is named is all there is. Parts: "
+    "Augmentation of training images, a chain: parts joined by + in their order, with options as "
+    "in augmix:severity=1. What is named is all there is. Parts: "
     f"{', '.join(NAMES)}. crop-flip pads by 4 black pixels; {RESIZED_CROP}, for images read from "
     "files, comes first and takes crops of 8 to 100 % of the area. augmix:jsd=12 sets the option "
     "jsd of the method."
@@ -68,6 +70,11 @@ def read_augment(text: str) -> AugmentSetting:
     return AugmentSetting(RESIZED_CROP, parse_chain(rest))
 
 
+def augment_field() -> Any:
+    """Declare the setting."""
+    return option(NONE, HELP, unit=EXAMPLE, parse=augment_option, group="data")
+
+
 def augment_option(value: Any) -> str:
     """Check the option ``augment``, in which options of a method may stand.
 
@@ -79,7 +86,8 @@ def augment_option(value: Any) -> str:
     try:
         read_augment(without_options(value)[0])
     except (TypeError, ValueError) as error:
-        raise ValueError(f"augment={value!r}: {error}") from None
+        said = str(error).removeprefix(repr(value)).removeprefix(":").lstrip()
+        raise ValueError(f"augment={value!r}: {said}") from None
     return value
 
 
@@ -111,10 +119,10 @@ def without_options(text: str) -> tuple[str, dict[str, str]]:
     for part in _parts(text):
         name, colon, options = part.partition(":")
         name, own = name.strip(), []
-        for option in options.split(",") if colon else ():
-            word, _, value = (one.strip() for one in option.partition("="))
+        for one in options.split(",") if colon else ():
+            word, _, value = (side.strip() for side in one.partition("="))
             if word not in OF_METHODS:
-                own.append(option)
+                own.append(one)
             elif word in taken:
                 raise ValueError(f"{text!r} gives {word} twice")
             else:
@@ -130,21 +138,48 @@ def moved_options(given: Mapping[str, Any]) -> dict[str, Any]:
         given: settings and options by name, some of them None.
 
     Raises:
-        ValueError: such an option is given otherwise, too.
+        ValueError: such an option is given with another value, too, or its own is no number.
     """
     text = given.get("augment")
     if not isinstance(text, str):
         return dict(given)
     chain, taken = without_options(text)
-    for name in taken:
-        if given.get(name) is not None:
-            raise ValueError(f"augment={text!r} sets {name}, and so does {name}={given[name]}")
-    return {**given, "augment": chain, **taken}
+    values = {name: _number(name, value) for name, value in taken.items()}
+    for name, value in values.items():
+        other = given.get(name)
+        if other is not None and value != _number(name, other):
+            raise ValueError(f"augment={text!r} sets {name}, and so does {name}={other}")
+    return {**given, "augment": chain, **values}
+
+
+def check_views(text: str, options: Mapping[str, Any]) -> None:
+    """Refuse a method that compares views of each row with an augmentation that makes none.
+
+    Args:
+        text: the chain.
+        options: of the method.
+
+    Raises:
+        ValueError: it makes none.
+    """
+    weight = options.get("jsd")
+    if weight and read_augment(text).only_moves:
+        raise ValueError(
+            f"augment={text!r}: jsd={weight:g} compares augmented views of each row, and "
+            "nothing here makes them: use crop-flip+augmix, or another part after the crop"
+        )
 
 
 def appended(chain: str, more: str) -> str:
     """Append a chain to another."""
     return "+".join(one for one in (chain, more) if one != NONE) or NONE
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return number(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{name}={value!r}: expected a number") from None
 
 
 def _parts(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ class Summary:
         hscore: harmonic mean of the two; None likewise.
         corruptions: kind to accuracies of severities 1 to 5, in percent.
         corruption_source: where the corrupted images come from, empty where there are none.
+        shifts: of further test sets that come with the data set, see `Evaluation`.
         cost: passes over the training images.
         captured: steps ran as a CUDA graph.
         epochs: that were trained.
@@ -68,6 +69,7 @@ class Summary:
     best_epoch: int | None = None
     rollbacks: int = 0
     processes: int = 1
+    shifts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def open_suite(trainer: Trainer) -> Suite | None:
@@ -143,6 +145,7 @@ def _finish(
         best_epoch=trainer.best.epoch if trainer.best else None,
         rollbacks=trainer.rollbacks.count,
         processes=here.world,
+        shifts={} if scores is None else scores.shifts,
     )
     trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
     if here.is_main:
@@ -198,7 +201,8 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     model = copy.deepcopy(trainer.model)
     for parameter in model.parameters():
         parameter.grad = None
-    unmixed = {name: 0.0 for name in ("mixup", "cutmix") if name in config.options}
+    mixes = ("mixup", "cutmix")
+    unmixed = {name: 0.0 for name in mixes if hasattr(trainer.method.options, name)}
     options = trainer.method_options | unmixed
     # Of this process's own rows, where several train.
     own = {"ranks": "independent", "selection": "rank"}
@@ -215,6 +219,7 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     )
     images, labels = next(trainer.loader.epoch(0))
     method(images, labels)
+    images = images[: len(labels)]  # of several views the rows as they are
     index = method.selected_index
     if index is None:
         index = torch.arange(len(images), device=images.device)

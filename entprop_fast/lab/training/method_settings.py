@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from entprop_fast.lab.training import criteria
-from entprop_fast.methods import METHODS
+from entprop_fast.methods import METHODS, default_mixup
 from entprop_fast.name_errors import unknown
 from entprop_fast.options import Option, option, options_of, read
 
@@ -68,6 +68,8 @@ def complete(method: str, given: Mapping[str, Any]) -> dict[str, Value]:
         name: read(one, given[name]) if name in given else one.default
         for name, one in known.items()
     }
+    if "mixup" in known:  # said as it holds, as runs say it that were begun before `jsd` was
+        merged["mixup"] = default_mixup(merged["mixup"], merged.get("jsd", 0.0))
     return {name: value for name, value in merged.items() if value is not None}
 
 

@@ -218,7 +218,7 @@ def assemble(
         **method_options,
     )
     ranks.check_mixing(config, loader, method)
-    loader.augmented.views = getattr(method, "views", 1)
+    loader.augmented.views = method.views
     if (rank := job.current().rank) > 0:  # the weights were built alike; dropout is each one's own
         seed_everything(fold((config.seed, rank)) % 2**32)
     return Parts(

@@ -87,9 +87,9 @@ def check_mixing(config: Config, loader: Loader, method: Method) -> None:
     Raises:
         ValueError: it has one row.
     """
-    mixes = [one for one in ("mixup", "cutmix") if getattr(method.options, one, 0.0)]
+    mixes = [one for one in ("mixup", "cutmix") if getattr(method, one, 0.0)]
     if loader.smallest == 1 < loader.batch_size and mixes:
-        beta = getattr(method.options, mixes[0])
+        beta = getattr(method, mixes[0])
         raise ValueError(
             f"drop_last=False: the last batch of an epoch has 1 row, and {mixes[0]}={beta:g} mixes "
             f"2 or more: use drop_last=True, another batch_size than {config.batch_size}, or "

@@ -171,7 +171,7 @@ def test_refused(name: str, change: Change, named: str, sets: Path, capsys: Capt
 
 
 def test_folder_paths(pristine: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="names no folder"):
+    with pytest.raises(ValueError, match="names no path"):
         find_splits("folder:", pristine)
     with pytest.raises(ValueError, match="takes no --data-dir"):
         find_splits(f"folder:{pristine}/lists", pristine)

@@ -31,7 +31,12 @@ def train(out: Path, **more: Any) -> dict[str, torch.Tensor]:
     network = models.create("wrn10_0.5", num_classes=10, in_channels=1).double()
     digits = data.load("digits", train_size=ROWS)
     options: dict[str, Any] = {
-        **{"epochs": EPOCHS, "batch_size": BATCH, "drop_last": False, "augment": "crop-flip"},
+        **{
+            "epochs": EPOCHS,
+            "batch_size": BATCH,
+            "drop_last": False,
+            "augment": "crop-flip+augmix",
+        },
         **{"k": 0.3, "n": 2, "mixup": 0.2, "ranks": "exact", "lr": 0.05, "corruptions": "none"},
         **{"device": "cpu", "threads": 1, "verbose": False, "out": out},
     }

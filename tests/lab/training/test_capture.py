@@ -69,6 +69,19 @@ def test_a_captured_run_and_its_continuation(
     assert model(halves) == model(whole)
 
 
+def test_captured_steps_see_fresh_augmentations(
+    recorder: RecordingGraphs, run: Call, tmp_path: Path
+) -> None:
+    flags = "--method vanilla --augment crop-flip+augmix --jsd 12 --epochs 4 --corruptions none"
+    found = {}
+    for capture in ("auto", "off"):
+        run(tmp_path / capture, *flags.split(), "--capture", capture)
+        found[capture] = read(tmp_path / capture / "checkpoint.pt")["model"]
+        assert recorder.log == ["eager"] * 3 + ["capture"] + ["replay"] * 5
+    for name, value in found["off"].items():
+        torch.testing.assert_close(found["auto"][name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_averaged_weights_beside_captured_steps(
     recorder: RecordingGraphs, run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

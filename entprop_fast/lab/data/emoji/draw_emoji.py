@@ -53,8 +53,8 @@ def synonyms(
         if code in concepts:
             yield simple(name), code
     for alias, about in icons.get("aliases", {}).items():
-        if (code := codes.get(about["parent"], "")) in concepts:
-            yield simple(alias), code
+        if (parent := codes.get(about["parent"], "")) in concepts:
+            yield simple(alias), parent
 
 
 def svg_of(icons: Mapping[str, Any], name: str) -> str:
@@ -106,7 +106,8 @@ def _icon(icons: Mapping[str, Any], name: str, deepest: int) -> dict[str, Any]:
     """Return an icon with what its package says of all, and what an alias changes of its parent."""
     sizes = {key: icons[key] for key in ("left", "top", "width", "height") if key in icons}
     if name in icons["icons"]:
-        return sizes | icons["icons"][name]
+        own: dict[str, Any] = icons["icons"][name]
+        return sizes | own
     about = icons.get("aliases", {}).get(name)
     if about is None or not deepest:
         raise ValueError(f"there is no icon {name!r}")

@@ -9,7 +9,11 @@ from typing import Any
 from rich.table import Table
 
 from entprop_fast.lab.evaluation.intervals import CONFIDENCE
-from entprop_fast.lab.experiments.comparison.method_rows import MethodRow, compared_metric
+from entprop_fast.lab.experiments.comparison.method_rows import (
+    MethodRow,
+    compared_metric,
+    shifts_of,
+)
 from entprop_fast.lab.experiments.statistics import (
     CORRECTION,
     TEST,
@@ -28,6 +32,7 @@ def cells(rows: Sequence[MethodRow], baseline: str) -> list[dict[str, str]]:
     """Return the table's cells by heading, row for row; scores in percent."""
     metric = compared_metric(rows)
     over, interval = f"{SCORES[metric]} − {baseline}'s", f"{100 * CONFIDENCE:.0f} % interval"
+    shifts = shifts_of(row.scores for row in rows)
     found = []
     for row in rows:
         scores, cost, gain = row.scores, row.cost, row.differences.get(metric)
@@ -35,6 +40,7 @@ def cells(rows: Sequence[MethodRow], baseline: str) -> list[dict[str, str]]:
             {
                 "method": row.name,
                 **{head: spread_cell(scores.get(name)) for name, head in SCORES.items()},
+                **{name: spread_cell(scores.get(name)) for name in shifts},
                 over: difference(None if gain is None else gain.mean),
                 interval: NOTHING if gain is None else _interval(gain),
                 "p": probability(None if gain is None else gain.corrected_p),
@@ -55,9 +61,12 @@ def spread_cell(value: Spread | None) -> str:
 def terminal_tables(rows: Sequence[MethodRow], baseline: str) -> list[Table]:
     """Make the scores and the differences for a rich console; each fits into 80 columns."""
     lines = cells(rows, baseline)
-    compared = [heading for heading in lines[0] if heading not in _OWN_COLUMNS]
+    shifts = shifts_of(row.scores for row in rows)
+    compared = [heading for heading in lines[0] if heading not in (*_OWN_COLUMNS, *shifts)]
     shown = [line for row, line in zip(rows, lines, strict=True) if row.differences]
-    parts = [(lines, _OWN_COLUMNS)] + [(shown, ("method", *compared))] * bool(shown)
+    parts: list[tuple[list[dict[str, str]], Sequence[str]]] = [(lines, _OWN_COLUMNS)]
+    parts += [(lines, ("method", *shifts))] * bool(shifts)
+    parts += [(shown, ("method", *compared))] * bool(shown)
     return [records_table(part, columns, folded=("method",)) for part, columns in parts]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from entprop_fast.lab.report.numbers import difference, number
 from entprop_fast.lab.report.tables import SCORES
 
 METRICS = tuple(SCORES)
+SHIFT = "shift "  # and the name of a further test set that comes with the data set: a metric, too
 
 Summary = Mapping[str, Any]  # what a run's summary.json holds
 
@@ -33,8 +34,8 @@ class MethodRow:
     Attributes:
         name: the method, with its options.
         seeds: of the runs that finished.
-        scores: SA, RA and Hscore in percent; empty when no run finished, only SA where no
-            corruption was tested.
+        scores: SA, RA and Hscore in percent, and the accuracy on further test sets; empty when no
+            run finished, without RA and Hscore where no corruption was tested.
         differences: to the baseline, by metric; empty for the baseline itself.
         cost: passes over the training images, mean of the runs.
         seconds: of a run, training and evaluation.
@@ -59,8 +60,13 @@ def method_rows(
 
     Holm's correction is over the rows, separately for each metric.
     """
+    summaries = {
+        name: {seed: _with_shifts(one) for seed, one in runs.items()}
+        for name, runs in summaries.items()
+    }
+    metrics = [*METRICS, *shifts_of(one for runs in summaries.values() for one in runs.values())]
     differences: dict[str, dict[str, Difference]] = {name: {} for name in summaries}
-    for metric in METRICS:
+    for metric in metrics:
         values = {name: _values(runs, metric) for name, runs in summaries.items()}
         found = {name: paired(values[name], values[baseline]) for name in values}
         compared = {n: one for n, one in found.items() if one is not None and n != baseline}
@@ -70,7 +76,7 @@ def method_rows(
     for name, runs in summaries.items():
         spreads = {
             column: spread(list(known.values()))
-            for column in (*METRICS, "cost", "seconds")
+            for column in (*metrics, "cost", "seconds")
             if (known := _values(runs, column))
         }
         cost, seconds = spreads.pop("cost", None), spreads.pop("seconds", None)
@@ -78,6 +84,11 @@ def method_rows(
         seeds = tuple(sorted(runs))
         rows.append(MethodRow(name, seeds, spreads, differences[name], cost, seconds, failed))
     return rows
+
+
+def shifts_of(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List the metrics of further test sets that any of the scores has."""
+    return list(dict.fromkeys(name for one in scores for name in one if name.startswith(SHIFT)))
 
 
 def compared_metric(rows: Sequence[MethodRow]) -> str:
@@ -118,9 +129,17 @@ def against(rows: Sequence[MethodRow], baseline: str) -> list[str]:
     return said
 
 
+def _with_shifts(summary: Summary) -> Summary:
+    found = summary.get("shifts") or {}  # an earlier version's has none
+    return {**summary, **{f"{SHIFT}{name}": one["accuracy"] for name, one in found.items()}}
+
+
 def _values(runs: Mapping[int, Summary], name: str) -> dict[int, float]:
     """Keep the values that are numbers: a JSON null, or a NaN, is none."""
-    values = {seed: summary[name] for seed, summary in runs.items()}
+    values = {
+        seed: summary.get(name) if name.startswith(SHIFT) else summary[name]
+        for seed, summary in runs.items()
+    }
     return {
         seed: float(value)
         for seed, value in values.items()

@@ -15,6 +15,7 @@ from entprop_fast.lab.experiments.comparison.variants import Variant, options_of
 from entprop_fast.lab.experiments.one_run import Run
 from entprop_fast.lab.experiments.run_costs import plain_rows, rows_per_epoch
 from entprop_fast.lab.training import recipe, run_folder
+from entprop_fast.lab.training.augment_setting import NONE, appended, moved_options
 from entprop_fast.lab.training.config import SETTINGS, Config
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.errors import UsageError, bad_input
@@ -55,6 +56,7 @@ def resolve_runs(
         raise name_errors.unknown("budget", budget, BUDGETS)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds must be one or more different numbers, got {list(seeds)}")
+    overrides = moved_options(overrides)
     _check_used(variants, overrides)
     configs = {v.name: _config(source, v, seeds[0], overrides) for v in variants}
     _check_rows(configs)
@@ -131,14 +133,20 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 def _config(
     source: str | Path, variant: Variant, seed: int, overrides: Mapping[str, Value | None]
 ) -> Config:
-    """Put the flags that the variant has over the recipe, and its own settings over those."""
+    """Put the flags that the variant has over the recipe, and its own settings over those.
+
+    The variant's augmentation comes after that of all.
+    """
     had = method_options(variant.method)
     taken = {n: v for n, v in overrides.items() if n in SETTINGS or n in had or n == _IMPORTS}
     given: dict[str, Any] = taken | variant.settings | {"method": variant.method, "seed": seed}
+    if variant.augment != NONE:
+        of_all = taken.get("augment") or recipe.read_recipe(source).get("augment", NONE)
+        given["augment"] = appended(str(of_all), variant.augment)
     try:
         return recipe.resolve(source, **given)
     except ValueError as error:
-        if not variant.settings:
+        if not variant.settings and variant.augment == NONE:
             raise
         raise ValueError(f"{error} (in the row {variant.name!r})") from None
 

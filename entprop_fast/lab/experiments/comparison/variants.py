@@ -1,4 +1,4 @@
-"""Read the rows of a comparison: a method, or a method with options of its own."""
+"""Read the rows of a comparison: a method, with options and augmentations of its own if wanted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entprop_fast import name_errors
+from entprop_fast.lab.training.augment_setting import NONE, augment_option, without_options
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.method_settings import Value, methods_by_option
 from entprop_fast.methods import METHODS
@@ -29,31 +30,39 @@ OWN_SETTINGS = (
 
 @dataclass(frozen=True)
 class Variant:
-    """Hold a method and its settings beyond the recipe; `name` is what the user wrote."""
+    """Hold a method and its settings beyond the recipe; `name` is what the user wrote.
+
+    `augment` is a chain that is appended to the one of all rows.
+    """
 
     name: str
     method: str
     settings: dict[str, Value]
+    augment: str = NONE
 
     @property
     def slug(self) -> str:
         """Name as part of a folder's."""
-        return re.sub(r"[^\w.=,-]+", "-", self.name)
+        return re.sub(r"[^\w.=,@+-]+", "-", self.name)
 
 
 def parse(text: str) -> Variant:
-    """Read the variant that ``entprop`` or ``entprop:score=random,k=0.5`` names.
+    """Read the variant that ``entprop`` or ``entprop:score=random,k=0.5@augmix:jsd=12`` names.
 
     Raises:
-        ValueError: an unknown method or option, or a value that is not of the option's type.
+        ValueError: an unknown method, option or augmentation, or a value that is not of the
+            option's type.
     """
     options = {name: next(iter(one.values())) for name, one in methods_by_option().items()}
     known = options | {name: SETTINGS[name] for name in OWN_SETTINGS}
-    method, _, rest = text.partition(":")
+    head, at, chain = text.partition("@")
+    method, _, rest = head.partition(":")
     if method not in METHODS:
         raise name_errors.unknown("method", method, METHODS)
     settings: dict[str, Value] = {}
-    for part in rest.split(",") if ":" in text else ():
+    augment, of_method = _chain(chain, text) if at else (NONE, {})
+    parts = rest.split(",") if ":" in head else []
+    for part in [*parts, *(f"{name}={value}" for name, value in of_method.items())]:
         name, equals, value = part.strip().partition("=")
         name = name.replace("-", "_")
         if not equals:
@@ -66,7 +75,21 @@ def parse(text: str) -> Variant:
             settings[name] = read(known[name], value.strip(), words=True)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text!r}: {error}") from None
-    return Variant(text, method, settings)
+    return Variant(text, method, settings, augment)
+
+
+def _chain(text: str, row: str) -> tuple[str, dict[str, str]]:
+    """Return the chain that a row names after ``@``, and the options of the method in its text."""
+    try:
+        augment, options = without_options(augment_option(text))
+    except ValueError as error:
+        raise ValueError(f"{row!r}: {error}") from None
+    if augment == NONE:
+        raise ValueError(
+            f"{row!r}: what stands after @ is appended to the augmentation of all rows, and none "
+            f"appends nothing: write {row.partition('@')[0]!r}, and --augment none for all rows"
+        )
+    return augment, options
 
 
 def parse_all(texts: Sequence[str]) -> list[Variant]:

@@ -48,13 +48,14 @@ class Entropies(Probe):
 
     def after_epoch(self, epoch: int) -> None:
         """Measure all kinds."""
-        trainer, options = self.trainer, self.trainer.config.options
+        trainer = self.trainer
         generator = torch.Generator(trainer.device).manual_seed(epoch)
-        k, beta = (float(options[name]) for name in ("k", "mixup"))
+        k, beta = (float(getattr(trainer.method, name)) for name in ("k", "mixup"))
         eps = radius(trainer.method)
         found: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for images, labels in trainer.loader.epoch(epoch - 1):
             stopping.check()
+            images = images[: len(labels)]  # of several views the rows as they are
             clean = self._entropy(images)
             index = select_topk(clean, reference.num_selected(k, len(images)))
             others = torch.ones_like(labels, dtype=torch.bool).index_fill_(0, index, False)

@@ -42,15 +42,14 @@ class Overlap(Probe):
         """Select with every metric from the same batches."""
         trainer = self.trainer
         generator = torch.Generator(trainer.device).manual_seed(epoch)
-        k, beta = trainer.config.options["k"], trainer.config.options["mixup"]
-        assert isinstance(k, float) and isinstance(beta, float)
+        k, beta = (float(getattr(trainer.method, name)) for name in ("k", "mixup"))
         found: dict[str, list[float]] = {score: [] for score in SCORES}
         with evaluating(trainer.model), torch.no_grad():
             for images, labels in trainer.loader.epoch(epoch - 1):
                 stopping.check()
-                mixed, _ = mixup(images, labels, beta, generator)
+                mixed, _ = mixup(images[: len(labels)], labels, beta, generator)
                 logits = trainer.model(mixed)
-                m = reference.num_selected(k, len(images))
+                m = reference.num_selected(k, len(labels))
                 sets = {
                     score: select_topk(
                         reference.uncertainty(logits, labels, score, generator), m

@@ -51,6 +51,47 @@ def test_flags_go_to_the_methods_that_have_them_and_rows_may_differ() -> None:
     assert third.config.options["eps"] == 0.1  # the recipe's
 
 
+@pytest.mark.parametrize(
+    ("row", "of_all", "augment"),
+    [
+        ("vanilla", {}, "none"),
+        ("vanilla@augmix", {}, "augmix"),
+        (
+            "entprop:k=0.5@augmix:severity=1",
+            {"augment": "crop-flip"},
+            "crop-flip+augmix:severity=1",
+        ),
+        ("mixup@crop-flip+augmix", {"augment": "none"}, "crop-flip+augmix"),
+        ("vanilla@augmix", {"source": "cifar10"}, "crop-flip+augmix"),
+    ],
+)
+def test_a_row_appends_augmentations_of_its_own(
+    row: str, of_all: dict[str, Any], augment: str
+) -> None:
+    flags = SMALL | of_all
+    source, rows = flags.pop("source", "digits"), parse_all([row, "free_at"])
+    first, plain = (run.config for run in resolve_runs(source, rows, (0,), flags))
+    assert first.augment == augment
+    assert plain.augment == {"cifar10": "crop-flip"}.get(source, of_all.get("augment", "none"))
+    assert first.folder.name == f"{parse(row).slug}-0" and not set(first.folder.name) & set(": /")
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ("vanilla@augmx", "'vanilla@augmx'.*nearest: augmix"),
+        ("vanilla@none", "write 'vanilla'"),
+        ("vanilla@", "unknown augmentation ''"),
+        ("vanilla@augmix:severty=1", "'severty'; nearest: severity"),
+        ("vanilla@augmix:severity=11", "severity=11"),
+        ("vanilla@crop-flip", "crop-flip is named twice.*in the row 'vanilla@crop-flip'"),
+    ],
+)
+def test_a_wrong_augmentation_of_a_row_is_refused(row: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        runs_of(row, augment="crop-flip")
+
+
 def test_every_method_starts_from_the_same_data_weights_and_order() -> None:
     by_seed = {}
     for seed in (3, 4):

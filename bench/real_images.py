@@ -1,0 +1,121 @@
+"""Compare methods and augmentations on a set of real images, at equal passes, and keep the rows.
+
+A thin caller of ``python -m entprop_fast.compare``, whose flags it takes as well, in two steps: the
+rows of `LABELS`, then EntProp over those two augmentations that have the highest mean Hscore (or
+over those that ``--best`` names). Interrupted anywhere, what has finished is in the rows, and the
+same command goes on, after other commits too: a row says the commit at which it was first kept.
+Delete the folder of the runs to measure anew.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bench import rows
+from entprop_fast.lab.cli import compare
+from entprop_fast.lab.experiments.comparison.plan import read_summary
+from entprop_fast.lab.experiments.comparison.variants import parse
+from entprop_fast.methods import METHODS
+
+BASELINE, OURS = "vanilla", "EntProp"
+# Augmentation to its name in the documentation.
+AUGMENTATIONS = {
+    "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
+    "augmix:jsd=12": "AugMix + JSD",
+    "prime": "PRIME",
+    "pixmix": "PixMix",
+}
+# Row of the comparison to its name in the documentation.
+LABELS = {
+    "vanilla": BASELINE,
+    "mixup": "MixUp",
+    **{f"vanilla@{augment}": label for augment, label in AUGMENTATIONS.items()},
+    **({"noisymix@augmix": "NoisyMix"} if "noisymix" in METHODS else {}),
+    "free_at": "free training",
+    "advprop": "AdvProp",
+    "entprop": OURS,
+    "entprop:score=random": "EntProp, random rows",
+}
+BEST = 2  # augmentations that EntProp is tried over
+FLAGS = "--seeds 0 1 2 --budget passes --corruptions generated --device cpu".split()
+
+Runs = dict[str, dict[int, rows.Row]]  # label, seed
+
+
+def over(augment: str) -> tuple[str, str]:
+    """Return the row of EntProp over an augmentation, and its name in the documentation."""
+    return f"entprop@{augment}", f"{OURS} + {AUGMENTATIONS[augment]}"
+
+
+def main(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Compare on the data set of the recipe `name`; the exit code is the comparison's."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--best", nargs="+", choices=AUGMENTATIONS)
+    given, more = parser.parse_known_args(arguments)
+    out = Path("runs") / name
+    flags = ["--recipe", name, *FLAGS, *more, "--out", str(out)]
+    labels = dict(LABELS)
+    if code := _compare(name, out, flags, labels):
+        return code
+    best = given.best or best_of(by_label(finished(out, labels)))
+    how = "as given" if given.best else "by mean Hscore"
+    print(f"EntProp over {', '.join(AUGMENTATIONS[one] for one in best)} ({how})", flush=True)
+    labels.update(map(over, best))
+    return _compare(name, out, flags, labels)
+
+
+def _compare(name: str, out: Path, flags: Sequence[str], labels: Mapping[str, str]) -> int:
+    """Run the rows, and keep what has finished, also where something has not."""
+    code = compare.main([*flags, "--methods", *labels])
+    if found := finished(out, labels | dict(map(over, AUGMENTATIONS))):
+        print(rows.keep_stamped(name, found))
+    return code
+
+
+def finished(out: Path, labels: Mapping[str, str]) -> list[rows.Row]:
+    """Make a row for each run that has finished in the comparison's folder."""
+    found = []
+    for variant, label in labels.items():
+        begin = f"{parse(variant).slug}-"
+        seeds = [
+            one.name.removeprefix(begin) for one in out.glob("*") if one.name.startswith(begin)
+        ]
+        for seed in sorted(int(one) for one in seeds if one.isdecimal()):
+            if (summary := read_summary(out / f"{begin}{seed}")) is not None:
+                summary.pop("folder", None)
+                found.append({"variant": label, **summary})
+    return found
+
+
+def by_label(found: Iterable[rows.Row]) -> Runs:
+    """Group rows by the documentation's name and the seed; names without rows are empty."""
+    runs: Runs = {label: {} for label in LABELS.values()}
+    for row in found:
+        runs.setdefault(row["variant"], {})[row["seed"]] = row
+    return runs
+
+
+def best_of(runs: Runs) -> list[str]:
+    """Return the augmentations of the highest mean Hscores, the best one first."""
+    means = {
+        augment: statistics.fmean(row["hscore"] for row in runs[label].values())
+        for augment, label in AUGMENTATIONS.items()
+        if runs[label]
+    }
+    return sorted(means, key=lambda augment: -means[augment])[:BEST]
+
+
+def read(name: str) -> Runs:
+    """Return the committed rows.
+
+    Raises:
+        FileNotFoundError: nothing was measured.
+    """
+    return by_label(rows.read(name))
+
+
+if __name__ == "__main__":
+    sys.exit("python -m bench.fashion_mnist, or python -m bench.emoji")

@@ -1,0 +1,2 @@
+#define ENTPROP_ISA entprop::portable
+#include "prime_loops.h"
