@@ -23,6 +23,7 @@ BASELINE, OURS = "vanilla", "EntProp"
 # Augmentation to its name in the documentation.
 AUGMENTATIONS = {
     "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
     "augmix:jsd=12": "AugMix + JSD",
     "prime": "PRIME",
     "pixmix": "PixMix",
@@ -79,7 +80,9 @@ def finished(out: Path, labels: Mapping[str, str]) -> list[rows.Row]:
     found = []
     for variant, label in labels.items():
         begin = f"{parse(variant).slug}-"
-        seeds = [one.name.removeprefix(begin) for one in out.glob("*") if one.name.startswith(begin)]
+        seeds = [
+            one.name.removeprefix(begin) for one in out.glob("*") if one.name.startswith(begin)
+        ]
         for seed in sorted(int(one) for one in seeds if one.isdecimal()):
             if (summary := read_summary(out / f"{begin}{seed}")) is not None:
                 summary.pop("folder", None)

@@ -160,9 +160,7 @@ def _mix(
         tl.store(result + offset, mixed.to(tl.int32).to(tl.uint8), mask=inside)
 
 
-def covers(
-    images: Tensor, codes: Tensor, strengths: Tensor, weights: Tensor, keep: Tensor
-) -> bool:
+def covers(images: Tensor, codes: Tensor, strengths: Tensor, weights: Tensor, keep: Tensor) -> bool:
     """Return whether `image_chains` takes this input: some images, in a grid of 31 bits."""
     blocks = triton.cdiv(images.shape[2] * images.shape[3], BLOCK)
     return images.numel() > 0 and len(images) * max(1, codes.shape[1]) * blocks < 2**31
