@@ -111,11 +111,11 @@ class PixMix(Augmentation):
         y = top[:, None] + torch.arange(height, device=levels.device)  # [B, H]
         # Whole lines are read: all that start at any pixel are there as overlapping views.
         if last:
-            lines = kept.flatten(2).unfold(2, width * channels, channels)
+            lines: Tensor = kept.flatten(2).unfold(2, width * channels, channels)
             crops = lines[number[:, None], y, left[:, None]]  # [B, H, W C]
-            return crops.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
+            return crops.view(-1, height, width, channels).permute(0, 3, 1, 2)
         channel = torch.arange(channels, device=levels.device)[:, None]
-        lines: Tensor = kept.unfold(3, width, 1)
+        lines = kept.unfold(3, width, 1)
         return lines[number[:, None, None], channel, y[:, None], left[:, None, None]]
 
 
