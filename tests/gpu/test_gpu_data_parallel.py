@@ -93,7 +93,6 @@ def exchanging(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_leave_while_the_last_pass_runs(name: str, exchanging: None) -> None:
     bare, inner = network(), network()
     model = replicate(inner, device_ids=[CUDA.index])
-    options: dict[str, Any] = {"capture": "off"} | ONE_VIEW.get(name, {})
     method, wrapped = (
         create_method(name, m, sgd(m), generator=source(), capture="off", **ONE_VIEW.get(name, {}))
         for m in (bare, model)
