@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import captured_run, digits, real_images_table, rows, trade
+from bench.augment import table as augment_table
 from bench.corruptions import table as corruptions_table
 from bench.fusion import table as fusion_table
 from bench.ops import sweep
@@ -118,6 +119,7 @@ PARTS = {
     trade.NAME: Part(trade.section, "python -m bench.digits"),
     "kernels": Part(partial(ops_table.summary, "ops_cpu"), "pytest bench/ops"),
     sweep.NAME: Part(sweep.section, "python -m bench.ops.sweep"),
+    augment_table.PART: Part(augment_table.section, "pytest bench/augment"),
     corruptions_table.PART: Part(corruptions_table.section, "pytest bench/corruptions"),
     recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
     step_table.CAPTURED: Part(step_table.captured, "pytest bench/step"),

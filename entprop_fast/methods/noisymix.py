@@ -24,8 +24,8 @@ class NoisyMixOptions(CommonOptions):
     jsd: float = fields.jsd(12.0)
     mixup: float = fields.mixup(
         1.0,
-        help="lam ~ Beta(mixup, mixup), one for each batch, mixes the features of one place (18).",
-        open_low=True,
+        help="lam ~ Beta(mixup, mixup), one for each batch, mixes the features of one place (18); "
+        "0 mixes nothing, and leaves the noise.",
     )
     add_noise: float = option(
         0.5,
@@ -76,7 +76,11 @@ class NoisyMix(Method):
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o, x = self.options, images.detach()
         of_all = net.dealt.gather(labels)
-        lam, partners = draw_mixing("mixup", o.mixup, x, of_all, o.generator, net.dealt)
+        if o.mixup:
+            lam, partners = draw_mixing("mixup", o.mixup, x, of_all, o.generator, net.dealt)
+        else:
+            lam = x.new_ones(())
+            partners = net.dealt.share(torch.arange(len(of_all), device=x.device))
         targets = Targets(labels, of_all[partners], lam, net.dealt)
         features = NoisyFeatures(
             candidates(net.model, o.layers),

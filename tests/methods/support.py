@@ -41,7 +41,7 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades", "score": "random"}),
     *(("entprop", {"score": score}) for score in SCORES),
     ("noisymix", {"jsd": 12.0}),
-    ("noisymix", {"jsd": 12.0, "layers": "conv2,bn1", "add_noise": 0.0, "sparsity": 0.0}),
+    ("noisymix", {"jsd": 12.0, "mult_noise": 0.0, "sparsity": 0.0}),
     ("vanilla", {"jsd": 12.0}),
     ("entprop", {"jsd": 12.0, "k": 0.6, "n": 2, "accumulate": "all"}),
     ("advprop", {"n": 2, "random_start": False, "attack_loss": "cw"}),

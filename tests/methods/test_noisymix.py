@@ -222,3 +222,12 @@ def test_cost_rows_and_what_is_drawn() -> None:
     assert method.rows == 36 and method.last_batch == (12, 12)
     s.refuse(method, *s.batch_for(method, 1), r"B=1.*mixup=1")
     s.refuse(method, *s.batch(12), r"^labels.*3 views")
+
+
+def test_without_mixing_and_noise_it_is_plain_training_with_three_views() -> None:
+    quiet = {"mixup": 0, "add_noise": 0, "mult_noise": 0, "jsd": JSD}
+    one, other = s.make("noisymix", **quiet), s.make("vanilla", jsd=JSD)
+    for i in range(2):
+        batch = s.batch_for(one, seed=i)
+        s.close(list(one(*batch)), list(other(*batch)))
+    s.close(s.left(one), s.left(other))

@@ -86,7 +86,7 @@ REFUSED: list[tuple[str, str, type[Exception], list[Any]]] = [
     ("advprop", "random_start", T, [1]),
     ("vanilla entprop noisymix", "jsd", V, [-1.0, math.inf]),
     ("vanilla entprop noisymix", "jsd", T, [None, "12"]),
-    ("noisymix", "mixup", V, [0.0]),
+    ("noisymix", "mixup", V, [-1.0]),
     ("noisymix", "add_noise", V, [-0.1]),
     ("noisymix", "mult_noise", V, [-0.1]),
     ("noisymix", "sparsity", V, [-0.1, 1.0]),

@@ -16,10 +16,12 @@ from entprop_fast.lab.experiments.studies.variant_scores import column, error_ba
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import UsageError, bad_input
-from entprop_fast.methods import METHODS
+from entprop_fast.methods import METHODS, method_options
 
 BASELINE = "vanilla"
-COMPARED = (BASELINE, *(method for method in METHODS if method != BASELINE))
+# Without those that compare views of each row, which not every augmentation makes.
+_ONE_VIEW = [method for method in METHODS if not method_options(method).get("jsd")]
+COMPARED = (BASELINE, *(method for method in _ONE_VIEW if method != BASELINE))
 MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 
 

@@ -54,7 +54,8 @@ def sizes(rows: list[Row]) -> None:
     assert len(groups) == 3
     for found in groups:
         assert found[0]["variant"] == "vanilla" and found[0]["difference"] is None
-        assert {row["variant"] for row in found} == METHODS.keys() and len(found) == len(METHODS)
+        assert {row["variant"] for row in found} == METHODS.keys() - {"noisymix"}  # three views
+        assert len(found) == len(METHODS) - 1
 
 
 def entropies(rows: list[Row]) -> None:
