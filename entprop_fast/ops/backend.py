@@ -26,6 +26,7 @@ TRITON_OPS = (
     "dual_batch_norm_dx",
     "loss_and_entropy",
     "select_topk",
+    "image_chains",
 )
 CUDA_OPS = ("gather_perturb", "perturb_")
 # Elsewhere PyTorch runs them: its own convolution, and the reference of the chains.
