@@ -10,9 +10,7 @@ from tests.kernels_aot.compiled import Compiled, compile_launches
 MAX_REGISTERS = 128  # two programs of 8 warps share a multiprocessor
 
 
-def _compiled(
-    shape: tuple[int, ...], arch: int, monkeypatch: pytest.MonkeyPatch
-) -> list[Compiled]:
+def _compiled(shape: tuple[int, ...], arch: int, monkeypatch: pytest.MonkeyPatch) -> list[Compiled]:
     def empty(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(sizes, dtype=dtype, device="meta")
 
@@ -22,9 +20,7 @@ def _compiled(
     return compile_launches(lambda: image_chains(*given), arch, monkeypatch)
 
 
-@pytest.mark.parametrize(
-    ("shape", "arch"), [((64, 3, 32, 32), 90), ((5, 1, 7, 5), 100)]
-)
+@pytest.mark.parametrize(("shape", "arch"), [((64, 3, 32, 32), 90), ((5, 1, 7, 5), 100)])
 def test_launches_are_lean(
     shape: tuple[int, ...], arch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
