@@ -241,22 +241,6 @@ def image_chains(draw: random.Random) -> Arguments:
     }
 
 
-def image_chains(draw: random.Random) -> Arguments:
-    """Arguments of the op: any codes, strengths of any size."""
-    rows, chains, depth = (draw.choice((0, 1, 1, 2)) for _ in range(3))
-    shape = (rows, draw.choice((1, 3)), draw.choice((1, 2, 5, 8)), draw.choice((1, 3, 7, 17)))
-    images = (tensor(draw, shape, torch.float32) * 60 + 120).clamp(0, 255).to(torch.uint8)
-    kinds = [draw.choice((*range(15), *range(69, 74), 255)) for _ in range(rows * chains * depth)]
-    size = draw.choice((1.0, 1.0, 30.0, 1e6))
-    return {
-        "images": images,
-        "codes": torch.tensor(kinds, dtype=torch.uint8).view(rows, chains, depth),
-        "strengths": tensor(draw, (rows, chains, depth), torch.float32) * size,
-        "weights": tensor(draw, (rows, chains), torch.float32),
-        "keep": tensor(draw, (rows,), torch.float32),
-    }
-
-
 def own_memory(value: Tensor) -> Tensor:
     """`value` where no two of its elements lie in one place."""
     return value.clone() if 0 in value.stride() else value
