@@ -110,7 +110,6 @@ zoo: setup
 EMOJI_ARGS ?=
 emoji: setup
 	@echo "== the emoji set into data/: about 1 minute, and 30 MB to fetch"
-	$(PIP) install --disable-pip-version-check resvg-py==0.5.0
 	$(BIN)/python -m entprop_fast.data emoji $(EMOJI_ARGS)
 
 lint: setup

@@ -1,12 +1,13 @@
 """Draw the committed rows and write their tables into README and docs: `python -m bench.report`."""
 
+import contextlib
 import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import captured_run, digits, rows, trade
+from bench import captured_run, digits, real_images_table, rows, trade
 from bench.augment import table as augment_table
 from bench.corruptions import table as corruptions_table
 from bench.fusion import table as fusion_table
@@ -133,6 +134,8 @@ for _device in _DEVICES:
     PARTS[_ops] = Part(partial(ops_table.section, _ops), "pytest bench/ops")
     PARTS[_step] = Part(partial(step_table.section, _device), "pytest bench/step")
     PARTS[f"{_step}_summary"] = Part(partial(step_table.summary, _device), "pytest bench/step")
+for _name in real_images_table.NAMES:
+    PARTS[_name] = Part(partial(real_images_table.section, _name), f"python -m bench.{_name}")
 # By the path from the root.
 PICTURES: dict[Path, Callable[[Path], None]] = {
     SCORES: _draw_scores,
@@ -140,12 +143,17 @@ PICTURES: dict[Path, Callable[[Path], None]] = {
     CORRUPTIONS: _draw_corruptions,
     **{step_table.picture_of(d): partial(step_table.draw, d) for d in _DEVICES},
 }
+for _name in real_images_table.NAMES:
+    _scores, _corruptions = real_images_table.pictures_of(_name)
+    PICTURES[_scores] = partial(real_images_table.draw_scores, _name)
+    PICTURES[_corruptions] = partial(real_images_table.draw_corruptions, _name)
 
 
 def main() -> None:
-    """Draw every picture, and rewrite every part in the page that holds it."""
+    """Draw every picture that has rows, and rewrite every part in the page that holds it."""
     for path, draw in PICTURES.items():
-        draw(ROOT / path)
+        with contextlib.suppress(FileNotFoundError):
+            draw(ROOT / path)
     for name, part in PARTS.items():
         replace(name, part.text(page_of(name)))
 

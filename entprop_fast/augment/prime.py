@@ -149,10 +149,13 @@ class Prime(Augmentation):
 
     @property
     def _color(self) -> _Published:
-        given = (self.color_cut, self.color_temperature, self.color_bandwidth)
         published = _SCALES[self.scale]
-        taken = [ours if one is None else one for one, ours in zip(given, published, strict=True)]
-        return _Published(*taken)
+        cut, temperature, bandwidth = self.color_cut, self.color_temperature, self.color_bandwidth
+        return _Published(
+            cut=published.cut if cut is None else cut,
+            temperature=published.temperature if temperature is None else temperature,
+            bandwidth=published.bandwidth if bandwidth is None else bandwidth,
+        )
 
 
 def _warp(u: Tensor, highest: int, alpha: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

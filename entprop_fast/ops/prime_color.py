@@ -68,4 +68,5 @@ def _nodes(highest: int, cells: int, device: torch.device) -> tuple[Tensor, Tens
     k = torch.arange(1, highest + 1, device=device)[:, None]
     phase = k * torch.arange(cells + 1, device=device) % (2 * cells)  # exact: whole numbers
     angle = phase.double() * (math.pi / cells)
-    return angle.sin().float(), (angle.cos() * (k * (math.pi / cells))).float()
+    slopes = angle.cos() * (k * (math.pi / cells))
+    return angle.sin().float(), slopes.float()
