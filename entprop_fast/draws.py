@@ -81,6 +81,18 @@ def draw_start(
     return (2 * unit - 1) * eps
 
 
+def draw_levels(
+    kinds: int, views: int, images: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Draw how strong the noise of each kind and view is, each Beta(2, 5): [kinds, views] (19).
+
+    That is the law of the second smallest of six uniform numbers.
+    """
+    shape = (kinds, views, 6)
+    unit = torch.rand(shape, generator=generator, device=images.device, dtype=images.dtype)
+    return unit.sort(dim=2).values[..., 1]
+
+
 def draw_scores(rows: int, logits: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw the random score of so many rows, uniform in [0, 1): [rows]."""
     return torch.rand(rows, generator=generator, device=logits.device, dtype=logits.dtype)

@@ -166,6 +166,17 @@ def jensen_shannon(logits: Tensor) -> Tensor:
     return torch.where(p == 0, 0, p * (log_p - log_m)).sum(dim=2).mean(dim=0)
 
 
+def sparse_normal(normal: Tensor, unit: Tensor, sparsity: float) -> Tensor:
+    """Return normal noise with a share of zeros, where `unit`, uniform in [0, 1), says so (19)."""
+    return torch.where(unit < sparsity, 0, normal)
+
+
+def sparse_uniform(unit: Tensor, sparsity: float) -> Tensor:
+    """Return noise uniform in +-1 with a share of zeros, both from `unit` (19)."""
+    spread = 2 * (unit - sparsity) / (1 - sparsity) - 1  # uniform where it is not below
+    return torch.where(unit < sparsity, 0, spread)
+
+
 def entprop_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -17,7 +17,7 @@ from entprop_fast.layers.torch_quirks import (
     scratch_buffers,
     trace_as_leaf,
 )
-from entprop_fast.torch_internals import in_backward
+from entprop_fast.torch_internals import buffers_of, in_backward, parameters_of
 
 
 class DualNorm(Routed):
@@ -133,7 +133,17 @@ class DualNorm(Routed):
             for key in own:  # also what a hook or a parametrisation computes the tensors from
                 if isinstance(value := state.get(prefix + key[len(aux_prefix) :]), Tensor):
                     state[key] = value.clone()
+        for key, value in own.items():  # what the halves share is the main one's
+            main = prefix + key[len(aux_prefix) :]
+            if main in state and value is self._held(key[len(aux_prefix) :]):
+                state[key] = state[main]
         super()._load_from_state_dict(state, prefix, metadata, strict, missing, *args)
+
+    def _held(self, name: str) -> Tensor | None:
+        """Return the main half's parameter or buffer of a name."""
+        *path, last = name.split(".")
+        module = self.get_submodule(".".join(path))
+        return parameters_of(module).get(last, buffers_of(module).get(last))
 
     if not TYPE_CHECKING:  # nn.Module's own annotation says more
 

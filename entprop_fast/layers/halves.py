@@ -1,16 +1,21 @@
-"""Make auxiliary halves: a second norm as the first one stands, sharing nothing with it."""
+"""Make auxiliary halves, a second norm as the first one stands, and let halves share a part."""
 
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.python_state import copy_attributes
-from entprop_fast.layers.recomputed import copy_computations
+from entprop_fast.layers.recomputed import copy_computations, recomputed_names
 from entprop_fast.torch_internals import buffers_of, parameters_of
 
 HalfT = TypeVar("HalfT", bound=nn.Module)
 # The clone of each tensor that a half was made from: what two norms share, their halves share.
 Ties = dict[int, Tensor]
+Part = Literal["affine", "statistics"]
+_AFFINE = ("weight", "bias")  # parameters, or buffers of frozen norms
 
 
 def make_auxiliary(
@@ -54,3 +59,52 @@ def _clone(tensor: Any, ties: Ties) -> Any:
             clone = nn.Parameter(clone, tensor.requires_grad)
         ties[id(tensor)] = clone
     return ties[id(tensor)]
+
+
+def share_part(layers: list[DualNorm], part: Part) -> None:
+    """Let both halves of each layer have one and the same part: the main half's.
+
+    Keys stay what they are, and `strip_auxiliary` works as ever. Copies share, too, and what is
+    moved by ``model.to`` may have to be shared again: what shares already costs a look.
+
+    Args:
+        layers: of a model.
+        part: "affine", all parameters, or "statistics", all other buffers.
+
+    Raises:
+        ValueError: something computes a parameter of a norm anew, as pruning does; nothing has
+            changed.
+    """
+    for layer in layers if part == "affine" else ():
+        if recomputed_names(layer) or parametrize.is_parametrized(layer):
+            raise ValueError(
+                f"{type(layer).__name__}: halves cannot share parameters that are computed anew in "
+                "each forward (pruned, weight-normed or parametrised)"
+            )
+    for layer in layers:
+        for ours, theirs in _registries(layer, part):
+            for name, tensor in ours.items():
+                if theirs.get(name) is not None and theirs[name] is not tensor:
+                    theirs[name] = tensor
+
+
+def shared_parts(layer: DualNorm) -> set[Part]:
+    """Return what both halves of a layer share."""
+    both: tuple[Part, Part] = ("affine", "statistics")
+    return {part for part in both if _shares(layer, part)}
+
+
+def _shares(layer: DualNorm, part: Part) -> bool:
+    pairs = [(ours[n], theirs.get(n)) for ours, theirs in _registries(layer, part) for n in ours]
+    held = [(ours, theirs) for ours, theirs in pairs if ours is not None]
+    return bool(held) and all(ours is theirs for ours, theirs in held)
+
+
+def _registries(layer: DualNorm, part: Part) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield the registries of a part: names to tensors of the main half, and the other's own."""
+    for name, theirs in layer.aux.named_modules():
+        ours = layer.get_submodule(name)
+        if part == "affine":
+            yield parameters_of(ours), parameters_of(theirs)
+        named = {k: v for k, v in buffers_of(ours).items() if (k in _AFFINE) == (part == "affine")}
+        yield named, buffers_of(theirs)

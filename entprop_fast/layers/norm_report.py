@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.halves import shared_parts
 from entprop_fast.layers.norm_kinds import kind_of
 from entprop_fast.layers.recognition import is_frozen_class, looks_like_norm
 from entprop_fast.layers.recomputed import base_class
@@ -13,6 +14,7 @@ from entprop_fast.layers.routing import lost_routing
 from entprop_fast.torch_internals import buffers_of
 
 State = Literal["dual", "shared", "frozen"]
+_ONE = {"affine": "one affine for both", "statistics": "one set of statistics for both"}
 
 
 class NormEntry(NamedTuple):
@@ -23,7 +25,8 @@ class NormEntry(NamedTuple):
         norm: class of the plain norm.
         state: "dual": it has an auxiliary half; "shared": every route takes it; "frozen": nothing
             learns or moves in it as the model stands, be it dual or not.
-        note: the half's name, or what keeps a shared norm from having one.
+        note: the half's name, and what it shares with the main one; or what keeps a shared norm
+            from having one.
     """
 
     name: str
@@ -70,7 +73,8 @@ def _entry(name: str, norm: nn.Module, half: nn.Module | None) -> NormEntry:
     if all(_stands_still(part) for part in (norm, half) if part is not None):
         state = "frozen"
     if isinstance(norm, DualNorm):
-        return NormEntry(name or "model", norm.plain_class.__name__, state, norm.aux_name)
+        shared = "".join(f", {_ONE[part]}" for part in sorted(shared_parts(norm)))
+        return NormEntry(name or "model", norm.plain_class.__name__, state, norm.aux_name + shared)
     note = kind_of(norm)[1].removeprefix("that is ") or "convert_dual_norm(model) makes it dual"
     if lost_routing(norm):
         note = "lost its routing: call convert_dual_norm(model) again"

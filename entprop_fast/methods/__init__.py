@@ -17,6 +17,7 @@ from entprop_fast.methods.free_at import FreeAT
 from entprop_fast.methods.gpaco import GPaCo
 from entprop_fast.methods.mixprop import MixProp
 from entprop_fast.methods.mixup import MixUp
+from entprop_fast.methods.noisymix import NoisyMix
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.methods.vanilla import Vanilla
 from entprop_fast.name_errors import unknown
@@ -33,6 +34,7 @@ _CLASSES: tuple[type[Method], ...] = (
     AdvProp,
     FreeAT,
     EntPropPipelined,
+    NoisyMix,
 )
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
 
@@ -49,6 +51,7 @@ __all__ = [
     "Method",
     "MixProp",
     "MixUp",
+    "NoisyMix",
     "StepResult",
     "Vanilla",
     "create_method",

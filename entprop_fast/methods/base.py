@@ -65,6 +65,7 @@ class Method(MethodState, StepRunner):
         model_checks.check_kind("model", model, nn.Module)
         model_checks.check_kind("optimizer", optimizer, torch.optim.Optimizer)
         o = self.options = create(self.Options, options, owner=f"method {self.name!r}")
+        self._prepare(model)
         self._agreement, self._dealt = Agreement(), exact_ranks.Dealt()
         mean = not exact_ranks.is_exact(o)
         self.model, self._replicas = unwrap(model, o.criterion, self._agreement, mean=mean)
@@ -159,6 +160,9 @@ class Method(MethodState, StepRunner):
     @abc.abstractmethod
     def cost(self, batch: int) -> float:
         """Return rows through the network per row of a batch of that many; plain training is 1."""
+
+    def _prepare(self, model: nn.Module) -> None:
+        """Give the model what the options ask for, or refuse it, before anything knows it."""
 
     def _single_rows(self, batch: int) -> Iterator[tuple[Target, str]]:
         """Yield the routes along which a batch of that size sends one single row, and why."""

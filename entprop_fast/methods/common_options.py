@@ -44,8 +44,7 @@ cutmix: Field = partial(
 )
 jsd: Field = partial(
     option,
-    0.0,
-    "Weight of the Jensen-Shannon divergence of three views of each row (17), 12 in AugMix; a "
+    help="Weight of the Jensen-Shannon divergence of three views of each row (17), 12 in AugMix; a "
     "batch is then images [3 * B, C, H, W], the rows and two augmented views of each, with labels "
     "[B]. 0: one view.",
     low=0,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import reference
-from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.routing import Target
 from entprop_fast.methods import common_options as fields
+from entprop_fast.methods import model_checks
 from entprop_fast.methods.attack import attack, free_step
 from entprop_fast.methods.base import Method
 from entprop_fast.methods.batch_checks import image_gradient
@@ -56,7 +56,7 @@ class EntPropOptions(CommonOptions):
         "it is 1, or 0 with jsd.",
     )
     cutmix: float = fields.cutmix(0.0)
-    jsd: float = fields.jsd()
+    jsd: float = fields.jsd(0.0)
     score: str = fields.score()
     aux_labels: Literal["original", "mixed"] = option(
         "original",
@@ -83,11 +83,12 @@ class EntPropOptions(CommonOptions):
         'What steps 2 to n of the perturbation climb: "ce" (the auxiliary loss), "cw" (10) or '
         '"trades" (11); the first step is free, along the main pass\'s loss (3).',
     )
-    norms: Literal["dual", "shared"] = option(
+    norms: Literal["dual", "shared", "affine", "statistics"] = option(
         "dual",
-        'Two sets of norms ("dual"), or "shared" for the control experiment on a plain model: '
-        "every pass through its only norms, whose running statistics move with the main pass and "
-        "where auxiliary ones would.",
+        'Two sets of norms ("dual"); of control experiments: "shared" on a plain model, every pass '
+        "through its only norms, whose running statistics move with the main pass and where "
+        'auxiliary ones would; "affine", two sets of affine parameters over one set of running '
+        'statistics, which moves likewise; "statistics", two sets of statistics under one affine.',
     )
 
     def __post_init__(self) -> None:
@@ -119,8 +120,9 @@ class EntPropOptions(CommonOptions):
 class EntProp(Method):
     """Train on MixUp, and on the rows of highest entropy, perturbed, through auxiliary norms.
 
-    The model has dual norms (`convert_dual_norm`). With ``mixup=0``, no CutMix and no random score
-    the step is a deterministic function of its inputs.
+    The model has dual norms (`convert_dual_norm`); where `norms` lets their halves share a part,
+    they go on to do so after the method is gone, and copies of the model do, too. With ``mixup=0``,
+    no CutMix and no random score the step is a deterministic function of its inputs.
     """
 
     name = "entprop"
@@ -131,12 +133,9 @@ class EntProp(Method):
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         self.needs_dual_norms = options.get("norms") != "shared"
         super().__init__(model, optimizer, **options)
-        if not self.needs_dual_norms and any(isinstance(m, DualNorm) for m in model.modules()):
-            raise ValueError(
-                "norms='shared' sends every pass through the only norms of a plain model, and this "
-                "one has dual norms: call strip_auxiliary(model) and make the optimizer after "
-                "that, or use norms='dual'"
-            )
+
+    def _prepare(self, model: nn.Module) -> None:
+        model_checks.prepare_halves(self.name, model, self.options.norms)
 
     @property
     def eps(self) -> float:
@@ -163,6 +162,7 @@ class EntProp(Method):
 
     def _passes(self, net: Network, images: Tensor, labels: Tensor) -> StepResult:
         o, m = self.options, reference.num_selected(self.options.k, net.dealt.total)
+        model_checks.share_halves(net.model, o.norms)  # again, where the model was moved meanwhile
         passes: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if o.equalize:
             aux_rows = o.aux_weight * m * (o.n if o.accumulate == "all" else 1)

@@ -25,8 +25,10 @@ def equalized(net: Network, main_rows: float, aux_rows: float) -> Iterator[None]
     """
     model, criterion = net.model, net.criterion
     layers = [module for module in model.modules() if isinstance(module, DualNorm)]
-    counts = {id(p): main_rows for layer in layers for p in layer.main_parameters()}
-    counts |= {id(p): aux_rows for layer in layers for p in layer.aux.parameters()}
+    main = {id(p) for layer in layers for p in layer.main_parameters()}
+    aux = {id(p) for layer in layers for p in layer.aux.parameters()}
+    # What both halves share, all rows reach.
+    counts = dict.fromkeys(main - aux, main_rows) | dict.fromkeys(aux - main, aux_rows)
     parameters = [*model.parameters(), *(criterion.parameters() if criterion is not None else ())]
     earlier = [parameter.grad for parameter in parameters]
     for parameter in parameters:

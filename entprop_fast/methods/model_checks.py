@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from entprop_fast.layers.dual_norm import DualNorm
+from entprop_fast.layers.halves import Part, share_part, shared_parts
 from entprop_fast.layers.routing import dual_layers
 from entprop_fast.methods.common_options import FLOAT16
-from entprop_fast.sharding import is_partitioned, is_split
-from entprop_fast.torch_internals import children_of, parameters_of
+from entprop_fast.sharding import is_partitioned, is_sharded, is_split
+from entprop_fast.torch_internals import buffers_of, children_of, parameters_of
 
 _REQUIRES_GRAD = attrgetter("requires_grad")
 _PARAMS = itemgetter("params")
+_SHARED_PART: dict[str, Part] = {"affine": "statistics", "statistics": "affine"}  # the other
 
 
 def check_kind(name: str, value: object, kind: type) -> None:
@@ -54,6 +57,56 @@ def check_dual(name: str, model: nn.Module) -> None:
         dual_layers(model)
     except ValueError as error:
         raise ValueError(f"method {name!r} needs dual norms: {error}") from None
+
+
+def prepare_halves(name: str, model: nn.Module, norms: str) -> None:
+    """Let the halves of a model's norms share what `norms` says, and refuse a model of another.
+
+    Args:
+        name: of the method.
+        model: converted, but for "shared".
+        norms: "dual", "shared", "affine" (one set of statistics) or "statistics" (one affine).
+
+    Raises:
+        ValueError: the model has dual norms for "shared", or none for the others; its halves share
+            what they should not, or have nothing to share.
+    """
+    layers = [module for module in model.modules() if isinstance(module, DualNorm)]
+    if norms == "shared":
+        if layers:
+            raise ValueError(
+                "norms='shared' sends every pass through the only norms of a plain model, and this "
+                "one has dual norms: call strip_auxiliary(model) and make the optimizer after "
+                "that, or use norms='dual'"
+            )
+        return
+    check_dual(name, model)
+    part = _SHARED_PART.get(norms)
+    held = {one for layer in layers for one in shared_parts(layer)}
+    if wrong := held - {part}:
+        raise ValueError(
+            f"norms={norms!r}: a method of other norms let the halves of this model share their "
+            f"{wrong.pop()}: load its state into a network that convert_dual_norm(model) has just "
+            "converted, and make the optimizer after that"
+        )
+    if part == "affine" and part not in held and is_sharded(model):
+        raise ValueError(
+            "norms='statistics' lets halves share parameters, which fully_shard has split: make "
+            "the method first, on the whole model with another optimizer, then call fully_shard"
+        )
+    share_halves(model, norms)
+    moves = any(buffer is not None for layer in layers for buffer in buffers_of(layer).values())
+    if part is not None and not moves:
+        raise ValueError(
+            f"norms={norms!r}: no dual norm of the model has running statistics, of which halves "
+            "would have one set or two: use norms='dual' or 'shared'"
+        )
+
+
+def share_halves(model: nn.Module, norms: str) -> None:
+    """Let the halves of a model's norms share what `norms` says; all that do share it already."""
+    if (part := _SHARED_PART.get(norms)) is not None:
+        share_part(dual_layers(model), part)
 
 
 def check_optimizer(

@@ -120,15 +120,38 @@ def aux_targets(chosen: Targets, aux_labels: str) -> Targets:
 def _draw(
     name: str, beta: float, x: Tensor, generator: torch.Generator | None, dealt: DealtRows
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw as `draw_mixing`; return the rows of all processes, too, first."""
+    among = dealt.gather(x)
+    return among, *draw_mixing(name, beta, x, among, generator, dealt)
+
+
+def draw_mixing(
+    name: str,
+    beta: float,
+    x: Tensor,
+    among: Tensor,
+    generator: torch.Generator | None,
+    dealt: DealtRows,
+) -> tuple[Tensor, Tensor]:
     """Draw lam and the permutation of a batch that the option `name` mixes.
 
+    Args:
+        name: of the option.
+        beta: lam ~ Beta(beta, beta).
+        x: images, of which device and dtype lam is.
+        among: something of the rows of all processes.
+        generator: draws lam, then the permutation.
+        dealt: how the rows are dealt out.
+
     Returns:
-        The rows of all processes, lam, and which of them are the partners of this process's.
+        Lam, and which rows of all processes are the partners of this process's.
+
+    Raises:
+        ValueError: a batch of one row has no partner.
     """
     if dealt.total < 2:
         raise ValueError(
             f"a batch of B={dealt.total}: {name}={beta:g} needs at least 2 rows to mix"
         )
-    among = dealt.gather(x)
     lam = reference.draw_lam(beta, x, generator)
-    return among, lam, dealt.share(reference.draw_partners(among, generator))
+    return lam, dealt.share(reference.draw_partners(among, generator))

@@ -16,7 +16,7 @@ from entprop_fast.methods.targets import Targets
 class VanillaOptions(CommonOptions):
     """Hold the options of `Vanilla`."""
 
-    jsd: float = fields.jsd()
+    jsd: float = fields.jsd(0.0)
 
 
 class Vanilla(Method):

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from entprop_fast import Method, create_method
 from entprop_fast.capture import capturable_optimizer
 from tests.capture.recording import RecordingGraphs
-from tests.methods.support import assert_equal, batch_for, dual_network, everything, generator
+from tests.methods.support import (
+    ONE_VIEW,
+    assert_equal,
+    batch_for,
+    dual_network,
+    everything,
+    generator,
+)
 
 Change = Callable[[Method], None]
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
@@ -36,7 +43,8 @@ def make(
 ) -> Method:
     """A method on a network, with an optimizer and a generator of its own."""
     model = dual_network(dtype=torch.float32) if model is None else model
-    return create_method(name, model, optimizer(model), **({"generator": generator()} | o))
+    options = {"generator": generator()} | ONE_VIEW.get(name, {}) | o
+    return create_method(name, model, optimizer(model), **options)
 
 
 def group(**values: Any) -> Change:

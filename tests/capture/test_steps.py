@@ -22,6 +22,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"score": "random", "label_smoothing": 0.1, "max_grad_norm": 0.5}),
     ("entprop", {"generator": None}),
     ("vanilla", {"jsd": 12.0}),
+    ("noisymix", {"jsd": 12.0}),
     ("entprop", {"jsd": 12.0, "k": 0.6, "n": 2}),
     ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed"}),
     ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed", "score": "random"}),

@@ -14,7 +14,7 @@ from entprop_fast.methods import METHODS
 from entprop_fast.parallel import buckets, replicas
 from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.wrapping import replicate
-from tests.methods.support import assert_equal, batch, dual_network, parameters, sgd
+from tests.methods.support import ONE_VIEW, assert_equal, batch, dual_network, parameters, sgd
 from tests.processes import group_of_one
 
 pytestmark = pytest.mark.gpu
@@ -51,7 +51,15 @@ def test_a_wrapped_model_takes_the_steps_of_a_bare_one_and_waits_for_nothing(nam
     bare, inner = network(), network()
     model = DistributedDataParallel(inner, device_ids=[CUDA.index])
     method, wrapped = (
-        create_method(name, m, sgd(m), generator=source(), capture="off", max_grad_norm=1.0)
+        create_method(
+            name,
+            m,
+            sgd(m),
+            generator=source(),
+            capture="off",
+            **ONE_VIEW.get(name, {}),
+            max_grad_norm=1.0,
+        )
         for m in (bare, model)
     )
     batches = [on_device(seed) for seed in range(4)]
@@ -86,7 +94,8 @@ def test_gradients_leave_while_the_last_pass_runs(name: str, exchanging: None) -
     bare, inner = network(), network()
     model = replicate(inner, device_ids=[CUDA.index])
     method, wrapped = (
-        create_method(name, m, sgd(m), generator=source(), capture="off") for m in (bare, model)
+        create_method(name, m, sgd(m), generator=source(), capture="off", **ONE_VIEW.get(name, {}))
+        for m in (bare, model)
     )
     assert replicas.OVERLAPS["nccl"]
     for seed in range(4):

@@ -90,7 +90,7 @@ class ByHand:
             torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (mean, std)
         )
         self.loss = loss
-        self.shared = False  # one norm for both kinds of pass
+        self.norms = "dual"  # or what one of both kinds of pass serves both
         self.learned = [
             name
             for name in self.state
@@ -102,7 +102,7 @@ class ByHand:
     ) -> Outcome:
         """Images [B, 3, H, W] in image units, before the normalisation."""
         x, target = (images, unmixed(labels)) if s.jsd else mixed_by_hand(images, labels, draws)
-        self.shared = s.norms == "shared"
+        self.norms = s.norms
         x, w = x.clone().requires_grad_(), self.weights()
         losses, out = self.clean_pass(w, x, target, s)
         g = torch.autograd.grad(losses.sum(), x, retain_graph=True)[0]
@@ -132,10 +132,14 @@ class ByHand:
         if s.equalize:
             for name in total:
                 reached = len(x) + weighted_rows
-                if name.startswith("bn") and not self.shared:
+                if name.startswith("bn") and s.norms in ("dual", "affine"):
                     reached = weighted_rows if "aux_bn" in name else len(x)
                 total[name] = total[name] / reached
         self.descend(total, s.max_grad_norm)
+        for name in self.state:  # entries of one tensor
+            if "aux_bn" in name and ("running" in name or "num_" in name) == (s.norms == "affine"):
+                if s.norms in ("affine", "statistics"):
+                    self.state[name] = self.state[name.replace("aux_bn.", "")]
         return out
 
     def weights(self) -> dict[str, Tensor]:
@@ -183,7 +187,8 @@ class ByHand:
     def norm(
         self, name: str, h: Tensor, w: dict[str, Tensor], aux: bool, move: bool, running: bool
     ) -> Tensor:
-        name += ".aux_bn" if aux and not self.shared else ""
+        affine = name + (".aux_bn" if aux and self.norms in ("dual", "affine") else "")
+        name += ".aux_bn" if aux and self.norms in ("dual", "statistics") else ""
         mean = h.mean(dim=(0, 2, 3), keepdim=True)
         variance = ((h - mean) ** 2).mean(dim=(0, 2, 3), keepdim=True)
         if running:
@@ -196,7 +201,7 @@ class ByHand:
             self.state[f"{name}.running_mean"] = 0.9 * old[0] + 0.1 * mean.detach().flatten()
             self.state[f"{name}.running_var"] = 0.9 * old[1] + 0.1 * unbiased
             self.state[f"{name}.num_batches_tracked"] += 1
-        scale, shift = (w[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
+        scale, shift = (w[f"{affine}.{part}"].view(1, -1, 1, 1) for part in ("weight", "bias"))
         return (h - mean) / (variance + 1e-5).sqrt() * scale + shift
 
     def losses(self, log_p: Tensor, target: Target, s: Settings) -> Tensor:

@@ -23,8 +23,10 @@ ROWS: dict[str, list[int]] = {  # of each forward in a step on 12 rows, with the
     "advprop": [12] * 7,
     "free_at": [12] * 4,
     "entprop_pipelined": [12],  # 14 where rows wait
+    "noisymix": [12],
 }
-ONE_NORM = ["vanilla", "mixup", "cutmix", "free_at"]
+ONE_VIEW: dict[str, dict[str, Any]] = {"noisymix": {"jsd": 0.0}}  # unless a test gives three
+ONE_NORM = ["vanilla", "mixup", "cutmix", "free_at", "noisymix"]
 WITH_BACKWARD = [name for name in ROWS if name != "free_at"]  # its replays step
 # Every method, and every option that changes what a step computes.
 EVERY: list[tuple[str, dict[str, Any]]] = [
@@ -38,6 +40,8 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"mixup": 0.015, "k": 0.6, "n": 3, "attack_loss": "cw"}),
     ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades", "score": "random"}),
     *(("entprop", {"score": score}) for score in SCORES),
+    ("noisymix", {"jsd": 12.0}),
+    ("noisymix", {"jsd": 12.0, "mult_noise": 0.0, "sparsity": 0.0}),
     ("vanilla", {"jsd": 12.0}),
     ("entprop", {"jsd": 12.0, "k": 0.6, "n": 2, "accumulate": "all"}),
     ("advprop", {"n": 2, "random_start": False, "attack_loss": "cw"}),
@@ -135,9 +139,9 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
 
 
 def make(name: str = "entprop", *, model: nn.Module | None = None, **options: Any) -> Method:
-    """A method on `model` (or a fresh float64 `dual_network`) with SGD."""
+    """A method on `model` (or a fresh float64 `dual_network`) with SGD, for one view of a row."""
     model = dual_network() if model is None else model
-    return create_method(name, model, sgd(model), **options)
+    return create_method(name, model, sgd(model), **ONE_VIEW.get(name, {}) | options)
 
 
 def pair(name: str = "entprop", *models: nn.Module, **options: Any) -> tuple[Method, Method]:

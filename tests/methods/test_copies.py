@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "entprop": {"k": 0.6, "n": 2, "score": "random"},
     "advprop": {"n": 2, "k": 0.5},
     "free_at": {"replays": 2},
+    **s.ONE_VIEW,
 }
 
 

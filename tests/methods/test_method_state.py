@@ -8,7 +8,7 @@ from torch import Tensor
 
 from entprop_fast.methods import METHODS, EntPropPipelined, FreeAT
 from entprop_fast.methods.method_state import deal_out, join
-from tests.methods.support import assert_equal, batch, generator, make, sgd
+from tests.methods.support import ONE_VIEW, assert_equal, batch, generator, make, sgd
 
 
 def rows_of(numbers: list[int], size: int = 2) -> Tensor:
@@ -111,7 +111,8 @@ def test_a_method_goes_on_from_what_was_joined(name: str) -> None:
     for one in (method, other):
         one(*batch())
     joined = METHODS[name].gathered_state([other.state_dict()])
-    fresh = type(other)(other.model, sgd(other.model), generator=generator(4))
+    options = ONE_VIEW.get(name, {})
+    fresh = type(other)(other.model, sgd(other.model), generator=generator(4), **options)
     fresh.optimizer.load_state_dict(other.optimizer.state_dict())
     fresh.load_state_dict(METHODS[name].dealt_state(joined, 0, 1))
     assert_equal(list(fresh(*batch(seed=1))), list(method(*batch(seed=1))))

@@ -46,6 +46,9 @@ OWN: dict[str, dict[str, Any]] = {
         equalize=False, attack_loss="ce", norms="dual",
     ),
     "entprop_pipelined": SELECTING,
+    "noisymix": dict(
+        jsd=12.0, mixup=1.0, add_noise=0.5, mult_noise=0.5, sparsity=0.65, layers=None,
+    ),
 }  # fmt: skip
 
 V, T = ValueError, TypeError
@@ -81,8 +84,14 @@ REFUSED: list[tuple[str, str, type[Exception], list[Any]]] = [
     ("entprop advprop", "attack_loss", V, ["kl", "pgd"]),
     ("advprop", "attack_mode", V, ["test"]),
     ("advprop", "random_start", T, [1]),
-    ("vanilla entprop", "jsd", V, [-1.0, math.inf]),
-    ("vanilla entprop", "jsd", T, [None, "12"]),
+    ("vanilla entprop noisymix", "jsd", V, [-1.0, math.inf]),
+    ("vanilla entprop noisymix", "jsd", T, [None, "12"]),
+    ("noisymix", "mixup", V, [-1.0]),
+    ("noisymix", "add_noise", V, [-0.1]),
+    ("noisymix", "mult_noise", V, [-0.1]),
+    ("noisymix", "sparsity", V, [-0.1, 1.0]),
+    ("noisymix", "layers", V, ["", "input,conv9", "conv1;conv2"]),
+    ("noisymix", "layers", T, [1]),
     ("vanilla", "label_smoothing", V, [-0.1, 1.5]),
     ("vanilla", "max_grad_norm", V, [0.0, -1.0]),
     ("vanilla", "max_grad_norm", T, ["1"]),
@@ -148,7 +157,7 @@ def test_refused_together(names: str, options: dict[str, Any]) -> None:
 def test_options_and_their_defaults(name: str) -> None:
     expected = SHARED | OWN[name]
     assert method_options(name) == expected
-    method = s.make(name)
+    method = create_method(name, model := s.dual_network(), s.sgd(model))
     for key, default in expected.items():
         if default is not None or key == "k":  # None: from another option
             assert getattr(method, key) == default

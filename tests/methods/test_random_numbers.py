@@ -16,6 +16,7 @@ DRAWING: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"mixup": 0.0, "cutmix": 1.0}),
     ("mixup", {}),
     ("cutmix", {}),
+    ("noisymix", {}),
     ("mixprop", {}),
     ("fast_advprop", {}),
     ("advprop", {}),

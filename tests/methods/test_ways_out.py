@@ -128,7 +128,8 @@ def test_an_optimizer_of_two_steps(name: str, made: type[Optimizer]) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_an_optimizer_that_turns_out_to_need_a_closure(name: str, made: type[SGD]) -> None:
     model = s.dual_network()
-    method = create_method(name, model, made(model.parameters(), lr=0.1), generator=s.generator(5))
+    optimizer, options = made(model.parameters(), lr=0.1), s.ONE_VIEW.get(name, {})
+    method = create_method(name, model, optimizer, generator=s.generator(5), **options)
     before = s.everything(method)
     with pytest.raises(ValueError, match=WAY_OUT):
         method(*s.batch())
@@ -140,7 +141,8 @@ def test_the_way_out_of_two_steps(name: str) -> None:
     """As the message has it: the base optimizer for the method, two calls of backward."""
     model = s.dual_network()
     optimizer = TwoSteps(model.parameters(), lr=0.1)
-    method = create_method(name, model, optimizer.base_optimizer, generator=s.generator(5))
+    options = s.ONE_VIEW.get(name, {}) | {"generator": s.generator(5)}
+    method = create_method(name, model, optimizer.base_optimizer, **options)
     before = s.parameters(model)
     for i in range(2):
         method.backward(*s.batch(seed=i))

@@ -13,7 +13,7 @@ from entprop_fast import Method, convert_dual_norm, create_method, synchronise_n
 from entprop_fast.methods import METHODS, GPaCo, StepResult
 from entprop_fast.parallel.replicas import Replicas
 from entprop_fast.parallel.rows import world_size
-from tests.methods.support import generator, parameters, statistics
+from tests.methods.support import ONE_VIEW, generator, parameters, statistics
 
 CLASSES = 4
 BATCHES = (16, 16, 11, 3)  # rows of all processes; of the last one, a fourth process has none
@@ -36,6 +36,7 @@ CASES: dict[str, Case] = {
     "entprop shared": ("entprop", {"norms": "shared", "n": 2, "aux_stats": "every"}),
     "entprop gpaco": ("entprop", {"criterion": "gpaco", "k": 0.4, "aux_labels": "mixed"}),
     "entprop jsd": ("entprop", {"jsd": 12.0, "k": 0.4, "n": 2, "score": "random"}),
+    "noisymix views": ("noisymix", {"jsd": 12.0, "sparsity": 0.3}),
     "vanilla jsd": ("vanilla", {"jsd": 12.0}),
     "entprop gini": ("entprop", {"score": "gini", "k": 0.4}),
     "advprop k": ("advprop", {"n": 2, "k": 0.4, "attack_loss": "trades", "attack_mode": "eval"}),
@@ -84,6 +85,7 @@ def train_all(world: int) -> dict[str, Any]:
 def method_of(case: Case, *, seed: int = 5, synchronise: bool = True, **options: Any) -> Method:
     """A method on a fresh network, wrapped where there are several processes."""
     name, given = case[0], {"generator": generator(seed), "ranks": "exact", **case[1], **options}
+    given = ONE_VIEW.get(name, {}) | given
     for distance in ("alpha", "eps"):
         if hasattr(METHODS[name].Options, distance) and distance not in given:
             given[distance] = SHARP

@@ -15,6 +15,7 @@ from entprop_fast.parallel import agreement
 from entprop_fast.parallel.rows import gather_rows, own_share, shuffle_rows
 from tests.methods.support import (
     CLASSES,
+    ONE_VIEW,
     assert_equal,
     batch,
     dual_network,
@@ -39,7 +40,7 @@ EXCHANGING: dict[str, Case] = {
     "fast_advprop": ("fast_advprop", {}),
     "chosen": ("fast_advprop", {"k": 0.4}),
 }
-PLAIN: dict[str, Case] = {name: (name, {}) for name in METHODS}
+PLAIN: dict[str, Case] = {name: (name, ONE_VIEW.get(name, {})) for name in METHODS}
 WRAPPED = PLAIN | EXCHANGING
 
 

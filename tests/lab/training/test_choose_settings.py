@@ -73,7 +73,13 @@ def test_weights_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_commented_recipe_reads_as_it_was_meant(method: str, tmp_path: Path) -> None:
     assert datasets.FOLDER == "folder:"
     for source in recipe_names():
-        config = resolve(source, method=method, dataset='folder:/a "b"\n\\c', seed=3, data_dir="é")
+        given: dict[str, Any] = {
+            "dataset": 'folder:/a "b"\n\\c',
+            "seed": 3,
+            "data_dir": "é",
+            "augment": "augmix",
+        }
+        config = resolve(source, method=method, **given)
         file = tmp_path / f"{source}.toml"
         file.write_text(commented(config, {"seed": "it is three."}, "First.", "Second."))
         again = resolve(file)

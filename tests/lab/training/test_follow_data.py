@@ -115,7 +115,7 @@ def test_images_are_seen_at_their_own_size(side: int, size: int, tmp_path: Path)
 def test_the_radius_that_is_said_is_the_methods(method: str, n: int) -> None:
     """eps follows from n and alpha where it is not named."""
     over: dict[str, Any] = {"n": n} if "n" in method_options(method) else {}
-    config = resolve("folder", dataset="digits", method=method, **over)
+    config = resolve("folder", dataset="digits", augment="augmix", method=method, **over)
     spec = network_for("wrn10_0.5", load("digits"), 0)
     model = spec.build_for(method, config.options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -29,6 +29,7 @@ COSTS = {  # in passes over the data: of batches of 20, 4 or a share of 0.2 of t
     "fast_advprop": 1.2,
     "advprop": 7.0,
     "free_at": 4.0,
+    "noisymix": 3.0,
     "entprop_pipelined": 1.1,  # the first of two batches takes no rows along
 }
 ONCE = ("--epochs", "1", "--corruptions", "none")
@@ -40,7 +41,8 @@ def saved(run: Path, part: str) -> Any:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_of_each_method(method: str, run: Call, tmp_path: Path) -> None:
-    run(tmp_path, "--method", method, *ONCE)
+    views = ("--augment", "augmix") if method == "noisymix" else ()
+    run(tmp_path, "--method", method, *views, *ONCE)
     found = summary(tmp_path)
     assert (found["method"], found["cost"]) == (method, COSTS[method])
     load_deployable(tmp_path / "model.safetensors")  # a plain network, whatever was trained

@@ -16,16 +16,18 @@ from entprop_fast.lab.experiments.studies.variant_scores import column, error_ba
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import UsageError, bad_input
-from entprop_fast.methods import METHODS
+from entprop_fast.methods import METHODS, method_options
 
 BASELINE = "vanilla"
-COMPARED = (BASELINE, *(method for method in METHODS if method != BASELINE))
+# Without those that compare views of each row, which not every augmentation makes.
+_ONE_VIEW = [method for method in METHODS if not method_options(method).get("jsd")]
+COMPARED = (BASELINE, *(method for method in _ONE_VIEW if method != BASELINE))
 MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """Train every method at every size."""
-    sizes = _sizes(options)
+    sizes = sizes_of(options, MULTIPLES)
     config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
     batch = config.batch_size
     # Free training's replays are passes too: it gets the epochs that plain training's cost.
@@ -52,15 +54,20 @@ def measure(options: Options, reporter: Reporter) -> Table:
     return Table(corrected(rows), source=source_of(records))
 
 
-def _sizes(options: Options) -> list[int]:
+def sizes_of(options: Options, multiples: Sequence[float]) -> list[int]:
+    """Return so many times the study's training images, the largest multiple last.
+
+    Raises:
+        UsageError: the data set has fewer.
+    """
     with bad_input():
         config = recipe.resolve(options.recipe, **options.overrides)
         there = load(config.dataset, data_dir=options.data_dir).num_train
     middle = options.train_size or there // 2
-    sizes = [round(multiple * middle) for multiple in MULTIPLES]
+    sizes = [round(multiple * middle) for multiple in multiples]
     if sizes[-1] > there:
         raise UsageError(
-            f"--train-size {middle}: this study trains with {MULTIPLES[-1]:g} times as many images "
+            f"--train-size {middle}: this study trains with {multiples[-1]:g} times as many images "
             f"too, and {config.dataset} has {there}"
         )
     return sizes
