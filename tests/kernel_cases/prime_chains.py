@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from entprop_fast.ops.prime_chains import Primitive, reference
+from entprop_fast.ops.prime_chains import REFERENCE_OP, Primitive
 
 PrimeChains = Callable[..., Tensor]
 
@@ -43,7 +43,7 @@ def check(
     images = images if levels else images / 255
     if last:
         images = images.contiguous(memory_format=torch.channels_last)
-    expected = reference(images, *program, highest, kernel)
+    expected: Tensor = REFERENCE_OP(images, *program, highest, kernel)
     moved = [value.to(device) for value in (images, *program)]
     found = op(*moved, highest, kernel).cpu()
     assert found.dtype == expected.dtype and found.stride() == expected.stride()
