@@ -169,9 +169,10 @@ def prime_chains(
 ) -> Tensor:
     """Run chains of PRIME's primitives; see `entprop_fast.ops.prime_chains`.
 
-    Every image is read and written once for each slot of a chain, where plain PyTorch goes fifty
-    times over all three primitives. Displacements are two batched products of what `draw_modes`
-    leaves.
+    Every image is read and written once for each slot of a chain; displacements are two batched
+    products of what `draw_modes` leaves. Plain PyTorch computes all three primitives everywhere:
+    counted at 224 pixels and nine slots it moves 1.7 GB an image, in 800 launches, where this
+    moves about 35 MB in 40.
     """
     count, channels, height, width = images.shape
     chains, slots = count * codes.shape[1], codes.shape[2]
@@ -205,7 +206,8 @@ def prime_chains(
                     BLOCK=BLOCK_WORDS,
                     num_warps=NUM_WARPS,
                 )
-            dx, dy = torch.matmul(torch.matmul(along_y, modes), along_x).view(2, chains, plane)
+            partial = torch.bmm(along_y.expand(2 * chains, -1, -1), modes.flatten(0, 1))
+            dx, dy = torch.matmul(partial, along_x).view(2, chains, plane)
             first = slot == 0
             _apply[grid](
                 *(images if first else there, here, codes, bands, numbers, dx, dy),

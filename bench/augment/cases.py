@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.augment.pillow_chains import on_pillow, on_tensors
+from bench.augment.prime_batches import prime
 from entprop_fast.augment import AUGMENTATIONS
 
 Call = Callable[[], Any]
@@ -31,7 +32,7 @@ class Size:
 class Case:
     """Hold an augmentation by its name in a chain, and by its class's name in torchvision v2.
 
-    Without the latter it has no peers, and its images a second stand alone, of few rounds.
+    PRIME is not in torchvision: its peer is what its authors run, on whole batches, in few rounds.
     """
 
     name: str
@@ -64,9 +65,10 @@ def ours(case: Case, images: Tensor) -> Call:
 
 
 def peers(case: Case, images: Tensor) -> dict[str, Call]:
-    """Return the same of the others, each image by itself."""
+    """Return the same of the others, each image by itself but for PRIME."""
     if case.peer is None:
-        return {}
+        values = images / 255
+        return {"authors": lambda: prime(values)}
     tensors = list(images)
     pictures = [Image.fromarray(one.permute(1, 2, 0).contiguous().numpy()) for one in images]
     of_tensor, of_picture = on_tensors(case.peer), on_pillow(case.peer)

@@ -13,7 +13,11 @@ from entprop_fast.lab.report.text import markdown_table
 
 NAME = "augment_cpu"
 PART = "augment"  # of the page
-PEERS = {"torchvision": "torchvision v2, tensors", "pillow": "Pillow"}
+PEERS = {
+    "torchvision": "torchvision v2, tensors",
+    "pillow": "Pillow",
+    "authors": "its authors' code",
+}
 HEAD = ["augmentation", "pixels", "ours", *PEERS.values()]
 HEAD += [f"times {name}" for name in PEERS.values()] + ["target", ""]
 
@@ -97,7 +101,8 @@ def section(page: Path) -> str:
         f"interleaved in one process: {sizes}. The others take image by image: torchvision v2's "
         "`AugMix`, `TrivialAugmentWide` and `RandAugment` on tensors; under Pillow the operations "
         "and mixture of google-research/augmix (bench/augment/pillow_chains.py), and torchvision's "
-        "other two on Pillow images. All have their own default settings. "
+        "other two on Pillow images. PRIME's authors run whole batches (bench/augment/"
+        "prime_batches.py). All have their own default settings. "
         f"Targets missed: {', '.join(missed) or 'none'}. "
         f"Made by `pytest bench/augment` ({rows.origin(found[0])})."
     )

@@ -99,7 +99,7 @@ def test_frequencies_and_variances_of_curves(drawn: Strengths, scale: Scale) -> 
     cut = np.arange(1, 501)[:, None]
     if scale == "cifar":
         assert (first == 1).all()
-        follows(last / 100, lambda x: np.floor(np.clip(x, 0, 1) * 100 + 1e-7) / 100)
+        follows(last, lambda x: np.clip(np.floor(x), 0, 100) / 100)
     else:
         follows(first, lambda x: np.clip(np.floor(x) / cut, 0, 1).mean(0))
         assert (last - first).min() >= 0 and (last - first).max() == 19
