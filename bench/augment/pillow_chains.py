@@ -45,7 +45,8 @@ class PillowAugMix:
         for weight in weights:
             chained = image
             for _ in range(self.random.integers(1, DEEPEST + 1)):
-                chained = self.operations[self.random.integers(len(self.operations))](chained)
+                place = int(self.random.integers(len(self.operations)))
+                chained = self.operations[place](chained)
             total += weight * np.asarray(chained, dtype=np.float32)
         return ((1 - mixed) * own + mixed * total + 0.5).astype(np.uint8)
 

@@ -47,7 +47,8 @@ def rows_of(measured: list[Measured]) -> list[Row]:
     """Make a row for each augmentation, size and peer; for one without peers a row alone."""
     found = []
     for one in measured:
-        for peer in [name for name in PEERS if name in one.seconds] or [None]:
+        peers: list[str | None] = [name for name in PEERS if name in one.seconds]
+        for peer in peers or [None]:
             ratio = None if peer is None else one.ratio(peer)
             found.append(
                 {

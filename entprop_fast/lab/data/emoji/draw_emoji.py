@@ -39,8 +39,8 @@ def icons_of(
         if code_of(code) in concepts:
             found.setdefault(code_of(code), str(name))
     for name in (*icons["icons"], *icons.get("aliases", {})):
-        if (code := names.get(simple(name))) is not None:
-            found.setdefault(code, name)
+        if (known := names.get(simple(name))) is not None:
+            found.setdefault(known, name)
     return {code: found[code] for code in concepts if code in found}
 
 
