@@ -79,14 +79,16 @@ compare: setup
 	$(BIN)/python -m bench.digits $(COMPARE_ARGS)
 	$(BIN)/python -m bench.report
 
-# The tables of ops, steps and corruptions, in under 15 minutes on two cores that do nothing else.
+# The tables of ops, steps, corruptions and augmentations, in under 15 minutes on two cores that do
+# nothing else.
 # The commit is read once: the rows of the first table are a change when the second is measured.
 bench: export ENTPROP_GIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 bench: setup
-	@echo "== benchmarks of ops, steps and corruptions: under 15 minutes"
+	@echo "== benchmarks of ops, steps, corruptions and augmentations: under 15 minutes"
 	$(BIN)/python -m pytest bench/ops
 	$(BIN)/python -m pytest bench/step
 	$(BIN)/python -m pytest bench/corruptions
+	$(BIN)/python -m pytest bench/augment
 	$(BIN)/python -m bench.report
 
 # How long the recipes take here: every one's own step, and the hours that it means. Under 4 minutes
@@ -108,7 +110,6 @@ zoo: setup
 EMOJI_ARGS ?=
 emoji: setup
 	@echo "== the emoji set into data/: about 1 minute, and 30 MB to fetch"
-	$(PIP) install --disable-pip-version-check resvg-py==0.5.0
 	$(BIN)/python -m entprop_fast.data emoji $(EMOJI_ARGS)
 
 lint: setup

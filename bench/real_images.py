@@ -23,6 +23,7 @@ BASELINE, OURS = "vanilla", "EntProp"
 # Augmentation to its name in the documentation.
 AUGMENTATIONS = {
     "trivialaugment": "TrivialAugment",
+    "augmix": "AugMix",
     "augmix:jsd=12": "AugMix + JSD",
     "prime": "PRIME",
     "pixmix": "PixMix",
@@ -69,7 +70,7 @@ def main(name: str, arguments: Sequence[str] | None = None) -> int:
 def _compare(name: str, out: Path, flags: Sequence[str], labels: Mapping[str, str]) -> int:
     """Run the rows, and keep what has finished, also where something has not."""
     code = compare.main([*flags, "--methods", *labels])
-    if found := finished(out, labels | dict(map(over, AUGMENTATIONS))):
+    if found := finished(out, {**labels, **dict(map(over, AUGMENTATIONS))}):
         print(rows.keep_stamped(name, found))
     return code
 

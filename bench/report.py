@@ -1,12 +1,14 @@
 """Draw the committed rows and write their tables into README and docs: `python -m bench.report`."""
 
+import contextlib
 import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import captured_run, digits, rows, trade
+from bench import captured_run, digits, real_images_table, rows, trade
+from bench.augment import table as augment_table
 from bench.corruptions import table as corruptions_table
 from bench.fusion import table as fusion_table
 from bench.ops import sweep
@@ -117,6 +119,7 @@ PARTS = {
     trade.NAME: Part(trade.section, "python -m bench.digits"),
     "kernels": Part(partial(ops_table.summary, "ops_cpu"), "pytest bench/ops"),
     sweep.NAME: Part(sweep.section, "python -m bench.ops.sweep"),
+    augment_table.PART: Part(augment_table.section, "pytest bench/augment"),
     corruptions_table.PART: Part(corruptions_table.section, "pytest bench/corruptions"),
     recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
     step_table.CAPTURED: Part(step_table.captured, "pytest bench/step"),
@@ -131,6 +134,8 @@ for _device in _DEVICES:
     PARTS[_ops] = Part(partial(ops_table.section, _ops), "pytest bench/ops")
     PARTS[_step] = Part(partial(step_table.section, _device), "pytest bench/step")
     PARTS[f"{_step}_summary"] = Part(partial(step_table.summary, _device), "pytest bench/step")
+for _name in real_images_table.NAMES:
+    PARTS[_name] = Part(partial(real_images_table.section, _name), f"python -m bench.{_name}")
 # By the path from the root.
 PICTURES: dict[Path, Callable[[Path], None]] = {
     SCORES: _draw_scores,
@@ -138,12 +143,17 @@ PICTURES: dict[Path, Callable[[Path], None]] = {
     CORRUPTIONS: _draw_corruptions,
     **{step_table.picture_of(d): partial(step_table.draw, d) for d in _DEVICES},
 }
+for _name in real_images_table.NAMES:
+    _scores, _corruptions = real_images_table.pictures_of(_name)
+    PICTURES[_scores] = partial(real_images_table.draw_scores, _name)
+    PICTURES[_corruptions] = partial(real_images_table.draw_corruptions, _name)
 
 
 def main() -> None:
-    """Draw every picture, and rewrite every part in the page that holds it."""
+    """Draw every picture that has rows, and rewrite every part in the page that holds it."""
     for path, draw in PICTURES.items():
-        draw(ROOT / path)
+        with contextlib.suppress(FileNotFoundError):
+            draw(ROOT / path)
     for name, part in PARTS.items():
         replace(name, part.text(page_of(name)))
 

@@ -24,8 +24,8 @@ from .image_chains_statistics import (
     strength_of,
 )
 
-BLOCK = 1024  # pixels of a program, or at a time
-NUM_WARPS = 4
+BLOCK = 512  # pixels of a program, or of one that counts at a time
+NUM_WARPS = 8
 LARGEST_SIDE = 2**15
 WEIGHT = tl.constexpr(11)  # bits of a bilinear weight,
 SHIFT = tl.constexpr(13)  # the first of them among the bits of a place,
@@ -44,11 +44,12 @@ def _clipped(place, size):
 def _moved(source, channel, u, v, nearest, height, width, strides, inside):
     """Sample a channel at int64 places, of 2^-16 pixels if nearest, else 2^-24; black outside."""
     bits = tl.where(nearest, NEAREST_FRACTION, FRACTION).to(tl.int64)
-    cell_x, cell_y = u >> bits, v >> bits
+    cell_x, cell_y = (u >> bits).to(tl.int32), (v >> bits).to(tl.int32)
     inside &= (cell_x >= 0) & (cell_x < width) & (cell_y >= 0) & (cell_y < height)
     u, v = tl.where(nearest, u, u - BACK), tl.where(nearest, v, v - BACK)
-    left, upper = _clipped(u >> bits, width), _clipped(v >> bits, height)
-    right, lower = _clipped((u >> bits) + 1, width), _clipped((v >> bits) + 1, height)
+    column, line = (u >> bits).to(tl.int32), (v >> bits).to(tl.int32)
+    left, upper = _clipped(column, width), _clipped(line, height)
+    right, lower = _clipped(column + 1, width), _clipped(line + 1, height)
     across = tl.where(nearest, 0, (u >> SHIFT) & MASK).to(tl.int32)
     down = tl.where(nearest, 0, (v >> SHIFT) & MASK).to(tl.int32)
     first = levels_at(source, channel, upper, left, strides, inside)

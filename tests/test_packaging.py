@@ -162,7 +162,7 @@ def names_of(requirements: Iterable[str]) -> set[str]:
 def test_extras_are_for_users() -> None:
     """FOUND N3: no linter, no test runner; what pins a torch is in `vision` alone."""
     extras = project()["optional-dependencies"]
-    assert set(extras) == {"train", "vision", "export", "hub", "loggers", "all"}
+    assert set(extras) == {"train", "vision", "export", "hub", "loggers", "emoji", "all"}
     for extra in extras:
         assert not {one for one in names_of(extras[extra]) if one.startswith(tuple(TOOLS))}
     pinning = {extra for extra in extras if names_of(extras[extra]) & PIN_TORCH}

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.names import AUGMENTATIONS
-from entprop_fast.counter_random import keys_of
+from entprop_fast.counter_random import fold, keys_of
 from entprop_fast.name_errors import unknown
 from entprop_fast.options import options_of, read
+
+_PLACE = 1  # the streams of a chain's parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,9 @@ def apply_parts(
 ) -> Tensor:
     """Apply the parts of a chain from number `start` on, the others having been applied."""
     for place, part in enumerate(parts[start:], start):
-        images = part.apply(images, keys if place == 0 else keys_of(place, keys))
+        # A part folds small numbers into its key, too: a place alone could meet one of them.
+        own = keys if place == 0 else keys_of(fold((_PLACE, place)), keys)
+        images = part.apply(images, own)
     return images
 
 

@@ -20,6 +20,7 @@ _LARGER = 9 / 8  # pictures over images, of which a crop is mixed: 36 to 32 pixe
 _TINY = 1e-37  # the published code raises nothing smaller to a power
 # Smaller numbers are no normal ones of float32, which takes a CPU ten times as long.
 _LOWEST, _SMALLEST = -126.0, 2.0**-126
+_CACHED = 1 << 17  # values of images that a CPU mixes at once
 _OF_ZERO = -1e4  # the logarithm of zero, finite: times a weight of 0 it is none
 _IMAGE, _ROUND, _COPY = 5, 5, 3  # numbers drawn for an image, each round, each augmented copy
 
@@ -65,38 +66,42 @@ class PixMix(Augmentation):
         exact = torch.float64 if images.dtype == torch.float64 else torch.float32
         dense = images.contiguous(memory_format=memory_format(images))
         levels = dense if whole else (dense.to(exact) * 255 + 0.5).to(torch.uint8)
-        # From here on an image is a row of its values, in their order in memory.
-        pool = torch.cat((self._copies(levels, copies, augmented), self._pictures(levels, one)))
-        mixed = pool[: len(keys)].to(exact) / 255
-        if not whole:
-            mixed = torch.where(augmented[:, :1], mixed, _rows(dense).to(exact))
-        place = torch.arange(len(keys), device=images.device)
-        for k in range(self.k):
-            number = torch.where(augmented[:, k + 1], k + 1, self.k + 1)  # of the copy, or picture
-            other = pool.index_select(0, number * len(keys) + place)
-            drawn = rounds[:, k, 1:].to(exact)
-            mixed = _mixed(mixed, other, drawn, active[:, k], self.beta)
-        result = (mixed * 255 + 0.5).to(torch.uint8) if whole else mixed.to(images.dtype)
-        return same_layout(_images(result, dense), images)
+        # An image is a row of its values, in their order in memory: k + 1 copies, and a picture.
+        pool = _rows(self._pool(levels, copies, augmented, self._pictures(levels, one)))
+        weights = _weights(rounds[:, :, 1:].to(exact), active, self.beta)
+        number = torch.where(augmented[:, 1:], torch.arange(1, self.k + 1, device=u.device), -1)
+        number = (number % (self.k + 2)) * len(keys)
+        number += torch.arange(len(keys), device=u.device)[:, None]
+        result = torch.empty_like(dense)
+        given, made = _rows(dense), _rows(result)
+        for part in _parts(given):
+            mixed = pool[: len(keys)][part].to(exact).div_(255)
+            if not whole:
+                mixed = torch.where(augmented[part, :1], mixed, given[part].to(exact))
+            for k in range(self.k):
+                other = pool.index_select(0, number[part, k])
+                mixed = _mixed(mixed, other, weights[:, part, k])
+            made[part] = mixed.mul_(255).add_(0.5) if whole else mixed
+        return same_layout(result, images)
 
-    def _copies(self, levels: Tensor, u: Tensor, wanted: Tensor) -> Tensor:
-        """Return k + 1 copies ``[(k + 1) B, values]``, each augmented by one operation if wanted.
+    def _pool(self, levels: Tensor, u: Tensor, wanted: Tensor, pictures: Tensor) -> Tensor:
+        """Return k + 1 copies, augmented by one operation where wanted, then the pictures.
 
-        All images' first copies come first, and so on.
+        The first copies of all images come first, and so on: ``[(k + 2) B, C, H, W]``.
         """
         height, width = levels.shape[2:]
         drawn = u.view(len(u), self.k + 1, _COPY).transpose(0, 1).flatten(0, 1)
         codes, strengths = operations(
             *drawn.unbind(1), severity=self.severity, all_ops=self.all_ops, size=(height, width)
         )
-        codes = (codes * wanted.t().flatten())[:, None, None]
-        weights = torch.ones_like(strengths)[:, None]
-        repeated = torch.cat([levels] * (self.k + 1))
-        none = torch.zeros_like(strengths)
-        return _rows(image_chains(repeated, codes, strengths[:, None, None], weights, none))
+        codes = functional.pad(codes * wanted.t().flatten(), (0, len(u)))  # 0: as they are
+        strengths = functional.pad(strengths, (0, len(u)))
+        images = torch.cat((*[levels] * (self.k + 1), pictures))
+        weights, none = torch.ones_like(strengths)[:, None], torch.zeros_like(strengths)
+        return image_chains(images, codes[:, None, None], strengths[:, None, None], weights, none)
 
     def _pictures(self, levels: Tensor, u: Tensor) -> Tensor:
-        """Return a crop of a picture for each image, ``[B, values]`` in the images' layout."""
+        """Return a crop of a picture for each image, in the images' layout."""
         channels, height, width = levels.shape[1:]
         side = round(_LARGER * max(height, width))
         last = is_channels_last(levels)
@@ -106,50 +111,57 @@ class PixMix(Augmentation):
         y = top[:, None] + torch.arange(height, device=levels.device)  # [B, H]
         # Whole lines are read: all that start at any pixel are there as overlapping views.
         if last:
-            lines = kept.flatten(2).unfold(2, width * channels, channels)
-            crops = lines[number[:, None], y, left[:, None]]
-        else:
-            channel = torch.arange(channels, device=levels.device)[:, None]
-            lines = kept.unfold(3, width, 1)
-            start = left[:, None, None]
-            crops = lines[number[:, None, None], channel, y[:, None], start]
-        return crops.flatten(1)
+            lines: Tensor = kept.flatten(2).unfold(2, width * channels, channels)
+            crops = lines[number[:, None], y, left[:, None]]  # [B, H, W C]
+            return crops.view(-1, height, width, channels).permute(0, 3, 1, 2)
+        channel = torch.arange(channels, device=levels.device)[:, None]
+        lines = kept.unfold(3, width, 1)
+        return lines[number[:, None, None], channel, y[:, None], left[:, None, None]]
 
 
-def _mixed(image: Tensor, other: Tensor, u: Tensor, active: Tensor, beta: float) -> Tensor:
-    """Add or multiply levels to images ``[B, values]``, as the published code does.
+def _parts(rows: Tensor) -> list[slice]:
+    """Return parts of the rows that stay in a core's cache for all rounds; on a GPU one."""
+    at_once = max(1, _CACHED // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
+    return [slice(first, first + at_once) for first in range(0, len(rows), at_once)]
 
-    Of values in [-1, 1]: a x + b y; of values in [0, 2]: x^a y^b. Both are computed for all and
-    added, with the weights of one of them: no choice between values, which takes a CPU longer.
 
-    Args:
-        image: in [0, 1].
-        other: levels, uint8.
-        u: four uniform numbers for each.
-        active: which images are changed.
-        beta: of the weights.
+def _mixed(image: Tensor, other: Tensor, weights: Tensor) -> Tensor:
+    """Add or multiply levels to images in [0, 1], ``[B, values]``, as the published code does.
+
+    Of values in [-1, 1]: a x + b y; of values in [0, 2]: x^a y^b. Both are computed for all, and
+    what is not wanted has no weight: a choice between values takes a CPU longer.
     """
-    a, b = _weights(u[:, 1:], beta)
-    multiply, add = (active & chosen for chosen in (u[:, 0] < 0.5, u[:, 0] >= 0.5))
+    power_a, power_b, power_shift, multiply, a, b, shift = weights[:, :, None].unbind()
     levels = torch.arange(256, device=image.device, dtype=image.dtype) * (2 / 255)
     table = levels.clamp(min=_TINY).log2()
     logs = table.index_select(0, other.view(-1).int()).view(other.shape)
-    power = functional.threshold_(image.clamp(min=_SMALLEST).log2_(), _LOWEST, _OF_ZERO)
-    power.mul_((a * multiply)[:, None]).addcmul_(logs, (b * multiply)[:, None])
-    power.add_(((a - 1) * multiply)[:, None]).clamp_(min=_LOWEST).exp2_()
-    mixed = image * torch.where(add, a, 1.0 * ~active)[:, None]
-    mixed.addcmul_(other.to(image.dtype), (b * add / 255)[:, None])
-    mixed.add_(((1 - a - b) * add / 2)[:, None])
-    return mixed.addcmul_(power, (1.0 * multiply)[:, None]).clamp_(0, 1)
+    power = image.clamp(min=_SMALLEST).log2_()
+    functional.threshold(power, _LOWEST, _OF_ZERO, inplace=True)
+    power.mul_(power_a).addcmul_(logs, power_b).add_(power_shift).clamp_(min=_LOWEST).exp2_()
+    mixed = (image * a).addcmul_(other.to(image.dtype), b).add_(shift)
+    return mixed.addcmul_(power, multiply).clamp_(0, 1)
 
 
-def _weights(u: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _weights(u: Tensor, active: Tensor, beta: float) -> Tensor:
+    """Return the weights of `_mixed`, ``[7, B, k]``, of four uniform numbers ``[B, k, 4]``."""
+    a, b = sampled_weights(u[..., 1:], beta)
+    multiply, add = (active & chosen for chosen in (u[..., 0] < 0.5, u[..., 0] >= 0.5))
+    multiplied = (a * multiply, b * multiply, (a - 1) * multiply, 1.0 * multiply)
+    added = (torch.where(add, a, 1.0 * ~active), b * add / 255, (1 - a - b) * add / 2)
+    return torch.stack([one.to(u.dtype) for one in (*multiplied, *added)])
+
+
+def sampled_weights(u: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Return the published ``get_ab``: a copy is added, or taken away from more of the image.
 
     A Beta(beta, 1) number is U^(1 / beta), a Beta(1, beta) one 1 - U^(1 / beta).
+
+    Args:
+        u: uniform numbers ``[..., 3]``.
+        beta: of the law.
     """
-    away = u[:, 0] >= 0.5
-    a, b = u[:, 1] ** (1 / beta), 1 - u[:, 2] ** (1 / beta)
+    away = u[..., 0] >= 0.5
+    a, b = u[..., 1] ** (1 / beta), 1 - u[..., 2] ** (1 / beta)
     return torch.where(away, 2 - a, a), torch.where(away, -b, b)
 
 
@@ -161,11 +173,3 @@ def _below(u: Tensor, count: int) -> Tensor:
 def _rows(images: Tensor) -> Tensor:
     """Return dense images as rows of values in their order in memory, ``[B, values]``."""
     return (images.permute(0, 2, 3, 1) if is_channels_last(images) else images).flatten(1)
-
-
-def _images(rows: Tensor, like: Tensor) -> Tensor:
-    """Return rows as images of the shape and layout of `like`."""
-    _, channels, height, width = like.shape
-    if is_channels_last(like):
-        return rows.view(len(rows), height, width, channels).permute(0, 3, 1, 2)
-    return rows.view(like.shape)

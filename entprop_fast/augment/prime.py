@@ -15,9 +15,7 @@ from entprop_fast.counter_random import bits, keys_of, uniforms
 from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.options import option
 
-# Streams of an image's draws, and of those of one of its primitives.
-_MIX, _KEEP, _DEPTHS, _SLOTS = 1, 2, 3, 4
-_STRENGTHS, _PRIMITIVE = 1, 2
+_MIX, _KEEP, _DEPTHS, _SLOTS = 1, 2, 3, 4  # streams of an image's draws
 _DEEPEST = 3  # max_depth of utils/prime.py
 _LOWEST_CUT = 2  # diffeo.cutmin of every config
 
@@ -114,9 +112,10 @@ class Prime(Augmentation):
         depth = self.depth if self.depth > 0 else _DEEPEST
         mixed = beta(keys_of(_KEEP, keys), 1)
         weights = mixed[:, None] * dirichlet(keys_of(_MIX, keys), 1, self.width)
-        slots = bits(keys_of(_SLOTS, keys), self.width * depth)
-        codes, bands, scale = self._strengths(slots.flatten(), size)
         shape = (len(keys), self.width, depth)
+        slots = bits(keys_of(_SLOTS, keys), 2 * self.width * depth)
+        strengths, primitives = slots.unflatten(1, (2, -1)).unbind(1)
+        codes, bands, scale = self._strengths(strengths.flatten(), size)
         codes = codes.view(shape).to(torch.uint8)
         if self.depth < 0:
             depths = (uniforms(keys_of(_DEPTHS, keys), self.width) * _DEEPEST).ceil()
@@ -124,7 +123,7 @@ class Prime(Augmentation):
             codes = codes * (torch.arange(depth, device=keys.device) < depths[..., None])
         return Strengths(
             codes=codes,
-            keys=keys_of(_PRIMITIVE, slots).view(shape),
+            keys=primitives.reshape(shape),
             bands=bands.view(*shape, 2),
             scale=scale.view(shape),
             weights=weights,
@@ -133,7 +132,7 @@ class Prime(Augmentation):
 
     def _strengths(self, slots: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return code, band and scale of the primitive of each key."""
-        u = uniforms(keys_of(_STRENGTHS, slots), 4)
+        u = uniforms(slots, 4)
         codes = 1 + (u[:, 0] * 3).floor()
         cut, temperature = _warp(u[:, 1:], self._warp_cut, self.warp_alpha, size)
         first, last, variance = _color(u[:, 1:], self._color)
@@ -149,10 +148,13 @@ class Prime(Augmentation):
 
     @property
     def _color(self) -> _Published:
-        given = (self.color_cut, self.color_temperature, self.color_bandwidth)
         published = _SCALES[self.scale]
-        taken = [ours if one is None else one for one, ours in zip(given, published, strict=True)]
-        return _Published(*taken)
+        cut, temperature, bandwidth = self.color_cut, self.color_temperature, self.color_bandwidth
+        return _Published(
+            cut=published.cut if cut is None else cut,
+            temperature=published.temperature if temperature is None else temperature,
+            bandwidth=published.bandwidth if bandwidth is None else bandwidth,
+        )
 
 
 def _warp(u: Tensor, highest: int, alpha: float, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

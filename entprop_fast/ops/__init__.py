@@ -12,6 +12,7 @@ from entprop_fast.ops.dual_batch_norm import dual_batch_norm
 from entprop_fast.ops.image_chains import NEAREST, ImageOp, image_chains
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
+from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_topk
 
 # After the schemas are defined, so that a kernel never registers for an op that does not exist.
@@ -24,6 +25,7 @@ __all__ = [
     "ImageOp",
     "LossAndEntropy",
     "LossAndSelection",
+    "Primitive",
     "backends",
     "conv3x3",
     "conv3x3_pays",
@@ -33,5 +35,6 @@ __all__ = [
     "image_chains",
     "loss_and_entropy",
     "perturb_",
+    "prime_chains",
     "select_topk",
 ]

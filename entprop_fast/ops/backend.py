@@ -26,10 +26,12 @@ TRITON_OPS = (
     "dual_batch_norm_dx",
     "loss_and_entropy",
     "select_topk",
+    "image_chains",
+    "prime_chains",
 )
 CUDA_OPS = ("gather_perturb", "perturb_")
-# Elsewhere PyTorch runs them: its own convolution, and the reference of the chains.
-CPU_OPS = ("conv3x3", "conv3x3_backward", "prime_chains")
+# Elsewhere PyTorch's own convolution is the faster one, and nothing sends them there.
+CPU_OPS = ("conv3x3", "conv3x3_backward")
 
 KERNELS = Path(__file__).parents[1] / "kernels" / "__init__.py"  # in a checkout behind a link
 NO_KERNELS = (

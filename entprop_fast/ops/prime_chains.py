@@ -90,7 +90,7 @@ def reference(
         chains = torch.where(kind == Primitive.WARP, warped, chains)
         chains = torch.where(kind == Primitive.COLOR, bend(chains, curves), chains)
         chains = torch.where(kind == Primitive.FILTER, filtered, chains)
-    mixed = torch.einsum("bw,bwchx->bchx", weights, chains.unflatten(0, (-1, width)))
+    mixed = torch.einsum("bw,bwchx->bchx", weights, chains.unflatten(0, (len(images), width)))
     mixed = keep[:, None, None, None] * start + mixed
     if images.dtype == torch.uint8:
         mixed = (mixed * 255 + 0.5).floor_().clamp_(0, 255).to(torch.uint8)

@@ -60,7 +60,8 @@ def bend(images: Tensor, amplitudes: Tensor) -> Tensor:
     y1, d1 = nodes.gather(1, at + 1).unbind(-1)
     rest = 1 - t
     curve = rest * rest * ((1 + 2 * t) * y0 + t * d0) + t * t * ((3 - 2 * t) * y1 - rest * d1)
-    return (x + curve).clamp(0, 1).view_as(images)
+    bent: Tensor = (x + curve).clamp(0, 1)
+    return bent.view_as(images)
 
 
 def _nodes(highest: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -68,4 +69,5 @@ def _nodes(highest: int, cells: int, device: torch.device) -> tuple[Tensor, Tens
     k = torch.arange(1, highest + 1, device=device)[:, None]
     phase = k * torch.arange(cells + 1, device=device) % (2 * cells)  # exact: whole numbers
     angle = phase.double() * (math.pi / cells)
-    return angle.sin().float(), (angle.cos() * (k * (math.pi / cells))).float()
+    slopes: Tensor = angle.cos() * (k * (math.pi / cells))
+    return angle.sin().float(), slopes.float()

@@ -102,7 +102,8 @@ class Draws:
         radius = np.hypot(k[:, None], k)
         modes = self.random.normal(size=(cut, cut)) * (radius < cut + 0.5) / radius
         waves = np.sin(np.pi * np.linspace(0, 1, pixels)[:, None] * k)
-        return math.sqrt(temperature) * pixels * (waves @ modes @ waves.T)
+        field: Array = math.sqrt(temperature) * pixels * (waves @ modes @ waves.T)
+        return field
 
     def primitive(self, image: Array) -> Array:
         """Apply one of the three to [C, n, n]."""

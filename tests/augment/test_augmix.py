@@ -12,6 +12,7 @@ from torch import Tensor
 from entprop_fast.augment import AugMix, parse_chain
 from entprop_fast.augment.drawn_chains import ChainDraws
 from entprop_fast.counter_random import keys_of
+from entprop_fast.draws import log_gammas
 from entprop_fast.ops import ImageOp
 
 KEYS = keys_of(20, torch.arange(20_000))
@@ -101,6 +102,14 @@ def test_weights(alpha: float) -> None:
         law = stats.beta(alpha, 3 * alpha)
         assert stats.kstest(shares[:, chain].clamp(0, 1), law.cdf).pvalue > UNLIKELY
         assert stats.spearmanr(shares[:, chain], mixed[clear]).pvalue > UNLIKELY
+
+
+@pytest.mark.parametrize("concentration", [0.1, 2.0])
+def test_gamma_numbers(concentration: float) -> None:
+    """Each by one of 16 candidates; their law is that of Gamma, also where they underflow."""
+    normal, chance = torch.randn(40_000, 16), 1 - torch.rand(40_000, 17)
+    found = log_gammas(concentration, normal, chance).double()
+    assert stats.kstest(found, stats.loggamma(concentration).cdf).pvalue > UNLIKELY
 
 
 def test_a_fixed_depth_and_width() -> None:

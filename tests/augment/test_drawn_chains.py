@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from entprop_fast.augment import AugMix, RandAugment, TrivialAugment
-from entprop_fast.augment.drawn_chains import DrawnChains
+from entprop_fast.augment import AugMix, Chain, RandAugment, TrivialAugment
+from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 
 ALL = [AugMix(all_ops=True), AugMix(alpha=0.5, depth=2, width=2), TrivialAugment(), RandAugment()]
 every = pytest.mark.parametrize("augment", ALL, ids=lambda one: f"{one.name}-{one == ALL[1]}")
@@ -66,3 +67,29 @@ def test_images_are_left_as_they_are(augment: DrawnChains) -> None:
     before = batch.clone()
     augment(batch)
     assert torch.equal(batch, before)
+
+
+@every
+def test_the_host_decides_nothing(augment: DrawnChains) -> None:
+    """Tensors without values go all the way: nothing asks for one."""
+    with FakeTensorMode():
+        batch = torch.empty(4, 3, 8, 8, dtype=torch.uint8)
+        assert augment(batch).shape == batch.shape
+
+
+def test_parts_of_a_chain_draw_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TrivialAugment draws as second says nothing of AugMix's weights, in any stream."""
+    seen: list[ChainDraws] = []
+
+    def only_draw(self: DrawnChains, images: Tensor, keys: Tensor) -> Tensor:
+        seen.append(self.draw(keys, (9, 9)))
+        return images
+
+    monkeypatch.setattr(DrawnChains, "apply", only_draw)
+    batch = torch.zeros(4000, 1, 9, 9, dtype=torch.uint8)
+    Chain(parts=(AugMix(), TrivialAugment()))(batch, torch.arange(4000))
+    mixed, single = seen
+    kinds = single.codes.flatten() % 64
+    drawn = torch.cat([mixed.weights, mixed.keep[:, None], mixed.strengths.flatten(1)], 1)
+    together = torch.corrcoef(torch.cat([kinds[:, None].float(), drawn], 1).T)[0, 1:]
+    assert together.abs().max() < 5 / 4000**0.5

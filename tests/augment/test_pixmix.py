@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from entprop_fast.augment import PixMix, parse_chain
-from entprop_fast.augment.pixmix import _weights
+from entprop_fast.augment.pixmix import sampled_weights
 from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
 from entprop_fast.ops.image_chains import ImageOp
@@ -135,7 +135,7 @@ def test_images_are_mixed_as_described(
 def test_weights_and_strengths_are_distributed_as_published() -> None:
     count, generator = 40_000, np.random.default_rng(0)
     rows = keys_of(3, torch.arange(count))
-    a, b = _weights(uniforms(rows, 3).double(), 3.0)
+    a, b = sampled_weights(uniforms(rows, 3).double(), 3.0)
     first = generator.random(count) < 0.5
     beta = generator.beta
     expected_a = np.where(first, beta(3, 1, count), 1 + beta(1, 3, count))

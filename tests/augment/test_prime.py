@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -50,12 +53,12 @@ def test_the_generator_draws_without_ids() -> None:
     [((1, 1), "cifar"), ((2, 7), "cifar"), ((3, 33), "cifar"), ((19, 5), "imagenet")],
 )
 def test_kernel_and_reference_agree_on_any_size(
-    channels: int, size: tuple[int, int], scale: str
+    channels: int, size: tuple[int, int], scale: Literal["cifar", "imagenet"]
 ) -> None:
     given = arguments(pictures(6, channels, size) / 255, Prime(scale=scale, filter_size=5))
-    ours, reference = OP(*given), REFERENCE_OP(*given)
+    ours, plain = OP(*given), REFERENCE_OP(*given)
     # A curve after a filter magnifies a rounding error some thousand times.
-    apart = (ours - reference).abs().flatten()
+    apart = (ours - plain).abs().flatten()
     assert apart.quantile(0.95) < 1e-3
     assert apart.mean() < 2e-3
     assert 0 <= ours.min() and ours.max() <= 1 + 1e-6
@@ -162,20 +165,21 @@ def test_the_whole_output_follows_the_original_description() -> None:
     ours = Prime()(images.expand(count, -1, -1, -1), torch.arange(count)).double().numpy()
     exact = images[0].double().numpy()
     theirs = np.stack([described.Draws(seed).augmented(exact) for seed in range(count)])
-    for summary in (
+    summaries: tuple[Callable[[described.Array], described.Array], ...] = (
         lambda batch: np.abs(batch - exact).mean((1, 2, 3)),
         lambda batch: batch.mean((1, 2, 3)),
         lambda batch: batch.std((1, 2, 3)),
         lambda batch: np.abs(np.diff(batch, axis=3)).mean((1, 2, 3)),
         lambda batch: batch[:, 0, 3, 0],
         lambda batch: batch[:, 2, 5, 5],
-    ):
+    )
+    for summary in summaries:
         assert apart(summary(ours), summary(theirs)) < 1.95 * (2 / count) ** 0.5
     error = (ours.std(0) ** 2 + theirs.std(0) ** 2) ** 0.5 / count**0.5
     assert np.abs((ours.mean(0) - theirs.mean(0)) / error).max() < 4.2  # of 108 numbers
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> float:
+def apart(one: described.Array, other: described.Array) -> float:
     """Return the Kolmogorov-Smirnov distance of two samples."""
     both = np.sort(np.concatenate((one, other)))
     shares = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 import torch
@@ -11,31 +14,33 @@ from entprop_fast.ops.prime_chains import OP, REFERENCE_OP, Primitive
 from entprop_fast.ops.prime_draws import pair_normals
 from tests.augment import prime_description as described
 
+Op: TypeAlias = Callable[..., Tensor]
 SIZES = [(7, 5), (6, 9), (1, 4), (2, 2), (3, 3)]
 
 
 @pytest.fixture(params=["kernel", "reference"])
-def op(request: pytest.FixtureRequest) -> object:
+def op(request: pytest.FixtureRequest) -> Op:
     return OP if request.param == "kernel" else REFERENCE_OP
 
 
-def one(op: object, image: Tensor, kind: Primitive, band: tuple[int, int], scale: float) -> Tensor:
+def one(op: Op, image: Tensor, kind: Primitive, band: tuple[int, int], scale: float) -> Tensor:
     """Apply one primitive, drawn by key 77."""
     program = (len(image), 1, 1)
     ones, zeros = torch.ones(program[:2]), torch.zeros(program[0])
     codes = torch.full(program, int(kind), dtype=torch.uint8)
     bands = torch.tensor(band, dtype=torch.int32).expand(*program, 2).contiguous()
     keys, amounts = torch.full(program, 77), torch.full(program, scale)
-    return op(image, codes, keys, bands, amounts, ones, zeros, band[1], 3)  # type: ignore[operator]
+    return op(image, codes, keys, bands, amounts, ones, zeros, band[1], 3)
 
 
-def normals(count: int) -> np.ndarray:
-    return pair_normals(torch.tensor([77]), count)[0].double().numpy()
+def normals(count: int) -> described.Array:
+    drawn: described.Array = pair_normals(torch.tensor([77]), count)[0].double().numpy()
+    return drawn
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("cut", [2, 11])
-def test_warp_is_the_sum_of_all_modes(op: object, size: tuple[int, int], cut: int) -> None:
+def test_warp_is_the_sum_of_all_modes(op: Op, size: tuple[int, int], cut: int) -> None:
     image = torch.rand(1, 3, *size)
     modes = [max(n - 2, 0) for n in size]
     drawn = normals(2 * modes[0] * modes[1]).reshape(*modes, 2).transpose(2, 0, 1)
@@ -49,7 +54,7 @@ def test_warp_is_the_sum_of_all_modes(op: object, size: tuple[int, int], cut: in
 @pytest.mark.parametrize("band", [(1, 100), (1, 1), (13, 32), (481, 500)])
 @pytest.mark.parametrize("levels", [True, False])
 def test_color_is_a_sum_of_sines(
-    op: object, channels: int, band: tuple[int, int], levels: bool
+    op: Op, channels: int, band: tuple[int, int], levels: bool
 ) -> None:
     image = torch.rand(1, channels, 7, 37)
     image[0, 0, 0, :5] = torch.tensor([0.0, 1.0, 1e-4, 1 - 1e-4, 0.5])
@@ -67,7 +72,7 @@ def test_color_is_a_sum_of_sines(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_filter_is_a_correlation(op: object, size: tuple[int, int]) -> None:
+def test_filter_is_a_correlation(op: Op, size: tuple[int, int]) -> None:
     image = torch.rand(1, 3, *size)
     kernel = normals(9).reshape(3, 3) * 0.7
     kernel[2, 2] += 1  # utils/rand_filter.py: ceil(3 / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import pytest
@@ -14,17 +15,21 @@ from entprop_fast.augment import Prime
 from entprop_fast.augment.prime import Strengths
 from entprop_fast.ops.prime_chains import Primitive
 from entprop_fast.ops.prime_warp import mode_variances, random_displacements
+from tests.augment.prime_description import Array
 
 PIXELS = 32
 
 
+Scale: TypeAlias = Literal["cifar", "imagenet"]
+
+
 @pytest.fixture(scope="module", params=["cifar", "imagenet"])
-def scale(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def scale(request: pytest.FixtureRequest) -> Scale:
+    return cast(Scale, request.param)
 
 
 @pytest.fixture(scope="module")
-def drawn(scale: str) -> Strengths:
+def drawn(scale: Scale) -> Strengths:
     return Prime(scale=scale).draw(torch.arange(4000), (PIXELS, PIXELS))
 
 
@@ -34,7 +39,7 @@ def of(drawn: Strengths, kind: Primitive) -> tuple[Tensor, Tensor, Tensor]:
     return drawn.bands[at][:, 0].double(), drawn.bands[at][:, 1].double(), drawn.scale[at].double()
 
 
-def follows(values: Tensor, law: Callable[[np.ndarray], np.ndarray]) -> None:
+def follows(values: Tensor, law: Callable[[Array], Array]) -> None:
     """Check by Kolmogorov and Smirnov, one in a thousand right laws fails; law: P(X <= x)."""
     points, counts = np.unique(values.double().numpy(), return_counts=True)
     after = counts.cumsum() / counts.sum()
@@ -43,12 +48,13 @@ def follows(values: Tensor, law: Callable[[np.ndarray], np.ndarray]) -> None:
     assert distance.max() < 1.95 / counts.sum() ** 0.5
 
 
-def arcsine(x: np.ndarray) -> np.ndarray:
+def arcsine(x: Array) -> Array:
     """Return P(X <= x) of Beta(1/2, 1/2)."""
-    return np.arcsin(np.sqrt(np.clip(x, 0, 1))) * 2 / math.pi
+    share: Array = 2 / math.pi * np.arcsin(np.sqrt(np.clip(x, 0, 1)))
+    return share
 
 
-def uniform(x: np.ndarray) -> np.ndarray:
+def uniform(x: Array) -> Array:
     return np.clip(x, 0, 1)
 
 
@@ -72,12 +78,13 @@ def test_mixing_weights(drawn: Strengths) -> None:
         follows(weights[:, chain], lambda x: 1 - (1 - np.clip(x, 0, 1)) ** 2)
 
 
-def test_cuts_and_temperatures_of_warps(drawn: Strengths, scale: str) -> None:
+def test_cuts_and_temperatures_of_warps(drawn: Strengths, scale: Scale) -> None:
     _, cut, root = of(drawn, Primitive.WARP)
     highest = np.arange(3, (100 if scale == "cifar" else 500) + 1)[:, None]
 
-    def law(c: np.ndarray) -> np.ndarray:
-        return arcsine((np.floor(c) - 1) / (highest - 1)).mean(0)
+    def law(c: Array) -> Array:
+        shares: Array = arcsine((np.floor(c) - 1) / (highest - 1)).mean(0)
+        return shares
 
     follows(cut, law)
     low = 1 / (math.pi * PIXELS**2 * cut.log())
@@ -87,12 +94,12 @@ def test_cuts_and_temperatures_of_warps(drawn: Strengths, scale: str) -> None:
     assert torch.allclose(root.square()[high < low], low[high < low], rtol=1e-5)
 
 
-def test_frequencies_and_variances_of_curves(drawn: Strengths, scale: str) -> None:
+def test_frequencies_and_variances_of_curves(drawn: Strengths, scale: Scale) -> None:
     first, last, root = of(drawn, Primitive.COLOR)
     cut = np.arange(1, 501)[:, None]
     if scale == "cifar":
         assert (first == 1).all()
-        follows(last / 100, lambda x: np.floor(np.clip(x, 0, 1) * 100 + 1e-7) / 100)
+        follows(last, lambda x: np.clip(np.floor(x), 0, 100) / 100)
     else:
         follows(first, lambda x: np.clip(np.floor(x) / cut, 0, 1).mean(0))
         assert (last - first).min() >= 0 and (last - first).max() == 19

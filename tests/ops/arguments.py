@@ -241,6 +241,30 @@ def image_chains(draw: random.Random) -> Arguments:
     }
 
 
+def prime_chains(draw: random.Random) -> Arguments:
+    """Arguments of the op: single primitives, as several magnify what rounding does."""
+    rows, channels = draw.choice((0, 1, 2, 3)), draw.choice((1, 3))
+    sides = (draw.choice((1, 2, 3, 8, 17)), draw.choice((1, 2, 5, 16, 33)))
+    chains = (rows, draw.choice((0, 1, 2, 3)), draw.choice((0, 1)))
+    count = math.prod(chains)
+    images = tensor(draw, (rows, channels, *sides), torch.float32).sigmoid()
+    return {
+        "images": (images * 255).to(torch.uint8) if draw.random() < 0.3 else images,
+        "codes": torch.tensor(draw.choices(range(5), k=count), dtype=torch.uint8).reshape(chains),
+        "keys": torch.tensor([draw.getrandbits(62) for _ in range(count)]).long().reshape(chains),
+        "bands": torch.tensor([draw.randint(-1, 50) for _ in range(2 * count)])
+        .to(torch.int32)
+        .reshape(*chains, 2)
+        .sort(dim=-1)
+        .values,
+        "scale": tensor(draw, chains, torch.float32) * 0.05,
+        "weights": tensor(draw, chains[:2], torch.float32).abs() / 3,
+        "keep": tensor(draw, chains[:1], torch.float32).abs() / 2,
+        "highest": draw.randint(1, 40),
+        "kernel": draw.choice((3, 5)),
+    }
+
+
 def own_memory(value: Tensor) -> Tensor:
     """`value` where no two of its elements lie in one place."""
     return value.clone() if 0 in value.stride() else value
@@ -261,6 +285,7 @@ MAKE: dict[str, Callable[[random.Random], Arguments]] = {
     "conv3x3": conv3x3,
     "conv3x3_backward": conv3x3_backward,
     "image_chains": image_chains,
+    "prime_chains": prime_chains,
 }
 # What each op writes, beside its results.
 WRITTEN: dict[str, tuple[str, ...]] = {

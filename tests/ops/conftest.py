@@ -28,6 +28,7 @@ NAMES = (
     "gather_perturb",
     "perturb_",
     "image_chains",
+    "prime_chains",
 )
 M_PERTURB = -6  # of glibc's malloc.h
 needs_extension = pytest.mark.skipif(

@@ -88,6 +88,14 @@ def _chains() -> Arguments:
     return {"images": images, "codes": codes, "strengths": strengths, **weights}
 
 
+def _prime() -> Arguments:
+    codes = torch.tensor([[[1, 2, 3]] * 2] * 3, dtype=torch.uint8)
+    keys, bands = torch.arange(18).view(3, 2, 3), torch.ones(3, 2, 3, 2, dtype=torch.int32)
+    given = {"images": _images(3, 3, 4, 5).abs(), "codes": codes, "keys": keys, "bands": bands}
+    given |= {"scale": _images(3, 2, 3), "weights": _images(3, 2), "keep": _images(3)}
+    return {**given, "highest": 7, "kernel": 3}
+
+
 VALID: dict[str, Callable[[], Arguments]] = {
     "dual_batch_norm": _norm,
     "dual_batch_norm_backward": _norm_backward,
@@ -102,6 +110,7 @@ VALID: dict[str, Callable[[], Arguments]] = {
     "conv3x3": _conv,
     "conv3x3_backward": lambda: _conv("grad") | {"want_x": True, "want_weight": True},
     "image_chains": _chains,
+    "prime_chains": _prime,
 }
 SPOILED: dict[str, Callable[[Tensor], Tensor]] = {
     "smaller": lambda t: t.narrow(0, 0, t.shape[0] - 1) if t.dim() else t.new_zeros(0),
@@ -122,6 +131,7 @@ FITS = {
     ("dual_batch_norm_merge", "gathered"): SIZES,
     ("conv3x3", "x"): SIZES,
     ("conv3x3", "weight"): SIZES,
+    ("prime_chains", "bands"): ("integers",),
 }
 BEYOND: dict[str, dict[str, list[Any]]] = {
     "dual_batch_norm": {"num_main": [-1, 5, 2**40], "eps": [0.0, -1.0], "aux_eps": [-1e-9]},
@@ -131,6 +141,7 @@ BEYOND: dict[str, dict[str, list[Any]]] = {
     "dual_batch_norm_dx": {"num_main": [-1, 5]},
     "loss_and_entropy": {"label_smoothing": [-0.1, 1.5, float("nan")], "score": ["", "Margin"]},
     "select_topk": {"k": [-1, 6, 2**40]},
+    "prime_chains": {"highest": [0, -1, 2**40], "kernel": [-3, 1, 4, 9]},
 }
 
 

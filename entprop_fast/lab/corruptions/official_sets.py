@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from entprop_fast.lab.corruptions.suites import Place, Sample, Suite
 from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
 from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
 from entprop_fast.lab.data.image_values import to_float
+from entprop_fast.lab.data.npz_files import load_npy
 
 _Samples = Callable[[Sequence[Place]], Iterator[Sample]]
 
@@ -129,27 +129,15 @@ def _arrays(
 
 def open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Map a uint8 array of that shape from its ``.npy`` file; nothing pickled is ever run."""
-    array = _loaded(path)
+    array = load_npy(path)
     if array.dtype != np.uint8 or array.shape != shape:
         raise ValueError(f"{path} holds {array.dtype} {array.shape}; uint8 {shape} wanted")
     return array
 
 
-def _loaded(path: Path) -> NDArray[Any]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} holds several arrays; one was expected")
-    return array
-
-
 def _labels(path: Path, count: int, num_classes: int) -> Tensor:
     """Read the labels of one severity, which those of all five must repeat."""
-    array = _loaded(path)
+    array = load_npy(path)
     wanted = len(SEVERITIES) * count
     if array.dtype.kind not in "iu" or array.shape != (wanted,):
         raise ValueError(f"{path} holds {array.dtype} {array.shape}; {wanted} whole numbers wanted")

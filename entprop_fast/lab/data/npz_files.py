@@ -35,6 +35,12 @@ _MOST_BYTES = 2**34  # of an array
 _MOST_CLASSES = 10_000
 _CHANNELS = (1, 3)
 
+# What NumPy and zipfile raise of damaged files, of encrypted ones, and of sizes that are no sizes.
+_UNREADABLE = (
+    *(ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -82,9 +88,10 @@ def read_arrays(path: Path, name: str) -> Arrays:
         raise FileNotFoundError(f"data set {name!r}: {path}: there is no such file")
     known = {*_OWN, *(key for keys in APART for key in keys)}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array, not an .npz file")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array")
+        with file:
             found = {}
             for key in known.intersection(file.files):
                 size = file.zip.getinfo(f"{key}.npy").file_size
@@ -92,8 +99,26 @@ def read_arrays(path: Path, name: str) -> Arrays:
                     raise ValueError(f"{key} has {size:,} bytes")
                 found[key] = file[key]
             return found
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an .npz file of images: {error}") from error
+
+
+def load_npy(path: Path) -> NDArray[Any]:
+    """Map an array from its file; nothing pickled is ever run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no array.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} holds several arrays; one was expected")
+    return array
 
 
 def images_and_labels(

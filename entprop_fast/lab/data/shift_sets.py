@@ -23,7 +23,13 @@ from entprop_fast.lab.data.idx_files import find_idx, load_idx
 from entprop_fast.lab.data.image_data import ImageData, ShiftSet
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.natural_sets import NaturalSet
-from entprop_fast.lab.data.npz_files import images_and_labels, load_npz, pixels_of, read_arrays
+from entprop_fast.lab.data.npz_files import (
+    images_and_labels,
+    load_npy,
+    load_npz,
+    pixels_of,
+    read_arrays,
+)
 from entprop_fast.lab.data.shift_folders import folder_set
 
 CIFAR_10_1 = ("cifar10.1_v6", "cifar10.1_v4")  # what its files' names begin with, the first first
@@ -174,24 +180,6 @@ def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> Natura
 
     source = f"{path}: {len(kinds)} kinds ({', '.join(one.stem for one in kinds)})"
     return NaturalSet(name, count * len(kinds), None, batches, source=source)
-
-
-def load_npy(path: Path) -> NDArray[Any]:
-    """Map an array from its file; nothing pickled is ever run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no array.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} holds several arrays; one was expected")
-    return array
 
 
 def _labels(labels: NDArray[Any], count: int, path: Path, data: ImageSet) -> Tensor:

@@ -24,6 +24,7 @@ from entprop_fast.lab.training.deploy import plain_copy, save_deployable
 from entprop_fast.lab.training.run_folder import RunFolder
 from entprop_fast.lab.training.trainer import Trainer
 from entprop_fast.methods import create_method
+from entprop_fast.options import options_of
 
 EXAMPLES = 8
 _COLOURS = (1, 3)  # channels of what can be drawn
@@ -39,6 +40,9 @@ class Summary:
         hscore: harmonic mean of the two; None likewise.
         corruptions: kind to accuracies of severities 1 to 5, in percent.
         corruption_source: where the corrupted images come from, empty where there are none.
+        ece: expected calibration error on the clean test images, in percent; None where there are
+            none.
+        corruption_ece: the same on corrupted ones.
         shifts: of further test sets that come with the data set, see `Evaluation`.
         cost: passes over the training images.
         captured: steps ran as a CUDA graph.
@@ -69,6 +73,8 @@ class Summary:
     best_epoch: int | None = None
     rollbacks: int = 0
     processes: int = 1
+    ece: float | None = None
+    corruption_ece: float | None = None
     shifts: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -145,6 +151,8 @@ def _finish(
         best_epoch=trainer.best.epoch if trainer.best else None,
         rollbacks=trainer.rollbacks.count,
         processes=here.world,
+        ece=None if scores is None else scores.rows[0].ece,
+        corruption_ece=None if scores is None else scores.corruption_ece,
         shifts={} if scores is None else scores.shifts,
     )
     trainer.loggers.finish({name: getattr(summary, name) for name in ("sa", "ra", "hscore")})
@@ -201,8 +209,9 @@ def _draw_examples(trainer: Trainer, deployed: nn.Module, path: Path) -> None:
     model = copy.deepcopy(trainer.model)
     for parameter in model.parameters():
         parameter.grad = None
-    mixes = ("mixup", "cutmix")
-    unmixed = {name: 0.0 for name in mixes if hasattr(trainer.method.options, name)}
+    known = options_of(trainer.method.Options)
+    mixes = [known[name] for name in ("mixup", "cutmix") if name in known]
+    unmixed = {one.name: 0.0 for one in mixes if one.bounds.hold(0)}  # some always mix
     options = trainer.method_options | unmixed
     # Of this process's own rows, where several train.
     own = {"ranks": "independent", "selection": "rank"}

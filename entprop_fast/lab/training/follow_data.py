@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entprop_fast.augment import CropFlip
 from entprop_fast.lab.data.datasets import (
     EMBEDDED,
     FILES,
@@ -70,10 +69,10 @@ def follow_data(
     if dataset and not dataset.startswith(DATA):
         check_known(dataset)
     if dataset.startswith((DATA, *BY_PATH)) and settings.get("augment") is None:
-        chain = without_reading(said := str(table.get("augment", NONE)))
-        # Images in the usual files are small ones, which are cropped as CIFAR's are.
-        cropped = chain != said and dataset.startswith(tuple(BY_PATH))
-        settings["augment"] = CropFlip.name if cropped and chain == NONE else chain
+        settings["augment"] = without_reading(str(table.get("augment", NONE)))
+    if dataset.startswith(tuple(BY_PATH)) and source == SCRATCH:
+        if settings.get("normalize") is None:
+            settings["normalize"] = "none"  # ImageNet's is of three channels
     if not dataset.startswith(FOLDER) or "image_size" in both:
         return source, settings
     if both.get("weights") not in (None, RANDOM) or ":" in str(both.get("arch", "")):

@@ -76,6 +76,8 @@ def complete(method: str, given: Mapping[str, Any]) -> dict[str, Value]:
 def without_mixing(method: str, own: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the mixing of a recipe where a consistency of views is asked for in its place.
 
+    A method that does both, as noisymix, keeps it.
+
     Args:
         method: whose options they are.
         own: the recipe's.
@@ -84,7 +86,9 @@ def without_mixing(method: str, own: Mapping[str, Any], named: Mapping[str, Any]
     Raises:
         TypeError, ValueError: a weight of the consistency that is not valid.
     """
-    weight = settable(method).get("jsd")
-    if weight is None or "jsd" not in named or not read(weight, named["jsd"], words=True):
+    known = settable(method)
+    weight = known.get("jsd")
+    both = "mixup" in known and not known["mixup"].optional
+    if weight is None or both or "jsd" not in named or not read(weight, named["jsd"], words=True):
         return dict(own)
     return {name: value for name, value in own.items() if name not in ("mixup", "cutmix")}

@@ -16,7 +16,6 @@ from entprop_fast.lab.training.augment_setting import (
     without_options,
     without_reading,
 )
-from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.recipe import resolve, to_toml
 from tests.lab.conftest import Call
 
@@ -118,7 +117,4 @@ def test_what_does_not_go_together(named: str) -> None:
 
 def test_another_type_is_refused() -> None:
     with pytest.raises(TypeError, match="augment=3"):
-        Config(
-            **{"arch": "x", "dataset": "digits", "method": "vanilla", "epochs": 1},
-            **{"batch_size": 2, "lr": 0.1, "augment": 3},  # type: ignore[arg-type]
-        )
+        resolve("digits", augment=3)

@@ -46,8 +46,9 @@ def weights(train: Any, **more: Any) -> Tensor:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(3))
     net(torch.zeros(2, 3, 8, 8))
-    options = {"method": "vanilla", "epochs": 2, "device": "cpu", "verbose": False} | more
-    fit(net, train, **({} if isinstance(train, DataLoader) else {"batch_size": 8}), **options)
+    options: dict[str, Any] = {"method": "vanilla", "epochs": 2, "device": "cpu"}
+    options["batch_size"] = None if isinstance(train, DataLoader) else 8
+    fit(net, train, verbose=False, **(options | more))
     return torch.cat([one.detach().flatten() for one in net.parameters()])
 
 

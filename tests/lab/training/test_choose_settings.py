@@ -15,7 +15,6 @@ from entprop_fast.lab.training.commented_recipe import commented
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.recipe import recipe_names, resolve
 from entprop_fast.methods import METHODS
-from tests.methods.support import ONE_VIEW
 
 FOLDER = Folder(path=Path("/photos/of cats"), num_train=2000, num_test=9, num_classes=2, side=224)
 
@@ -74,8 +73,13 @@ def test_weights_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_commented_recipe_reads_as_it_was_meant(method: str, tmp_path: Path) -> None:
     assert datasets.FOLDER == "folder:"
     for source in recipe_names():
-        over = ONE_VIEW.get(method, {}) | {"dataset": 'folder:/a "b"\n\\c', "data_dir": "é"}
-        config = resolve(source, method=method, seed=3, **over)
+        given: dict[str, Any] = {
+            "dataset": 'folder:/a "b"\n\\c',
+            "seed": 3,
+            "data_dir": "é",
+            "augment": "augmix",
+        }
+        config = resolve(source, method=method, **given)
         file = tmp_path / f"{source}.toml"
         file.write_text(commented(config, {"seed": "it is three."}, "First.", "Second."))
         again = resolve(file)

@@ -31,12 +31,13 @@ from tests.tiny_data.archives import (
     write_folder,
     write_tar,
 )
+from tests.tiny_data.idx import tiny_fashion
 from tests.tiny_data.layouts import LAYOUTS
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 FILES = ("cub", "pets", "cars", "imagenet")
-SHARED = ("sa", "ra", "hscore", "corruptions", "corruption_source")
+SHARED = ("sa", "ra", "hscore", "corruptions", "corruption_source", "shifts")
 
 
 def prepared(name: str, data_dir: Path, patch: pytest.MonkeyPatch) -> None:
@@ -44,9 +45,24 @@ def prepared(name: str, data_dir: Path, patch: pytest.MonkeyPatch) -> None:
     if name in LAYOUTS:
         LAYOUTS[name](data_dir)
         return
+    if name == "fashion_mnist":
+        tiny_fashion(data_dir, patch)
+        return
+    if name == "emoji":
+        write_emoji(data_dir)
+        return
     form = FORMS[name][1]
     files = {f"{form.folder}/{file}": one for file, one in cifar_files(name, form).items()}
     make_official(patch, name, write_tar(data_dir / form.archive, files))
+
+
+def write_emoji(folder: Path) -> None:
+    """Three classes, and a further test set."""
+    images = np.random.default_rng(3).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    rows = np.arange(60)
+    shift = np.where(rows >= 48, "artist", "")
+    arrays = {"images": images, "labels": rows % 3, "test": rows < 12, "shift": shift}
+    np.savez(folder / "emoji-32.npz", **arrays)  # type: ignore[arg-type]
 
 
 def arguments(name: str, data_dir: Path, out: Path, *more: str) -> list[str]:
@@ -70,7 +86,10 @@ def test_a_recipe_runs_from_its_folder(
 ) -> None:
     prepared(name, tmp_path, monkeypatch)
     out, scores = tmp_path / "run", tmp_path / "scores.json"
-    more = ("--train-size", "200") if name == "cifar100" else ()
+    sizes = {"cifar100": (200, None), "fashion_mnist": (60, 30), "emoji": (30, 9)}
+    train_size, test_size = sizes.get(name, (None, None))
+    more: tuple[str, ...] = () if train_size is None else ("--train-size", str(train_size))
+    more += () if test_size is None else ("--test-size", str(test_size))
     tuned = resolve(name).weights is not None
     if tuned:
         more = ("--weights", str(weights))
@@ -78,6 +97,7 @@ def test_a_recipe_runs_from_its_folder(
     found = summary(out)
     assert (found["dataset"], found["method"], found["epochs"]) == (name, "entprop", 1)
     assert len(found["corruptions"]) == 15
+    assert list(found["shifts"]) == ["artist"] * (name == "emoji")
     fresh = "classifier fc starts fresh: theirs has 7 classes, this data set 3"
     assert (fresh in said) == tuned
     for words in (

@@ -26,7 +26,6 @@ from entprop_fast.lab.training.follow_data import follow_data
 from entprop_fast.lab.training.recipe import data_set_recipes, resolve
 from entprop_fast.methods import METHODS, create_method, method_options
 from tests.lab.conftest import Call, summary
-from tests.methods.support import ONE_VIEW
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -115,8 +114,8 @@ def test_images_are_seen_at_their_own_size(side: int, size: int, tmp_path: Path)
 @pytest.mark.parametrize("n", [1, 3])
 def test_the_radius_that_is_said_is_the_methods(method: str, n: int) -> None:
     """eps follows from n and alpha where it is not named."""
-    over = {"n": n} if "n" in method_options(method) else ONE_VIEW.get(method, {})
-    config = resolve("folder", dataset="digits", method=method, **over)
+    over: dict[str, Any] = {"n": n} if "n" in method_options(method) else {}
+    config = resolve("folder", dataset="digits", augment="augmix", method=method, **over)
     spec = network_for("wrn10_0.5", load("digits"), 0)
     model = spec.build_for(method, config.options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

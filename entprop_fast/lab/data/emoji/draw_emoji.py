@@ -89,7 +89,8 @@ def draw(svg: str, size: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: it cannot be drawn.
     """
-    require("resvg_py", "PIL", extra="emoji", purpose="drawing emoji")
+    require("PIL", extra="train", purpose="drawing emoji")
+    require("resvg_py", extra="emoji", purpose="drawing emoji")
     from PIL import Image
     from resvg_py import svg_to_bytes
 

@@ -27,7 +27,7 @@ MULTIPLES = (0.5, 1.0, 2.0)  # of the study's training images
 
 def measure(options: Options, reporter: Reporter) -> Table:
     """Train every method at every size."""
-    sizes = _sizes(options)
+    sizes = sizes_of(options, MULTIPLES)
     config = recipe.resolve(options.recipe, epochs=options.epochs, **options.overrides)
     batch = config.batch_size
     # Free training's replays are passes too: it gets the epochs that plain training's cost.
@@ -54,15 +54,20 @@ def measure(options: Options, reporter: Reporter) -> Table:
     return Table(corrected(rows), source=source_of(records))
 
 
-def _sizes(options: Options) -> list[int]:
+def sizes_of(options: Options, multiples: Sequence[float]) -> list[int]:
+    """Return so many times the study's training images, the largest multiple last.
+
+    Raises:
+        UsageError: the data set has fewer.
+    """
     with bad_input():
         config = recipe.resolve(options.recipe, **options.overrides)
         there = load(config.dataset, data_dir=options.data_dir).num_train
     middle = options.train_size or there // 2
-    sizes = [round(multiple * middle) for multiple in MULTIPLES]
+    sizes = [round(multiple * middle) for multiple in multiples]
     if sizes[-1] > there:
         raise UsageError(
-            f"--train-size {middle}: this study trains with {MULTIPLES[-1]:g} times as many images "
+            f"--train-size {middle}: this study trains with {multiples[-1]:g} times as many images "
             f"too, and {config.dataset} has {there}"
         )
     return sizes

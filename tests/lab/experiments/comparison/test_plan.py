@@ -95,8 +95,8 @@ def test_a_wrong_augmentation_of_a_row_is_refused(row: str, named: str) -> None:
 def test_every_method_starts_from_the_same_data_weights_and_order() -> None:
     by_seed = {}
     for seed in (3, 4):
-        rows = dict.fromkeys(("vanilla", *METHODS, "noisymix:jsd=0"))
-        del rows["noisymix"]  # for which this recipe makes no views
+        rows = {f"{name}@augmix" if name == "noisymix" else name: None for name in METHODS}
+        rows = {"vanilla": None} | rows
         first, *others = [trainer_of(run) for run in runs_of(*rows, seeds=(seed,))]
         by_seed[seed] = first
         for other in others:
@@ -106,7 +106,7 @@ def test_every_method_starts_from_the_same_data_weights_and_order() -> None:
             assert torch.equal(other.loader.first(40)[0], first.loader.first(40)[0])
             assert torch.equal(other.test.images, first.test.images)
             for batch, theirs in zip(first.loader.epoch(5), other.loader.epoch(5), strict=True):
-                assert torch.equal(batch[0], theirs[0])
+                assert torch.equal(batch[0], theirs[0][:20])  # of three views the first
     weights = [next(trainer.model.parameters()) for trainer in by_seed.values()]
     assert not torch.equal(*weights)
     train = [by_seed[seed].loader.first(40)[0] for seed in (3, 4)]

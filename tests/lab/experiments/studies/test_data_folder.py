@@ -19,4 +19,4 @@ def test_the_folder_reaches_the_data_set(tmp_path: Path, monkeypatch: pytest.Mon
     options = Options(
         out=tmp_path / "out", recipe="cifar10", data_dir=str(tmp_path), train_size=None
     )
-    assert size._sizes(options) == [12, 25, 50]  # of 50 images
+    assert size.sizes_of(options, size.MULTIPLES) == [12, 25, 50]  # of 50 images

@@ -19,6 +19,7 @@ SWEEPS = {
     "steps": ("n=1", "n=2", "n=5"),
     "components": ("vanilla", "selection only", "all"),
     "transforms": ("MixUp, free step", "MixUp, none", "MixUp, zoom"),
+    "affine": ("shared", "affine", "statistics"),
 }
 SCORES = ("entropy", "confidence", "cross_entropy", "margin", "energy", "gini", "random")
 BASE = (70.0, 71.0, 72.0)
@@ -97,6 +98,24 @@ def ood_rows(sign: float) -> list[Row]:
     ]
 
 
+def budget_rows(sign: float) -> list[Row]:
+    rows: list[Row] = []
+    for size, cells in ((100, signed(5 * sign, 1)), (200, signed(0.5, 1))):
+        for epochs in (20, 60):
+            place: Row = {"images": size, "epochs": epochs}
+            rows.append({**place, "variant": "vanilla", **NO_CELLS})
+            rows.append({**place, "variant": "entprop", **cells})
+    return rows
+
+
+def adds_rows(sign: float) -> list[Row]:
+    rows: list[Row] = []
+    for augment, ours in (("", moved(5 * sign)), ("@prime", records(72.0, 69.0, 73.0))):
+        pair = {f"vanilla{augment}": records(*BASE), f"entprop{augment}": ours}
+        rows += score_rows(pair, f"vanilla{augment}")
+    return corrected(rows)
+
+
 def sweep_rows(name: str) -> Callable[[float], list[Row]]:
     base, clear, unclear = SWEEPS[name]
     return lambda sign: score_rows(
@@ -136,6 +155,8 @@ SAID: dict[str, tuple[Callable[[float], list[Row]], tuple[str, ...]]] = {
             "largest in bn2 (0.75)",
         ),
     ),
+    "budget": (budget_rows, ("100 images at 20 epochs {}, +5.0 (", "200 images at 20 epochs no ")),
+    "adds": (adds_rows, ("{}: entprop +5.0 (", "no clear difference: entprop@prime +")),
     "ood": (ood_rows, ("{}: k-NN +20.0 (", "difference: nearer to shifted +2.0", "k-NN 81 ")),
 }
 # Other words for up and down, and which of them a study says where its first difference is up.
@@ -170,3 +191,25 @@ def test_what_is_unclear_is_no_word_for_up_or_down() -> None:
     row: Row = {"measure": "Hscore", "layer": "all", "value": 1.0, "against": "it", **signed(3, 4)}
     said = STUDIES["norms"].sentence([row])
     assert "Hscore: no clear difference" in said and "higher" not in said
+
+
+@pytest.mark.parametrize(
+    ("leads", "said"),
+    [
+        ((-4, 0, 3, 5), "it overtakes at 60 epochs"),
+        ((-4, 3, 0, 5), "it overtakes at 120 epochs"),  # higher once is not overtaking
+        ((3, 3, 3, 0), "it overtakes nowhere in this table"),
+        ((3, 3, 3, 3), "it is ahead everywhere in this table, from 15 epochs on"),
+    ],
+)
+def test_where_entprop_overtakes(leads: tuple[int, ...], said: str) -> None:
+    rows: list[Row] = [
+        {"images": 100, "epochs": epochs, "variant": "entprop", **signed(lead, 1)}
+        for epochs, lead in zip((15, 30, 60, 120), leads, strict=True)
+    ]
+    assert STUDIES["budget"].sentence(rows).endswith(f": {said}.")
+
+
+def test_adds_names_what_scores_most() -> None:
+    assert "the highest mean is entprop's (76" in STUDIES["adds"].sentence(adds_rows(1))
+    assert "the highest mean is entprop@prime's (71" in STUDIES["adds"].sentence(adds_rows(-1))

@@ -12,12 +12,25 @@ from entprop_fast import reference
 from entprop_fast.lab.experiments.studies import STUDIES, Options
 from entprop_fast.lab.experiments.studies.form import Row, Table, number
 from entprop_fast.lab.experiments.studies.variant_scores import score_rows
-from entprop_fast.methods import METHODS
+from entprop_fast.methods import METHODS, EntProp
+from entprop_fast.options import options_of
 
 from .conftest import KINDS, records
 
 PANELS = {"entropy": 1, "bias": 1, "norms": 6} | dict.fromkeys(
-    ("ratio", "steps", "components", "transforms", "score", "size", "ood"), 2
+    (
+        "adds",
+        "affine",
+        "budget",
+        "ratio",
+        "steps",
+        "components",
+        "transforms",
+        "score",
+        "size",
+        "ood",
+    ),
+    2,
 )
 
 
@@ -70,14 +83,39 @@ def ood(rows: list[Row]) -> None:
     assert 35 < number(found["max-softmax"], "AUROC random") < 65
 
 
+def adds(rows: list[Row]) -> None:
+    assert [row["variant"] for row in rows] == [
+        *("vanilla", "entprop", "vanilla@augmix:jsd=12", "entprop@augmix:jsd=12")
+    ]
+    costs = [number(row, "cost") for row in rows]
+    assert costs[2] == 3 * costs[0] and costs[3] - costs[2] == costs[1] - costs[0]  # three views
+    assert [row["difference"] is None for row in rows] == [True, False, True, False]
+
+
+def affine(rows: list[Row]) -> None:
+    choices = options_of(EntProp.Options)["norms"].choices
+    assert {row["variant"] for row in rows} == set(choices) and rows[0]["variant"] == "shared"
+
+
+def budget(rows: list[Row]) -> None:
+    places = [(row["images"], row["epochs"]) for row in rows if row["variant"] == "entprop"]
+    assert places == [(size, epochs) for size in (32, 64) for epochs in (1, 2)]
+    assert len(rows) == 2 * len(places)
+
+
 CHECKS = {
     **{"ratio": ratio, "steps": ratio, "score": scores, "size": sizes},
     **{"entropy": entropies, "norms": norms, "ood": ood},
+    **{"adds": adds, "affine": affine, "budget": budget},
 }
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_runs(name: str, shared: Options) -> None:
+def test_a_study_runs(name: str, shared: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("entprop_fast.lab.experiments.studies.budget.MULTIPLES", (0.5, 1.0))
+    monkeypatch.setattr("entprop_fast.lab.experiments.studies.budget.SHARES", (0.5, 1.0))
+    few = ("none", "augmix:jsd=12")
+    monkeypatch.setattr("entprop_fast.lab.experiments.studies.adds.AUGMENTS", few)
     options = replace(shared, archs=("wrn10_0.5",)) if name == "score" else shared
     result = STUDIES[name].run(options)
     assert result.sentence == STUDIES[name].sentence(result.rows)

@@ -1,0 +1,1 @@
+"""Time augmentations of whole batches, beside chains that take image by image."""

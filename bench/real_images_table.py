@@ -1,0 +1,179 @@
+"""Write and draw what the rows of `bench.real_images` say: scores, differences, pictures."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench import real_images
+from bench.pages import link
+from bench.real_images import AUGMENTATIONS, BASELINE, LABELS, OURS, Runs, over
+from entprop_fast.lab.evaluation.intervals import CONFIDENCE
+from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
+from entprop_fast.lab.experiments.comparison.comparison_tables import cells, legend
+from entprop_fast.lab.experiments.comparison.method_rows import (
+    MethodRow,
+    against,
+    method_rows,
+    statement,
+)
+from entprop_fast.lab.experiments.statistics import (
+    CORRECTION,
+    SIGNIFICANCE,
+    TEST,
+    Difference,
+    corrected,
+    paired,
+)
+from entprop_fast.lab.report.numbers import difference, number, plus_minus
+from entprop_fast.lab.report.pictures import draw_heat_map
+from entprop_fast.lab.report.text import markdown_records
+
+NAMES = ("fashion_mnist", "emoji")
+UNMEASURED = "unmeasured"
+
+
+def pictures_of(name: str) -> tuple[Path, Path]:
+    """Return the paths, from the root, of the pictures of scores and of corruptions."""
+    folder = Path("docs/images")
+    return folder / f"{name}.png", folder / f"{name}_corruptions.png"
+
+
+def section(name: str, page: Path) -> str:
+    """Write the part of a data set: tables, what they support, pictures."""
+    runs = real_images.read(name)
+    table = method_rows(runs, BASELINE)
+    first = next(row for of_seed in runs.values() for row in of_seed.values())
+    scores, corruptions = pictures_of(name)
+    said = [statement(table, BASELINE), *against(method_rows(runs, OURS), OURS)]
+    said += [both_or_one(runs), _left_out(runs)]
+    return "\n\n".join(
+        (
+            f"![SA against RA, Hscore against cost]({link(page, scores)})",
+            markdown_records([*_with_unmeasured(cells(table, BASELINE), table)]),
+            " ".join(one for one in said if one),
+            markdown_records([*_further(runs)]),
+            f"{first['train_size']} training images, equal passes: as many rows through the "
+            f"network as plain training's {_epochs(runs)} epochs send. "
+            f"{legend(BASELINE, seconds=False, source=first['corruption_source'])} "
+            "ECE: expected calibration error, in percent; epochs: those that the passes pay for; "
+            "seconds: of a run, with runs side by side. "
+            f"Made by `python -m bench.{name}` ({origins(runs)}).",
+            f"![Accuracy under each corruption]({link(page, corruptions)})",
+        )
+    )
+
+
+def both_or_one(runs: Runs) -> str:
+    """Say what EntProp adds to each augmentation that it was tried over, and that to EntProp."""
+    pairs: dict[str, tuple[str, str]] = {}
+    for augment, label in AUGMENTATIONS.items():
+        both = over(augment)[1]
+        pairs[f"{both} against {label}"] = (both, label)
+        pairs[f"{both} against {OURS}"] = (both, OURS)
+    found: dict[str, Difference] = {}
+    for name, (one, other) in pairs.items():
+        gain = paired(*({s: r["hscore"] for s, r in runs.get(n, {}).items()} for n in (one, other)))
+        if gain is not None:
+            found[name] = gain
+    if not found:
+        return ""
+    said = [
+        f"{name}: {one.verdict}, {difference(one.mean)}{_interval(one)}"
+        for name, one in corrected(found).items()
+    ]
+    return (
+        f"Both, or one of them ({TEST}, {CORRECTION} p < {SIGNIFICANCE:g}; in brackets the "
+        f"{100 * CONFIDENCE:.0f} % interval): {'; '.join(said)}."
+    )
+
+
+def _interval(gain: Difference) -> str:
+    if gain.low is None or gain.high is None:
+        return ""
+    return f" ({difference(gain.low)} to {difference(gain.high)})"
+
+
+def _left_out(runs: Runs) -> str:
+    """Name the rows that are not measured yet, and the augmentations that EntProp is not over."""
+    missing = [label for label in LABELS.values() if not runs[label]]
+    return f"Not measured yet: {', '.join(missing)}." if missing else ""
+
+
+def _with_unmeasured(
+    lines: Iterable[dict[str, str]], table: Sequence[MethodRow]
+) -> Iterable[dict[str, str]]:
+    for line, row in zip(lines, table, strict=True):
+        shown = line if row.seeds else line | {"SA": UNMEASURED}
+        yield {name: cell for name, cell in shown.items() if name != "seconds"}
+
+
+def _further(runs: Runs) -> Iterable[dict[str, str]]:
+    """Make the cells of calibration and speed; means over seeds."""
+    measured = {label: list(of_seed.values()) for label, of_seed in runs.items() if of_seed}
+    for label, found in measured.items():
+        yield {
+            "method": label,
+            "ECE": _mean(row.get("ece") for row in found),
+            "ECE, corrupted": _mean(row.get("corruption_ece") for row in found),
+            "epochs": str(found[0]["epochs"]),
+            "images/s": number(statistics.fmean(row["images_per_second"] for row in found), 0),
+            "seconds": number(statistics.fmean(row["seconds"] for row in found), 0),
+        }
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    there = [value for value in values if value is not None]
+    deviation = statistics.stdev(there) if len(there) > 1 else None
+    return plus_minus(statistics.fmean(there), deviation) if there else UNMEASURED
+
+
+def _epochs(runs: Runs) -> str:
+    found = runs[BASELINE].values()
+    return str(next(iter(found))["epochs"]) if found else "the recipe's"
+
+
+def origins(runs: Runs) -> str:
+    """Say where and with what the rows were measured, each once."""
+    found = [row for of_seed in runs.values() for row in of_seed.values()]
+    places = dict.fromkeys(f"{row['machine']}; {row['versions']}" for row in found)
+    commits = dict.fromkeys(row["git"] for row in found)
+    return f"{'; '.join(places)}; {', '.join(commits)}"
+
+
+def draw_scores(name: str, path: Path) -> None:
+    """Draw SA against RA, and Hscore against cost, of what is measured."""
+    draw_comparison(path, method_rows(real_images.read(name), BASELINE))
+
+
+def draw_corruptions(name: str, path: Path) -> None:
+    """Draw the accuracy of each method under each corruption, mean of severities and seeds."""
+    runs = {label: list(found.values()) for label, found in real_images.read(name).items() if found}
+    kinds = list(next(iter(runs.values()))[0]["corruptions"])
+    means = {
+        label: [
+            statistics.fmean(statistics.fmean(row["corruptions"][kind]) for row in found)
+            for kind in kinds
+        ]
+        for label, found in runs.items()
+    }
+    draw_heat_map(path, means, kinds, title="accuracy (%), mean of the severities")
+
+
+def first_measured() -> str | None:
+    """Return the data set that stands for all: plain training and EntProp are measured on it."""
+    for name in NAMES:
+        try:
+            runs = real_images.read(name)
+        except FileNotFoundError:
+            continue
+        if runs[BASELINE] and runs[OURS]:
+            return name
+    return None
+
+
+def shown(runs: Runs) -> tuple[str, ...]:
+    """Return five rows that answer which to use: EntProp, an augmentation, or both of them."""
+    measured = real_images.best_of(runs)
+    both = [augment for augment in measured if runs.get(over(augment)[1])]
+    augment = next(iter([*both, *measured, "augmix:jsd=12"]))
+    return (BASELINE, AUGMENTATIONS[augment], OURS, over(augment)[1], LABELS["free_at"])
