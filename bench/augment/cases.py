@@ -45,7 +45,7 @@ class Case:
 
 SIZES = (
     Size(32, ours=256, theirs=32, target=10.0, rounds=15),
-    Size(224, ours=16, theirs=4, target=3.0, rounds=15),
+    Size(224, ours=32, theirs=4, target=3.0, rounds=15),
 )
 AUGMENTED = (
     Case("augmix", "AugMix"),

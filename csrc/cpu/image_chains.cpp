@@ -121,8 +121,7 @@ Tensor image_chains(const Tensor& given, const Tensor& codes, const Tensor& stre
   constexpr int64_t kWork = 16;  // of a byte and operation, beside what moves it
   in_pieces(pieces(rows, bytes * (1 + steps) * kWork), rows,
             [&](int64_t, int64_t begin, int64_t end) {
-              uint8_t* scratch =
-                  scratch_of_thread(chain_scratch(channels, height * width, chains));
+              uint8_t* scratch = scratch_of_thread(chain_scratch(channels, height * width, chains));
               std::vector<ChainStep> own(steps);
               for (int64_t row = begin; row < end; ++row) {
                 for (int64_t s = 0; s < steps; ++s)

@@ -7,7 +7,7 @@
 namespace ENTPROP_ISA {
 
 inline constexpr int kFraction = 24, kNearestFraction = 16;  // bits of a place
-inline constexpr int kWeight = 11;                            // bits of a bilinear weight
+inline constexpr int kWeight = 11;                           // bits of a bilinear weight
 inline constexpr int64_t kHalf = 1 << (kFraction - 1);
 inline constexpr int64_t kRounding = 1 << (kFraction - kWeight - 1);
 
@@ -138,8 +138,8 @@ inline void any_affine(const Planes& planes, uint8_t* to, const uint8_t* packed,
   for (int64_t i = 0; i < planes.pixels(); ++i) {
     const int64_t x = i % width, y = i / width;
     int64_t u = a[0] * x + a[1] * y + a[2], v = a[3] * x + a[4] * y + a[5];
-    const bool inside = clip(u >> bits, width) == u >> bits &&
-                        clip(v >> bits, planes.height) == v >> bits;
+    const bool inside =
+        clip(u >> bits, width) == u >> bits && clip(v >> bits, planes.height) == v >> bits;
     if (!is_nearest) u += kRounding - kHalf, v += kRounding - kHalf;
     const int64_t row[2] = {clip(v >> bits, planes.height), clip((v >> bits) + 1, planes.height)};
     const int64_t column[2] = {clip(u >> bits, width), clip((u >> bits) + 1, width)};

@@ -66,25 +66,35 @@ inline bool run_step(const ChainStep& step, const Planes& planes, uint8_t* to, c
 }
 
 inline void load_image(const ChainImage& image, const Planes& planes, uint8_t* to) {
-  const int64_t pixels = planes.pixels();
+  const int64_t pixels = planes.pixels(), stride = planes.stride;
   if (!image.interleaved || planes.channels == 1) {
     for (int64_t c = 0; c < planes.channels; ++c)
-      __builtin_memcpy(to + c * planes.stride, image.in + c * pixels, pixels);
+      __builtin_memcpy(to + c * stride, image.in + c * pixels, pixels);
     return;
   }
-  for (int64_t i = 0; i < pixels; ++i)
-    for (int64_t c = 0; c < 3; ++c) to[c * planes.stride + i] = image.in[3 * i + c];
+  int64_t i = 0;
+  for (; i + kColours <= pixels; i += kPixels) {
+    const Ints colours = load_colours(image.in + 3 * i);
+    for (int c = 0; c < 3; ++c) store_levels(to + c * stride + i, colours >> (8 * c) & 255);
+  }
+  for (; i < pixels; ++i)
+    for (int64_t c = 0; c < 3; ++c) to[c * stride + i] = image.in[3 * i + c];
 }
 
 inline void store_image(const ChainImage& image, const Planes& planes, const uint8_t* from) {
-  const int64_t pixels = planes.pixels();
+  const int64_t pixels = planes.pixels(), stride = planes.stride;
   if (!image.interleaved || planes.channels == 1) {
     for (int64_t c = 0; c < planes.channels; ++c)
-      __builtin_memcpy(image.out + c * pixels, from + c * planes.stride, pixels);
+      __builtin_memcpy(image.out + c * pixels, from + c * stride, pixels);
     return;
   }
-  for (int64_t i = 0; i < pixels; ++i)
-    for (int64_t c = 0; c < 3; ++c) image.out[3 * i + c] = from[c * planes.stride + i];
+  int64_t i = 0;
+  for (; i + kColours <= pixels; i += kPixels) {
+    const Ints red = load_levels(from + i), green = load_levels(from + stride + i);
+    store_colours(image.out + 3 * i, red | green << 8 | load_levels(from + 2 * stride + i) << 16);
+  }
+  for (; i < pixels; ++i)
+    for (int64_t c = 0; c < 3; ++c) image.out[3 * i + c] = from[c * stride + i];
 }
 
 // to = floor(keep image + sum of weights[w] chain w + 1/2), each product and sum rounded apart.

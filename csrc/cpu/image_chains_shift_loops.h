@@ -41,8 +41,8 @@ inline void mixed_row(uint8_t* to, const uint8_t* upper, const uint8_t* lower, i
       return weighted(load_levels(p), load_levels(p + 1), rights);
     };
     const Ints first = in_row(upper);
-    store_levels(to + x, low == 0 ? first >> kWeight
-                                  : weighted(first, in_row(lower), lows) >> 2 * kWeight);
+    store_levels(to + x,
+                 low == 0 ? first >> kWeight : weighted(first, in_row(lower), lows) >> 2 * kWeight);
   }
   const int64_t last = width - 1 - shift;  // has no pixel to its right
   if (last >= stretch.begin && last < stretch.end) at(last);

@@ -7,6 +7,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
+#include <cstdint>
+
 #include "image_chains.h"
 #include "vector.h"
 
@@ -76,6 +78,53 @@ ENTPROP_INLINE void store_levels(uint8_t* p, Ints v) {
   store_vector(p, _mm_cvtsi128_si32(_mm_packus_epi16(words, words)));
 #else
   store_vector(p, __builtin_convertvector(v, Bytes));
+#endif
+}
+
+// kPixels of three bytes each, as three low bytes; kColours of them have to be there.
+#if defined(__AVX512F__)
+inline constexpr int64_t kColours = kPixels;
+#elif defined(__AVX2__)
+inline constexpr int64_t kColours = kPixels + 2;
+#else
+inline constexpr int64_t kColours = INT64_MAX / 2;  // there is no shuffle: none are
+#endif
+
+ENTPROP_INLINE Ints load_colours(const uint8_t* p) {
+#if defined(__AVX2__)
+  const __m128i spread =
+      _mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1);  // in each 16 bytes
+#endif
+#if defined(__AVX512F__)
+  const __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 11);
+  const __m512i all = _mm512_maskz_loadu_epi8((uint64_t{1} << 48) - 1, p);
+  return (Ints)_mm512_shuffle_epi8(_mm512_maskz_permutexvar_epi32(0xffff, place, all),
+                                   _mm512_maskz_broadcast_i32x4(0xffff, spread));
+#elif defined(__AVX2__)
+  const __m256i all = _mm256_loadu2_m128i((const __m128i*)(p + 12), (const __m128i*)p);
+  return (Ints)_mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(spread));
+#else
+  return load_levels(p);
+#endif
+}
+
+ENTPROP_INLINE void store_colours(uint8_t* p, Ints v) {
+#if defined(__AVX2__)
+  const __m128i close = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+#endif
+#if defined(__AVX512F__)
+  const __m512i place = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 15, 15, 15, 15);
+  const __m512i close4 = _mm512_maskz_broadcast_i32x4(0xffff, close);
+  const __m512i all =
+      _mm512_maskz_permutexvar_epi32(0xffff, place, _mm512_shuffle_epi8((__m512i)v, close4));
+  _mm512_mask_storeu_epi8(p, (uint64_t{1} << 48) - 1, all);
+#elif defined(__AVX2__)
+  const __m256i all = _mm256_shuffle_epi8((__m256i)v, _mm256_broadcastsi128_si256(close));
+  const __m128i halves[2] = {_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)};
+  __builtin_memcpy(p, &halves[0], 12);
+  __builtin_memcpy(p + 12, &halves[1], 12);
+#else
+  store_levels(p, v);
 #endif
 }
 

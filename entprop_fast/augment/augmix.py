@@ -43,8 +43,9 @@ class AugMix(DrawnChains):
     width: int = option(3, "Chains that are mixed.", low=1, high=16)
     depth: int = option(
         -1,
-        "Operations of a chain. -1: 1 to 3, drawn for each chain.",
-        choices=(-1, *range(1, 17)),
+        "Operations of a chain, at least 1. -1: 1 to 3, drawn for each chain.",
+        low=-1,
+        high=16,
     )
     alpha: float = option(
         1.0, "Concentration of the Dirichlet and the Beta law.", low=0, open_low=True
@@ -54,6 +55,12 @@ class AugMix(DrawnChains):
         "Apply color, contrast, brightness and sharpness, too, which overlap with the corruptions "
         "that robustness is tested by.",
     )
+
+    def __post_init__(self) -> None:
+        """Check every option, and that a chain has operations."""
+        super().__post_init__()
+        if self.depth == 0:
+            raise ValueError("depth=0: expected -1, or an integer in [1, 16]")
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""

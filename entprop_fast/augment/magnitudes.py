@@ -14,6 +14,7 @@ from torch import Tensor
 from entprop_fast.ops.image_chains import GEOMETRIC, NEAREST, ImageOp
 
 KINDS = 14  # operations: all codes but invert, the last
+_GEOMETRIC, _FACTORS = int(min(GEOMETRIC)), int(ImageOp.BRIGHTNESS)  # the first of each kind
 
 
 class Space(NamedTuple):
@@ -41,7 +42,7 @@ def codes_of(kinds: Tensor, *, nearest: bool) -> Tensor:
     codes = kinds.to(torch.uint8)
     if not nearest:
         return codes
-    geometric = (codes >= min(GEOMETRIC)) & (codes <= max(GEOMETRIC))
+    geometric = (codes >= _GEOMETRIC) & (codes < _FACTORS)
     return torch.where(geometric, codes + NEAREST, codes)
 
 
@@ -86,7 +87,7 @@ def strengths_of(
     }
     strengths = factor
     for op, values in of_ops.items():
-        strengths = torch.where(kinds == op, values, strengths)
+        strengths = torch.where(kinds == int(op), values, strengths)
     # From the first geometric one on, all have a sign; factors are around 1.
-    strengths = torch.where(negative & (kinds >= min(GEOMETRIC)), -strengths, strengths)
-    return torch.where(kinds >= ImageOp.BRIGHTNESS, 1 + strengths, strengths)
+    strengths = torch.where(negative & (kinds >= _GEOMETRIC), -strengths, strengths)
+    return torch.where(kinds >= _FACTORS, 1 + strengths, strengths)

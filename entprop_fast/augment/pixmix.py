@@ -111,9 +111,9 @@ class PixMix(Augmentation):
         y = top[:, None] + torch.arange(height, device=levels.device)  # [B, H]
         # Whole lines are read: all that start at any pixel are there as overlapping views.
         if last:
-            lines = kept.flatten(2).unfold(2, width * channels, channels)
+            lines: Tensor = kept.flatten(2).unfold(2, width * channels, channels)
             crops = lines[number[:, None], y, left[:, None]]  # [B, H, W C]
-            return crops.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
+            return crops.view(-1, height, width, channels).permute(0, 3, 1, 2)
         channel = torch.arange(channels, device=levels.device)[:, None]
         lines = kept.unfold(3, width, 1)
         return lines[number[:, None, None], channel, y[:, None], left[:, None, None]]
@@ -135,7 +135,8 @@ def _mixed(image: Tensor, other: Tensor, weights: Tensor) -> Tensor:
     levels = torch.arange(256, device=image.device, dtype=image.dtype) * (2 / 255)
     table = levels.clamp(min=_TINY).log2()
     logs = table.index_select(0, other.view(-1).int()).view(other.shape)
-    power = functional.threshold_(image.clamp(min=_SMALLEST).log2_(), _LOWEST, _OF_ZERO)
+    power = image.clamp(min=_SMALLEST).log2_()
+    functional.threshold(power, _LOWEST, _OF_ZERO, inplace=True)
     power.mul_(power_a).addcmul_(logs, power_b).add_(power_shift).clamp_(min=_LOWEST).exp2_()
     mixed = (image * a).addcmul_(other.to(image.dtype), b).add_(shift)
     return mixed.addcmul_(power, multiply).clamp_(0, 1)

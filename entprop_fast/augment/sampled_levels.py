@@ -48,5 +48,5 @@ def operations(
     }
     strengths = tenths * 1.8 + 0.1  # a factor; autocontrast and equalize have no strength
     for op, values in of_ops.items():
-        strengths = torch.where(codes == op, values, strengths)
+        strengths = torch.where(codes == int(op), values, strengths)
     return codes, strengths

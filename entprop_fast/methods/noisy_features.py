@@ -69,7 +69,7 @@ class NoisyFeatures:
         self._add, self._mult = levels.unbind()
         first = dealt.total * torch.arange(views, device=device)  # row of each view
         self._partners = (first[:, None] + partners).flatten()
-        self._drawn: tuple[Tensor, Tensor, Tensor] | None = None
+        self._drawn: tuple[Tensor, Tensor] | None = None
         self._of_place: dict[int, tuple[Tensor, Tensor]] = {}
         self._ran: list[int] = [0] * len(places)
 
@@ -147,51 +147,60 @@ class NoisyFeatures:
         here = self._chosen == place
         # (18)
         lam = torch.where(here, self._lam, 1).to(x.dtype)
-        x = reference.mix(x, self._partners, lam, self._of_all(x))
+        among = x if self._dealt.alone else self._of_all(x)
+        x = torch.lerp(_rows(among, self._partners), x, lam)
         # (19)
         if not (self._noise.add or self._noise.mult):
             return x
         normal, spread = self._noise_for(place, x)
         shape = (-1, *[1] * (x.ndim - 1))
         add, mult = ((here * level).view(shape) for level in (self._add, self._mult))
-        noisy = centre + (1 + mult * spread) * (x - centre) + half * add * normal
-        return torch.where(here, noisy.to(x.dtype), x)
+        # 1 and 0 where this is not the place, which leave the features as they are.
+        deviation = mult * spread
+        shift = half * add * normal - centre * deviation
+        return torch.addcmul(shift.to(x.dtype), (1 + deviation).to(x.dtype), x)
 
-    def _of_all(self, x: Tensor) -> Tensor | None:
-        """Return the features of all processes' rows, view by view; None where all are here."""
-        if self._dealt.alone:
-            return None
+    def _of_all(self, x: Tensor) -> Tensor:
+        """Return the features of all processes' rows, view by view."""
         rows = x.view(self._views, self._dealt.held, *x.shape[1:]).transpose(0, 1).contiguous()
         return self._dealt.gather_with_gradient(rows).transpose(0, 1).flatten(0, 1)
 
     def _noise_for(self, place: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the noise of a place: normal, and uniform in +-1; the same if asked again."""
         if place not in self._of_place:
-            sparsity, total = self._noise.sparsity, self._views * self._dealt.total
-            size = total * x[:1].numel() if len(x) else total * x.shape[1:].numel()
-            normal, first, second = self._numbers(size, x)
-            normal = reference.sparse_normal(normal, first, sparsity)
-            spread = reference.sparse_uniform(second, sparsity)
-            self._of_place[place] = self._own(normal, x), self._own(spread, x)
+            size = self._views * self._dealt.total * x.shape[1:].numel()
+            normal, spread = (self._own(flat[:size], x) for flat in self._drawn_for(size, x))
+            self._of_place[place] = normal, spread
         return self._of_place[place]
 
-    def _numbers(self, size: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `size` normal numbers and twice as many uniform ones, the first of those drawn."""
+    def _drawn_for(self, size: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return at least `size` numbers of both kinds of noise, those that were drawn before."""
         if self._drawn is None or len(self._drawn[0]) < size:
+            sparsity = self._noise.sparsity
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
             kind: dict[str, Any] = {"device": x.device, "dtype": dtype}
             normal = torch.randn(size, generator=self._generator, **kind)
             first, second = torch.rand((2, size), generator=self._generator, **kind)
-            self._drawn = normal, first, second
-        normal, first, second = (one[:size] for one in self._drawn)
-        return normal, first, second
+            normal = reference.sparse_normal(normal, first, sparsity)
+            self._drawn = normal, reference.sparse_uniform(second, sparsity)
+        return self._drawn
 
     def _own(self, flat: Tensor, x: Tensor) -> Tensor:
         """Return this process's part of the noise, in the shape and layout of its features."""
         shape = list(x.shape[1:])
-        last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        if last:
+        if last := _channels_last(x):
             shape = [*shape[1:], shape[0]]
         noise = flat.view(self._views, self._dealt.total, *shape).transpose(0, 1)
         noise = self._dealt.share(noise).transpose(0, 1).flatten(0, 1)
         return noise.permute(0, 3, 1, 2) if last else noise
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """Return rows in the layout of `x`; the gradient of an index on its own would be slow."""
+    if _channels_last(x):
+        return x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return x.index_select(0, index)
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)

@@ -26,6 +26,7 @@ TRITON_OPS = (
     "dual_batch_norm_dx",
     "loss_and_entropy",
     "select_topk",
+    "image_chains",
     "prime_chains",
 )
 CUDA_OPS = ("gather_perturb", "perturb_")

@@ -49,7 +49,7 @@ def _histogram(levels: Tensor) -> Tensor:
     """Count each level of each channel, int64 [B, C, 256]."""
     place = levels.flatten(2).long()
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=levels.device)
-    return counts.scatter_add_(2, place, torch.ones_like(place))
+    return counts.scatter_add_(2, place, place.new_ones(1).expand_as(place))
 
 
 def _autocontrast(counts: Tensor, level: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from entprop_fast.augment import mixing_set
-from entprop_fast.augment.fractals import _singular_values, _system, make_fractals
+from entprop_fast.augment.fractals import _julia, _singular_values, _system, make_fractals
 from entprop_fast.augment.mixing_set import cache_folder, file_name, fractals, resized
-from entprop_fast.counter_random import keys_of
+from entprop_fast.counter_random import keys_of, uniforms
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,24 @@ def test_pictures_have_colour_contrast_and_structure_at_all_scales(pictures: tor
     assert slope.quantile(0.95) < -0.3  # hardly one is noise
     half = slope.quantile(0.05)
     assert half > -4.5  # nor without fine structure
+
+
+def test_a_julia_set_is_that_of_a_loop_over_complex_numbers() -> None:
+    keys = keys_of(4, torch.arange(8))
+    u = uniforms(keys_of(3, keys), 6).double().numpy()
+    line = np.linspace(-1, 1, 9)
+    for tone, (angle, turn, reach, zoom, right, down) in zip(_julia(keys, 9), u, strict=True):
+        point = np.exp(2j * np.pi * angle)
+        c = (1 + 0.15 * reach) * (point / 2 - point**2 / 4)
+        z = (line + 1j * line[:, None]) * (0.25 + zoom) * np.exp(2j * np.pi * turn)
+        z = z + (right - 0.5) + 1j * (down - 0.5)
+        total = np.zeros((9, 9))
+        for _ in range(40):
+            z = z * z + c
+            z[np.abs(z) > 1e3] = 1e3
+            total += 1 / (1 + np.abs(z) ** 4)
+        # What is chaotic differs by rounding.
+        assert np.quantile(np.abs(tone.numpy() - np.log1p(total)), 0.7) < 1e-3
 
 
 def test_maps_contract_within_the_published_bounds() -> None:

@@ -23,6 +23,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"generator": None}),
     ("vanilla", {"jsd": 12.0}),
     ("noisymix", {"jsd": 12.0}),
+    ("entprop", {"norms": "affine", "n": 2}),
+    ("entprop", {"norms": "statistics"}),
     ("entprop", {"jsd": 12.0, "k": 0.6, "n": 2}),
     ("entprop_pipelined", {"k": 0.6, "aux_labels": "mixed"}),
     ("entprop_pipelined", {"mixup": 0.0, "cutmix": 1.0, "aux_labels": "mixed", "score": "random"}),

@@ -9,6 +9,8 @@ from torch import Tensor
 from entprop_fast.ops.backend import TRITON_OPS
 from tests.ops import fuzz
 
+# Each case of these is many programs, which the interpreter runs one after the other.
+FEW = {"image_chains": 12}
 CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 
 
@@ -28,10 +30,10 @@ def _copied(value: Any) -> Any:
 @pytest.mark.parametrize("name", TRITON_OPS)
 @pytest.mark.filterwarnings("ignore:var_mean")
 def test_random_arguments(name: str) -> None:
-    cases = [f"{name}/triton.{n}" for n in range(60)]
+    cases = [f"{name}/triton.{n}" for n in range(FEW.get(name, 60))]
     given = [case for case in cases if _on_cuda(fuzz.arguments_of(name, case))]
     told = [fuzz.differ(name, case, lambda *a: _launched(name, *a)) for case in given]
-    assert len(given) > 30 and [one for one in told if one] == []
+    assert len(given) > len(cases) // 2 and [one for one in told if one] == []
 
 
 def _on_cuda(arguments: dict[str, Any]) -> bool:

@@ -40,6 +40,8 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"mixup": 0.015, "k": 0.6, "n": 3, "attack_loss": "cw"}),
     ("entprop", {"k": 0.6, "n": 3, "attack_loss": "trades", "score": "random"}),
     *(("entprop", {"score": score}) for score in SCORES),
+    ("entprop", {"norms": "affine", "k": 0.6, "n": 2}),
+    ("entprop", {"norms": "statistics", "k": 0.6, "equalize": True}),
     ("noisymix", {"jsd": 12.0}),
     ("noisymix", {"jsd": 12.0, "mult_noise": 0.0, "sparsity": 0.0}),
     ("vanilla", {"jsd": 12.0}),

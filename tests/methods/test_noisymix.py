@@ -225,7 +225,7 @@ def test_cost_rows_and_what_is_drawn() -> None:
 
 
 def test_without_mixing_and_noise_it_is_plain_training_with_three_views() -> None:
-    quiet = {"mixup": 0, "add_noise": 0, "mult_noise": 0, "jsd": JSD}
+    quiet: dict[str, Any] = {"mixup": 0, "add_noise": 0, "mult_noise": 0, "jsd": JSD}
     one, other = s.make("noisymix", **quiet), s.make("vanilla", jsd=JSD)
     for i in range(2):
         batch = s.batch_for(one, seed=i)

@@ -70,7 +70,7 @@ _DESCRIPTION = (
 
 
 def _more_flags() -> list[Flag]:
-    return own_flags(Config, "data_dir", "image_size", "device", "threads")
+    return own_flags(Config, "data_dir", "image_size", "test_size", "device", "threads")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -107,6 +107,7 @@ def _corrupt(args: Sequence[str] | None) -> None:
                 seed=flags.seed,
                 image_size=size,
                 test_only=True,
+                test_size=settings.get("test_size"),
                 say=reporter.say,
             )
         for kind in kinds:

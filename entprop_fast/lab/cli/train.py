@@ -18,6 +18,7 @@ from entprop_fast.lab.cli.flags import (
     run_flags,
 )
 from entprop_fast.lab.cli.shared_options import data_option, model_option, recipe_option
+from entprop_fast.lab.report.numbers import number
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import legend, scores_table
 from entprop_fast.lab.training import follow_data, own_names, recipe, run_folder, user_code
@@ -109,7 +110,6 @@ def _print(summary: Summary, reporter: Reporter) -> None:
         "SA": summary.sa,
         "RA": summary.ra,
         "Hscore": summary.hscore,
-        **{f"shift {name}": found["accuracy"] for name, found in summary.shifts.items()},
         "cost": summary.cost,
         "images/s": summary.images_per_second,
         "seconds": summary.seconds,
@@ -117,4 +117,10 @@ def _print(summary: Summary, reporter: Reporter) -> None:
     reporter.console.print(scores_table([row]))
     reporter.say(legend(row))
     reporter.say(f"corruptions behind RA: {summary.corruption_source or 'none'}")
+    if summary.shifts:
+        shifts = (
+            f"{name} {number(found['accuracy'])} (SA less {number(found['drop'])})"
+            for name, found in summary.shifts.items()
+        )
+        reporter.say(f"natural shifts, accuracy in percent: {', '.join(shifts)}")
     reporter.say(f"files in {summary.folder}: {', '.join(sorted(os.listdir(summary.folder)))}")

@@ -110,8 +110,6 @@ def check_one(name: str, data_dir: Path | None, watch: Watch[Any] = _unwatched) 
 
 def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
     """Return whether something of it is there; names tell ImageNet from a plain folder."""
-    if name in TENSORS:
-        return bool(TENSORS[name].found_in(data_dir))
     train = data_dir / "train"
     if name == "imagenet":
         wnids = train.is_dir() and any(_WNID.fullmatch(one.name) for one in train.iterdir())
@@ -119,13 +117,18 @@ def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
     if name == "folder":
         return not before and (train.is_dir() or (data_dir / "train.txt").is_file())
     try:
+        if name in TENSORS:
+            return bool(TENSORS[name].found_in(data_dir))
         return FILES[name](data_dir) is not None
     except ValueError:
         return True  # there, and damaged
 
 
 def _check_tensors(name: str, data_dir: Path | None) -> Report:
-    places = TENSORS[name].found_in(data_dir) if data_dir and name in TENSORS else []
+    try:
+        places = TENSORS[name].found_in(data_dir) if data_dir and name in TENSORS else []
+    except ValueError as error:  # there, and damaged
+        return Report(name, data_dir, problems=[str(error)])
     report = Report(name, places[0] if places else data_dir)
     for place in places:
         report.facts.append(("found", f"{place.name}{'' if place.is_dir() else ', an archive'}"))

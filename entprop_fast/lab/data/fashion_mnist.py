@@ -37,8 +37,9 @@ def load_fashion_mnist(data_dir: Path | None) -> ImageData:
         FileNotFoundError: they are not there; the message says how to get them.
         ValueError: they are damaged, or not the official ones.
     """
-    places = found_in(DEBIAN if data_dir is None else data_dir)
-    files = find_idx(places[0]) if places else None
+    folder = DEBIAN if data_dir is None else data_dir
+    found = (find_idx(folder / one) for one in _WITHIN)
+    files = next((one for one in found if one is not None), None)
     if files is None:
         where = f"is not in {data_dir or DEBIAN}"
         raise FileNotFoundError(
@@ -51,9 +52,11 @@ def load_fashion_mnist(data_dir: Path | None) -> ImageData:
 
 
 def found_in(data_dir: Path) -> list[Path]:
-    """List the folders within ``data_dir`` that hold files under the set's names.
+    """List the folders that hold the set: within ``data_dir``, or it, where its name says so.
 
-    The folder itself counts where MNIST, whose files have the same names, could not be meant.
+    MNIST's files are called as these are.
     """
-    folders = [data_dir / one for one in _WITHIN]
+    folders = [data_dir / one for one in _WITHIN if one != "."]
+    if "fashion" in data_dir.absolute().name.casefold():
+        folders.insert(0, data_dir)
     return [one for one in folders if one.is_dir() and find_idx(one) is not None]

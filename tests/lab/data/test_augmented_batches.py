@@ -49,7 +49,7 @@ def one_by_one(views: int) -> dict[int, Tensor]:
         image, key = IMAGES[number : number + 1], KEYS[number : number + 1]
         as_it_is = CROP.apply(image, key)
         if views == 1:
-            made = [DARKER.apply(as_it_is, keys_of(1, key))]
+            made = [DARKER.apply(as_it_is, keys_of(fold((1, 1)), key))]  # part 1 of a chain
         else:
             made = [as_it_is, *(DARKER.apply(as_it_is, keys_of(v, key)) for v in (1, 2))]
         found[number] = to_float(torch.cat(made))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from entprop_fast.lab.cli import data as command
 from entprop_fast.lab.data import ImageData, load
-from entprop_fast.lab.data.emoji import build_emoji, emoji_packages, npm_packages
+from entprop_fast.lab.data.emoji import build_emoji, emoji_packages
 from entprop_fast.lab.data.emoji.build_emoji import ARTIST, BOTH, Pictures, build, splits
 from entprop_fast.lab.data.emoji.draw_emoji import draw, icons_of, svg_of
 from entprop_fast.lab.data.emoji.emoji_concepts import (
@@ -191,7 +191,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         seed = int.from_bytes(hashlib.sha256(svg.encode()).digest()[:4], "little")
         return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
-    monkeypatch.setattr(npm_packages.urllib.request, "urlopen", opened)
+    monkeypatch.setattr("urllib.request.urlopen", opened)
     monkeypatch.setattr(build_emoji, "draw", drawn)
     return answers
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from entprop_fast.lab.cli.data import main
 from entprop_fast.lab.data import load
 from entprop_fast.lab.data.fashion_mnist import CLASSES
 from entprop_fast.lab.data.idx_files import find_idx, read_idx
@@ -138,3 +139,18 @@ def test_fashion_mnist_is_found_and_checked(
         load("fashion_mnist", data_dir=tmp_path)
     with pytest.raises(ValueError, match="image_size"):
         load("fashion_mnist", data_dir=tmp_path, image_size=32)
+
+
+def test_data_check_knows_it_by_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MNIST's files are called alike."""
+    tiny_fashion(tmp_path / "fashion-mnist", monkeypatch)
+    assert main(["check", str(tmp_path)]) == 0
+    assert "fashion_mnist, in" in (said := capsys.readouterr().out) and "28x28, grey" in said
+    (tmp_path / "fashion-mnist" / f"{NAMES[1]}.gz").unlink()
+    assert main(["check", str(tmp_path)]) == 1
+    assert "lacks train-labels" in capsys.readouterr().out
+    write(tmp_path / "mnist", tiny(5, 3))
+    assert main(["check", str(tmp_path / "mnist")]) == 2
+    assert main(["check", f"idx:{tmp_path / 'mnist'}"]) == 0

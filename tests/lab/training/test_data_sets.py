@@ -88,7 +88,7 @@ def test_a_recipe_runs_from_its_folder(
     out, scores = tmp_path / "run", tmp_path / "scores.json"
     sizes = {"cifar100": (200, None), "fashion_mnist": (60, 30), "emoji": (30, 9)}
     train_size, test_size = sizes.get(name, (None, None))
-    more = () if train_size is None else ("--train-size", str(train_size))
+    more: tuple[str, ...] = () if train_size is None else ("--train-size", str(train_size))
     more += () if test_size is None else ("--test-size", str(test_size))
     tuned = resolve(name).weights is not None
     if tuned:
