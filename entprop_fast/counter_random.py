@@ -104,6 +104,20 @@ def paired_normals(keys: Tensor, count: int) -> Tensor:
     return torch.cat((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=1)[:, :count]
 
 
+def pair_normals(keys: Tensor, count: int) -> Tensor:
+    """Draw as `normals`, two numbers of each word, so that a kernel can draw any of them alone.
+
+    Numbers 2i and 2i + 1 are Box and Muller's (1958) pair of word i alone: its low half is the
+    radius, its high half the angle; as in csrc/cpu/prime_random.h and kernels/prime_draws.py.
+    """
+    pairs = (count + 1) // 2
+    u = paired_uniforms(keys, 2 * pairs).view(len(keys), pairs, 2)
+    radius = u[..., 0].log().mul_(-2).sqrt_()
+    angle = u[..., 1] * (2 * math.pi)
+    both = torch.stack((angle.cos().mul_(radius), angle.sin().mul_(radius)), dim=-1)
+    return both.flatten(1)[:, :count]
+
+
 def _shift_right(words: Tensor, distance: int) -> Tensor:
     """Shift logically, into a fresh tensor: torch's own ``>>`` copies the sign bit."""
     return (words >> distance).bitwise_and_((1 << (64 - distance)) - 1)

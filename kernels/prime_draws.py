@@ -35,7 +35,7 @@ def _uniform(bits):
 
 @triton.jit
 def normal_pair(key, word):
-    """Return normal numbers 2 word and 2 word + 1 of a key: entprop_fast/ops/prime_draws.py."""
+    """Return normal numbers 2 word and 2 word + 1 of a key: entprop_fast/counter_random.py."""
     w = (word + 1).to(tl.uint64) * _GOLDEN + key.to(tl.uint64, bitcast=True)
     w = (w ^ (w >> 30)) * _MULTIPLIER_1
     w = (w ^ (w >> 27)) * _MULTIPLIER_2

@@ -1,4 +1,4 @@
-// The normal numbers of entprop_fast/ops/prime_draws.py: word i of a key's SplitMix64 stream alone
+// The normal numbers of entprop_fast/counter_random.py: word i of a key's SplitMix64 stream alone
 // makes numbers 2 i and 2 i + 1. Logarithm, sine and cosine are Cephes' for float.
 #pragma once
 

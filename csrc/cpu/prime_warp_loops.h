@@ -1,4 +1,4 @@
-// PRIME's warp of one image: see entprop_fast/ops/prime_warp.py.
+// PRIME's warp of one image: see entprop_fast/ops/prime_primitives.py.
 #pragma once
 
 #include "prime.h"

@@ -10,9 +10,14 @@ from torch import Tensor
 
 from entprop_fast.ops.layout import memory_format, same_layout
 from entprop_fast.ops.library import define
-from entprop_fast.ops.prime_color import bend, random_curves
-from entprop_fast.ops.prime_filter import filter_images, random_kernels
-from entprop_fast.ops.prime_warp import random_displacements, remap
+from entprop_fast.ops.prime_primitives import (
+    bend,
+    filter_images,
+    random_curves,
+    random_displacements,
+    random_kernels,
+    remap,
+)
 from entprop_fast.ops.tensor_checks import require
 
 SCHEMA = (

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from entprop_fast.counter_random import pair_normals
 from entprop_fast.ops.prime_chains import OP, REFERENCE_OP, Primitive
-from entprop_fast.ops.prime_draws import pair_normals
 from tests.augment import prime_description as described
 
 Op: TypeAlias = Callable[..., Tensor]

@@ -14,7 +14,7 @@ from torch import Tensor
 from entprop_fast.augment import Prime
 from entprop_fast.augment.prime import Strengths
 from entprop_fast.ops.prime_chains import Primitive
-from entprop_fast.ops.prime_warp import mode_variances, random_displacements
+from entprop_fast.ops.prime_primitives import mode_variances, random_displacements
 from tests.augment.prime_description import Array
 
 PIXELS = 32
