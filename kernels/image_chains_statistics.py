@@ -86,7 +86,7 @@ def _mean(source, pixels, width, strides, CHANNELS: tl.constexpr, BLOCK: tl.cons
             grey = luma(source, y, x, strides, inside)
         else:
             grey = levels_at(source, 0, y, x, strides, inside)
-        total += tl.where(inside, grey, 0)  # the rounding is in the luma of black too
+        total += grey  # 0 where it is not inside
     wide = tl.cast(pixels, tl.int64)
     return ((2 * tl.sum(total, axis=0) + wide) // (2 * wide)).to(tl.int32)
 

@@ -10,7 +10,7 @@ from entprop_fast.ops.backend import TRITON_OPS
 from tests.ops import fuzz
 
 # Each case of these is many programs, which the interpreter runs one after the other.
-FEW = {"image_chains": 12}
+FEW = {"image_chains": 6}
 CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 
 

@@ -22,6 +22,18 @@ def test_every_operation(shape: tuple[int, int, int]) -> None:
     same(kernel, given, "cpu")
 
 
+def test_statistics_of_more_than_a_block() -> None:
+    """552 pixels: equalize has steps of 2; a threshold that is a level; no number at all."""
+    ops = [ImageOp.EQUALIZE, ImageOp.EQUALIZE, ImageOp.CONTRAST, ImageOp.SOLARIZE]
+    codes = torch.tensor([*ops, ImageOp.BRIGHTNESS], dtype=torch.uint8)
+    strengths = torch.tensor([0.0, 0.0, 0.7, 103.0, float("nan")])
+    images = pictures((1, 24, 23))[[0, 1, 2, 4, 0]]
+    one = torch.ones(len(codes), 1)
+    same(
+        kernel, (images, codes[:, None, None], strengths[:, None, None], one, one[:, 0] * 0), "cpu"
+    )
+
+
 @pytest.mark.parametrize("chains", [0, 2])
 def test_mixtures(chains: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of pixels, images that lie apart, strided weights."""
