@@ -168,7 +168,7 @@ def compiled(folder: Path) -> Path:
     (copy / "choice.cpp").write_text("int entprop_mutant = 0;\n")
     sources = [p for p in sorted(copy.glob("*.cpp")) if not p.stem.endswith(("_avx2", "_avx512"))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = [*pool.map(_object, sorted(sources, key=lambda p: p.stem != "kernels_portable"))]
+        objects = [*pool.map(_object, sorted(sources, key=lambda p: "portable" not in p.stem))]
     library, torch_lib = folder / "mutants.so", Path(torch.__file__).parent / "lib"
     files = [*map(str, objects), "-o", str(library)]
     subprocess.run(["g++", "-shared", *files, f"-L{torch_lib}", "-ltorch_cpu"], check=True)
