@@ -14,7 +14,7 @@ def random_kernels(keys: Tensor, scale: Tensor, size: int) -> Tensor:
     the middle.
     """
     kernels = pair_normals(keys, size * size).view(len(keys), size, size) * scale[:, None, None]
-    delta = torch.zeros(size, size, device=keys.device)
+    delta = kernels.new_zeros(size, size)
     delta[(size + 1) // 2, (size + 1) // 2] = 1
     return kernels + delta
 
