@@ -50,7 +50,7 @@ class RandAugment(DrawnChains):
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        alone = torch.ones(len(keys), 1, device=keys.device)
+        alone = torch.ones(len(keys), 1, dtype=torch.float32, device=keys.device)
         shape = (len(keys), 1, self.num_ops)
         if self.num_ops == 0:
             codes = torch.zeros(shape, dtype=torch.uint8, device=keys.device)
