@@ -18,10 +18,14 @@ from entprop_fast.lab.publish.scores import Scores, read_scores
 from entprop_fast.lab.training.deploy import NetworkSpec
 from tests.lab.publish.conftest import SUMMARY
 
-
-BROKEN_SHIFTS = [
-    json.dumps({"shifts": one})
-    for one in ([1], {"a": 3}, {"a": {}}, {"a": {"accuracy": "9"}}, {"a": {"accuracy": math.nan}})
+SHIFTS: list[Any] = [[1], {"a": 3}, {"a": {}}]
+SHIFTS += [{"a": {"accuracy": one}} for one in ("9", math.nan, 101, True)]
+BROKEN = [
+    "{",
+    "[]",
+    '{"sa": "91"}',
+    '{"epochs": 1.5}',
+    *(json.dumps({"shifts": s}) for s in SHIFTS),
 ]
 
 
@@ -97,7 +101,7 @@ def test_scores_are_those_of_the_network_that_is_loaded(finished: Path, tmp_path
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert read_scores(tmp_path) == Scores()
     summary = tmp_path / "summary.json"
-    for broken in ("{", "[]", json.dumps({"sa": "91"}), json.dumps({"epochs": 1.5}), *BROKEN_SHIFTS):
+    for broken in BROKEN:
         summary.write_text(broken)
         with pytest.raises(ValueError, match="summary"):
             read_scores(tmp_path)
