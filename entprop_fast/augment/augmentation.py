@@ -15,6 +15,11 @@ from entprop_fast.options import check, options_of
 _AUGMENT = 1  # the stream of these draws, beside those of a loader's order
 
 
+def image_keys(seed: int, epoch: int, ids: Tensor) -> Tensor:
+    """Return the keys of the images with these numbers, int64 as `ids`: what `apply` draws by."""
+    return keys_of(fold((seed, epoch, _AUGMENT)), ids)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation(ABC):
     """Change each image of a batch by draws of its own; the host decides nothing.
@@ -93,7 +98,7 @@ class Augmentation(ABC):
             )
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch={epoch!r}: expected an integer of at least 0")
-        return keys_of(fold((self.seed, epoch, _AUGMENT)), ids)
+        return image_keys(self.seed, epoch, ids)
 
 
 def check_images(images: Tensor) -> None:
