@@ -17,6 +17,11 @@ _AUGMENT = 1  # the stream of these draws, beside those of a loader's order
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def image_keys(seed: int, epoch: int, ids: Tensor) -> Tensor:
+    """Return the keys of the images with these numbers, int64 as `ids`: what `apply` draws by."""
+    return keys_of(fold((seed, epoch, _AUGMENT)), ids)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation(ABC):
     """Change each image of a batch by draws of its own; the host decides nothing.
@@ -99,7 +104,7 @@ class Augmentation(ABC):
             )
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch={epoch!r}: expected an integer of at least 0")
-        return keys_of(fold((self.seed, epoch, _AUGMENT)), ids)
+        return image_keys(self.seed, epoch, ids)
 
 
 def _check_generator(generator: object, device: torch.device) -> None:

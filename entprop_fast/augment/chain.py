@@ -12,7 +12,7 @@ from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.names import AUGMENTATIONS
 from entprop_fast.counter_random import fold, keys_of
 from entprop_fast.name_errors import unknown
-from entprop_fast.options import options_of, read
+from entprop_fast.options import assignments, options_of, read
 
 _PLACE = 1  # the streams of a chain's parts
 
@@ -78,7 +78,7 @@ def _part(text: str, whole: str) -> Augmentation:
     name, colon, rest = text.partition(":")
     if name not in AUGMENTATIONS:
         raise unknown("augmentation", name, ("none", *AUGMENTATIONS))
-    given = _options(rest, whole) if colon else {}
+    given = assignments(rest, whole) if colon else {}
     known = options_of(AUGMENTATIONS[name])
     for option in given:
         if option not in known:
@@ -87,16 +87,3 @@ def _part(text: str, whole: str) -> Augmentation:
         option: read(known[option], value, words=True) for option, value in given.items()
     }
     return AUGMENTATIONS[name](**values)
-
-
-def _options(text: str, whole: str) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, value = part.strip().partition("=")
-        name = name.replace("-", "_")
-        if not equals:
-            raise ValueError(f"{whole!r}: {part!r} must be option=value")
-        if name in given:
-            raise ValueError(f"{whole!r} gives {name} twice")
-        given[name] = value.strip()
-    return given

@@ -24,7 +24,7 @@ from entprop_fast.torch_internals import dispatch_modes_active
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever a file is called: EPS runs a program
-_SIZES = (64, 128, 256)  # of cached fractals; larger images get the largest
+SIZES = (64, 128, 256)  # of cached fractals; larger images get the largest
 _HEADER = 4096  # bytes that an .npy file may have before its values
 
 
@@ -141,7 +141,7 @@ def _made(
     device: torch.device,
 ) -> Tensor:
     if path is None:
-        size = next((size for size in _SIZES if size >= side), _SIZES[-1])
+        size = next((size for size in SIZES if size >= side), SIZES[-1])
         pictures = resized(fractals(count, size), side)
     elif Path(path).is_dir():
         pictures = _read_folder(Path(path), side)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.drawn_chains import DEEPEST, depth_option, width_option
 from entprop_fast.augment.mixing_weights import beta, dirichlet
 from entprop_fast.counter_random import bits, keys_of, uniforms
 from entprop_fast.ops.layout import same_layout
@@ -17,7 +18,6 @@ from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.options import option
 
 _MIX, _KEEP, _DEPTHS, _SLOTS = 1, 2, 3, 4  # streams of an image's draws
-_DEEPEST = 3  # max_depth of utils/prime.py
 _LOWEST_CUT = 2  # diffeo.cutmin of every config
 
 
@@ -77,12 +77,8 @@ class Prime(Augmentation):
     name: ClassVar[str] = "prime"
 
     scale: Literal["cifar", "imagenet"] = option("cifar", "Whose published strengths are taken.")
-    width: int = option(3, "Chains that are mixed.", low=1, high=16)
-    depth: int = option(
-        -1,
-        "Primitives of a chain. -1: 1 to 3, drawn for each chain.",
-        choices=(-1, *range(1, 17)),
-    )
+    width: int = width_option()
+    depth: int = depth_option()
     warp_cut: int | None = option(
         None, f"Highest frequency of a warp, above 2. {_OF_SCALE}", low=3, high=4096
     )
@@ -111,7 +107,7 @@ class Prime(Augmentation):
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> Strengths:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        depth = self.depth if self.depth > 0 else _DEEPEST
+        depth = self.depth if self.depth > 0 else DEEPEST
         mixed = beta(keys_of(_KEEP, keys), 1)
         weights = mixed[:, None] * dirichlet(keys_of(_MIX, keys), 1, self.width)
         shape = (len(keys), self.width, depth)
@@ -120,7 +116,7 @@ class Prime(Augmentation):
         codes, bands, scale = self._strengths(strengths.flatten(), size)
         codes = codes.view(shape).to(torch.uint8)
         if self.depth < 0:
-            depths = (uniforms(keys_of(_DEPTHS, keys), self.width) * _DEEPEST).ceil()
+            depths = (uniforms(keys_of(_DEPTHS, keys), self.width) * DEEPEST).ceil()
             # Beyond a chain's depth stands 0, the identity.
             codes = codes * (torch.arange(depth, device=keys.device) < depths[..., None])
         return Strengths(

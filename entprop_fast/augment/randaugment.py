@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
-from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
+from entprop_fast.augment.magnitudes import (
+    KINDS,
+    Space,
+    bins_option,
+    codes_of,
+    interpolation_option,
+    strengths_of,
+)
 from entprop_fast.counter_random import integers
 from entprop_fast.options import option
 
@@ -34,10 +41,8 @@ class RandAugment(DrawnChains):
     magnitude: int = option(
         9, "Place of the operations' strength among `num_magnitude_bins`, from 0.", low=0
     )
-    num_magnitude_bins: int = option(31, "Strengths of an operation.", low=2, high=1024)
-    interpolation: Literal["nearest", "bilinear"] = option(
-        "nearest", "How rotations, shears and shifts sample."
-    )
+    num_magnitude_bins: int = bins_option()
+    interpolation: Literal["nearest", "bilinear"] = interpolation_option()
 
     def __post_init__(self) -> None:
         """Check every option, and that the magnitude is one of them."""

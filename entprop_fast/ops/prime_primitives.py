@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from entprop_fast.counter_random import pair_normals
+from entprop_fast.counter_random import normals_by_word
 
 _CHANNELS = 3  # draws are laid out for three channels; a grey image takes those of the first
 
@@ -29,7 +29,7 @@ def random_curves(
     Returns:
         float32 [S, channels, highest], the amplitudes of sin(pi k x) for k of 1 to `highest`.
     """
-    drawn = pair_normals(keys, _CHANNELS * highest).view(len(keys), highest, _CHANNELS)[
+    drawn = normals_by_word(keys, _CHANNELS * highest).view(len(keys), highest, _CHANNELS)[
         ..., :channels
     ]
     k = torch.arange(1, highest + 1, device=keys.device)
@@ -81,7 +81,7 @@ def random_kernels(keys: Tensor, scale: Tensor, size: int) -> Tensor:
     The one stands at (ceil(size / 2), ceil(size / 2)) as in the authors' code, which is one beyond
     the middle.
     """
-    kernels = pair_normals(keys, size * size).view(len(keys), size, size) * scale[:, None, None]
+    kernels = normals_by_word(keys, size * size).view(len(keys), size, size) * scale[:, None, None]
     delta = kernels.new_zeros(size, size)
     delta[(size + 1) // 2, (size + 1) // 2] = 1
     return kernels + delta
@@ -121,7 +121,7 @@ def random_displacements(
     """
     height, width = size
     rows, columns = max(height - 2, 0), max(width - 2, 0)
-    drawn = pair_normals(keys, 2 * rows * columns).view(len(keys), rows, columns, 2)
+    drawn = normals_by_word(keys, 2 * rows * columns).view(len(keys), rows, columns, 2)
     spread = mode_variances(cut, size, highest).sqrt() * scale[:, None, None]
     along_y = _sines(height, keys.device)  # [H, rows]
     along_x = _sines(width, keys.device).mT
