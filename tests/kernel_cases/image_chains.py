@@ -102,7 +102,7 @@ def large() -> tuple[Tensor, ...]:
     Equalize has steps of 2; a threshold is a level; strengths are no number, and out of bounds.
     """
     drawn = [(ImageOp.EQUALIZE, 0.0), (ImageOp.EQUALIZE, 0.0), (ImageOp.CONTRAST, 0.7)]
-    drawn += [(ImageOp.SOLARIZE, 103.0), (ImageOp.BRIGHTNESS, float("nan"))]
+    drawn += [(ImageOp.SOLARIZE, 103.0), (ImageOp.CONTRAST, float("nan"))]
     drawn += [(ImageOp.TRANSLATE_X, 1e30)]
     return _programs(pictures((1, 24, 23))[[0, 1, 2, 4, 0, 1]], drawn)
 
