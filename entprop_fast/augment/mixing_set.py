@@ -23,7 +23,7 @@ from entprop_fast.optional import require
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever a file is called: EPS runs a program
-_SIZES = (64, 128, 256)  # of cached fractals; larger images get the largest
+SIZES = (64, 128, 256)  # of cached fractals; larger images get the largest
 _HEADER = 4096  # bytes that an .npy file may have before its values
 
 
@@ -126,7 +126,7 @@ def pictures_of(
         ValueError: there is no picture, or one that cannot be read.
     """
     if path is None:
-        size = next((size for size in _SIZES if size >= side), _SIZES[-1])
+        size = next((size for size in SIZES if size >= side), SIZES[-1])
         pictures = resized(fractals(count, size), side)
     elif Path(path).is_dir():
         pictures = _read_folder(Path(path), side)
