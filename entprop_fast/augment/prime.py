@@ -33,7 +33,7 @@ _SCALES = {
     "cifar": _Published(cut=100, temperature=0.01, bandwidth=0),
     "imagenet": _Published(cut=500, temperature=0.05, bandwidth=20),
 }
-_OF_SCALE = "None: as published for `scale`."
+_OF_SCALE = "None: as published for the scale."
 
 
 class Strengths(NamedTuple):

@@ -39,7 +39,7 @@ class RandAugment(DrawnChains):
 
     num_ops: int = option(2, "Operations, one after another.", low=0, high=16)
     magnitude: int = option(
-        9, "Place of the operations' strength among `num_magnitude_bins`, from 0.", low=0
+        9, "Place of the operations' strength among num_magnitude_bins, from 0.", low=0
     )
     num_magnitude_bins: int = bins_option()
     interpolation: Literal["nearest", "bilinear"] = interpolation_option()

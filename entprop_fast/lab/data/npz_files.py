@@ -136,7 +136,8 @@ def images_and_labels(
     """
     for key in (images, labels):
         if key not in arrays:
-            raise ValueError(f"{path} holds no {key}; it holds {', '.join(arrays) or 'nothing'}")
+            found = ", ".join(arrays) or "none"
+            raise ValueError(f"{path} lacks the array {key}; known arrays in it: {found}")
     made = pixels_of(arrays[images], f"{images} in {path}")
     numbers = arrays[labels]
     if numbers.ndim == 2 and numbers.shape[1] == 1:
