@@ -76,9 +76,12 @@ def read_fractals(path: Path, count: int, size: int) -> Tensor:
         if not path.is_file() or path.stat().st_size > math.prod(shape) + _HEADER:
             raise ValueError("another kind or size of file")
         values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray):  # an archive of arrays, open
+            values.close()
+            raise ValueError("another kind of file")
         if values.dtype != np.uint8 or values.shape != shape:
             raise ValueError(f"{values.dtype} {list(values.shape)}, not uint8 {list(shape)}")
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, BadZipFile) as error:
         raise ValueError(f"{path} is not the set of fractals ({error}): remove it") from error
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 

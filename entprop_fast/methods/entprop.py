@@ -133,9 +133,18 @@ class EntProp(Method):
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
         self.needs_dual_norms = options.get("norms") != "shared"
         super().__init__(model, optimizer, **options)
+        self._shared_as = self.options.norms
 
     def _prepare(self, model: nn.Module) -> None:
         model_checks.prepare_halves(self.name, model, self.options.norms)
+
+    def _check_call(self, images: Tensor, labels: Tensor) -> None:
+        if self.options.norms != self._shared_as:
+            raise ValueError(
+                f"norms={self.options.norms!r} of a method made with norms={self._shared_as!r}, "
+                "which decided what the halves share: make another method, on a model of its own"
+            )
+        super()._check_call(images, labels)
 
     @property
     def eps(self) -> float:

@@ -28,6 +28,7 @@ from entprop_fast.augment import (
     parse_chain,
 )
 from entprop_fast.augment.fractals import make_fractals
+from entprop_fast.augment.mixing_set import read_fractals
 from entprop_fast.counter_random import keys_of
 from entprop_fast.ops.prime_chains import REFERENCE_OP, prime_chains
 
@@ -150,3 +151,14 @@ def test_pictures_of_other_modes_are_refused(mode: str) -> None:
     picture = Image.new("RGB", (8, 8)).convert(mode)
     with pytest.raises(ValueError, match=mode):
         as_transform(AugMix())(picture)
+
+
+def test_an_archive_in_the_place_of_cached_fractals_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "set.npy"
+    path.write_bytes(b"PK\3\4 no archive")
+    with pytest.raises(ValueError, match=path.name):
+        read_fractals(path, 2, 8)
+    with open(path, "wb") as file:
+        np.savez(file, images=np.zeros((2, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=path.name):
+        read_fractals(path, 2, 8)

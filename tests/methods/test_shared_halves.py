@@ -148,3 +148,15 @@ def test_refused() -> None:
     parametrizations.weight_norm(model.get_submodule("bn1"))
     with pytest.raises(ValueError, match=r"computed anew"):
         s.make(norms="statistics", model=convert_dual_norm(model))
+
+
+@pytest.mark.parametrize("norms", ["dual", "affine"])
+def test_what_halves_share_is_decided_when_the_method_is_made(norms: str) -> None:
+    method = s.make(norms=norms)
+    before = shared(method.model)
+    method.norms = "statistics"  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="norms='statistics'"):
+        method(*s.batch_for(method))
+    assert shared(method.model) == before
+    method.norms = norms  # type: ignore[attr-defined]
+    method(*s.batch_for(method))
