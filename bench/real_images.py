@@ -39,10 +39,17 @@ LABELS = {
     "entprop": OURS,
     "entprop:score=random": "EntProp, random rows",
 }
+FINETUNED = "emoji_finetuned"  # from ImageNet weights: `bench.emoji_finetuned`
 BEST = 2  # augmentations that EntProp is tried over
 FLAGS = "--seeds 0 1 2 --budget passes --corruptions generated --device cpu".split()
 
 Runs = dict[str, dict[int, rows.Row]]  # label, seed
+
+
+def labels_of(name: str) -> dict[str, str]:
+    """Return the rows of a comparison, by their names in the documentation."""
+    chosen = ("vanilla", "mixup", "entprop") if name == FINETUNED else tuple(LABELS)
+    return {row: LABELS[row] for row in chosen}
 
 
 def over(augment: str) -> tuple[str, str]:
@@ -50,15 +57,23 @@ def over(augment: str) -> tuple[str, str]:
     return f"entprop@{augment}", f"{OURS} + {AUGMENTATIONS[augment]}"
 
 
-def main(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Compare on the data set of the recipe `name`; the exit code is the comparison's."""
+def main(
+    name: str, arguments: Sequence[str] | None = None, *, flags: Sequence[str] | None = None
+) -> int:
+    """Compare on the data set of the recipe `name`; the exit code is the comparison's.
+
+    Args:
+        name: of the rows, the folder of the runs and, without `flags`, the recipe.
+        arguments: flags of the comparison beyond these, and ``--best``; None: the command line's.
+        flags: say recipe and data in place of `name`.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--best", nargs="+", choices=AUGMENTATIONS)
     given, more = parser.parse_known_args(arguments)
-    out = Path("runs") / name
-    flags = ["--recipe", name, *FLAGS, *more, "--out", str(out)]
-    labels = dict(LABELS)
-    if code := _compare(name, out, flags, labels):
+    out, labels = Path("runs") / name, labels_of(name)
+    flags = [*(flags or ("--recipe", name)), *FLAGS, *more, "--out", str(out)]
+    augmented = any("@" in row for row in labels)
+    if (code := _compare(name, out, flags, labels)) or not augmented:
         return code
     best = given.best or best_of(by_label(finished(out, labels)))
     how = "as given" if given.best else "by mean Hscore"
@@ -90,9 +105,9 @@ def finished(out: Path, labels: Mapping[str, str]) -> list[rows.Row]:
     return found
 
 
-def by_label(found: Iterable[rows.Row]) -> Runs:
+def by_label(found: Iterable[rows.Row], labels: Mapping[str, str] = LABELS) -> Runs:
     """Group rows by the documentation's name and the seed; names without rows are empty."""
-    runs: Runs = {label: {} for label in LABELS.values()}
+    runs: Runs = {label: {} for label in labels.values()}
     for row in found:
         runs.setdefault(row["variant"], {})[row["seed"]] = row
     return runs
@@ -114,8 +129,8 @@ def read(name: str) -> Runs:
     Raises:
         FileNotFoundError: nothing was measured.
     """
-    return by_label(rows.read(name))
+    return by_label(rows.read(name), labels_of(name))
 
 
 if __name__ == "__main__":
-    sys.exit("python -m bench.fashion_mnist, or python -m bench.emoji")
+    sys.exit("python -m bench.fashion_mnist, bench.emoji or bench.emoji_finetuned")

@@ -28,7 +28,7 @@ from entprop_fast.lab.report.numbers import difference, number, plus_minus
 from entprop_fast.lab.report.pictures import draw_heat_map
 from entprop_fast.lab.report.text import markdown_records
 
-NAMES = ("fashion_mnist", "emoji")
+NAMES = ("fashion_mnist", "emoji", real_images.FINETUNED)
 UNMEASURED = "unmeasured"
 
 
@@ -95,7 +95,7 @@ def _interval(gain: Difference) -> str:
 
 def _left_out(runs: Runs) -> str:
     """Name the rows that are not measured yet, and the augmentations that EntProp is not over."""
-    missing = [label for label in LABELS.values() if not runs[label]]
+    missing = [label for label, found in runs.items() if not found]
     return f"Not measured yet: {', '.join(missing)}." if missing else ""
 
 

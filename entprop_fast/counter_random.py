@@ -104,7 +104,7 @@ def paired_normals(keys: Tensor, count: int) -> Tensor:
     return torch.cat((angle.cos().mul_(radius), angle.sin_().mul_(radius)), dim=1)[:, :count]
 
 
-def pair_normals(keys: Tensor, count: int) -> Tensor:
+def normals_by_word(keys: Tensor, count: int) -> Tensor:
     """Draw as `normals`, two numbers of each word, so that a kernel can draw any of them alone.
 
     Numbers 2i and 2i + 1 are Box and Muller's (1958) pair of word i alone: its low half is the

@@ -218,6 +218,24 @@ def number(text: str) -> float:
     return float(top) / float(bottom) if slash else float(top)
 
 
+def assignments(text: str, whole: str) -> dict[str, str]:
+    """Read ``name=value,name=value``, a part of `whole`; a dash in a name is an underscore.
+
+    Raises:
+        ValueError: something else stands between two commas, or a name is given twice.
+    """
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        name = name.replace("-", "_")
+        if not equals:
+            raise ValueError(f"{whole!r}: {part!r} must be option=value")
+        if name in given:
+            raise ValueError(f"{whole!r} gives {name} twice")
+        given[name] = value.strip()
+    return given
+
+
 _READERS: dict[type, Callable[[str], Any]] = {
     int: int,
     float: number,

@@ -8,14 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
+from entprop_fast.augment.drawn_chains import (
+    DEEPEST,
+    ChainDraws,
+    DrawnChains,
+    depth_option,
+    width_option,
+)
 from entprop_fast.augment.mixing_weights import beta, dirichlet
 from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
 from entprop_fast.options import option
 
 _MIX, _KEEP, _CHAINS = 1, 2, 3  # streams of an image's draws
-_DEEPEST = 3  # np.random.randint(1, 4) in augmix's cifar.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +45,8 @@ class AugMix(DrawnChains):
     name: ClassVar[str] = "augmix"
 
     severity: int = option(3, "Highest strength of an operation.", low=1, high=10)
-    width: int = option(3, "Chains that are mixed.", low=1, high=16)
-    depth: int = option(
-        -1,
-        "Operations of a chain, at least 1. -1: 1 to 3, drawn for each chain.",
-        low=-1,
-        high=16,
-    )
+    width: int = width_option()
+    depth: int = depth_option()
     alpha: float = option(
         1.0, "Concentration of the Dirichlet and the Beta law.", low=0, open_low=True
     )
@@ -56,15 +56,9 @@ class AugMix(DrawnChains):
         "that robustness is tested by.",
     )
 
-    def __post_init__(self) -> None:
-        """Check every option, and that a chain has operations."""
-        super().__post_init__()
-        if self.depth == 0:
-            raise ValueError("depth=0: expected -1, or an integer in [1, 16]")
-
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        depth = self.depth if self.depth > 0 else _DEEPEST
+        depth = self.depth if self.depth > 0 else DEEPEST
         u = uniforms(keys_of(_CHAINS, keys), self.width * (1 + 3 * depth))
         u = u.view(-1, self.width, 1 + 3 * depth)
         kinds, levels, signs = u[:, :, 1:].unflatten(2, (3, depth)).unbind(2)
@@ -73,7 +67,7 @@ class AugMix(DrawnChains):
         )
         if self.depth < 0:
             place = torch.arange(depth, device=keys.device)
-            codes = codes * (place < 1 + (u[:, :, :1] * _DEEPEST).floor())  # 0 is the identity
+            codes = codes * (place < 1 + (u[:, :, :1] * DEEPEST).floor())  # 0 is the identity
         mixed = beta(keys_of(_KEEP, keys), self.alpha)
         weights = dirichlet(keys_of(_MIX, keys), self.alpha, self.width)
         return ChainDraws(codes, strengths, mixed[:, None] * weights, 1 - mixed)

@@ -12,7 +12,7 @@ from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.names import AUGMENTATIONS
 from entprop_fast.counter_random import fold, keys_of
 from entprop_fast.name_errors import unknown
-from entprop_fast.options import options_of, read
+from entprop_fast.options import assignments, options_of, read
 
 _PLACE = 1  # the streams of a chain's parts
 
@@ -27,9 +27,19 @@ class Chain(Augmentation):
 
     parts: tuple[Augmentation, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check every part."""
+        super().__post_init__()
+        if not isinstance(self.parts, list | tuple):
+            raise TypeError(f"parts={self.parts!r}: expected a tuple of augmentations")
+        for part in self.parts:
+            if not isinstance(part, Augmentation):
+                raise TypeError(f"parts hold {part!r}: expected augmentations")
+        object.__setattr__(self, "parts", tuple(self.parts))
+
     def apply(self, images: Tensor, keys: Tensor) -> Tensor:
         """Augment by each part in turn."""
-        return apply_parts(self.parts, images, keys)
+        return apply_parts(self.parts, images, keys) if self.parts else images.clone()
 
 
 def apply_parts(
@@ -51,18 +61,24 @@ def parse_chain(text: str, *, seed: int = 0) -> Chain:
         seed: of the chain's draws for images that are given by number.
 
     Raises:
+        TypeError: `text` is no string.
         ValueError: an unknown name or option, with the nearest ones, or a value that is not valid.
     """
-    if text == "none":
+    if not isinstance(text, str):
+        raise TypeError(f"chain is a {type(text).__name__}: expected text, as 'crop-flip+augmix'")
+    names = [one.strip() for one in text.split("+")]
+    if names == ["none"]:
         return Chain(seed=seed)
-    return Chain(parts=tuple(_part(one.strip(), text) for one in text.split("+")), seed=seed)
+    if "none" in names:
+        raise ValueError(f"{text!r}: none stands alone, or not at all")
+    return Chain(parts=tuple(_part(one, text) for one in names), seed=seed)
 
 
 def _part(text: str, whole: str) -> Augmentation:
     name, colon, rest = text.partition(":")
     if name not in AUGMENTATIONS:
         raise unknown("augmentation", name, ("none", *AUGMENTATIONS))
-    given = _options(rest, whole) if colon else {}
+    given = assignments(rest, whole) if colon else {}
     known = options_of(AUGMENTATIONS[name])
     for option in given:
         if option not in known:
@@ -71,16 +87,3 @@ def _part(text: str, whole: str) -> Augmentation:
         option: read(known[option], value, words=True) for option, value in given.items()
     }
     return AUGMENTATIONS[name](**values)
-
-
-def _options(text: str, whole: str) -> dict[str, str]:
-    given: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, value = part.strip().partition("=")
-        name = name.replace("-", "_")
-        if not equals:
-            raise ValueError(f"{whole!r}: {part!r} must be option=value")
-        if name in given:
-            raise ValueError(f"{whole!r} gives {name} twice")
-        given[name] = value.strip()
-    return given

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.on_levels import on_levels
 from entprop_fast.ops.image_chains import image_chains
+from entprop_fast.options import option
+
+# Operations of a chain whose depth is drawn: np.random.randint(1, 4) in augmix's cifar.py, and
+# max_depth of PRIME's utils/prime.py.
+DEEPEST = 3
+
+
+def width_option() -> Any:
+    """Return the option ``width`` of what mixes chains, for a dataclass."""
+    return option(3, "Chains that are mixed.", low=1, high=16)
+
+
+def depth_option() -> Any:
+    """Return the option ``depth`` of what mixes chains, for a dataclass."""
+    return option(
+        -1,
+        f"Operations of a chain; -1: 1 to {DEEPEST}, drawn for each chain.",
+        choices=(-1, *range(1, 17)),
+    )
 
 
 class ChainDraws(NamedTuple):

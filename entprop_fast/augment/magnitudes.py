@@ -6,15 +6,26 @@ of its _auto_augment.py).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from entprop_fast.ops.image_chains import GEOMETRIC, NEAREST, ImageOp
+from entprop_fast.options import option
 
 KINDS = 14  # operations: all codes but invert, the last
 _GEOMETRIC, _FACTORS = int(min(GEOMETRIC)), int(ImageOp.BRIGHTNESS)  # the first of each kind
+
+
+def bins_option() -> Any:
+    """Return the option ``num_magnitude_bins``, torchvision's, for a dataclass."""
+    return option(31, "Strengths of an operation.", low=2, high=1024)
+
+
+def interpolation_option() -> Any:
+    """Return the option ``interpolation``, torchvision's, for a dataclass."""
+    return option("nearest", "How rotations, shears and shifts sample.")
 
 
 class Space(NamedTuple):

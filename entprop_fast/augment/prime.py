@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.augmentation import Augmentation
+from entprop_fast.augment.drawn_chains import DEEPEST, depth_option, width_option
 from entprop_fast.augment.mixing_weights import beta, dirichlet
 from entprop_fast.counter_random import bits, keys_of, uniforms
+from entprop_fast.ops.layout import same_layout
 from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.options import option
 
 _MIX, _KEEP, _DEPTHS, _SLOTS = 1, 2, 3, 4  # streams of an image's draws
-_DEEPEST = 3  # max_depth of utils/prime.py
 _LOWEST_CUT = 2  # diffeo.cutmin of every config
 
 
@@ -32,7 +33,7 @@ _SCALES = {
     "cifar": _Published(cut=100, temperature=0.01, bandwidth=0),
     "imagenet": _Published(cut=500, temperature=0.05, bandwidth=20),
 }
-_OF_SCALE = "None: as published for `scale`."
+_OF_SCALE = "None: as published for the scale."
 
 
 class Strengths(NamedTuple):
@@ -76,12 +77,8 @@ class Prime(Augmentation):
     name: ClassVar[str] = "prime"
 
     scale: Literal["cifar", "imagenet"] = option("cifar", "Whose published strengths are taken.")
-    width: int = option(3, "Chains that are mixed.", low=1, high=16)
-    depth: int = option(
-        -1,
-        "Primitives of a chain. -1: 1 to 3, drawn for each chain.",
-        choices=(-1, *range(1, 17)),
-    )
+    width: int = width_option()
+    depth: int = depth_option()
     warp_cut: int | None = option(
         None, f"Highest frequency of a warp, above 2. {_OF_SCALE}", low=3, high=4096
     )
@@ -105,11 +102,12 @@ class Prime(Augmentation):
         drawn = self.draw(keys, (images.shape[2], images.shape[3]))
         levels = images if images.dtype == torch.uint8 else images.float().clamp(0, 1)
         highest = max(self._warp_cut, self._color.cut)
-        return prime_chains(levels, *drawn, highest, self.filter_size).to(images.dtype)
+        changed = prime_chains(levels, *drawn, highest, self.filter_size)
+        return same_layout(changed.to(images.dtype), images)
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> Strengths:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        depth = self.depth if self.depth > 0 else _DEEPEST
+        depth = self.depth if self.depth > 0 else DEEPEST
         mixed = beta(keys_of(_KEEP, keys), 1)
         weights = mixed[:, None] * dirichlet(keys_of(_MIX, keys), 1, self.width)
         shape = (len(keys), self.width, depth)
@@ -118,7 +116,7 @@ class Prime(Augmentation):
         codes, bands, scale = self._strengths(strengths.flatten(), size)
         codes = codes.view(shape).to(torch.uint8)
         if self.depth < 0:
-            depths = (uniforms(keys_of(_DEPTHS, keys), self.width) * _DEEPEST).ceil()
+            depths = (uniforms(keys_of(_DEPTHS, keys), self.width) * DEEPEST).ceil()
             # Beyond a chain's depth stands 0, the identity.
             codes = codes * (torch.arange(depth, device=keys.device) < depths[..., None])
         return Strengths(
@@ -136,7 +134,8 @@ class Prime(Augmentation):
         codes = 1 + (u[:, 0] * 3).floor()
         cut, temperature = _warp(u[:, 1:], self._warp_cut, self.warp_alpha, size)
         first, last, variance = _color(u[:, 1:], self._color)
-        is_warp, is_color = codes == Primitive.WARP, codes == Primitive.COLOR
+        # As integers: torch.compile takes no tensor for equal to a member of an enumeration.
+        is_warp, is_color = (codes == int(one) for one in (Primitive.WARP, Primitive.COLOR))
         sigma = u[:, 1] * self.filter_sigma
         bands = torch.stack((first.where(is_color, 1.0), last.where(is_color, cut)), dim=-1)
         scale = torch.where(is_warp, temperature, variance).sqrt()

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
-from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
+from entprop_fast.augment.magnitudes import (
+    KINDS,
+    Space,
+    bins_option,
+    codes_of,
+    interpolation_option,
+    strengths_of,
+)
 from entprop_fast.counter_random import integers
 from entprop_fast.options import option
 
@@ -32,12 +39,10 @@ class RandAugment(DrawnChains):
 
     num_ops: int = option(2, "Operations, one after another.", low=0, high=16)
     magnitude: int = option(
-        9, "Place of the operations' strength among `num_magnitude_bins`, from 0.", low=0
+        9, "Place of the operations' strength among num_magnitude_bins, from 0.", low=0
     )
-    num_magnitude_bins: int = option(31, "Strengths of an operation.", low=2, high=1024)
-    interpolation: Literal["nearest", "bilinear"] = option(
-        "nearest", "How rotations, shears and shifts sample."
-    )
+    num_magnitude_bins: int = bins_option()
+    interpolation: Literal["nearest", "bilinear"] = interpolation_option()
 
     def __post_init__(self) -> None:
         """Check every option, and that the magnitude is one of them."""
@@ -50,7 +55,7 @@ class RandAugment(DrawnChains):
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        alone = torch.ones(len(keys), 1, device=keys.device)
+        alone = torch.ones(len(keys), 1, dtype=torch.float32, device=keys.device)
         shape = (len(keys), 1, self.num_ops)
         if self.num_ops == 0:
             codes = torch.zeros(shape, dtype=torch.uint8, device=keys.device)

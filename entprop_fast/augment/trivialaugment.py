@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
-from entprop_fast.augment.magnitudes import KINDS, Space, codes_of, strengths_of
+from entprop_fast.augment.magnitudes import (
+    KINDS,
+    Space,
+    bins_option,
+    codes_of,
+    interpolation_option,
+    strengths_of,
+)
 from entprop_fast.counter_random import integers
-from entprop_fast.options import option
 
 # Wide, of the paper's table 3 and torchvision's `TrivialAugmentWide`.
 WIDE = Space(shear=0.99, shift=32, shift_share=0, degrees=135, factor=0.99, bits=6)
@@ -36,10 +42,8 @@ class TrivialAugment(DrawnChains):
 
     name: ClassVar[str] = "trivialaugment"
 
-    num_magnitude_bins: int = option(31, "Strengths of an operation.", low=2, high=1024)
-    interpolation: Literal["nearest", "bilinear"] = option(
-        "nearest", "How rotations, shears and shifts sample."
-    )
+    num_magnitude_bins: int = bins_option()
+    interpolation: Literal["nearest", "bilinear"] = interpolation_option()
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""

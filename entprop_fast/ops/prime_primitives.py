@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from entprop_fast.counter_random import pair_normals
+from entprop_fast.counter_random import normals_by_word
 
 _CHANNELS = 3  # draws are laid out for three channels; a grey image takes those of the first
 
@@ -28,7 +29,7 @@ def random_curves(
     Returns:
         float32 [S, channels, highest], the amplitudes of sin(pi k x) for k of 1 to `highest`.
     """
-    drawn = pair_normals(keys, _CHANNELS * highest).view(len(keys), highest, _CHANNELS)[
+    drawn = normals_by_word(keys, _CHANNELS * highest).view(len(keys), highest, _CHANNELS)[
         ..., :channels
     ]
     k = torch.arange(1, highest + 1, device=keys.device)
@@ -80,8 +81,8 @@ def random_kernels(keys: Tensor, scale: Tensor, size: int) -> Tensor:
     The one stands at (ceil(size / 2), ceil(size / 2)) as in the authors' code, which is one beyond
     the middle.
     """
-    kernels = pair_normals(keys, size * size).view(len(keys), size, size) * scale[:, None, None]
-    delta = torch.zeros(size, size, device=keys.device)
+    kernels = normals_by_word(keys, size * size).view(len(keys), size, size) * scale[:, None, None]
+    delta = kernels.new_zeros(size, size)
     delta[(size + 1) // 2, (size + 1) // 2] = 1
     return kernels + delta
 
@@ -120,7 +121,7 @@ def random_displacements(
     """
     height, width = size
     rows, columns = max(height - 2, 0), max(width - 2, 0)
-    drawn = pair_normals(keys, 2 * rows * columns).view(len(keys), rows, columns, 2)
+    drawn = normals_by_word(keys, 2 * rows * columns).view(len(keys), rows, columns, 2)
     spread = mode_variances(cut, size, highest).sqrt() * scale[:, None, None]
     along_y = _sines(height, keys.device)  # [H, rows]
     along_x = _sines(width, keys.device).mT
@@ -131,17 +132,18 @@ def random_displacements(
 
 def mode_variances(cut: Tensor, size: tuple[int, int], highest: int) -> Tensor:
     """Return the variance of each mode that pixels tell apart, float32 [S, H - 2, W - 2]."""
-    limit = (cut + 0.5).square()[:, None, None]
+    limit = (cut.float() + 0.5).square()[:, None, None]
     rows, columns = (max(n - 2, 0) for n in size)
-    total = torch.zeros(len(cut), rows, columns, device=cut.device)
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": cut.device}
+    total = torch.zeros(len(cut), rows, columns, **kind)
     if rows == 0 or columns == 0:
         return total
-    j = torch.arange(1.0, highest + 1, device=cut.device)
+    j = torch.arange(1.0, highest + 1, **kind)
     around = 2 * (size[1] - 1)
     same = torch.minimum(j % around, around - j % around)
     # Sums over the frequencies that look alike along x, [highest, W - 2].
     fold = (same[:, None] == torch.arange(1, columns + 1, device=cut.device)).float()
-    own = torch.arange(1.0, rows + 1, device=cut.device)[:, None]
+    own = torch.arange(1.0, rows + 1, **kind)[:, None]
     for turn in range(0, highest + rows + 1, 2 * (size[0] - 1)):
         for i in (turn + own, turn - own)[: 2 if turn else 1]:
             squared = i.square() + j.square()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from entprop_fast.counter_random import pair_normals
+from entprop_fast.counter_random import normals_by_word
 from entprop_fast.ops.prime_chains import OP, REFERENCE_OP, Primitive
 from tests.augment import prime_description as described
 
@@ -34,7 +34,7 @@ def one(op: Op, image: Tensor, kind: Primitive, band: tuple[int, int], scale: fl
 
 
 def normals(count: int) -> described.Array:
-    drawn: described.Array = pair_normals(torch.tensor([77]), count)[0].double().numpy()
+    drawn: described.Array = normals_by_word(torch.tensor([77]), count)[0].double().numpy()
     return drawn
 
 
@@ -83,8 +83,8 @@ def test_filter_is_a_correlation(op: Op, size: tuple[int, int]) -> None:
 
 def test_normals_are_standard_and_each_drawn_alone() -> None:
     keys = torch.tensor([3, -8])
-    assert torch.equal(pair_normals(keys, 4), pair_normals(keys, 5)[:, :4])
-    many = pair_normals(torch.arange(400), 101).double().flatten()
+    assert torch.equal(normals_by_word(keys, 4), normals_by_word(keys, 5)[:, :4])
+    many = normals_by_word(torch.arange(400), 101).double().flatten()
     assert many.mean().abs() < 0.02
     assert abs(many.std() - 1) < 0.02
     assert abs(many.pow(4).mean() - 3) < 0.15

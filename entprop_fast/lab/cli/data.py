@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from entprop_fast import name_errors
+from entprop_fast.augment import PixMix
+from entprop_fast.augment.mixing_set import SIZES
 from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse
 from entprop_fast.lab.cli.make_fractals import make_set
-from entprop_fast.lab.data import emoji_set
 from entprop_fast.lab.data.contents import Watch
 from entprop_fast.lab.data.data_check import KNOWN, Report, check, check_one, is_data_set
 from entprop_fast.lab.data.emoji.build_emoji import build
+from entprop_fast.lab.data.emoji_set import NAME as EMOJI
 from entprop_fast.lab.data.emoji_set import SIDE, USUAL
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.report.tables import as_text, plain_table
 from entprop_fast.lab.training.config import Config
 from entprop_fast.lab.training.errors import RunFailed, bad_input
-from entprop_fast.options import option
+from entprop_fast.options import option, options_of
 
 # Which flags each command takes.
 COMMANDS = {
@@ -31,6 +33,7 @@ COMMANDS = {
     "fractals": ("image_size", "out", "count", "seed", "sheet"),
 }
 _MODULE = "entprop_fast.data"
+_FRACTALS: int = options_of(PixMix)["pictures"].default
 SHOWN = 20  # problems of a data set that are printed; it counts the others
 USAGE = "check folder:birds, cub --data-dir DIR, or DIR: all within; emoji, fractals: make those"
 
@@ -53,8 +56,9 @@ class _Flags:
     )
     image_size: int | None = option(
         None,
-        "Height and width of the emoji, 32 where it is left out, or of the fractals, 64: for "
-        "images of up to 57 pixels. PixMix takes fractals of 128 up to 114 pixels, of 256 above.",
+        f"Height and width of the emoji, {SIDE} where it is left out, or of the fractals, "
+        f"{SIZES[0]}. PixMix mixes in fractals of {', '.join(map(str, SIZES))}: of the first that "
+        "is at least 9/8 of the images' side, else of the last.",
         low=8,
         high=1024,
         unit="pixels",
@@ -62,7 +66,7 @@ class _Flags:
     )
     count: int | None = option(
         None,
-        "Number of fractals, 512 where it is left out.",
+        f"Number of fractals, {_FRACTALS} where it is left out, as PixMix takes them.",
         low=1,
         high=100_000,
         group="data",
@@ -112,13 +116,13 @@ def _main(args: Sequence[str] | None) -> None:
         if flags.command not in COMMANDS:
             raise name_errors.unknown("command", flags.command, COMMANDS)
         _check_flags(flags, data_dir)
-        if flags.command == emoji_set.NAME:
+        if flags.command == EMOJI:
             size = SIDE if flags.image_size is None else flags.image_size
             build(Path(flags.out or USUAL), size, reporter.say, watching(reporter))
             return
         if flags.command == "fractals":
-            size, count, seed = flags.image_size or 64, flags.count or 512, flags.seed or 0
-            make_set(count, size, seed, flags.out, flags.sheet, reporter)
+            size, count = flags.image_size or SIZES[0], flags.count or _FRACTALS
+            make_set(count, size, flags.seed or 0, flags.out, flags.sheet, reporter)
             return
         reports = _reports(flags, data_dir, watching(reporter))
     for report in reports:

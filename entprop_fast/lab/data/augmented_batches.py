@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment import Augmentation, Chain, CropFlip
+from entprop_fast.augment.augmentation import image_keys
 from entprop_fast.augment.chain import apply_parts
 from entprop_fast.augment.crop_flip import Moves
-from entprop_fast.counter_random import fold, keys_of
+from entprop_fast.counter_random import keys_of
 
 VIEWS = 3  # of a row, where a method compares what a network says of them
-_AUGMENT = 1  # the stream of the augmentation's draws, beside the order's
 _CHANNELS = (1, 3)
 
 
@@ -77,7 +77,7 @@ class BatchAugmenter:
         """
         if not self._parts:
             return None
-        keys = keys_of(fold((seed, epoch, _AUGMENT)), rows)
+        keys = image_keys(seed, epoch, rows)
         first = self._parts[0]
         return Draws(keys, first.draw(keys) if isinstance(first, CropFlip) else None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from entprop_fast.lab.data.image_data import ImageData
@@ -10,12 +9,16 @@ from entprop_fast.lab.data.npz_files import load_npz
 
 NAME = "emoji"
 SIDE = 32  # pixels
-FILE = f"emoji-{SIDE}.npz"
 LICENCES = "LICENSES-emoji.txt"  # whose pictures they are, beside the file
 TERMS = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0, MIT"
 USUAL = Path("data")  # where it is written, and looked for
 
 _WITHIN = (".", NAME)
+
+
+def file_name(size: int) -> str:
+    """Return the name of the set's file at a height and width."""
+    return f"{NAME}-{size}.npz"
 
 
 def load_emoji(data_dir: Path | None) -> ImageData:
@@ -36,12 +39,12 @@ def load_emoji(data_dir: Path | None) -> ImageData:
     if not places:
         raise FileNotFoundError(
             f"data set {NAME!r} is not in {folder}: pip install 'entprop_fast[emoji]', and then "
-            f"python -m entprop_fast.data emoji --out {folder} makes {FILE} out of npm's packages "
-            "(30 MB to fetch, a minute)"
+            f"python -m entprop_fast.data emoji --out {folder} makes {file_name(SIDE)} out of "
+            "npm's packages (30 MB to fetch, a minute)"
         )
-    return replace(load_npz(NAME, places[0]), name=NAME)
+    return load_npz(NAME, places[0])
 
 
 def found_in(data_dir: Path) -> list[Path]:
     """List the set's files within ``data_dir``."""
-    return [path for one in _WITHIN if (path := data_dir / one / FILE).is_file()]
+    return [path for one in _WITHIN if (path := data_dir / one / file_name(SIDE)).is_file()]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from entprop_fast.lab.data.image_data import ImageData
+from entprop_fast.lab.data.image_data import MOST_CLASSES, ImageData
 from entprop_fast.lab.data.split_checks import empty_classes
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}  # and floats, which nobody has here
@@ -26,7 +26,6 @@ _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}  # and floats, which
 _SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 _DIMENSIONS = {"images": 3, "labels": 1}
 _MOST_BYTES = 2**32  # of a file, unpacked: EMNIST's largest has 0.55 GB
-_MOST_CLASSES = 10_000
 _EMNIST = "emnist-"  # its pictures are transposed, and a mapping file names its classes
 
 
@@ -114,7 +113,7 @@ def read_set(
         )
     lowest = int(min(train_labels.min(), test_labels.min()))
     classes = int(max(train_labels.max(), test_labels.max())) + 1
-    if lowest < 0 or not 2 <= classes <= _MOST_CLASSES:
+    if lowest < 0 or not 2 <= classes <= MOST_CLASSES:
         raise ValueError(
             f"{files.train_labels}: labels are {lowest + first} to {classes - 1 + first}; expected "
             f"{first} and up, of 2 classes at least"

@@ -11,6 +11,8 @@ from entprop_fast.lab.data.image_files import RESIZED_CROP
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.loader import check_batching
 
+MOST_CLASSES = 10_000  # labels that reach further are no classes
+
 
 @dataclass(frozen=True)
 class ShiftSet:

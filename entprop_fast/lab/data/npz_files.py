@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast.lab.data.image_data import ImageData, ShiftSet
+from entprop_fast.lab.data.image_data import MOST_CLASSES, ImageData, ShiftSet
 from entprop_fast.lab.data.split_checks import empty_classes
 from entprop_fast.lab.data.subset import stratified_order
 
@@ -33,7 +33,6 @@ TEST_SHARE = 0.2  # of the images where a file does not say which are test image
 _OWN = ("images", "labels", "test", "groups", "shift", "class_names")
 _SEED = 0  # of that split, the same for every run
 _MOST_BYTES = 2**34  # of an array
-_MOST_CLASSES = 10_000
 _CHANNELS = (1, 3)
 
 # What NumPy and zipfile raise of damaged files, of encrypted ones, and of sizes that are no sizes.
@@ -138,7 +137,8 @@ def images_and_labels(
     """
     for key in (images, labels):
         if key not in arrays:
-            raise ValueError(f"{path} holds no {key}; it holds {', '.join(arrays) or 'nothing'}")
+            found = ", ".join(arrays) or "none"
+            raise ValueError(f"{path} lacks the array {key}; known arrays in it: {found}")
     made = pixels_of(arrays[images], f"{images} in {path}")
     numbers = arrays[labels]
     if numbers.ndim == 2 and numbers.shape[1] == 1:
@@ -150,10 +150,10 @@ def images_and_labels(
         )
     if len(numbers) != len(made):
         raise ValueError(f"{path} holds {len(made):,} {images} and {len(numbers):,} {labels}")
-    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < _MOST_CLASSES:
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < MOST_CLASSES:
         raise ValueError(
             f"{labels} in {path} are {numbers.min()} to {numbers.max()}; 0 and up wanted, below "
-            f"{_MOST_CLASSES}"
+            f"{MOST_CLASSES}"
         )
     return made, torch.from_numpy(numbers.astype(np.int64))
 

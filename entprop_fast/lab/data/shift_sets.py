@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast.lab.data.datasets import FOLDER, ImageSet
+from entprop_fast.lab.data.datasets import FOLDER, PREFIXES, ImageSet
 from entprop_fast.lab.data.idx_files import find_idx, load_idx
 from entprop_fast.lab.data.image_data import ImageData, ShiftSet
 from entprop_fast.lab.data.image_files import FileList
@@ -34,6 +34,7 @@ from entprop_fast.lab.data.npz_files import (
     read_arrays,
 )
 from entprop_fast.lab.data.shift_folders import folder_set
+from entprop_fast.lab.data.tensor_sets import IDX, NPZ
 from entprop_fast.lab.data.verify import digest_of
 
 CIFAR_10_1 = ("cifar10.1_v6", "cifar10.1_v4")  # what its files' names begin with, the first first
@@ -95,18 +96,18 @@ def _open(given: Given, data: ImageSet, batch_size: int, workers: int | None) ->
 
 def _kind_and_path(given: Given) -> tuple[str, Path]:
     """Return what a set is read as, by what is written before its path or by what is there."""
-    for prefix in (FOLDER, "npz:", "idx:"):
+    for prefix in PREFIXES:
         if given.place.startswith(prefix):
             return prefix, Path(given.place.removeprefix(prefix)).expanduser()
     path = Path(given.place).expanduser()
     if path.suffix == ".npz":
-        return "npz:", path
+        return NPZ, path
     if any((path / f"{one}_data.npy").is_file() for one in CIFAR_10_1):
         return CIFAR_10_1[0], path
     if (path / LABELS).is_file():
         return LABELS, path
     if find_idx(path) is not None:
-        return "idx:", path
+        return IDX, path
     if not path.is_dir():
         raise FileNotFoundError(f"shift={given.name}={given.place}: there is no such folder")
     return FOLDER, path
@@ -141,8 +142,8 @@ def _cifar_10_1(path: Path, given: Given, data: ImageSet) -> tuple[str, Tensor, 
 
 
 _READERS: dict[str, Callable[[Path, Given, ImageSet], tuple[str, Tensor, Tensor]]] = {
-    "npz:": _npz,
-    "idx:": _idx,
+    NPZ: _npz,
+    IDX: _idx,
     CIFAR_10_1[0]: _cifar_10_1,
 }
 

@@ -56,10 +56,12 @@ TENSORS: dict[str, TensorSet] = {
     ),
 }
 
-# What stands before a path, as in ``idx:PATH``; called with the whole name and the path.
+# What stands before a path, as in ``idx:PATH``.
+IDX, NPZ = "idx:", "npz:"
+# Called with the whole name and the path.
 BY_PATH: dict[str, Callable[[str, Path], ImageData]] = {
-    "idx:": idx_files.load_idx,
-    "npz:": npz_files.load_npz,
+    IDX: idx_files.load_idx,
+    NPZ: npz_files.load_npz,
 }
 
 

@@ -16,7 +16,7 @@ from entprop_fast.lab.data.emoji import emoji_packages
 from entprop_fast.lab.data.emoji.draw_emoji import draw, icons_of, svg_of, synonyms
 from entprop_fast.lab.data.emoji.emoji_concepts import CLASSES, Concept, concepts_of, names_of
 from entprop_fast.lab.data.emoji.npm_packages import Package, read_json, tarball
-from entprop_fast.lab.data.emoji_set import LICENCES
+from entprop_fast.lab.data.emoji_set import LICENCES, file_name
 from entprop_fast.lab.files import write_atomically
 
 SIZES = range(8, 513)  # pixels
@@ -45,11 +45,6 @@ class Pictures:
     concepts: NDArray[np.str_]
     groups: NDArray[np.str_]
     styles: NDArray[np.str_]
-
-
-def file_name(size: int) -> str:
-    """Return the name of the set's file at a height and width."""
-    return f"emoji-{size}.npz"
 
 
 def build(out: Path, size: int, say: Say, watch: Watch[Any] = unwatched) -> Path:

@@ -11,7 +11,7 @@ from entprop_fast.lab.training.augment_setting import NONE, augment_option, with
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.method_settings import Value, methods_by_option
 from entprop_fast.methods import METHODS
-from entprop_fast.options import read
+from entprop_fast.options import assignments, read
 
 # Settings a row may have of its own; the others decide data, weights or order, equal in all rows.
 OWN_SETTINGS = (
@@ -56,23 +56,20 @@ def parse(text: str) -> Variant:
     options = {name: next(iter(one.values())) for name, one in methods_by_option().items()}
     known = options | {name: SETTINGS[name] for name in OWN_SETTINGS}
     head, at, chain = text.partition("@")
-    method, _, rest = head.partition(":")
+    method, colon, rest = head.partition(":")
     if method not in METHODS:
         raise name_errors.unknown("method", method, METHODS)
-    settings: dict[str, Value] = {}
+    given = assignments(rest, text) if colon else {}
     augment, of_method = _chain(chain, text) if at else (NONE, {})
-    parts = rest.split(",") if ":" in head else []
-    for part in [*parts, *(f"{name}={value}" for name, value in of_method.items())]:
-        name, equals, value = part.strip().partition("=")
-        name = name.replace("-", "_")
-        if not equals:
-            raise ValueError(f"{text!r}: {part!r} must be option=value")
+    for name in of_method:
+        if name in given:
+            raise ValueError(f"{text!r} gives {name} twice")
+    settings: dict[str, Value] = {}
+    for name, value in (given | of_method).items():
         if name not in known:
             raise ValueError(f"{text!r}: {name_errors.unknown('option', name, known)}")
-        if name in settings:
-            raise ValueError(f"{text!r} gives {name} twice")
         try:
-            settings[name] = read(known[name], value.strip(), words=True)
+            settings[name] = read(known[name], value, words=True)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text!r}: {error}") from None
     return Variant(text, method, settings, augment)
