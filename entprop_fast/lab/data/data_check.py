@@ -127,7 +127,8 @@ def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
 
 
 def _check_tensors(name: str, data_dir: Path | None) -> Report:
-    places, about = [], ""
+    places: list[Path] = []
+    about = ""
     try:
         if name in TENSORS:
             about, folder = TENSORS[name].about, data_dir or TENSORS[name].usual

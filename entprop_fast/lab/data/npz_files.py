@@ -7,6 +7,7 @@ is ever run.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -37,7 +38,7 @@ _CHANNELS = (1, 3)
 # What NumPy and zipfile raise of damaged files, of encrypted ones, and of sizes that are no sizes.
 _UNREADABLE = (
     *(ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
 Arrays = dict[str, NDArray[Any]]
@@ -54,7 +55,7 @@ def load_npz(name: str, path: Path) -> ImageData:
         ValueError: it is no such file, or holds no data set.
     """
     arrays = read_arrays(path, name)
-    names = _class_names(arrays.get("class_names"), path)
+    names = class_names_of(arrays.get("class_names"), path)
     for keys in APART:
         if keys[0] in arrays:
             if lacking := [key for key in keys if key not in arrays]:
@@ -119,7 +120,7 @@ def load_npy(path: Path) -> NDArray[Any]:
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} holds several arrays; one was expected")
@@ -244,7 +245,12 @@ def _texts(arrays: Arrays, key: str, count: int, path: Path) -> NDArray[np.str_]
     return texts
 
 
-def _class_names(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
+def class_names_of(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
+    """Return the classes' names; empty where there are none.
+
+    Raises:
+        ValueError: they are no texts that tell classes apart.
+    """
     if given is None:
         return ()
     names: Iterable[Any] = given.tolist() if given.ndim == 1 and given.dtype.kind == "U" else ()

@@ -26,6 +26,7 @@ from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.natural_sets import NaturalSet
 from entprop_fast.lab.data.npz_files import (
+    class_names_of,
     images_and_labels,
     load_npy,
     load_npz,
@@ -117,7 +118,7 @@ def _npz(path: Path, given: Given, data: ImageSet) -> tuple[str, Tensor, Tensor]
     arrays = read_arrays(path, given.name)
     if "images" in arrays and not {"test", "groups", "shift"} & arrays.keys():
         images, labels = images_and_labels(arrays, "images", "labels", path)
-        names = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else ()
+        names = class_names_of(arrays.get("class_names"), path)
     else:
         found = load_npz(given.name, path)
         images, labels, names = found.test_images, found.test_labels, found.class_names

@@ -63,6 +63,9 @@ def test_emnist_is_turned_and_its_letters_count_from_0(tmp_path: Path) -> None:
     assert data.image_shape == (1, 6, 5) and data.class_names == ("A", "B", "C")
     assert np.array_equal(data.train_images[:, 0].numpy(), images.transpose(0, 2, 1))  # type: ignore[union-attr]
     assert np.array_equal(data.test_labels.numpy(), test_labels)
+    (tmp_path / "emnist-letters-mapping.txt").write_text("1 65\n2 66\n3 66\n")
+    with pytest.raises(ValueError, match="mapping"):
+        load(f"idx:{tmp_path / 'emnist-letters'}")
     (tmp_path / "emnist-letters-mapping.txt").write_text("1 65\n2\n")
     with pytest.raises(ValueError, match="mapping"):
         load(f"idx:{tmp_path / 'emnist-letters'}")

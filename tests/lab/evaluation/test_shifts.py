@@ -57,6 +57,9 @@ def test_arrays_in_one_file(tmp_path: Path) -> None:
     np.savez(path, images=IMAGES, labels=LABELS, class_names=np.array(DATA.class_names))
     for text in (f"new={path}", f"new=npz:{path}"):
         same(read(text), IMAGES, LABELS)
+    np.savez(path, images=IMAGES, labels=LABELS, class_names=np.array("abcd"))
+    with pytest.raises(ValueError, match="class_names"):
+        read(f"new={path}")
     test = np.arange(12) % 3 == 0
     np.savez(path, images=IMAGES, labels=np.arange(12) // 3, test=test)
     same(read(f"new={path}"), IMAGES[test], range(4))
@@ -121,6 +124,11 @@ def test_an_array_for_each_kind(tmp_path: Path) -> None:
     np.save(tmp_path / "ripple.npy", np.array([{}], dtype=object))
     with pytest.raises(ValueError, match=r"ripple\.npy cannot be read"):
         read(f"bar={tmp_path}")
+    header = b"\x93NUMPY\x01\x00\x10\x00{'descr': junk \n"
+    for content in (b"PK\x03\x04junk", header):  # what NumPy takes for zip, and for Python
+        (tmp_path / "ripple.npy").write_bytes(content)
+        with pytest.raises(ValueError, match=r"ripple\.npy cannot be read"):
+            read(f"bar={tmp_path}")
     np.save(tmp_path / "labels.npy", LABELS + 1)
     with pytest.raises(ValueError, match="0 to 3"):
         read(f"bar={tmp_path}")
