@@ -109,7 +109,7 @@ zoo: setup
 # The same pictures wherever it runs: npm's packages are locked by version and checksum.
 EMOJI_ARGS ?=
 emoji: setup
-	@echo "== the emoji set into data/: about 1 minute, and 30 MB to fetch"
+	@echo "== the emoji set into data/: about 1 minute, and 35 MB to fetch"
 	$(BIN)/python -m entprop_fast.data emoji $(EMOJI_ARGS)
 
 lint: setup

@@ -71,6 +71,8 @@ def _transform_class() -> Any:
                 return tv_tensors.wrap(changed, like=inpt)
             if isinstance(inpt, Tensor):
                 return self._augmented(inpt)
+            if inpt.mode not in ("L", "RGB"):  # numbers of a palette, say, are no levels
+                raise ValueError(f"an image of mode {inpt.mode!r}: convert it to 'RGB', or 'L'")
             tensor = v2.functional.pil_to_tensor(inpt)
             return v2.functional.to_pil_image(self._augmented(tensor))
 

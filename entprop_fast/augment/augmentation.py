@@ -11,8 +11,10 @@ from torch import Tensor
 
 from entprop_fast.counter_random import fold, keys_of
 from entprop_fast.options import check, options_of
+from entprop_fast.torch_internals import dispatch_modes_active
 
 _AUGMENT = 1  # the stream of these draws, beside those of a loader's order
+_DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def image_keys(seed: int, epoch: int, ids: Tensor) -> Tensor:
@@ -86,11 +88,15 @@ class Augmentation(ABC):
         generator: torch.Generator | None,
     ) -> Tensor:
         if ids is None:
+            if generator is not None:
+                _check_generator(generator, images.device)
             low, high = -(2**63), 2**63 - 1
             shape, device = (len(images),), images.device
             return torch.randint(low, high, shape, generator=generator, device=device)
         if generator is not None:
             raise ValueError("ids and generator are both given: an image is drawn by one of them")
+        if not isinstance(ids, Tensor):
+            raise TypeError(f"ids is a {type(ids).__name__}: expected a tensor, int64 [B]")
         if ids.dtype != torch.int64 or ids.shape != (len(images),) or ids.device != images.device:
             raise ValueError(
                 f"ids is {ids.dtype} {list(ids.shape)} on {ids.device}: expected int64 "
@@ -101,8 +107,20 @@ class Augmentation(ABC):
         return image_keys(self.seed, epoch, ids)
 
 
+def _check_generator(generator: object, device: torch.device) -> None:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}: expected a torch.Generator")
+    if generator.device.type != device.type:
+        raise ValueError(
+            f"generator is on {generator.device}, the images are on {device}: make it with "
+            f"torch.Generator(device={device.type!r})"
+        )
+
+
 def check_images(images: Tensor) -> None:
     """Check shape and dtype of images, and on the CPU the values of floating ones.
+
+    No values where a graph is traced.
 
     Raises:
         TypeError: not a tensor, or of a dtype that images do not have.
@@ -110,10 +128,13 @@ def check_images(images: Tensor) -> None:
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"images is a {type(images).__name__}: expected a tensor [B, C, H, W]")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images are {images.dtype}: expected uint8, or a floating dtype in [0, 1]")
+    if images.dtype not in _DTYPES:
+        expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise TypeError(f"images are {images.dtype}: expected one of {expected}")
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise ValueError(f"images are {list(images.shape)}: expected [B, C, H, W] with C of 1 or 3")
+    if torch.compiler.is_compiling() or dispatch_modes_active():  # there may be no values
+        return
     if images.is_floating_point() and images.device.type == "cpu" and images.numel():
         low, high = torch.aminmax(images.detach())
         if not (low >= -1e-5 and high <= 1 + 1e-5):

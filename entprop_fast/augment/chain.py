@@ -27,9 +27,19 @@ class Chain(Augmentation):
 
     parts: tuple[Augmentation, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check every part."""
+        super().__post_init__()
+        if not isinstance(self.parts, list | tuple):
+            raise TypeError(f"parts={self.parts!r}: expected a tuple of augmentations")
+        for part in self.parts:
+            if not isinstance(part, Augmentation):
+                raise TypeError(f"parts hold {part!r}: expected augmentations")
+        object.__setattr__(self, "parts", tuple(self.parts))
+
     def apply(self, images: Tensor, keys: Tensor) -> Tensor:
         """Augment by each part in turn."""
-        return apply_parts(self.parts, images, keys)
+        return apply_parts(self.parts, images, keys) if self.parts else images.clone()
 
 
 def apply_parts(
@@ -51,11 +61,17 @@ def parse_chain(text: str, *, seed: int = 0) -> Chain:
         seed: of the chain's draws for images that are given by number.
 
     Raises:
+        TypeError: `text` is no string.
         ValueError: an unknown name or option, with the nearest ones, or a value that is not valid.
     """
-    if text == "none":
+    if not isinstance(text, str):
+        raise TypeError(f"chain is a {type(text).__name__}: expected text, as 'crop-flip+augmix'")
+    names = [one.strip() for one in text.split("+")]
+    if names == ["none"]:
         return Chain(seed=seed)
-    return Chain(parts=tuple(_part(one.strip(), text) for one in text.split("+")), seed=seed)
+    if "none" in names:
+        raise ValueError(f"{text!r}: none stands alone, or not at all")
+    return Chain(parts=tuple(_part(one, text) for one in names), seed=seed)
 
 
 def _part(text: str, whole: str) -> Augmentation:

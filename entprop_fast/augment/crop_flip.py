@@ -43,7 +43,11 @@ class CropFlip(Augmentation):
 
     name: ClassVar[str] = "crop-flip"
     padding: int = option(
-        4, "Pixels added on each side before the crop; 0 crops nothing.", low=0, unit="pixels"
+        4,
+        "Pixels added on each side before the crop; 0 crops nothing.",
+        low=0,
+        high=2**15,
+        unit="pixels",
     )
     padding_mode: PaddingMode = option(
         "zero",

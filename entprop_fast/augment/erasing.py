@@ -132,5 +132,5 @@ def _filled(images: Tensor, box: Tensor, value: float | str, keys: Tensor) -> Te
     size = math.prod(images.shape[1:])
     words = bits(keys_of(_NOISE, keys), -(-size // 8))  # eight levels a word
     noise = words.view(torch.uint8)[:, :size].unflatten(1, images.shape[1:])
-    noise = noise if whole else (noise / 255).to(images.dtype)
+    noise = noise if whole else (noise.to(torch.float32) / 255).to(images.dtype)
     return same_layout(torch.where(box, noise, images), images)

@@ -90,7 +90,7 @@ def _julia(keys: Tensor, side: int) -> Tensor:
     reach = 1 + 0.15 * u[:, 2]
     real = reach * (angle.cos() / 2 - (2 * angle).cos() / 4)
     imaginary = reach * (angle.sin() / 2 - (2 * angle).sin() / 4)
-    line = torch.linspace(-1, 1, side, device=keys.device)
+    line = torch.linspace(-1, 1, side, dtype=torch.float32, device=keys.device)
     zoom = 0.25 + u[:, 3]
     x, y = line[None, None, :] * zoom, line[None, :, None] * zoom
     x, y = (
@@ -161,7 +161,7 @@ def _system(keys: Tensor) -> Tensor:
     major, minor = _singular_values(maps, u[:, 1], v[..., 0], v[..., 1])
     one, two = (2 * math.pi * v[..., 2]), (2 * math.pi * v[..., 3])
     # R(one) diag(major, minor) R(two) diag(+-1, +-1)
-    left, right = ((v[..., k] > 0.5) * 2.0 - 1 for k in (4, 5))
+    left, right = ((v[..., k] > 0.5).to(v.dtype) * 2 - 1 for k in (4, 5))
     a = (one.cos() * major * two.cos() - one.sin() * minor * two.sin()) * left
     b = (-one.cos() * major * two.sin() - one.sin() * minor * two.cos()) * right
     c = (one.sin() * major * two.cos() + one.cos() * minor * two.sin()) * left
@@ -170,7 +170,7 @@ def _system(keys: Tensor) -> Tensor:
     there = torch.arange(_MAPS, device=keys.device) < maps[:, None]
     share = ((a * d - b * c).abs() + 0.02) * there  # by area: every part gets its points
     bounds = (share / share.sum(1, keepdim=True)).cumsum(1)
-    byte = (torch.arange(256, device=keys.device) + 0.5) / 256
+    byte = (torch.arange(256, dtype=torch.float32, device=keys.device) + 0.5) / 256
     chosen = (byte[None, :, None] > bounds[:, None, :-1]).sum(2).clamp(max=_MAPS - 1)  # [B, 256]
     return table.gather(1, chosen[..., None].expand(-1, -1, 7)).view(-1, 7)
 

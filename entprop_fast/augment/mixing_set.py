@@ -20,6 +20,7 @@ from torch.nn import functional
 from entprop_fast.augment.fractals import VERSION, make_fractals
 from entprop_fast.ops.image_chains_enhancement import grey
 from entprop_fast.optional import require
+from entprop_fast.torch_internals import dispatch_modes_active
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever a file is called: EPS runs a program
@@ -100,7 +101,6 @@ def write_fractals(path: Path, pictures: Tensor) -> None:
         raise
 
 
-@functools.lru_cache(maxsize=16)
 def pictures_of(
     path: str | None,
     count: int,
@@ -125,6 +125,21 @@ def pictures_of(
     Raises:
         ValueError: there is no picture, or one that cannot be read.
     """
+    # A tensor made under a dispatch mode may hold no values.
+    made = _made.__wrapped__ if dispatch_modes_active() else _made
+    pictures: Tensor = made(path, count, side, channels, channels_last, device)
+    return pictures
+
+
+@functools.lru_cache(maxsize=16)
+def _made(
+    path: str | None,
+    count: int,
+    side: int,
+    channels: int,
+    channels_last: bool,
+    device: torch.device,
+) -> Tensor:
     if path is None:
         size = next((size for size in SIZES if size >= side), SIZES[-1])
         pictures = resized(fractals(count, size), side)

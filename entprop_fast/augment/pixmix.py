@@ -14,14 +14,10 @@ from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import uniforms
 from entprop_fast.ops.image_chains import image_chains
 from entprop_fast.ops.layout import is_channels_last, memory_format, same_layout
+from entprop_fast.ops.pixmix_rounds import Mixing, pixmix_rounds
 from entprop_fast.options import option
 
 _LARGER = 9 / 8  # pictures over images, of which a crop is mixed: 36 to 32 pixels, 256 to 224
-_TINY = 1e-37  # the published code raises nothing smaller to a power
-# Smaller numbers are no normal ones of float32, which takes a CPU ten times as long.
-_LOWEST, _SMALLEST = -126.0, 2.0**-126
-_CACHED = 1 << 17  # values of images that a CPU mixes at once
-_OF_ZERO = -1e4  # the logarithm of zero, finite: times a weight of 0 it is none
 _IMAGE, _ROUND, _COPY = 5, 5, 3  # numbers drawn for an image, each round, each augmented copy
 
 
@@ -68,21 +64,19 @@ class PixMix(Augmentation):
         levels = dense if whole else (dense.to(exact) * 255 + 0.5).to(torch.uint8)
         # An image is a row of its values, in their order in memory: k + 1 copies, and a picture.
         pool = _rows(self._pool(levels, copies, augmented, self._pictures(levels, one)))
-        weights = _weights(rounds[:, :, 1:].to(exact), active, self.beta)
-        number = torch.where(augmented[:, 1:], torch.arange(1, self.k + 1, device=u.device), -1)
-        number = (number % (self.k + 2)) * len(keys)
-        number += torch.arange(len(keys), device=u.device)[:, None]
-        result = torch.empty_like(dense)
-        given, made = _rows(dense), _rows(result)
-        for part in _parts(given):
-            mixed = pool[: len(keys)][part].to(exact).div_(255)
-            if not whole:
-                mixed = torch.where(augmented[part, :1], mixed, given[part].to(exact))
-            for k in range(self.k):
-                other = pool.index_select(0, number[part, k])
-                mixed = _mixed(mixed, other, weights[:, part, k])
-            made[part] = mixed.mul_(255).add_(0.5) if whole else mixed
-        return same_layout(result, images)
+        copy = torch.arange(self.k + 1, device=u.device)
+        place = torch.where(augmented, copy, self.k + 1) * len(keys)
+        number = place + torch.arange(len(keys), device=u.device)[:, None]
+        number[:, 0] = torch.where(augmented[:, 0], number[:, 0], -1)
+        codes = torch.where(rounds[:, :, 1] < 0.5, int(Mixing.MULTIPLY), int(Mixing.ADD)) * active
+        weights = torch.stack(sampled_weights(rounds[:, :, 2:], self.beta), 2)
+        given = _rows(dense)
+        if len(keys) > 0:
+            made = pixmix_rounds(
+                given if whole else given.to(exact), pool, number, codes.to(torch.uint8), weights
+            )
+            given = made.to(images.dtype)
+        return same_layout(_images(given, dense), images)
 
     def _pool(self, levels: Tensor, u: Tensor, wanted: Tensor, pictures: Tensor) -> Tensor:
         """Return k + 1 copies, augmented by one operation where wanted, then the pictures.
@@ -119,38 +113,6 @@ class PixMix(Augmentation):
         return lines[number[:, None, None], channel, y[:, None], left[:, None, None]]
 
 
-def _parts(rows: Tensor) -> list[slice]:
-    """Return parts of the rows that stay in a core's cache for all rounds; on a GPU one."""
-    at_once = max(1, _CACHED // rows.shape[1]) if rows.device.type == "cpu" else max(1, len(rows))
-    return [slice(first, first + at_once) for first in range(0, len(rows), at_once)]
-
-
-def _mixed(image: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """Add or multiply levels to images in [0, 1], ``[B, values]``, as the published code does.
-
-    Of values in [-1, 1]: a x + b y; of values in [0, 2]: x^a y^b. Both are computed for all, and
-    what is not wanted has no weight: a choice between values takes a CPU longer.
-    """
-    power_a, power_b, power_shift, multiply, a, b, shift = weights[:, :, None].unbind()
-    levels = torch.arange(256, device=image.device, dtype=image.dtype) * (2 / 255)
-    table = levels.clamp(min=_TINY).log2()
-    logs = table.index_select(0, other.view(-1).int()).view(other.shape)
-    power = image.clamp(min=_SMALLEST).log2_()
-    functional.threshold(power, _LOWEST, _OF_ZERO, inplace=True)
-    power.mul_(power_a).addcmul_(logs, power_b).add_(power_shift).clamp_(min=_LOWEST).exp2_()
-    mixed = (image * a).addcmul_(other.to(image.dtype), b).add_(shift)
-    return mixed.addcmul_(power, multiply).clamp_(0, 1)
-
-
-def _weights(u: Tensor, active: Tensor, beta: float) -> Tensor:
-    """Return the weights of `_mixed`, ``[7, B, k]``, of four uniform numbers ``[B, k, 4]``."""
-    a, b = sampled_weights(u[..., 1:], beta)
-    multiply, add = (active & chosen for chosen in (u[..., 0] < 0.5, u[..., 0] >= 0.5))
-    multiplied = (a * multiply, b * multiply, (a - 1) * multiply, 1.0 * multiply)
-    added = (torch.where(add, a, 1.0 * ~active), b * add / 255, (1 - a - b) * add / 2)
-    return torch.stack([one.to(u.dtype) for one in (*multiplied, *added)])
-
-
 def sampled_weights(u: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Return the published ``get_ab``: a copy is added, or taken away from more of the image.
 
@@ -173,3 +135,10 @@ def _below(u: Tensor, count: int) -> Tensor:
 def _rows(images: Tensor) -> Tensor:
     """Return dense images as rows of values in their order in memory, ``[B, values]``."""
     return (images.permute(0, 2, 3, 1) if is_channels_last(images) else images).flatten(1)
+
+
+def _images(rows: Tensor, like: Tensor) -> Tensor:
+    """Return what `_rows` made rows of, in the dense layout of `like`."""
+    if is_channels_last(like):
+        return rows.view(like.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+    return rows.view(like.shape)

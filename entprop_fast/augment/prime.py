@@ -13,6 +13,7 @@ from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.drawn_chains import DEEPEST, depth_option, width_option
 from entprop_fast.augment.mixing_weights import beta, dirichlet
 from entprop_fast.counter_random import bits, keys_of, uniforms
+from entprop_fast.ops.layout import same_layout
 from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.options import option
 
@@ -32,7 +33,7 @@ _SCALES = {
     "cifar": _Published(cut=100, temperature=0.01, bandwidth=0),
     "imagenet": _Published(cut=500, temperature=0.05, bandwidth=20),
 }
-_OF_SCALE = "None: as published for `scale`."
+_OF_SCALE = "None: as published for the scale."
 
 
 class Strengths(NamedTuple):
@@ -101,7 +102,8 @@ class Prime(Augmentation):
         drawn = self.draw(keys, (images.shape[2], images.shape[3]))
         levels = images if images.dtype == torch.uint8 else images.float().clamp(0, 1)
         highest = max(self._warp_cut, self._color.cut)
-        return prime_chains(levels, *drawn, highest, self.filter_size).to(images.dtype)
+        changed = prime_chains(levels, *drawn, highest, self.filter_size)
+        return same_layout(changed.to(images.dtype), images)
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> Strengths:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
@@ -132,7 +134,8 @@ class Prime(Augmentation):
         codes = 1 + (u[:, 0] * 3).floor()
         cut, temperature = _warp(u[:, 1:], self._warp_cut, self.warp_alpha, size)
         first, last, variance = _color(u[:, 1:], self._color)
-        is_warp, is_color = codes == Primitive.WARP, codes == Primitive.COLOR
+        # As integers: torch.compile takes no tensor for equal to a member of an enumeration.
+        is_warp, is_color = (codes == int(one) for one in (Primitive.WARP, Primitive.COLOR))
         sigma = u[:, 1] * self.filter_sigma
         bands = torch.stack((first.where(is_color, 1.0), last.where(is_color, cut)), dim=-1)
         scale = torch.where(is_warp, temperature, variance).sqrt()

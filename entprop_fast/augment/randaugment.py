@@ -39,7 +39,7 @@ class RandAugment(DrawnChains):
 
     num_ops: int = option(2, "Operations, one after another.", low=0, high=16)
     magnitude: int = option(
-        9, "Place of the operations' strength among `num_magnitude_bins`, from 0.", low=0
+        9, "Place of the operations' strength among num_magnitude_bins, from 0.", low=0
     )
     num_magnitude_bins: int = bins_option()
     interpolation: Literal["nearest", "bilinear"] = interpolation_option()
@@ -55,7 +55,7 @@ class RandAugment(DrawnChains):
 
     def draw(self, keys: Tensor, size: tuple[int, int]) -> ChainDraws:
         """Draw what is done to the images of these keys, which are `size` (H, W) large."""
-        alone = torch.ones(len(keys), 1, device=keys.device)
+        alone = torch.ones(len(keys), 1, dtype=torch.float32, device=keys.device)
         shape = (len(keys), 1, self.num_ops)
         if self.num_ops == 0:
             codes = torch.zeros(shape, dtype=torch.uint8, device=keys.device)

@@ -33,7 +33,7 @@ def operations(
     """
     last = _LAST_OF_ALL if all_ops else _LAST
     codes = (_FIRST + kinds * (last - _FIRST + 1)).to(torch.uint8)
-    sign = torch.where(signs > 0.5, -1.0, 1.0)
+    sign = 1 - 2 * (signs > 0.5).to(drawn.dtype)  # two numbers would be of the default dtype
     tenths = (0.1 + drawn * (severity - 0.1)) / 10
     height, width = size
     shear = sign * (tenths * 0.3)

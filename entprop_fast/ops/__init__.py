@@ -12,6 +12,7 @@ from entprop_fast.ops.dual_batch_norm import dual_batch_norm
 from entprop_fast.ops.image_chains import NEAREST, ImageOp, image_chains
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
+from entprop_fast.ops.pixmix_rounds import Mixing, pixmix_rounds
 from entprop_fast.ops.prime_chains import Primitive, prime_chains
 from entprop_fast.ops.select_topk import LossAndSelection, entropy_topk, select_topk
 
@@ -25,6 +26,7 @@ __all__ = [
     "ImageOp",
     "LossAndEntropy",
     "LossAndSelection",
+    "Mixing",
     "Primitive",
     "backends",
     "conv3x3",
@@ -35,6 +37,7 @@ __all__ = [
     "image_chains",
     "loss_and_entropy",
     "perturb_",
+    "pixmix_rounds",
     "prime_chains",
     "select_topk",
 ]

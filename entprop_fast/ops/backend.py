@@ -30,8 +30,8 @@ TRITON_OPS = (
     "prime_chains",
 )
 CUDA_OPS = ("gather_perturb", "perturb_")
-# Elsewhere PyTorch's own convolution is the faster one, and nothing sends them there.
-CPU_OPS = ("conv3x3", "conv3x3_backward")
+# On a GPU plain PyTorch computes these: its own convolution is the faster one.
+CPU_OPS = ("conv3x3", "conv3x3_backward", "pixmix_rounds")
 
 KERNELS = Path(__file__).parents[1] / "kernels" / "__init__.py"  # in a checkout behind a link
 NO_KERNELS = (

@@ -104,7 +104,7 @@ def image_chains(
         ValueError: a shape, dtype or device that does not fit.
     """
     arguments = (images, codes, strengths, weights, keep)
-    if uses_kernels(images):
+    if uses_kernels(images) or torch.compiler.is_compiling():  # a graph holds the op as one node
         return cast(Tensor, OP(*arguments))
     check(*arguments)
     return reference(*arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import IntEnum
 from typing import cast
 
@@ -144,6 +145,9 @@ def prime_chains(
     Raises:
         ValueError: a shape, dtype, device or number that does not fit.
     """
-    with torch.no_grad():
+    kind = images.device.type
+    available = torch.amp.is_autocast_available(kind)
+    autocast = torch.autocast(kind, enabled=False) if available else contextlib.nullcontext()
+    with torch.no_grad(), autocast:  # whose products would place pixels by 8 bits
         arguments = (images, codes, keys, bands, scale, weights, keep, highest, kernel)
         return cast(Tensor, OP(*arguments))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ def random_kernels(keys: Tensor, scale: Tensor, size: int) -> Tensor:
     the middle.
     """
     kernels = normals_by_word(keys, size * size).view(len(keys), size, size) * scale[:, None, None]
-    delta = torch.zeros(size, size, device=keys.device)
+    delta = kernels.new_zeros(size, size)
     delta[(size + 1) // 2, (size + 1) // 2] = 1
     return kernels + delta
 
@@ -131,17 +132,18 @@ def random_displacements(
 
 def mode_variances(cut: Tensor, size: tuple[int, int], highest: int) -> Tensor:
     """Return the variance of each mode that pixels tell apart, float32 [S, H - 2, W - 2]."""
-    limit = (cut + 0.5).square()[:, None, None]
+    limit = (cut.float() + 0.5).square()[:, None, None]
     rows, columns = (max(n - 2, 0) for n in size)
-    total = torch.zeros(len(cut), rows, columns, device=cut.device)
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": cut.device}
+    total = torch.zeros(len(cut), rows, columns, **kind)
     if rows == 0 or columns == 0:
         return total
-    j = torch.arange(1.0, highest + 1, device=cut.device)
+    j = torch.arange(1.0, highest + 1, **kind)
     around = 2 * (size[1] - 1)
     same = torch.minimum(j % around, around - j % around)
     # Sums over the frequencies that look alike along x, [highest, W - 2].
     fold = (same[:, None] == torch.arange(1, columns + 1, device=cut.device)).float()
-    own = torch.arange(1.0, rows + 1, device=cut.device)[:, None]
+    own = torch.arange(1.0, rows + 1, **kind)[:, None]
     for turn in range(0, highest + rows + 1, 2 * (size[0] - 1)):
         for i in (turn + own, turn - own)[: 2 if turn else 1]:
             squared = i.square() + j.square()

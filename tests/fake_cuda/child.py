@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, create_method
-from entprop_fast.augment import Augmentation, Chain, CropFlip
+from entprop_fast.augment import AUGMENTATIONS, Augmentation, Chain, CropFlip, parse_chain
 from entprop_fast.augment.crop_flip import PADDING_MODES
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
@@ -197,6 +197,22 @@ def loading(augment: Augmentation, views: int = 1) -> None:
         assert made.is_contiguous(memory_format=torch.channels_last)
 
 
+def augmenting(text: str, *, kernels: bool = True) -> None:
+    """A chain, after a first call that may fill caches, for uint8 and floating images."""
+    backend.KERNEL_DEVICES.clear()
+    backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        chain = parse_chain(text)
+        floating = batch()[0]
+        keys = torch.arange(len(floating), device=CUDA)
+        for images in (floating, (floating * 255).to(torch.uint8)):
+            chain.apply(images, keys)
+            with OnDevice():
+                made = chain.apply(images, keys)
+            assert made.device == CUDA and made.dtype == images.dtype
+            assert made.shape == images.shape and made.stride() == images.stride()
+
+
 def waits(kind: str) -> Callable[[], None]:
     """A model that waits for the device: the net has to hold."""
 
@@ -239,6 +255,11 @@ for _optimizer in (adam, adamw):
     CASES[f"entprop {_optimizer.__name__}"] = partial(step, "entprop", {}, _optimizer)
 for _mode in PADDING_MODES:
     CASES[f"loader {_mode}"] = partial(loading, CropFlip(padding_mode=_mode))
+for _name in sorted(AUGMENTATIONS):
+    for _kernels in (True, False):
+        _case = f"augmentation {_name} {'kernels' if _kernels else 'plain'}"
+        CASES[_case] = partial(augmenting, _name, kernels=_kernels)
+CASES["augmentation chain"] = partial(augmenting, "crop-flip+augmix+erasing")
 CASES["loader views"] = partial(loading, Chain(parts=(CropFlip(), Darker())), views=3)
 for _kind in WAITS:
     CASES[f"a model with {_kind}"] = waits(_kind)

@@ -3,7 +3,7 @@
 Inputs are made on the CPU, also under another default device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -84,6 +84,34 @@ def single(images: Tensor, code: int) -> tuple[Tensor, ...]:
     codes = torch.full_like(strengths, code, dtype=torch.uint8)
     one = torch.ones(len(strengths), 1)
     return images.repeat(len(values), 1, 1, 1), codes, strengths, one, 1 - one[:, 0]
+
+
+@_on_cpu
+def apiece(shape: tuple[int, int, int]) -> tuple[Tensor, ...]:
+    """Return the op's arguments for each code, an image apiece, channels_last."""
+    drawn = [(code, (STRENGTHS[ImageOp(code % NEAREST)] * 2)[1]) for code in CODES]
+    drawn += [(63, 1.0), *((code, WILD[code % 8]) for code in CODES[::4])]
+    images = pictures(shape)[torch.arange(len(drawn)) * 5 % 8]
+    return _programs(images.contiguous(memory_format=torch.channels_last), drawn)
+
+
+@_on_cpu
+def large() -> tuple[Tensor, ...]:
+    """Return such arguments for 552 pixels.
+
+    Equalize has steps of 2; a threshold is a level; strengths are no number, and out of bounds.
+    """
+    drawn = [(ImageOp.EQUALIZE, 0.0), (ImageOp.EQUALIZE, 0.0), (ImageOp.CONTRAST, 0.7)]
+    drawn += [(ImageOp.SOLARIZE, 103.0), (ImageOp.CONTRAST, float("nan"))]
+    drawn += [(ImageOp.TRANSLATE_X, 1e30)]
+    return _programs(pictures((1, 24, 23))[[0, 1, 2, 4, 0, 1]], drawn)
+
+
+def _programs(images: Tensor, drawn: Sequence[tuple[int, float]]) -> tuple[Tensor, ...]:
+    codes = torch.tensor([code for code, _ in drawn], dtype=torch.uint8)[:, None, None]
+    strengths = torch.tensor([strength for _, strength in drawn])[:, None, None]
+    one = torch.ones(len(drawn), 1)
+    return images, codes, strengths, one, one[:, 0] * 0
 
 
 @_on_cpu

@@ -67,5 +67,6 @@ CASES = {
         (Primitive.IDENTITY, (1, 3, 2, 2), True, True, 3, 3),
         (None, (2, 3, 11, 8), False, False, 15, 3),
         (None, (2, 3, 8, 13), True, True, 15, 5),
+        (None, (2, 3, 18, 17), False, True, 9, 3),  # more pixels than levels
     )
 }

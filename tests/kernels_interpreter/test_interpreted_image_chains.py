@@ -4,34 +4,16 @@ import pytest
 import torch
 
 from entprop_fast.kernels import image_chains as kernel
-from entprop_fast.ops.image_chains import NEAREST, ImageOp
-from tests.kernel_cases.image_chains import CODES, STRENGTHS, WILD, mixtures, pictures, same
+from tests.kernel_cases.image_chains import apiece, large, mixtures, same
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 7), (1, 5, 11)])
 def test_every_operation(shape: tuple[int, int, int]) -> None:
-    """Each code, an image apiece, channels_last."""
-    drawn = [(code, (STRENGTHS[ImageOp(code % NEAREST)] * 2)[1]) for code in CODES]
-    drawn += [(63, 1.0), *((code, WILD[code % 8]) for code in CODES[::4])]
-    codes = torch.tensor([code for code, _ in drawn], dtype=torch.uint8)
-    strengths = torch.tensor([strength for _, strength in drawn])
-    images = pictures(shape)[torch.arange(len(drawn)) * 5 % 8]
-    images = images.contiguous(memory_format=torch.channels_last)
-    one = torch.ones(len(drawn), 1)
-    given = (images, codes[:, None, None], strengths[:, None, None], one, one[:, 0] - 1)
-    same(kernel, given, "cpu")
+    same(kernel, apiece(shape), "cpu")
 
 
 def test_statistics_of_more_than_a_block() -> None:
-    """552 pixels: equalize has steps of 2; a threshold that is a level; no number at all."""
-    ops = [ImageOp.EQUALIZE, ImageOp.EQUALIZE, ImageOp.CONTRAST, ImageOp.SOLARIZE]
-    codes = torch.tensor([*ops, ImageOp.BRIGHTNESS], dtype=torch.uint8)
-    strengths = torch.tensor([0.0, 0.0, 0.7, 103.0, float("nan")])
-    images = pictures((1, 24, 23))[[0, 1, 2, 4, 0]]
-    one = torch.ones(len(codes), 1)
-    same(
-        kernel, (images, codes[:, None, None], strengths[:, None, None], one, one[:, 0] * 0), "cpu"
-    )
+    same(kernel, large(), "cpu")
 
 
 @pytest.mark.parametrize("chains", [0, 2])

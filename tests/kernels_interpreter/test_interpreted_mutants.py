@@ -10,9 +10,15 @@ import pytest
 
 import entprop_fast.kernels
 from tests.kernel_cases import dual_batch_norm as norm_cases
+from tests.kernel_cases import image_chains as chain_cases
 from tests.kernel_cases import loss_and_entropy as loss_cases
+from tests.kernel_cases import prime_chains as prime_cases
 from tests.kernel_cases import select_topk as topk_cases
 
+MODULES = (
+    "select_topk", "loss_and_entropy", "dual_batch_norm", "dual_batch_norm_backward",
+    "image_chains", "prime_chains",
+)  # fmt: skip
 KERNELS = Path(entprop_fast.kernels.__file__).parent
 TOPK = {
     "tie": ("other[None, :] < row[:, None]", "other[None, :] > row[:, None]"),
@@ -94,6 +100,33 @@ PLAN = {
     "empty group": ("tl.zeros_like(value)", "value"),
     "count": ("image * inner + tl.minimum(", "tl.minimum("),
 }
+CHAIN_TABLES = {
+    "equalize's step": ("(step // 2 + below)", "(below)"),
+    "threshold": ("level.to(tl.float32) < strength", "level.to(tl.float32) <= strength"),
+    "no number": ("tl.where(strength == strength, strength, 0.0)", "strength"),
+    "bounds": ("tl.minimum(tl.maximum(strength, -LARGEST), LARGEST)", "strength"),
+}
+CHAIN_PIXELS = {
+    "bilinear weight": ("(u >> SHIFT) & MASK)", "((u >> SHIFT) & MASK) + 1)"),
+    "mixture": ("tl.floor(mixed + 0.5)", "tl.floor(mixed)"),
+    "order": ("codes + row * depth + step", "codes + row * depth"),
+}
+PRIME = {
+    "clamp": ("_within(result / unit, 1.0)", "result / unit"),
+    "mirror": ("tl.where(bright, 1 - x, x)", "x"),
+    "order": ("tl.load(codes + chain * slots + slot)", "tl.load(codes + chain * slots)"),
+    "mixture": ("tl.floor(result * 255 + 0.5)", "tl.floor(result * 255)"),
+    "weights": ("weights + image * WIDTH + w", "weights + image * WIDTH"),
+}
+PRIME_DRAWS = {
+    "identity": ("(KERNEL + 1) // 2 * (KERNEL + 1)", "KERNEL"),
+    "modes that look alike": ("in range(0, cut + height, 2", "in range(0, 1, 2"),
+    "rows": ("y * spread * height", "y * spread * width"),
+}
+PRIME_CASES = (
+    "filter-2x1x1x6-planes-levels", "warp-2x3x9x14-planes-float", "color-1x3x5x7-last-levels",
+    "chains-2x3x8x13-last-levels",
+)  # fmt: skip
 # Two or three tiles an image or group, both groups, everything wanted, and what is special.
 NORM_CASES = (
     "special-values-channels_last", "no-relu-contiguous", "main-frozen-channels_last",
@@ -114,8 +147,7 @@ def mutated(
     assert right in source, "the kernel no longer reads so: mend the mutant"
     (package / f"{file}.py").write_text(source.replace(right, wrong))
     monkeypatch.syspath_prepend(tmp_path)
-    modules = ("select_topk", "loss_and_entropy", "dual_batch_norm", "dual_batch_norm_backward")
-    for module in modules:
+    for module in MODULES:
         importlib.import_module(f"{name}.{module}")
     return importlib.import_module(name)
 
@@ -149,8 +181,25 @@ def _check_norm(mutated: ModuleType) -> None:
             norm_cases.CASES[name](op, "cpu")
 
 
+def _check_image_chains(mutated: ModuleType) -> None:
+    chain_cases.same(mutated.image_chains, chain_cases.large(), "cpu")
+    images, *others = (value[:3] for value in chain_cases.mixtures((3, 5, 7), 2, 2))
+    chain_cases.same(mutated.image_chains, (images, *others), "cpu")
+
+
+def _check_prime_chains(mutated: ModuleType) -> None:
+    for name in PRIME_CASES:
+        prime_cases.CASES[name](mutated.prime_chains.prime_chains, "cpu")
+
+
+CHECKS = (
+    _check_select_topk, _check_loss_and_entropy, _check_norm, _check_image_chains,
+    _check_prime_chains,
+)  # fmt: skip
+
+
 @_mutants("device", {"nothing changed": ("import torch", "import torch")})
-@pytest.mark.parametrize("check", [_check_select_topk, _check_loss_and_entropy, _check_norm])
+@pytest.mark.parametrize("check", CHECKS)
 def test_an_intact_copy_passes(mutated: ModuleType, check: Callable[[ModuleType], None]) -> None:
     """Without this the mutants could fail for a reason that has nothing to do with them."""
     check(mutated)
@@ -190,3 +239,27 @@ def test_backward(mutated: ModuleType) -> None:
 def test_plan(mutated: ModuleType) -> None:
     with pytest.raises(AssertionError):
         _check_norm(mutated)
+
+
+@_mutants("image_chains_statistics", CHAIN_TABLES)
+def test_tables_of_image_chains(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        _check_image_chains(mutated)
+
+
+@_mutants("image_chains", CHAIN_PIXELS)
+def test_pixels_of_image_chains(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        _check_image_chains(mutated)
+
+
+@_mutants("prime_chains", PRIME)
+def test_prime_chains(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        _check_prime_chains(mutated)
+
+
+@_mutants("prime_draws", PRIME_DRAWS)
+def test_draws_of_prime_chains(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        _check_prime_chains(mutated)

@@ -241,6 +241,22 @@ def image_chains(draw: random.Random) -> Arguments:
     }
 
 
+def pixmix_rounds(draw: random.Random) -> Arguments:
+    """Arguments of the op: rows beyond the pool, codes that mix nothing in."""
+    rows, values, rounds = draw.choice((0, 1, 2, 3)), draw.choice((1, 3, 16, 37, 2051)), draw.choice((0, 1, 4))
+    dtype = draw.choice((torch.uint8, torch.float32, torch.float32, torch.float64))
+    images = tensor(draw, (rows, values), torch.float32).sigmoid()
+    numbers = [draw.randint(-3, 6) for _ in range(rows * (rounds + 1))]
+    codes = [draw.choice((0, 1, 2, 3)) for _ in range(rows * rounds)]
+    return {
+        "images": (images * 255).to(dtype) if dtype == torch.uint8 else images.to(dtype),
+        "pool": (tensor(draw, (4, values), torch.float32).sigmoid() * 255).to(torch.uint8),
+        "number": torch.tensor(numbers, dtype=torch.int64).reshape(rows, rounds + 1),
+        "codes": torch.tensor(codes, dtype=torch.uint8).reshape(rows, rounds),
+        "weights": tensor(draw, (rows, rounds, 2), torch.float32).sigmoid() * 2 - 0.5,
+    }
+
+
 def prime_chains(draw: random.Random) -> Arguments:
     """Arguments of the op: single primitives, as several magnify what rounding does."""
     rows, channels = draw.choice((0, 1, 2, 3)), draw.choice((1, 3))
@@ -285,6 +301,7 @@ MAKE: dict[str, Callable[[random.Random], Arguments]] = {
     "conv3x3": conv3x3,
     "conv3x3_backward": conv3x3_backward,
     "image_chains": image_chains,
+    "pixmix_rounds": pixmix_rounds,
     "prime_chains": prime_chains,
 }
 # What each op writes, beside its results.

@@ -28,6 +28,7 @@ NAMES = (
     "gather_perturb",
     "perturb_",
     "image_chains",
+    "pixmix_rounds",
     "prime_chains",
 )
 M_PERTURB = -6  # of glibc's malloc.h

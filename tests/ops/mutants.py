@@ -153,6 +153,66 @@ MUTANTS = {
         "conv3x3.cpp", "to[i] += from[i];", "to[i] = from[i];",
         "test_conv3x3", "test_values",
     ),
+    "equalize from the level itself": Mutant(
+        "image_chains_tone_loops.h", "int64_t n = «step / 2»;", "0",
+        "test_image_chains", "kernel and equalize",
+    ),
+    "a threshold that is a level": Mutant(
+        "image_chains_tone_loops.h", "(Wide)(«v >= low»)", "v > low",
+        "test_image_chains", "kernel and solarize",
+    ),
+    "a bilinear weight too large by one": Mutant(
+        "image_chains_geometry_loops.h", "+ (second - first) * «weight»;", "weight + 1",
+        "test_image_chains", "kernel and rotate",
+    ),
+    "a mixture rounded down": Mutant(
+        "image_chains_loops.h", "as_levels(«mixed + 0.5f»)", "mixed",
+        "test_image_chains", "kernel and mixture-odd",
+    ),
+    "a chain's first operation for all": Mutant(
+        "image_chains_loops.h", "image.steps[w * image.depth + «d»]", "0 * d",
+        "test_image_chains", "kernel and mixture-odd",
+    ),
+    "a strength that is no number": Mutant(
+        "image_chains.cpp", "«strength == strength» ? strength", "true",
+        "test_image_chains", "kernel and wild",
+    ),
+    "strengths without bounds": Mutant(
+        "image_chains.cpp", "std::min(std::max(number, -kLargestStrength), kLargestStrength)",
+        "number", "test_image_chains", "kernel and wild",
+    ),
+    "a filter's values not clamped": Mutant(
+        "prime_loops.h", "«clamp(sum, F{}, F{} + 1)», lanes", "sum",
+        "test_prime_chains", "filter",
+    ),
+    "a primitive's key for the whole chain": Mutant(
+        "prime_loops.h", "key = (uint64_t)«image.keys[slot]»;", "image.keys[number * shape.depth]",
+        "test_prime_chains", "chains-",
+    ),
+    "a colour of the untouched levels": Mutant(
+        "prime_loops.h", "«from == room.start», room", "true",
+        "test_prime_chains", "chains-2x3x18x17",
+    ),
+    "only the last chain": Mutant(
+        "prime_loops.h", "room.mixed[i] += weight * result[i];", "room.mixed[i] = weight * result[i];",
+        "test_prime_chains", "color",
+    ),
+    "a warp of rows by columns' share": Mutant(
+        "prime_warp_loops.h", "(float)y - S::load(«field.dy + at»)", "field.dx + at",
+        "test_prime_chains", "warp",
+    ),
+    "a power of black": Mutant(
+        "pixmix_loops.h", "«value > smallest ? within_unit(power) : Floats{}»", "within_unit(power)",
+        "test_pixmix_rounds", "test_values",
+    ),
+    "a sum around black": Mutant(
+        "pixmix_loops.h", "shift = «(1 - a - b) / 2»;", "0",
+        "test_pixmix_rounds", "test_values",
+    ),
+    "a mixture without what is over of a block": Mutant(
+        "pixmix_loops.h", "image.others[r] + «first»", "0",
+        "test_pixmix_rounds", "test_values",
+    ),
 }  # fmt: skip
 
 CHOICE = 'extern "C" { extern int entprop_mutant; }\n'

@@ -88,6 +88,13 @@ def _chains() -> Arguments:
     return {"images": images, "codes": codes, "strengths": strengths, **weights}
 
 
+def _pixmix() -> Arguments:
+    images, pool = _images(3, 7).abs(), torch.ones(5, 7, dtype=torch.uint8)
+    number, codes = torch.ones(3, 3, dtype=torch.int64), torch.ones(3, 2, dtype=torch.uint8)
+    given = {"images": images, "pool": pool, "number": number, "codes": codes}
+    return given | {"weights": _images(3, 2, 2)}
+
+
 def _prime() -> Arguments:
     codes = torch.tensor([[[1, 2, 3]] * 2] * 3, dtype=torch.uint8)
     keys, bands = torch.arange(18).view(3, 2, 3), torch.ones(3, 2, 3, 2, dtype=torch.int32)
@@ -110,6 +117,7 @@ VALID: dict[str, Callable[[], Arguments]] = {
     "conv3x3": _conv,
     "conv3x3_backward": lambda: _conv("grad") | {"want_x": True, "want_weight": True},
     "image_chains": _chains,
+    "pixmix_rounds": _pixmix,
     "prime_chains": _prime,
 }
 SPOILED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -131,6 +139,7 @@ FITS = {
     ("dual_batch_norm_merge", "gathered"): SIZES,
     ("conv3x3", "x"): SIZES,
     ("conv3x3", "weight"): SIZES,
+    ("pixmix_rounds", "pool"): SIZES,
     ("prime_chains", "bands"): ("integers",),
 }
 BEYOND: dict[str, dict[str, list[Any]]] = {

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from entprop_fast.augment import PixMix
 from entprop_fast.augment.fractals import make_fractals
 from entprop_fast.augment.mixing_set import (
+    SIZES,
     cache_folder,
     file_name,
     read_fractals,
@@ -50,7 +52,7 @@ def make_set(
             pictures = make_fractals(count, size, seed)
         write_fractals(path, pictures)
         reporter.say(f"{path}: {count:,} fractals of {size} pixels, seed {seed}")
-    if out is not None:
+    if out is not None or seed != 0 or count != PixMix.pictures or size not in SIZES:
         reporter.say(f"mixed in by --augment crop-flip+pixmix:mixing_set={path}")
     if sheet is not None:
         _draw(pictures[:_SHOWN], Path(sheet))

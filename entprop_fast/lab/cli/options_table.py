@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 
+from entprop_fast.augment import AUGMENTATIONS
 from entprop_fast.lab.files import write_atomically
 from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.lab.training.config import SETTINGS
@@ -18,7 +19,7 @@ BEGIN, END = "<!-- options -->", "<!-- /options -->"
 
 
 def tables() -> str:
-    """Return a table of the run's settings, one of what all methods take, and one a method."""
+    """Return tables: of the run's settings, of all methods, of each method and augmentation."""
     common = options_of(CommonOptions)
     parts = [
         _part("Settings of a run", "Flags and recipes set them.", SETTINGS.values()),
@@ -27,6 +28,10 @@ def tables() -> str:
     for name, method in METHODS.items():
         own = [one for one in options_of(method.Options).values() if one.name not in common]
         parts.append(_part(f"`{name}`", "" if own else "It has those of every method only.", own))
+    for name, augmentation in AUGMENTATIONS.items():
+        text = f"As in `--augment {name}:option=value`, and keywords of `{augmentation.__name__}`."
+        own = [one for one in options_of(augmentation).values() if one.name != "seed"]
+        parts.append(_part(f"`{name}`, an augmentation", text, own))
     return "\n\n".join(parts)
 
 

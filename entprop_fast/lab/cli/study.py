@@ -29,8 +29,8 @@ from entprop_fast.options import option
 
 QUICK_EPOCHS = 20  # minutes on digits; fewer seeds would leave no interval that says anything
 
-_DESCRIPTION = "Train what the study needs, and end in a table, a picture and one sentence: " + (
-    "; ".join(f"{study.name}: {study.help}" for study in STUDIES.values())
+_DESCRIPTION = "Train what the study needs, and end in a table, a picture and one sentence.\n" + (
+    "\n".join(f"- {study.name}: {study.help}" for study in STUDIES.values())
 )
 
 

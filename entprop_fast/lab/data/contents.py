@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple, TypeVar
@@ -99,11 +99,11 @@ def read_files(splits: Splits, watch: Watch[Image]) -> Contents:
     return found
 
 
-def read_tensors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Contents:
-    """Look at images and labels in memory, which are named by their numbers."""
+def read_tensors(splits: Mapping[str, tuple[Tensor, Tensor]]) -> Contents:
+    """Look at images and labels in memory, by the split's name; they are named by their numbers."""
     found = Contents()
     groups: defaultdict[bytes, list[Line]] = defaultdict(list)
-    for split, (images, labels) in ((TRAINING, train), (TEST, test)):
+    for split, (images, labels) in splits.items():
         height, width = images.shape[2:]
         found.sizes[width, height] += len(images)
         for row, (pixels, label) in enumerate(zip(images.numpy(), labels.tolist(), strict=True)):
@@ -115,9 +115,10 @@ def read_tensors(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> C
 
 def duplicates(same: Iterable[list[Line]]) -> Iterator[tuple[str, bool]]:
     """Say what is there twice, and whether an accuracy is wrong for it."""
-    leaked: list[str] = []
+    leaked: defaultdict[str, list[str]] = defaultdict(list)
+    shared: defaultdict[str, list[str]] = defaultdict(list)
     contradicted: list[str] = []
-    again: dict[str, list[str]] = {TRAINING: [], TEST: []}
+    again: defaultdict[str, list[str]] = defaultdict(list, {TEST: [], TRAINING: []})
     for group in same:
         first = group[0]
         for line in group[1:]:
@@ -126,14 +127,19 @@ def duplicates(same: Iterable[list[Line]]) -> Iterator[tuple[str, bool]]:
                 contradicted.append(f"{named}, labels {line.label} and {first.label}")
             elif line.split == first.split:
                 again[line.split].append(named)
-        trained = [line for line in group if line.split == TRAINING]
-        if trained:
-            leaked += [f"{line.file} = {trained[0].file}" for line in group if line.split == TEST]
+        trained = first.split == TRAINING  # these come first
+        for line in group[1:]:
+            if line.split != first.split:
+                found = leaked if trained else shared
+                found[line.split].append(f"{line.file} = {first.file}")
     for pairs, what, wrong in (
-        (leaked, "test images that are training images", True),
+        *((pairs, f"{one} images that are training images", True) for one, pairs in leaked.items()),
         (contradicted, "images in two classes", True),
-        (again[TEST], "test images that count twice", False),
-        (again[TRAINING], "training images that are there twice", False),
+        *((pairs, f"{one} images that other tests have", False) for one, pairs in shared.items()),
+        *(
+            (pairs, f"{one} images that {'are there' if one == TRAINING else 'count'} twice", False)
+            for one, pairs in again.items()
+        ),
     ):
         if pairs:
             yield f"{what}: {len(pairs):,} ({first_of(pairs, NAMED)})", wrong

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from entprop_fast.lab.data import emoji_set
 from entprop_fast.lab.data.contents import (
     NAMED,
     Contents,
@@ -34,13 +35,14 @@ from entprop_fast.lab.data.official_files import SOURCES
 from entprop_fast.lab.data.same_files import TEST, TRAINING
 from entprop_fast.lab.data.split_checks import find_problems, first_of
 from entprop_fast.lab.data.stray_files import LeftOut, image_paths, is_image
-from entprop_fast.lab.data.tensor_sets import TENSORS, is_tensor_set
+from entprop_fast.lab.data.tensor_sets import TENSORS, is_tensor_set, path_of, prefix_of
 from entprop_fast.name_errors import unknown
 
 KNOWN = (*TENSORS, *FILES, "folder")
 
 UNEVEN = 10  # times as many images of one class as of another
 
+_TERMS = ("LICENSE", "LICENCE", "COPYING")  # what the names of such files begin with
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -125,27 +127,49 @@ def _recognised(name: str, data_dir: Path, before: Sequence[str]) -> bool:
 
 
 def _check_tensors(name: str, data_dir: Path | None) -> Report:
+    places, about = [], ""
     try:
-        places = TENSORS[name].found_in(data_dir) if data_dir and name in TENSORS else []
+        if name in TENSORS:
+            about, folder = TENSORS[name].about, data_dir or TENSORS[name].usual
+            places = [] if folder is None else TENSORS[name].found_in(folder)
     except ValueError as error:  # there, and damaged
         return Report(name, data_dir, problems=[str(error)])
     report = Report(name, places[0] if places else data_dir)
     for place in places:
         report.facts.append(("found", f"{place.name}{'' if place.is_dir() else ', an archive'}"))
     try:
+        if about := about or _licences(name, data_dir):
+            report.facts.append(("from", about))
         data = load(name, data_dir=data_dir)
     except (ValueError, OSError) as error:
         report.problems.append(str(error))
         return report
     assert isinstance(data, ImageData)
-    train, test = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
-    contents = read_tensors(train, test)
+    splits = {
+        TRAINING: (data.train_images, data.train_labels),
+        TEST: (data.test_images, data.test_labels),
+        **{f"shift {one.name}": (one.images, one.labels) for one in data.shifts},
+    }
+    contents = read_tensors(splits)
     _classes(
         contents.readable, data.class_names or [str(i) for i in range(data.num_classes)], report
     )
+    report.facts += [(f"shift {one.name}", f"{len(one.labels):,} images") for one in data.shifts]
     report.facts.append(("sizes", "{}x{}, {}".format(*data.image_shape[1:], _mode(data))))
-    _duplicates(contents, report, official=True)
+    _duplicates(contents, report, official=prefix_of(name) is None and name != emoji_set.NAME)
     return report
+
+
+def _licences(name: str, data_dir: Path | None) -> str:
+    """Name the files beside a set that is called by its path that say under which terms it is."""
+    prefix = prefix_of(name)
+    if prefix is None:
+        return ""
+    path = path_of(name, prefix, data_dir)
+    folder = path if path.is_dir() else path.parent
+    found = folder.iterdir() if folder.is_dir() else ()
+    named = sorted(one.name for one in found if one.stem.upper().startswith(_TERMS))
+    return f"see {', '.join(named)} beside it" if named else ""
 
 
 def _mode(data: ImageData) -> str:

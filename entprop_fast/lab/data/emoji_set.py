@@ -9,6 +9,8 @@ from entprop_fast.lab.data.npz_files import load_npz
 
 NAME = "emoji"
 SIDE = 32  # pixels
+LICENCES = "LICENSES-emoji.txt"  # whose pictures they are, beside the file
+TERMS = "Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0, MIT"
 USUAL = Path("data")  # where it is written, and looked for
 
 _WITHIN = (".", NAME)

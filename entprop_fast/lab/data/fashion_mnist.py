@@ -24,7 +24,7 @@ MD5 = (
 )
 
 _WITHIN = (".", "fashion-mnist", "FashionMNIST/raw", NAME)  # torchvision's is the third
-_PAGE = "https://github.com/zalandoresearch/fashion-mnist"
+PAGE = "https://github.com/zalandoresearch/fashion-mnist"
 
 
 def load_fashion_mnist(data_dir: Path | None) -> ImageData:
@@ -46,7 +46,7 @@ def load_fashion_mnist(data_dir: Path | None) -> ImageData:
             f"data set {NAME!r} {where}: apt-get install dataset-fashion-mnist (Debian, Ubuntu), "
             f"and leave --data-dir out; or fetch the four files train-images-idx3-ubyte.gz, "
             "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz "
-            f"from {_PAGE} into DIR, and give --data-dir DIR"
+            f"from {PAGE} into DIR, and give --data-dir DIR"
         )
     return read_set(NAME, files, CLASSES, MD5)
 

@@ -218,6 +218,9 @@ def _emnist_names(images: Path, classes: int, first: int) -> tuple[str, ...]:
     try:
         rows = [[int(one) for one in line.split()] for line in path.read_text().splitlines()]
         names = {row[0] - first: chr(row[1]) for row in rows if row}
-        return tuple(names[label] for label in range(classes))
+        listed = tuple(names[label] for label in range(classes))
+        if len(set(listed)) < classes:
+            raise ValueError("two have one name")
+        return listed
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise ValueError(f"{path} is no list of {classes} labels and characters") from error

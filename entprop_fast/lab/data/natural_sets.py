@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.lab.data.class_folders import class_folders, image_batches
+from entprop_fast.lab.data.verify import digest_of
 
 # ImageNet-A and -R have 200 of the 1000 classes each: their numbers in the order of the WordNet
 # identifiers, from the evaluation scripts of github.com/hendrycks/natural-adv-examples and
@@ -67,6 +68,8 @@ class NaturalSet:
     # Images float32 ``[B, 3, S, S]`` in [0, 1] and labels among all the classes, of the batches
     # with these first images
     batches: Callable[[Sequence[int]], Iterator[tuple[Tensor, Tensor]]]
+    # What differs once its images are others: of files their paths, sizes and times of change
+    state: Callable[[], str]
     source: str = ""  # where it comes from; empty: the published one of that title
 
 
@@ -102,4 +105,5 @@ def open_natural(
         len(files),
         classes,
         lambda starts: image_batches(files, size, batch_size, workers, starts),
+        lambda: digest_of(files),
     )

@@ -59,6 +59,8 @@ def load_npz(name: str, path: Path) -> ImageData:
         if keys[0] in arrays:
             if lacking := [key for key in keys if key not in arrays]:
                 raise ValueError(f"{path} holds {keys[0]} and lacks {', '.join(lacking)}")
+            if unread := [key for key in _OWN[:-1] if key in arrays]:
+                raise ValueError(f"{path} holds {keys[0]}, and {', '.join(unread)} besides: either")
             train = images_and_labels(arrays, keys[0], keys[1], path)
             test = images_and_labels(arrays, keys[2], keys[3], path)
             return _image_data(name, path, train, test, names)
@@ -87,6 +89,8 @@ def read_arrays(path: Path, name: str) -> Arrays:
         raise FileNotFoundError(f"data set {name!r}: {path}: there is no such file")
     known = {*_OWN, *(key for keys in APART for key in keys)}
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of arrays")
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it is one array")
@@ -97,6 +101,8 @@ def read_arrays(path: Path, name: str) -> Arrays:
                 if size > _MOST_BYTES:
                     raise ValueError(f"{key} has {size:,} bytes")
                 found[key] = file[key]
+                if not isinstance(found[key], np.ndarray):  # the bytes of what is no array
+                    raise ValueError(f"{key} is no array")
             return found
     except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an .npz file of images: {error}") from error
@@ -130,7 +136,8 @@ def images_and_labels(
     """
     for key in (images, labels):
         if key not in arrays:
-            raise ValueError(f"{path} holds no {key}; it holds {', '.join(arrays) or 'nothing'}")
+            found = ", ".join(arrays) or "none"
+            raise ValueError(f"{path} lacks the array {key}; known arrays in it: {found}")
     made = pixels_of(arrays[images], f"{images} in {path}")
     numbers = arrays[labels]
     if numbers.ndim == 2 and numbers.shape[1] == 1:
@@ -193,7 +200,9 @@ def _image_data(
         )
     highest = max(int(one.max()) for one in (train[1], test[1], *(s.labels for s in shifts)))
     classes = len(names) or highest + 1
-    if not max(2, highest + 1) <= classes:
+    if not highest:
+        raise ValueError(f"{path}: every label is 0; 2 classes at least are needed")
+    if highest >= classes:
         raise ValueError(f"{path}: labels reach {highest}, and there are {classes} class_names")
     if empty := empty_classes(train[1].numpy(), names or [str(one) for one in range(classes)]):
         raise ValueError(f"{path}: {empty}")
@@ -218,6 +227,8 @@ def _test_rows(
     order = drawn[stratified_order(labels[rows][first][drawn])]
     before = np.cumsum(counts[order]) - counts[order]
     held = names[order[before < round(TEST_SHARE * len(rows))]]
+    if len(held) == len(names) > 0:
+        raise ValueError(f"groups in {path} are {len(names)}: too few to hold some out for tests")
     return np.isin(groups, held)
 
 
@@ -227,7 +238,10 @@ def _texts(arrays: Arrays, key: str, count: int, path: Path) -> NDArray[np.str_]
         return None
     if given.shape != (count,) or given.dtype.kind not in "Uiu":
         raise ValueError(f"{key} in {path} are {given.dtype} {given.shape}; texts [N] wanted")
-    return given.astype(np.str_)
+    texts = given.astype(np.str_)
+    if key == "shift" and (bad := [one for one in np.unique(texts) if not one.isprintable()]):
+        raise ValueError(f"{key} in {path}: {str(bad[0])!r} is no name")
+    return texts
 
 
 def _class_names(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
@@ -235,6 +249,9 @@ def _class_names(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
         return ()
     names: Iterable[Any] = given.tolist() if given.ndim == 1 and given.dtype.kind == "U" else ()
     listed = tuple(map(str, names))
-    if not listed or len(set(listed)) < len(listed):
-        raise ValueError(f"class_names in {path} are {given.dtype} {given.shape}; texts wanted")
+    proper = all(one.strip() and one.isprintable() for one in listed)
+    if not listed or not proper or len(set(listed)) < len(listed):
+        raise ValueError(
+            f"class_names in {path} are {given.dtype} {given.shape}; texts wanted, no two the same"
+        )
     return listed

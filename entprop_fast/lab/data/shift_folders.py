@@ -13,6 +13,7 @@ from entprop_fast.lab.data.datasets import ImageSet
 from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.data.natural_sets import NaturalSet
 from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, is_image
+from entprop_fast.lab.data.verify import digest_of
 
 _SPLITS = ("test", "val")  # within a data set, what is evaluated
 _SEVERITIES = frozenset("12345")
@@ -62,7 +63,7 @@ def folder_set(
     source = f"{root}, {len(kinds)} kinds" if kinds else str(root)
     if seen < data.num_classes:
         source += f", {seen} of the {data.num_classes} classes"
-    return NaturalSet(name, len(listed), None, batches, source=source)
+    return NaturalSet(name, len(listed), None, batches, lambda: digest_of(listed), source)
 
 
 def _places(root: Path, numbers: Mapping[str, int]) -> Iterator[str]:

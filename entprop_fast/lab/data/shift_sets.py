@@ -8,6 +8,7 @@ severity (ImageNet-C-bar, ImageNet-3DCC).
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from entprop_fast.lab.data.datasets import FOLDER, PREFIXES, ImageSet
 from entprop_fast.lab.data.idx_files import find_idx, load_idx
 from entprop_fast.lab.data.image_data import ImageData, ShiftSet
+from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.natural_sets import NaturalSet
 from entprop_fast.lab.data.npz_files import (
@@ -32,6 +34,7 @@ from entprop_fast.lab.data.npz_files import (
 )
 from entprop_fast.lab.data.shift_folders import folder_set
 from entprop_fast.lab.data.tensor_sets import IDX, NPZ
+from entprop_fast.lab.data.verify import digest_of
 
 CIFAR_10_1 = ("cifar10.1_v6", "cifar10.1_v4")  # what its files' names begin with, the first first
 LABELS = "labels.npy"
@@ -150,7 +153,13 @@ def _of_tensors(name: str, one: ShiftSet, source: str, batch_size: int) -> Natur
             rows = slice(start, start + batch_size)
             yield to_float(one.images[rows]).float(), one.labels[rows]
 
-    return NaturalSet(name, len(one.labels), None, batches, source=source)
+    def state() -> str:
+        digest = hashlib.sha256(f"{one.images.dtype} {tuple(one.images.shape)}".encode())
+        for part in (one.images, one.labels):
+            digest.update(part.contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    return NaturalSet(name, len(one.labels), None, batches, state, source)
 
 
 def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> NaturalSet:
@@ -180,7 +189,8 @@ def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> Natura
             yield to_float(images), given[torch.arange(start, end) % count]
 
     source = f"{path}: {len(kinds)} kinds ({', '.join(one.stem for one in kinds)})"
-    return NaturalSet(name, count * len(kinds), None, batches, source=source)
+    files = FileList(path, [one.name for one in (path / LABELS, *kinds)], [0] * (len(kinds) + 1))
+    return NaturalSet(name, count * len(kinds), None, batches, lambda: digest_of(files), source)
 
 
 def _labels(labels: NDArray[Any], count: int, path: Path, data: ImageSet) -> Tensor:

@@ -20,6 +20,8 @@ class TensorSet(NamedTuple):
     channels: int
     side: int  # height and width, in pixels
     counts: tuple[int, int, int]  # training images, test images, classes
+    about: str  # where it comes from, and under which licences
+    usual: Path | None = None  # folder where it is looked for if none is named
 
 
 TENSORS: dict[str, TensorSet] = {
@@ -30,11 +32,18 @@ TENSORS: dict[str, TensorSet] = {
             3,
             cifar.SIDE,
             SOURCES[name].counts or (0, 0, 0),
+            SOURCES[name].page,
         )
         for name in cifar.FORMS
     },
     fashion_mnist.NAME: TensorSet(
-        fashion_mnist.load_fashion_mnist, fashion_mnist.found_in, 1, 28, (60_000, 10_000, 10)
+        fashion_mnist.load_fashion_mnist,
+        fashion_mnist.found_in,
+        1,
+        28,
+        (60_000, 10_000, 10),
+        f"{fashion_mnist.PAGE}, MIT",
+        fashion_mnist.DEBIAN,
     ),
     emoji_set.NAME: TensorSet(
         emoji_set.load_emoji,
@@ -42,6 +51,8 @@ TENSORS: dict[str, TensorSet] = {
         3,
         emoji_set.SIDE,
         (8_029, 2_741, 13),
+        f"nine packages of npm's, {emoji_set.TERMS}: see {emoji_set.LICENCES}",
+        emoji_set.USUAL,
     ),
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from entprop_fast.eval_mode import evaluating
 from entprop_fast.lab.corruptions.suites import Sample, Suite
 from entprop_fast.lab.data import ImageSet, channels_last, natural_sets, shift_sets
+from entprop_fast.lab.data.natural_sets import NaturalSet
 from entprop_fast.lab.evaluation import attacks, corrupted_result, intervals
 from entprop_fast.lab.evaluation.choose_suite import choose_suite
 from entprop_fast.lab.evaluation.evaluation_options import EvaluationOptions
@@ -78,7 +79,7 @@ class Evaluator:
             shifts = shift_sets.open_shifts(
                 self.options.shift, self.data, self.batch_size, workers=self.workers
             )
-        self.counts = self._counts(suite)
+        self.counts = self._counts(suite, [*natural, *shifts])
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
         with routed, evaluating(self.model):
@@ -109,7 +110,7 @@ class Evaluator:
             **found,
         )
 
-    def _counts(self, suite: Suite | None) -> EvaluationCounts:
+    def _counts(self, suite: Suite | None, further: Sequence[NaturalSet]) -> EvaluationCounts:
         """Open the counts of this network's images, from a file on where a stop left one."""
         if self.kept is None:
             return EvaluationCounts()
@@ -119,6 +120,7 @@ class Evaluator:
             "device": self.device.type,
             "suite": suite and [suite.source, suite.images, suite.kinds, suite.extra],
             "read_from": suite and suite.read_from,
+            "further": [(one.title, one.state()) for one in further],
         }
         return self.kept.counts(key_of(self.model, self.data, settings))
 
@@ -201,7 +203,7 @@ class Evaluator:
         rows.append(row)
         return found
 
-    def _on_natural(self, one: natural_sets.NaturalSet) -> Row:
+    def _on_natural(self, one: NaturalSet) -> Row:
         title = f"shift {one.title}" if one.source else one.title
         self.say(title)
         classes = None if one.classes is None else one.classes.to(self.device)

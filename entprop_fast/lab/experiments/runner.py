@@ -155,8 +155,10 @@ def _other_images(runs: Sequence[Run], records: Records, reporter: Reporter) -> 
         (source,) = sources
         if source is not None and not of_another_generator(source):
             return set()
-    with reporter.waiting("looking at the corrupted images"):
-        source = corruption_source(runs[0].config)
+    config = runs[0].config
+    looked_at = "the data" if config.corruptions == "none" else "the corrupted images"
+    with reporter.waiting(f"looking at {looked_at}"):
+        source = corruption_source(config)
     reporter.say(f"corruptions: {source or 'none'}")
     stale = {folder for folder, one in records.items() if one["corruption_source"] != source}
     if stale:

@@ -85,6 +85,10 @@ def _scores_table(scores: Scores) -> str:
             f"mean accuracy on corrupted test images{f': {source}' if source else ''}",
         ),
         ("Hscore", shown(scores.hscore), "harmonic mean of the two"),
+        *(
+            (f"shift {name}", shown(accuracy), "accuracy on a further test set of the same classes")
+            for name, accuracy in scores.shifts.items()
+        ),
         ("accuracy under attack", UNMEASURED, "of an attacker who knows the network"),
     ]
     return markdown_table(rows)
@@ -116,8 +120,8 @@ def _training_table(spec: NetworkSpec, scores: Scores) -> str:
 def _limits(scores: Scores) -> str:
     lines = [
         f"{NO_DEFENCE[0].upper()}{NO_DEFENCE[1:].rstrip('.')}.",
-        "The scores are those of one run on one test set. They say nothing about images of another "
-        "kind, or about groups of people in them.",
+        "The scores are those of one run on the test sets named. They say nothing about images of "
+        "another kind, or about groups of people in them.",
     ]
     if scores.ra is not None:
         lines.append(
@@ -157,10 +161,12 @@ def _front_matter(spec: NetworkSpec, scores: Scores) -> str:
 def _results(spec: NetworkSpec, scores: Scores) -> list[dict[str, Any]]:
     """Return what was measured, as a model index lists it."""
     name = spec.dataset or "unknown"
+    shifts = {f"shift {shift}": value for shift, value in scores.shifts.items()}
     found = [
         ("accuracy", "SA", scores.sa, "clean"),
         ("accuracy", "RA", scores.ra, f"corrupted: {scores.corruption_source}"),
         ("hscore", "Hscore", scores.hscore, "clean and corrupted"),
+        *(("accuracy", one, value, one) for one, value in shifts.items()),
     ]
     return [
         {

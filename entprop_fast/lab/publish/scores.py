@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from entprop_fast.lab.training import run_folder
 from entprop_fast.options import create, option, options_of
@@ -12,7 +13,10 @@ from entprop_fast.options import create, option, options_of
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Hold a run's scores and how they came about; None and empty: nobody measured or noted it."""
+    """Hold a run's scores and how they came about; None and empty: nobody measured or noted it.
+
+    `shifts` are accuracies in percent, by the names of further test sets of the same classes.
+    """
 
     sa: float | None = option(None)
     ra: float | None = option(None)
@@ -23,6 +27,7 @@ class Scores:
     epochs: int | None = option(None)
     train_size: int | None = option(None)
     cost: float | None = option(None)
+    shifts: dict[str, float] = field(default_factory=dict)
 
 
 def read_scores(path: Path) -> Scores:
@@ -44,6 +49,22 @@ def read_scores(path: Path) -> Scores:
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not a table")
         known = options_of(Scores).keys()
-        return create(Scores, {name: found[name] for name in known & found.keys()})
+        scores = create(Scores, {name: found[name] for name in known & found.keys()})
+        return replace(scores, shifts=_accuracies(found.get("shifts")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+
+
+def _accuracies(shifts: Any) -> dict[str, float]:
+    """Take the accuracies out of a summary's ``shifts``, which one of an earlier version lacks."""
+    if shifts is None:
+        return {}
+    try:
+        found = {str(name): one["accuracy"] for name, one in shifts.items()}
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"shifts={shifts!r}: a table of tables with accuracy expected") from error
+    for name, accuracy in found.items():
+        number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)
+        if not number or not 0 <= accuracy <= 100:  # NaN as well
+            raise ValueError(f"shifts: the accuracy of {name!r} is {accuracy!r}, no percentage")
+    return {name: float(accuracy) for name, accuracy in found.items()}

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from entprop_fast.augment import AUGMENTATIONS, Chain, CropFlip, parse_chain
+from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.data.image_files import RESIZED_CROP
+from entprop_fast.lab.data.tensor_sets import is_tensor_set
 from entprop_fast.name_errors import unknown
 from entprop_fast.options import number, option
 
@@ -100,6 +102,24 @@ def of_tensors(text: str) -> str:
     if read_augment(augment_option(text)).reading == RESIZED_CROP:
         raise ValueError(f"augment={text!r}: it is for images read from files by their names")
     return text
+
+
+def check_reading(text: str, dataset: str) -> None:
+    """Refuse crops that are made while files are read, of a data set that has none.
+
+    Args:
+        text: the chain.
+        dataset: its name, which tells whether it is whole tensors.
+
+    Raises:
+        ValueError: it is, and they are asked for.
+    """
+    whole = dataset == EMBEDDED or is_tensor_set(dataset)
+    if whole and read_augment(text).reading == RESIZED_CROP:
+        raise ValueError(
+            f"augment={text!r}: {RESIZED_CROP} is for images read from files; {dataset!r} is whole "
+            "tensors: crop-flip, say, or what may follow it"
+        )
 
 
 def without_reading(text: str) -> str:

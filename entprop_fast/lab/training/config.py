@@ -12,7 +12,7 @@ from entprop_fast.lab.data import LOADERS
 from entprop_fast.lab.data.fewer_images import test_size_option
 from entprop_fast.lab.data.readers import MOST_PROCESSES
 from entprop_fast.lab.evaluation.evaluation_options import CORRUPTION_CHOICES
-from entprop_fast.lab.training.augment_setting import augment_field, check_views
+from entprop_fast.lab.training.augment_setting import augment_field, check_reading, check_views
 from entprop_fast.lab.training.device import MOST_THREADS
 from entprop_fast.lab.training.durations import (
     INTERVALS,
@@ -276,6 +276,7 @@ class Config:
             raise ValueError(
                 f"warmup_epochs={self.warmup_epochs:g}: expected at most {self.epochs}, the epochs"
             )
+        check_reading(self.augment, self.dataset)
         check_views(self.augment, self.options)
         if self.patience is not None and not self.validation:
             raise ValueError(

@@ -61,8 +61,11 @@ def complete(method: str, given: Mapping[str, Any]) -> dict[str, Value]:
     known = settable(method)
     for name in given:
         if name not in known:
+            others = ", ".join(other for other in METHODS if name in settable(other))
             raise ValueError(
-                f"method {method!r} has no option {name!r}; it has {', '.join(sorted(known))}"
+                f"method {method!r} has no option {name!r}"
+                + (f", which {others} take" if others else "")
+                + f"; it has {', '.join(sorted(known))}"
             )
     merged = {
         name: read(one, given[name]) if name in given else one.default

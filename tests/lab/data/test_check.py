@@ -7,15 +7,21 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from entprop_fast.lab.cli.data import main
 from entprop_fast.lab.data.cifar import FORMS
+from entprop_fast.lab.data.emoji.emoji_packages import STYLES
+from entprop_fast.lab.data.emoji_set import TERMS
+from entprop_fast.lab.data.idx_files import read_idx
 from entprop_fast.lab.data.official_files import SOURCES, OfficialFile
 from entprop_fast.lab.data.read_image import describe_image
 from tests.tiny_data import layouts
 from tests.tiny_data.archives import cifar_files, make_official, write_folder
+from tests.tiny_data.idx import tiny_fashion
+from tests.tiny_data.idx import write as write_idx
 
 Capture = pytest.CaptureFixture[str]
 
@@ -25,6 +31,11 @@ def reported(folder: Path, code: int, capsys: Capture, *more: str) -> str:
     out, err = capsys.readouterr()
     assert err.count("\n") == (code != 0)
     return out
+
+
+def reported_of(name: str, code: int, capsys: Capture, *more: str) -> str:
+    assert main(["check", name, *more]) == code
+    return capsys.readouterr().out
 
 
 def small_is_official(patch: pytest.MonkeyPatch, *names: str) -> None:
@@ -140,6 +151,43 @@ def test_cifar_that_repeats_its_images(
     out = reported(tmp_path, 0, capsys)
     assert "test images that are training images: 10 (test image 0 = training image " in out
     assert "published set as well" in out and "two classes" not in out
+
+
+def test_arrays_that_repeat_images_over_their_sets(tmp_path: Path, capsys: Capture) -> None:
+    """Nobody publishes these: what is trained and tested on is a problem, in a shift as well."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4), np.uint8)
+    labels, test = np.arange(12) % 2, np.arange(12) >= 8
+    shift = np.where(np.arange(12) >= 10, "dark", "")
+
+    def written(code: int) -> str:
+        np.savez(tmp_path / "set.npz", images=images, labels=labels, test=test, shift=shift)
+        return reported_of(f"npz:{tmp_path / 'set.npz'}", code, capsys)
+
+    (tmp_path / "LICENSE.txt").touch()
+    out = written(0)
+    assert "from        see LICENSE.txt beside it\n" in out and "shift dark  2 images\n" in out
+    images[9] = images[11]  # test and shift
+    assert "note        shift dark images that other tests have: 1 (shift dark" in written(0)
+    images[8] = images[10] = images[0]
+    out = written(1)
+    assert "problem     test images that are training images: 1 (test image 0 = training" in out
+    assert "problem     shift dark images that are training images: 1 (shift dark image 0" in out
+    images[1] = images[0]
+    assert "problem     images in two classes: 1 (training image 1 = training" in written(1)
+
+
+def test_idx_files_and_where_named_sets_are_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    files = tiny_fashion(tmp_path, monkeypatch)
+    out = reported_of("fashion_mnist", 0, capsys, "--data-dir", str(tmp_path))
+    assert "zalandoresearch/fashion-mnist, MIT" in out and "grey" in out
+    images, labels = read_idx(files.train_images, 3), read_idx(files.train_labels, 1)
+    write_idx(tmp_path, (images, labels, images, labels))
+    out = reported_of(f"idx:{tmp_path}", 1, capsys)
+    assert f"test images that are training images: {len(labels)} (" in out
+    assert reported_of("emoji", 1, capsys, "--data-dir", str(tmp_path)).count("CC-BY-SA-4.0") == 1
+    assert {one.licence for one in STYLES} == set(TERMS.split(", "))
 
 
 def test_uneven_classes(tmp_path: Path, capsys: Capture) -> None:

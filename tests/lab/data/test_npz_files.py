@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,26 @@ def bad() -> dict[str, tuple[Arrays, str]]:
         "negative": ({**GOOD, "labels": LABELS - 1}, "labels .*-1"),
         "too many classes": ({**GOOD, "labels": LABELS * 9999}, "labels"),
         "from one": ({**GOOD, "labels": LABELS + 1}, "count from 0"),
-        "one class": ({**GOOD, "labels": LABELS * 0}, "labels reach 0"),
+        "one class": ({**GOOD, "labels": LABELS * 0}, "every label is 0"),
         "few names": ({**GOOD, "class_names": np.array(["a", "b"])}, "class_names"),
         "same names": ({**GOOD, "class_names": np.array(list("aabc"))}, "class_names"),
+        "a nameless class": (
+            {**GOOD, "class_names": np.array(["a", "b", " ", "c"])},
+            "class_names",
+        ),
+        "a class of two lines": (
+            {**GOOD, "class_names": np.array(["a", "b", "c\n", "d"])},
+            "names",
+        ),
+        "one group": ({**GOOD, "groups": LABELS * 0}, "groups .* are 1"),
+        "a shift of two lines": (
+            {**GOOD, "shift": np.array(["", "a\nb"] * 20)},
+            "shift .*is no name",
+        ),
+        "two forms": (
+            {**GOOD, "x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS},
+            "holds x_train, and images, labels besides",
+        ),
         "no mask": ({**GOOD, "test": LABELS}, "test .*bool"),
         "short mask": ({**GOOD, "test": LABELS[1:] > 2}, "test .*bool"),
         "all tested": ({**GOOD, "test": LABELS >= 0}, "no training image"),
@@ -145,6 +163,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "set.npz").write_bytes(content)
         with pytest.raises(ValueError, match=r"set\.npz"):
             load(f"npz:{tmp_path / 'set.npz'}")
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as file:
+        for member in ("images.npy", "labels.npy"):
+            file.writestr(member, b"no array")
+    with pytest.raises(ValueError, match="is no array"):
+        load(f"npz:{tmp_path / 'set.npz'}")
     damaged = bytearray(good)
     damaged[200:260] = b"\0" * 60
     (tmp_path / "set.npz").write_bytes(damaged)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -149,6 +150,25 @@ def test_counts_are_of_one_network_and_one_question(tmp_path: Path) -> None:
         key_of(Brightness(4), data, {"seed": 1}),
     }
     assert len(keys) == 4 and key_of(Brightness(4), tiny_cifar(), {"seed": 0}) in keys
+
+
+def test_a_shift_that_changed_is_counted_anew(tmp_path: Path) -> None:
+    """Its path is what it was: what lies there decides."""
+    data, path, folder = tiny_cifar(), tmp_path / "new.npz", tmp_path / "counts"
+    given = data, EvaluationOptions(corruptions="none", shift=(f"new={path}",))
+    folder.mkdir()
+
+    def write(labels: Tensor) -> None:
+        images = data.test_images.permute(0, 2, 3, 1)
+        np.savez(path, images=images.numpy(), labels=labels.numpy())
+
+    write(data.test_labels)
+    with pytest.raises(stopping.Stopped):  # in its second batch of three
+        run(Counting(5, StopSignals()), given, folder)
+    write(data.test_labels.flip(0))
+    again = Counting()
+    found = run(again, given, folder)
+    assert again.batches == 6 and found == run(Counting(), given, tmp_path)
 
 
 def test_damaged_counts_are_counted_anew(tmp_path: Path) -> None:

@@ -73,6 +73,28 @@ def test_idx_files_test_images(tmp_path: Path) -> None:
         read(f"usps={tmp_path}")
 
 
+def test_what_tells_a_set_from_what_was_there_before(tmp_path: Path) -> None:
+    """Saved counts go by it."""
+    np.savez(npz := tmp_path / "new.npz", images=IMAGES, labels=LABELS)
+    (bar := tmp_path / "bar").mkdir()
+    np.save(bar / "labels.npy", LABELS)
+    np.save(bar / "ripple.npy", IMAGES)
+    write_classes(sketch := tmp_path / "sketch", count=2)
+    image = next(sketch.rglob("*.JPEG"))
+    files = tiny_imagenet(tmp_path / "clean")
+
+    def states() -> list[str]:
+        cases: list[tuple[Path, ImageSet]] = [(npz, DATA), (bar, DATA), (sketch, files)]
+        return [open_shifts((f"x={p}",), data, 5)[0].state() for p, data in cases]
+
+    before = states()
+    assert states() == before and len(set(before)) == 3
+    np.savez(npz, images=IMAGES, labels=LABELS[::-1])
+    np.save(bar / "ripple.npy", IMAGES[::-1])
+    image.write_bytes(image.read_bytes() + b" ")
+    assert not set(states()) & set(before)
+
+
 @pytest.mark.parametrize("version", ["v4", "v6"])
 def test_cifar_10_1(tmp_path: Path, version: str) -> None:
     np.save(tmp_path / f"cifar10.1_{version}_data.npy", IMAGES)

@@ -28,6 +28,10 @@ SUMMARY: dict[str, Any] = {
     "epochs": 7,
     "train_size": 1234,
     "cost": 8.4,
+    "shifts": {
+        "another artist": {"accuracy": 61.25, "ece": 9.0, "drop": 30.0, "images": 1415},
+        "a|b": {"accuracy": 40, "ece": 9.0, "drop": 51.25, "images": 466},
+    },
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ from entprop_fast.lab.publish import model_card
 from entprop_fast.lab.publish.scores import Scores, read_scores
 from entprop_fast.lab.training.deploy import NetworkSpec
 from tests.lab.publish.conftest import SUMMARY
+
+SHIFTS: list[Any] = [[1], {"a": 3}, {"a": {}}]
+SHIFTS += [{"a": {"accuracy": one}} for one in ("9", math.nan, 101, True)]
+BROKEN = [
+    "{",
+    "[]",
+    '{"sa": "91"}',
+    '{"epochs": 1.5}',
+    *(json.dumps({"shifts": s}) for s in SHIFTS),
+]
 
 
 def parts(card: str) -> tuple[dict[str, Any], str]:
@@ -38,7 +49,9 @@ def test_what_was_measured(photo_run: Path, spec: NetworkSpec) -> None:
     assert "Enomoto" in body and r"dog\|x, \<owl>" in body
     (index,) = front["model-index"]
     found = {one["metrics"][0]["name"]: one["metrics"][0]["value"] for one in index["results"]}
-    assert found == {"SA": 91.25, "RA": 70.5, "Hscore": 79.54}
+    shifts = {"shift another artist": 61.25, "shift a|b": 40.0}
+    assert found == {"SA": 91.25, "RA": 70.5, "Hscore": 79.54} | shifts
+    assert table["shift another artist"] == "61.2 %" and table[r"shift a\|b"] == "40.0 %"
     assert SUMMARY["corruption_source"] in index["results"][1]["dataset"]["config"]
     assert front["pipeline_tag"] == "image-classification"
 
@@ -48,7 +61,7 @@ def test_what_was_not(spec: NetworkSpec) -> None:
     table = rows(body)
     assert {table[name] for name in ("SA", "RA", "Hscore")} == {"unmeasured"}
     assert {table[name] for name in ("method", "epochs")} == {"not recorded"}
-    assert "model-index" not in front
+    assert "model-index" not in front and not any("shift" in name for name in table)
     own = replace(spec, normalize="none", mean=(0.5, 0.25, 0.125), std=(0.2,) * 3)
     card = model_card.model_card(own, Scores())
     assert "that are normalised" in card and "mean `[0.5, 0.25, 0.125]`" in card
@@ -88,7 +101,7 @@ def test_scores_are_those_of_the_network_that_is_loaded(finished: Path, tmp_path
     (tmp_path / "model.safetensors").write_bytes(b"")
     assert read_scores(tmp_path) == Scores()
     summary = tmp_path / "summary.json"
-    for broken in ("{", "[]", json.dumps({"sa": "91"}), json.dumps({"epochs": 1.5})):
+    for broken in BROKEN:
         summary.write_text(broken)
         with pytest.raises(ValueError, match="summary"):
             read_scores(tmp_path)

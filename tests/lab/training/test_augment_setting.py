@@ -77,6 +77,17 @@ def test_a_wrong_chain_is_refused_before_data_are_read(
     assert "--augment" in said and "absent" not in said and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist", "emoji", "idx:absent", "npz:absent"])
+def test_crops_of_files_are_refused_of_tensors_before_these_are_read(
+    name: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for chain in (CROP, f"{CROP}+augmix"):
+        said = call(train, ["--dataset", name, "--augment", chain, "--data-dir", "absent"], 2)
+        assert "--augment" in said and repr(name) in said and "whole tensors" in said
+    assert resolve("folder", dataset="folder:absent", augment=CROP).augment == CROP
+
+
 def test_options_of_the_method_leave_the_text() -> None:
     config = resolve("digits", method="vanilla", augment="crop-flip+augmix:jsd=12")
     assert (config.augment, config.options["jsd"]) == ("crop-flip+augmix", 12.0)

@@ -16,7 +16,7 @@ from entprop_fast.lab.data.emoji import emoji_packages
 from entprop_fast.lab.data.emoji.draw_emoji import draw, icons_of, svg_of, synonyms
 from entprop_fast.lab.data.emoji.emoji_concepts import CLASSES, Concept, concepts_of, names_of
 from entprop_fast.lab.data.emoji.npm_packages import Package, read_json, tarball
-from entprop_fast.lab.data.emoji_set import file_name
+from entprop_fast.lab.data.emoji_set import LICENCES, file_name
 from entprop_fast.lab.files import write_atomically
 
 SIZES = range(8, 513)  # pixels
@@ -24,7 +24,6 @@ ARTIST, BOTH = "artist", "artist+concept"  # what is new in the two further test
 
 _TEST_SHARE = 0.25  # of each class's pictures
 _SEED = 0
-_LICENCES = "LICENSES-emoji.txt"
 
 Say = Callable[[str], None]
 
@@ -78,12 +77,12 @@ def build(out: Path, size: int, say: Say, watch: Watch[Any] = unwatched) -> Path
         shift=shift,
     )
     write_atomically(path, buffer.getbuffer())
-    write_atomically(out / _LICENCES, emoji_packages.licences().encode())
+    write_atomically(out / LICENCES, emoji_packages.licences().encode())
     counts = ", ".join(f"{int((shift == name).sum()):,} {name}" for name in (ARTIST, BOTH))
     say(
         f"{path}: {len(test):,} pictures of {len(set(found.concepts)):,} things, "
         f"{int((~test & (shift == '')).sum()):,} training, {int(test.sum()):,} test, {counts}; "
-        f"their licences are in {_LICENCES}"
+        f"their licences are in {LICENCES}"
     )
     return path
 

@@ -1,0 +1,2 @@
+#define ENTPROP_ISA entprop::avx512
+#include "pixmix_loops.h"

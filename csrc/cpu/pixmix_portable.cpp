@@ -1,0 +1,2 @@
+#define ENTPROP_ISA entprop::portable
+#include "pixmix_loops.h"
