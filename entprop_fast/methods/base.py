@@ -130,12 +130,12 @@ class Method(MethodState, StepRunner):
 
     @property
     def views(self) -> int:
-        """Return how many views of each row a batch has: images [views * B, C, H, W], labels [B].
+        """Return how many views of each row a batch has: 3 with the option `jsd`, else 1.
 
-        Where there are 3, the images are the B rows as they are, then an augmented view of each,
-        then another. Methods never augment.
+        Images are then [views * B, C, H, W], labels [B]: the B rows as they are, an augmented view
+        of each, then another. Methods never augment.
         """
-        return 1
+        return 3 if getattr(self.options, "jsd", 0.0) else 1
 
     def main_rows(self, batch: int) -> int:
         """Return how many rows the main pass has, of which `StepResult.correct` is a part."""

@@ -157,11 +157,6 @@ class EntProp(Method):
         """Return the parameter of MixUp's Beta distribution; 0 where nothing is mixed by it."""
         return default_mixup(self.options.mixup, self.options.jsd)
 
-    @property
-    def views(self) -> int:
-        """Return 3 with `jsd`, else 1."""
-        return 3 if self.options.jsd else 1
-
     def cost(self, batch: int) -> float:
         """Return ``1 + n * m / B``, the paper's 1 + k * n with the rounding of m; 2 more of `jsd`.
 

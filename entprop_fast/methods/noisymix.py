@@ -64,11 +64,6 @@ class NoisyMix(Method):
         super().__init__(model, optimizer, **options)
         candidates(self.model, self.options.layers)
 
-    @property
-    def views(self) -> int:
-        """Return 3, or 1 where `jsd` is 0."""
-        return 3 if self.options.jsd else 1
-
     def cost(self, batch: int) -> float:
         """Return 3, or 1 where `jsd` is 0: one pass, whatever the batch."""
         return float(self.views)

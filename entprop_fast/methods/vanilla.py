@@ -29,11 +29,6 @@ class Vanilla(Method):
     Options = VanillaOptions
     options: VanillaOptions
 
-    @property
-    def views(self) -> int:
-        """Return 3 with `jsd`, else 1."""
-        return 3 if self.options.jsd else 1
-
     def cost(self, batch: int) -> float:
         """Return 1, or the 3 of `jsd`: one pass, whatever the batch."""
         return float(self.views)

@@ -11,7 +11,7 @@ from entprop_fast.lab.experiments.studies.differences import HOW, corrected, ver
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, number
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
 from entprop_fast.lab.experiments.studies.size import sizes_of
-from entprop_fast.lab.experiments.studies.variant_scores import error_bars, score_rows
+from entprop_fast.lab.experiments.studies.variant_scores import error_bars, score_rows, ticks_at
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 
@@ -91,11 +91,7 @@ def draw(figure: Figure, table: Table) -> None:
     right.set(ylabel=f"Hscore of {OURS} minus {BASELINE}'s (points)")
     right.axhline(0, color="0.5", linewidth=0.8)
     lengths = list(dict.fromkeys(number(row, "epochs") for row in table.rows))
-    for axes in (left, right):
-        axes.set(xlabel="epochs", xscale="log")
-        axes.set_xticks(lengths, [f"{count:g}" for count in lengths])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
+    ticks_at((left, right), lengths, "epochs")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
 
 

@@ -12,7 +12,12 @@ from entprop_fast.lab.data import load
 from entprop_fast.lab.experiments.studies.differences import HOW, against_baseline, corrected
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table, cell, number
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid, source_of
-from entprop_fast.lab.experiments.studies.variant_scores import column, error_bars, score_rows
+from entprop_fast.lab.experiments.studies.variant_scores import (
+    column,
+    error_bars,
+    score_rows,
+    ticks_at,
+)
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.errors import UsageError, bad_input
@@ -97,11 +102,7 @@ def draw(figure: Figure, table: Table) -> None:
     left.set(ylabel="Hscore (%), ± deviation over seeds")
     right.set(ylabel="training accuracy minus SA (points)")
     images = list(dict.fromkeys(number(row, "images") for row in table.rows))
-    for axes in (left, right):
-        axes.set(xlabel="training images", xscale="log")
-        axes.set_xticks(images, [f"{size:g}" for size in images])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
+    ticks_at((left, right), images, "training images")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5)
 
 

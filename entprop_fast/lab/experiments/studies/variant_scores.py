@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -104,6 +104,15 @@ def draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
         axes.plot(range(1, len(curve) + 1), curve, label=name)
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def ticks_at(many: Iterable[Axes], values: Sequence[float], xlabel: str) -> None:
+    """Give axes a logarithmic scale with ticks at the values alone."""
+    for axes in many:
+        axes.set(xlabel=xlabel, xscale="log")
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
 
 
 def error_bars(rows: Sequence[Row], name: str = "deviation") -> Any:
