@@ -42,5 +42,5 @@ def _smoothed(levels: Tensor) -> Tensor:
     nine = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     inner = (2 * (nine + 4 * wide[:, :, 1:-1, 1:-1]) + 13) // 26
     edge = torch.ones(levels.shape[2:], dtype=torch.bool, device=levels.device)
-    edge[1:-1, 1:-1] = False
+    edge[1:-1, 1:-1].fill_(False)
     return torch.where(edge, levels, F.pad(inner, (1, 1, 1, 1)).to(torch.uint8))

@@ -243,7 +243,11 @@ def image_chains(draw: random.Random) -> Arguments:
 
 def pixmix_rounds(draw: random.Random) -> Arguments:
     """Arguments of the op: rows beyond the pool, codes that mix nothing in."""
-    rows, values, rounds = draw.choice((0, 1, 2, 3)), draw.choice((1, 3, 16, 37, 2051)), draw.choice((0, 1, 4))
+    rows, values, rounds = (
+        draw.choice((0, 1, 2, 3)),
+        draw.choice((1, 3, 16, 37, 2051)),
+        draw.choice((0, 1, 4)),
+    )
     dtype = draw.choice((torch.uint8, torch.float32, torch.float32, torch.float64))
     images = tensor(draw, (rows, values), torch.float32).sigmoid()
     numbers = [draw.randint(-3, 6) for _ in range(rows * (rounds + 1))]

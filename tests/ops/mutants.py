@@ -194,16 +194,16 @@ MUTANTS = {
         "test_prime_chains", "chains-2x3x18x17",
     ),
     "only the last chain": Mutant(
-        "prime_loops.h", "room.mixed[i] += weight * result[i];", "room.mixed[i] = weight * result[i];",
-        "test_prime_chains", "color",
+        "prime_loops.h", "room.mixed[i] += weight * result[i];",
+        "room.mixed[i] = weight * result[i];", "test_prime_chains", "color",
     ),
     "a warp of rows by columns' share": Mutant(
         "prime_warp_loops.h", "(float)y - S::load(«field.dy + at»)", "field.dx + at",
         "test_prime_chains", "warp",
     ),
     "a power of black": Mutant(
-        "pixmix_loops.h", "«value > smallest ? within_unit(power) : Floats{}»", "within_unit(power)",
-        "test_pixmix_rounds", "test_values",
+        "pixmix_loops.h", "«value > smallest ? within_unit(power) : Floats{}»",
+        "within_unit(power)", "test_pixmix_rounds", "test_values",
     ),
     "a sum around black": Mutant(
         "pixmix_loops.h", "shift = «(1 - a - b) / 2»;", "0",

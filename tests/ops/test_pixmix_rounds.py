@@ -1,4 +1,4 @@
-"""pixmix_rounds against NumPy in float64: odd sizes, dark levels, rows that start from themselves."""
+"""pixmix_rounds against NumPy in float64: odd sizes, dark levels, rows that keep their image."""
 
 from typing import Any
 
