@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast.lab.data.image_data import ImageData, ShiftSet
+from entprop_fast.lab.data.image_data import ImageData, ShiftSet, is_shift_name
 from entprop_fast.lab.data.split_checks import empty_classes
 from entprop_fast.lab.data.subset import stratified_order
 
@@ -29,10 +29,12 @@ APART = (
 )
 TEST_SHARE = 0.2  # of the images where a file does not say which are test images
 
-_OWN = ("images", "labels", "test", "groups", "shift", "class_names")
+_OF_ONE = ("images", "labels", "test", "groups", "shift")  # where training and test are one array
+_OWN = (*_OF_ONE, "class_names")
 _SEED = 0  # of that split, the same for every run
 _MOST_BYTES = 2**34  # of an array
 _MOST_CLASSES = 10_000
+_SHOWN = 5  # names of arrays
 _CHANNELS = (1, 3)
 
 # What NumPy and zipfile raise of damaged files, of encrypted ones, and of sizes that are no sizes.
@@ -55,16 +57,21 @@ def load_npz(name: str, path: Path) -> ImageData:
         ValueError: it is no such file, or holds no data set.
     """
     arrays = read_arrays(path, name)
-    names = _class_names(arrays.get("class_names"), path)
+    names = class_names_in(arrays.get("class_names"), path)
     for keys in APART:
         if keys[0] in arrays:
             if lacking := [key for key in keys if key not in arrays]:
                 raise ValueError(f"{path} holds {keys[0]} and lacks {', '.join(lacking)}")
             train = images_and_labels(arrays, keys[0], keys[1], path)
             test = images_and_labels(arrays, keys[2], keys[3], path)
+            if unread := [key for key in _OF_ONE if key in arrays]:
+                raise ValueError(f"{path} holds {keys[0]}, beside which {unread[0]} is not read")
             return _image_data(name, path, train, test, names)
     images, labels = images_and_labels(arrays, "images", "labels", path)
     shift = _texts(arrays, "shift", len(labels), path)
+    for one in () if shift is None else np.unique(shift):
+        if one and not is_shift_name(str(one)):
+            raise ValueError(f"shift in {path} names a set {str(one)!r}; letters and digits wanted")
     further = np.zeros(len(labels), np.bool_) if shift is None else shift != ""
     tested = _test_rows(arrays, labels.numpy(), further, path)
     rows, test_rows = (torch.from_numpy(one) for one in (~(tested | further), tested & ~further))
@@ -88,16 +95,22 @@ def read_arrays(path: Path, name: str) -> Arrays:
         raise FileNotFoundError(f"data set {name!r}: {path}: there is no such file")
     known = {*_OWN, *(key for keys in APART for key in keys)}
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is one array")
-        with file:
-            found = {}
-            for key in known.intersection(file.files):
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive")
+        with np.load(path, allow_pickle=False) as file:
+            found: Arrays = {}
+            for key in (one for one in file.files if one in known):
+                if file.files.count(key) > 1:
+                    raise ValueError(f"it holds {key} twice")
                 size = file.zip.getinfo(f"{key}.npy").file_size
                 if size > _MOST_BYTES:
                     raise ValueError(f"{key} has {size:,} bytes")
                 found[key] = file[key]
+                if not isinstance(found[key], np.ndarray):
+                    raise ValueError(f"{key} is no array")
+            if not found:
+                names = ", ".join(file.files[:_SHOWN]) or "nothing"
+                raise ValueError(f"it holds {names}; images and labels wanted")
             return found
     except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an .npz file of images: {error}") from error
@@ -231,11 +244,18 @@ def _texts(arrays: Arrays, key: str, count: int, path: Path) -> NDArray[np.str_]
     return given.astype(np.str_)
 
 
-def _class_names(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
+def class_names_in(given: NDArray[Any] | None, path: Path) -> tuple[str, ...]:
+    """Return the names of the classes in their order; none where ``given`` is None.
+
+    Raises:
+        ValueError: they are no texts, or two are the same.
+    """
     if given is None:
         return ()
     names: Iterable[Any] = given.tolist() if given.ndim == 1 and given.dtype.kind == "U" else ()
     listed = tuple(map(str, names))
     if not listed or len(set(listed)) < len(listed):
-        raise ValueError(f"class_names in {path} are {given.dtype} {given.shape}; texts wanted")
+        raise ValueError(
+            f"class_names in {path} are {given.dtype} {given.shape}; different texts wanted"
+        )
     return listed

@@ -8,7 +8,6 @@ severity (ImageNet-C-bar, ImageNet-3DCC).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +19,11 @@ from torch import Tensor
 
 from entprop_fast.lab.data.datasets import FOLDER, ImageSet
 from entprop_fast.lab.data.idx_files import find_idx, load_idx
-from entprop_fast.lab.data.image_data import ImageData, ShiftSet
+from entprop_fast.lab.data.image_data import ImageData, ShiftSet, is_shift_name
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.natural_sets import NaturalSet
 from entprop_fast.lab.data.npz_files import (
+    class_names_in,
     images_and_labels,
     load_npy,
     load_npz,
@@ -34,8 +34,6 @@ from entprop_fast.lab.data.shift_folders import folder_set
 
 CIFAR_10_1 = ("cifar10.1_v6", "cifar10.1_v4")  # what its files' names begin with, the first first
 LABELS = "labels.npy"
-
-_NAME = re.compile(r"[\w.+ -]+")
 
 
 class Given(NamedTuple):
@@ -52,7 +50,7 @@ def read_shift(text: str) -> Given:
         ValueError: it is something else.
     """
     name, equals, place = text.partition("=")
-    if not equals or not place or not _NAME.fullmatch(name):
+    if not equals or not place or not is_shift_name(name):
         raise ValueError(
             f"shift={text!r}: expected NAME=PATH, such as sketch=data/sketch or new=npz:new.npz"
         )
@@ -93,9 +91,16 @@ def _kind_and_path(given: Given) -> tuple[str, Path]:
     """Return what a set is read as, by what is written before its path or by what is there."""
     for prefix in (FOLDER, "npz:", "idx:"):
         if given.place.startswith(prefix):
-            return prefix, Path(given.place.removeprefix(prefix)).expanduser()
+            path = Path(given.place.removeprefix(prefix)).expanduser()
+            if given.place == prefix:
+                raise ValueError(f"shift={given.name}={prefix} names no path")
+            if not (path.exists() or (prefix == "idx:" and path.parent.is_dir())):
+                raise FileNotFoundError(
+                    f"shift={given.name}={given.place}: there is no such file or folder"
+                )
+            return prefix, path
     path = Path(given.place).expanduser()
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and path.exists():
         return "npz:", path
     if any((path / f"{one}_data.npy").is_file() for one in CIFAR_10_1):
         return CIFAR_10_1[0], path
@@ -104,7 +109,9 @@ def _kind_and_path(given: Given) -> tuple[str, Path]:
     if find_idx(path) is not None:
         return "idx:", path
     if not path.is_dir():
-        raise FileNotFoundError(f"shift={given.name}={given.place}: there is no such folder")
+        raise FileNotFoundError(
+            f"shift={given.name}={given.place}: there is no such file or folder"
+        )
     return FOLDER, path
 
 
@@ -113,7 +120,7 @@ def _npz(path: Path, given: Given, data: ImageSet) -> tuple[str, Tensor, Tensor]
     arrays = read_arrays(path, given.name)
     if "images" in arrays and not {"test", "groups", "shift"} & arrays.keys():
         images, labels = images_and_labels(arrays, "images", "labels", path)
-        names = tuple(map(str, arrays["class_names"])) if "class_names" in arrays else ()
+        names = class_names_in(arrays.get("class_names"), path)
     else:
         found = load_npz(given.name, path)
         images, labels, names = found.test_images, found.test_labels, found.class_names
@@ -158,7 +165,7 @@ def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> Natura
     labels = load_npy(path / LABELS)
     if not kinds:
         raise ValueError(f"{path} holds {LABELS} and no array of images")
-    given = _labels(labels, len(labels), path, data)
+    given = _labels(labels, labels.size, path, data)
     arrays = [load_npy(one) for one in kinds]
     channels, height, width = data.image_shape
     wanted = (len(labels), height, width, channels)
@@ -183,7 +190,9 @@ def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> Natura
 
 
 def _labels(labels: NDArray[Any], count: int, path: Path, data: ImageSet) -> Tensor:
-    if labels.dtype.kind not in "iu" or labels.shape != (count,) or not count:
+    if not count:
+        raise ValueError(f"{path} holds no image")
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise ValueError(
             f"{path}: labels are {labels.dtype} {labels.shape}; {count} whole numbers wanted"
         )

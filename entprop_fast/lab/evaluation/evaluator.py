@@ -78,7 +78,7 @@ class Evaluator:
             shifts = shift_sets.open_shifts(
                 self.options.shift, self.data, self.batch_size, workers=self.workers
             )
-        self.counts = self._counts(suite)
+        self.counts = self._counts(suite, [*natural, *shifts])
         aux = self.options.norms == "aux"
         routed = route(self.model, "aux") if aux else contextlib.nullcontext()
         with routed, evaluating(self.model):
@@ -109,7 +109,9 @@ class Evaluator:
             **found,
         )
 
-    def _counts(self, suite: Suite | None) -> EvaluationCounts:
+    def _counts(
+        self, suite: Suite | None, further: Sequence[natural_sets.NaturalSet]
+    ) -> EvaluationCounts:
         """Open the counts of this network's images, from a file on where a stop left one."""
         if self.kept is None:
             return EvaluationCounts()
@@ -119,6 +121,7 @@ class Evaluator:
             "device": self.device.type,
             "suite": suite and [suite.source, suite.images, suite.kinds, suite.extra],
             "read_from": suite and suite.read_from,
+            "further": [(one.title, one.images, one.source) for one in further],
         }
         return self.kept.counts(key_of(self.model, self.data, settings))
 
