@@ -26,7 +26,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from entprop_fast import convert_dual_norm, create_method
 from entprop_fast.augment import AUGMENTATIONS, Augmentation, Chain, CropFlip, parse_chain
 from entprop_fast.augment.crop_flip import PADDING_MODES
-from entprop_fast.augment.mixing_set import pictures_of
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
 from entprop_fast.counter_random import uniforms
@@ -202,7 +201,6 @@ def augmenting(text: str, *, kernels: bool = True) -> None:
     """A chain, after a first call that may fill caches, for uint8 and floating images."""
     backend.KERNEL_DEVICES.clear()
     backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
-    pictures_of.cache_clear()  # what is kept is of another mode
     with FakeTensorMode(allow_non_fake_inputs=False):
         chain = parse_chain(text)
         floating = batch()[0]

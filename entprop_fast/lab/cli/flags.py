@@ -19,12 +19,13 @@ import tyro
 
 from entprop_fast import name_errors
 from entprop_fast.lab.cli.called import remember_flags, words_of
+from entprop_fast.lab.cli.word_checks import check_once, check_values
 from entprop_fast.lab.training import recipe
 from entprop_fast.lab.training.config import SETTINGS
 from entprop_fast.lab.training.errors import UsageError
 from entprop_fast.lab.training.method_settings import methods_by_option
 from entprop_fast.methods import METHODS
-from entprop_fast.options import Bounds, Option, number, options_of, read
+from entprop_fast.options import Bounds, Option, options_of, read
 
 POSITIONAL = "positional arguments"  # the group of what is typed without a flag
 GROUPS = (
@@ -138,7 +139,9 @@ def parse(
     for word in words:
         if reason := recipe.unfit(word):
             raise UsageError(f"the argument {word!r} {reason}")
-    _check_values(words, flags)
+    own = [one for one in flags if one.about.group != POSITIONAL and one.about.type is not bool]
+    check_values(words, {one.typed: _metavar(one.about) for one in own if not one.about.many})
+    check_once(words, [one.typed for one in own if one.about.many])
     typed, unread = _typed(words, flags, prog=called, description=description)
     if unread:
         known = [one.typed for one in flags if one.about.group != POSITIONAL]
@@ -162,8 +165,8 @@ def parse(
                 raise UsageError(f"{flag.typed} is missing: {usage}. {flag.about.help}")
         elif value is not None:
             given[name] = _read(flag.about, named.get(name, flag.typed), value)
-    own = {one.about.name for one in own_flags(record)}
-    made = record(**{name: given.pop(name) for name in own & given.keys()})
+    names = {one.about.name for one in own_flags(record)}
+    made = record(**{name: given.pop(name) for name in names & given.keys()})
     return made, given
 
 
@@ -199,24 +202,6 @@ def _read(about: Option, typed: str, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         more = f", or {_BATCHES}" if about.name == _ACCUMULATE else ""
         raise UsageError(f"{error}{more}") from None
-
-
-def _check_values(words: Sequence[str], flags: Iterable[Flag]) -> None:
-    """Refuse a flag without its value, which tyro would report in a box and by no public hook."""
-    single = {one.typed: one for one in flags if not one.about.many and one.about.type is not bool}
-    for word, after in zip(words, [*words[1:], "--"], strict=False):
-        if word == "--":
-            return
-        flag = single.get(word.replace("_", "-"))
-        if flag is not None and after.startswith("-") and not _is_number(after):
-            raise UsageError(f"{word}: a value is missing: {_metavar(flag.about)}")
-
-
-def _is_number(text: str) -> bool:
-    with contextlib.suppress(ValueError, ZeroDivisionError):
-        number(text)
-        return True
-    return False
 
 
 def _typed(

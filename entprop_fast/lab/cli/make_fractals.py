@@ -43,7 +43,11 @@ def make_set(
     """
     if sheet is not None and (not sheet.lower().endswith(".png") or Path(sheet).is_dir()):
         raise ValueError(f"--sheet {sheet}: expected the name of a .png file")
-    path = (cache_folder() if out is None else Path(out)) / file_name(count, size, seed)
+    if sheet is not None and not Path(sheet).absolute().parent.is_dir():
+        raise FileNotFoundError(f"--sheet {sheet}: there is no such folder")
+    folder = cache_folder() if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)  # before the minutes that making takes
+    path = folder / file_name(count, size, seed)
     if os.path.lexists(path):
         pictures = read_fractals(path, count, size)
         reporter.say(f"{path}: these {count:,} fractals are there")

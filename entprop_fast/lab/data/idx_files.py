@@ -6,13 +6,15 @@ dimension as a big-endian uint32, and the values.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -150,38 +152,42 @@ def read_idx(path: Path, dimensions: int, md5: str | None = None) -> NDArray[Any
     Raises:
         ValueError: it is none, is cut off or too long, or has another ``md5``, unpacked.
     """
-    content = _unpacked(path)
+    ahead = 4 + 4 * dimensions
+    with _opened(path) as file:
+        head = file.read(ahead)
+        if len(head) < ahead or head[:2] != b"\0\0" or head[2] not in _TYPES:
+            raise ValueError(f"{path} is no IDX file of whole numbers: it begins {head[:4].hex()}")
+        if head[3] != dimensions:
+            raise ValueError(f"{path} has {head[3]} dimensions; {dimensions} expected")
+        shape = struct.unpack(f">{dimensions}I", head[4:])
+        dtype = np.dtype(_TYPES[head[2]])
+        wanted = dtype.itemsize * math.prod(shape)
+        if wanted > _MOST_BYTES:
+            raise ValueError(f"{path} says {wanted:,} bytes {shape}, more than {_MOST_BYTES:,}")
+        content = file.read(wanted + 1)  # no more, whatever a small gzip file unpacks to
+    if len(content) != wanted:
+        found_bytes = "more" if len(content) > wanted else f"{len(content):,}"
+        raise ValueError(
+            f"{path} says {wanted:,} bytes {shape} and holds {found_bytes}: it is cut off, or "
+            "damaged"
+        )
     if md5 is not None:
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        found = hashlib.md5(head + content, usedforsecurity=False).hexdigest()
         if found != md5:
             raise ValueError(f"{path} has md5 {found} unpacked, the official file {md5}")
-    ahead = 4 + 4 * dimensions
-    if len(content) < ahead or content[:2] != b"\0\0" or content[2] not in _TYPES:
-        raise ValueError(f"{path} is no IDX file of whole numbers: it begins {content[:4].hex()}")
-    if content[3] != dimensions:
-        raise ValueError(f"{path} has {content[3]} dimensions; {dimensions} expected")
-    shape = struct.unpack(f">{dimensions}I", content[4:ahead])
-    dtype = np.dtype(_TYPES[content[2]])
-    wanted = ahead + dtype.itemsize * math.prod(shape)
-    if len(content) != wanted:
-        raise ValueError(
-            f"{path} has {len(content):,} bytes unpacked, and says {wanted:,} ({shape}): it is cut "
-            "off, or damaged"
-        )
-    return np.frombuffer(content, dtype, offset=ahead).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _unpacked(path: Path) -> bytes:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, unpacked where it is zipped; what reading it raises is a `ValueError`."""
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if zipped else path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{path} has more than {_MOST_BYTES:,} bytes unpacked")
-    return content
 
 
 def _beginnings(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,12 @@ from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.loader import check_batching
 
 MOST_CLASSES = 10_000  # labels that reach further are no classes
+_SHIFT_NAME = re.compile(r"\w(?:[\w.+ -]*[\w.+-])?")
+
+
+def is_shift_name(name: str) -> bool:
+    """Return whether a further test set may be called so: it stands in tables and columns."""
+    return _SHIFT_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast.lab.data.image_data import MOST_CLASSES, ImageData, ShiftSet
+from entprop_fast.lab.data.image_data import MOST_CLASSES, ImageData, ShiftSet, is_shift_name
 from entprop_fast.lab.data.split_checks import empty_classes
 from entprop_fast.lab.data.subset import stratified_order
 
@@ -30,9 +30,11 @@ APART = (
 )
 TEST_SHARE = 0.2  # of the images where a file does not say which are test images
 
-_OWN = ("images", "labels", "test", "groups", "shift", "class_names")
+_OF_ONE = ("images", "labels", "test", "groups", "shift")  # where training and test are one array
+_OWN = (*_OF_ONE, "class_names")
 _SEED = 0  # of that split, the same for every run
 _MOST_BYTES = 2**34  # of an array
+_SHOWN = 5  # names of arrays
 _CHANNELS = (1, 3)
 
 # What NumPy and zipfile raise of damaged files, of encrypted ones, and of sizes that are no sizes.
@@ -60,13 +62,16 @@ def load_npz(name: str, path: Path) -> ImageData:
         if keys[0] in arrays:
             if lacking := [key for key in keys if key not in arrays]:
                 raise ValueError(f"{path} holds {keys[0]} and lacks {', '.join(lacking)}")
-            if unread := [key for key in _OWN[:-1] if key in arrays]:
+            if unread := [key for key in _OF_ONE if key in arrays]:
                 raise ValueError(f"{path} holds {keys[0]}, and {', '.join(unread)} besides: either")
             train = images_and_labels(arrays, keys[0], keys[1], path)
             test = images_and_labels(arrays, keys[2], keys[3], path)
             return _image_data(name, path, train, test, names)
     images, labels = images_and_labels(arrays, "images", "labels", path)
     shift = _texts(arrays, "shift", len(labels), path)
+    for one in () if shift is None else np.unique(shift):
+        if one and not is_shift_name(str(one)):
+            raise ValueError(f"shift in {path} names a set {str(one)!r}; letters and digits wanted")
     further = np.zeros(len(labels), np.bool_) if shift is None else shift != ""
     tested = _test_rows(arrays, labels.numpy(), further, path)
     rows, test_rows = (torch.from_numpy(one) for one in (~(tested | further), tested & ~further))
@@ -96,14 +101,19 @@ def read_arrays(path: Path, name: str) -> Arrays:
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it is one array")
         with file:
-            found = {}
-            for key in known.intersection(file.files):
+            found: Arrays = {}
+            for key in (one for one in file.files if one in known):
+                if file.files.count(key) > 1:
+                    raise ValueError(f"it holds {key} twice")
                 size = file.zip.getinfo(f"{key}.npy").file_size
                 if size > _MOST_BYTES:
                     raise ValueError(f"{key} has {size:,} bytes")
                 found[key] = file[key]
                 if not isinstance(found[key], np.ndarray):  # the bytes of what is no array
                     raise ValueError(f"{key} is no array")
+            if not found:
+                names = ", ".join(file.files[:_SHOWN]) or "nothing"
+                raise ValueError(f"it holds {names}; images and labels wanted")
             return found
     except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an .npz file of images: {error}") from error

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from entprop_fast.lab import stopping
 from entprop_fast.lab.data.class_folders import image_batches
 from entprop_fast.lab.data.datasets import ImageSet
 from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.data.natural_sets import NaturalSet
-from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, is_image
+from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, image_paths
 from entprop_fast.lab.data.verify import digest_of
 
 _SPLITS = ("test", "val")  # within a data set, what is evaluated
@@ -39,14 +38,14 @@ def folder_set(
     numbers = {one: number for number, one in enumerate(classes)}
     files: list[str] = []
     labels: list[int] = []
+    left_out = LeftOut()
     places = list(_places(root / split, numbers))
     for place in places:
         below = (root / split / place).relative_to(root)
-        for folder, label in _class_folders(root / below, numbers, name, data.name).items():
-            stopping.check()
-            images = sorted(
-                one.name for one in (root / below / folder).iterdir() if is_image(one.name)
-            )
+        for folder, label in _class_folders(
+            root / below, numbers, name, data.name, left_out
+        ).items():
+            images = image_paths(root / below / folder, left_out, str(below / folder))
             files += [str(below / folder / one) for one in images]
             labels += [label] * len(images)
     if not files:
@@ -63,6 +62,8 @@ def folder_set(
     source = f"{root}, {len(kinds)} kinds" if kinds else str(root)
     if seen < data.num_classes:
         source += f", {seen} of the {data.num_classes} classes"
+    if left := left_out.lines():
+        source += f"; left out: {'; '.join(left)}"
     return NaturalSet(name, len(listed), None, batches, lambda: digest_of(listed), source)
 
 
@@ -74,7 +75,12 @@ def _places(root: Path, numbers: Mapping[str, int]) -> Iterator[str]:
         for kind in kinds
         if kind not in numbers and not kind.isdecimal()
     }
-    if not of_kinds or not all(set(found) <= _SEVERITIES and found for found in of_kinds.values()):
+    # Where classes lie beside kinds, they are all looked up as classes, and the kinds are refused.
+    if (
+        len(of_kinds) < len(kinds)
+        or not kinds
+        or not all(set(found) <= _SEVERITIES and found for found in of_kinds.values())
+    ):
         yield "."
         return
     for kind, severities in of_kinds.items():
@@ -82,10 +88,10 @@ def _places(root: Path, numbers: Mapping[str, int]) -> Iterator[str]:
 
 
 def _class_folders(
-    root: Path, numbers: Mapping[str, int], name: str, dataset: str
+    root: Path, numbers: Mapping[str, int], name: str, dataset: str, left_out: LeftOut
 ) -> dict[str, int]:
     """Return the class folders in a folder, and their classes."""
-    folders = class_folders_in(root, LeftOut(), root.name)
+    folders = class_folders_in(root, left_out, root.name)
     foreign = [one for one in folders if one not in numbers]
     by_number = bool(foreign) and all(one.isdecimal() for one in folders)
     if by_number:
@@ -93,6 +99,8 @@ def _class_folders(
         foreign = [one for one, number in found.items() if number >= len(numbers)]
     else:
         found = {one: numbers[one] for one in folders if one in numbers}
+    if by_number and len(set(found.values())) < len(found):
+        raise ValueError(f"shift={name}: {root} has two folders of one number: {', '.join(found)}")
     if foreign:
         raise ValueError(
             f"shift={name}: {root / foreign[0]} is none of the {len(numbers)} classes of {dataset} "

@@ -9,7 +9,6 @@ severity (ImageNet-C-bar, ImageNet-3DCC).
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from entprop_fast.lab.data.datasets import FOLDER, PREFIXES, ImageSet
 from entprop_fast.lab.data.idx_files import find_idx, load_idx
-from entprop_fast.lab.data.image_data import ImageData, ShiftSet
+from entprop_fast.lab.data.image_data import ImageData, ShiftSet, is_shift_name
 from entprop_fast.lab.data.image_files import FileList
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.natural_sets import NaturalSet
@@ -40,8 +39,6 @@ from entprop_fast.lab.data.verify import digest_of
 CIFAR_10_1 = ("cifar10.1_v6", "cifar10.1_v4")  # what its files' names begin with, the first first
 LABELS = "labels.npy"
 
-_NAME = re.compile(r"[\w.+ -]+")
-
 
 class Given(NamedTuple):
     """Name a set, and where it is."""
@@ -57,7 +54,7 @@ def read_shift(text: str) -> Given:
         ValueError: it is something else.
     """
     name, equals, place = text.partition("=")
-    if not equals or not place or not _NAME.fullmatch(name):
+    if not equals or not place or not is_shift_name(name):
         raise ValueError(
             f"shift={text!r}: expected NAME=PATH, such as sketch=data/sketch or new=npz:new.npz"
         )
@@ -98,9 +95,16 @@ def _kind_and_path(given: Given) -> tuple[str, Path]:
     """Return what a set is read as, by what is written before its path or by what is there."""
     for prefix in PREFIXES:
         if given.place.startswith(prefix):
-            return prefix, Path(given.place.removeprefix(prefix)).expanduser()
+            path = Path(given.place.removeprefix(prefix)).expanduser()
+            if given.place == prefix:
+                raise ValueError(f"shift={given.name}={prefix} names no path")
+            if not (path.exists() or (prefix == "idx:" and path.parent.is_dir())):
+                raise FileNotFoundError(
+                    f"shift={given.name}={given.place}: there is no such file or folder"
+                )
+            return prefix, path
     path = Path(given.place).expanduser()
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and path.exists():
         return NPZ, path
     if any((path / f"{one}_data.npy").is_file() for one in CIFAR_10_1):
         return CIFAR_10_1[0], path
@@ -109,7 +113,9 @@ def _kind_and_path(given: Given) -> tuple[str, Path]:
     if find_idx(path) is not None:
         return IDX, path
     if not path.is_dir():
-        raise FileNotFoundError(f"shift={given.name}={given.place}: there is no such folder")
+        raise FileNotFoundError(
+            f"shift={given.name}={given.place}: there is no such file or folder"
+        )
     return FOLDER, path
 
 
@@ -169,7 +175,7 @@ def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> Natura
     labels = load_npy(path / LABELS)
     if not kinds:
         raise ValueError(f"{path} holds {LABELS} and no array of images")
-    given = _labels(labels, len(labels), path, data)
+    given = _labels(labels, labels.size, path, data)
     arrays = [load_npy(one) for one in kinds]
     channels, height, width = data.image_shape
     wanted = (len(labels), height, width, channels)
@@ -195,7 +201,9 @@ def _of_arrays(name: str, path: Path, data: ImageSet, batch_size: int) -> Natura
 
 
 def _labels(labels: NDArray[Any], count: int, path: Path, data: ImageSet) -> Tensor:
-    if labels.dtype.kind not in "iu" or labels.shape != (count,) or not count:
+    if not count:
+        raise ValueError(f"{path} holds no image")
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise ValueError(
             f"{path}: labels are {labels.dtype} {labels.shape}; {count} whole numbers wanted"
         )

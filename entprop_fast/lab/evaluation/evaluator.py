@@ -120,7 +120,7 @@ class Evaluator:
             "device": self.device.type,
             "suite": suite and [suite.source, suite.images, suite.kinds, suite.extra],
             "read_from": suite and suite.read_from,
-            "further": [(one.title, one.state()) for one in further],
+            "further": [(one.title, one.images, one.source, one.state()) for one in further],
         }
         return self.kept.counts(key_of(self.model, self.data, settings))
 

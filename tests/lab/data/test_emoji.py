@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import io
 import json
 import tarfile
@@ -193,6 +194,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
     monkeypatch.setattr("urllib.request.urlopen", opened)
     monkeypatch.setattr(build_emoji, "draw", drawn)
+    monkeypatch.setattr(build_emoji, "require_renderer", lambda: None)
     return answers
 
 
@@ -239,6 +241,17 @@ def test_only_the_locked_bytes_are_taken(registry: dict[str, bytes], tmp_path: P
         tarball(package, tmp_path, say)
     with pytest.raises(FileNotFoundError, match="npm pack @icons/a@2"):
         tarball(replace(package, version="2"), tmp_path, say)
+
+
+def test_a_line_that_breaks_is_a_fetch_that_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*args: Any, **more: Any) -> Any:
+        raise http.client.IncompleteRead(b"")
+
+    monkeypatch.setattr("urllib.request.urlopen", broken)
+    with pytest.raises(FileNotFoundError, match="cannot be fetched"):
+        tarball(emoji_packages.STYLES[0], tmp_path, lambda text: None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,19 @@ def test_files_that_are_none(tmp_path: Path, name: str) -> None:
     (tmp_path / NAMES[0]).write_bytes(bad_files()[name])
     with pytest.raises(ValueError, match="train-images"):
         load(f"idx:{tmp_path}")
+
+
+def test_no_more_is_unpacked_than_the_header_says(tmp_path: Path) -> None:
+    write(tmp_path, tiny(5, 3), zipped=False)
+    bomb = gzip.compress(idx_bytes(tiny(5, 3)[0]) + bytes(2**25))
+    (tmp_path / NAMES[0]).write_bytes(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="holds more"):
+            load(f"idx:{tmp_path}")
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,22 @@ def bad() -> dict[str, tuple[Arrays, str]]:
     nan[3] = np.nan
     return {
         "no labels": ({"images": IMAGES}, "no labels"),
-        "nothing": ({"other": IMAGES}, "no images"),
+        "nothing": ({"other": IMAGES}, "holds other; images and labels wanted"),
+        "both forms": (
+            {
+                **{
+                    f"{x}_{one}": GOOD[key]
+                    for x, key in (("x", "images"), ("y", "labels"))
+                    for one in ("train", "test")
+                },
+                "test": LABELS > 2,
+            },
+            "test is not read",
+        ),
+        "a shift's name": (
+            {**GOOD, "shift": np.array(["a\n|b"] * 10 + [""] * 30)},
+            "shift .*names",
+        ),
         "objects": ({**GOOD, "images": np.array([None] * 40)}, "npz"),
         "object labels": ({**GOOD, "labels": np.array([{}] * 40)}, "npz"),
         "floats to 255": ({**GOOD, "images": half * 255}, r"\[0, 1\]"),
@@ -147,6 +162,20 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, name: str) -> None:
     arrays, words = bad()[name]
     with pytest.raises(ValueError, match=words):
         loaded(tmp_path, arrays)
+
+
+@pytest.mark.parametrize("words", ["no array", "images twice"])
+def test_members_that_are_none(tmp_path: Path, words: str) -> None:
+    np.savez(tmp_path / "set.npz", labels=LABELS)
+    np.save(tmp_path / "images.npy", IMAGES)
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as file:
+        if words == "no array":
+            file.writestr("images.npy", b"text")
+        else:
+            file.write(tmp_path / "images.npy", "images.npy")
+            file.write(tmp_path / "images.npy", "images")  # NumPy calls both images
+    with pytest.raises(ValueError, match=words):
+        load("npz:set.npz", data_dir=tmp_path)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

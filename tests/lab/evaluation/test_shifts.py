@@ -191,6 +191,16 @@ def test_files_for_grey_images(tmp_path: Path) -> None:
     assert one.source.endswith("2 of the 4 classes")
 
 
+def test_what_a_class_folder_holds_counts_or_is_named(tmp_path: Path) -> None:
+    for name in ("class1/a.png", "class1/more/b.png", "stray.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    (tmp_path / "class1/notes.txt").touch()
+    (one,) = open_shifts((f"x={tmp_path}",), DATA, 5)
+    assert one.images == 2  # as where the data set is of folders
+    assert "left out: " in one.source and "notes.txt" in one.source and "stray.png" in one.source
+
+
 def carrying() -> ImageData:
     """A data set with a shift of its own, whose images are darker, and one that is the test set."""
     images, labels = DATA.test_images, DATA.test_labels
@@ -231,20 +241,45 @@ def bad() -> dict[str, tuple[Callable[[Path], str], str]]:
 
         return write
 
+    def beside_labels(labels: Any) -> Callable[[Path], str]:
+        def write(folder: Path) -> str:
+            np.save(folder / "labels.npy", labels)
+            np.save(folder / "fog.npy", IMAGES)
+            return f"x={folder}"
+
+        return write
+
+    def folders(*paths: str) -> Callable[[Path], str]:
+        def write(folder: Path) -> str:
+            for one in paths:
+                (folder / one).mkdir(parents=True)
+                Image.fromarray(IMAGES[0]).save(folder / one / "a.png")
+            return f"x={folder}"
+
+        return write
+
     names = np.array(["class0", "class1", "dog", "class3"])
     return {
         "no path": (lambda folder: "x", "NAME=PATH"),
         "no name": (lambda folder: f"={folder}", "NAME=PATH"),
         "a path for a name": (lambda folder: f"{folder}/a={folder}", "NAME=PATH"),
-        "nothing": (lambda folder: f"x={folder / 'none'}", "no such folder"),
+        "nothing": (lambda folder: f"x={folder / 'none'}", "no such file or folder"),
         "an empty folder": (lambda folder: f"x={folder}", "no image"),
-        "no such file": (lambda folder: f"x={folder / 'a.npz'}", "no such file"),
+        "no such file": (lambda folder: f"x={folder / 'a.npz'}", "no such file or folder"),
         "twice": (lambda folder: f"dark={folder}", "two of that name"),
         "another class": (arrays(class_names=names), "'dog' where tiny has 'class2'"),
         "fewer classes": (arrays(labels=LABELS % 2, class_names=names[:2]), "has 2 classes"),
         "more classes": (arrays(labels=LABELS + 1), "5 classes, tiny 4"),
         "other sizes": (arrays(images=IMAGES[:, :4]), r"images \[3, 4, 8\]"),
         "floats": (arrays(images=IMAGES / 2), r"\[0, 1\]"),
+        "no name but blanks": (lambda folder: f" ={folder}", "NAME=PATH"),
+        "a form and no path": (lambda folder: "x=npz:", "names no path"),
+        "a form, and nothing there": (lambda folder: f"x=npz:{folder / 'no'}", "x=npz:.*no such"),
+        "names that are one": (arrays(class_names=np.array("a")), "class_names"),
+        "one label": (beside_labels(np.int64(3)), "labels"),
+        "no label": (beside_labels(LABELS[:0]), "no image"),
+        "a number twice": (folders("1", "01"), "two folders of one number"),
+        "classes beside kinds": (folders("class1", "fog/3/class1"), "fog is none"),
         "none": (arrays(images=IMAGES[:0], labels=LABELS[:0]), "no image"),
     }
 
@@ -285,3 +320,5 @@ def test_the_command_takes_several(
     out = capsys.readouterr().out
     assert "shift one" in out and "shift two" in out and "20 clean test images" in out
     assert main([str(finished), *flags, "--shift", "one"]) == 2
+    assert main([str(finished), *flags, "--shift", shifts[0], "--shift", shifts[1]]) == 2
+    assert "--shift is given twice" in capsys.readouterr().err

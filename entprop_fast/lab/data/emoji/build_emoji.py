@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from entprop_fast.lab.data.contents import Watch, unwatched
 from entprop_fast.lab.data.emoji import emoji_packages
-from entprop_fast.lab.data.emoji.draw_emoji import draw, icons_of, svg_of, synonyms
+from entprop_fast.lab.data.emoji.draw_emoji import (
+    draw,
+    icons_of,
+    require_renderer,
+    svg_of,
+    synonyms,
+)
 from entprop_fast.lab.data.emoji.emoji_concepts import CLASSES, Concept, concepts_of, names_of
 from entprop_fast.lab.data.emoji.npm_packages import Package, read_json, tarball
 from entprop_fast.lab.data.emoji_set import LICENCES, file_name
@@ -57,6 +63,7 @@ def build(out: Path, size: int, say: Say, watch: Watch[Any] = unwatched) -> Path
     """
     if size not in SIZES:
         raise ValueError(f"image_size = {size} must be {SIZES[0]} to {SIZES[-1]}")
+    require_renderer()
     fetched = {
         package: tarball(package, out / "npm", say)
         for package in (*emoji_packages.STYLES, emoji_packages.CONCEPTS)

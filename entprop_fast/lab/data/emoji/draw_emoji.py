@@ -83,14 +83,19 @@ def svg_of(icons: Mapping[str, Any], name: str) -> str:
     return f'<svg {_NAMESPACES} viewBox="{box}" width="{side:g}" height="{side:g}">{body}</svg>'
 
 
+def require_renderer() -> None:
+    """Raise ``ImportError`` where what draws is not installed."""
+    require("PIL", extra="train", purpose="drawing emoji")
+    require("resvg_py", extra="emoji", purpose="drawing emoji")
+
+
 def draw(svg: str, size: int) -> NDArray[np.uint8]:
     """Draw a square SVG document on white: uint8 ``[size, size, 3]``.
 
     Raises:
         ValueError: it cannot be drawn.
     """
-    require("PIL", extra="train", purpose="drawing emoji")
-    require("resvg_py", extra="emoji", purpose="drawing emoji")
+    require_renderer()
     from PIL import Image
     from resvg_py import svg_to_bytes
 

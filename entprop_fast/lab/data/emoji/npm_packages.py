@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,17 +73,17 @@ def tarball(package: Package, folder: Path, say: Callable[[str], None]) -> Path:
             _check(package, path.read_bytes(), str(path))
             return path
     path = folder / package.file_names[0]
+    folder.mkdir(parents=True, exist_ok=True)  # before anything is fetched
     say(f"fetching {package.url}")
     try:
         with urllib.request.urlopen(package.url, timeout=_WAIT) as answer:
             content = answer.read(_MOST_PACKED + 1)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise FileNotFoundError(
             f"{package.url} cannot be fetched ({error}); put it into {folder} yourself: "
             f"npm pack {package.name}@{package.version}"
         ) from error
     _check(package, content, package.url)
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return path
 

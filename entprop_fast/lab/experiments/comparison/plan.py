@@ -15,7 +15,7 @@ from entprop_fast.lab.experiments.comparison.variants import Variant, options_of
 from entprop_fast.lab.experiments.one_run import Run
 from entprop_fast.lab.experiments.run_costs import plain_rows, rows_per_epoch
 from entprop_fast.lab.training import recipe, run_folder
-from entprop_fast.lab.training.augment_setting import NONE, appended, moved_options
+from entprop_fast.lab.training.augment_setting import NONE, appended, moved_options, read_augment
 from entprop_fast.lab.training.config import SETTINGS, Config
 from entprop_fast.lab.training.engine import rehearse
 from entprop_fast.lab.training.errors import UsageError, bad_input
@@ -168,6 +168,9 @@ def _check_rows(configs: Mapping[str, Config]) -> None:
     earlier: dict[str, Config] = {}
     for name, config in configs.items():
         for other, its in earlier.items():
+            # augmix and augmix:severity=3 are the same chain in two spellings.
+            if read_augment(config.augment) == read_augment(its.augment):
+                its = replace(its, augment=config.augment)
             if not differences(config, asdict(its)):
                 raise ValueError(f"--methods: {name!r} and {other!r} are the same settings")
         earlier[name] = config

@@ -172,6 +172,7 @@ REFUSED = {
     "--methods vanilla:k=0.5": "'k'",
     "--methods entprop:seed=1": "'seed'",
     "--methods vanilla vanilla": "one row",
+    "--methods vanilla@augmix:severity=3 vanilla@augmix": "the same settings",
     "--methods entprop entprop:k=0.2": "'entprop:k=0.2'",
     "--methods vanilla mixup --k 0.2": "--k 0.2",
     "--methods vanilla entprop:k=0.3 --k 0.2": "--k 0.2",
