@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -179,7 +180,7 @@ def read_idx(path: Path, dimensions: int, md5: str | None = None) -> NDArray[Any
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open a file, unpacked where it is zipped; what reading it raises is a `ValueError`."""
     try:
         with path.open("rb") as file:
