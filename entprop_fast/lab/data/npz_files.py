@@ -69,9 +69,6 @@ def load_npz(name: str, path: Path) -> ImageData:
             return _image_data(name, path, train, test, names)
     images, labels = images_and_labels(arrays, "images", "labels", path)
     shift = _texts(arrays, "shift", len(labels), path)
-    for one in () if shift is None else np.unique(shift):
-        if one and not is_shift_name(str(one)):
-            raise ValueError(f"shift in {path} names a set {str(one)!r}; letters and digits wanted")
     further = np.zeros(len(labels), np.bool_) if shift is None else shift != ""
     tested = _test_rows(arrays, labels.numpy(), further, path)
     rows, test_rows = (torch.from_numpy(one) for one in (~(tested | further), tested & ~further))
@@ -250,8 +247,11 @@ def _texts(arrays: Arrays, key: str, count: int, path: Path) -> NDArray[np.str_]
     if given.shape != (count,) or given.dtype.kind not in "Uiu":
         raise ValueError(f"{key} in {path} are {given.dtype} {given.shape}; texts [N] wanted")
     texts = given.astype(np.str_)
-    if key == "shift" and (bad := [one for one in np.unique(texts) if not one.isprintable()]):
-        raise ValueError(f"{key} in {path}: {str(bad[0])!r} is no name")
+    for one in np.unique(texts) if key == "shift" else ():
+        if one and not is_shift_name(str(one)):
+            raise ValueError(
+                f"{key} in {path}: {str(one)!r} is no name: letters, digits, spaces and .+- wanted"
+            )
     return texts
 
 

@@ -92,7 +92,7 @@ def bad() -> dict[str, tuple[Arrays, str]]:
     nan = half.copy()
     nan[3] = np.nan
     return {
-        "no labels": ({"images": IMAGES}, "no labels"),
+        "no labels": ({"images": IMAGES}, "lacks the array labels"),
         "nothing": ({"other": IMAGES}, "holds other; images and labels wanted"),
         "both forms": (
             {
@@ -103,11 +103,11 @@ def bad() -> dict[str, tuple[Arrays, str]]:
                 },
                 "test": LABELS > 2,
             },
-            "test is not read",
+            "test besides",
         ),
         "a shift's name": (
             {**GOOD, "shift": np.array(["a\n|b"] * 10 + [""] * 30)},
-            "shift .*names",
+            "shift .*is no name",
         ),
         "objects": ({**GOOD, "images": np.array([None] * 40)}, "npz"),
         "object labels": ({**GOOD, "labels": np.array([{}] * 40)}, "npz"),
