@@ -37,6 +37,7 @@ LABELS = {
     "free_at": "free training",
     "advprop": "AdvProp",
     "entprop": OURS,
+    "entprop:eps=1/255,alpha=1/255": "EntProp, step of 1/255",  # the paper's; the recipes' is 4/255
     "entprop:score=random": "EntProp, random rows",
 }
 FINETUNED = "emoji_finetuned"  # from ImageNet weights: `bench.emoji_finetuned`
