@@ -3,8 +3,8 @@
 A thin caller of ``python -m entprop_fast.compare``, whose flags it takes as well, in two steps: the
 rows of `LABELS`, then EntProp over those two augmentations that have the highest mean Hscore (or
 over those that ``--best`` names). Interrupted anywhere, what has finished is in the rows, and the
-same command goes on, after other commits too: a row says the commit at which it was first kept.
-Delete the folder of the runs to measure anew.
+same command goes on with those that are missing, after other commits and on other machines too: a
+row says where it was first kept. Delete rows, and the folder of the runs, to measure anew.
 """
 
 import argparse
@@ -42,9 +42,11 @@ LABELS = {
 }
 FINETUNED = "emoji_finetuned"  # from ImageNet weights: `bench.emoji_finetuned`
 BEST = 2  # augmentations that EntProp is tried over
-FLAGS = "--seeds 0 1 2 --budget passes --corruptions generated --device cpu".split()
+SEEDS = (0, 1, 2)
+FLAGS = "--budget passes --corruptions generated --device cpu".split()
 
 Runs = dict[str, dict[int, rows.Row]]  # label, seed
+KEY = ("variant", "seed")  # of a row
 
 
 def labels_of(name: str) -> dict[str, str]:
@@ -70,24 +72,33 @@ def main(
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--best", nargs="+", choices=AUGMENTATIONS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     given, more = parser.parse_known_args(arguments)
     out, labels = Path("runs") / name, labels_of(name)
     flags = [*(flags or ("--recipe", name)), *FLAGS, *more, "--out", str(out)]
     augmented = any("@" in row for row in labels)
-    if (code := _compare(name, out, flags, labels)) or not augmented:
+    if (code := _compare(name, out, flags, labels, given.seeds)) or not augmented:
         return code
-    best = given.best or best_of(by_label(finished(out, labels)))
+    best = given.best or best_of(read(name))
     how = "as given" if given.best else "by mean Hscore"
     print(f"EntProp over {', '.join(AUGMENTATIONS[one] for one in best)} ({how})", flush=True)
-    labels.update(map(over, best))
-    return _compare(name, out, flags, labels)
+    return _compare(name, out, flags, labels | dict(map(over, best)), given.seeds)
 
 
-def _compare(name: str, out: Path, flags: Sequence[str], labels: Mapping[str, str]) -> int:
-    """Run the rows, and keep what has finished, also where something has not."""
-    code = compare.main([*flags, "--methods", *labels])
-    if found := finished(out, {**labels, **dict(map(over, AUGMENTATIONS))}):
-        print(rows.keep_stamped(name, found))
+def _compare(
+    name: str, out: Path, flags: Sequence[str], labels: Mapping[str, str], seeds: Sequence[int]
+) -> int:
+    """Run what has no row yet, and keep what has finished, also where something has not."""
+    if found := finished(out, labels | dict(map(over, AUGMENTATIONS))):
+        print(rows.keep_stamped(name, found, by=KEY))
+    kept = read(name) if rows.there(name) else {}
+    missing = [row for row, label in labels.items() if {*seeds} - {*kept.get(label, {})}]
+    if not missing:
+        return 0
+    of_seeds = ["--seeds", *map(str, seeds)]
+    code = compare.main([*flags, *of_seeds, "--methods", *missing])
+    if found := finished(out, labels | dict(map(over, AUGMENTATIONS))):
+        print(rows.keep_stamped(name, found, by=KEY))
     return code
 
 

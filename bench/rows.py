@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,22 @@ def write(name: str, rows: Iterable[Row]) -> Path:
     return path
 
 
-def keep_stamped(name: str, rows: Iterable[Row]) -> Path:
-    """Replace the rows called `name`; one that is there already keeps its stamp."""
+def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
+    """Put rows among those called `name`; one that is there already keeps its stamp.
+
+    Args:
+        name: of the rows.
+        rows: what was measured.
+        by: what tells rows apart; of two that agree in it the new one stays.
+    """
     path, where = ROWS / f"{name}.jsonl", stamp()
-    known = read(name) if path.exists() else []
-    written = []
+    known = {tuple(row[key] for key in by): row for row in (read(name) if there(name) else ())}
     for row in rows:
-        same = (one for one in known if row == {n: v for n, v in one.items() if n not in where})
-        written.append(next(same, row | where))
+        place = tuple(row[key] for key in by)
+        old = known.get(place, {})
+        if row != {n: v for n, v in old.items() if n not in where}:
+            known[place] = row | where
+    written = known.values()
     ROWS.mkdir(exist_ok=True)
     path.write_text(json_lines(written))
     return path
@@ -83,6 +91,11 @@ def add(name: str, rows: Iterable[Row]) -> None:
     """Add rows to the part called `name`, with the stamp."""
     with part(name).open("a") as file:
         file.write(json_lines(row | stamp() for row in rows))
+
+
+def there(name: str) -> bool:
+    """Return whether anything was measured under this name."""
+    return (ROWS / f"{name}.jsonl").exists()
 
 
 def read(name: str) -> list[Row]:
