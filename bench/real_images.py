@@ -89,7 +89,8 @@ def _compare(
     name: str, out: Path, flags: Sequence[str], labels: Mapping[str, str], seeds: Sequence[int]
 ) -> int:
     """Run what has no row yet, and keep what has finished, also where something has not."""
-    if found := finished(out, labels | dict(map(over, AUGMENTATIONS))):
+    known = {**labels, **dict(map(over, AUGMENTATIONS))}
+    if found := finished(out, known):
         print(rows.keep_stamped(name, found, by=KEY))
     kept = read(name) if rows.there(name) else {}
     missing = [row for row, label in labels.items() if {*seeds} - {*kept.get(label, {})}]
@@ -97,7 +98,7 @@ def _compare(
         return 0
     of_seeds = ["--seeds", *map(str, seeds)]
     code = compare.main([*flags, *of_seeds, "--methods", *missing])
-    if found := finished(out, labels | dict(map(over, AUGMENTATIONS))):
+    if found := finished(out, known):
         print(rows.keep_stamped(name, found, by=KEY))
     return code
 
