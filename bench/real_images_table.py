@@ -172,8 +172,8 @@ def first_measured() -> str | None:
 
 
 def shown(runs: Runs) -> tuple[str, ...]:
-    """Return five rows that answer which to use: EntProp, an augmentation, or both of them."""
+    """Return five rows that answer which to use: EntProp, what is simpler, or both of them."""
     measured = real_images.best_of(runs)
     both = [augment for augment in measured if runs.get(over(augment)[1])]
     augment = next(iter([*both, *measured, "augmix:jsd=12"]))
-    return (BASELINE, AUGMENTATIONS[augment], OURS, over(augment)[1], LABELS["free_at"])
+    return (BASELINE, LABELS["mixup"], AUGMENTATIONS[augment], OURS, over(augment)[1])

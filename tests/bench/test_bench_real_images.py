@@ -143,7 +143,7 @@ def test_the_trade_is_of_real_images_once_they_are_measured(
     said = trade.section(Path("README.md"))
     assert "| EntProp + TrivialAugment | unmeasured | – | – | – |" in said
     assert said.count("\n| ") == 1 + 5  # the README has room for five rows
-    kept[NAME] += made("PRIME", "EntProp + PRIME", "free training")
+    kept[NAME] += made("PRIME", "EntProp + PRIME", "MixUp")
     said = trade.section(Path("README.md"))
     assert "| EntProp + PRIME | " in said and "unmeasured" not in said
     trade.draw(tmp_path / "trade.png")
