@@ -1,12 +1,13 @@
 """Write and draw what the rows of `bench.real_images` say: scores, differences, pictures."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench import real_images
+from bench import real_images, rows
 from bench.pages import link
 from bench.real_images import AUGMENTATIONS, BASELINE, LABELS, OURS, Runs, over
+from bench.real_images_speed import rows_name
 from entprop_fast.lab.evaluation.intervals import CONFIDENCE
 from entprop_fast.lab.experiments.comparison.comparison_plot import draw_comparison
 from entprop_fast.lab.experiments.comparison.comparison_tables import cells, legend
@@ -51,12 +52,13 @@ def section(name: str, page: Path) -> str:
             f"![SA against RA, Hscore against cost]({link(page, scores)})",
             markdown_records([*_with_unmeasured(cells(table, BASELINE), table)]),
             " ".join(one for one in said if one),
-            markdown_records([*_further(runs)]),
+            markdown_records([*_further(runs, _speeds(name))]),
             f"{first['train_size']} training images, equal passes: as many rows through the "
             f"network as plain training's {_epochs(runs)} epochs send. "
             f"{legend(BASELINE, seconds=False, source=first['corruption_source'])} "
             "ECE: expected calibration error, in percent; epochs: those that the passes pay for; "
-            "seconds: of a run, with runs side by side. "
+            "a step: its CPU time, loader and augmentation included, by that of plain training, "
+            "one core, medians of steps in turns (`python -m bench.real_images_speed`). "
             f"Made by `python -m bench.{name}` ({origins(runs)}).",
             f"![Accuracy under each corruption]({link(page, corruptions)})",
         )
@@ -107,18 +109,26 @@ def _with_unmeasured(
         yield {name: cell for name, cell in shown.items() if name != "seconds"}
 
 
-def _further(runs: Runs) -> Iterable[dict[str, str]]:
+def _further(runs: Runs, speeds: Mapping[str, rows.Row]) -> Iterable[dict[str, str]]:
     """Make the cells of calibration and speed; means over seeds."""
     measured = {label: list(of_seed.values()) for label, of_seed in runs.items() if of_seed}
     for label, found in measured.items():
+        speed = speeds.get(label)
         yield {
             "method": label,
             "ECE": _mean(row.get("ece") for row in found),
             "ECE, corrupted": _mean(row.get("corruption_ece") for row in found),
             "epochs": str(found[0]["epochs"]),
-            "images/s": number(statistics.fmean(row["images_per_second"] for row in found), 0),
-            "seconds": number(statistics.fmean(row["seconds"] for row in found), 0),
+            "a step": UNMEASURED if speed is None else f"{speed['times_vanilla']:.2f}",
+            "images/s": "–" if speed is None else number(speed["images_per_second"], 0),
         }
+
+
+def _speeds(name: str) -> dict[str, rows.Row]:
+    """Return the committed rows of `bench.real_images_speed`, by method; none where none are."""
+    of_steps = rows_name(name)
+    found = rows.read(of_steps) if rows.there(of_steps) else []
+    return {row["variant"]: row for row in found}
 
 
 def _mean(values: Iterable[float | None]) -> str:

@@ -20,4 +20,5 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[rows.Row]]:
         return found[name]
 
     monkeypatch.setattr(rows, "read", read)
+    monkeypatch.setattr(rows, "there", found.__contains__)
     return found

@@ -6,13 +6,15 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bench import real_images, real_images_table, rows, trade
+from bench import real_images, real_images_speed, real_images_table, rows, trade
 from bench.real_images import AUGMENTATIONS, LABELS, over
 from entprop_fast.lab.experiments.comparison.variants import parse
+from entprop_fast.lab.training.config import Config
 
 from .conftest import WHERE
 
@@ -105,12 +107,14 @@ def test_a_comparison_has_two_steps_and_keeps_what_has_finished(
 
 def test_the_section_says_who_wins(kept: dict[str, list[rows.Row]], tmp_path: Path) -> None:
     kept[NAME] = made(*ALL.values())
+    speed = {"times_vanilla": 1.234, "images_per_second": 998.7}
+    kept[real_images_speed.rows_name(NAME)] = [{"variant": one, **speed} for one in ALL.values()]
     said = real_images_table.section(NAME, PAGE)
     assert real_images_table.UNMEASURED not in said and "Not measured yet" not in said
     assert "Highest mean Hscore: EntProp + PRIME" in said
     assert "EntProp + PRIME against PRIME: higher, +2." in said
     assert "EntProp + PixMix against PixMix: lower, -2.9 (" in said
-    assert "| shift another artist |" in said and "41.0 ± 1.0" in said and "| 999 |" in said
+    assert "| shift another artist |" in said and "41.0 ± 1.0" in said and "| 1.23 | 999 |" in said
     for draw in (real_images_table.draw_scores, real_images_table.draw_corruptions):
         draw(NAME, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 0
@@ -152,3 +156,31 @@ def test_the_trade_is_of_real_images_once_they_are_measured(
 
 def test_every_augmentation_has_a_row() -> None:
     assert {f"vanilla@{one}" for one in AUGMENTATIONS} <= LABELS.keys()
+
+
+def test_steps_are_timed_in_turns_for_what_is_measured(
+    kept: dict[str, list[rows.Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of MixUp takes twice the CPU time of plain training's, and TrivialAugment is new."""
+    now, asked, written = [0.0], [], {}
+
+    def rehearse(config: Config, *, step: bool) -> SimpleNamespace:
+        asked.append((config.method, config.augment))
+        took = {"vanilla": 0.064, "mixup": 0.128}[config.method]
+        batches = [(took,)] * real_images_speed.ROUNDS * 2
+
+        def method(seconds: float) -> None:
+            now[0] += seconds
+
+        return SimpleNamespace(method=method, loader=SimpleNamespace(epoch=lambda _: batches))
+
+    monkeypatch.setattr(real_images_speed, "rehearse", rehearse)
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+    monkeypatch.setattr(rows, "write", lambda name, made: written.update({name: made}))
+    kept[NAME] = made("vanilla", "MixUp")
+    real_images_speed.main(NAME, rounds=3)
+    assert asked == [("vanilla", "crop-flip"), ("mixup", "crop-flip")]
+    ratios = {row["variant"]: row["times_vanilla"] for row in written[f"{NAME}_speed"]}
+    assert ratios == pytest.approx({"vanilla": 1, "MixUp": 2})
+    speeds = [row["images_per_second"] for row in written[f"{NAME}_speed"]]
+    assert speeds == pytest.approx([1000, 500])
