@@ -26,8 +26,8 @@ Pixmix chosen() {
 void check(const Tensor& images, const Tensor& pool, const Tensor& number, const Tensor& codes,
            const Tensor& weights) {
   const ScalarType dtype = images.scalar_type();
-  if (images.dim() != 2 || (dtype != ScalarType::Byte && dtype != ScalarType::Float &&
-                            dtype != ScalarType::Double))
+  if (images.dim() != 2 ||
+      (dtype != ScalarType::Byte && dtype != ScalarType::Float && dtype != ScalarType::Double))
     refuse("images: expected torch.uint8, torch.float32 or torch.float64 [B, values], got ",
            described(images));
   if (pool.dim() != 2 || pool.size(0) == 0)

@@ -24,7 +24,8 @@ ENTPROP_INLINE Floats log2_of(Floats x) {
 ENTPROP_INLINE Floats exp2_of(Floats x) {
   constexpr float kToWhole = 12582912;  // 1.5 * 2^23: the sum is rounded to a whole number
   const Floats whole = (x + kToWhole) - kToWhole, r = x - whole;
-  const Floats high = 0.0555041087f + r * (0.00961812911f + r * (0.00133335581f + r * 1.54035304e-4f));
+  const Floats high =
+      0.0555041087f + r * (0.00961812911f + r * (0.00133335581f + r * 1.54035304e-4f));
   const Floats power = 1 + r * (0.693147181f + r * (0.240226507f + r * high));
   return (Floats)((Ints)power + (__builtin_convertvector(whole, Ints) << 23));
 }

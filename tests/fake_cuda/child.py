@@ -6,6 +6,7 @@ LIBRARY is no_cuda.cpp, compiled; it has to be loaded before torch.
 """
 
 import ctypes
+import functools
 import json
 import os
 import sys
@@ -24,7 +25,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, create_method
-from entprop_fast.augment import AUGMENTATIONS, Augmentation, Chain, CropFlip, parse_chain
+from entprop_fast.augment import (
+    AUGMENTATIONS,
+    Augmentation,
+    Chain,
+    CropFlip,
+    mixing_set,
+    parse_chain,
+    pixmix,
+)
 from entprop_fast.augment.crop_flip import PADDING_MODES
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
@@ -201,6 +210,7 @@ def augmenting(text: str, *, kernels: bool = True) -> None:
     """A chain, after a first call that may fill caches, for uint8 and floating images."""
     backend.KERNEL_DEVICES.clear()
     backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
+    pixmix.pictures_of = functools.cache(mixing_set.pictures_of)  # as a device keeps them
     with FakeTensorMode(allow_non_fake_inputs=False):
         chain = parse_chain(text)
         floating = batch()[0]

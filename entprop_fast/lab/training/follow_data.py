@@ -17,7 +17,6 @@ from entprop_fast.lab.data.datasets import (
 from entprop_fast.lab.data.image_files import SMALL
 from entprop_fast.lab.data.tensor_sets import BY_PATH, TENSORS
 from entprop_fast.lab.training import recipe
-from entprop_fast.lab.training.augment_setting import NONE, without_reading
 from entprop_fast.lab.training.method_settings import Value
 from entprop_fast.lab.training.own_names import DATA, MODEL
 from entprop_fast.models.weights import RANDOM
@@ -68,8 +67,6 @@ def follow_data(
     dataset = str(both.get("dataset", ""))
     if dataset and not dataset.startswith(DATA):
         check_known(dataset)
-    if dataset.startswith((DATA, *BY_PATH)) and settings.get("augment") is None:
-        settings["augment"] = without_reading(str(table.get("augment", NONE)))
     if dataset.startswith(tuple(BY_PATH)) and source == SCRATCH:
         if settings.get("normalize") is None:
             settings["normalize"] = "none"  # ImageNet's is of three channels

@@ -18,7 +18,7 @@ import tomli_w
 from entprop_fast import name_errors
 from entprop_fast.lab.data.datasets import EMBEDDED
 from entprop_fast.lab.data.tensor_sets import is_tensor_set
-from entprop_fast.lab.training.augment_setting import moved_options
+from entprop_fast.lab.training.augment_setting import NONE, moved_options, without_reading
 from entprop_fast.lab.training.config import SETTINGS, Config
 from entprop_fast.lab.training.method_settings import (
     Value,
@@ -57,9 +57,10 @@ def resolve(
         known = (*SETTINGS, *methods_by_option())
         raise name_errors.unknown("setting", unheard[0], known)
     tables = table.pop("method", {})
+    if _has_one_size(given.get("dataset")):  # not what the recipe says of images read from files
+        table.pop("image_size", None)
+        table["augment"] = without_reading(str(table.get("augment", NONE)))
     settings = table | {name: given[name] for name in given if name in SETTINGS}
-    if "image_size" not in given and _has_one_size(given.get("dataset")):
-        settings.pop("image_size", None)  # the recipe's, for images read from files
     method = str(settings.setdefault("method", tables.get("name", "")))
     if not method:
         raise ValueError(

@@ -21,7 +21,8 @@ from tests.children import running
 
 def test_images_of_an_older_generator_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """FOUND W14: runs that all agree on an older generator's images are evaluated again."""
-    runs: Any = [SimpleNamespace(folder=Path(f"vanilla-{seed}"), config=None) for seed in (0, 1)]
+    config = SimpleNamespace(corruptions="generated")
+    runs: Any = [SimpleNamespace(folder=Path(f"vanilla-{seed}"), config=config) for seed in (0, 1)]
     opened: list[str] = []
 
     def source(config: object) -> str:
