@@ -93,14 +93,17 @@ def _compare(
     if found := finished(out, known):
         print(rows.keep_stamped(name, found, by=KEY))
     kept = read(name) if rows.there(name) else {}
-    missing = [row for row, label in labels.items() if {*seeds} - {*kept.get(label, {})}]
-    if not missing:
-        return 0
-    of_seeds = ["--seeds", *map(str, seeds)]
-    code = compare.main([*flags, *of_seeds, "--methods", *missing])
-    if found := finished(out, known):
-        print(rows.keep_stamped(name, found, by=KEY))
-    return code
+    missing: dict[tuple[int, ...], list[str]] = {}  # rows by the seeds that they lack
+    for row, label in labels.items():
+        if lacking := tuple(seed for seed in seeds if seed not in kept.get(label, {})):
+            missing.setdefault(lacking, []).append(row)
+    for lacking, of_seeds in missing.items():
+        code = compare.main([*flags, "--seeds", *map(str, lacking), "--methods", *of_seeds])
+        if found := finished(out, known):
+            print(rows.keep_stamped(name, found, by=KEY))
+        if code:
+            return code
+    return 0
 
 
 def finished(out: Path, labels: Mapping[str, str]) -> list[rows.Row]:

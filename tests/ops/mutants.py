@@ -155,7 +155,7 @@ MUTANTS = {
     ),
     "equalize from the level itself": Mutant(
         "image_chains_tone_loops.h", "int64_t n = «step / 2»;", "0",
-        "test_image_chains", "kernel and equalize",
+        "test_image_chains", "kernel and mixture-wide",
     ),
     "a threshold that is a level": Mutant(
         "image_chains_tone_loops.h", "(Wide)(«v >= low»)", "v > low",
@@ -191,7 +191,7 @@ MUTANTS = {
     ),
     "a colour of the untouched levels": Mutant(
         "prime_loops.h", "«from == room.start», room", "true",
-        "test_prime_chains", "chains-2x3x18x17",
+        "test_prime_chains", "warp-color",
     ),
     "only the last chain": Mutant(
         "prime_loops.h", "room.mixed[i] += weight * result[i];",
