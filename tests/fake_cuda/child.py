@@ -210,7 +210,7 @@ def augmenting(text: str, *, kernels: bool = True) -> None:
     """A chain, after a first call that may fill caches, for uint8 and floating images."""
     backend.KERNEL_DEVICES.clear()
     backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
-    pixmix.pictures_of = functools.cache(mixing_set.pictures_of)  # as a device keeps them
+    vars(pixmix)["pictures_of"] = functools.cache(mixing_set.pictures_of)  # as a device keeps them
     with FakeTensorMode(allow_non_fake_inputs=False):
         chain = parse_chain(text)
         floating = batch()[0]
