@@ -20,6 +20,15 @@ def on_levels(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     dense = images.contiguous(memory_format=memory_format(images))
     if images.dtype == torch.uint8:
         return same_layout(change(dense), images)
-    wide = dense if dense.element_size() >= 4 else dense.float()  # half has no 255 / 256
-    levels = change((wide * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8))
+    wide = _wide(dense)
+    levels = change(to_levels(wide))
     return same_layout((levels.to(wide.dtype) / 255).to(images.dtype), images)
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Round floating images in [0, 1] to 256 levels, uint8; values beyond are the nearest ones."""
+    return (_wide(images) * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8)
+
+
+def _wide(images: Tensor) -> Tensor:
+    return images if images.element_size() >= 4 else images.float()  # half has no 255 / 256

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from entprop_fast.augment.augmentation import Augmentation
 from entprop_fast.augment.mixing_set import check_path, pictures_of
+from entprop_fast.augment.on_levels import to_levels
 from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import uniforms
 from entprop_fast.ops.image_chains import image_chains
@@ -61,7 +62,7 @@ class PixMix(Augmentation):
         whole = images.dtype == torch.uint8
         exact = torch.float64 if images.dtype == torch.float64 else torch.float32
         dense = images.contiguous(memory_format=memory_format(images))
-        levels = dense if whole else (dense.to(exact) * 255 + 0.5).to(torch.uint8)
+        levels = dense if whole else to_levels(dense)
         # An image is a row of its values, in their order in memory: k + 1 copies, and a picture.
         pool = _rows(self._pool(levels, copies, augmented, self._pictures(levels, one)))
         copy = torch.arange(self.k + 1, device=u.device)

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from entprop_fast.augment import AugMix, Chain, RandAugment, TrivialAugment
+from entprop_fast.augment import (
+    Augmentation,
+    AugMix,
+    Chain,
+    PixMix,
+    RandAugment,
+    TrivialAugment,
+)
 from entprop_fast.augment.drawn_chains import ChainDraws, DrawnChains
 
 ALL = [AugMix(all_ops=True), AugMix(alpha=0.5, depth=2, width=2), TrivialAugment(), RandAugment()]
@@ -93,3 +100,13 @@ def test_parts_of_a_chain_draw_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = torch.cat([mixed.weights, mixed.keep[:, None], mixed.strengths.flatten(1)], 1)
     together = torch.corrcoef(torch.cat([kinds[:, None].float(), drawn], 1).T)[0, 1:]
     assert together.abs().max() < 5 / 4000**0.5
+
+
+@pytest.mark.parametrize("augment", [AugMix(), PixMix(pictures=8)])
+def test_values_beyond_the_range_do_not_wrap_around(augment: Augmentation) -> None:
+    """Where nobody looks at values, as on CUDA, white that is a little too bright stays white."""
+    bright = torch.full((64, 3, 8, 8), 1.3)
+    keys = torch.arange(64) * 7919
+    levels = augment.apply(torch.full_like(bright, 255).to(torch.uint8), keys).float() / 255
+    found = augment.apply(bright, keys).clamp(0, 1)
+    assert (found - levels).abs().median() < 0.02
