@@ -89,9 +89,7 @@ def _compare(
     name: str, out: Path, flags: Sequence[str], labels: Mapping[str, str], seeds: Sequence[int]
 ) -> int:
     """Run what has no row yet, and keep what has finished, also where something has not."""
-    known = {**labels, **dict(map(over, AUGMENTATIONS))}
-    if found := finished(out, known):
-        print(rows.keep_stamped(name, found, by=KEY))
+    _keep(name, out, labels)
     kept = read(name) if rows.there(name) else {}
     missing: dict[tuple[int, ...], list[str]] = {}  # rows by the seeds that they lack
     for row, label in labels.items():
@@ -99,11 +97,16 @@ def _compare(
             missing.setdefault(lacking, []).append(row)
     for lacking, of_seeds in missing.items():
         code = compare.main([*flags, "--seeds", *map(str, lacking), "--methods", *of_seeds])
-        if found := finished(out, known):
-            print(rows.keep_stamped(name, found, by=KEY))
+        _keep(name, out, labels)
         if code:
             return code
     return 0
+
+
+def _keep(name: str, out: Path, labels: Mapping[str, str]) -> None:
+    """Put what has finished among the committed rows."""
+    if found := finished(out, {**labels, **dict(map(over, AUGMENTATIONS))}):
+        print(rows.keep_stamped(name, found, by=KEY))
 
 
 def finished(out: Path, labels: Mapping[str, str]) -> list[rows.Row]:

@@ -2,19 +2,17 @@
 
 import pytest
 
-from bench import rows
 from bench.corruptions.table import MEASURED, NAME, is_whole, rows_of, table_of
+from bench.rows import Row
+from bench.summary import summarise
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was measured; write it if it is everything."""
-    if not MEASURED:
-        return
-    found = rows_of(MEASURED)
-    terminalreporter.write_line(table_of(found))
-    for row in found:
-        if row["verdict"] in ("missed", "slower"):
-            terminalreporter.write_line(
-                f"{row['verdict']}: {row['kind']} at {row['side']} px, {row['ratio']:.1f} times"
-            )
-    terminalreporter.write_line(rows.keep(NAME, found, whole=is_whole()))
+    if MEASURED:
+        found = rows_of(MEASURED)
+        summarise(terminalreporter, NAME, found, table_of(found), _said, whole=is_whole())
+
+
+def _said(row: Row) -> str:
+    return f"{row['kind']} at {row['side']} px, {row['ratio']:.1f} times"
