@@ -220,44 +220,41 @@ def dispatch_modes_active() -> bool:
     return _dispatch_modes() > 0
 
 
+# `torch.distributions` takes no generator.
 def draw_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw from Gamma(concentration, 1) without waiting for the device.
-
-    `torch._standard_gamma`: `torch.distributions` takes no generator. Tried: 2.11 to 2.15.
-    """
+    """Draw from Gamma(concentration, 1): `torch._standard_gamma`. Tried: 2.11 to 2.15."""
     return _get(torch, "_standard_gamma")(concentration, generator)
 
 
 def draw_dirichlet(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw from Dirichlet(concentration) without waiting for the device.
-
-    `torch._sample_dirichlet`: `torch.distributions` takes no generator. Tried: 2.11 to 2.15.
-    """
+    """Draw from Dirichlet(concentration): `torch._sample_dirichlet`. Tried: 2.11 to 2.15."""
     return _get(torch, "_sample_dirichlet")(concentration, generator)
 
 
+# Many tensors in a few launches; none has a public name.
 def copy_each(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy each source into its target, all in a few launches.
-
-    `torch._foreach_copy_`: no public name. Tried: 2.11 to 2.15.
-    """
+    """Copy each source into its target: `torch._foreach_copy_`. Tried: 2.11 to 2.15."""
     _get(torch, "_foreach_copy_")(targets, sources)
 
 
 def add_each(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> None:
-    """Add to each tensor in place what belongs to it, all in a few launches.
-
-    `torch._foreach_add_`: no public name. Tried: 2.11 to 2.15.
-    """
+    """Add to each tensor what belongs to it: `torch._foreach_add_`. Tried: 2.11 to 2.15."""
     _get(torch, "_foreach_add_")(tensors, others)
 
 
 def multiply_each(tensors: Sequence[Tensor], factors: Sequence[float]) -> None:
-    """Multiply each tensor in place by its factor, all in a few launches.
-
-    `torch._foreach_mul_`: no public name. Tried: 2.11 to 2.15.
-    """
+    """Multiply each tensor by its factor: `torch._foreach_mul_`. Tried: 2.11 to 2.15."""
     _get(torch, "_foreach_mul_")(tensors, factors)
+
+
+def stale_streams_redirected() -> bool | None:
+    """Return whether nodes of a backward graph move from their stream to one that is captured.
+
+    `torch._C._override_stale_capture_stream`: the public setter in `torch.autograd.graph` has no
+    getter. Tried: 2.13. None without it, as in 2.11, where such a node ends the capture.
+    """
+    redirected = getattr(torch._C, "_override_stale_capture_stream", None)
+    return None if redirected is None else redirected()
 
 
 def end_allocation_to_pool(device: int, pool: Any) -> None:

@@ -224,6 +224,16 @@ def check_multiply_each() -> None:
     assert [tensor.tolist() for tensor in tensors] == [[2, 2], [0.5, 0.5, 0.5]]
 
 
+def check_stale_streams_redirected() -> None:
+    switch = getattr(torch.autograd.graph, "set_override_stale_capture_stream", None)
+    before = internals.stale_streams_redirected()
+    assert (before is None) == (switch is None)
+    if switch is not None:
+        switch(not before)
+        assert internals.stale_streams_redirected() is not before
+        switch(before)
+
+
 def check_end_allocation_to_pool() -> None:
     # Its effect is checked with a GPU, by tests/gpu/test_gpu_capture.py.
     assert "capture_end" in dir(torch.cuda.CUDAGraph)

@@ -142,7 +142,7 @@ class Hooks:
             owners.append(("every optimizer", step_hooks_of(None)))
         self._owners = [owner for owner, registries in owners for _ in registries]
         self._registries = [registry for _, registries in owners for registry in registries]
-        named = [(n, t) for n, t in _named_tensors(modules) if isinstance(t, nn.Parameter)]
+        named = [(n, t) for n, t in named_tensors(modules) if isinstance(t, nn.Parameter)]
         self._names, self._learned = [n for n, _ in named], [p for _, p in named]
 
     def find(self) -> str | None:
@@ -183,7 +183,7 @@ def _module_parts(modules: list[tuple[str, nn.Module]]) -> list[_Part]:
 
 def _tensor_parts(modules: list[tuple[str, nn.Module]], optimizer: Optimizer) -> list[_Part]:
     """Watch where parameters and buffers lie, and which ask for a gradient."""
-    named = {id(tensor): (name, tensor) for name, tensor in _named_tensors(modules)}
+    named = {id(tensor): (name, tensor) for name, tensor in named_tensors(modules)}
     for number, parameter in enumerate(_parameters(optimizer)):
         named.setdefault(id(parameter), (f"the optimizer's parameter {number}", parameter))
     parameters = [(name, t) for name, t in named.values() if isinstance(t, nn.Parameter)]
@@ -201,7 +201,7 @@ def _tensor_parts(modules: list[tuple[str, nn.Module]], optimizer: Optimizer) ->
     ]
 
 
-def _named_tensors(modules: list[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:
+def named_tensors(modules: list[tuple[str, nn.Module]]) -> Iterable[tuple[str, Tensor]]:
     """Yield parameters and buffers, each once."""
     seen: set[int] = set()
     for owner, module in modules:

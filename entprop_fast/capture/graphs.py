@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from entprop_fast.torch_internals import end_allocation_to_pool
+from entprop_fast.torch_internals import end_allocation_to_pool, stale_streams_redirected
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class CudaGraphs:
         outer = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(outer)
         try:
-            with torch.cuda.stream(self._stream), _no_collection():
+            with torch.cuda.stream(self._stream), _no_collection(), _own_stream():
                 # thread_local: a loader's thread may pin memory meanwhile.
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 result = self._recorded(graph, run)
@@ -141,6 +141,24 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextlib.contextmanager
+def _own_stream() -> Iterator[None]:
+    """Let a parameter's gradient add up on the stream that captures, where torch can do that.
+
+    The node that adds it belongs to the stream on which it was made, and lives as long as any loss
+    that it served; CUDA forbids to go there and back while capturing.
+    """
+    before = stale_streams_redirected()
+    if before is None:
+        yield
+        return
+    torch.autograd.graph.set_override_stale_capture_stream(True)
+    try:
+        yield
+    finally:
+        torch.autograd.graph.set_override_stale_capture_stream(before)
 
 
 # Device type to what captures there; steps on any other run eagerly.

@@ -1,7 +1,10 @@
 """Decide when a call of a method runs eagerly, when it is captured and when it is replayed."""
 
+import contextlib
+import gc
 import warnings
 import weakref
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -9,8 +12,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from entprop_fast.capture import graphs
-from entprop_fast.capture.frozen import Frozen, Hooks
+from entprop_fast.capture.frozen import Frozen, Hooks, named_modules, named_tensors
 from entprop_fast.capture.graphs import Graphs
+from entprop_fast.capture.held_graphs import describe_holder
 from entprop_fast.capture.optimizer import CapturableForm, why_not_capturable
 from entprop_fast.capture.recorded import Recorded, Steps, record
 
@@ -195,13 +199,21 @@ class Capture(Generic[ResultT]):
         if reason := self.why_not(images.device):
             self._end(reason)
             return None
-        try:
-            recorded = record(
-                self._graphs, steps, images, labels, weight=weight, steps_too=self._steps_too
-            )
-        except Exception as error:
-            self._end(f"capturing the step failed ({_first_line(error)})", error)
-            return None
+        once = partial(
+            record, self._graphs, steps, images, labels, weight=weight, steps_too=self._steps_too
+        )
+        recorded: Recorded[ResultT] | None = None
+        with contextlib.suppress(Exception):  # the second try tells
+            recorded = once()
+        if recorded is None:
+            gc.collect()  # with the error went what its traceback kept alive
+            held = describe_holder(named_tensors(named_modules(steps)))
+            try:
+                recorded = once()
+            except Exception as error:
+                perhaps = f"; perhaps because {held}: delete it before the first step" if held else ""
+                self._end(f"capturing the step failed ({_first_line(error)}){perhaps}", error)
+                return None
         if self._frozen is None:
             # `_dealt`, how many rows each process has, is one with the shape where ranks are not
             # exact, and those are not captured.

@@ -123,6 +123,7 @@ class RecordingGraphs:
         self.method: Method | None = None
         self.waits_at: str | None = None
         self.fails: Exception | None = None
+        self.failures = -1  # so many captures fail; below 0 all do
 
     def eager(self, run: Callable[[], Any]) -> Any:
         self.log.append("eager")
@@ -137,8 +138,11 @@ class RecordingGraphs:
         assert self.method is not None
         self.log.append("capture")
         assert generator is self.method.generator or generator is None  # where nothing is drawn
-        if self.fails is not None:  # as CUDA does, at the first operation that cannot be captured
+        if self.fails is not None and self.failures:  # as CUDA does, at an operation within
+            self.failures -= 1
             self.method.rows += 1000
+            for parameter in self.method.model.parameters():
+                parameter.grad = torch.full_like(parameter, -1)
             raise self.fails
         graph = RecordingGraph(self.log, self.method, run)
         return graph, graph.made

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from entprop_fast.capture import graphs
 from entprop_fast.capture.graphs import CudaGraphs
 
 CUDA = torch.device("cuda", 0)
@@ -130,14 +131,14 @@ def test_watched_tells_where_and_passes_other_warnings_on(cuda: Cuda) -> None:
 
 
 def test_capture(cuda: Cuda) -> None:
-    graphs = CudaGraphs(CUDA)
+    device = CudaGraphs(CUDA)
     collects: list[bool] = []
 
     def recorded() -> str:
         collects.append(gc.isenabled())
         return run(cuda)
 
-    graph, result = graphs.capture(recorded, cuda.generator)
+    graph, result = device.capture(recorded, cuda.generator)
     assert collects == [False] and gc.isenabled()
     assert result == "result" and cuda.current.name == "outer"
     assert cuda.calls == [
@@ -150,24 +151,51 @@ def test_capture(cuda: Cuda) -> None:
         "end on side",
         "outer waits for side",
     ]
-    other, _ = graphs.capture(lambda: run(cuda), None)
+    other, _ = device.capture(lambda: run(cuda), None)
     assert cuda.calls.count("begin in pool 1 on side") == 2  # the same pool
     assert cuda.calls.count("register generator") == 1
     del graph
-    third, _ = graphs.capture(lambda: run(cuda), None)
+    third, _ = device.capture(lambda: run(cuda), None)
     assert cuda.calls.count("begin in pool 1 on side") == 3
     del other, third  # torch refuses a pool whose last graph is gone
-    graphs.capture(lambda: run(cuda), None)
+    device.capture(lambda: run(cuda), None)
     assert cuda.calls.count("begin in pool 2 on side") == 1
+
+
+@pytest.mark.parametrize("before", [False, True, None])
+def test_gradients_of_other_streams(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, before: bool | None
+) -> None:
+    """Fault 3: they come to the stream that captures, on releases of torch that have it."""
+    switch = before
+    seen: list[bool | None] = []
+
+    def override(enabled: bool) -> None:
+        nonlocal switch
+        assert switch is not None
+        switch = enabled
+
+    monkeypatch.setattr(graphs, "stale_streams_redirected", lambda: switch)
+    monkeypatch.setattr(
+        torch.autograd.graph, "set_override_stale_capture_stream", override, raising=False
+    )
+
+    def recorded() -> None:
+        seen.append(switch)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        CudaGraphs(CUDA).capture(recorded, None)
+    assert seen == [None if before is None else True] and switch is before
 
 
 @pytest.mark.parametrize("fails_to_end", [False, True])
 def test_a_failed_capture(cuda: Cuda, fails_to_end: bool) -> None:
     """The step's own error, the outer stream, and generators that can draw again."""
     cuda.fails_to_end = fails_to_end
-    graphs = CudaGraphs(CUDA)
+    device = CudaGraphs(CUDA)
     with pytest.raises(ZeroDivisionError):
-        graphs.capture(lambda: 1 // 0, cuda.generator)
+        device.capture(lambda: 1 // 0, cuda.generator)
     assert cuda.current.name == "outer"
     ended = cuda.calls.index("end on side")
     assert cuda.calls[ended + 1 :] == [
@@ -178,12 +206,12 @@ def test_a_failed_capture(cuda: Cuda, fails_to_end: bool) -> None:
     ]
     cuda.fails_to_end = True  # at its end alone
     with pytest.raises(RuntimeError, match="previous error during capture"):
-        graphs.capture(lambda: run(cuda), None)
+        device.capture(lambda: run(cuda), None)
     assert cuda.current.name == "outer" and cuda.calls[-1] == "synchronize"
     cuda.fails_to_end = False
-    kept, _ = graphs.capture(lambda: run(cuda), None)
+    kept, _ = device.capture(lambda: run(cuda), None)
     assert "begin in pool 3 on side" in cuda.calls
     with pytest.raises(ZeroDivisionError):
-        graphs.capture(lambda: 1 // 0, None)
-    graphs.capture(lambda: run(cuda), None)
+        device.capture(lambda: 1 // 0, None)
+    device.capture(lambda: run(cuda), None)
     assert kept and cuda.calls[-2] == "end on side" and "begin in pool 4 on side" in cuda.calls
