@@ -20,7 +20,6 @@ from entprop_fast.capture.recorded import Recorded, Steps, record
 
 WARM_UP = 3  # eager steps at a shape before its capture: cuDNN has chosen, Triton has compiled
 SETTLE = 1  # after a change: a new parameter's optimiser state must exist before the capture
-RETURNS_WITHIN = 64  # calls; a rarer shape (an epoch's last batch) does not earn a graph
 MAX_GRAPHS = 4  # each keeps a set of gradients and a batch beside the memory that all share
 SHORT_LIFE = 8  # replays; a graph that lives no longer than this
 SHORT_LIVES = 3  # so many times in a row has cost more than it saved
@@ -31,8 +30,8 @@ ResultT = TypeVar("ResultT", bound=tuple[Tensor, ...])
 class _Shape(Generic[ResultT]):
     """Hold what is known about batches of one key: shape, layout, dtype, the method's part."""
 
-    def __init__(self, images: Tensor, now: int) -> None:
-        self.left, self.seen = WARM_UP, now  # eager steps before the capture; last call
+    def __init__(self, images: Tensor) -> None:
+        self.left = WARM_UP  # eager steps before the capture
         # A graph's input is dense; the warm-up runs on what it will run on.
         self.dense = torch.empty_like(images).stride() == images.stride()
         self.captured: Recorded[ResultT] | None = None
@@ -59,7 +58,7 @@ class Capture(Generic[ResultT]):
         self._form: CapturableForm | None = None
         self._shapes: dict[tuple[Any, ...], _Shape[ResultT]] = {}
         self._frozen: Frozen | None = None  # what all graphs agree with
-        self._calls = self._lived = self._short_lives = 0
+        self._lived = self._short_lives = 0
         self._told_full = False
         self.replays = 0
         self.why_eager: str | None = None
@@ -75,7 +74,6 @@ class Capture(Generic[ResultT]):
         assert self._graphs is not None
         if self._form is not None:
             self._form.restore()
-        self._calls += 1
         self._check_frozen()
         if self.why_eager is not None:
             return self._eager(images, labels, weight)
@@ -83,9 +81,8 @@ class Capture(Generic[ResultT]):
         layout = (images.shape, images.stride(), images.dtype, images.device)
         key = (*layout, own, weight, _processes())
         shape = self._shapes.get(key)
-        if shape is None or (not shape.captured and self._calls - shape.seen > RETURNS_WITHIN):
-            shape = self._shapes[key] = _Shape(images, self._calls)
-        shape.seen = self._calls
+        if shape is None:
+            shape = self._shapes[key] = _Shape(images)
         if shape.captured is None and (shape.left > 0 or not self._room()):
             return self._warm_up(shape, images, labels, weight)
         if shape.captured is None:

@@ -90,17 +90,47 @@ def test_a_batch_with_gaps_between_its_rows(recorder: RecordingGraphs) -> None:
     assert notes.seen == {images[:12].stride()}
 
 
-def test_an_epochs_last_batch_stays_eager(
-    recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(capture_shapes, "RETURNS_WITHIN", 6)
-    twins = Twins(recorder)
-    twins.step(4)
+FULL = 66  # batches of an epoch before its last, smaller one
+R = "r" * FULL
+EPOCHS = {
+    "vanilla": ["eeec" + R[3:] + "e", R + "e", R + "e", R + "cr", R + "r"],
+    # Its very first step takes no rows along, the first of the other epochs those of a small batch.
+    "entprop_pipelined": [
+        "eeeec" + R[4:] + "e",
+        *["e" + R[1:] + "e"] * 2,
+        "e" + R[1:] + "cr",
+        "cr" + R[1:] + "r",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_an_epochs_last_smaller_batch(recorder: RecordingGraphs, name: str) -> None:
+    """Its eager steps need activations of their own: three of a run, however long its epochs."""
+    method = make(name, **({} if name == "vanilla" else {"k": 0.5}))
+    recorder.method = method
+    batches = [batch(6, seed=seed, dtype=torch.float32) for seed in range(FULL)]
+    batches.append(batch(3, dtype=torch.float32))
+    ran = []
     for _ in range(5):
-        twins.said()
-        twins.step(7)
-        twins.step(1, rows=5)
-        assert twins.said() == "rrrrrrr" + "e"
+        recorder.log.clear()
+        for images, labels in batches:
+            method(images, labels)
+        ran.append("".join(word[0] for word in recorder.log))
+    assert ran == EPOCHS[name]
+    assert method.captures.replays == sum(epoch.count("r") for epoch in ran)
+
+
+def test_a_run_of_many_shapes(recorder: RecordingGraphs) -> None:
+    """Those that come back first are captured; the others are told of once, and run eagerly."""
+    method = make("vanilla")
+    recorder.method = method
+    with pytest.warns(RuntimeWarning, match="batches of 4 shapes are captured") as told:
+        for _ in range(6):
+            for size in (6, 7, 8, 9, 10, 11):
+                method(*batch(size=size, dtype=torch.float32))
+    assert recorder.log.count("capture") == capture_shapes.MAX_GRAPHS
+    assert recorder.log.count("replay") == 3 * capture_shapes.MAX_GRAPHS and len(told) == 1
 
 
 def test_the_number_of_graphs_is_limited(recorder: RecordingGraphs) -> None:
