@@ -20,6 +20,27 @@ from entprop_fast.parallel.dealt_rows import DealtRows
 _TOO_SMALL = "more than 1 spatial element"  # what an instance norm asks for, whatever the batch
 
 
+@contextlib.contextmanager
+def casts_kept(device: str) -> Iterator[None]:
+    """Let the passes in the block share what autocast casts of the weights, which stay as they are.
+
+    Autocast drops its casts when its outermost block ends: without this, each pass's own. A cast
+    saves nothing for its backward pass, so that each pass can go back through it.
+    """
+    as_it_is = torch.autocast(
+        device,
+        torch.get_autocast_dtype(device),
+        enabled=torch.is_autocast_enabled(device),
+        cache_enabled=torch.is_autocast_cache_enabled(),
+    )
+    with as_it_is:
+        torch.clear_autocast_cache()  # inside of a caller's autocast: of weights before their step
+        try:
+            yield
+        finally:
+            torch.clear_autocast_cache()  # the weights change next
+
+
 @dataclass
 class Network:
     """Hold what the passes of one step run and learn from.

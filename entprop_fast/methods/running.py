@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from entprop_fast.layers.synchronised import is_synchronised_norm
 from entprop_fast.methods import exact_ranks, model_checks
-from entprop_fast.methods.network import Network
+from entprop_fast.methods.network import Network, casts_kept
 from entprop_fast.methods.option_attributes import OptionAttributes
 from entprop_fast.methods.passes import StepResult
 from entprop_fast.parallel.agreement import Agreement
@@ -71,8 +71,14 @@ class StepRunner(OptionAttributes, abc.ABC):
     def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
         net = self._network(images)
         net.weight = weight
+        casts: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        # What `fully_shard` gathers of the weights for a pass must not stay until the last one.
+        device = images.device.type
+        if not self._replicas.collective and (net.bf16 or torch.is_autocast_enabled(device)):
+            casts = casts_kept(device)
         try:
-            result = self._passes(net, images, labels)
+            with casts:
+                result = self._passes(net, images, labels)
         except Exception as error:
             if self._exact and not exact_ranks.is_alike(error):
                 self._agreement.leave(error)

@@ -26,7 +26,7 @@ from tests.processes import group_of_one, in_two_processes
 STEPS = 6
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vanilla": ("vanilla", {}),
-    "entprop": ("entprop", {"k": 0.5, "n": 2, "max_grad_norm": 0.05}),
+    "entprop": ("entprop", {"k": 0.5, "n": 2, "max_grad_norm": 0.05, "amp": "bf16"}),
     "entprop_pipelined": ("entprop_pipelined", {}),
     "equalized": ("entprop", {"k": 0.5, "equalize": True}),
 }

@@ -21,6 +21,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"n": 2, "aux_labels": "mixed", "aux_stats": "every"}),
     ("entprop", {"score": "random", "label_smoothing": 0.1, "max_grad_norm": 0.5}),
     ("entprop", {"generator": None}),
+    ("entprop", {"amp": "bf16", "n": 2}),
     ("vanilla", {"jsd": 12.0}),
     ("noisymix", {"jsd": 12.0}),
     ("entprop", {"norms": "affine", "n": 2}),

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     ctypes.CDLL(sys.argv[1])
 
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -58,7 +59,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("entprop", {"selection": "global", "label_smoothing": 0.1, "max_grad_norm": 1.0}),
     ("entprop", {"normalization": ((0.5, 0.4, 0.3), (0.2, 0.2, 0.3))}),
     ("entprop", {"criterion": nn.CrossEntropyLoss(reduction="none")}),
-    ("entprop", {"amp": "bf16"}),
+    ("entprop", {"amp": "bf16", "n": 3}),
     ("entprop", {"jsd": 12.0, "n": 2}),
     ("entprop", {"norms": "affine", "n": 2}),
     ("entprop", {"norms": "statistics", "equalize": True}),
@@ -80,6 +81,7 @@ class OnDevice(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.namespaces: set[str] = set()
+        self.casts: Counter[int] = Counter()  # of each parameter, to another dtype
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket
@@ -89,6 +91,8 @@ class OnDevice(TorchDispatchMode):
             masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
             assert not masks, f"{func} with a mask waits for the device"
         result = func(*args, **kwargs or {})
+        if packet is aten._to_copy and isinstance(args[0], nn.Parameter):
+            self.casts[id(args[0])] += result.dtype != args[0].dtype
         for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
             if isinstance(value, Tensor) and value.device != CUDA:
                 # A Python number becomes a 0-dim tensor, which reaches a kernel as an argument.
@@ -171,6 +175,8 @@ def step(
         assert {value.device for value in result} == {CUDA}
         assert any(gradient is not None for _, gradient in gradients)
         assert ("entprop_fast" in seen.namespaces) == kernels
+        # Autocast casts a weight once, however many passes a step has.
+        assert set(seen.casts.values()) == ({1} if options.get("amp") else set())
 
 
 class Darker(Augmentation):

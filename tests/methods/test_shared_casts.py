@@ -1,0 +1,232 @@
+"""Weights cast by autocast once a step, not once a pass, with the same bits in all that follows."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from entprop_fast import Method
+from entprop_fast.methods import GPaCo, running
+from tests.methods import support as s
+
+EVERY = [
+    *s.EVERY,
+    ("entprop", {"n": 5, "accumulate": "all"}),
+    ("entprop", {"n": 2, "max_grad_norm": 0.05}),
+    ("vanilla", {"criterion": "gpaco"}),
+    ("entprop", {"n": 2, "criterion": "gpaco"}),
+]
+Change = Callable[[nn.Sequential], Any]
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often each parameter is cast to bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.of: Counter[int] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        if func.overloadpacket is torch.ops.aten._to_copy and isinstance(args[0], nn.Parameter):
+            assert result.dtype == torch.bfloat16
+            self.of[id(args[0])] += 1
+        return result
+
+
+def make(name: str, *changes: Change, amp: str | None = "bf16", **o: Any) -> Method:
+    model = s.dual_network(dtype=torch.float32)
+    for change in changes:
+        change(model)
+    if o.get("criterion") == "gpaco":
+        o["criterion"] = criterion = GPaCo(s.CLASSES)
+        model.add_module("centres", nn.ParameterList(criterion.parameters()))
+        with torch.no_grad():
+            for parameter in criterion.parameters():
+                parameter.fill_(0.5)
+        model.forward = lambda x: nn.Sequential(*list(model)[:-1])(x)  # type: ignore[method-assign]
+    return s.make(name, model=model, amp=amp, generator=s.generator(5), **o)
+
+
+def given(method: Method, seed: int) -> tuple[Tensor, Tensor]:
+    return s.batch_for(method, seed=seed, dtype=torch.float32)
+
+
+def trained(method: Method, steps: int = 3) -> list[Any]:
+    torch.manual_seed(0)
+    results = [list(method(*given(method, seed))) for seed in range(steps)]
+    return [results, s.everything(method), s.left(method)]
+
+
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass's forward casts for itself, as autocast does by itself."""
+    monkeypatch.setattr(running, "casts_kept", lambda device: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+def test_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]
+) -> None:
+    found = trained(make(name, **options))
+    apart(monkeypatch)
+    s.assert_equal(found, trained(make(name, **options)))
+
+
+WEIGHTS = ["conv1.weight", "conv2.weight", "conv2.bias", "head.weight", "head.bias"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "passes"),
+    [
+        ("vanilla", {}, 1),
+        ("entprop", {}, 2),
+        ("entprop", {"n": 5}, 6),
+        ("entprop", {"n": 5, "accumulate": "all"}, 6),
+        ("entprop_pipelined", {}, 1),
+        ("advprop", {}, 7),
+        ("fast_advprop", {}, 3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("caller", [False, True])
+def test_each_weight_is_cast_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any], passes: int, caller: bool
+) -> None:
+    """By the option, or by an autocast of the caller's around the call."""
+    method = make(name, amp=None if caller else "bf16", **options)
+    weights = {id(method.model.get_parameter(weight)) for weight in WEIGHTS}
+    around = torch.autocast("cpu", torch.bfloat16) if caller else contextlib.nullcontext()
+    for seed in range(2):
+        with around, Casts() as casts:
+            method(*given(method, seed))
+        assert casts.of == dict.fromkeys(weights, 1)
+    apart(monkeypatch)
+    with Casts() as casts:
+        method(*given(method, 2))
+    assert casts.of == ({} if caller else dict.fromkeys(weights, passes))
+
+
+def _checkpointed(model: nn.Sequential, reentrant: bool = False) -> None:
+    first, *rest = model
+    model.forward = lambda x: checkpoint(  # type: ignore[method-assign]
+        nn.Sequential(*rest), first(x), use_reentrant=reentrant
+    )
+
+
+def _freeze(model: nn.Sequential) -> None:
+    model[0].weight.requires_grad_(False)  # type: ignore[union-attr]
+
+
+def _eval(model: nn.Sequential) -> None:
+    model[1].eval()
+
+
+def _share(model: nn.Sequential) -> None:
+    """One weight that two layers use."""
+    one, other = (nn.Conv2d(4, 4, 1, bias=False) for _ in range(2))
+    one.weight = other.weight
+    nn.init.constant_(one.weight, 0.1)
+    model.relu1 = nn.Sequential(one, nn.ReLU(), other)
+
+
+@pytest.mark.parametrize("change", [_checkpointed, _freeze, _eval, _share])
+@pytest.mark.parametrize("options", [{"n": 3}, {"n": 3, "accumulate": "all"}], ids=str)
+def test_models(monkeypatch: pytest.MonkeyPatch, change: Change, options: dict[str, Any]) -> None:
+    found = trained(make("entprop", change, k=0.5, mixup=0.0, **options))
+    apart(monkeypatch)
+    s.assert_equal(found, trained(make("entprop", change, k=0.5, mixup=0.0, **options)))
+
+
+def test_a_reentrant_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It casts under no_grad, and again in the backward pass; dual norms refuse it.
+
+    Torch keeps the way back to the weight there since pytorch 165068, of December 2025.
+    """
+
+    def plain() -> list[Any]:
+        model = s.plain_network(dtype=torch.float32)
+        _checkpointed(model, reentrant=True)
+        return trained(s.make("vanilla", model=model, amp="bf16"))
+
+    found = plain()
+    assert all(gradient is not None for gradient in found[1]["gradients"][0].values())
+    apart(monkeypatch)
+    s.assert_equal(found, plain())
+
+
+def test_a_frozen_weight_is_cast_in_each_pass() -> None:
+    """Autocast keeps casts of weights that learn alone."""
+    method = make("entprop", _freeze, n=2)
+    with Casts() as casts:
+        method(*given(method, 0))
+    assert casts.of[id(method.model.get_parameter("conv1.weight"))] == 3
+
+
+def test_backward_with_several_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call casts anew: the weights may have stepped."""
+
+    def run() -> list[Any]:
+        method = make("entprop", n=2)
+        for seed in range(4):
+            for part, weight in enumerate((0.25, 0.75)):
+                with Casts() as casts:
+                    method.backward(*given(method, 2 * seed + part), weight=weight)
+            method.optimizer.step()
+            method.optimizer.zero_grad()
+        return [s.everything(method), max(casts.of.values())]
+
+    (found, once) = run()
+    apart(monkeypatch)
+    (expected, often) = run()
+    s.assert_equal(found, expected)
+    assert (once, often) == (1, 3)
+
+
+def test_weights_that_step_under_one_autocast_of_the_callers() -> None:
+    """Around the whole loop, autocast by itself would go on with the first step's casts."""
+    one, other = make("entprop", amp=None, n=2), make("entprop", amp=None, n=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        F.linear(torch.ones(1, 6), one.model.get_parameter("head.weight"))
+        with torch.no_grad():
+            for method in (one, other):
+                method.model.get_parameter("head.weight").mul_(2)
+        together = [list(one(*given(one, seed))) for seed in range(3)]
+    for seed in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            s.assert_equal(list(other(*given(other, seed))), together[seed])
+    s.assert_equal(s.everything(one), s.everything(other))
+
+
+@pytest.mark.parametrize("caller", [False, True])
+def test_autocast_is_as_it_was(caller: bool) -> None:
+    """After a step and after an error, the next block of autocast casts for itself."""
+    method = make("entprop", n=2)
+    weight = method.model.get_parameter("head.weight")
+    around = torch.autocast("cpu", torch.bfloat16) if caller else contextlib.nullcontext()
+
+    def fails(images: Tensor) -> Tensor:
+        F.linear(images.mean((2, 3)), torch.ones(5, 3, requires_grad=True))
+        raise ZeroDivisionError
+
+    with around:
+        method(*given(method, 0))
+        with torch.no_grad():
+            weight.fill_(3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert F.linear(torch.ones(1, 6), weight).eq(18).all()
+        method.model.forward = fails  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            method(*given(method, 1))
+        assert torch.is_autocast_enabled("cpu") is caller
+    with torch.no_grad():
+        weight.fill_(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert F.linear(torch.ones(1, 6), weight).eq(12).all()
+    assert torch.autocast_increment_nesting() == 1 and torch.autocast_decrement_nesting() == 0
