@@ -161,5 +161,23 @@ def _own_stream() -> Iterator[None]:
         torch.autograd.graph.set_override_stale_capture_stream(before)
 
 
+@contextlib.contextmanager
+def timed_convolutions() -> Iterator[None]:
+    """Let cuDNN choose by trial in the block, where nothing asks for convolutions that are fixed.
+
+    What it has chosen for a shape it keeps, whatever the switch says later: a recording of the same
+    shape runs it, and must not try others. A shape that ran before keeps what it had.
+    """
+    fixed = torch.are_deterministic_algorithms_enabled() or torch.backends.flags_frozen()
+    if fixed or torch.backends.cudnn.deterministic or torch.backends.cudnn.benchmark:
+        yield
+        return
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
 # Device type to what captures there; steps on any other run eagerly.
 GRAPHS: dict[str, Callable[[torch.device], Graphs]] = {"cuda": CudaGraphs}

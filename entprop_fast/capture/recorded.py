@@ -26,6 +26,7 @@ class Steps(Protocol[ResultT_co]):
     optimizer: Optimizer
     generator: torch.Generator | None
     capture: Literal["auto", "on", "off"]
+    cudnn_benchmark: bool
     rows: int
     _graph_key: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
 

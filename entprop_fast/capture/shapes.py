@@ -180,12 +180,16 @@ class Capture(Generic[ResultT]):
     ) -> ResultT:
         assert self._graphs is not None
         given = images if shape.dense else images.detach().clone()
-        if shape.left != 1:
-            result = self._graphs.eager(lambda: self._eager(given, labels, weight))
-        else:
-            result, place = self._graphs.watched(lambda: self._eager(given, labels, weight))
-            if place is not None:
-                self._end(f"the step waits for the device, at {place}", taken=True)
+        # Each new shape is a trial of seconds: not for a stream of them.
+        timed = self._steps.cudnn_benchmark and len(self._shapes) <= MAX_GRAPHS
+        place: str | None = None
+        with graphs.timed_convolutions() if timed else contextlib.nullcontext():
+            if shape.left != 1:
+                result = self._graphs.eager(lambda: self._eager(given, labels, weight))
+            else:
+                result, place = self._graphs.watched(lambda: self._eager(given, labels, weight))
+        if place is not None:
+            self._end(f"the step waits for the device, at {place}", taken=True)
         shape.left = max(shape.left - 1, 0)
         return result
 
@@ -208,7 +212,9 @@ class Capture(Generic[ResultT]):
             try:
                 recorded = once()
             except Exception as error:
-                perhaps = f"; perhaps because {held}: delete it before the first step" if held else ""
+                perhaps = (
+                    f"; perhaps because {held}: delete it before the first step" if held else ""
+                )
                 self._end(f"capturing the step failed ({_first_line(error)}){perhaps}", error)
                 return None
         if self._frozen is None:

@@ -57,6 +57,7 @@ class Method(MethodState, StepRunner):
     criterion: nn.Module | None
     generator: torch.Generator | None
     capture: Literal["auto", "on", "off"]
+    cudnn_benchmark: bool
 
     def __init_subclass__(cls) -> None:
         describe(cls, cls.Options)

@@ -93,6 +93,11 @@ class CommonOptions:
         'Replay the step as a CUDA graph: "auto" on CUDA where it can be captured, with one '
         'warning where it cannot; "on" or an error; "off" never.',
     )
+    cudnn_benchmark: bool = option(
+        True,
+        "Let cuDNN time its convolutions for the first shapes that a capture warms up on, unless "
+        "torch is set to be deterministic; torch's own switch is as it was after each call.",
+    )
     check: Literal[True, False] | None = option(
         None,
         "Check labels and image values on every call; None on the CPU only, since on a GPU it "

@@ -14,7 +14,8 @@ from entprop_fast.parallel.dealt_rows import DealtRows
 from entprop_fast.parallel.rows import world_size
 from entprop_fast.torch_internals import BatchNormBase, buffers_of
 
-OF_EACH_PROCESS = ("generator", "criterion", "check", "capture")  # options that may differ
+# Options that may differ.
+OF_EACH_PROCESS = ("generator", "criterion", "check", "capture", "cudnn_benchmark")
 _WAY_OUT = (
     "give each process a torch.Generator(device) seeded alike, as generator.manual_seed(0), which "
     "nothing else draws from"

@@ -24,7 +24,8 @@ from tests.methods import support as s
 PER_SAMPLE = nn.CrossEntropyLoss(reduction="none")
 SHARED: dict[str, Any] = dict(
     input_range=(0.0, 1.0), normalization=None, amp=None, generator=None, capture="auto",
-    check=None, criterion=None, label_smoothing=0.0, max_grad_norm=None, ranks="independent",
+    cudnn_benchmark=True, check=None, criterion=None, label_smoothing=0.0, max_grad_norm=None,
+    ranks="independent",
 )  # fmt: skip
 SELECTING: dict[str, Any] = dict(
     k=0.2, eps=None, alpha=1 / 255, mixup=1.0, cutmix=0.0, score="entropy", aux_labels="original",

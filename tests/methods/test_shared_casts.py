@@ -71,9 +71,7 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
-def test_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]
-) -> None:
+def test_the_same_bits(monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any]) -> None:
     found = trained(make(name, **options))
     apart(monkeypatch)
     s.assert_equal(found, trained(make(name, **options)))
