@@ -6,7 +6,7 @@ lives as long as any graph that reaches it. CUDA forbids a capture to go to anot
 
 import gc
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -43,8 +43,8 @@ def held_parameters(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def _notes(parameter: Tensor) -> dict[str, Any]:
     """Return what a user may keep at the node of a parameter's gradient, made if there is none."""
     with torch.enable_grad():
-        notes: dict[str, Any] = get_gradient_edge(parameter).node.metadata
-    return notes
+        notes: Any = get_gradient_edge(parameter).node.metadata  # typed as a method, but is none
+    return cast("dict[str, Any]", notes)
 
 
 def _describe(parameters: Iterable[Tensor]) -> str | None:

@@ -180,7 +180,7 @@ class Capture(Generic[ResultT]):
     ) -> ResultT:
         assert self._graphs is not None
         given = images if shape.dense else images.detach().clone()
-        # Each new shape is a trial of seconds: not for a stream of them.
+        # Each new shape is another trial: not for a stream of them.
         timed = self._steps.cudnn_benchmark and len(self._shapes) <= MAX_GRAPHS
         place: str | None = None
         with graphs.timed_convolutions() if timed else contextlib.nullcontext():
