@@ -108,7 +108,8 @@ EPOCHS = {
 @pytest.mark.parametrize("name", EPOCHS)
 def test_an_epochs_last_smaller_batch(recorder: RecordingGraphs, name: str) -> None:
     """Its eager steps need activations of their own: three of a run, however long its epochs."""
-    method = make(name, **({} if name == "vanilla" else {"k": 0.5}))
+    options: dict[str, Any] = {} if name == "vanilla" else {"k": 0.5}
+    method = make(name, **options)
     recorder.method = method
     batches = [batch(6, seed=seed, dtype=torch.float32) for seed in range(FULL)]
     batches.append(batch(3, dtype=torch.float32))
