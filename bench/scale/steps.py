@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bench import rows
 from bench.scale.costs import Jitter, Network, slowest
 from bench.scale.counts import FLOAT, Counts, backward_bytes, forward_bytes
+from bench.step.contenders import CAPTURED
 
 ROWS, CHOSEN = 128, 26  # of a rank: EntProp(k = .2, n = 1)
 PASSES = 2
@@ -21,8 +22,14 @@ def bound(counts: Counts) -> float:
 
 
 def measured(arch: str) -> float:
-    """Return the committed time of a captured step."""
-    return float(next(row["seconds"] for row in rows.read("captured_cuda") if row["arch"] == arch))
+    """Return the committed time of a captured step of EntProp(k = .2, n = 1)."""
+    wanted = (arch, CAPTURED, 0.2, 1)
+    found = (
+        row["seconds"]
+        for row in rows.read("step_cuda")
+        if (row["arch"], row["contender"], row["k"], row["n"]) == wanted
+    )
+    return float(next(found))
 
 
 @dataclass(frozen=True)
