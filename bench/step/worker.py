@@ -112,6 +112,7 @@ def _serve(pipe: Connection, name: str, threads: int) -> None:
     served: _Served | None = None
     while True:
         what, *arguments = pipe.recv()
+        answer: Any = None
         try:
             if what in ("build", "release"):
                 served = None  # its memory first
@@ -119,8 +120,10 @@ def _serve(pipe: Connection, name: str, threads: int) -> None:
             if what == "build":
                 setting, at_once = arguments
                 served = _Served(BY_NAME[name], setting)
-                what = "start" if at_once else what
-            pipe.send((True, None if served is None or what == "build" else getattr(served, what)()))
+                answer = served.start() if at_once else None
+            elif what != "release":
+                answer = getattr(served, what)()
+            pipe.send((True, answer))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))
 
