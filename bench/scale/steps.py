@@ -21,15 +21,19 @@ def bound(counts: Counts) -> float:
     return images * (3 * counts.flop / TFLOPS + counts.norm_bytes / TRAFFIC)
 
 
-def measured(arch: str) -> float:
-    """Return the committed time of a captured step of EntProp(k = .2, n = 1)."""
+def step_row(arch: str) -> rows.Row:
+    """Return the committed row of a captured step of EntProp(k = .2, n = 1)."""
     wanted = (arch, CAPTURED, 0.2, 1)
-    found = (
-        row["seconds"]
+    return next(
+        row
         for row in rows.read("step_cuda")
         if (row["arch"], row["contender"], row["k"], row["n"]) == wanted
     )
-    return float(next(found))
+
+
+def measured(arch: str) -> float:
+    """Return the time of that step."""
+    return float(step_row(arch)["seconds"])
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def section(page: Path) -> str:
                 arch,
                 str(batch),
                 f"{1e3 * seconds:.1f}",
-                *("" if base is None else f"{seconds / here[base]['seconds']:.2f}" for base in bases),
+                *("" if b is None else f"{seconds / here[b]['seconds']:.2f}" for b in bases),
                 f"{batch / seconds:.0f}",
                 f"{captured['peak_memory'] / 2**20:.0f}",
             ]

@@ -28,8 +28,8 @@ CUDA_ROUNDS = 12
 CPU_ENDS = ((0.2, 1), (0.6, 5))
 CPU_FEW = (c.VANILLA, c.VANILLA_CHANNELS_LAST, c.REFERENCE, c.OURS_VANILLA, c.OURS)
 
-# On CUDA these two have everyone, in pieces of under three minutes each by estimate: no piece has run
-# on a GPU yet. What is compared takes its turns in the same piece. Max-autotune takes minutes more.
+# On CUDA these two have everyone, in pieces of under three minutes each by estimate: no piece has
+# run on a GPU yet. What is compared takes its turns in one piece. Max-autotune takes minutes more.
 IN_FULL = ("wrn28_10", "resnet18")
 LAYOUTS, COMPILED = "layouts", "compiled"
 CUDA_FULL = (

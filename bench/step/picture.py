@@ -48,7 +48,8 @@ def _draw_panel(axes: Axes, of_arch: list[Group], unit: tuple[str, ...]) -> None
             if base is None or row["seconds"] is None:
                 continue
             cost = row["seconds"] / here[base]["seconds"]
-            axes.barh(at, cost, height=0.8, color="C1" if c.BY_NAME[row["contender"]].ours else "C0")
+            color = "C1" if c.BY_NAME[row["contender"]].ours else "C0"
+            axes.barh(at, cost, height=0.8, color=color)
             axes.text(cost, at, f" {cost:.2f}", va="center", size=7)
             ticks.append(at)
             labels.append(c.with_layout(row["contender"]))

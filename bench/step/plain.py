@@ -1,6 +1,6 @@
 """Define the steps that are held against ours: PyTorch's own norms, ReLUs, losses and optimisers.
 
-Each is one whole optimiser step, from no gradients to new weights, which `captured` records as it is.
+Each is a whole optimiser step, from no gradients to new weights; `captured` records it as it is.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from bench.step.worker import CHECKED_STEPS, Start, Worker
 # What another order of summation moves in two steps, in float32 and in bf16: most where the sign
 # of an image gradient near zero flips, which the auxiliary loss sees.
 TOLERANCE = {"cpu": 2e-3, "cuda": 3e-2}
-# Times that, for later steps, which start from other weights: it sees replays that compute nonsense.
+# Times that, for later steps, which start from other weights: replays that compute nonsense.
 LATER = 5
 
 

@@ -85,7 +85,11 @@ def test_ratios_are_over_the_better_layout() -> None:
     """By hand: captured vanilla takes 8 and 10 ms, ours 12, and the paper counts 1.2."""
     where = {"arch": "resnet18", "k": 0.2, "n": 1}
     found = [row for row in step_rows("cuda") if where.items() <= row.items() and not row["piece"]]
-    seconds = {c.VANILLA_CAPTURED: 0.010, c.VANILLA_CAPTURED_CHANNELS_LAST: 0.008, c.CAPTURED: 0.012}
+    seconds = {
+        c.VANILLA_CAPTURED: 0.010,
+        c.VANILLA_CAPTURED_CHANNELS_LAST: 0.008,
+        c.CAPTURED: 0.012,
+    }
     for row in found:
         row["seconds"] = seconds.get(row["contender"], 0.1)
     lines = {line.split("|")[1].strip() + line.split("|")[2]: line for line in cells(found)}

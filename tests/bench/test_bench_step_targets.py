@@ -80,7 +80,11 @@ def test_seconds_hold_for_their_own_card() -> None:
 
 
 def test_the_better_layout_is_unknown_until_both_are_measured() -> None:
-    here: dict[str, rows.Row] = {"a": {"seconds": 2.0}, "b": {"seconds": 1.0}, "c": {"seconds": None}}
+    here: dict[str, rows.Row] = {
+        "a": {"seconds": 2.0},
+        "b": {"seconds": 1.0},
+        "c": {"seconds": None},
+    }
     assert least(("a", "b"), here, "seconds") == "b" and least(("a",), here, "seconds") == "a"
     assert least(("a", "c"), here, "seconds") is None is least(("a", "d"), here, "seconds")
     assert least((), here, "seconds") is None
@@ -133,4 +137,6 @@ def test_a_target_is_told_the_way_it_was_set(
 def test_an_unknown_better_layout_is_not_named() -> None:
     target = Target("cuda", "resnet18", 0.2, 1, c.CAPTURED_VANILLA, 1.2, ours=(c.CAPTURED,))
     (said,) = {told(v) for v in verdicts("cuda", []) if v.target == target}
-    assert said.endswith("against vanilla captured in its better layout; target at most 1.20 of the time")
+    assert said.endswith(
+        "against vanilla captured in its better layout; target at most 1.20 of the time"
+    )
