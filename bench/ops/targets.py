@@ -1,6 +1,6 @@
 """Say what became of the targets of ops on a GPU; what has no row is unmeasured."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ class Aim:
 
     text: str
     at_least: float
-    where: dict[str, object]
+    where: Mapping[str, object]
     value: Callable[[rows.Row], float]
     percent: bool = False
 
@@ -40,7 +40,8 @@ class Aim:
 
 def aims() -> Iterator[Aim]:
     """List the targets: norms and perturb_ by copying, norms by others, the loss by eager."""
-    norms = {"layout": "channels_last", "dtype": "bfloat16", "cache": "cold"}
+    where: dict[str, object]
+    norms: dict[str, object] = {"layout": "channels_last", "dtype": "bfloat16", "cache": "cold"}
     for shape in CUDA_NORM_SHAPES:
         if HALF * torch.Size(shape).numel() > BEYOND_CACHE:
             where = norms | {"op": "norm", "shape": list(shape)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from bench.ops import contenders, peers, table, targets
 from bench.ops.agreement import disagreement
 from bench.ops.cases import Case
 from bench.ops.contenders import Place
-from bench.timing import Comparison
+from bench.timing import Comparison, Contender
 from tests.bench.conftest import WHERE
 
 SHAPE = (32, 16, 8, 9)
@@ -31,7 +32,7 @@ class AsOnCuda(Place):
 
 
 HALF = AsOnCuda("cpu", torch.float16)
-NORMS = {
+NORMS: dict[str, Callable[..., dict[str, Contender]]] = {
     "norm": partial(contenders.one_group, residual=False),
     "norm + add": partial(contenders.one_group, residual=True),
     "two groups": contenders.two_groups,

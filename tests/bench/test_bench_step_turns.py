@@ -47,8 +47,10 @@ class Told:
         return 1 << 20
 
 
-def measure(rounds: int = 3, watched: Any = None, **others: Told) -> dict[str, Row]:
-    workers = {name: Told() for name in (*BASES, *batches.WHO)} | others
+def measure(
+    others: dict[str, Told] | None = None, rounds: int = 3, watched: Any = None
+) -> dict[str, Row]:
+    workers = {name: Told() for name in (*BASES, *batches.WHO)} | (others or {})
     made = cast(dict[str, Worker], workers)
     seen = [] if watched is None else watched
     found = take_turns(
@@ -73,7 +75,7 @@ def test_everyone_takes_as_many_turns() -> None:
 
 def test_rows_are_shown_every_few_rounds() -> None:
     watched: list[list[Row]] = []
-    found = measure(8, watched)
+    found = measure(rounds=8, watched=watched)
     assert [rows[0].rounds for rows in watched] == [3, 6, 8]
     assert [rows[-1].seconds for rows in watched] == [2.0, 3.5, 4.5]
     assert watched[-1] == list(found.values())
@@ -81,7 +83,7 @@ def test_rows_are_shown_every_few_rounds() -> None:
 
 @pytest.mark.parametrize("wrong", [1.1, math.nan])
 def test_other_losses_get_no_time(wrong: float) -> None:
-    found = measure(**{c.CAPTURED: Told([(1.0, 2.0), (1.0, wrong * 2.0), *[(1.0, 2.0)] * 4])})
+    found = measure({c.CAPTURED: Told([(1.0, 2.0), (1.0, wrong * 2.0), *[(1.0, 2.0)] * 4])})
     assert found[c.CAPTURED].seconds is None
     assert "its losses differ from reference's" in str(found[c.CAPTURED].refused)
     assert found[c.OURS].seconds == 2.0
@@ -90,7 +92,7 @@ def test_other_losses_get_no_time(wrong: float) -> None:
 @pytest.mark.parametrize(("later", "refused"), [(1.1, False), (1.2, True), (math.nan, True)])
 def test_later_losses_may_differ_by_more(later: float, refused: bool) -> None:
     """A replay is among them."""
-    found = measure(**{c.CAPTURED: Told([*[(1.0, 2.0)] * 5, (1.0, 2.0 * later)])})
+    found = measure({c.CAPTURED: Told([*[(1.0, 2.0)] * 5, (1.0, 2.0 * later)])})
     assert (found[c.CAPTURED].refused is not None) == refused
     if refused:
         assert "its later losses differ from reference's" in str(found[c.CAPTURED].refused)
@@ -98,17 +100,17 @@ def test_later_losses_may_differ_by_more(later: float, refused: bool) -> None:
 
 
 def test_a_contender_that_fails_is_named_and_the_rest_goes_on() -> None:
-    found = measure(**{c.OURS: Told(fails="OutOfMemoryError: 80 GB\nand more")})
+    found = measure({c.OURS: Told(fails="OutOfMemoryError: 80 GB\nand more")})
     assert found[c.OURS].refused == "OutOfMemoryError: 80 GB"
     assert found[c.CAPTURED].seconds == 2.0
-    nobody = measure(**{c.REFERENCE: Told(fails="dead")})
+    nobody = measure({c.REFERENCE: Told(fails="dead")})
     assert "which it has to agree with, failed" in str(nobody[c.CAPTURED].refused)
     assert nobody[c.VANILLA_CAPTURED].seconds == 2.0
 
 
 def test_bases_that_take_no_turns_are_let_go() -> None:
     workers = {name: Told() for name in (*BASES, *batches.WHO)}
-    measure(**workers)
+    measure(workers)
     for name, one in workers.items():
         last = ["release"] if name in BASES else []
         assert one.log == ["prepared", "start", *last] and (one.turns == 0) == bool(last)
@@ -170,7 +172,11 @@ def test_memory_on_cuda_is_what_is_held_after_all_else_was_given_back(
     class Fake(worker._Served):
         def __init__(self) -> None:
             self._cuda = True
-            self._run = lambda: (log.append("step"), torch.ones(2))[1]
+            self._run = self._step
+
+        def _step(self) -> tuple[torch.Tensor, torch.Tensor]:
+            log.append("step")
+            return torch.ones(()), torch.ones(())
 
         def _launches(self) -> int:
             return 9
