@@ -17,6 +17,7 @@ from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
 from bench.scale import table as scale_table
 from bench.step import batches
+from bench.step import picture as step_picture
 from bench.step import table as step_table
 from bench.zoo import table as zoo_table
 from entprop_fast.lab.evaluation.intervals import CONFIDENCE
@@ -122,7 +123,6 @@ PARTS = {
     augment_table.PART: Part(augment_table.section, "pytest bench/augment"),
     corruptions_table.PART: Part(corruptions_table.section, "pytest bench/corruptions"),
     recipes_table.PART: Part(recipes_table.section, "pytest bench/recipes"),
-    step_table.CAPTURED: Part(step_table.captured, "pytest bench/step"),
     batches.NAME: Part(batches.section, "python -m bench.step.batches"),
     zoo_table.NAME: Part(zoo_table.section, "python -m bench.zoo.run"),
     fusion_table.NAME: Part(fusion_table.section, "pytest bench/fusion"),
@@ -141,7 +141,7 @@ PICTURES: dict[Path, Callable[[Path], None]] = {
     SCORES: _draw_scores,
     trade.PICTURE: trade.draw,
     CORRUPTIONS: _draw_corruptions,
-    **{step_table.picture_of(d): partial(step_table.draw, d) for d in _DEVICES},
+    **{step_table.picture_of(d): partial(step_picture.draw, d) for d in _DEVICES},
 }
 for _name in real_images_table.NAMES:
     _scores, _corruptions = real_images_table.pictures_of(_name)

@@ -126,17 +126,21 @@ def perturb(
 
 def displace(images: Tensor, offset: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Move images by an offset, within the image range: ``clip(x + offset, low, high)`` (9)."""
-    lowest, highest = (
-        torch.as_tensor(b, dtype=images.dtype, device=images.device) for b in (low, high)
-    )
-    return (images + offset).clamp(lowest, highest)
+    return (images + offset).clamp(_bound(low, images), _bound(high, images))
+
+
+def _bound(value: Tensor | float, like: Tensor) -> Tensor:
+    """Return a bound in the images' dtype; a number is filled in where they lie, not copied."""
+    if isinstance(value, Tensor):
+        return value.to(like.device, like.dtype)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
 def step_offset(
     offset: Tensor, gradient: Tensor, alpha: Tensor | float, eps: Tensor | float
 ) -> Tensor:
     """Take free training's step: ``clip(offset + alpha * sign(g), -eps, eps)`` (12)."""
-    radius = torch.as_tensor(eps, dtype=offset.dtype, device=offset.device)
+    radius = _bound(eps, offset)
     return (offset + alpha * gradient.sign()).clamp(-radius, radius)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.ops import peers
 from bench.timing import Contender
 from entprop_fast.ops import Half, dual_batch_norm, entropy_topk, gather_perturb, perturb_
 from entprop_fast.ops.loss_and_entropy import OP as LOSS
@@ -39,7 +40,12 @@ class Place:
 
     @property
     def compiled(self) -> bool:
-        return self.device != "cpu"
+        return self.device != "cpu" and self.dtype != torch.float16
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether others have norms for it that PyTorch does not take of its own: `peers`."""
+        return self.device != "cpu" and self.dtype == torch.float16
 
 
 def _beside(
@@ -48,6 +54,19 @@ def _beside(
     """Put ours beside what is `made` of eager, and of eager compiled where `place` has that."""
     compiled = {"compile": made(torch.compile(eager))} if place.compiled else {}
     return {"ours": ours, "eager": made(eager), **compiled}
+
+
+def _beside_peers(
+    place: Place,
+    ours: Contender,
+    eager: peers.Forward,
+    made: Callable[[Any], Contender],
+    others: dict[str, Callable[[], Contender]],
+) -> dict[str, Contender]:
+    """Put ours beside PyTorch's own kernels, cuDNN's and `others`, as far as they run here."""
+    found = _beside(place, ours, peers.native(eager), made)
+    makers = {peers.CUDNN: lambda: made(peers.of_cudnn(eager)), **others}
+    return found | peers.usable(makers, found["eager"], place.dtype)
 
 
 def _trained(forward: Callable[[], Tensor], inputs: list[Tensor], grad: Tensor) -> Contender:
@@ -79,7 +98,13 @@ def one_group(
     def ours() -> Tensor:
         return dual_batch_norm(x, Half(*main), Half(*aux), residual=added, relu=True)
 
+    def apex() -> Contender:
+        forward, parameters = peers.of_apex(x, added)
+        return _trained(forward, [x, *parameters, *inputs[3:]], grad)
+
     made = partial(_trained, inputs=inputs, grad=grad)
+    if place.has_peers:
+        return _beside_peers(place, made(ours), eager, made, {peers.APEX: apex})
     return _beside(place, made(ours), eager, made)
 
 
@@ -101,6 +126,8 @@ def two_groups(shape: tuple[int, ...], layout: str, place: Place) -> dict[str, C
 
     made = partial(_trained, inputs=[x, *main[:2], *aux[:2]], grad=grad)
     timm = _trained(lambda: F.relu(split(x)), [x, *split.parameters()], grad)
+    if place.has_peers:
+        return _beside_peers(place, made(ours), eager, made, {}) | {"timm": timm}
     return _beside(place, made(ours), eager, made) | {"timm": timm}
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import rows
+from bench.ops import targets
 from bench.ops.cases import Case, cases
+from bench.ops.peers import absent
 from bench.pages import link, page_of
 from bench.timing import Comparison, geometric_mean, verdict
 from entprop_fast.lab.report.text import markdown_table
@@ -49,10 +51,11 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
     case, comparison = measured.case, measured.comparison
     ratio = comparison.ratio("eager")
     target = None if measured.kept else case.target  # targets are for PyTorch as it comes
+    dtype = str(case.dtype).removeprefix("torch.")
     return {
         "op": case.op,
         "layout": case.layout,
-        "dtype": str(case.dtype).removeprefix("torch."),
+        "dtype": dtype,
         "cache": measured.cache,
         "memory": KEPT if measured.kept else "as it comes",
         "shape": list(case.shape),
@@ -65,6 +68,7 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
         "bytes_moved": case.bytes_moved,
         "copy_bandwidth": bandwidth,
         "of_copy": case.bytes_moved / comparison.seconds["ours"] / bandwidth,
+        "absent": absent(case.op, case.layout, dtype, list(comparison.seconds)),
     }
 
 
@@ -127,7 +131,10 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def section(name: str, page: Path) -> str:
-    """Write every row called `name`, then their geometric means."""
+    """Write every row called `name`, then their geometric means; on a GPU its targets first."""
+    on_gpu = name == name_of("cuda")
+    if on_gpu and not rows.there(name):
+        return f"Not measured yet: `pytest bench/ops` writes the rows.\n\n{targets.table([])}"
     measured = rows.read(name)
     first = measured[0]
     note = (
@@ -137,9 +144,20 @@ def section(name: str, page: Path) -> str:
         "tensors too large for the caches, so more than 100 % where a case fits them); `memory`: "
         "whether the process returns freed memory to the system, as PyTorch does by itself and the "
         "targets mean, or keeps it, as a training run of ours has it do. "
-        f"{rows.origin(first)}."
+        f"{_peers_note(measured) if on_gpu else ''}{rows.origin(first)}."
     )
-    return f"{markdown(table(measured))}\n\n{note}"
+    shown = f"{markdown(table(measured))}\n\n{note}"
+    return f"{targets.table(measured)}\n\n{shown}" if on_gpu else shown
+
+
+def _peers_note(measured: list[rows.Row]) -> str:
+    """Say what eager is in float16, and who should have been there and was not."""
+    names = dict.fromkeys(name for row in measured for name in row.get("absent", ()))
+    missing = f"; not there, or not able to: {', '.join(names)}" if names else ""
+    return (
+        "In float16 *eager* is PyTorch's own norm with cuDNN off, *cudnn* the one that PyTorch "
+        f"takes there by itself, and nothing is compiled{missing}. "
+    )
 
 
 def summary(name: str, page: Path) -> str:

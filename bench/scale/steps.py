@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bench import rows
 from bench.scale.costs import Jitter, Network, slowest
 from bench.scale.counts import FLOAT, Counts, backward_bytes, forward_bytes
+from bench.step.contenders import CAPTURED
 
 ROWS, CHOSEN = 128, 26  # of a rank: EntProp(k = .2, n = 1)
 PASSES = 2
@@ -20,9 +21,19 @@ def bound(counts: Counts) -> float:
     return images * (3 * counts.flop / TFLOPS + counts.norm_bytes / TRAFFIC)
 
 
+def step_row(arch: str) -> rows.Row:
+    """Return the committed row of a captured step of EntProp(k = .2, n = 1)."""
+    wanted = (arch, CAPTURED, 0.2, 1)
+    return next(
+        row
+        for row in rows.read("step_cuda")
+        if (row["arch"], row["contender"], row["k"], row["n"]) == wanted
+    )
+
+
 def measured(arch: str) -> float:
-    """Return the committed time of a captured step."""
-    return float(next(row["seconds"] for row in rows.read("captured_cuda") if row["arch"] == arch))
+    """Return the time of that step."""
+    return float(step_row(arch)["seconds"])
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from bench.scale.steps import (
     exchange,
     gathered_bytes,
     measured,
+    step_row,
     summed_bytes,
 )
+from bench.step.targets import card_of
 from entprop_fast.lab.report.text import markdown_records
 
 NAME = "scale"
@@ -74,9 +76,10 @@ def _bytes(networks: dict[str, tuple[Counts, int]]) -> str:
 
 def _step(imagenet: Counts, cifar: Counts, step: float) -> str:
     ratio = measured(KNOWN) / bound(cifar)
+    card = card_of(step_row(KNOWN))
     return (
-        f"WRN-28-10 was measured: {MS * measured(KNOWN):.1f} ms (captured, bfloat16, one H100; "
-        f"`bench/rows/captured_cuda.jsonl`). Its convolutions at {TFLOPS / 1e12:.0f} TFLOP/s and "
+        f"WRN-28-10 was measured: {MS * measured(KNOWN):.1f} ms (captured, bfloat16, one {card}; "
+        f"`bench/rows/step_cuda.jsonl`). Its convolutions at {TFLOPS / 1e12:.0f} TFLOP/s and "
         f"its norms at {TRAFFIC / 1e12:.1f} TB/s would take {MS * bound(cifar):.1f} ms: the step "
         f"is {ratio:.2f} times that. **ResNet-50's step was never measured.** The same sum is "
         f"{MS * bound(imagenet):.1f} ms for it ({154 * 3 * imagenet.flop / 1e12:.2f} TFLOP, "

@@ -1,6 +1,6 @@
 """Say where the GPU's time of a training step goes: `python -m bench.step.profile [ARCH ...]`.
 
-EntProp as ours replays it beside plain training in channels_last, at k = 0.2, n = 1.
+EntProp as ours replays it beside captured plain training in channels_last, at k = 0.2, n = 1.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 import torch
 
 from bench.step.cases import ON_CUDA
-from bench.step.contenders import CAPTURED, CONTENDERS, VANILLA_CHANNELS_LAST, Setting
+from bench.step.contenders import BY_NAME, CAPTURED, VANILLA_CAPTURED_CHANNELS_LAST, Setting
 from bench.timing import require_cuda
 
 STEPS = 10
@@ -36,8 +36,7 @@ def kind_of(kernel: str) -> str:
 
 def profile(arch: str, name: str) -> None:
     """Print the kernels of one contender's step."""
-    contender = next(c for c in CONTENDERS if c.name == name)
-    run = contender.build(Setting(arch, *ON_CUDA[arch], k=0.2, n=1, device="cuda"))
+    run = BY_NAME[name].build(Setting(arch, *ON_CUDA[arch], k=0.2, n=1, device="cuda"))
     for _ in range(6):
         run()
     torch.cuda.synchronize()
@@ -69,7 +68,7 @@ def main() -> None:
     """Profile the networks named on the command line."""
     require_cuda()
     # Ours first: the other patches the ops away, for good.
-    for name in (CAPTURED, VANILLA_CHANNELS_LAST):
+    for name in (CAPTURED, VANILLA_CAPTURED_CHANNELS_LAST):
         for arch in sys.argv[1:] or ["wrn28_10", "resnet18"]:
             profile(arch, name)
 

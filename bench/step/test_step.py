@@ -7,9 +7,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench import rows
-from bench.step.cases import contenders, rounds, settings
+from bench.step.cases import at_once, contenders, rounds, settings
 from bench.step.conftest import MEASURED
-from bench.step.contenders import OURS, Setting
+from bench.step.contenders import CAPTURED, OURS, Setting
+from bench.step.results import Row
 from bench.step.table import name_of
 from bench.step.turns import Crew, take_turns
 
@@ -28,11 +29,18 @@ def test_step(setting: Setting, crew: Crew, benchmark: BenchmarkFixture) -> None
     """Every contender in turns; one whose losses are not its reference's gets no time."""
     here = contenders(setting)
     workers = crew.of(here, DEVICE)
-    found = take_turns(setting, here, workers, rounds(setting))
-    if not MEASURED:
+
+    def keep(found: list[Row]) -> None:
+        """Write all rows so far, those of this setting as they are by now."""
         rows.begin(name_of(DEVICE))
+        rows.add(name_of(DEVICE), [row.as_json() for row in (*MEASURED, *found)])
+
+    found = take_turns(
+        setting, here, workers, rounds(setting), at_once=at_once(setting), watch=keep
+    )
     MEASURED.extend(found)
-    rows.add(name_of(DEVICE), [row.as_json() for row in found])
+    keep([])
     benchmark.extra_info.update({row.contender: row.seconds for row in found})
-    benchmark.pedantic(workers[OURS].seconds)  # type: ignore[no-untyped-call]
+    who = CAPTURED if CAPTURED in workers else OURS
+    benchmark.pedantic(workers[who].seconds)  # type: ignore[no-untyped-call]
     assert not [f"{row.contender}: {row.refused}" for row in found if row.refused]

@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.step.contenders import CONTENDERS, Contender, Setting
+from bench.step.contenders import BY_NAME, Contender, Setting
 
-CHECKED_STEPS = 2
+CHECKED_STEPS = 2  # whose losses have to be the base's, up to rounding
+# On CUDA these follow: a captured step is warm after three, the pipelined one's second shape after
+# four, and the last one here is a replay.
+MORE_STEPS = 4
 # On CUDA several steps follow each other before the clock stops, as in training: the host may run
 # ahead of the device.
 STEPS_IN_A_ROW = 5
@@ -25,7 +28,7 @@ LONG_ENOUGH = 0.1  # seconds, of steps in a row
 class Start(NamedTuple):
     """Hold what a worker says once it can be timed."""
 
-    losses: list[tuple[float, float]]  # of the first CHECKED_STEPS steps: main and auxiliary
+    losses: list[tuple[float, float]]  # main and auxiliary, of the first steps
     launches: int | None  # kernels of a step; None on the CPU
 
 
@@ -50,24 +53,38 @@ class Worker:
         """Whether the process still runs."""
         return self._process.is_alive()
 
-    def prepare(self, setting: Setting) -> None:
-        """Have the contender built for a setting and its first steps taken; does not wait."""
-        self._pipe.send(("start", setting))
+    def prepare(self, setting: Setting, *, at_once: bool) -> None:
+        """Have the contender built for a setting; does not wait.
+
+        Args:
+            setting: the network, its batch, k and n.
+            at_once: its first steps follow by themselves, and not only when `start` asks for them.
+        """
+        self._pipe.send(("build", setting, at_once))
 
     def start(self) -> Start:
-        """Wait until what was prepared is ready.
+        """Take the first steps of what was prepared, and wait for them.
 
         Raises:
             RuntimeError: the contender failed; the message is the child's.
         """
-        return Start(*self._answer())
+        begun = self._answer()
+        return Start(*(self._ask("start") if begun is None else begun))
+
+    def release(self) -> None:
+        """Give back the memory of what was prepared, which takes no more steps."""
+        self._ask("release")
 
     def seconds(self) -> float:
         """Take steps and return the time of one."""
         return float(self._ask("step"))
 
     def peak_memory(self) -> int:
-        """Return the bytes that the steps added at most: to the process, or on the device."""
+        """Return the bytes that the steps add to the process, or that its allocator holds on CUDA.
+
+        What the steps allocate would not show what a captured step keeps: the memory of its graph.
+        What is held while they run, after all else was given back, shows that of every contender.
+        """
         return int(self._ask("memory"))
 
     def _ask(self, what: str) -> Any:
@@ -92,17 +109,31 @@ class Worker:
 
 def _serve(pipe: Connection, name: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    contender = next(c for c in CONTENDERS if c.name == name)
     served: _Served | None = None
     while True:
         what, *arguments = pipe.recv()
+        answer: Any = None
         try:
-            if what == "start":
+            if what in ("build", "release"):
                 served = None  # its memory first
-                served = _Served(contender, *arguments)
-            pipe.send((True, getattr(served, what)()))
+                give_back()
+            if what == "build":
+                setting, at_once = arguments
+                served = _Served(BY_NAME[name], setting)
+                answer = served.start() if at_once else None
+            elif what != "release":
+                answer = getattr(served, what)()
+            pipe.send((True, answer))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))
+
+
+def give_back() -> None:
+    """Return to the device what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 class _Served:
@@ -110,24 +141,21 @@ class _Served:
 
     def __init__(self, contender: Contender, setting: Setting) -> None:
         self._cuda = setting.device == "cuda"
-        if self._cuda:
-            gc.collect()
-            torch.cuda.empty_cache()
         torch.compiler.reset()
         self._run = contender.build(setting)
         self._in_a_row = STEPS_IN_A_ROW if self._cuda else 1
         self._before = self._memory()
 
     def start(self) -> tuple[list[tuple[float, float]], int | None]:
-        losses = [self._run() for _ in range(CHECKED_STEPS)]
-        found = [(float(main), float(aux)) for main, aux in losses]
-        if self._cuda:
-            # Before the capture: replays use what it took, which no allocation shows again.
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        for _ in range(3 if self._cuda else 0):  # capture and autotuning come after some steps
-            self._run()
-        return found, self._launches() if self._cuda else None
+        found: list[tuple[float, float]] = []
+        for _ in range(CHECKED_STEPS + (MORE_STEPS if self._cuda else 0)):
+            main, aux = self._run()
+            found.append((float(main), float(aux)))
+        if not self._cuda:
+            return found, None
+        give_back()  # cuDNN's trials, and what only eager steps before a capture needed
+        torch.cuda.reset_peak_memory_stats()
+        return found, self._launches()
 
     def step(self) -> float:
         start = time.perf_counter()
@@ -145,7 +173,7 @@ class _Served:
 
     def _memory(self) -> int:
         if self._cuda:
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_reserved()
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def _launches(self) -> int:

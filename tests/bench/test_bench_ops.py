@@ -11,9 +11,10 @@ import torch
 from bench import rows
 from bench.ops import contenders, graphs, table
 from bench.ops.agreement import disagreement
-from bench.ops.cases import Case, cases, devices
+from bench.ops.cases import CUDA_NORM_SHAPES, Case, cases, devices
 from bench.ops.contenders import Place
 from bench.ops.convolution import convolution
+from bench.ops.peers import EXPECTED
 from bench.timing import Comparison, Contender, Timer, compare, wall_timer
 from tests.ops.conftest import needs_extension
 
@@ -39,13 +40,19 @@ def test_cases_of_each_device() -> None:
     cpu = [case for case in cpu if case.target]
     assert {case.op for case in cuda if case.target} == {"loss, ops", "loss, autograd"}
     assert {case.dtype for case in cpu} == {torch.float32}
-    half = {case.name for case in cuda if case.dtype == torch.bfloat16}
-    assert {case.op for case in cuda if case.name in half} == set(SMALL)
-    # What the CPU measures, and norms of a size past any cache.
+    # cuDNN's and apex's norms take float16 in channels_last.
+    half = [case for case in cuda if case.dtype == torch.float16]
+    assert {case.op for case in half} == set(SMALL) == EXPECTED.keys()
+    assert {case.layout for case in half} == {"channels_last"}
+    cuda = [case for case in cuda if case not in half]
+    assert {case.op for case in cuda if case.dtype == torch.bfloat16} == set(SMALL)
+    # What the CPU measures, and norms of sizes past any cache.
     others = {case.name for case in cuda} - {
         case.name.replace("float32", "bfloat16") if case.op in SMALL else case.name for case in cpu
     }
-    assert len(others) == 6 and all(name.endswith("256x256x56x56") for name in others)
+    assert len(others) == 12
+    assert all(name.endswith(("256x256x56x56", "128x64x112x112")) for name in others)
+    assert len(half) == 3 * len([c for c in half if c.op == "norm"]) == 3 * len(CUDA_NORM_SHAPES)
 
 
 SMALL = {
