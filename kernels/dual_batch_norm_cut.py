@@ -63,7 +63,7 @@ def tile_of_channels(channels: int, itemsize: int, halves: bool, slots: int, cut
     if channels % 16:
         # Elements are addressed one by one, which takes twice the registers.
         tile = min(tile, cut.plane_tile_bytes // itemsize) // 2
-    if halves:
+    if halves or cut.stages > 1:  # a pipelined loop takes registers as a third tensor does
         tile //= 2
     widest = min(cut.block_c, power_of_2(channels))
     sizes = [widest, 32] if widest > 32 else [widest]
