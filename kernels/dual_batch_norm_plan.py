@@ -73,7 +73,7 @@ def _plan(
     chunks = cutting.chunks_of_groups(tiles, blocks, images * pixels * itemsize, slots, cut)
     merged = cut.merge_size if channels % 16 == 0 else cut.merge_size // 4  # again one by one
     if cut.overlaps and not card.overlaps:
-        warn("ENTPROP_NORM_PDL does nothing: it needs an NVIDIA GPU of sm_90 or newer", stacklevel=4)
+        warn("ENTPROP_NORM_PDL does nothing here: it needs sm_90 or newer", stacklevel=4)
     overlaps = bool(cut.overlaps) and card.overlaps
     return Plan(
         grid=(blocks, sum(chunks)),

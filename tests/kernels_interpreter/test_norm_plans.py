@@ -3,6 +3,7 @@
 Nothing runs but the last test.
 """
 
+from collections.abc import Iterator
 from itertools import product
 from types import SimpleNamespace
 
@@ -31,7 +32,10 @@ OTHERS = ((32, 112), (96, 112), (24, 56), (144, 56), (40, 28), (80, 14), (1280, 
 ROWS = ((128, 128), (154, 128), (154, 64), (64, 64), (26, 0), (26, 26), (256, 255))
 
 
-def _plans(shapes: tuple[tuple[int, int], ...], multiprocessors: int, contiguous: bool):
+def _plans(
+    shapes: tuple[tuple[int, int], ...], multiprocessors: int, contiguous: bool
+) -> Iterator[tuple[torch.Size, planning.Plan]]:
+    """Make the plans of shapes in all groups, of 2 and 4 bytes, alone and beside a residual."""
     card = Card(multiprocessors)
     for (channels, side), (rows, main), itemsize, halves in product(
         shapes, ROWS, (2, 4), (False, True)
