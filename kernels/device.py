@@ -1,6 +1,7 @@
 """Provide what every launcher needs from the device, without asking the driver at import."""
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -9,10 +10,30 @@ from torch import Tensor
 from entprop_fast.torch_internals import TRIED_TRITONS, launch_compiled
 
 KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Sixteen warps then share a multiprocessor's 65536 registers. Left alone, the compiler takes up to
+# 155 for a loop that gains nothing by them; AMD's knows no such option.
+MAX_REGISTERS = 128
+OPTIONS = {"maxnreg": MAX_REGISTERS} if torch.version.hip is None else {}
 
 # How a compiled kernel takes its arguments is Triton's own affair: only where it was tried.
 _REMEMBERS = triton.__version__.startswith(TRIED_TRITONS)
 _COMPILED: dict[tuple[Any, ...], Any] = {}
+
+
+class Card(NamedTuple):
+    """Hold what a plan asks of a device; an H100's count stands for whatever has none."""
+
+    multiprocessors: int = 132
+    overlaps: bool = False  # a launch may begin before the one in front of it has ended
+
+
+@cache
+def card_of(device: torch.device) -> Card:
+    """Ask the driver about a device, at the first launch on it."""
+    if device.type != "cuda":
+        return Card()
+    found = torch.cuda.get_device_properties(device)
+    return Card(found.multi_processor_count, torch.version.hip is None and found.major >= 9)
 
 
 def on_device_of(tensor: Tensor) -> torch.cuda.device_of:
@@ -28,6 +49,7 @@ def launch(
     specialized: tuple[int, ...],
     constants: dict[str, int],
     num_warps: int,
+    overlaps: bool = False,
 ) -> None:
     """Launch `kernel[grid](*tensors, *numbers, **constants)`, remembering what was compiled.
 
@@ -42,6 +64,8 @@ def launch(
         specialized: those of the integers that are not among the kernel's `do_not_specialize`.
         constants: the kernel's constexprs, in its order.
         num_warps: of each program.
+        overlaps: whether it may begin before the launch in front of it has ended, for which the
+            kernel itself waits (programmatic dependent launch).
     """
     addresses, dtypes = 0, []
     for tensor in tensors:
@@ -51,12 +75,16 @@ def launch(
             addresses |= tensor.data_ptr()
             dtypes.append(tensor.dtype)
     # Not the kernel: Triton hashes its source.
-    key = (kernel.fn, tensors[0].device, *dtypes, *specialized, *constants.values(), num_warps)
+    key = (
+        kernel.fn, tensors[0].device, *dtypes, *specialized, *constants.values(), num_warps,
+        overlaps,
+    )  # fmt: skip
     aligned = addresses % 16 == 0  # as almost always; the others Triton tells apart one by one
     compiled = _COMPILED.get(key) if aligned else None
     if compiled is not None:
         launch_compiled(compiled, grid, (*tensors, *numbers, *constants.values()))
         return
-    compiled = kernel[grid](*tensors, *numbers, **constants, num_warps=num_warps)
+    options = {"num_warps": num_warps, **OPTIONS, **({"launch_pdl": True} if overlaps else {})}
+    compiled = kernel[grid](*tensors, *numbers, **constants, **options)
     if aligned and _REMEMBERS and compiled is not None:  # None from Triton's interpreter
         _COMPILED[key] = compiled

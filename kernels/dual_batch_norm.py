@@ -9,7 +9,6 @@ from entprop_fast.norm_half import Half
 
 from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
-    NUM_WARPS,
     UNSPECIALIZED,
     chunk_of,
     covers_input,
@@ -20,6 +19,7 @@ from .dual_batch_norm_plan import (
     make_plan,
     store_group_row,
     tile_of,
+    wait_for_previous,
 )
 from .dual_batch_norm_statistics import merge_statistics, statistics
 
@@ -61,7 +61,6 @@ def _normalize(
     pixels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     training,
     aux_training,
     momentum,
@@ -74,11 +73,13 @@ def _normalize(
     BLOCK_C: tl.constexpr,
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
     is_aux, images, inner, tiles_per_image, first, last = chunk_of(
-        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+        pid, num_main, num_aux, pixels, chunks_main, chunks_aux, CHANNELS_LAST, BLOCK_E
     )
     trains = tl.where(is_aux, aux_training, training) != 0
     mean = tl.zeros([BLOCK_C], tl.float32)
@@ -86,9 +87,10 @@ def _normalize(
     var = tl.zeros([BLOCK_C], tl.float32)
     if trains:
         if partial is not None:
+            wait_for_previous(OVERLAPS)
             mean, rounded_off, var = merge_statistics(
                 partial, is_aux, images, inner, tiles_per_image, channels, chunks_main, chunks_aux,
-                tiles_per_chunk, column, CHANNELS_LAST, BLOCK_E, BLOCK_C, MERGE,
+                column, CHANNELS_LAST, BLOCK_E, BLOCK_C, MERGE,
             )  # fmt: skip
     else:
         mean = load_channel(running_mean, aux_running_mean, is_aux, column, channels, 0.0)
@@ -111,7 +113,7 @@ def _normalize(
     # At mean 1e3 the rounding of the mean alone is 3e-5; here it costs nothing to put it back.
     shift = load_channel(bias, aux_bias, is_aux, column, channels, 0.0) - rounded_off * scale
     # Backwards: the end of the chunk is what the statistics pass left in L2.
-    for i in range(0, last - first):
+    for i in tl.range(0, last - first, num_stages=STAGES):
         base, offset, mask = tile_of(
             last - 1 - i, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
             CHANNELS_LAST, BLOCK_E,
@@ -166,7 +168,7 @@ def dual_batch_norm(
             partial = mean.new_empty((3, plan.grid[1], channels))
             launch(
                 statistics, plan.grid, (x, partial), (*plan.sizes, *trains), plan.specialized,
-                plan.constants, NUM_WARPS,
+                plan.constants, plan.num_warps,
             )  # fmt: skip
         tensors = (
             x, residual, main.weight, main.bias, main.running_mean, main.running_var, aux.weight,
@@ -175,5 +177,8 @@ def dual_batch_norm(
         scalars = (main.momentum, aux.momentum, main.eps, aux.eps)
         numbers = (*plan.sizes, *trains, *map(float, scalars))
         constants = {"RELU": bool(relu), **plan.constants}
-        launch(_normalize, plan.grid, tensors, numbers, plan.specialized, constants, NUM_WARPS)
+        launch(
+            _normalize, plan.grid, tensors, numbers, plan.specialized, constants, plan.num_warps,
+            overlaps=plan.overlaps and partial is not None,
+        )  # fmt: skip
     return y if x is given else torch.empty_like(given).copy_(y), mean, rstd, mask

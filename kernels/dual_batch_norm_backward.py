@@ -9,17 +9,18 @@ from entprop_fast.norm_half import Half
 
 from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
-    NUM_WARPS,
     UNSPECIALIZED,
     chunk_of,
     covers_input,
     covers_parameters,
     dense,
     in_layout_of,
+    let_next_begin,
     load_channel,
     make_plan,
     store_group_row,
     tile_of,
+    wait_for_previous,
     within_threads,
 )
 
@@ -57,18 +58,20 @@ def _reduce(
     pixels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     RELU: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    let_next_begin(OVERLAPS)
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
     is_aux, _, inner, tiles_per_image, first, last = chunk_of(
-        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+        pid, num_main, num_aux, pixels, chunks_main, chunks_aux, CHANNELS_LAST, BLOCK_E
     )
     mean = load_channel(mean_in, mean_in + channels, is_aux, column, channels, 0.0)
     rstd = load_channel(rstd_in, rstd_in + channels, is_aux, column, channels, 0.0)
@@ -77,7 +80,7 @@ def _reduce(
 
     total = tl.zeros([SUMS_E, BLOCK_C], tl.float32)
     product = tl.zeros([SUMS_E, BLOCK_C], tl.float32)
-    for tile in range(first, last):
+    for tile in tl.range(first, last, num_stages=STAGES):
         base, offset, mask = tile_of(
             tile, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
             CHANNELS_LAST, BLOCK_E,
@@ -120,7 +123,6 @@ def _apply(
     pixels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     training,
     aux_training,
     RELU: tl.constexpr,
@@ -129,11 +131,13 @@ def _apply(
     BLOCK_C: tl.constexpr,
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
     is_aux, images, inner, tiles_per_image, first, last = chunk_of(
-        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+        pid, num_main, num_aux, pixels, chunks_main, chunks_aux, CHANNELS_LAST, BLOCK_E
     )
     mean = load_channel(mean_in, mean_in + channels, is_aux, column, channels, 0.0)
     rstd = load_channel(rstd_in, rstd_in + channels, is_aux, column, channels, 0.0)
@@ -143,6 +147,7 @@ def _apply(
     total = tl.zeros([BLOCK_C], tl.float32)
     product = tl.zeros([BLOCK_C], tl.float32)
     if partial is not None:
+        wait_for_previous(OVERLAPS)
         own = tl.where(is_aux, chunks_aux, chunks_main)
         start = partial + tl.where(is_aux, chunks_main, 0) * channels + column
         second = (chunks_main + chunks_aux) * channels
@@ -165,7 +170,7 @@ def _apply(
 
     if (dx is not None) or (dresidual is not None):
         # Backwards: the end of the chunk is what the first launch left in L2.
-        for i in range(0, last - first):
+        for i in tl.range(0, last - first, num_stages=STAGES):
             base, offset, mask = tile_of(
                 last - 1 - i, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
                 CHANNELS_LAST, BLOCK_E,
@@ -247,7 +252,7 @@ def dual_batch_norm_backward(
             partial = mean.new_empty((2, plan.grid[1], x.shape[1]))
             launch(
                 _reduce, plan.grid, (grad, x, residual, *affine, dresidual, partial), plan.sizes,
-                plan.specialized, {"RELU": bool(relu), **plan.constants}, NUM_WARPS,
+                plan.specialized, {"RELU": bool(relu), **plan.constants}, plan.num_warps,
             )  # fmt: skip
             if dresidual is not None:
                 # It is the masked gradient: the second launch reads it instead of three tensors.
@@ -257,7 +262,8 @@ def dual_batch_norm_backward(
                 _apply, plan.grid,
                 (grad, x, residual, *affine, partial, dx, dresidual, dweight, dbias),
                 (*plan.sizes, int(main.training), int(aux.training)), plan.specialized,
-                {"RELU": bool(relu), **plan.constants}, NUM_WARPS,
+                {"RELU": bool(relu), **plan.constants}, plan.num_warps,
+                overlaps=plan.overlaps and partial is not None,
             )  # fmt: skip
     if x is not given:
         images = [torch.empty_like(given).copy_(t) if t.numel() else t for t in images]

@@ -10,7 +10,6 @@ from entprop_fast.norm_half import Half
 from .device import launch, on_device_of
 from .dual_batch_norm_backward import masked_gradient
 from .dual_batch_norm_plan import (
-    NUM_WARPS,
     UNSPECIALIZED,
     chunk_of,
     covers_input,
@@ -43,7 +42,6 @@ def _apply_sums(
     pixels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     training,
     aux_training,
     RELU: tl.constexpr,
@@ -52,10 +50,12 @@ def _apply_sums(
     BLOCK_C: tl.constexpr,
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     is_aux, _, inner, tiles_per_image, first, last = chunk_of(
-        tl.program_id(1), num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST,
+        tl.program_id(1), num_main, num_aux, pixels, chunks_main, chunks_aux, CHANNELS_LAST,
         BLOCK_E,
     )  # fmt: skip
     mean = load_channel(mean_in, mean_in + channels, is_aux, column, channels, 0.0)
@@ -74,7 +74,7 @@ def _apply_sums(
         mean_g = tl.div_rn(total, values + tl.zeros_like(total))
         slope = tl.div_rn(product * rstd, values + tl.zeros_like(total))
     # Backwards: the end of the chunk is what the sums' pass left in L2.
-    for i in range(0, last - first):
+    for i in tl.range(0, last - first, num_stages=STAGES):
         base, offset, mask = tile_of(
             last - 1 - i, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
             CHANNELS_LAST, BLOCK_E,
@@ -142,6 +142,6 @@ def dual_batch_norm_dx(
         launch(
             _apply_sums, plan.grid, (grad, x, residual, *affine, mean, rstd, sums, count, dx),
             (*plan.sizes, int(main.training), int(aux.training)), plan.specialized,
-            {"RELU": bool(relu), **plan.constants}, NUM_WARPS,
+            {"RELU": bool(relu), **plan.constants}, plan.num_warps,
         )  # fmt: skip
     return dx if x is given else torch.empty_like(given).copy_(dx)

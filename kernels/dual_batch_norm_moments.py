@@ -7,12 +7,12 @@ from torch import Tensor
 
 from .device import launch, on_device_of
 from .dual_batch_norm_plan import (
-    NUM_WARPS,
     UNSPECIALIZED,
     chunk_of,
     covers_input,
     dense,
     make_plan,
+    wait_for_previous,
 )
 from .dual_batch_norm_statistics import merge_statistics, statistics
 
@@ -27,7 +27,6 @@ def _write_moments(
     pixels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     training,
     aux_training,
     CHANNELS_LAST: tl.constexpr,
@@ -35,7 +34,10 @@ def _write_moments(
     BLOCK_C: tl.constexpr,
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
+    wait_for_previous(OVERLAPS)
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     wants_aux = tl.program_id(1) == 1
     rows = tl.where(wants_aux, num_aux, num_main)
@@ -47,11 +49,11 @@ def _write_moments(
         # By the group's first chunk: it has one.
         is_aux, images, inner, tiles_per_image, _, _ = chunk_of(
             tl.where(wants_aux, chunks_main, 0), num_main, num_aux, pixels, chunks_main,
-            tiles_per_chunk, CHANNELS_LAST, BLOCK_E,
+            chunks_aux, CHANNELS_LAST, BLOCK_E,
         )  # fmt: skip
         mean, _, var = merge_statistics(
             partial, is_aux, images, inner, tiles_per_image, channels, chunks_main, chunks_aux,
-            tiles_per_chunk, column, CHANNELS_LAST, BLOCK_E, BLOCK_C, MERGE,
+            column, CHANNELS_LAST, BLOCK_E, BLOCK_C, MERGE,
         )  # fmt: skip
         count = (images * inner).to(tl.float32)
         m2 = var * count
@@ -88,8 +90,8 @@ def dual_batch_norm_moments(x: Tensor, num_main: int, training: bool, aux_traini
     if not ((training and num_main > 0) or (aux_training and num_main < x.shape[0])):
         return moments.zero_()
     partial = moments.new_empty((3, plan.grid[1], channels))
-    settings = (numbers, plan.specialized, plan.constants, NUM_WARPS)
+    settings = (numbers, plan.specialized, plan.constants, plan.num_warps)
     with on_device_of(x):
         launch(statistics, plan.grid, (x, partial), *settings)
-        launch(_write_moments, (plan.grid[0], 2), (partial, moments), *settings)
+        launch(_write_moments, (plan.grid[0], 2), (partial, moments), *settings, plan.overlaps)
     return moments

@@ -7,29 +7,21 @@ unbroken run of memory wherever H*W <= BLOCK_E. A *chunk* is a run of tiles with
 that no program selects between groups element by element.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
+from warnings import warn
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .device import KERNEL_DTYPES
+from . import dual_batch_norm_cut as cutting
+from .device import KERNEL_DTYPES, Card, card_of
+from .dual_batch_norm_cut import MAX_COUNT, Cut, cdiv, power_of_2
 
 # Sizes that change with the batch must neither recompile a kernel nor become compile-time ones.
-UNSPECIALIZED = ["num_main", "num_aux", "chunks_main", "chunks_aux", "tiles_per_chunk"]
-UNSPECIALIZED += ["training", "aux_training"]
-NUM_WARPS = 8
-TILE_BYTES = 16384  # channels_last: four 16-byte loads a thread and tensor
-PLANE_TILE_BYTES = 8192
-# One wave, two programs on each multiprocessor of an H100: what a program does once (its launch,
-# the first load, the last sums) costs as much as many tiles.
-MAX_PROGRAMS = 264
-MAX_CHUNKS = 128  # each program of the second launch merges the partial sums of all chunks
-MERGE_SIZE = 4096  # partial sums merged at a time, chunks x channels
-# Counts, and offsets within a tile or an image, are 32 bits wide and run at most a tile past the
-# end; a tile spans 128 rows of channels, the partial sums about as many.
-MAX_COUNT = 2**31 - TILE_BYTES
+UNSPECIALIZED = ["num_main", "num_aux", "chunks_main", "chunks_aux", "training", "aux_training"]
 MAX_CHANNELS = 2**23
 
 
@@ -37,27 +29,12 @@ class Plan(NamedTuple):
     """Hold the launch grid and the integers every kernel of the op takes."""
 
     grid: tuple[int, int]  # channel blocks, chunks of both groups
-    sizes: tuple[int, int, int, int, int, int, int]  # in the order of the kernels' arguments
+    sizes: tuple[int, int, int, int, int, int]  # in the order of the kernels' arguments
     specialized: tuple[int, int]  # those of the sizes by which Triton tells kernels apart
     constants: dict[str, int]
+    num_warps: int
+    overlaps: bool  # whether a second launch begins before the first has ended
     channels_last: bool
-
-
-# As triton.cdiv and triton.next_power_of_2, which look for constexprs in 3 us each; a plan is made
-# at every call.
-def _cdiv(count: int, size: int) -> int:
-    return -(-count // size)
-
-
-def _power_of_2(count: int) -> int:
-    return 1 << (count - 1).bit_length()
-
-
-def _block_of_channels(channels: int) -> int:
-    if channels <= 32:
-        return _power_of_2(channels)
-    # 64 unless 32 wastes fewer masked lanes: 160 channels are 5 x 32, 640 are 10 x 64.
-    return 64 if -channels % 64 <= -channels % 32 else 32
 
 
 def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
@@ -65,43 +42,54 @@ def make_plan(x: Tensor, num_main: int, tensors: int = 2) -> Plan:
 
     `tensors` are read side by side at most; more than two leave registers for half a tile.
     """
-    images, channels = x.shape[:2]
-    pixels = x.shape[2:].numel()
-    num_aux = images - num_main
-    channels_last = pixels == 1 or not x.is_contiguous()
-    tile = (TILE_BYTES if channels_last else PLANE_TILE_BYTES) // x.element_size()
-    if (channels if channels_last else pixels) % 16:
-        # Elements are addressed one by one, which takes twice the registers.
-        tile = min(tile, PLANE_TILE_BYTES // x.element_size()) // 2
+    card = card_of(x.device)
+    return _plan(
+        x.shape, num_main, x.is_contiguous(), x.element_size(), tensors > 2, card, cutting.CUT
+    )
+
+
+# A plan is made at every call, and of few shapes.
+@lru_cache(maxsize=1024)
+def _plan(
+    shape: torch.Size, num_main: int, contiguous: bool, itemsize: int, halves: bool, card: Card,
+    cut: Cut,
+) -> Plan:  # fmt: skip
+    images, channels = shape[:2]
+    pixels = shape[2:].numel()
+    groups = num_main, images - num_main
+    channels_last = pixels == 1 or not contiguous
+    slots = cut.programs * card.multiprocessors
     if channels_last:
-        if tensors > 2:
-            tile //= 2
-        block_c = _block_of_channels(channels)
-        block_e = min(256, tile // block_c, _power_of_2(images * pixels))
-        tiles = [_cdiv(group * pixels, block_e) for group in (num_main, num_aux)]
+        block_e, block_c = cutting.tile_of_channels(channels, itemsize, halves, slots, cut)
+        block_e = min(block_e, power_of_2(images * pixels))
+        tiles = (cdiv(groups[0] * pixels, block_e), cdiv(groups[1] * pixels, block_e))
         # What one 16-byte load of every thread covers: its sums stay within the thread.
-        sums_e = min(block_e, NUM_WARPS * 32 * 16 // x.element_size() // block_c)
+        sums_e = min(block_e, cut.num_warps * 32 * 16 // itemsize // block_c)
     else:
-        block_e = min(1024, _power_of_2(pixels))
-        block_c = min(256, tile // block_e, _power_of_2(channels))
-        tiles = [group * _cdiv(pixels, block_e) for group in (num_main, num_aux)]
+        block_e, block_c = cutting.tile_of_planes(channels, pixels, itemsize, slots, cut)
+        tiles = (groups[0] * cdiv(pixels, block_e), groups[1] * cdiv(pixels, block_e))
         sums_e = block_e
-    merged = MERGE_SIZE if channels % 16 == 0 else MERGE_SIZE // 4  # again one by one
-    blocks = _cdiv(channels, block_c)
-    chunks = max(1, min(MAX_CHUNKS, MAX_PROGRAMS // blocks))
-    tiles_per_chunk = _cdiv(sum(tiles), chunks)
-    chunks_main, chunks_aux = (_cdiv(group, tiles_per_chunk) for group in tiles)
+    blocks = cdiv(channels, block_c)
+    chunks = cutting.chunks_of_groups(tiles, blocks, images * pixels * itemsize, slots, cut)
+    merged = cut.merge_size if channels % 16 == 0 else cut.merge_size // 4  # again one by one
+    if cut.overlaps and not card.overlaps:
+        warn("ENTPROP_NORM_PDL does nothing here: it needs sm_90 or newer", stacklevel=4)
+    overlaps = bool(cut.overlaps) and card.overlaps
     return Plan(
-        grid=(blocks, chunks_main + chunks_aux),
-        sizes=(num_main, num_aux, channels, pixels, chunks_main, chunks_aux, tiles_per_chunk),
+        grid=(blocks, sum(chunks)),
+        sizes=(*groups, channels, pixels, *chunks),
         specialized=(channels, pixels),
         constants={
             "CHANNELS_LAST": channels_last,
             "BLOCK_E": block_e,
             "BLOCK_C": block_c,
             "SUMS_E": sums_e,
-            "MERGE": max(1, min(_power_of_2(MAX_CHUNKS), merged // block_c)),
+            "MERGE": max(1, min(power_of_2(cut.max_chunks), merged // block_c)),
+            "STAGES": cut.stages,
+            "OVERLAPS": overlaps,
         },
+        num_warps=cut.num_warps,
+        overlaps=overlaps,
         channels_last=channels_last,
     )
 
@@ -141,13 +129,20 @@ def in_layout_of(x: Tensor, other: Tensor, plan: Plan) -> Tensor:
 
 
 @triton.jit
+def first_tile(chunk, own, tiles):
+    """Return the first tile of a chunk, of `own` that differ by a tile at most."""
+    least = tiles // own
+    return chunk * least + tl.minimum(chunk, tiles - own * least)
+
+
+@triton.jit
 def chunk_of(
     pid,
     num_main,
     num_aux,
     pixels,
     chunks_main,
-    tiles_per_chunk,
+    chunks_aux,
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
@@ -155,15 +150,30 @@ def chunk_of(
     is_aux = pid >= chunks_main
     images = tl.where(is_aux, num_aux, num_main)
     chunk = pid - tl.where(is_aux, chunks_main, 0)
+    own = tl.where(is_aux, chunks_aux, chunks_main)
     if CHANNELS_LAST:
         inner = images * pixels
         images = tl.full([], 1, tl.int32)
     else:
         inner = tl.cast(pixels, tl.int32)
     tiles_per_image = tl.cdiv(inner, BLOCK_E)
-    first = chunk * tiles_per_chunk
-    last = tl.minimum(first + tiles_per_chunk, images * tiles_per_image)
-    return is_aux, images, inner, tiles_per_image, first, last
+    tiles = images * tiles_per_image
+    first = first_tile(chunk, own, tiles)
+    return is_aux, images, inner, tiles_per_image, first, first_tile(chunk + 1, own, tiles)
+
+
+@triton.jit
+def let_next_begin(OVERLAPS: tl.constexpr):
+    """Allow the second launch to begin, which waits for the end of this one."""
+    if OVERLAPS:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def wait_for_previous(OVERLAPS: tl.constexpr):
+    """Wait until all of the first launch has ended and what it wrote can be read."""
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
 
 
 @triton.jit

@@ -3,7 +3,15 @@
 import triton
 import triton.language as tl
 
-from .dual_batch_norm_plan import UNSPECIALIZED, chunk_of, elements_before, tile_of, within_threads
+from .dual_batch_norm_plan import (
+    UNSPECIALIZED,
+    chunk_of,
+    elements_before,
+    first_tile,
+    let_next_begin,
+    tile_of,
+    within_threads,
+)
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -16,7 +24,6 @@ def statistics(
     pixels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     training,
     aux_training,
     CHANNELS_LAST: tl.constexpr,
@@ -24,12 +31,15 @@ def statistics(
     BLOCK_C: tl.constexpr,
     SUMS_E: tl.constexpr,
     MERGE: tl.constexpr,
+    STAGES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     """Write partial statistics of every chunk, in one read of `x`; none of a frozen group."""
+    let_next_begin(OVERLAPS)
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
     is_aux, _, inner, tiles_per_image, first, last = chunk_of(
-        pid, num_main, num_aux, pixels, chunks_main, tiles_per_chunk, CHANNELS_LAST, BLOCK_E
+        pid, num_main, num_aux, pixels, chunks_main, chunks_aux, CHANNELS_LAST, BLOCK_E
     )
     if tl.where(is_aux, aux_training, training) == 0:
         return
@@ -47,7 +57,7 @@ def statistics(
     deviation = tl.where(mask, value - shift[None, :], 0.0)
     total = within_threads(deviation, BLOCK_E, BLOCK_C, SUMS_E)
     squares = within_threads(deviation * deviation, BLOCK_E, BLOCK_C, SUMS_E)
-    for tile in range(first + 1, last):
+    for tile in tl.range(first + 1, last, num_stages=STAGES):
         base, offset, mask = tile_of(
             tile, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
             CHANNELS_LAST, BLOCK_E,
@@ -71,14 +81,14 @@ def statistics(
 
 @triton.jit
 def _weights_of(
-    chunk, own, tiles_per_chunk, tiles, inner, tiles_per_image, CHANNELS_LAST: tl.constexpr,
+    chunk, own, tiles, inner, tiles_per_image, CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):  # fmt: skip
     """Count the elements of a channel in each of a group's chunks; none past the last."""
     begin = elements_before(
-        chunk * tiles_per_chunk, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
+        first_tile(chunk, own, tiles), inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
     )  # fmt: skip
-    end = tl.minimum((chunk + 1) * tiles_per_chunk, tiles)
+    end = first_tile(chunk + 1, own, tiles)
     weight = elements_before(end, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E) - begin
     return tl.where(chunk < own, weight, 0).to(tl.float32)
 
@@ -93,7 +103,6 @@ def merge_statistics(
     channels,
     chunks_main,
     chunks_aux,
-    tiles_per_chunk,
     column,
     CHANNELS_LAST: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -118,7 +127,7 @@ def merge_statistics(
         chunk = i + tl.arange(0, MERGE)
         inside = (chunk < own)[:, None] & (column < channels)[None, :]
         weight = _weights_of(
-            chunk, own, tiles_per_chunk, tiles, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
+            chunk, own, tiles, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E
         )  # fmt: skip
         address = start[None, :] + chunk[:, None] * channels
         moved = tl.load(address, mask=inside, other=0.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,45 +16,50 @@ from torch import Tensor
 from bench import rows
 from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
 from bench.timing import Contender, compare, require_cuda
+from entprop_fast.kernels import dual_batch_norm_cut as cutting
+from entprop_fast.kernels.dual_batch_norm_cut import Cut
 from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.norm_half import Half
 
 NAME = "norm_cuda"
 
 
-class Cut(NamedTuple):
-    """Hold the constants of `kernels.dual_batch_norm_plan`."""
-
-    programs: int
-    tile_bytes: int
-    warps: int
-
-
-CUTS = tuple(
-    Cut(*cut)
-    for cut in (
-        (264, 16384, 8), (396, 16384, 8), (528, 16384, 8), (264, 32768, 8), (132, 32768, 8),
-        (264, 16384, 4), (528, 16384, 4), (528, 8192, 4), (528, 8192, 8), (1024, 8192, 8),
-    )
-)  # fmt: skip
+# The first is the one that was adopted.
+CUTS = (
+    Cut(),
+    *(Cut(programs=n) for n in (3, 4)),
+    *(Cut(programs=n, tile_bytes=32768) for n in (2, 1)),
+    *(Cut(programs=n, num_warps=4) for n in (2, 4)),
+    *(Cut(programs=4, tile_bytes=8192, num_warps=n) for n in (4, 8)),
+    Cut(programs=8, tile_bytes=8192),
+    Cut(block_c=32),
+    *(Cut(stages=n) for n in (2, 3)),  # of half the tile, see kernels/dual_batch_norm_cut.py
+    Cut(stages=2, tile_bytes=32768),
+    *(Cut(overlaps=1, stages=n) for n in (1, 2)),
+)
 # WRN-28-10's, its auxiliary pass's, ResNet-18's, a stem's, and one of many times the cache.
 SHAPES = (
     (128, 160, 32, 32), (128, 320, 16, 16), (128, 640, 8, 8), (26, 160, 32, 32), (26, 640, 8, 8),
     (128, 64, 32, 32), (128, 512, 4, 4), (128, 16, 32, 32), (256, 256, 56, 56),
 )  # fmt: skip
 MAX_SETS = 16
+# A row of the adopted cut leaves these out.
+OTHERS = {"block_c": "channels a tile", "stages": "stages", "overlaps": "overlaps"}
 HEAD = [*("shape", "MB", "forward", "native", "forward + backward", "native")]
 HEAD += ["times native", "best cut"]
 
 
 def use(cut: Cut) -> None:
     """Make the launchers cut so, for all of the process."""
-    from entprop_fast.kernels import dual_batch_norm, dual_batch_norm_backward
-    from entprop_fast.kernels import dual_batch_norm_plan as plan
+    cutting.CUT = cut
 
-    plan.MAX_PROGRAMS, plan.TILE_BYTES = cut.programs, cut.tile_bytes
-    for module in (plan, dual_batch_norm, dual_batch_norm_backward):
-        vars(module)["NUM_WARPS"] = cut.warps
+
+def described(cut: Cut, multiprocessors: int) -> rows.Row:
+    """Return what a row says of a cut: all programs of a wave, and what is not as adopted."""
+    told = {"programs": cut.programs * multiprocessors, "tile_bytes": cut.tile_bytes}
+    told["warps"] = cut.num_warps
+    others = {name: getattr(cut, name) for name in OTHERS}
+    return told | {n: value for n, value in others.items() if value != getattr(CUTS[0], n)}
 
 
 def calls(shape: tuple[int, ...]) -> dict[str, Contender]:
@@ -120,10 +125,13 @@ def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
         timed = compare({"ours": lambda: 0.0} | timers, budget=0, rounds=7)
         return {name: 1e6 * timed.seconds[name] for name in names}
 
+    from entprop_fast.kernels.device import card_of
+
     native = microseconds(("native forward", "native both"))
     for cut in CUTS:
         use(cut)
-        yield {"shape": list(shape), **cut._asdict(), **microseconds(("forward", "both")), **native}
+        told = described(cut, card_of(torch.device("cuda", 0)).multiprocessors)
+        yield {"shape": list(shape), **told, **microseconds(("forward", "both")), **native}
 
 
 def section(page: Path) -> str:
@@ -135,6 +143,7 @@ def section(page: Path) -> str:
         here = [row for row in found if row["shape"] == list(shape)]
         ours, other = here[0], best(here)  # the first cut is the one that was adopted
         cut = f"{other['programs']} x {other['tile_bytes'] // 1024} KB, {other['warps']} warps"
+        cut += "".join(f", {told} {other[name]}" for name, told in OTHERS.items() if name in other)
         cells = [
             "x".join(map(str, shape)),
             f"{2 * torch.Size(shape).numel() / 1e6:.0f}",

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from bench import rows
-from bench.ops import contenders, graphs, table
+from bench.ops import contenders, graphs, sweep, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import CUDA_NORM_SHAPES, Case, cases, devices
 from bench.ops.contenders import Place
 from bench.ops.convolution import convolution
 from bench.ops.peers import EXPECTED
 from bench.timing import Comparison, Contender, Timer, compare, wall_timer
+from entprop_fast.kernels import dual_batch_norm_cut as cutting
 from tests.ops.conftest import needs_extension
 
 
@@ -226,3 +227,21 @@ def test_sets_of_inputs_on_cuda(
     assert len(made) == built and timers["warm"]["ours"]() == 1
     assert timers.keys() == {"warm", "cold"} if cold else timers.keys() == {"warm"}
     assert not cold or timers["cold"]["ours"]() == cold
+
+
+def test_the_sweep_tells_its_cuts_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cutting, "CUT", cutting.CUT)
+    told = [sweep.described(cut, 132) for cut in sweep.CUTS]
+    assert len({json.dumps(row) for row in told}) == len(sweep.CUTS)
+    assert told[0] == {"programs": 264, "tile_bytes": 16384, "warps": 8}
+    sweep.use(sweep.CUTS[-1])
+    assert cutting.CUT.overlaps == 1
+    times = {"forward": 1.0, "native forward": 2.0, "native both": 4.0}
+    found = [
+        {"shape": list(shape), **row, **times, "both": 3.0 - number / 10}
+        for shape in sweep.SHAPES
+        for number, row in enumerate(told)
+    ]
+    monkeypatch.setattr(rows, "read", lambda name: found)
+    monkeypatch.setattr(rows, "origin", lambda row: "here")
+    assert "| 264 x 16 KB, 8 warps, stages 2, overlaps 1: 1.5 |" in sweep.section(tmp_path)

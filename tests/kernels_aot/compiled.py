@@ -31,17 +31,18 @@ class Compiled(NamedTuple):
 
 
 class AbsentGpu:
-    """A driver that only knows which GPU it stands for."""
+    """A driver that only knows which GPU it stands for: 90 of NVIDIA, or "gfx942" of AMD."""
 
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-        self.target = GPUTarget("cuda", capability, 32)
+    def __init__(self, architecture: int | str) -> None:
+        self.architecture = architecture
+        nvidia = isinstance(architecture, int)
+        self.target = GPUTarget("cuda" if nvidia else "hip", architecture, 32 if nvidia else 64)
 
     def get_current_target(self) -> GPUTarget:
         return self.target
 
-    def get_current_device(self) -> int:
-        return self.capability
+    def get_current_device(self) -> int | str:
+        return self.architecture
 
     def get_current_stream(self, device: int) -> int:
         return 0
@@ -70,20 +71,27 @@ def _inspect(name: str, cubin: bytes) -> Compiled:
 def compile_launches(
     launch: Callable[[], Any], capability: int, monkeypatch: pytest.MonkeyPatch
 ) -> list[Compiled]:
-    """Call a launcher on meta tensors and return every kernel it would have launched.
+    """Call a launcher on meta tensors and return every kernel it would have launched."""
+    found = compiled_for(capability, launch, monkeypatch)
+    return [_inspect(name, kernel.asm["cubin"]) for name, kernel in found]
+
+
+def compiled_for(
+    architecture: int | str, launch: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, Any]]:
+    """Return the name and what Triton compiled of every kernel that a launcher would launch.
 
     The arguments are specialised exactly as for a real launch (a size divisible by 16, one equal
     to 1, a None), because `JITFunction.run` itself does it; only the launch is left out.
     """
-    kernels: list[Compiled] = []
+    kernels: list[tuple[str, Any]] = []
     run = JITFunction.run
 
     def compile_only(self: JITFunction[Any], *arguments: Any, grid: Any, **options: Any) -> None:
         options["warmup"] = True
-        kernel = run(self, *arguments, grid=grid, **options)
-        kernels.append(_inspect(self.__name__, kernel.asm["cubin"]))
+        kernels.append((self.__name__, run(self, *arguments, grid=grid, **options)))
 
-    triton.runtime.driver.set_active(AbsentGpu(capability))
+    triton.runtime.driver.set_active(AbsentGpu(architecture))
     with monkeypatch.context() as patch:
         patch.setattr(JITFunction, "run", compile_only)
         launch()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from entprop_fast.kernels import dual_batch_norm_plan
+from entprop_fast.kernels import dual_batch_norm_cut
 from entprop_fast.kernels.dual_batch_norm import dual_batch_norm
 from entprop_fast.kernels.dual_batch_norm_backward import dual_batch_norm_backward
 from tests.kernel_cases.dual_batch_norm import CASES
@@ -21,8 +21,7 @@ def test_values(case: str) -> None:
 @pytest.mark.parametrize("name", ["many-tiles", "large-mean", "special-values"])
 def test_several_tiles_a_chunk(name: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tiles and few chunks, so that tests of a bearable size run through every loop."""
-    monkeypatch.setattr(dual_batch_norm_plan, "TILE_BYTES", 1024)
-    monkeypatch.setattr(dual_batch_norm_plan, "PLANE_TILE_BYTES", 1024)
-    monkeypatch.setattr(dual_batch_norm_plan, "MAX_CHUNKS", 5)
-    monkeypatch.setattr(dual_batch_norm_plan, "MERGE_SIZE", 32)
+    small = {"tile_bytes": 1024, "plane_tile_bytes": 1024, "max_chunks": 5, "merge_size": 32}
+    small["sum_bytes"] = 2**20  # never more chunks than that
+    monkeypatch.setattr(dual_batch_norm_cut, "CUT", dual_batch_norm_cut.CUT._replace(**small))
     CASES[f"{name}-{layout}"](OP, "cpu")

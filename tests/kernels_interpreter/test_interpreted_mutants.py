@@ -51,7 +51,7 @@ STATISTICS = {
     "weight": ("moved * weight[:, None]", "moved"),
     "frozen": ("if tl.where(is_aux, aux_training, training) == 0:", "if training == 0:"),
     "tail": ("tl.where(mask, value - shift[None, :], 0.0)", "value - shift[None, :]"),
-    "last tile": ("in range(first + 1, last)", "in range(first + 1, last - 1)"),
+    "last tile": ("tl.range(first + 1, last,", "tl.range(first + 1, last - 1,"),
     "merging": ("in range(0, own, MERGE)", "in range(0, MERGE, MERGE)"),
     "merged spread": ("spread + step * step *", "spread + 0.0 * step *"),
     "merged mean": ("delta += step * tl.div_rn(here, count + here)", "delta += step"),
@@ -63,13 +63,13 @@ FORWARD = {
     "nan": ("tl.where(value < 0, 0.0, value)", "tl.where(value > 0, value, 0.0)"),
     "root": ("tl.sqrt_rn(var + eps)", "(var + eps)"),
     "residual": ("value += tl.load(residual", "value -= tl.load(residual"),
-    "last tile": ("range(0, last - first)", "range(1, last - first)"),
+    "last tile": ("tl.range(0, last - first,", "tl.range(1, last - first,"),
     "statistics kept": ("store_group_row(rstd_out, rstd,", "store_group_row(rstd_out, mean,"),
 }
 BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     "sign": ("tl.where(output <= 0, 0.0, value)", "tl.where(output < -1, 0.0, value)"),
     "mask nan": ("tl.where(output <= 0, 0.0, value)", "tl.where(output > 0, value, 0.0)"),
-    "last tile summed": ("in range(first, last)", "in range(first, last - 1)"),
+    "last tile summed": ("tl.range(first, last,", "tl.range(first, last - 1,"),
     "centred": ("tl.where(mask, g * centered, 0.0)", "g * (centered + mean[None, :])"),
     "dweight": ("tl.sum(product, axis=0) * rstd", "tl.sum(product, axis=0)"),
     "masked gradient": (
@@ -78,7 +78,7 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     ),
     "within threads": ("product += within_threads(g,", "product += 0.5 * within_threads(g,"),
     "merging": ("in range(0, own, MERGE)", "in range(0, MERGE, MERGE)"),
-    "last tile": ("range(0, last - first)", "range(1, last - first)"),
+    "last tile": ("tl.range(0, last - first,", "tl.range(1, last - first,"),
     "mean of g": ("g - mean_g[None, :] - centered", "g - centered"),
     "slope": ("- centered * slope[None, :]", ""),
     "rstd": ("slope = tl.div_rn(product * rstd, count)", "slope = tl.div_rn(product, count)"),
@@ -173,10 +173,11 @@ def _check_norm(mutated: ModuleType) -> None:
         forward=mutated.dual_batch_norm.dual_batch_norm,
         backward=mutated.dual_batch_norm_backward.dual_batch_norm_backward,
     )
-    small = {"TILE_BYTES": 1024, "PLANE_TILE_BYTES": 1024, "MAX_CHUNKS": 5, "MERGE_SIZE": 32}
+    cut = mutated.dual_batch_norm_cut
+    small = {"tile_bytes": 1024, "plane_tile_bytes": 1024, "max_chunks": 5, "merge_size": 32}
+    small["sum_bytes"] = 2**20  # never more chunks than that
     with pytest.MonkeyPatch.context() as patch:
-        for name, size in small.items():
-            patch.setattr(mutated.dual_batch_norm_plan, name, size)
+        patch.setattr(cut, "CUT", cut.CUT._replace(**small))
         for name in NORM_CASES:
             norm_cases.CASES[name](op, "cpu")
 
