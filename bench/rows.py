@@ -1,4 +1,7 @@
-"""Keep measurements as JSON lines, each with the machine, the versions and the commit."""
+"""Keep measurements as JSON lines, each with the machine, the versions and the commit.
+
+Rows of a GPU, whose name ends in ``_cuda`` or ``_gpu``, say its clocks at the moment they were measured too.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench import clocks
 from entprop_fast.lab.cli.env_report import report
 from entprop_fast.lab.files import json_lines
 
@@ -14,8 +18,14 @@ ROWS = Path(__file__).parent / "rows"
 # Rows as they are measured, so that a run which is cut off leaves what it had. They do not replace
 # the committed ones.
 PARTS = Path(__file__).parent.parent / "build" / "rows"
+# The path of one more file that every row is added to, beside the name it is kept under: what a
+# GPU campaign of many commands has measured so far (bench/gpu_campaign.sh), for `bench.collect`.
+JOURNAL, TABLE = "ENTPROP_ROWS", "table"
+GPU = ("_cuda", "_gpu")
 
 Row = dict[str, Any]
+
+_added: dict[str, list[Row]] = {}  # by this process, with their stamps
 
 
 @cache
@@ -36,11 +46,22 @@ def stamp() -> dict[str, str]:
     return {"machine": machine, "versions": versions, "git": git}
 
 
+def stamped(name: str, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with their stamp: where they were measured and, on a GPU, its clocks now."""
+    where = stamp() | ({"clocks": clocks.read()} if name.endswith(GPU) else {})
+    return [row | where for row in rows]
+
+
 def write(name: str, rows: Iterable[Row]) -> Path:
     """Replace the rows called `name`, adding the stamp to each."""
+    return replace(name, stamped(name, rows))
+
+
+def replace(name: str, rows: Iterable[Row]) -> Path:
+    """Replace the rows called `name` by these, which have their stamps."""
     ROWS.mkdir(exist_ok=True)
-    path, where = ROWS / f"{name}.jsonl", stamp()
-    path.write_text(json_lines(row | where for row in rows))
+    path = ROWS / f"{name}.jsonl"
+    path.write_text(json_lines(rows))
     return path
 
 
@@ -66,12 +87,25 @@ def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
 
 
 def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
-    """Write the rows called `name` if they are all, else in their part; say where they are."""
+    """Write the rows called `name` if they are all, else in their part; say where they are.
+
+    Rows that were added one by one keep the stamps that they got then.
+    """
+    measured = _as_added(name, list(rows))
     if whole:
-        return f"rows: {write(name, rows)}"
-    begin(name)
-    add(name, rows)
+        return f"rows: {replace(name, measured)}"
+    PARTS.mkdir(parents=True, exist_ok=True)
+    part(name).write_text(json_lines(measured))
     return f"not everything was measured; what was: {part(name)}"
+
+
+def _as_added(name: str, rows: list[Row]) -> list[Row]:
+    """Return the rows as this process has added them, or else stamp them now."""
+    added = _added.get(name, [])
+    same = len(rows) == len(added)
+    if same and all(row.items() <= old.items() for row, old in zip(rows, added, strict=True)):
+        return added
+    return stamped(name, rows)
 
 
 def part(name: str) -> Path:
@@ -84,13 +118,19 @@ def begin(name: str) -> Path:
     PARTS.mkdir(parents=True, exist_ok=True)
     path = part(name)
     path.write_text("")
+    _added[name] = []
     return path
 
 
 def add(name: str, rows: Iterable[Row]) -> None:
-    """Add rows to the part called `name`, with the stamp."""
+    """Add rows to the part called `name`, with the stamp, and to the journal where there is one."""
+    new = stamped(name, rows)
+    _added.setdefault(name, []).extend(new)
     with part(name).open("a") as file:
-        file.write(json_lines(row | stamp() for row in rows))
+        file.write(json_lines(new))
+    if journal := os.environ.get(JOURNAL):
+        with Path(journal).open("a") as file:
+            file.write(json_lines({TABLE: name} | row for row in new))
 
 
 def there(name: str) -> bool:
@@ -109,4 +149,5 @@ def read(name: str) -> list[Row]:
 
 def origin(row: Row) -> str:
     """Say where and with what a row was measured."""
-    return f"{row['machine']}; {row['versions']}; {row['git']}"
+    known = (row.get(name) for name in ("machine", "clocks", "versions", "git"))
+    return "; ".join(value for value in known if value)

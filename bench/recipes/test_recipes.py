@@ -4,8 +4,9 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench import rows
 from bench.recipes.cases import ROUNDS, STEPS, WARM_UP, Case, case_of, stepper
-from bench.recipes.table import MEASURED, row_of
+from bench.recipes.table import MEASURED, name_of, row_of
 from entprop_fast.lab.training.recipe import data_set_recipes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -17,4 +18,7 @@ def test_step(case: Case, benchmark: BenchmarkFixture) -> None:
         stepper(case), rounds=ROUNDS, warmup_rounds=WARM_UP[DEVICE]
     )
     assert benchmark.stats is not None  # not with --benchmark-disable
+    if not MEASURED:
+        rows.begin(name_of(DEVICE))
     MEASURED.append(row_of(case, benchmark.stats.stats.median / STEPS[DEVICE]))
+    rows.add(name_of(DEVICE), MEASURED[-1:])
