@@ -64,6 +64,8 @@ def load(config: Config) -> ImageData:
     try:
         found = data.load(config.dataset, **sizes)
     except FileNotFoundError:
+        if not BESIDE.is_dir():
+            raise
         found = data.load(config.dataset, data_dir=BESIDE, **sizes)
     assert isinstance(found, ImageData)
     return found
