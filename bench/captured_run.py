@@ -1,23 +1,25 @@
 """Train one run captured and eager, curve beside curve: `python -m bench.captured_run [DATA_SET]`.
 
-The digits at 32x32 on WRN-28-10, and Fashion-MNIST on ResNet-18: the same seed, so the same weights,
-batches and draws. A captured step computes what an eager one does, so the curves may differ by no
-more than two eager runs do, whose sums cuDNN orders as it likes.
+The digits at 32x32 on WRN-28-10, and Fashion-MNIST on ResNet-18: the same seed, so the same
+weights, batches and draws. A captured step computes what an eager one does, so the curves may
+differ by no more than two eager runs do, whose sums cuDNN orders as it likes.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
-from bench.timing import require_cuda
+from bench.timing import quartiles, require_cuda
 from entprop_fast.lab import data
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.report.progress import Reporter
@@ -77,13 +79,19 @@ def run(name: str, config: Config, images: ImageData) -> rows.Row:
     Off CUDA, where nothing can be captured, all runs are eager.
     """
     trainers: list[Trainer] = []
-    capture = "on" if name == CAPTURED and config.device == "cuda" else "off"
+    on_cuda = config.device == "cuda"
+    capture = "on" if name == CAPTURED and on_cuda else "off"
+    if on_cuda:
+        gc.collect()  # the graphs of the run before
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         here = replace(config, capture=capture, out=str(Path(folder) / "run"))
         summary = train(
             here, images=images, reporter=Reporter.quiet(), watch=trainers.append, pictures=False
         )
     curve = trainers[0].rows
+    later = [row["train_seconds"] for row in curve[1:]]  # without what the first one compiles
     return {
         "data_set": config.dataset,
         "run": name,
@@ -103,6 +111,8 @@ def run(name: str, config: Config, images: ImageData) -> rows.Row:
         "hscore": summary.hscore,
         "seconds": sum(row["train_seconds"] for row in curve),
         "first_epoch_seconds": curve[0]["train_seconds"],
+        "epoch_quartiles": quartiles(later) if len(later) > 1 else None,
+        "peak_memory": torch.cuda.max_memory_reserved() if on_cuda else None,
     }
 
 

@@ -1,6 +1,6 @@
 """Put what a GPU campaign measured among the committed rows: `python -m bench.collect FOLDER`.
 
-FOLDER holds the campaign's ``rows.jsonl`` (bench/gpu_campaign.sh), from this machine or another one.
+FOLDER holds the ``rows.jsonl`` of bench/gpu_campaign.sh, from this machine or another one.
 A table is kept by units that are measured as a whole: a network's step at one k and n, say. A unit
 that is half measured is refused. What stands in the table already stays, if it is of the same
 machine and versions: no table compares two machines.

@@ -1,6 +1,7 @@
 """Keep measurements as JSON lines, each with the machine, the versions and the commit.
 
-Rows of a GPU, whose name ends in ``_cuda`` or ``_gpu``, say its clocks at the moment they were measured too.
+Rows whose name ends in ``_cuda`` or ``_gpu`` say the GPU's clocks, too, at the moment they were
+measured.
 """
 
 import json

@@ -91,7 +91,9 @@ def test_the_scripts_are_clean() -> None:
     for script in (SCRIPT, PIECES):
         subprocess.run(["bash", "-n", str(script)], check=True)
     if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", "-x", SCRIPT.name, PIECES.name], check=True, cwd=ROOT / "bench")
+        subprocess.run(
+            ["shellcheck", "-x", SCRIPT.name, PIECES.name], check=True, cwd=ROOT / "bench"
+        )
 
 
 def test_header_usage_and_functions_name_the_same_pieces(campaign: Campaign) -> None:

@@ -49,6 +49,4 @@ def test_captured_segments_train_what_eager_steps_do(ranks: list[Found], backend
             assert "captured" not in rank and rank["eager"]["replays"] == 0
             continue
         assert rank["captured"]["replays"] == STEPS - WARM_UP
-        assert_equal(
-            rank["captured"]["parameters"], rank["eager"]["parameters"], tolerance=1e-9
-        )
+        assert_equal(rank["captured"]["parameters"], rank["eager"]["parameters"], tolerance=1e-9)
