@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import captured_run, ragged_memory, rows
+from bench.fusion import steps as fusion_steps
+from bench.fusion import table as fusion_table
 from bench.ops import cases as ops_cases
 from bench.ops import sweep
 from bench.ops import table as ops_table
@@ -97,6 +99,9 @@ TABLES = {
     ),
     ragged_memory.NAME: Table(
         ("arch", "smaller_batch", "capture"), 1, _memory, "python -m bench.ragged_memory"
+    ),
+    fusion_table.name_of("cuda"): Table(
+        ("case",), 0, lambda: ((str(case),) for case in fusion_steps.CASES), "pytest bench/fusion"
     ),
     recipes_table.name_of("cuda"): Table(
         ("recipe",), 0, lambda: ((name,) for name in data_set_recipes()), "pytest bench/recipes"

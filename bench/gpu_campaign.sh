@@ -25,6 +25,7 @@
 #   steps-more               the other k and n, and WRN-16-4
 #   ops                      every op beside torch eager, torch.compile and the best existing part
 #   recipes                  a step of every shipped recipe, and the hours that it means
+#   fusion                   a step of torchvision's and timm's networks, sums and ReLUs in the norms or not
 #   memory                   peak memory of captured and eager runs, with a smaller last batch
 #   profile                  GPU time of every kernel of a step
 #   counters                 ncu's counters of our kernels
@@ -50,7 +51,7 @@ BEST=(
 )
 OTHERS=(
   steps-wrn-compiled:165 steps-resnet18-compiled:165 steps-more:165 ops:165 recipes:165
-  memory:120 profile:120 counters:120 large:60 roofline:60
+  fusion:100 memory:120 profile:120 counters:120 large:60 roofline:60
 )
 MOST=165 # seconds of a piece where there is no budget, or time to spare
 FOURTEEN_MINUTES=840

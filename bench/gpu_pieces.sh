@@ -77,6 +77,8 @@ piece_fashion_mnist() { limit "$REST" "$PYTHON" -m bench.captured_run fashion_mn
 
 piece_recipes() { limit "$REST" "${PYTEST[@]}" bench/recipes; }
 
+piece_fusion() { limit "$REST" "${PYTEST[@]}" bench/fusion; }
+
 piece_memory() { limit "$REST" "$PYTHON" -m bench.ragged_memory; }
 
 piece_roofline() { limit "$REST" "$PYTHON" -m bench.roofline; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -10,11 +11,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bench.step.cases import settings
+from entprop_fast import build
 
 ROOT = Path(__file__).parents[2]
 SCRIPT, PIECES = ROOT / "bench" / "gpu_campaign.sh", ROOT / "bench" / "gpu_pieces.sh"
@@ -91,9 +94,8 @@ def test_the_scripts_are_clean() -> None:
     for script in (SCRIPT, PIECES):
         subprocess.run(["bash", "-n", str(script)], check=True)
     if shutil.which("shellcheck"):
-        subprocess.run(
-            ["shellcheck", "-x", SCRIPT.name, PIECES.name], check=True, cwd=ROOT / "bench"
-        )
+        named = [str(script.relative_to(ROOT)) for script in (SCRIPT, PIECES)]
+        subprocess.run(["shellcheck", "-x", *named], check=True, cwd=ROOT)
 
 
 def test_header_usage_and_functions_name_the_same_pieces(campaign: Campaign) -> None:
@@ -126,6 +128,35 @@ def test_without_a_device_nothing_runs(what: str, campaign: Campaign) -> None:
     assert campaign.calls.read_text() == "" and not campaign.out.exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_a_real_interpreter_is_asked(campaign: Campaign) -> None:
+    run = campaign.run("norms", PYTHON=sys.executable)
+    assert run.returncode == 3 and "is_available() is False" in run.stderr
+    run = campaign.run("norms", PYTHON="no-such-python")
+    assert run.returncode == 3 and "see above" in run.stderr
+
+
+@pytest.mark.parametrize("backends", [("cpu",), ("cpu", "cuda")])
+def test_what_the_interpreter_answers(
+    backends: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (probe,) = re.findall(r"^PROBE='(.*?)^'", SCRIPT.read_text(), re.M | re.S)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (12, 0))
+    monkeypatch.setattr(build, "build_info", lambda: SimpleNamespace(backends=backends))
+    exec(probe, {})
+    said = capsys.readouterr()
+    assert said.out.split() == ["2", "12.0", "built" if "cuda" in backends else "missing"]
+    assert said.err == ""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tyro" else real(name)
+    )
+    exec(probe, {})
+    assert capsys.readouterr().err == "not installed, so that steps and runs fail: tyro\n"
+
+
 def test_the_whole_runs_in_order_and_says_what_it_has(campaign: Campaign) -> None:
     run = campaign.run(ALL)
     assert run.returncode == 0, run.stdout
@@ -147,8 +178,8 @@ def test_the_whole_runs_in_order_and_says_what_it_has(campaign: Campaign) -> Non
 
 
 def test_what_does_not_fit_is_left_out_and_named(campaign: Campaign) -> None:
-    run = campaign.run(ALL, BUDGET="81")
-    left = [name for name, seconds in listed().items() if seconds > 75][:3]
+    run = campaign.run(ALL, BUDGET="92")
+    left = [name for name, seconds in listed().items() if seconds > 87][:3]
     assert left == ["build", "suite", "steps-wrn"]
     assert f"left out, as there was no time: {' '.join(left)}\n" in run.stdout
     assert list(campaign.begun(run)) == [n for n in list(listed())[:12] if n not in left]
@@ -159,7 +190,7 @@ def test_what_a_piece_leaves_over_goes_to_the_next(campaign: Campaign) -> None:
     seconds = listed()
     begun = campaign.begun(campaign.run("norms", "digits", BUDGET="105"))
     # 100 s are to be shared: the first gets what the second does not need.
-    assert 0 <= 100 - seconds["digits"] - begun["norms"] <= 5 and 0 <= 100 - begun["digits"] <= 5
+    assert 0 <= 100 - seconds["digits"] - begun["norms"] <= 12 and 0 <= 100 - begun["digits"] <= 12
     alone = campaign.begun(campaign.run("norms", "digits"))
     assert alone == {"norms": 165, "digits": 165}
 

@@ -1,8 +1,6 @@
-"""Two processes over NCCL, a device each; without two devices the same work over gloo, on the CPU."""
+"""Two processes over NCCL, a device each; the same work over gloo, on the CPU."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
