@@ -32,9 +32,9 @@
 #   large                    tests of tensors beyond 2^31 elements
 #   roofline                 the model of a step's time beside the committed rows
 #
-# Each row is written the moment it is measured, to $OUT/rows.jsonl (OUT: build/gpu_campaign) and to
-# build/rows: a piece that is cut off leaves what it had, and the next one starts all the same. What
-# the commands print is in $OUT/campaign.log. BUDGET=SECONDS limits any list of pieces: one that no
+# Each row is written the moment it is measured, to $OUT/rows.jsonl (OUT: build/gpu_campaign) and, for
+# the last command alone, to build/rows: a piece that is cut off leaves what it had, and the next one
+# starts all the same. What the commands print is in $OUT/campaign.log. BUDGET=SECONDS limits any list of pieces: one that no
 # longer fits is not started, and is named at the end. Time that early pieces leave over goes to the
 # later ones. PYTHON is the interpreter, ENTPROP_GIT the commit where there is no .git.
 #

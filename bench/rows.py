@@ -26,7 +26,7 @@ GPU = ("_cuda", "_gpu")
 
 Row = dict[str, Any]
 
-_added: dict[str, list[Row]] = {}  # by this process, with their stamps
+_measured: dict[str, list[tuple[Row, Row]]] = {}  # by this process: without their stamps, and with
 
 
 @cache
@@ -47,15 +47,15 @@ def stamp() -> dict[str, str]:
     return {"machine": machine, "versions": versions, "git": git}
 
 
-def stamped(name: str, rows: Iterable[Row]) -> list[Row]:
-    """Return the rows with their stamp: where they were measured and, on a GPU, its clocks now."""
-    where = stamp() | ({"clocks": clocks.read()} if name.endswith(GPU) else {})
-    return [row | where for row in rows]
+def stamp_of(name: str) -> Row:
+    """Return the stamp of rows called `name`: on a GPU, with its clocks at this moment."""
+    return stamp() | ({"clocks": clocks.read()} if name.endswith(GPU) else {})
 
 
 def write(name: str, rows: Iterable[Row]) -> Path:
     """Replace the rows called `name`, adding the stamp to each."""
-    return replace(name, stamped(name, rows))
+    where = stamp_of(name)
+    return replace(name, (row | where for row in rows))
 
 
 def replace(name: str, rows: Iterable[Row]) -> Path:
@@ -90,9 +90,9 @@ def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
 def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
     """Write the rows called `name` if they are all, else in their part; say where they are.
 
-    Rows that were added one by one keep the stamps that they got then.
+    Rows that were added before keep the stamps that they got then.
     """
-    measured = _as_added(name, list(rows))
+    measured, _ = _stamped_once(name, rows)
     if whole:
         return f"rows: {replace(name, measured)}"
     PARTS.mkdir(parents=True, exist_ok=True)
@@ -100,13 +100,21 @@ def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
     return f"not everything was measured; what was: {part(name)}"
 
 
-def _as_added(name: str, rows: list[Row]) -> list[Row]:
-    """Return the rows as this process has added them, or else stamp them now."""
-    added = _added.get(name, [])
-    same = len(rows) == len(added)
-    if same and all(row.items() <= old.items() for row, old in zip(rows, added, strict=True)):
-        return added
-    return stamped(name, rows)
+def _stamped_once(name: str, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows with their stamps, and those of them that this process had not before."""
+    known = _measured.setdefault(name, [])
+    found: list[Row] = []
+    new: list[Row] = []
+    where: Row = {}
+    for row in rows:
+        stamped = next((old for plain, old in known if plain == row), None)
+        if stamped is None:
+            where = where or stamp_of(name)
+            stamped = row | where
+            known.append((dict(row), stamped))
+            new.append(stamped)
+        found.append(stamped)
+    return found, new
 
 
 def part(name: str) -> Path:
@@ -119,16 +127,18 @@ def begin(name: str) -> Path:
     PARTS.mkdir(parents=True, exist_ok=True)
     path = part(name)
     path.write_text("")
-    _added[name] = []
     return path
 
 
 def add(name: str, rows: Iterable[Row]) -> None:
-    """Add rows to the part called `name`, with the stamp, and to the journal where there is one."""
-    new = stamped(name, rows)
-    _added.setdefault(name, []).extend(new)
+    """Add rows to the part called `name`, with the stamp, and to the journal where there is one.
+
+    Rows that were added before, where a part is written anew, keep their stamps, and are in the
+    journal already.
+    """
+    found, new = _stamped_once(name, rows)
     with part(name).open("a") as file:
-        file.write(json_lines(new))
+        file.write(json_lines(found))
     if journal := os.environ.get(JOURNAL):
         with Path(journal).open("a") as file:
             file.write(json_lines({TABLE: name} | row for row in new))

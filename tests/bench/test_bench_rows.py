@@ -18,7 +18,7 @@ from bench import clocks, rows
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(rows, "ROWS", tmp_path / "rows")
     monkeypatch.setattr(rows, "PARTS", tmp_path / "parts")
-    monkeypatch.setattr(rows, "_added", {})
+    monkeypatch.setattr(rows, "_measured", {})
     monkeypatch.delenv(rows.JOURNAL, raising=False)
     return tmp_path
 
@@ -40,11 +40,14 @@ def test_rows_of_a_gpu_alone_say_its_clocks_of_that_moment(
     assert [row["clocks"] for row in found] == ["SM 1980 MHz", "SM 345 MHz"]
     assert "clocks" not in read(rows.part("norm_cpu"))[0]
     assert found[0] == {"a": 1} | rows.stamp() | {"clocks": "SM 1980 MHz"}
-    # Kept as a whole, they are what they were when they were measured.
+    # Written anew, beside another one, and kept as a whole: they are what they were.
+    rows.begin("norm_cuda")
+    rows.add("norm_cuda", [{"a": 1}, {"a": 2}])
+    assert read(rows.part("norm_cuda")) == found
     rows.keep("norm_cuda", [{"a": 1}, {"a": 2}], whole=True)
     assert rows.read("norm_cuda") == found
-    rows.keep("norm_cuda", [{"a": 3}], whole=True)
-    assert [row["clocks"] for row in rows.read("norm_cuda")] == ["SM 1 MHz"]
+    rows.keep("norm_cuda", [{"a": 3}, {"a": 2}], whole=True)
+    assert [row["clocks"] for row in rows.read("norm_cuda")] == ["SM 1 MHz", "SM 345 MHz"]
 
 
 def test_every_row_goes_into_the_journal_of_a_campaign(
@@ -52,12 +55,15 @@ def test_every_row_goes_into_the_journal_of_a_campaign(
 ) -> None:
     journal = folders / "rows.jsonl"
     monkeypatch.setenv(rows.JOURNAL, str(journal))
-    for name in ("one", "other", "one"):  # a piece that begins anew takes nothing out of it
-        rows.begin(name)
-        rows.add(name, [{"a": 1}])
+    for name, row in (("one", 1), ("other", 1), ("one", 2)):
+        rows.begin(name)  # of another piece of the table: takes nothing out of it
+        rows.add(name, [{"a": row}])
+    rows.begin("one")
+    rows.add("one", [{"a": 1}, {"a": 2}, {"a": 3}])  # what is known by now, as a whole
     assert [(row[rows.TABLE], row["a"]) for row in read(journal)] == [
-        *(("one", 1), ("other", 1), ("one", 1))
+        *(("one", 1), ("other", 1), ("one", 2), ("one", 3))
     ]
+    assert [row["a"] for row in read(rows.part("one"))] == [1, 2, 3]
     assert all(line.startswith('{"table": "') for line in journal.read_text().splitlines())
 
 

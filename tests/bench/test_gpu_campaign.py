@@ -246,6 +246,11 @@ def test_every_step_is_measured_by_one_piece() -> None:
         )
         return bool(eval(words))
 
+    kinds = {getattr(setting, "piece", "") for setting in settings("cuda")}
+    for piece, expression in chosen:
+        of_kind = re.search(r"(?<!not )\b(layouts|compiled)\b", expression)
+        if of_kind is None or of_kind[0] in kinds:
+            assert any(selects(expression, str(setting)) for setting in settings("cuda")), piece
     for setting in settings("cuda"):
         by = [piece for piece, expression in chosen if selects(expression, str(setting))]
         assert len(by) == 1, (str(setting), by)
