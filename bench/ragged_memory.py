@@ -18,6 +18,7 @@ from bench import rows
 from bench.timing import require_cuda
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.lab.report.text import markdown_table
+from entprop_fast.models import resnet
 
 NAME = "memory_cuda"
 # arch -> images a step, pixels, classes
@@ -62,9 +63,9 @@ def batches(kind: Epochs, batch: int) -> Iterator[int]:
 def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows.Row:
     """Train so; return a row with what it added to the device's memory at most, in bytes."""
     batch, pixels, classes = NETWORKS[arch]
-    stem = {"stem": "cifar"} if arch.startswith("resnet") and pixels <= 64 else {}
+    stem: resnet.Stem = "cifar" if arch in resnet.LAYOUTS and pixels <= 64 else "imagenet"
     torch.manual_seed(0)
-    model = convert_dual_norm(models.create(arch, num_classes=classes, **stem))
+    model = convert_dual_norm(models.create(arch, num_classes=classes, stem=stem))
     model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     method = create_method("entprop", model, optimizer, k=0.2, n=1, amp="bf16", capture=capture)
