@@ -21,10 +21,10 @@ TRITON := triton==3.6.0
 CSRC := $(shell find csrc -name '*.py' -o -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh')
 
 .PHONY: help setup train test test-main test-interpreter test-aot wheel wheel-test compare bench \
-    bench-recipes zoo emoji lint docs clean
+    bench-recipes bench-gpu zoo emoji lint docs clean
 
 help:
-	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes zoo emoji lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
+	@echo "targets: setup train test wheel wheel-test compare bench bench-recipes bench-gpu zoo emoji lint docs clean   (VENV=$(VENV) PYTHON=$(PYTHON))"
 
 setup: $(VENV)/.installed
 
@@ -98,6 +98,17 @@ bench-recipes: setup
 	@echo "== a step of every recipe: under 4 minutes"
 	$(BIN)/python -m pytest bench/recipes
 	$(BIN)/python -m bench.report
+
+# On a machine with a GPU (docs/how-to/measure_gpu.md). The pages are written anew also where a piece
+# failed; the exit status is then the pieces'.
+GPU_PARTS ?= all-in-14-minutes
+bench-gpu: export ENTPROP_GIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+bench-gpu: setup
+	@echo "== benchmarks on the GPU: 14 minutes at most, 3 minutes at most for each of GPU_PARTS"
+	PYTHON=$(BIN)/python bash bench/gpu_campaign.sh $(GPU_PARTS); status=$$?; \
+	    if [ $$status -gt 1 ]; then exit $$status; fi; \
+	    PYTHON=$(BIN)/python bash bench/gpu_campaign.sh collect; \
+	    $(BIN)/python -m bench.report && exit $$status
 
 # The table of networks (docs/reference/support.md); goes on where it was interrupted.
 ZOO_ARGS ?=

@@ -1,22 +1,26 @@
-"""Train one run captured and eager, curve beside curve: `python -m bench.captured_run`.
+"""Train one run captured and eager, curve beside curve: `python -m bench.captured_run [DATA_SET]`.
 
-The digits at 32x32 on WRN-28-10. A captured step computes what an eager one does, so the curves may
+The digits at 32x32 on WRN-28-10, and Fashion-MNIST on ResNet-18: the same seed, so the same
+weights, batches and draws. A captured step computes what an eager one does, so the curves may
 differ by no more than two eager runs do, whose sums cuDNN orders as it likes.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import gc
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
-from bench.timing import require_cuda
+from bench.timing import quartiles, require_cuda
 from entprop_fast.lab import data
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.report.progress import Reporter
@@ -27,8 +31,12 @@ from entprop_fast.lab.training.recipe import resolve
 from entprop_fast.lab.training.trainer import Trainer
 
 NAME = "captured_run_cuda"
-RUNS: dict[str, Literal["on", "off"]] = {"captured": "on", "eager": "off", "eager again": "off"}
-SHOWN = (1, 2, 3, 5, 10, 20, 30)  # epochs of the table
+CAPTURED, EAGER, AGAIN = RUNS = ("captured", "eager", "eager again")
+# Data set (and recipe) to the network and the epochs of the run.
+SETS = {"digits": ("wrn28_10", 20), "fashion_mnist": ("resnet18", 16)}
+DIGITS_PIXELS = 32
+BESIDE = Path("data")  # where Fashion-MNIST lies on a machine to which files were carried
+SHOWN = (1, 2, 3, 5, 10, 16, 20)  # epochs of the table
 
 
 def images_at(pixels: int) -> ImageData:
@@ -47,28 +55,63 @@ def images_at(pixels: int) -> ImageData:
     )
 
 
+def load(config: Config) -> ImageData:
+    """Load what a run is trained on.
+
+    Raises:
+        FileNotFoundError: Fashion-MNIST is not on this machine; the message says how to get it.
+    """
+    if config.dataset == "digits":
+        return images_at(DIGITS_PIXELS)
+    sizes = config.train_size, config.test_size
+    try:
+        return data.load("fashion_mnist", train_size=sizes[0], test_size=sizes[1])
+    except FileNotFoundError:
+        if not BESIDE.is_dir():
+            raise
+        return data.load("fashion_mnist", data_dir=BESIDE, train_size=sizes[0], test_size=sizes[1])
+
+
 def run(name: str, config: Config, images: ImageData) -> rows.Row:
-    """Train one run in a folder that is thrown away; return a row with its curve."""
+    """Train one run in a folder that is thrown away; return a row with its curve and scores.
+
+    Off CUDA, where nothing can be captured, all runs are eager.
+    """
     trainers: list[Trainer] = []
+    on_cuda = config.device == "cuda"
+    capture: Literal["on", "off"] = "on" if name == CAPTURED and on_cuda else "off"
+    if on_cuda:
+        gc.collect()  # the graphs of the run before
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
-        here = replace(config, capture=RUNS[name], out=str(Path(folder) / "run"))
+        here = replace(config, capture=capture, out=str(Path(folder) / "run"))
         summary = train(
             here, images=images, reporter=Reporter.quiet(), watch=trainers.append, pictures=False
         )
     curve = trainers[0].rows
+    later = [row["train_seconds"] for row in curve[1:]]  # without what the first one compiles
     return {
+        "data_set": config.dataset,
         "run": name,
         "captured": summary.captured,
         "arch": config.arch,
         "method": config.method,
         "pixels": images.image_shape[-1],
+        "train_images": images.num_train,
         "batch": config.batch_size,
         "epochs": config.epochs,
+        "seed": config.seed,
         "device": summary.device,
         "loss": [row["loss"] for row in curve],
         "sa": [row["sa"] for row in curve],
+        "final_sa": summary.sa,
+        "final_ra": summary.ra,
+        "hscore": summary.hscore,
         "seconds": sum(row["train_seconds"] for row in curve),
         "first_epoch_seconds": curve[0]["train_seconds"],
+        "epoch_quartiles": quartiles(later) if len(later) > 1 else None,
+        "peak_memory": torch.cuda.max_memory_reserved() if on_cuda else None,
     }
 
 
@@ -79,43 +122,77 @@ def largest_difference(one: rows.Row, other: rows.Row, what: str) -> float:
 
 
 def section(page: Path) -> str:
-    """Write the curves side by side."""
-    found = {row["run"]: row for row in rows.read(NAME)}
+    """Write the curves of every data set side by side, and the scores at their ends."""
+    found: dict[str, dict[str, rows.Row]] = {}
+    for row in rows.read(NAME):
+        found.setdefault(row["data_set"], {})[row["run"]] = row
+    return "\n\n".join(_of_set(of_set) for of_set in found.values())
+
+
+def _of_set(found: dict[str, rows.Row]) -> str:
     first = next(iter(found.values()))
     shown = sorted({epoch for epoch in (*SHOWN, first["epochs"]) if epoch <= first["epochs"]})
-    head = ["epoch", *(f"{what}, {name}" for what in ("loss", "SA") for name in found)]
-    lines = [head]
+    lines = [["epoch", *(f"{what}, {name}" for what in ("loss", "SA") for name in found)]]
     for epoch in shown:
         losses = [f"{row['loss'][epoch - 1]:.4f}" for row in found.values()]
         scores = [f"{row['sa'][epoch - 1]:.1f}" for row in found.values()]
         lines.append([str(epoch), *losses, *scores])
     captured, eager, again = (found[name] for name in RUNS)
+    ends = "; ".join(
+        f"{name} SA {row['final_sa']:.1f}, RA {row['final_ra']:.1f}, Hscore {row['hscore']:.1f}"
+        for name, row in found.items()
+    )
     times = ", ".join(
         f"{name} {row['seconds'] - row['first_epoch_seconds']:.1f} s" for name, row in found.items()
     )
+    size = f"{first['pixels']}x{first['pixels']}"
     return markdown_table(lines) + (
-        f"\n\n{first['method']} on {first['arch']}, digits at {first['pixels']}x{first['pixels']}, "
-        f"{first['epochs']} epochs, batches of {first['batch']}. Largest difference of an epoch's "
-        f"loss, captured from eager: {largest_difference(captured, eager, 'loss'):.4f}; between "
-        f"the two eager runs: {largest_difference(again, eager, 'loss'):.4f}. Of SA: "
+        f"\n\n{first['method']} on {first['arch']}, {first['train_images']} images of "
+        f"{first['data_set']} at {size}, {first['epochs']} epochs, batches of {first['batch']}. "
+        "Largest difference of an epoch's loss, captured from eager: "
+        f"{largest_difference(captured, eager, 'loss'):.4f}; between the two eager runs: "
+        f"{largest_difference(again, eager, 'loss'):.4f}. Of SA: "
         f"{largest_difference(captured, eager, 'sa'):.1f} and "
-        f"{largest_difference(again, eager, 'sa'):.1f}. Training after the first epoch: {times}. "
-        f"Made by `python -m bench.captured_run` ({rows.origin(first)})."
+        f"{largest_difference(again, eager, 'sa'):.1f}. At the end: {ends}. Training after the "
+        f"first epoch: {times}. Made by `python -m bench.captured_run {first['data_set']}` "
+        f"({rows.origin(first)})."
     )
 
 
-def main() -> None:
-    """Train the three runs; each row is written as it comes."""
-    require_cuda()
-    epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    config = resolve("digits", arch="wrn28_10", epochs=epochs, corruptions="none", device="cuda")
-    images = images_at(32)
-    rows.begin(NAME)
-    for name in RUNS:
-        row = run(name, config, images)
-        rows.add(NAME, [row])
-        print(f"{name}: SA {row['sa'][-1]:.1f}, {row['seconds']:.1f} s", flush=True)
-    print(f"rows: {rows.part(NAME)}")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train the three runs of each data set; each row is written as it comes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data_sets", nargs="*", metavar="DATA_SET", help=", ".join(SETS))
+    parser.add_argument("--arch", help="in place of the data set's network")
+    parser.add_argument("--epochs", type=int, help="in place of the data set's")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    given = parser.parse_args(arguments)
+    if unknown := set(given.data_sets) - set(SETS):
+        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SETS)}")
+    if given.device == "cuda":
+        require_cuda()
+    kept = NAME if given.device == "cuda" else "captured_run_cpu"
+    rows.begin(kept)
+    for name in given.data_sets or SETS:
+        arch, epochs = SETS[name]
+        config = resolve(
+            name,
+            arch=given.arch or arch,
+            epochs=given.epochs or epochs,
+            corruptions="generated",
+            device=given.device,
+        )
+        try:
+            images = load(config)
+        except FileNotFoundError as missing:
+            print(f"skipped: {missing}")
+            continue
+        for one in RUNS:
+            row = run(one, config, images)
+            rows.add(kept, [row])
+            scores = f"SA {row['final_sa']:.1f}, RA {row['final_ra']:.1f}"
+            print(f"{name}, {one}: {scores}, {row['seconds']:.1f} s", flush=True)
+    print(f"rows: {rows.part(kept)}")
 
 
 if __name__ == "__main__":

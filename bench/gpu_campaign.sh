@@ -1,197 +1,205 @@
 #!/usr/bin/env bash
-# What to run on a lent GPU, in parts that each end well inside ten minutes.
+# Measure on a GPU, in pieces that each end well under three minutes. How to: docs/how-to/measure_gpu.md
 #
-#   bash bench/gpu_campaign.sh build                 compile, report, run the tests marked gpu
-#   bash bench/gpu_campaign.sh sanitize              compute-sanitizer: memcheck, racecheck
-#   bash bench/gpu_campaign.sh bench-ops             pytest bench/ops, the CUDA cases
-#   bash bench/gpu_campaign.sh bench-step            pytest bench/step, every setting (ARCH=wrn28_10: its own)
-#   bash bench/gpu_campaign.sh bench-batches         the captured step at 32 to 1024 images (ARCH=resnet18: its own)
-#   bash bench/gpu_campaign.sh train                 a run on WRN-28-10, captured and eager, curve beside curve
-#   bash bench/gpu_campaign.sh bench-recipes         pytest bench/recipes: hours of every shipped recipe
-#   bash bench/gpu_campaign.sh sweep                 the norm under several ways to cut it
-#   bash bench/gpu_campaign.sh profile               GPU time of every kernel; ncu's counters
-#   bash bench/gpu_campaign.sh bench-ops profile     several, one after another
+#   bash bench/gpu_campaign.sh all-in-14-minutes     the most valuable pieces, in order, within 14 minutes
+#   bash bench/gpu_campaign.sh norms memory          these pieces, one after another
+#   bash bench/gpu_campaign.sh --dry-run PIECE...    print them with their limits, run nothing
+#   bash bench/gpu_campaign.sh collect [FOLDER]      put what was measured among the committed rows
 #
-# Each part writes its log, and what it measured, under $OUT (build/gpu_campaign where that is unset)
-# as it goes: a part that dies leaves what it had, and the next one starts all the same. The exit
-# status is 0 if every part passed, 3 without a CUDA device. A fresh machine is bare: every part builds
-# the extension if it is not there, which takes 100 s: `python -m bench.prebuild` makes it elsewhere.
-# Nothing is installed; no setting of the GPU is touched.
+# Pieces of all-in-14-minutes, in its order:
+#   build                    compile for this GPU where that was not done; print the environment
+#   suite                    the tests marked gpu
+#   steps-wrn                the step of WRN-28-10: EntProp, pipelined and plain training, eager and captured
+#   steps-resnet18           the same of ResNet-18 at 32x32
+#   pipelined                both networks in the other layout, EntProp pipelined beside its reference
+#   norms                    the norm under several ways to cut it, beside native norms
+#   digits                   a run on the digits captured and eager, curve beside curve
+#   fashion_mnist            the same on Fashion-MNIST, where the data set is there
+#   steps-resnet50           the step of ResNet-50 at 224x224
+#   batches                  the captured step at 32 to 1024 images
+#   sanitize                 compute-sanitizer: memcheck, then racecheck, of every kernel
+#   nccl                     two processes over NCCL, where there are two devices
+# The others:
+#   steps-wrn-compiled       WRN-28-10 beside torch.compile (max-autotune, CUDA graphs)
+#   steps-resnet18-compiled  ResNet-18 likewise
+#   steps-more               the other k and n, and WRN-16-4
+#   ops                      every op beside torch eager, torch.compile and the best existing part
+#   recipes                  a step of every shipped recipe, and the hours that it means
+#   fusion                   a step of torchvision's and timm's networks, sums and ReLUs in the norms or not
+#   memory                   peak memory of captured and eager runs, with a smaller last batch
+#   profile                  GPU time of every kernel of a step
+#   counters                 ncu's counters of our kernels
+#   large                    tests of tensors beyond 2^31 elements
+#   roofline                 the model of a step's time beside the committed rows
+#
+# Each row is written the moment it is measured, to $OUT/rows.jsonl (OUT: build/gpu_campaign) and, for
+# the last command alone, to build/rows: a piece that is cut off leaves what it had, and the next one
+# starts all the same. What the commands print is in $OUT/campaign.log. BUDGET=SECONDS limits any list of pieces: one that no
+# longer fits is not started, and is named at the end. Time that early pieces leave over goes to the
+# later ones. PYTHON is the interpreter, ENTPROP_GIT the commit where there is no .git.
+#
+# Exit status: 0 if every piece that was started passed or had nothing to do here, 1 if one failed or
+# was stopped, 2 for a name that is none, 3 without a CUDA device. Nothing is installed, and no setting
+# of the GPU is touched.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-PARTS=(build sanitize bench-ops bench-step bench-batches train bench-recipes sweep profile)
+# NAME:SECONDS that it may take within a budget; the first list's sum is what 14 minutes hold.
+BEST=(
+  build:100 suite:130 steps-wrn:95 steps-resnet18:75 pipelined:70 norms:40 digits:50
+  fashion_mnist:50 steps-resnet50:60 batches:55 sanitize:75 nccl:30
+)
+OTHERS=(
+  steps-wrn-compiled:165 steps-resnet18-compiled:165 steps-more:165 ops:165 recipes:165
+  fusion:100 memory:120 profile:120 counters:120 large:60 roofline:60
+)
+MOST=165 # seconds of a piece where there is no budget, or time to spare
+FOURTEEN_MINUTES=840
+SPARE=5 # of a budget, for a command that does not end when it is told to
+
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-build/gpu_campaign}
 export PYTHONUNBUFFERED=1
 
+# shellcheck source=bench/gpu_pieces.sh
+source bench/gpu_pieces.sh
+
+names() { printf '%s\n' "${@%%:*}"; }
+
 usage() {
-  echo "usage: bash bench/gpu_campaign.sh PART...   parts: ${PARTS[*]}" >&2
+  echo "usage: bash bench/gpu_campaign.sh [--dry-run] PIECE... | all-in-14-minutes | collect [FOLDER]" >&2
+  echo "pieces: $(names "${BEST[@]}" "${OTHERS[@]}" | paste -sd' ')" >&2
   exit 2
 }
 
-# limit SECONDS COMMAND...: the command, killed with its children at the limit, which is then said.
-limit() {
-  local seconds=$1 status
-  shift
-  echo "+ $*"
-  timeout --kill-after=10 "$seconds" "$@"
-  status=$?
-  if [[ $status -eq 124 || $status -eq 137 ]]; then echo "stopped after ${seconds} s: $*"; fi
-  return "$status"
-}
-
-has_cuda_device() {
-  "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
-}
-
-is_built() {
-  "$PYTHON" -c '
-import sys
-from entprop_fast.build import build_info
-sys.exit("cuda" not in build_info().backends)' 2>/dev/null
-}
-
-# For this GPU alone: a third of the time that all architectures take.
-ensure_built() {
-  is_built && return
-  local arch
-  arch=$("$PYTHON" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())') || return
-  TORCH_CUDA_ARCH_LIST=$arch ENTPROP_BUILD=cuda \
-    limit 240 "$PYTHON" setup.py build_ext --inplace && is_built
-}
-
-# pytest's workers share the GPU; Triton compiles on the CPU, which is most of the time.
-workers() {
-  if "$PYTHON" -c 'import xdist' 2>/dev/null; then echo "-n 8"; fi
-}
-
-part_build() {
-  local status=0 large=tests/gpu/test_gpu_large_tensors.py
-  ensure_built || status=1
-  limit 60 "$PYTHON" -m entprop_fast.env_report || status=1
-  # Not all of tests/: the commands' need packages that such a machine lacks.
-  # shellcheck disable=SC2046  # two words, or none
-  limit 210 "$PYTHON" -m pytest -m gpu $(workers) --ignore "$large" -q \
-    --junitxml "$OUT/tests.xml" tests/gpu tests/ops || status=1
-  limit 60 "$PYTHON" -m pytest -q "$large" || status=1
-  return "$status"
-}
-
-part_sanitize() {
-  local status=0 tool
-  # Without the allocator's cache a tensor ends where its allocation does.
-  export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-  local run=(compute-sanitizer --error-exitcode 9 --report-api-errors no --launch-timeout 0)
-  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer on PATH"; return 1; }
-  if ! limit 60 "${run[@]}" "$PYTHON" -c 'import torch; torch.ones(8, device="cuda").sum().item()'; then
-    echo "compute-sanitizer does not work on this machine (a sum of eight numbers fails under it)"
-    return 1
-  fi
-  ensure_built || status=1
-  # Small cases of every kernel: both layouts, odd sizes, tails, several tiles, all dtypes.
-  local cases="many-tiles or 33-channels or several-tiles or odd or across-planes or one-pixel"
-  cases+=" or 300-1 or 133-26 or 2-classes or 1000 or bad-labels or strided-index or no-rows"
-  for tool in memcheck racecheck; do
-    limit 225 "${run[@]}" --tool "$tool" --log-file "$OUT/$tool.txt" \
-      "$PYTHON" -m pytest -q -p no:cacheprovider -k "$cases" tests/gpu/test_gpu_kernels.py || status=1
-    tail -n 5 "$OUT/$tool.txt"
+# seconds_of PIECE: what it may take within a budget.
+seconds_of() {
+  local one
+  for one in "${BEST[@]}" "${OTHERS[@]}"; do
+    if [[ ${one%%:*} == "$1" ]]; then echo "${one##*:}"; return; fi
   done
-  return "$status"
+  return 1
 }
 
-part_bench-ops() {
-  local status=0
-  ensure_built || status=1
-  limit 90 "$PYTHON" -m bench.ops.precompile || status=1
-  limit 400 "$PYTHON" -m pytest -q -p no:cacheprovider -k cuda bench/ops || status=1
-  keep_rows ops_gpu || status=1
-  return "$status"
+# What there is, in three words: devices, compute capability, whether the extension is built.
+PROBE='
+import importlib.util, sys, torch
+if not torch.cuda.is_available():
+    sys.exit(3)
+from entprop_fast.build import build_info
+absent = [name for name in ("tomli_w", "tyro") if importlib.util.find_spec(name) is None]
+if absent:
+    print("not installed, so that steps and runs fail:", *absent, file=sys.stderr)
+capability = "%d.%d" % torch.cuda.get_device_capability()
+built = "built" if "cuda" in build_info().backends else "missing"
+print(torch.cuda.device_count(), capability, built)
+'
+
+lines() { if [[ -f $1 ]]; then wc -l <"$1"; else echo 0; fi; }
+
+# What was measured, of a piece's rows and its output: one line.
+told() {
+  local log_from=$1 rows_from=$2 counted tests
+  counted=$(tail -n "+$((rows_from + 1))" "$ROWS" 2>/dev/null |
+    sed -n 's/^{"table": "\([^"]*\)".*/\1/p' | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 rows of /' |
+    paste -sd, | sed 's/,/, /g')
+  tests=$(tail -n "+$((log_from + 1))" "$LOG" |
+    grep -E '^(=+ )?[0-9]+ (passed|failed|skipped|error|deselected).* in [0-9.]+s' | tail -n 1 | tr -d =)
+  [[ -z $counted ]] || counted+=" in $ROWS"
+  [[ -n $counted ]] || counted="no rows; $LOG"
+  echo "${tests:+$tests; }$counted"
 }
 
-part_bench-step() {
-  local status=0
-  ensure_built || status=1
-  limit 480 "$PYTHON" -m pytest -q -p no:cacheprovider -k "${ARCH:-cuda}" bench/step || status=1
-  keep_rows step_cuda || status=1
-  return "$status"
-}
-
-part_bench-batches() {
-  local status=0
-  ensure_built || status=1
-  # shellcheck disable=SC2086  # no word means every network
-  limit 480 "$PYTHON" -m bench.step.batches ${ARCH:-} || status=1
-  keep_rows batches_cuda || status=1
-  return "$status"
-}
-
-# Like bench-recipes it needs tomli_w, which such a machine lacks: a wheel on PYTHONPATH.
-part_train() {
-  local status=0
-  ensure_built || status=1
-  limit 240 "$PYTHON" -m bench.captured_run || status=1
-  keep_rows captured_run_cuda || status=1
-  return "$status"
-}
-
-# Needs tyro and what it needs, which such a machine lacks: wheels on PYTHONPATH.
-part_bench-recipes() {
-  local status=0
-  ensure_built || status=1
-  limit 240 "$PYTHON" -m pytest -q -p no:cacheprovider bench/recipes || status=1
-  cp bench/rows/recipes_cuda.jsonl "$OUT/" || status=1
-  return "$status"
-}
-
-part_sweep() {
-  limit 120 "$PYTHON" -m bench.ops.sweep
-  local status=$?
-  keep_rows norm_cuda || status=1
-  return "$status"
-}
-
-# The rows that were measured, also where the limit came first: they are written one by one.
-keep_rows() {
-  cp "build/rows/$1.jsonl" "$OUT/"
-}
-
-part_profile() {
-  local status=0
-  ensure_built || status=1
-  limit 120 "$PYTHON" -m bench.step.profile || status=1
-  limit 120 "$PYTHON" -m bench.gpu_profile || status=1
-  if ! command -v ncu >/dev/null; then
-    echo "no ncu on PATH"
-    return "$status"
+run_piece() {
+  local piece=$1 allowed=$2 begun=$SECONDS status word log_from rows_from skipped
+  log_from=$(lines "$LOG") rows_from=$(lines "$ROWS")
+  echo "== $piece: at most $allowed s" | tee -a "$LOG"
+  (
+    DEADLINE=$((SECONDS + allowed))
+    "piece_$piece"
+  ) >>"$LOG" 2>&1
+  status=$?
+  skipped=$(tail -n "+$((log_from + 1))" "$LOG" | grep '^skipped: ' | head -n 1)
+  case $status in
+    0) word=passed ;;
+    124) word="stopped at its limit" ;;
+    *) word="failed ($status)" ;;
+  esac
+  if [[ $status -eq 0 && -n $skipped ]]; then
+    word=$skipped
+  elif [[ $status -ne 0 ]]; then
+    failed+=("$piece")
+    tail -n "+$((log_from + 1))" "$LOG" | tail -n 12 | sed 's/^/   | /'
   fi
-  local metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum
-  metrics+=,lts__t_sectors_op_read.sum,launch__registers_per_thread,launch__grid_size
-  metrics+=,sm__warps_active.avg.pct_of_peak_sustained_active
-  # The clocks are the machine's: left alone.
-  limit 270 ncu --clock-control none --csv --page raw --metrics "$metrics" \
-    --kernel-name 'regex:statistics|_normalize|_reduce|_apply|_loss_and|_select_topk|perturb_rows' \
-    --log-file "$OUT/ncu.csv" "$PYTHON" -m bench.gpu_profile --once ||
-    { echo "ncu does not work on this machine, or was stopped: see ncu.csv"; status=1; }
-  return "$status"
+  echo "$piece: $word; $((SECONDS - begun)) s; $(told "$log_from" "$rows_from")" | tee -a "$LOG"
 }
 
-[[ $# -gt 0 ]] || usage
-for part in "$@"; do
-  [[ " ${PARTS[*]} " == *" $part "* ]] || usage
-done
-if ! has_cuda_device; then
-  echo "no CUDA device: torch.cuda.is_available() is False ($PYTHON); nothing was run" >&2
-  exit 3
+dry_run=${PLAN:-}
+if [[ ${1:-} == --dry-run ]]; then
+  dry_run=1
+  shift
 fi
-mkdir -p "$OUT" || exit 1
-
-failed=()
-for part in "$@"; do
-  begun=$SECONDS
-  (set -o pipefail; "part_$part" 2>&1 | tee "$OUT/$part.log") || failed+=("$part")
-  echo "part $part: $((SECONDS - begun)) s" | tee -a "$OUT/$part.log"
+[[ $# -gt 0 ]] || usage
+if [[ $1 == collect ]]; then
+  exec "$PYTHON" -m bench.collect "${2:-$OUT}"
+fi
+pieces=("$@") budget=${BUDGET:-}
+if [[ $* == all-in-14-minutes ]]; then
+  mapfile -t pieces < <(names "${BEST[@]}")
+  budget=${budget:-$FOURTEEN_MINUTES}
+fi
+needed=0
+for piece in "${pieces[@]}"; do
+  seconds=$(seconds_of "$piece") || usage
+  ((needed += seconds))
+  [[ -z $dry_run ]] || printf '%-24s %4d s\n' "$piece" "$seconds"
 done
+if [[ -n $dry_run ]]; then
+  echo "${#pieces[@]} pieces, at most $needed s${budget:+ of $budget s}"
+  exit
+fi
+
+found=$("$PYTHON" -c "$PROBE")
+case $? in
+  0) read -r DEVICES CAPABILITY BUILT <<<"$found" ;;
+  3)
+    echo "no CUDA device: torch.cuda.is_available() is False ($PYTHON); nothing was run" >&2
+    exit 3
+    ;;
+  *)
+    echo "no CUDA device that $PYTHON could tell of: see above; nothing was run" >&2
+    exit 3
+    ;;
+esac
+mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 1
+LOG=$OUT/campaign.log ROWS=$OUT/rows.jsonl
+export ENTPROP_ROWS=$ROWS
+[[ -e .git || -n ${ENTPROP_GIT:-} ]] || echo "no .git here: rows name no commit unless ENTPROP_GIT does"
+if [[ $BUILT != built && " ${pieces[*]} " != *" build "* ]]; then
+  pieces=(build "${pieces[@]}")
+  ((needed += $(seconds_of build)))
+fi
+
+failed=() left_out=()
+for piece in "${pieces[@]}"; do
+  seconds=$(seconds_of "$piece")
+  allowed=$MOST
+  if [[ -n $budget ]]; then
+    left=$((budget - SPARE - SECONDS))
+    if ((seconds > left)); then
+      left_out+=("$piece")
+      ((needed -= seconds))
+      continue
+    fi
+    # Its own time, and what the earlier ones left over.
+    allowed=$((left > needed ? seconds + left - needed : seconds))
+    ((allowed <= MOST)) || allowed=$MOST
+    ((needed -= seconds))
+  fi
+  run_piece "$piece" "$allowed"
+done
+[[ ${#left_out[@]} -eq 0 ]] || echo "left out, as there was no time: ${left_out[*]}"
+echo "$SECONDS s; rows: $ROWS; log: $LOG; python -m bench.collect $OUT puts them among the committed"
 if [[ ${#failed[@]} -gt 0 ]]; then
   echo "failed: ${failed[*]}"
   exit 1

@@ -1,33 +1,45 @@
-"""Build the extension for a lent GPU machine: ``python -m bench.prebuild PATH_TO_PYTHON``.
+"""Prepare what a lent GPU machine lacks: ``python -m bench.prebuild PATH_TO_PYTHON``.
 
-A build there takes 100 of the 900 seconds that it is lent for. The module is for another Python
-than this one, and for a torch with CUDA that is not installed here: its stable ABI is the same, and
-of ``libtorch_cuda`` only the name is linked. Carry the file whose name is printed.
+A build there takes 100 of the 900 seconds that it is lent for, and nothing can be fetched. The
+module is for another Python than this one, and for a torch with CUDA that is not installed here:
+its stable ABI is the same, and of ``libtorch_cuda`` only the name is linked. Beside it come the
+wheels of what the commands need and that machine has not, and Fashion-MNIST where it is here. What
+is to be carried is printed, and the commands of a campaign in calls of less than ten minutes.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
+import sys
 import sysconfig
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 from csrc import build
 from csrc.toolchain import Toolchain, find_cuda, find_toolchain
+from entprop_fast.lab.cli.env_report import git_revision
+from entprop_fast.lab.data.fashion_mnist import DEBIAN
 
 ASK = "import json, sysconfig as s; print(json.dumps([s.get_path('include'), "
-ASK += "s.get_config_var('EXT_SUFFIX')]))"
+ASK += "s.get_config_var('EXT_SUFFIX'), s.get_python_version()]))"
+# All in Python alone, so that one wheel serves every machine.
+LACKING = ("tomli_w", "tyro", "docstring_parser", "typeguard")
+WHEELS, SITE = ".whl", "/tmp/site"
+DATA = "data/fashion-mnist"
+SECONDS = 560  # of a call, which ends at 600 whatever it does
 
 
 def main() -> None:
-    """Compile and link; nothing is loaded, since nothing here could."""
+    """Compile, link and fetch; nothing is loaded, since nothing here could."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("python", help="an interpreter of that machine's version, with its headers")
     parser.add_argument("--torch", default="2.11.0", help="release there (default: %(default)s)")
     parser.add_argument("--cuda", default="13.0", help="its CUDA (default: %(default)s)")
     arguments = parser.parse_args()
     asked = subprocess.run([arguments.python, "-c", ASK], check=True, capture_output=True)
-    include, suffix = json.loads(asked.stdout)
+    include, suffix, version = json.loads(asked.stdout)
 
     here = find_toolchain("cpu")
     cuda = find_cuda(arguments.torch, arguments.cuda, here.cxx)
@@ -35,7 +47,35 @@ def main() -> None:
     folder = build.ROOT / "build" / f"prebuilt{suffix}"
     module = build.ROOT / "entprop_fast" / f"_C{suffix}"
     build.run_steps(*steps(toolchain, include, folder, module), folder)
-    print(module.relative_to(build.ROOT))
+    subprocess.run(download(version), cwd=build.ROOT, check=True)
+    carried = [str(module.relative_to(build.ROOT)), WHEELS]
+    if DEBIAN.is_dir():
+        shutil.copytree(DEBIAN, build.ROOT / DATA, dirs_exist_ok=True)
+        carried.append(DATA)
+    print(instructions(carried, git_revision() or "unknown"))
+
+
+def download(version: str) -> list[str]:
+    """Return pip's command for the wheels of `LACKING`, in the releases that are installed here."""
+    wanted = [f"{name}=={metadata.version(name)}" for name in LACKING]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", WHEELS]
+    return [*command, "--only-binary=:all:", "--python-version", version, *wanted]
+
+
+def instructions(carried: list[str], commit: str) -> str:
+    """Say what to carry, and how to call the campaign so that each call ends in its time."""
+    install = "python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade"
+    before = f"{install} --target {SITE} {WHEELS}/*.whl && export PYTHONPATH={SITE} "
+    before += f"ENTPROP_GIT={commit} BUDGET={SECONDS}; "
+    campaign = "bash bench/gpu_campaign.sh"
+    return "\n".join(
+        (
+            f"carry: {' '.join(carried)}",
+            f"first call: {before}{campaign} all-in-14-minutes",
+            f"then, with the pieces that it left out: {before}{campaign} PIECE...",
+            f"here, after each call: {campaign} collect FOLDER",
+        )
+    )
 
 
 def steps(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import captured_run, digits, real_images_table, rows, trade
+from bench import captured_run, digits, ragged_memory, real_images_table, rows, trade
 from bench.augment import table as augment_table
 from bench.corruptions import table as corruptions_table
 from bench.fusion import table as fusion_table
@@ -128,6 +128,7 @@ PARTS = {
     fusion_table.NAME: Part(fusion_table.section, "pytest bench/fusion"),
     scale_table.NAME: Part(scale_table.section, "python -m bench.captured_run"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
+    ragged_memory.NAME: Part(ragged_memory.section, "python -m bench.ragged_memory"),
 }
 for _device in _DEVICES:
     _ops, _step = ops_table.name_of(_device), step_table.name_of(_device)

@@ -1,4 +1,8 @@
-"""Keep measurements as JSON lines, each with the machine, the versions and the commit."""
+"""Keep measurements as JSON lines, each with the machine, the versions and the commit.
+
+Rows whose name ends in ``_cuda`` or ``_gpu`` say the GPU's clocks, too, at the moment they were
+measured.
+"""
 
 import json
 import os
@@ -7,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench import clocks
 from entprop_fast.lab.cli.env_report import report
 from entprop_fast.lab.files import json_lines
 
@@ -14,8 +19,14 @@ ROWS = Path(__file__).parent / "rows"
 # Rows as they are measured, so that a run which is cut off leaves what it had. They do not replace
 # the committed ones.
 PARTS = Path(__file__).parent.parent / "build" / "rows"
+# The path of one more file that every row is added to, beside the name it is kept under: what a
+# GPU campaign of many commands has measured so far (bench/gpu_campaign.sh), for `bench.collect`.
+JOURNAL, TABLE = "ENTPROP_ROWS", "table"
+GPU = ("_cuda", "_gpu")
 
 Row = dict[str, Any]
+
+_measured: dict[str, list[tuple[Row, Row]]] = {}  # by this process: without their stamps, and with
 
 
 @cache
@@ -36,11 +47,22 @@ def stamp() -> dict[str, str]:
     return {"machine": machine, "versions": versions, "git": git}
 
 
+def stamp_of(name: str) -> Row:
+    """Return the stamp of rows called `name`: on a GPU, with its clocks at this moment."""
+    return stamp() | ({"clocks": clocks.read()} if name.endswith(GPU) else {})
+
+
 def write(name: str, rows: Iterable[Row]) -> Path:
     """Replace the rows called `name`, adding the stamp to each."""
+    where = stamp_of(name)
+    return replace(name, (row | where for row in rows))
+
+
+def replace(name: str, rows: Iterable[Row]) -> Path:
+    """Replace the rows called `name` by these, which have their stamps."""
     ROWS.mkdir(exist_ok=True)
-    path, where = ROWS / f"{name}.jsonl", stamp()
-    path.write_text(json_lines(row | where for row in rows))
+    path = ROWS / f"{name}.jsonl"
+    path.write_text(json_lines(rows))
     return path
 
 
@@ -66,12 +88,33 @@ def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
 
 
 def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
-    """Write the rows called `name` if they are all, else in their part; say where they are."""
+    """Write the rows called `name` if they are all, else in their part; say where they are.
+
+    Rows that were added before keep the stamps that they got then.
+    """
+    measured, _ = _stamped_once(name, rows)
     if whole:
-        return f"rows: {write(name, rows)}"
-    begin(name)
-    add(name, rows)
+        return f"rows: {replace(name, measured)}"
+    PARTS.mkdir(parents=True, exist_ok=True)
+    part(name).write_text(json_lines(measured))
     return f"not everything was measured; what was: {part(name)}"
+
+
+def _stamped_once(name: str, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows with their stamps, and those of them that this process had not before."""
+    known = _measured.setdefault(name, [])
+    found: list[Row] = []
+    new: list[Row] = []
+    where: Row = {}
+    for row in rows:
+        stamped = next((old for plain, old in known if plain == row), None)
+        if stamped is None:
+            where = where or stamp_of(name)
+            stamped = row | where
+            known.append((dict(row), stamped))
+            new.append(stamped)
+        found.append(stamped)
+    return found, new
 
 
 def part(name: str) -> Path:
@@ -88,9 +131,17 @@ def begin(name: str) -> Path:
 
 
 def add(name: str, rows: Iterable[Row]) -> None:
-    """Add rows to the part called `name`, with the stamp."""
+    """Add rows to the part called `name`, with the stamp, and to the journal where there is one.
+
+    Rows that were added before, where a part is written anew, keep their stamps, and are in the
+    journal already.
+    """
+    found, new = _stamped_once(name, rows)
     with part(name).open("a") as file:
-        file.write(json_lines(row | stamp() for row in rows))
+        file.write(json_lines(found))
+    if journal := os.environ.get(JOURNAL):
+        with Path(journal).open("a") as file:
+            file.write(json_lines({TABLE: name} | row for row in new))
 
 
 def there(name: str) -> bool:
@@ -109,4 +160,5 @@ def read(name: str) -> list[Row]:
 
 def origin(row: Row) -> str:
     """Say where and with what a row was measured."""
-    return f"{row['machine']}; {row['versions']}; {row['git']}"
+    known = (row.get(name) for name in ("machine", "clocks", "versions", "git"))
+    return "; ".join(value for value in known if value)

@@ -34,7 +34,11 @@ def test_every_stage_of_make_train_says_how_long_it_takes(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "target", ["test", "wheel", "wheel-test", "compare", "bench", "bench-recipes", "zoo", "docs"]
+    "target",
+    [
+        *("test", "wheel", "wheel-test", "compare", "bench", "bench-recipes", "bench-gpu", "zoo"),
+        "docs",
+    ],
 )
 def test_long_targets_say_how_long_they_take(target: str, tmp_path: Path) -> None:
     setup = commands("setup", folder=tmp_path)

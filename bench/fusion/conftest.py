@@ -3,7 +3,7 @@
 import pytest
 
 from bench import rows
-from bench.fusion.table import MEASURED, is_whole, table_of
+from bench.fusion.table import MEASURED, is_whole, name_of, table_of
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -11,5 +11,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not MEASURED:
         return
     terminalreporter.write_line(table_of(MEASURED))
-    name = f"fusion_{MEASURED[0]['device']}"
+    name = name_of(MEASURED[0]["device"])
     terminalreporter.write_line(rows.keep(name, MEASURED, whole=is_whole()))

@@ -13,6 +13,11 @@ NAME = "fusion_cpu"  # of rows, and of the part of the page
 MEASURED: list[Row] = []
 
 
+def name_of(device: str) -> str:
+    """Return the name under which the rows of a device are kept."""
+    return f"fusion_{device}"
+
+
 def is_whole() -> bool:
     """Return whether every case was measured."""
     return {row["case"] for row in MEASURED} == {str(case) for case in CASES}

@@ -24,8 +24,13 @@ def name_of(device: str) -> str:
     return f"recipes_{device}"
 
 
-def row_of(case: Case, seconds: float) -> Row:
-    """Make the row of a case whose step took so long."""
+def row_of(
+    case: Case,
+    seconds: float,
+    quartiles: tuple[float, float] | None = None,
+    peak_memory: int | None = None,
+) -> Row:
+    """Make the row of a case whose step took so long, median and quartiles, and so many bytes."""
     config = case.config
     images_per_second = config.batch_size / seconds
     return {
@@ -41,6 +46,8 @@ def row_of(case: Case, seconds: float) -> Row:
         "epochs": config.epochs,
         "train_images": case.train_images,
         "seconds": seconds,
+        "quartiles": quartiles,
+        "peak_memory": peak_memory,
         "images_per_second": images_per_second,
         "hours": case.hours(images_per_second),
     }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,19 @@ def test_a_module_for_another_python_needs_libtorch_cuda(tmp_path: Path) -> None
     )
     assert b"libtorch_cuda.so" in program.read_bytes()
     assert link.output == module
+
+
+def test_wheels_are_those_that_are_installed_here() -> None:
+    command = prebuild.download("3.12")
+    assert command[command.index("--python-version") + 1] == "3.12"
+    wanted = dict(one.split("==") for one in command if "==" in one)
+    assert wanted == {name: metadata.version(name) for name in prebuild.LACKING}
+
+
+def test_every_call_ends_in_its_time() -> None:
+    carry, first, more, here = prebuild.instructions(["a.so", ".whl"], "abc").splitlines()
+    assert carry == "carry: a.so .whl" and here.endswith("gpu_campaign.sh collect FOLDER")
+    for call in (first, more):
+        command = call.partition(": ")[2]
+        assert "ENTPROP_GIT=abc BUDGET=560;" in command and len(command) < 2000
+        subprocess.run(["bash", "-n", "-c", command], check=True)

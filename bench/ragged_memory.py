@@ -1,0 +1,157 @@
+"""Measure peak memory of captured and eager runs: `python -m bench.ragged_memory [ARCH ...]`.
+
+An epoch's last, smaller batch decides: what a graph's pool keeps is of no use to a step that stays
+eager, so the activations of that batch come on top of it. Docs: docs/capture.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from bench import rows
+from bench.timing import require_cuda
+from entprop_fast import convert_dual_norm, create_method, models
+from entprop_fast.lab.report.text import markdown_table
+from entprop_fast.models import resnet
+
+NAME = "memory_cuda"
+# arch -> images a step, pixels, classes
+NETWORKS = {"wrn28_10": (128, 32, 100), "resnet18": (128, 32, 100), "resnet50": (64, 224, 1000)}
+SMALLER = 0.625  # the last batch, as a share of the others
+CAPTURES = ("off", "auto")
+
+
+class Epochs(NamedTuple):
+    """Say how often a smaller batch comes.
+
+    Attributes:
+        name: in the table.
+        every: steps of an epoch, the smaller one among them; None: it has none.
+        epochs: so many are run.
+    """
+
+    name: str
+    every: int | None
+    epochs: int
+
+
+# A shape earns a graph while it comes back within 64 steps; from its fourth time on it is replayed.
+KINDS = (
+    Epochs("none", None, 1),
+    Epochs("every 70 steps: eager", 70, 1),
+    Epochs("every 6 steps: captured", 6, 6),
+)
+STEPS = 8  # where no batch is smaller
+
+
+def batches(kind: Epochs, batch: int) -> Iterator[int]:
+    """Yield the size of each step's batch."""
+    for _ in range(kind.epochs):
+        if kind.every is None:
+            yield from [batch] * STEPS
+        else:
+            yield from [batch] * (kind.every - 1)
+            yield round(SMALLER * batch)
+
+
+def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows.Row:
+    """Train so; return a row with what it added to the device's memory at most, in bytes."""
+    batch, pixels, classes = NETWORKS[arch]
+    stem: resnet.Stem = "cifar" if arch in resnet.LAYOUTS and pixels <= 64 else "imagenet"
+    torch.manual_seed(0)
+    model = convert_dual_norm(models.create(arch, num_classes=classes, stem=stem))
+    model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    method = create_method("entprop", model, optimizer, k=0.2, n=1, amp="bf16", capture=capture)
+    images = torch.rand(batch, 3, pixels, pixels, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(classes, (batch,), device=device)
+    begin_peak = _Peak(device)
+    for size in batches(kind, batch):
+        method(images[:size], labels[:size])
+    allocated, reserved = begin_peak.added()
+    return {
+        "arch": arch,
+        "batch": batch,
+        "pixels": pixels,
+        "smaller_batch": kind.name,
+        "smaller_rows": None if kind.every is None else round(SMALLER * batch),
+        "capture": capture,
+        "replays": method.captures.replays,
+        "why_eager": method.captures.why_eager,
+        "peak_allocated": allocated,
+        "peak_reserved": reserved,
+    }
+
+
+class _Peak:
+    """Watch how far the memory of a device grows; of a CPU nothing is known."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        if self._cuda:
+            gc.collect()
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+    def added(self) -> tuple[int, int]:
+        """Return the bytes that tensors took at most, and those that were taken from the device."""
+        if not self._cuda:
+            return 0, 0
+        torch.cuda.synchronize()
+        allocated, reserved = self._before
+        peaks = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        return peaks[0] - allocated, peaks[1] - reserved
+
+
+def section(page: Path) -> str:
+    """Write a line for each network and kind of epoch, eager beside captured."""
+    found = rows.read(NAME)
+    lines = [["network", "smaller batch", "eager, MiB", "captured, MiB", "captured / eager"]]
+    by_case: dict[tuple[str, str], dict[str, rows.Row]] = {}
+    for row in found:
+        by_case.setdefault((row["arch"], row["smaller_batch"]), {})[row["capture"]] = row
+    for (arch, smaller), here in by_case.items():
+        eager, captured = (here[capture]["peak_reserved"] for capture in CAPTURES)
+        sizes = [f"{size / 2**20:.0f}" for size in (eager, captured)]
+        ratio = f"{captured / eager:.2f}"
+        if not here["auto"]["replays"]:
+            sizes[1], ratio = "not captured", ""
+        lines.append([arch, smaller, *sizes, ratio])
+    return markdown_table(lines) + (
+        "\n\nWhat steps take from the device at most beside network and batch: activations, "
+        "gradients, velocities, graphs, and what the allocator holds back. EntProp(0.2, 1), "
+        "bfloat16, channels_last. Made by `python -m bench.ragged_memory` "
+        f"({rows.origin(found[0])})."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the networks named, all by default; rows are written as they come."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("architectures", nargs="*", metavar="ARCH", help=", ".join(NETWORKS))
+    given = parser.parse_args(arguments).architectures
+    if unknown := set(given) - set(NETWORKS):
+        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(NETWORKS)}")
+    require_cuda()
+    rows.begin(NAME)
+    for arch in given or NETWORKS:
+        for kind in KINDS:
+            for capture in CAPTURES:
+                row = measure(arch, kind, capture)
+                rows.add(NAME, [row])
+                what = f"{arch}, smaller batch: {kind.name}, capture {capture}"
+                print(f"{what}: {row['peak_reserved'] / 2**20:.0f} MiB", flush=True)
+    print(f"rows: {rows.part(NAME)}")
+
+
+if __name__ == "__main__":
+    main()
