@@ -89,7 +89,7 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     "affine": ("result = g * scale[None, :]", "result = g * rstd[None, :]"),
     "dbias": ("store_group_row(dbias, total", "store_group_row(dbias, product"),
     "dresidual": (
-        "grad, residual, relu, dresidual = dresidual, None, False, None",
+        "grad, residual, relu, dresidual, again = dresidual, None, False, None, None",
         "relu, dresidual = False, None",
     ),
 }
