@@ -111,7 +111,7 @@ def _cases() -> dict[str, Sums]:
             "bfloat16": replace(own, dtype=BF16, shape=(5, 33, 4, 3)),
             "float16": replace(own, dtype=torch.float16, shape=(5, 16, 4, 4)),
             "one-pixel": replace(own, shape=(9, 16, 1, 1), num_main=5),
-            "many-tiles": replace(own, shape=(7, 18, 5, 5), num_main=4),
+            "many-tiles": replace(own, shape=(4, 18, 3, 3), num_main=3),
             "frozen": replace(own, training=(False, False)),
             "main-frozen": replace(own, training=(False, True)),
             "special-values": replace(own, special=True, other_layout=True),
@@ -119,7 +119,7 @@ def _cases() -> dict[str, Sums]:
         }
         for name, norm in norms.items():
             cases[f"{name}-{suffix}"] = Sums(norm)
-        residual = replace(own, shape=(7, 18, 5, 5), num_main=4, residual=True)
+        residual = replace(own, shape=(4, 18, 3, 3), num_main=2, residual=True)
         cases |= {
             f"residual-{suffix}": Sums(residual),
             f"two-readers-{suffix}": Sums(residual, addend=False, dtotal=False),
