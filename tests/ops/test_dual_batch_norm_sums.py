@@ -1,7 +1,7 @@
 """dual_batch_norm with the sums around it, and its counters: the bits of what it stands for."""
 
 import copy
-from itertools import product
+from itertools import cycle, product
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,13 +44,13 @@ def assert_same(ours: Any, theirs: Any) -> None:
 def test_sums_have_the_bits_of_sums_outside(
     ops: SimpleNamespace, dtype: torch.dtype, layout: str, shape: tuple[int, ...]
 ) -> None:
-    for (num_main, residual), training, other in product(
-        ((0, True), (shape[0] // 2, False), (shape[0], True)), TRAINING, LAYOUTS
-    ):
+    rows = ((0, True), (shape[0] // 2, False), (shape[0], True))
+    others = cycle(LAYOUTS.values())
+    for ((num_main, residual), training), other in zip(product(rows, TRAINING), others):  # noqa: B905
         case = make_case(
             shape, dtype, layout, num_main=num_main, training=training, residual=residual
         )
-        addend, again, dtotal = (LAYOUTS[other](case.grad.roll(k, 0) * k) for k in (1, 2, 3))
+        addend, again, dtotal = (other(case.grad.roll(k, 0) * k) for k in (1, 2, 3))
         main, aux = halves(case, counted=True)
         found = ops.dual_batch_norm(
             *flat(case.x, case.residual, main, aux, num_main, case.relu, addend)
