@@ -108,8 +108,8 @@ def _cases() -> dict[str, Sums]:
         own = replace(base, layout=layout)
         norms = {
             "float32": own,
-            "bfloat16": replace(own, dtype=BF16, shape=(5, 33, 4, 3)),
-            "float16": replace(own, dtype=torch.float16, shape=(5, 70, 2, 3)),  # blocks of channels
+            "bfloat16": replace(own, dtype=BF16, shape=(4, 33, 2, 2), num_main=3),
+            "float16": replace(own, dtype=torch.float16, shape=(4, 70, 1, 3), num_main=2),  # blocks
             "one-pixel": replace(own, shape=(9, 16, 1, 1), num_main=5),
             "many-tiles": replace(own, shape=(4, 18, 3, 3), num_main=3),
             "frozen": replace(own, training=(False, False)),
