@@ -16,6 +16,8 @@ class Half(NamedTuple):
         training: normalise by the statistics of the half's rows (True) or by the running ones.
         momentum: of the running statistics.
         eps: added to the variance.
+        num_batches: int64 [] or None; counts the batches that have moved the running statistics:
+            one more where the half trains and has rows.
     """
 
     weight: Tensor | None = None
@@ -25,6 +27,7 @@ class Half(NamedTuple):
     training: bool = True
     momentum: float = 0.1
     eps: float = 1e-5
+    num_batches: Tensor | None = None
 
     @property
     def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
@@ -33,3 +36,18 @@ class Half(NamedTuple):
 
 
 PLAIN = Half()  # no parameters, nothing tracked
+
+
+class Normed(NamedTuple):
+    """Hold a norm's output, once for each of its readers, and what was normalised.
+
+    Args:
+        y: shaped like the input.
+        again: `y` for a second reader, whose gradient the norm's backward adds up as it reads; the
+            same memory, which neither may change in place. `y` itself where nobody asked for it.
+        total: what was normalised: the input plus its addend, or the input.
+    """
+
+    y: Tensor
+    again: Tensor
+    total: Tensor

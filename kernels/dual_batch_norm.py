@@ -39,6 +39,16 @@ def _move_running(main, aux, is_aux, value, momentum, column, channels):
             tl.store(main + column, new.to(main.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def _count_batch(main, aux, is_aux):
+    if is_aux:
+        if aux is not None:
+            tl.store(aux, tl.load(aux) + 1)
+    else:
+        if main is not None:
+            tl.store(main, tl.load(main) + 1)
+
+
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def _normalize(
     x,
@@ -51,6 +61,8 @@ def _normalize(
     aux_bias,
     aux_running_mean,
     aux_running_var,
+    num_batches,  # int64 [], or None
+    aux_num_batches,
     partial,  # [3, chunks, channels], None where no group trains
     y,  # like x, out
     mean_out,  # [2, channels] float32, out
@@ -108,6 +120,8 @@ def _normalize(
             unbiased = var * (count / (count - 1.0))
             _move_running(running_mean, aux_running_mean, is_aux, mean, rate, column, channels)
             _move_running(running_var, aux_running_var, is_aux, unbiased, rate, column, channels)
+            if tl.program_id(0) == 0:
+                _count_batch(num_batches, aux_num_batches, is_aux)
 
     scale = rstd * load_channel(weight, aux_weight, is_aux, column, channels, 1.0)
     # At mean 1e3 the rounding of the mean alone is 3e-5; here it costs nothing to put it back.
@@ -128,31 +142,37 @@ def _normalize(
 
 
 def covers(
-    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool,
+    addend: Tensor | None = None,
 ) -> bool:  # fmt: skip
     """Return whether `dual_batch_norm` takes these inputs."""
-    return covers_input(x, residual) and covers_parameters(x, *main.tensors, *aux.tensors)
+    return covers_input(x, residual, addend) and covers_parameters(x, *main.tensors, *aux.tensors)
 
 
 def dual_batch_norm(
-    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute `relu?(norm(x) + residual?)`, rows `[0, num_main)` by main, the rest by aux.
+    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool,
+    addend: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Compute `relu?(norm(x + addend?) + residual?)`, rows `[0, num_main)` by main, then aux.
 
     Args:
         x: `[N, C, ...]`, float32, bfloat16 or float16; copied first unless contiguous or
             channels_last.
         residual: like `x`; one in another layout is copied first.
         main, aux: `[C]` tensors, None for 1 and 0; running statistics are moved in place by the
-            unbiased variance where the half trains, read where it does not.
+            unbiased variance where the half trains, read where it does not; the number of batches
+            is increased where it trains.
+        addend: like `x`; one in another layout is copied first.
         num_main: rows of the main half, `0 <= num_main <= N`.
 
     Returns:
         y like `x`, strides included; mean and rstd `[2, C]` float32, row 0 main, row 1 auxiliary,
-        zeros for an empty group; an empty mask: the backward recomputes it. Two launches, one where
-        nothing trains.
+        zeros for an empty group; an empty mask: the backward recomputes it; and `x + addend`, empty
+        without one. Two launches, one where nothing trains; one more for the sum where a group does
+        not.
     """
     given, x = x, dense(x)
+    as_given = x is given
     plan = make_plan(x, num_main)
     channels = x.shape[1]
     y = torch.empty_like(x)
@@ -162,17 +182,25 @@ def dual_batch_norm(
     if residual is not None:
         residual = in_layout_of(x, residual, plan)
     trains = (int(main.training), int(aux.training))
-    partial = None
+    partial = total = None
     with on_device_of(x):
-        if (main.training and num_main > 0) or (aux.training and num_main < x.shape[0]):
+        training = [main.training] * (num_main > 0) + [aux.training] * (num_main < x.shape[0])
+        if addend is not None:
+            addend = in_layout_of(x, addend, plan)
+            if not all(training):
+                x, addend = torch.add(x, addend), None
+            total = x if addend is None else torch.empty_like(x)
+        if any(training):
             partial = mean.new_empty((3, plan.grid[1], channels))
+            summed = None if addend is None else total
             launch(
-                statistics, plan.grid, (x, partial), (*plan.sizes, *trains), plan.specialized,
-                plan.constants, plan.num_warps,
+                statistics, plan.grid, (x, addend, summed, partial), (*plan.sizes, *trains),
+                plan.specialized, plan.constants, plan.num_warps,
             )  # fmt: skip
         tensors = (
-            x, residual, main.weight, main.bias, main.running_mean, main.running_var, aux.weight,
-            aux.bias, aux.running_mean, aux.running_var, partial, y, mean, rstd,
+            x if total is None else total, residual, main.weight, main.bias, main.running_mean,
+            main.running_var, aux.weight, aux.bias, aux.running_mean, aux.running_var,
+            main.num_batches, aux.num_batches, partial, y, mean, rstd,
         )  # fmt: skip
         scalars = (main.momentum, aux.momentum, main.eps, aux.eps)
         numbers = (*plan.sizes, *trains, *map(float, scalars))
@@ -181,4 +209,8 @@ def dual_batch_norm(
             _normalize, plan.grid, tensors, numbers, plan.specialized, constants, plan.num_warps,
             overlaps=plan.overlaps and partial is not None,
         )  # fmt: skip
-    return y if x is given else torch.empty_like(given).copy_(y), mean, rstd, mask
+    total = x.new_empty(0) if total is None else total
+    if not as_given:
+        y = torch.empty_like(given).copy_(y)
+        total = torch.empty_like(given).copy_(total) if total.numel() else total
+    return y, mean, rstd, mask, total

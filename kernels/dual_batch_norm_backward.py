@@ -27,10 +27,13 @@ from .dual_batch_norm_plan import (
 
 @triton.jit
 def masked_gradient(
-    grad, centered, residual, scale, shift, base, offset, mask, RELU: tl.constexpr
+    grad, again, centered, residual, scale, shift, base, offset, mask, RELU: tl.constexpr
 ):  # fmt: skip
     """Return a tile of the gradient before the ReLU, whose sign is recomputed."""
     value = tl.load(grad + base + offset, mask=mask, other=0.0).to(tl.float32)
+    if again is not None:
+        value += tl.load(again + base + offset, mask=mask, other=0.0).to(tl.float32)
+        value = value.to(grad.dtype.element_ty).to(tl.float32)  # as a sum of its own rounds
     if RELU:
         output = centered * scale[None, :] + shift[None, :]
         if residual is not None:
@@ -42,6 +45,7 @@ def masked_gradient(
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def _reduce(
     grad,
+    again,  # like x, added to grad, or None
     x,
     residual,
     weight,
@@ -87,7 +91,7 @@ def _reduce(
         )  # fmt: skip
         centered = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32) - mean[None, :]
         g = masked_gradient(
-            grad, centered, residual, scale, shift, base, offset, mask, RELU
+            grad, again, centered, residual, scale, shift, base, offset, mask, RELU
         )  # fmt: skip
         if dresidual is not None:
             tl.store(dresidual + base + offset, g.to(dresidual.dtype.element_ty), mask=mask)
@@ -104,6 +108,8 @@ def _reduce(
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def _apply(
     grad,
+    again,  # like x, added to grad, or None
+    dtotal,  # like x, added to dx, or None
     x,
     residual,
     weight,
@@ -180,7 +186,7 @@ def _apply(
                 value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
                 centered = value - mean[None, :]
             g = masked_gradient(
-                grad, centered, residual, scale, shift, base, offset, mask, RELU
+                grad, again, centered, residual, scale, shift, base, offset, mask, RELU
             )  # fmt: skip
             if dresidual is not None:
                 tl.store(dresidual + base + offset, g.to(dresidual.dtype.element_ty), mask=mask)
@@ -189,6 +195,11 @@ def _apply(
                     if trains:
                         g = g - mean_g[None, :] - centered * slope[None, :]
                 result = g * scale[None, :]
+                if dtotal is not None:
+                    # Rounded by itself, as for a sum of its own: behind a select the product does
+                    # not become part of a fused multiply-add.
+                    result = tl.where(mask, result, 0.0).to(dx.dtype.element_ty).to(tl.float32)
+                    result += tl.load(dtotal + base + offset, mask=mask, other=0.0).to(tl.float32)
                 tl.store(dx + base + offset, result.to(dx.dtype.element_ty), mask=mask)
 
 
@@ -200,11 +211,17 @@ def covers(
     aux: Half,
     mean: Tensor,
     rstd: Tensor,
-    *_: object,
+    mask: Tensor,
+    num_main: int,
+    relu: bool,
+    wanted: list[bool],
+    again: Tensor | None = None,
+    dtotal: Tensor | None = None,
 ) -> bool:
-    """Return whether `dual_batch_norm_backward` takes these; the rest it takes always."""
+    """Return whether `dual_batch_norm_backward` takes these."""
     per_channel = (main.weight, main.bias, aux.weight, aux.bias, mean, rstd)
-    return covers_input(x, grad, residual) and covers_parameters(x, *per_channel)
+    images = covers_input(x, grad, residual, again, dtotal)
+    return images and covers_parameters(x, *per_channel)
 
 
 def dual_batch_norm_backward(
@@ -219,6 +236,8 @@ def dual_batch_norm_backward(
     num_main: int,
     relu: bool,
     wanted: list[bool],
+    again: Tensor | None = None,
+    dtotal: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the gradients of `dual_batch_norm`; a pass or launch only if something needs it.
 
@@ -229,6 +248,7 @@ def dual_batch_norm_backward(
         mean, rstd: `[2, C]` float32, the forward's.
         mask: the forward's, empty: the sign of the output is recomputed.
         wanted: dx, dresidual, dweight, dbias.
+        again, dtotal: added to `grad` and to dx, each sum rounded to the dtype, like `grad`.
 
     Returns:
         dx and dresidual like `x`, dweight and dbias `[2, C]` float32; `[0]` where not wanted. Two
@@ -236,8 +256,10 @@ def dual_batch_norm_backward(
     """
     reads_residual = relu and residual is not None
     given, x = x, dense(x)
-    plan = make_plan(x, num_main, tensors=3 if reads_residual else 2)
+    plan = make_plan(x, num_main, tensors=2 + reads_residual + (again is not None))
     grad = in_layout_of(x, grad, plan)
+    again = None if again is None else in_layout_of(x, again, plan)
+    dtotal = in_layout_of(x, dtotal, plan) if dtotal is not None and wanted[0] else None
     residual = in_layout_of(x, residual, plan) if reads_residual else None
     images = [torch.empty_like(x) if want else x.new_empty(0) for want in wanted[:2]]
     sums = [torch.empty_like(mean) if want else mean.new_empty(0) for want in wanted[2:]]
@@ -251,16 +273,17 @@ def dual_batch_norm_backward(
         if wanted[2] or wanted[3] or (wanted[0] and trains):
             partial = mean.new_empty((2, plan.grid[1], x.shape[1]))
             launch(
-                _reduce, plan.grid, (grad, x, residual, *affine, dresidual, partial), plan.sizes,
-                plan.specialized, {"RELU": bool(relu), **plan.constants}, plan.num_warps,
+                _reduce, plan.grid, (grad, again, x, residual, *affine, dresidual, partial),
+                plan.sizes, plan.specialized, {"RELU": bool(relu), **plan.constants},
+                plan.num_warps,
             )  # fmt: skip
             if dresidual is not None:
-                # It is the masked gradient: the second launch reads it instead of three tensors.
-                grad, residual, relu, dresidual = dresidual, None, False, None
+                # It is the masked gradient: the second launch reads it alone, beside x.
+                grad, residual, relu, dresidual, again = dresidual, None, False, None, None
         if any(out is not None for out in (dx, dresidual, dweight, dbias)):
             launch(
                 _apply, plan.grid,
-                (grad, x, residual, *affine, partial, dx, dresidual, dweight, dbias),
+                (grad, again, dtotal, x, residual, *affine, partial, dx, dresidual, dweight, dbias),
                 (*plan.sizes, int(main.training), int(aux.training)), plan.specialized,
                 {"RELU": bool(relu), **plan.constants}, plan.num_warps,
                 overlaps=plan.overlaps and partial is not None,

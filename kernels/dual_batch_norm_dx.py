@@ -81,7 +81,7 @@ def _apply_sums(
         )  # fmt: skip
         centered = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32) - mean[None, :]
         g = masked_gradient(
-            grad, centered, residual, scale, shift, base, offset, mask, RELU
+            grad, None, centered, residual, scale, shift, base, offset, mask, RELU
         )  # fmt: skip
         g = (g - mean_g[None, :] - centered * slope[None, :]) * scale[None, :]
         tl.store(dx + base + offset, g.to(dx.dtype.element_ty), mask=mask)

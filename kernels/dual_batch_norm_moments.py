@@ -92,6 +92,6 @@ def dual_batch_norm_moments(x: Tensor, num_main: int, training: bool, aux_traini
     partial = moments.new_empty((3, plan.grid[1], channels))
     settings = (numbers, plan.specialized, plan.constants, plan.num_warps)
     with on_device_of(x):
-        launch(statistics, plan.grid, (x, partial), *settings)
+        launch(statistics, plan.grid, (x, None, None, partial), *settings)
         launch(_write_moments, (plan.grid[0], 2), (partial, moments), *settings, plan.overlaps)
     return moments

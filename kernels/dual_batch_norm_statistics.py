@@ -14,9 +14,23 @@ from .dual_batch_norm_plan import (
 )
 
 
+@triton.jit
+def _load_total(x, addend, total, base, offset, mask):
+    """Return a tile of `x`, or of `x + addend` rounded to their type, which it writes."""
+    value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
+    if addend is not None:
+        value += tl.load(addend + base + offset, mask=mask, other=0.0).to(tl.float32)
+        rounded = value.to(total.dtype.element_ty)
+        tl.store(total + base + offset, rounded, mask=mask)
+        value = rounded.to(tl.float32)
+    return value
+
+
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def statistics(
     x,
+    addend,  # like x, or None
+    total_out,  # like x, out: x + addend, None without an addend
     partial,  # [3, chunks, channels] float32, out: shift, mean - shift, sum of squared deviations
     num_main,
     num_aux,
@@ -34,7 +48,10 @@ def statistics(
     STAGES: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    """Write partial statistics of every chunk, in one read of `x`; none of a frozen group."""
+    """Write partial statistics of every chunk, in one read of `x`; none of a frozen group.
+
+    With an addend both groups train, or have no rows.
+    """
     let_next_begin(OVERLAPS)
     column = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     pid = tl.program_id(1)
@@ -49,7 +66,7 @@ def statistics(
         first, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
         CHANNELS_LAST, BLOCK_E,
     )  # fmt: skip
-    value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
+    value = _load_total(x, addend, total_out, base, offset, mask)
     begin = elements_before(first, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E)
     second = elements_before(first + 1, inner, tiles_per_image, CHANNELS_LAST, BLOCK_E)
     shift = tl.sum(value, axis=0) / (second - begin).to(tl.float32)
@@ -62,7 +79,7 @@ def statistics(
             tile, is_aux, inner, tiles_per_image, num_main, channels, pixels, column,
             CHANNELS_LAST, BLOCK_E,
         )  # fmt: skip
-        value = tl.load(x + base + offset, mask=mask, other=0.0).to(tl.float32)
+        value = _load_total(x, addend, total_out, base, offset, mask)
         deviation = tl.where(mask, value - shift[None, :], 0.0)
         total += within_threads(deviation, BLOCK_E, BLOCK_C, SUMS_E)
         squares += within_threads(deviation * deviation, BLOCK_E, BLOCK_C, SUMS_E)

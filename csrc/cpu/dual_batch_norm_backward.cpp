@@ -75,6 +75,8 @@ void backward_group(const NormBackward<T>& whole, const View& view, const Group&
   auto job = [&](const Span& span, int64_t channel) {
     NormBackward<T> result = whole;
     result.grad += span.start;
+    if (result.again) result.again += span.start;
+    if (result.dtotal) result.dtotal += span.start;
     result.x += span.start;
     if (result.mask) result.mask += span.mask_start;
     if (result.dx) result.dx += span.start;
@@ -121,7 +123,8 @@ Outputs run(const Tensor& grad, const Tensor& x,
             const std::array<const OptionalTensor*, 2>& weights,
             const std::array<const OptionalTensor*, 2>& biases, const Tensor& mean,
             const Tensor& rstd, const Tensor& mask, int64_t num_main, std::array<bool, 2> training,
-            bool relu, const std::vector<bool>& wanted, const Tensor* sums = nullptr,
+            bool relu, const std::vector<bool>& wanted, const OptionalTensor& again,
+            const OptionalTensor& dtotal, const Tensor* sums = nullptr,
             const Tensor* count = nullptr) {
   using A = Accumulator<T>;
   const View view(x);
@@ -135,9 +138,12 @@ Outputs run(const Tensor& grad, const Tensor& x,
   Tensor dx = image(wanted[0]), dresidual = image(wanted[1]);
   Tensor dweight = parameter(wanted[2]), dbias = parameter(wanted[3]);
 
-  const Tensor incoming = in_layout_of(grad, x);
+  const Tensor first = in_layout_of(grad, x), second = in_layout_of(again.value_or(x), x);
+  const Tensor added = in_layout_of(dtotal.value_or(x), x);
   NormBackward<T> whole{};
-  whole.grad = data<T>(incoming);
+  whole.grad = data<T>(first);
+  whole.again = again ? data<T>(second) : nullptr;
+  whole.dtotal = dtotal ? data<T>(added) : nullptr;
   whole.x = data<T>(x);
   whole.sign = sign_of(mask, relu);
   whole.mask = whole.sign == Sign::mask ? data<uint8_t>(mask) : nullptr;
@@ -162,9 +168,13 @@ Outputs run(const Tensor& grad, const Tensor& x,
 
 void check(const Tensor& grad, const Tensor& x, const OptionalTensor& residual,
            const std::array<const OptionalTensor*, 4>& parameters, const Tensor& mean,
-           const Tensor& rstd, const Tensor& mask, int64_t num_main, size_t wanted) {
+           const Tensor& rstd, const Tensor& mask, int64_t num_main, size_t wanted,
+           const OptionalTensor& again = std::nullopt,
+           const OptionalTensor& dtotal = std::nullopt) {
   check_images(x, residual, num_main);
   require_like("grad", grad, x);
+  if (again) require_like("again", *again, x);
+  if (dtotal) require_like("dtotal", *dtotal, x);
   constexpr std::array<const char*, 4> kNames{"weight", "bias", "aux_weight", "aux_bias"};
   for (size_t i = 0; i < 4; ++i) check_parameter(kNames[i], *parameters[i], x);
   const bool wide = x.scalar_type() == ScalarType::Double;
@@ -199,19 +209,21 @@ Outputs dual_batch_norm_backward(const Tensor& grad, const Tensor& x,
                                  const OptionalTensor& aux_bias, const Tensor& mean,
                                  const Tensor& rstd, const Tensor& mask, int64_t num_main,
                                  bool training, bool aux_training, bool relu,
-                                 const std::vector<bool> wanted) {
+                                 const std::vector<bool> wanted, const OptionalTensor& again,
+                                 const OptionalTensor& dtotal) {
   check(grad, x, residual, {&weight, &bias, &aux_weight, &aux_bias}, mean, rstd, mask, num_main,
-        wanted.size());
+        wanted.size(), again, dtotal);
   if (!covers(x, residual, mean, rstd, mask, relu)) {
     const std::array<bool, 4> flags{wanted[0], wanted[1], wanted[2], wanted[3]};
     return call_reference<Tensor, Tensor, Tensor, Tensor>(
         "entprop_fast::dual_batch_norm_backward_reference", "", grad, x, residual, weight, bias,
         aux_weight, aux_bias, mean, rstd, mask, num_main, training, aux_training, relu,
-        torch::headeronly::HeaderOnlyArrayRef<bool>(flags.data(), flags.size()));
+        torch::headeronly::HeaderOnlyArrayRef<bool>(flags.data(), flags.size()), again, dtotal);
   }
   return with_dtype(x, [&](auto type) {
     return run<decltype(type)>(grad, x, {&weight, &aux_weight}, {&bias, &aux_bias}, mean, rstd,
-                               mask, num_main, {training, aux_training}, relu, wanted);
+                               mask, num_main, {training, aux_training}, relu, wanted, again,
+                               dtotal);
   });
 }
 
@@ -234,9 +246,9 @@ Tensor dual_batch_norm_dx(const Tensor& grad, const Tensor& x, const OptionalTen
                                               mean, rstd, mask, sums, count, num_main, training,
                                               aux_training, relu));
   return with_dtype(x, [&](auto type) {
-    return std::get<0>(run<decltype(type)>(grad, x, {&weight, &aux_weight}, {&bias, &aux_bias},
-                                           mean, rstd, mask, num_main, {training, aux_training},
-                                           relu, wanted, &sums, &count));
+    return std::get<0>(run<decltype(type)>(
+        grad, x, {&weight, &aux_weight}, {&bias, &aux_bias}, mean, rstd, mask, num_main,
+        {training, aux_training}, relu, wanted, std::nullopt, std::nullopt, &sums, &count));
   });
 }
 

@@ -16,7 +16,7 @@ Tensor run(const Tensor& x, int64_t num_main, std::array<bool, 2> training) {
   for (const Group& group : groups(num_main, view.rows)) {
     if (!training[group.which]) continue;
     std::vector<double> mean(channels, 0.0), m2(channels, 0.0);
-    group_moments<T>(data<T>(x), view, group, mean.data(), m2.data());
+    group_moments<T>({data<T>(x), nullptr, nullptr}, view, group, mean.data(), m2.data());
     A* row = data<A>(result) + group.which * width;
     for (int64_t c = 0; c < channels; ++c) {
       row[c] = (A)mean[c];

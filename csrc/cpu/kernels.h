@@ -49,6 +49,13 @@ struct Affine {  // y = (x - mean) * scale + shift
   const A *mean, *scale, *shift;
 };
 
+// What moments are of: x, or with an addend x + addend, which is then written to `total`.
+template <class T>
+struct Summands {
+  const T *x, *addend;
+  T* total;
+};
+
 template <class T>
 struct NormForward {
   const T *x, *residual;
@@ -63,12 +70,13 @@ struct NormForward {
 template <class T>
 struct NormBackward {
   using A = Accumulator<T>;
-  const T *grad, *x;
+  const T *grad, *again, *x;  // `again`: added to grad; null where there is none
   const uint8_t* mask;
   int64_t mask_stride;
   Extent extent;
   Affine<A> affine;
   Sign sign;
+  const T* dtotal;  // added to dx; null where there is none
   // Results of the second pass; null when not wanted.
   T *dx, *dresidual;
   // dx = scale * (g - offset - (x - mean) * slope); both null with fixed statistics.
@@ -131,8 +139,10 @@ template <class T>
 struct Kernels {
   using A = Accumulator<T>;
   // Scratch: 3 * inner accumulators.
-  void (*row_moments)(const T* x, Extent extent, A* scratch, Moments* out);
-  void (*plane_moments)(const T* x, Extent extent, Moments* out);
+  void (*row_moments)(const Summands<T>&, Extent extent, A* scratch, Moments* out);
+  void (*plane_moments)(const Summands<T>&, Extent extent, Moments* out);
+  // total = x + addend, of `count` elements.
+  void (*add_up)(const Summands<T>&, int64_t count);
   void (*row_forward)(const NormForward<T>&);
   void (*plane_forward)(const NormForward<T>&);
   // Adds to sum_g = sum g and sum_gx = sum g (x - mean). Scratch: 2 * inner accumulators.

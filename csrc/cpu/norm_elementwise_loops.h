@@ -48,15 +48,24 @@ ENTPROP_INLINE V masked(V g, V x, V mean, V scale, V shift, const uint8_t* bits,
   return g;
 }
 
+// The gradient of y: of both its readers, summed as autograd would, where it has two.
+template <class T>
+ENTPROP_INLINE typename Simd<T>::V incoming(const NormBackward<T>& job, int64_t at, int64_t n) {
+  const typename Simd<T>::V g = load<T>(job.grad + at, n);
+  return job.again ? rounded<T>(g + load<T>(job.again + at, n)) : g;
+}
+
 template <class T, Sign sign, class V>
 ENTPROP_INLINE void backward_vector(const NormBackward<T>& job, int64_t at, const uint8_t* bits,
                                     V mean, V scale, V shift, V offset, V slope, int64_t n) {
   const V value = load<T>(job.x + at, n);
-  V g = masked<T, sign>(load<T>(job.grad + at, n), value, mean, scale, shift, bits, n);
+  V g = masked<T, sign>(incoming(job, at, n), value, mean, scale, shift, bits, n);
   if (job.dresidual) store<T>(job.dresidual + at, g, n);
   if (!job.dx) return;
   if (job.slope) g = g - offset - (value - mean) * slope;
-  store<T>(job.dx + at, g * scale, n);
+  V dx = g * scale;
+  if (job.dtotal) dx = rounded<T>(dx) + load<T>(job.dtotal + at, n);
+  store<T>(job.dx + at, dx, n);
 }
 
 template <class T, Mode mode, int R>

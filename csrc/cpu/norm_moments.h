@@ -12,9 +12,15 @@ inline void merge(double& mean, double& m2, double mean_n, double m2_n, double n
   m2 += m2_n + delta * delta * (count * n / (count + n));
 }
 
+template <class T>
+Summands<T> from(const Summands<T>& whole, int64_t start) {
+  if (!whole.addend) return {whole.x + start, nullptr, nullptr};
+  return {whole.x + start, whole.addend + start, whole.total + start};
+}
+
 // Adds the group's moments, channels innermost, to mean and m2 (zeros on entry).
 template <class T>
-void interleaved_moments(const T* x, const View& view, const Group& group, double* mean,
+void interleaved_moments(const Summands<T>& x, const View& view, const Group& group, double* mean,
                          double* m2) {
   using A = Accumulator<T>;
   const int64_t channels = view.channels, outer = group.rows * view.pixels;
@@ -26,7 +32,7 @@ void interleaved_moments(const T* x, const View& view, const Group& group, doubl
     double* own = partial.data() + 2 * part * channels;
     Moments out{0, own, own + channels};
     const Span span = runs(view, group, begin, end);
-    kernels<T>().row_moments(x + span.start, span.extent, scratch.data(), &out);
+    kernels<T>().row_moments(from(x, span.start), span.extent, scratch.data(), &out);
     count[part] = (double)out.count;
   });
   double total = 0;
@@ -40,12 +46,13 @@ void interleaved_moments(const T* x, const View& view, const Group& group, doubl
 
 // Adds the group's moments in any layout to mean and m2 (zeros on entry).
 template <class T>
-void group_moments(const T* x, const View& view, const Group& group, double* mean, double* m2) {
+void group_moments(const Summands<T>& x, const View& view, const Group& group, double* mean,
+                   double* m2) {
   if (view.interleaved) return interleaved_moments<T>(x, view, group, mean, m2);
   for_channel_blocks(view, group, sizeof(T), [&](int64_t first, int64_t side) {
     const Span span = planes(view, group, first, side);
     Moments out{0, mean + first, m2 + first};
-    kernels<T>().plane_moments(x + span.start, span.extent, &out);
+    kernels<T>().plane_moments(from(x, span.start), span.extent, &out);
   });
 }
 

@@ -85,16 +85,36 @@ ENTPROP_INLINE void sum_rows(const T* x, int64_t rows, const Extent& extent,
   for (; r < rows; ++r) add_rows<T, 1>(x + r * extent.stride, extent, shift, s1, s2);
 }
 
+// total = x + addend, of `count` elements; as every sum that is stored, rounded to their type.
 template <class T>
-void row_moments(const T* x, Extent extent, Accumulator<T>* scratch, Moments* out) {
+void add_up(const Summands<T>& in, int64_t count) {
+  vectorwise<T>(count, [=](int64_t i, int64_t n) ENTPROP_INLINE_LAMBDA {
+    store<T>(in.total + i, load<T>(in.x + i, n) + load<T>(in.addend + i, n), n);
+  });
+}
+
+// Where there is an addend: a tile's sums, of `count` elements in each of its rows or images, just
+// before its moments are taken, while they are in cache.
+template <class T>
+ENTPROP_INLINE void add_up_tile(const Summands<T>& in, int64_t first, int64_t last, int64_t count,
+                                int64_t stride) {
+  if (!in.addend) return;
+  for (int64_t at = first * stride; at < last * stride; at += stride)
+    add_up<T>({in.x + at, in.addend + at, in.total + at}, count);
+}
+
+template <class T>
+void row_moments(const Summands<T>& in, Extent extent, Accumulator<T>* scratch, Moments* out) {
   using A = Accumulator<T>;
   const int64_t inner = extent.inner;
+  const T* x = in.addend ? in.total : in.x;
   A *shift = scratch, *s1 = shift + inner, *s2 = s1 + inner;
   auto recentre = [=](int64_t rows) ENTPROP_INLINE_LAMBDA {
     const double per_n = 1 / (double)rows;
     for (int64_t c = 0; c < inner; ++c)
       shift[c] = finite_or_zero((A)(shift[c] + (double)s1[c] * per_n));
   };
+  add_up_tile(in, 0, extent.outer < kTileRows ? extent.outer : kTileRows, inner, inner);
   for (int64_t c = 0; c < inner; ++c) shift[c] = finite_or_zero(scalar<T>(x + c));
   const int64_t sample = extent.outer < kSampleRows ? extent.outer : kSampleRows;
   sum_rows(x, sample, extent, shift, s1, s2);
@@ -102,6 +122,7 @@ void row_moments(const T* x, Extent extent, Accumulator<T>* scratch, Moments* ou
   for (int64_t row = 0; row < extent.outer; row += kTileRows) {
     const int64_t rows = extent.outer - row < kTileRows ? extent.outer - row : kTileRows;
     const double n = (double)rows;
+    if (row > 0) add_up_tile(in, row, row + rows, inner, inner);
     for (int attempt = 0;; ++attempt) {
       sum_rows(x + row * inner, rows, extent, shift, s1, s2);
       if (attempt == 1 || !is_far(s1, s2, inner, 1 / n)) break;
@@ -126,19 +147,22 @@ ENTPROP_INLINE Accumulator<T> sample_mean(const T* plane, int64_t inner) {
 }
 
 template <class T>
-void plane_moments(const T* x, Extent extent, Moments* out) {
+void plane_moments(const Summands<T>& in, Extent extent, Moments* out) {
   using S = Simd<T>;
   using A = Accumulator<T>;
   using V = typename S::V;
   const auto [outer, side, inner, stride, streams] = extent;
   const bool columns = are_columns<T>(extent);
   const int64_t images = columns ? kTileRows : images_per_tile(inner);
+  const T* x = in.addend ? in.total : in.x;
+  add_up_tile(in, 0, images < outer ? images : outer, side * inner, stride);
   A shift[kMaxSide];
   for (int64_t c = 0; c < side; ++c) shift[c] = sample_mean(x + c * inner, inner);
   for (int64_t first = 0; first < outer; first += images) {
     const int64_t last = first + images < outer ? first + images : outer;
     const double n = (double)((last - first) * inner), per_n = 1 / n;
     double s1[kMaxSide], s2[kMaxSide];
+    if (first > 0) add_up_tile(in, first, last, side * inner, stride);
     for (int attempt = 0;; ++attempt) {
       for (int64_t c = 0; c < side; ++c) s1[c] = s2[c] = 0;
       if (columns) {

@@ -20,9 +20,10 @@ ENTPROP_INLINE void reduce_rows(const NormBackward<T> job, int64_t row, Accumula
       if (job.extent.streams) {
         __builtin_prefetch(job.x + next + in_order<T, R>(c, r - row));
         __builtin_prefetch(job.grad + next + in_order<T, R>(c, r - row));
+        if (job.again) __builtin_prefetch(job.again + next + in_order<T, R>(c, r - row));
       }
       const V value = load<T>(job.x + at, n);
-      const V g = masked<T, sign>(load<T>(job.grad + at, n), value, m, s, b,
+      const V g = masked<T, sign>(incoming(job, at, n), value, m, s, b,
                                   job.mask + r * job.mask_stride + c / 8, n);
       sum += g;
       products += g * (value - m);
@@ -90,7 +91,7 @@ void reduce_all_planes(const NormBackward<T>& job, double* sum_g, double* sum_gx
                       const V value =
                           n == S::lanes ? S::load(job.x + at) : S::load_some(job.x + at, n, m);
                       const uint8_t* bits = job.mask + mask_offset(job, image, c) + i / 8;
-                      g = masked<T, sign>(load<T>(job.grad + at, n), value, m, s, b, bits, n);
+                      g = masked<T, sign>(incoming(job, at, n), value, m, s, b, bits, n);
                       product = g * (value - m);
                     });
 }

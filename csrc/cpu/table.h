@@ -13,8 +13,9 @@ namespace ENTPROP_ISA {
 template <class T>
 const Kernels<T>& table() {
   static constexpr Kernels<T> kernels = {
-      row_moments<T>,  plane_moments<T>, row_forward<T>,    plane_forward<T>, row_reduce<T>,
-      plane_reduce<T>, row_backward<T>,  plane_backward<T>, loss_row<T>,      perturb<T>,
+      row_moments<T>,    plane_moments<T>, add_up<T>,       row_forward<T>,
+      plane_forward<T>,  row_reduce<T>,    plane_reduce<T>, row_backward<T>,
+      plane_backward<T>, loss_row<T>,      perturb<T>,
   };
   return kernels;
 }

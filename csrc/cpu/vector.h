@@ -220,6 +220,24 @@ ENTPROP_INLINE void store(T* p, typename Simd<T>::V v, int64_t n) {
     Simd<T>::store_some(p, n, v);
 }
 
+// As if stored and loaded again. The empty statement keeps a product that is added to from becoming
+// half of a fused multiply-add, which rounds once.
+template <class T>
+ENTPROP_INLINE typename Simd<T>::V rounded(typename Simd<T>::V v) {
+  if constexpr (sizeof(T) < sizeof(Accumulator<T>)) return Simd<T>::widened(Simd<T>::narrowed(v));
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__AVX2__)
+  if constexpr (sizeof v == 32)
+    asm("" : "+x"(v));
+  else
+    asm("" : "+m"(v));
+#else
+  asm("" : "+m"(v));
+#endif
+  return v;
+}
+
 // f(offset, n) over [0, count) in vectors, the last one short.
 template <class T, class F>
 ENTPROP_INLINE void vectorwise(int64_t count, F f) {

@@ -1,10 +1,11 @@
 """Hand batch norm modules of torch to the batch norm op."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from entprop_fast.norm_half import PLAIN, Half
-from entprop_fast.ops.dual_batch_norm import dual_batch_norm
+from entprop_fast.norm_half import PLAIN, Half, Normed
+from entprop_fast.ops.dual_batch_norm import dual_batch_norm_outputs
 from entprop_fast.torch_internals import BatchNormBase, check_dimensions
 
 
@@ -30,13 +31,33 @@ def batch_norm(
     Raises:
         ValueError: as the norm itself: an input of other dimensions, a single value per channel.
     """
+    return batch_norm_outputs(x, main, aux, num_main, residual=residual, relu=relu).y
+
+
+def batch_norm_outputs(
+    x: Tensor,
+    main: BatchNormBase | None,
+    aux: BatchNormBase | None = None,
+    num_main: int | None = None,
+    *,
+    residual: Tensor | None = None,
+    relu: bool = False,
+    addend: Tensor | None = None,
+    twice: bool = False,
+) -> Normed:
+    """Compute ``batch_norm(x + addend)`` with the sums around it, as `dual_batch_norm_outputs`."""
     ours = PLAIN if main is None else _half(main, x)
     theirs = PLAIN if aux is None else _half(aux, x)
     if x.dim() not in (3, 5):
-        return dual_batch_norm(x, ours, theirs, num_main, residual=residual, relu=relu)
-    planes = None if residual is None else as_planes(residual)
-    y = dual_batch_norm(as_planes(x), ours, theirs, num_main, residual=planes, relu=relu)
-    return y.view(x.shape)
+        return dual_batch_norm_outputs(
+            x, ours, theirs, num_main, residual=residual, relu=relu, addend=addend, twice=twice
+        )
+    after, before = (None if t is None else as_planes(t) for t in (residual, addend))
+    found = dual_batch_norm_outputs(
+        as_planes(x), ours, theirs, num_main, residual=after, relu=relu, addend=before, twice=twice
+    )
+    total = x if addend is None else found.total.view(x.shape)
+    return Normed(found.y.view(x.shape), found.again.view(x.shape), total)
 
 
 def as_planes(x: Tensor) -> Tensor:
@@ -59,10 +80,12 @@ def _half(norm: BatchNormBase, x: Tensor) -> Half:
     check_dimensions(norm, x)
     momentum = norm.momentum
     moves = norm.training and norm.track_running_stats
-    if moves and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
+    counter = norm.num_batches_tracked if moves else None
+    if counter is not None and not (momentum is not None and _is_counter(counter, x)):
+        counter.add_(1)
         if momentum is None:  # a cumulative average; on the CPU reading the counter is free
-            momentum = 1.0 / float(norm.num_batches_tracked)
+            momentum = 1.0 / float(counter)
+        counter = None
     reads = moves or not norm.training
     return Half(
         norm.weight,
@@ -72,4 +95,10 @@ def _half(norm: BatchNormBase, x: Tensor) -> Half:
         norm.training or (norm.running_mean is None and norm.running_var is None),
         momentum or 0.0,
         norm.eps,
+        counter,
     )
+
+
+def _is_counter(counter: Tensor, x: Tensor) -> bool:
+    """Return whether the op counts on it: torch adds to a number of any dtype, wherever it is."""
+    return counter.dtype == torch.int64 and counter.dim() == 0 and counter.device == x.device

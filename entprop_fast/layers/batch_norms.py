@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from entprop_fast.layers.batch_norm_op import batch_norm, finish
+from entprop_fast.layers.batch_norm_op import batch_norm_outputs, finish
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.halves import make_auxiliary
 from entprop_fast.layers.torch_quirks import (
@@ -15,6 +15,7 @@ from entprop_fast.layers.torch_quirks import (
     cumulative_batch_norm,
     has_hooks,
 )
+from entprop_fast.norm_half import Normed
 from entprop_fast.ops.backend import exporting
 from entprop_fast.torch_internals import BatchNormBase
 
@@ -180,11 +181,23 @@ class FusedBatchNorm(_DualBatchNorm):
         return self.along_route(input, residual=residual, relu=relu)
 
     def normalise(
-        self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False
-    ) -> Tensor:
-        """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one."""
+        self,
+        x: Tensor,
+        num_main: int | None,
+        residual: Tensor | None = None,
+        relu: bool = False,
+        addend: Tensor | None = None,
+        twice: bool = False,
+    ) -> Any:
+        """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one.
+
+        Returns:
+            A tensor; a `Normed` where there is an `addend` or the result is asked for `twice`.
+        """
+        normed = twice or addend is not None
         if (
             num_main is None
+            and not normed
             and residual is None
             and not relu
             and _pays_natively(self, x, self.dimensions)  # type: ignore[arg-type]
@@ -203,8 +216,13 @@ class FusedBatchNorm(_DualBatchNorm):
             or any(half is not None and averages_cumulatively(half, x) for half in (main, aux))
         )
         if by_itself:
-            return finish(super().normalise(x, num_main), residual, relu)
-        return batch_norm(x, main, aux, num_main, residual=residual, relu=relu)  # type: ignore[arg-type]
+            total = x if addend is None else x + addend
+            y = finish(super().normalise(total, num_main), residual, relu)
+            return Normed(y, y, total) if normed else y
+        found = batch_norm_outputs(
+            x, main, aux, num_main, residual=residual, relu=relu, addend=addend, twice=twice  # type: ignore[arg-type]
+        )  # fmt: skip
+        return found if normed else found.y
 
 
 class DualBatchNorm2d(FusedBatchNorm, nn.BatchNorm2d):

@@ -102,7 +102,7 @@ class _Synchronised(Function):
             _half(norm, trains[row], mean[row], variance[row]) for row, norm in enumerate(norms)
         )
         y: Tensor
-        y, mean, rstd, mask = call(OP, x, *flat(x, residual, main, aux, num_main, relu))
+        y, mean, rstd, mask, _ = call(OP, x, *flat(x, residual, main, aux, num_main, relu))
         kept = residual if relu and mask.numel() == 0 else None
         affine = (weight, bias, aux_weight, aux_bias)
         ctx.save_for_backward(x, kept, *affine, mean, rstd, mask, count)

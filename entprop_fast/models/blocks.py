@@ -6,10 +6,15 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from entprop_fast.layers import DualBatchNorm2d, Synchronised
-from entprop_fast.layers.batch_norm_op import batch_norm, finish
+from entprop_fast.layers.batch_norm_op import batch_norm, batch_norm_outputs, finish
 from entprop_fast.layers.torch_quirks import averages_cumulatively, has_hooks
+from entprop_fast.norm_half import Normed
 from entprop_fast.ops import conv3x3, conv3x3_pays
 from entprop_fast.ops.backend import exporting
+from entprop_fast.torch_internals import call_hooks_of
+
+# Attributes of a module that nobody has given a forward of its own or compiled in place.
+_OWN = {*vars(nn.Module()), "shortcut", "downsample"}
 
 
 def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -30,6 +35,51 @@ def norm_relu(norm: nn.Module, x: Tensor, residual: Tensor | None = None) -> Ten
             y: Tensor = norm(x, residual, relu=True)
             return y
     return finish(norm(x), residual, relu=True)
+
+
+def norm_relu_outputs(
+    norm: nn.Module,
+    x: Tensor,
+    residual: Tensor | None = None,
+    *,
+    addend: Tensor | None = None,
+    twice: bool = False,
+) -> Normed:
+    """Compute ``relu(norm(x + addend) + residual)`` with the sums around it in the norm's passes.
+
+    Args:
+        norm: a batch norm over ``x``, or what somebody has put in its place.
+        x: activations, ``[N, C, H, W]``.
+        residual: same shape as ``x``, or None for no sum.
+        addend: same shape as ``x``, or None for no sum.
+        twice: whether two will read the result: one ``y``, the other ``again``.
+    """
+    if (addend is not None or twice) and not (has_hooks(norm) or isinstance(x, Proxy)):
+        if type(norm) is nn.BatchNorm2d and not (exporting() or averages_cumulatively(norm, x)):
+            return batch_norm_outputs(
+                x, norm, residual=residual, relu=True, addend=addend, twice=twice
+            )
+        if type(norm) is DualBatchNorm2d and "forward" not in norm.__dict__:
+            found: Normed = norm.along_route(
+                x, residual=residual, relu=True, addend=addend, twice=twice
+            )
+            return found
+    total = x if addend is None else x + addend
+    y = norm_relu(norm, total, residual)
+    return Normed(y, y, total)
+
+
+def is_untouched(module: nn.Module, cls: type[nn.Module], x: Tensor) -> bool:
+    """Return whether nobody would notice that `module`, a `cls`, is run in another way.
+
+    Args:
+        module: part of a network.
+        cls: whose forward is known.
+        x: what it gets; no proxy of torch.fx, which records modules.
+    """
+    if type(module) is not cls or isinstance(x, Proxy) or module.__dict__.keys() - _OWN:
+        return False
+    return not (has_hooks(module) or any(call_hooks_of(None)))
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:

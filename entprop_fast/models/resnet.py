@@ -7,8 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from entprop_fast.models.blocks import conv, norm_relu
+from entprop_fast.models.blocks import conv, is_untouched, norm_relu, norm_relu_outputs
 from entprop_fast.models.first_weights import init_convolutional
+from entprop_fast.norm_half import Normed
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -33,9 +34,16 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, in_width, H, W]`` to ``[N, planes, ceil(H / stride), ceil(W / stride)]``."""
-        skip = x if self.downsample is None else self.downsample(x)
+        return self.outputs(x, x, twice=False).y
+
+    def outputs(self, x: Tensor, again: Tensor, twice: bool) -> Normed:
+        """Compute the block with ``x`` for its convolution and ``again``, the same, for the skip.
+
+        Their gradients then meet in the norm that made both. `twice` asks for two of the output.
+        """
+        skip = again if self.downsample is None else self.downsample(again)
         out = norm_relu(self.bn1, conv(self.conv1, x))
-        return norm_relu(self.bn2, conv(self.conv2, out), skip)
+        return norm_relu_outputs(self.bn2, conv(self.conv2, out), skip, twice=twice)
 
 
 class Bottleneck(nn.Module):
@@ -59,10 +67,14 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, in_width, H, W]`` to ``[N, 4 planes, ceil(H / stride), ceil(W / stride)]``."""
-        skip = x if self.downsample is None else self.downsample(x)
+        return self.outputs(x, x, twice=False).y
+
+    def outputs(self, x: Tensor, again: Tensor, twice: bool) -> Normed:
+        """Compute the block as `BasicBlock.outputs` does."""
+        skip = again if self.downsample is None else self.downsample(again)
         out = norm_relu(self.bn1, self.conv1(x))
         out = norm_relu(self.bn2, conv(self.conv2, out))
-        return norm_relu(self.bn3, self.conv3(out), skip)
+        return norm_relu_outputs(self.bn3, self.conv3(out), skip, twice=twice)
 
 
 @dataclass(frozen=True)
@@ -116,8 +128,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
-        x = self.maxpool(norm_relu(self.bn1, self.conv1(x)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        straight = is_untouched(self.maxpool, nn.Identity, x)  # into the first block
+        x, again, _ = norm_relu_outputs(self.bn1, self.conv1(x), twice=straight)
+        if not straight:
+            x = again = self.maxpool(x)
+        groups = (self.layer1, self.layer2, self.layer3, self.layer4)
+        for group in groups:
+            x, again = _run(group, x, again, twice=group is not groups[-1])
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits
 
@@ -131,6 +148,20 @@ def _stage(layout: Layout, index: int, in_width: int, stride: int) -> nn.Sequent
 
     later = (block(out_width, 1) for _ in range(layout.blocks[index] - 1))
     return nn.Sequential(block(in_width, stride), *later)
+
+
+def _run(group: nn.Module, x: Tensor, again: Tensor, twice: bool) -> tuple[Tensor, Tensor]:
+    """Return the output of `group` for each of its readers, two with `twice`."""
+    if not is_untouched(group, nn.Sequential, x):
+        y = group(x)
+        return y, y
+    blocks = list(group)  # type: ignore[call-overload]
+    for block in blocks:
+        if is_untouched(block, BasicBlock, x) or is_untouched(block, Bottleneck, x):
+            x, again, _ = block.outputs(x, again, twice or block is not blocks[-1])
+        else:
+            x = again = block(x)
+    return x, again
 
 
 def _downsample(in_width: int, out_width: int, stride: int) -> nn.Sequential | None:

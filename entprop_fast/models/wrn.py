@@ -7,7 +7,7 @@ import re
 
 from torch import Tensor, nn
 
-from entprop_fast.models.blocks import conv, norm_relu
+from entprop_fast.models.blocks import conv, is_untouched, norm_relu, norm_relu_outputs
 from entprop_fast.models.first_weights import init_convolutional
 
 _NAME = re.compile(r"wrn(\d+)_(\d+(?:\.\d+)?)")
@@ -33,10 +33,23 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, in_width, H, W]`` to ``[N, width, ceil(H / stride), ceil(W / stride)]``."""
-        activated = norm_relu(self.bn1, x)
-        skip = x if self.shortcut is None else self.shortcut(activated)
-        out: Tensor = conv(self.conv2, norm_relu(self.bn2, conv(self.conv1, activated)))
+        out, skip = self.summands(x)
         return out + skip
+
+    def summands(self, x: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the two tensors whose sum is the block's output for ``x + skip``.
+
+        The sums are the next norm's to take, which reads its input in any case.
+
+        Args:
+            x: the block's input, or what it still lacks `skip`.
+            skip: same shape as ``x``, or None for no sum.
+        """
+        projects = self.shortcut is not None
+        activated, again, total = norm_relu_outputs(self.bn1, x, addend=skip, twice=projects)
+        skip = total if self.shortcut is None else self.shortcut(again)
+        out: Tensor = conv(self.conv2, norm_relu(self.bn2, conv(self.conv1, activated)))
+        return out, skip
 
 
 class WideResNet(nn.Module):
@@ -81,8 +94,12 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[N, in_channels, H, W]`` of any size to logits ``[N, num_classes]``."""
-        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        logits: Tensor = self.fc(self.avgpool(norm_relu(self.bn, x)).flatten(1))
+        skip = None
+        x = self.conv1(x)
+        for group in (self.layer1, self.layer2, self.layer3):
+            x, skip = _run(group, x, skip)
+        activated = norm_relu_outputs(self.bn, x, addend=skip).y
+        logits: Tensor = self.fc(self.avgpool(activated).flatten(1))
         return logits
 
 
@@ -100,3 +117,15 @@ def parse(name: str) -> tuple[int, float]:
 def _group(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     first = PreActBlock(in_width, width, stride)
     return nn.Sequential(first, *(PreActBlock(width, width, 1) for _ in range(blocks - 1)))
+
+
+def _run(group: nn.Module, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the summands of what `group` makes of ``x + skip``; blocks nobody watches sum none."""
+    if is_untouched(group, nn.Sequential, x):
+        for block in group:  # type: ignore[attr-defined]
+            if is_untouched(block, PreActBlock, x):
+                x, skip = block.summands(x, skip)
+            else:
+                x, skip = block(x if skip is None else x + skip), None
+        return x, skip
+    return group(x if skip is None else x + skip), None

@@ -1,6 +1,6 @@
 """Offer the custom ops: one schema each, kernels where they were built, else plain PyTorch."""
 
-from entprop_fast.norm_half import Half
+from entprop_fast.norm_half import Half, Normed
 from entprop_fast.ops import (  # noqa: F401 - define ops that layers alone call
     dual_batch_norm_dx,
     dual_batch_norm_merge,
@@ -8,7 +8,7 @@ from entprop_fast.ops import (  # noqa: F401 - define ops that layers alone call
 )
 from entprop_fast.ops.backend import backends, register_kernels
 from entprop_fast.ops.conv3x3 import conv3x3, conv3x3_pays
-from entprop_fast.ops.dual_batch_norm import dual_batch_norm
+from entprop_fast.ops.dual_batch_norm import dual_batch_norm, dual_batch_norm_outputs
 from entprop_fast.ops.image_chains import NEAREST, ImageOp, image_chains
 from entprop_fast.ops.loss_and_entropy import SCORES, LossAndEntropy, loss_and_entropy
 from entprop_fast.ops.perturb import gather_perturb, perturb_
@@ -27,11 +27,13 @@ __all__ = [
     "LossAndEntropy",
     "LossAndSelection",
     "Mixing",
+    "Normed",
     "Primitive",
     "backends",
     "conv3x3",
     "conv3x3_pays",
     "dual_batch_norm",
+    "dual_batch_norm_outputs",
     "entropy_topk",
     "gather_perturb",
     "image_chains",

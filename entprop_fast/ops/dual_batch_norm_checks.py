@@ -9,19 +9,31 @@ from entprop_fast.ops.tensor_checks import require, require_apart, require_devic
 
 
 def check(
-    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
+    x: Tensor,
+    residual: Tensor | None,
+    main: Half,
+    aux: Half,
+    num_main: int,
+    relu: bool,
+    addend: Tensor | None = None,
 ) -> None:
     """Refuse arguments of the op that do not fit."""
     check_images(x, residual, num_main)
+    _check_like("addend", addend, x)
     named = {"": _named(main), "aux_": _named(aux, "aux_")}
     for name, parameter in (*named[""], *named["aux_"]):
         _check_parameter(name, parameter, x)
     moved: list[tuple[str, Tensor | None]] = []
-    read = [("x", x), ("residual", residual), *named[""][:2], *named["aux_"][:2]]
+    read = [("x", x), ("residual", residual), ("addend", addend)]
+    read += [*named[""][:2], *named["aux_"][:2]]
     for prefix, half, count in (("", main, num_main), ("aux_", aux, x.shape[0] - num_main)):
+        if half.num_batches is not None:
+            require(f"{prefix}num_batches", half.num_batches, (), torch.int64, x)
         # An empty batch is the main half's.
         if count or (prefix == "" and x.shape[0] == 0):
             (moved if half.training else read).extend(named[prefix][2:])
+            if half.training:
+                moved.append((f"{prefix}num_batches", half.num_batches))
             _check_group(prefix, half, count, x)
     require_apart(moved, read)
 
@@ -38,10 +50,13 @@ def check_backward(
     num_main: int,
     relu: bool,
     wanted: list[bool],
+    again: Tensor | None = None,
+    dtotal: Tensor | None = None,
 ) -> None:
     """Refuse arguments of the backward that do not fit."""
     check_images(x, residual, num_main)
-    require("grad", grad, x.shape, x.dtype, x)
+    for name, gradient in (("grad", grad), ("again", again), ("dtotal", dtotal)):
+        _check_like(name, gradient, x)
     for name, parameter in (*_named(main)[:2], *_named(aux, "aux_")[:2]):
         _check_parameter(name, parameter, x)
     for name, statistic in (("mean", mean), ("rstd", rstd)):
@@ -79,8 +94,12 @@ def check_images(x: Tensor, residual: Tensor | None, num_main: int) -> None:
     require_floating("x", x, "[N, C, ...]", x.dim() >= 2)
     if not 0 <= num_main <= x.shape[0]:
         raise ValueError(f"num_main={num_main}: expected 0 to {x.shape[0]}, the rows of x")
-    if residual is not None:
-        require("residual", residual, x.shape, x.dtype, x)
+    _check_like("residual", residual, x)
+
+
+def _check_like(name: str, value: Tensor | None, x: Tensor) -> None:
+    if value is not None:
+        require(name, value, x.shape, x.dtype, x)
 
 
 def _check_parameter(name: str, value: Tensor | None, x: Tensor) -> None:

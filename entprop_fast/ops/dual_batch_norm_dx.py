@@ -79,7 +79,7 @@ def _reference(
     means = sums / count.clamp(min=1)[:, None]
     wanted = [True, False, False, False]
     return reference.backward(
-        grad, x, residual, main, aux, mean, rstd, mask, num_main, relu, wanted, means
+        grad, x, residual, main, aux, mean, rstd, mask, num_main, relu, wanted, means=means
     )[0]
 
 

@@ -37,7 +37,9 @@ def dual_batch_norm(
 
 
 def _batch_norm(x: Tensor, half: Half) -> Tensor:
-    weight, bias, mean, var, training, momentum, eps = half
+    weight, bias, mean, var, training, momentum, eps, num_batches = half
+    if training and num_batches is not None:
+        num_batches.add_(1)
     if mean is not None:  # PyTorch takes no parameters narrower than the statistics
         weight, bias = (None if t is None else t.to(mean.dtype) for t in (weight, bias))
     return F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
@@ -102,10 +104,18 @@ def unpack_mask(mask: Tensor, x: Tensor) -> Tensor:
 
 
 def forward(
-    x: Tensor, residual: Tensor | None, main: Half, aux: Half, num_main: int, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the op `dual_batch_norm`: y, and for its backward mean, rstd [2, C] and mask."""
+    x: Tensor,
+    residual: Tensor | None,
+    main: Half,
+    aux: Half,
+    num_main: int,
+    relu: bool,
+    addend: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute the op `dual_batch_norm`: y, mean and rstd [2, C], mask, and x + addend if given."""
     halves = (main, aux)
+    total = x.new_empty(0) if addend is None else same_layout(x + addend, x)
+    x = x if addend is None else total
     mean = x.new_zeros((2, x.shape[1]), dtype=accumulate_dtype(x))
     rstd = torch.zeros_like(mean)
     for group, rows in groups(x, num_main):
@@ -113,7 +123,7 @@ def forward(
     y = same_layout(dual_batch_norm(x, residual, main, aux, num_main, relu), x)
     shape = mask_shape(x, residual, relu)
     mask = pack_mask(y) if len(shape) == 2 else x.new_empty(shape, dtype=torch.uint8)
-    return y, mean, rstd, mask
+    return y, mean, rstd, mask, total
 
 
 def positive(
@@ -176,17 +186,21 @@ def backward(
     num_main: int,
     relu: bool,
     wanted: list[bool],
+    again: Tensor | None = None,
+    dtotal: Tensor | None = None,
+    *,
     means: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the op `dual_batch_norm_backward`, x' = (x - mean) rstd and n values a channel.
 
     dbias = sum g, dweight = sum g x', dx = weight rstd (g - (dbias + x' dweight)/n); with fixed
-    statistics dx = weight rstd g. `means` are dbias/n and dweight/n of the rows of all processes,
-    for dx alone.
+    statistics dx = weight rstd g. `again` is added to `grad` and `dtotal` to dx, each sum rounded
+    as autograd's would be. `means` are dbias/n and dweight/n of the rows of all processes, for dx
+    alone.
     """
     dtype = mean.dtype
     halves = (main, aux)
-    g = grad.to(dtype)
+    g = (grad if again is None else grad + again).to(dtype)
     if relu:
         g = g * positive(x, residual, halves, mean, rstd, mask, num_main)
     dims = [0, *range(2, x.dim())]
@@ -203,8 +217,10 @@ def backward(
             g_rows = g_rows - (_per_channel(offset, x) + normalised * _per_channel(slope, x))
         scale = halves[group].weight
         dx.append(g_rows * _per_channel(rstd[group] if scale is None else rstd[group] * scale, x))
+    dx_all = torch.cat(dx).to(x.dtype)
+    dx_all = dx_all if dtotal is None else dx_all + dtotal
     return (
-        same_layout(torch.cat(dx).to(x.dtype), x) if wanted[0] else x.new_empty(0),
+        same_layout(dx_all, x) if wanted[0] else x.new_empty(0),
         torch.empty_like(x).copy_(g) if wanted[1] else x.new_empty(0),
         dweight if wanted[2] else mean.new_empty(0),
         dbias if wanted[3] else mean.new_empty(0),

@@ -11,6 +11,7 @@ from entprop_fast.kernels.prime_chains import prime_chains
 from entprop_fast.kernels.select_topk import select_topk
 from tests.gpu.cuda_ops import cuda_perturb
 from tests.kernel_cases import dual_batch_norm as norm_cases
+from tests.kernel_cases import dual_batch_norm_sums as sum_cases
 from tests.kernel_cases import loss_and_entropy as loss_cases
 from tests.kernel_cases import perturb as perturb_cases
 from tests.kernel_cases import prime_chains as prime_cases
@@ -35,6 +36,11 @@ def test_loss_and_entropy(case: str) -> None:
 @pytest.mark.parametrize("case", norm_cases.CASES)
 def test_dual_batch_norm(case: str) -> None:
     norm_cases.CASES[case](NORM, "cuda")
+
+
+@pytest.mark.parametrize("case", sum_cases.CASES)
+def test_sums_in_the_norm(case: str) -> None:
+    sum_cases.CASES[case](NORM, "cuda")
 
 
 @pytest.mark.parametrize("case", perturb_cases.CASES)

@@ -201,7 +201,7 @@ def check(norm: Norm, op: Any, device: str) -> None:
         Half._make([*(t[g + n] for n in PARAMETERS), norm.training[k], MOMENTA[k], EPSILONS[k]])
         for k, g in enumerate(("", "aux_"))
     ]
-    y, mean, rstd, mask = op.forward(x, residual, *halves, norm.num_main, norm.relu)
+    y, mean, rstd, mask, _ = op.forward(x, residual, *halves, norm.num_main, norm.relu)
     ours = {"y": y} | {n: t[n] for n in names if "running" in n and t[n] is not None}
     gradients = op.backward(
         grad, x, residual, *halves, mean, rstd, mask, norm.num_main, norm.relu, list(norm.wanted)

@@ -99,7 +99,7 @@ class Call(NamedTuple):
         scale, shift = (weight, vector) if self.affine else (None, None)
         one = Half(scale, shift, vector.clone(), vector.clone(), self.training, self.momentum)
         halves = one, one._replace(training=True, momentum=0.2, eps=1e-3)
-        kept = dual_batch_norm(x, residual, *halves, self.num_main, self.relu)[1:]
+        kept = dual_batch_norm(x, residual, *halves, self.num_main, self.relu)[1:4]
         wanted = [True, self.residual, True, True]
         dual_batch_norm_backward(x, x, residual, *halves, *kept, self.num_main, self.relu, wanted)
 

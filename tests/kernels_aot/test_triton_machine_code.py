@@ -37,18 +37,22 @@ def _norm(
     training: bool = True,
     relu: bool = True,
     wanted: tuple[bool, bool, bool, bool] = (True, False, True, True),
+    again: bool = False,
+    sums: bool = False,
 ) -> Callable[[], Any]:
-    """Forward and backward, two groups."""
+    """Forward and backward, two groups; `again` of two readers, `sums` with an addend."""
     x = _empty(*shape, dtype=dtype).to(memory_format=LAYOUTS[layout])
     other = torch.empty_like(x) if residual else None
-    half = Half(*(_empty(shape[1]),) * 4, training=training)
+    counter = _empty(dtype=torch.int64)
+    half = Half(*(_empty(shape[1]),) * 4, training=training, num_batches=counter)
     statistics = _empty(2, shape[1])
 
     def launch() -> None:
-        dual_batch_norm(x, other, half, half, shape[0] // 2, relu)
+        added, twice = (torch.empty_like(x) if wants else None for wants in (sums, again))
+        dual_batch_norm(x, other, half, half, shape[0] // 2, relu, added)
         dual_batch_norm_backward(
             x, x, other, half, half, statistics, statistics, _empty(0), shape[0] // 2, relu,
-            list(wanted),
+            list(wanted), twice, added,
         )  # fmt: skip
 
     return launch
@@ -101,6 +105,24 @@ def test_norm_without_residual(
     tensors = {"statistics": 2, "_normalize": 1, "_reduce": 2, "_apply": 2}
     for kernel in kernels:
         assert kernel.count("LDG.E.128") >= 2 * tensors[kernel.name], kernel.name
+
+
+@pytest.mark.parametrize(("arch", "dtype"), [(80, BF16), (90, BF16), (100, F32)])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sums_in_the_norm_compile_lean(
+    layout: str, residual: bool, arch: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second gradient; without a residual, as in a WRN, the sum before the norm as well."""
+    launch = _norm(
+        (128, 160, 32, 32), dtype, layout, residual, wanted=(True, residual, True, True),
+        again=True, sums=not residual,
+    )  # fmt: skip
+    kernels = compile_launches(launch, arch, monkeypatch)
+    assert [k.name for k in kernels] == ["statistics", "_normalize", "_reduce", "_apply"]
+    _assert_lean(kernels)
+    for kernel in kernels:
+        assert kernel.count("LDG.E.128") >= 2 and kernel.count("LDG.E.U16") == 0, kernel.name
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 import entprop_fast.kernels
 from tests.kernel_cases import dual_batch_norm as norm_cases
+from tests.kernel_cases import dual_batch_norm_sums as sum_cases
 from tests.kernel_cases import image_chains as chain_cases
 from tests.kernel_cases import loss_and_entropy as loss_cases
 from tests.kernel_cases import prime_chains as prime_cases
@@ -89,10 +91,27 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
     "affine": ("result = g * scale[None, :]", "result = g * rstd[None, :]"),
     "dbias": ("store_group_row(dbias, total", "store_group_row(dbias, product"),
     "dresidual": (
-        "grad, residual, relu, dresidual = dresidual, None, False, None",
+        "grad, residual, relu, dresidual, again = dresidual, None, False, None, None",
         "relu, dresidual = False, None",
     ),
 }
+SUMS = {  # by file: of both launches forward, and of the backward
+    "dual_batch_norm_statistics": {
+        "statistics of the addend": ("value = rounded.to(tl.float32)", "value = value - value"),
+        "total": ("tl.store(total + base + offset, rounded,", "tl.store(total + offset, rounded,"),
+    },
+    "dual_batch_norm": {
+        "counted by each": ("if tl.program_id(0) == 0:", "if tl.program_id(0) >= 0:"),
+        "other counter": ("tl.store(aux, tl.load(aux) + 1)", "tl.store(main, tl.load(main) + 1)"),
+    },
+    "dual_batch_norm_backward": {
+        "again": ("value += tl.load(again +", "value -= tl.load(again +"),
+        "rounding": ("value.to(grad.dtype.element_ty).to(tl.float32)", "value"),
+        "dtotal": ("result += tl.load(dtotal +", "result -= tl.load(dtotal +"),
+        "rounding of dx": ("0.0).to(dx.dtype.element_ty).to(tl.float32)", "0.0)"),
+    },
+}
+SUM_CASES = ("bfloat16-channels_last", "float16-channels_last")
 PLAN = {
     "group": ("group = tl.where(is_aux, num_main, 0)", "group = tl.where(is_aux, 0 * num_main, 0)"),
     "aux parameters": ("tl.load(aux + column", "tl.load(main + column"),
@@ -169,6 +188,14 @@ def _check_loss_and_entropy(mutated: ModuleType) -> None:
 
 
 def _check_norm(mutated: ModuleType) -> None:
+    _check_cases(mutated, *(norm_cases.CASES[name] for name in NORM_CASES))
+
+
+def _check_sums(mutated: ModuleType) -> None:
+    _check_cases(mutated, *(sum_cases.CASES[name] for name in SUM_CASES))
+
+
+def _check_cases(mutated: ModuleType, *cases: Callable[[Any, str], None]) -> None:
     op = SimpleNamespace(
         forward=mutated.dual_batch_norm.dual_batch_norm,
         backward=mutated.dual_batch_norm_backward.dual_batch_norm_backward,
@@ -178,8 +205,8 @@ def _check_norm(mutated: ModuleType) -> None:
     small["sum_bytes"] = 2**20  # never more chunks than that
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cut, "CUT", cut.CUT._replace(**small))
-        for name in NORM_CASES:
-            norm_cases.CASES[name](op, "cpu")
+        for case in cases:
+            case(op, "cpu")
 
 
 def _check_image_chains(mutated: ModuleType) -> None:
@@ -194,8 +221,8 @@ def _check_prime_chains(mutated: ModuleType) -> None:
 
 
 CHECKS = (
-    _check_select_topk, _check_loss_and_entropy, _check_norm, _check_image_chains,
-    _check_prime_chains,
+    _check_select_topk, _check_loss_and_entropy, _check_norm, _check_sums,
+    _check_image_chains, _check_prime_chains,
 )  # fmt: skip
 
 
@@ -234,6 +261,20 @@ def test_forward(mutated: ModuleType) -> None:
 def test_backward(mutated: ModuleType) -> None:
     with pytest.raises(AssertionError):
         _check_norm(mutated)
+
+
+@pytest.mark.parametrize(
+    "mutated",
+    [
+        pytest.param((file, pair), id=name)
+        for file, mutants in SUMS.items()
+        for name, pair in mutants.items()
+    ],
+    indirect=True,
+)
+def test_sums(mutated: ModuleType) -> None:
+    with pytest.raises(AssertionError):
+        _check_sums(mutated)
 
 
 @_mutants("dual_batch_norm_plan", PLAN)

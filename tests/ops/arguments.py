@@ -15,6 +15,7 @@ Arguments: TypeAlias = dict[str, Any]
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SCORES = ("entropy", "confidence", "cross_entropy", "margin")
 STATISTICS = ("running_mean", "running_var", "aux_running_mean", "aux_running_var")
+COUNTERS = ("num_batches", "aux_num_batches")
 
 
 def tensor(draw: random.Random, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -65,7 +66,12 @@ def dual_batch_norm(draw: random.Random) -> Arguments:
     found["num_main"] = draw.randint(0, shape[0])
     found |= {"training": draw.random() < 0.7, "aux_training": draw.random() < 0.7}
     found |= {"momentum": 0.1, "aux_momentum": 0.3, "eps": 1e-5, "aux_eps": 1e-3}
-    return found | {"relu": draw.random() < 0.5}
+    found |= {"relu": draw.random() < 0.5, "addend": None}
+    if draw.random() < 0.4:
+        found["addend"] = tensor(draw, shape, dtype)
+    for name in COUNTERS:
+        found[name] = torch.tensor(draw.randrange(5)) if draw.random() < 0.7 else None
+    return found
 
 
 def dual_batch_norm_backward(draw: random.Random) -> Arguments:
@@ -94,6 +100,10 @@ def dual_batch_norm_backward(draw: random.Random) -> Arguments:
         "mask": mask,
         **settings,
         "wanted": [draw.random() < 0.7 for _ in range(4)],
+        **{
+            name: tensor(draw, tuple(x.shape), x.dtype) if draw.random() < 0.4 else None
+            for name in ("again", "dtotal")
+        },
     }
 
 
@@ -129,7 +139,8 @@ def dual_batch_norm_merge(draw: random.Random) -> Arguments:
 def dual_batch_norm_dx(draw: random.Random) -> Arguments:
     """Arguments of the op: those of the backward, with sums made up."""
     given = dual_batch_norm_backward(draw)
-    del given["wanted"]
+    for name in ("wanted", "again", "dtotal"):
+        del given[name]
     x, wide = given["x"], given["mean"].dtype
     sums = {"sums": tensor(draw, (2, 2, x.shape[1]), wide)}
     sums["count"] = torch.tensor([draw.choice((0, 2, 40)) for _ in range(2)], dtype=wide)
@@ -310,8 +321,8 @@ MAKE: dict[str, Callable[[random.Random], Arguments]] = {
 }
 # What each op writes, beside its results.
 WRITTEN: dict[str, tuple[str, ...]] = {
-    "dual_batch_norm": STATISTICS,
-    "dual_batch_norm_merge": (*STATISTICS, "num_batches", "aux_num_batches"),
+    "dual_batch_norm": (*STATISTICS, *COUNTERS),
+    "dual_batch_norm_merge": (*STATISTICS, *COUNTERS),
     "gather_perturb.out": ("out",),
     "perturb_": ("x_adv",),
 }

@@ -85,6 +85,22 @@ MUTANTS = {
         "dual_batch_norm_backward.cpp", "(A)(«r * sum_gx[c]»)", "sum_gx[c]",
         "test_dual_batch_norm", "test_values and float32",
     ),
+    "a second gradient left out": Mutant(
+        "norm_elementwise_loops.h", "«rounded<T>(g + load<T>(job.again + at, n))» : g", "g",
+        "test_dual_batch_norm_sums", "test_sums_have_the_bits and channels_last and float32",
+    ),
+    "a skip path's gradient left out": Mutant(
+        "norm_elementwise_loops.h", "rounded<T>(dx) + load<T>(job.dtotal + at, n)", "dx",
+        "test_dual_batch_norm_sums", "test_sums_have_the_bits and contiguous and float32",
+    ),
+    "sums of later tiles not written": Mutant(
+        "norm_moments_loops.h", "if (row > 0) add_up_tile(in, row, row + rows, inner, inner);", "",
+        "test_dual_batch_norm_sums", "test_sums_have_the_bits and channels_last and float32",
+    ),
+    "a batch not counted": Mutant(
+        "dual_batch_norm.cpp", "if (norm.num_batches) ++*data<int64_t>(*norm.num_batches);", "",
+        "test_dual_batch_norm_sums", "test_sums_have_the_bits and channels_last and float32",
+    ),
     "sums of this process alone": Mutant(
         "dual_batch_norm_backward.cpp", "(corrects && !given.sum_g)", "corrects",
         "test_dual_batch_norm_processes", "test_values and float32 and contiguous",

@@ -100,7 +100,7 @@ def run_ops(
     running = case.running_mean.clone(), case.running_var.clone()
     groups = zip(case.weight, case.bias, *running, case.training, MOMENTUM, EPS, strict=True)
     main, aux = (Half(*group) for group in groups)
-    y, mean, rstd, mask = ops.dual_batch_norm(
+    y, mean, rstd, mask, _ = ops.dual_batch_norm(
         *flat(case.x, case.residual, main, aux, case.num_main, case.relu)
     )
     residual = None if mask.numel() else case.residual

@@ -76,7 +76,7 @@ def run(ops: SimpleNamespace, case: Case, rows: list[tuple[int, int]]) -> dict[s
     found: dict[str, list[Tensor]] = {name: [] for name in ("y", "dx", "dresidual")}
     kept, sums = [], torch.zeros(2, 2, mean.shape[1], dtype=mean.dtype)
     for x, grad, residual, own in zip(images, grads, residuals, rows, strict=True):
-        y, *statistics, mask = ops.dual_batch_norm(
+        y, *statistics, mask, _ = ops.dual_batch_norm(
             *flat(x, residual, fixed[0], fixed[1], own[0], case.relu)
         )
         given: list[Any] = [grad, x, None if mask.numel() else residual, *affine, *statistics, mask]

@@ -25,7 +25,10 @@ def _norm() -> Arguments:
     channels = {name: torch.full((3,), 0.5 + n) for n, name in enumerate(names)}
     settings = {"num_main": 2, "training": True, "aux_training": True, "momentum": 0.1}
     settings |= {"aux_momentum": 0.1, "eps": 1e-5, "aux_eps": 1e-5, "relu": True}
-    return {"x": _images(4, 3, 2, 5), "residual": _images(4, 3, 2, 5), **channels, **settings}
+    images = {name: _images(4, 3, 2, 5) for name in ("x", "residual")}
+    addend = _images(4, 3, 2, 5)
+    counters = {"num_batches": torch.tensor(3), "aux_num_batches": torch.tensor(4)}
+    return {**images, **channels, **settings, "addend": addend, **counters}
 
 
 def _norm_backward() -> Arguments:
@@ -35,7 +38,8 @@ def _norm_backward() -> Arguments:
     made = {"mean": torch.zeros(2, 3), "rstd": torch.ones(2, 3)}
     made["mask"] = torch.full((4, 4), 255, dtype=torch.uint8)
     images = {name: _images(4, 3, 2, 5) for name in ("grad", "x", "residual")}
-    return {**images, **affine, **made, **settings, "wanted": [True] * 4}
+    added = {name: _images(4, 3, 2, 5) for name in ("again", "dtotal")}
+    return {**images, **affine, **made, **settings, "wanted": [True] * 4, **added}
 
 
 def _merge() -> Arguments:
@@ -48,7 +52,8 @@ def _merge() -> Arguments:
 
 def _norm_dx() -> Arguments:
     given = _norm_backward()
-    del given["wanted"]
+    for name in ("wanted", "again", "dtotal"):
+        del given[name]
     mask = list(given).index("mask") + 1
     items, sums = list(given.items()), {"sums": torch.ones(2, 2, 3), "count": torch.ones(2)}
     return dict([*items[:mask], *sums.items(), *items[mask:]])
@@ -264,7 +269,7 @@ WRITES += [("dual_batch_norm_merge", n, "gathered") for n in MOVED]
 WRITES += [
     ("dual_batch_norm", moved, other)
     for moved in MOVED
-    for other in ("x", "residual", "weight", "aux_bias", *MOVED)
+    for other in ("x", "residual", "addend", "weight", "aux_bias", *MOVED)
     if moved != other
 ]
 

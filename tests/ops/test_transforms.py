@@ -43,7 +43,7 @@ def norm_arguments(
 
 def public_norm(*flat: Any) -> Tensor:
     """Return the public function with the op's arguments."""
-    x, residual, main, aux, num_main, relu = from_flat(*flat)
+    x, residual, main, aux, num_main, relu, _ = from_flat(*flat)
     return dual_batch_norm(x, main, aux, num_main, residual=residual, relu=relu)
 
 
@@ -53,7 +53,7 @@ def test_opcheck_dual_batch_norm(device: str, layout: str, residual: bool) -> No
     x = LAYOUTS[layout](torch.randn(5, 9, 4, 3))
     arguments = norm_arguments(x, residual=residual)
     torch.library.opcheck(OP, arguments)
-    _, mean, rstd, mask = OP(*arguments)
+    _, mean, rstd, mask, _ = OP(*arguments)
     kept = arguments[1] if mask.numel() == 0 else None
     affine = (arguments[2], arguments[3], arguments[6], arguments[7])
     wanted = [True] * 4 if residual else [layout != "sliced", False, layout == "sliced", False]
