@@ -155,11 +155,8 @@ def _epochs(runs: Runs) -> str:
 
 
 def origins(runs: Runs) -> str:
-    """Say where and with what the rows were measured, each once."""
-    found = [row for of_seed in runs.values() for row in of_seed.values()]
-    places = dict.fromkeys(f"{row['machine']}; {row['versions']}" for row in found)
-    commits = dict.fromkeys(row["git"] for row in found)
-    return f"{'; '.join(places)}; {', '.join(commits)}"
+    """Say where and with what the rows were measured."""
+    return rows.origins(row for of_seed in runs.values() for row in of_seed.values())
 
 
 def draw_scores(name: str, path: Path) -> None:

@@ -65,13 +65,27 @@ def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
     return path
 
 
-def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
-    """Write the rows called `name` if they are all, else in their part; say where they are."""
+def keep(name: str, rows: Sequence[Row], *, whole: bool, by: Sequence[str] = ()) -> str:
+    """Write the rows called `name` if they are all, else in their part; say where they are.
+
+    Args:
+        name: of the rows.
+        rows: what was measured.
+        whole: nothing was left out: the rows replace those that are there.
+        by: what tells rows apart, where each may be measured by itself: of a part, those that no
+            row is there of are put among them.
+    """
     if whole:
         return f"rows: {write(name, rows)}"
     begin(name)
     add(name, rows)
-    return f"not everything was measured; what was: {part(name)}"
+    said = f"not everything was measured; what was: {part(name)}"
+    if by and there(name):
+        known = {tuple(row[key] for key in by) for row in read(name)}
+        new = [row for row in rows if tuple(row[key] for key in by) not in known]
+        if new:
+            said += f"; {len(new)} of them are new: {keep_stamped(name, new, by=by)}"
+    return said
 
 
 def part(name: str) -> Path:
@@ -110,3 +124,11 @@ def read(name: str) -> list[Row]:
 def origin(row: Row) -> str:
     """Say where and with what a row was measured."""
     return f"{row['machine']}; {row['versions']}; {row['git']}"
+
+
+def origins(rows: Iterable[Row]) -> str:
+    """Say where and with what rows were measured, each machine with its versions once."""
+    found = list(rows)
+    places = dict.fromkeys(f"{row['machine']}; {row['versions']}" for row in found)
+    commits = dict.fromkeys(row["git"] for row in found)
+    return f"{'; '.join(places)}; {', '.join(commits)}"

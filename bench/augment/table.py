@@ -13,6 +13,7 @@ from entprop_fast.lab.report.text import markdown_table
 
 NAME = "augment_cpu"
 PART = "augment"  # of the page
+KEY = ("side", "augmentation", "peer")  # of a row
 PEERS = {
     "torchvision": "torchvision v2, tensors",
     "pillow": "Pillow",
@@ -39,7 +40,7 @@ MEASURED: list[Measured] = []
 
 
 def is_whole() -> bool:
-    """Return whether every case was measured; a part does not replace the committed rows."""
+    """Return whether every case was measured; a part replaces no committed row."""
     return len(MEASURED) == len(CASES)
 
 
@@ -103,7 +104,8 @@ def section(page: Path) -> str:
         "`AugMix`, `TrivialAugmentWide` and `RandAugment` on tensors; under Pillow the operations "
         "and mixture of google-research/augmix (bench/augment/pillow_chains.py), and torchvision's "
         "other two on Pillow images. PRIME's authors run whole batches (bench/augment/"
-        "prime_batches.py). All have their own default settings. "
+        "prime_batches.py), PixMix's image by image, with our fractals, which lie resized in memory "
+        "(bench/augment/pillow_pixmix.py). All have their own default settings. "
         f"Targets missed: {', '.join(missed) or 'none'}. "
-        f"Made by `pytest bench/augment` ({rows.origin(found[0])})."
+        f"Made by `pytest bench/augment` ({rows.origins(found)})."
     )
