@@ -162,9 +162,7 @@ def _folders(
         places = [root / kind, *sorted(root.glob(f"*/{kind}"))]
         place = next((one for one in places if one.is_dir()), root / kind)
         for severity in SEVERITIES:
-            lists[kind, severity] = class_folders(
-                place / str(severity), data.class_names, left_out
-            )
+            lists[kind, severity] = class_folders(place / str(severity), data.class_names, left_out)
     if left := left_out.lines():
         message = f"{root}: left out: {'; '.join(left)}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -181,7 +181,10 @@ def test_members_that_are_none(tmp_path: Path, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "words"),
-    [((2**20, 64, 64, 3), r"images says 12,884,901,888 bytes"), ((41, 4, 5, 3), "2,460 bytes .* and has 2,400")],
+    [
+        ((2**20, 64, 64, 3), r"images says 12,884,901,888 bytes"),
+        ((41, 4, 5, 3), "2,460 bytes .* and has 2,400"),
+    ],
 )
 def test_a_header_is_not_believed(tmp_path: Path, shape: tuple[int, ...], words: str) -> None:
     """What it says is compared with a bound and with what is there before memory is taken."""
