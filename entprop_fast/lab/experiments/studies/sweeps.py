@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from matplotlib.figure import Figure
+
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid
 from entprop_fast.lab.experiments.studies.variant_scores import (
