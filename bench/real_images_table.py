@@ -1,5 +1,6 @@
 """Write and draw what the rows of `bench.real_images` say: scores, differences, pictures."""
 
+import contextlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,9 +40,21 @@ def pictures_of(name: str) -> tuple[Path, Path]:
     return folder / f"{name}.png", folder / f"{name}_corruptions.png"
 
 
+def compared(name: str) -> Runs:
+    """Return the committed rows, once there are any of what all others are compared with.
+
+    Raises:
+        FileNotFoundError: there are none of it: a winner among the others would be no finding.
+    """
+    runs = real_images.read(name)
+    if not runs[BASELINE]:
+        raise FileNotFoundError(f"the rows {name} have none of {BASELINE}")
+    return runs
+
+
 def section(name: str, page: Path) -> str:
     """Write the part of a data set: tables, what they support, pictures."""
-    runs = real_images.read(name)
+    runs = compared(name)
     table = method_rows(runs, BASELINE)
     first = next(row for of_seed in runs.values() for row in of_seed.values())
     scores, corruptions = pictures_of(name)
@@ -138,26 +151,22 @@ def _mean(values: Iterable[float | None]) -> str:
 
 
 def _epochs(runs: Runs) -> str:
-    found = runs[BASELINE].values()
-    return str(next(iter(found))["epochs"]) if found else "the recipe's"
+    return str(next(iter(runs[BASELINE].values()))["epochs"])
 
 
 def origins(runs: Runs) -> str:
-    """Say where and with what the rows were measured, each once."""
-    found = [row for of_seed in runs.values() for row in of_seed.values()]
-    places = dict.fromkeys(f"{row['machine']}; {row['versions']}" for row in found)
-    commits = dict.fromkeys(row["git"] for row in found)
-    return f"{'; '.join(places)}; {', '.join(commits)}"
+    """Say where and with what the rows were measured."""
+    return rows.origins(row for of_seed in runs.values() for row in of_seed.values())
 
 
 def draw_scores(name: str, path: Path) -> None:
     """Draw SA against RA, and Hscore against cost, of what is measured."""
-    draw_comparison(path, method_rows(real_images.read(name), BASELINE))
+    draw_comparison(path, method_rows(compared(name), BASELINE))
 
 
 def draw_corruptions(name: str, path: Path) -> None:
     """Draw the accuracy of each method under each corruption, mean of severities and seeds."""
-    runs = {label: list(found.values()) for label, found in real_images.read(name).items() if found}
+    runs = {label: list(found.values()) for label, found in compared(name).items() if found}
     kinds = list(next(iter(runs.values()))[0]["corruptions"])
     means = {
         label: [
@@ -172,12 +181,9 @@ def draw_corruptions(name: str, path: Path) -> None:
 def first_measured() -> str | None:
     """Return the data set that stands for all: plain training and EntProp are measured on it."""
     for name in NAMES:
-        try:
-            runs = real_images.read(name)
-        except FileNotFoundError:
-            continue
-        if runs[BASELINE] and runs[OURS]:
-            return name
+        with contextlib.suppress(FileNotFoundError):
+            if compared(name)[OURS]:
+                return name
     return None
 
 

@@ -87,17 +87,31 @@ def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
     return path
 
 
-def keep(name: str, rows: Iterable[Row], *, whole: bool) -> str:
+def keep(name: str, rows: Iterable[Row], *, whole: bool, by: Sequence[str] = ()) -> str:
     """Write the rows called `name` if they are all, else in their part; say where they are.
 
     Rows that were added before keep the stamps that they got then.
+
+    Args:
+        name: of the rows.
+        rows: what was measured.
+        whole: nothing was left out: the rows replace those that are there.
+        by: what tells rows apart, where each may be measured by itself: of a part, those that no
+            row is there of are put among them.
     """
     measured, _ = _stamped_once(name, rows)
     if whole:
         return f"rows: {replace(name, measured)}"
     PARTS.mkdir(parents=True, exist_ok=True)
     part(name).write_text(json_lines(measured))
-    return f"not everything was measured; what was: {part(name)}"
+    said = f"not everything was measured; what was: {part(name)}"
+    if by and there(name):
+        kept = read(name)
+        known = {tuple(row[key] for key in by) for row in kept}
+        new = [row for row in measured if tuple(row[key] for key in by) not in known]
+        if new:
+            said += f"; {len(new)} of them are new: {replace(name, [*kept, *new])}"
+    return said
 
 
 def _stamped_once(name: str, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
@@ -160,5 +174,17 @@ def read(name: str) -> list[Row]:
 
 def origin(row: Row) -> str:
     """Say where and with what a row was measured."""
-    known = (row.get(name) for name in ("machine", "clocks", "versions", "git"))
+    return "; ".join((_place(row), row["git"]))
+
+
+def origins(rows: Iterable[Row]) -> str:
+    """Say where and with what rows were measured, each machine with its versions once."""
+    found = list(rows)
+    places = dict.fromkeys(map(_place, found))
+    commits = dict.fromkeys(row["git"] for row in found)
+    return f"{'; '.join(places)}; {', '.join(commits)}"
+
+
+def _place(row: Row) -> str:
+    known = (row.get(name) for name in ("machine", "clocks", "versions"))
     return "; ".join(value for value in known if value)

@@ -15,6 +15,7 @@ def summarise(
     missed: Callable[[rows.Row], str],
     *,
     whole: bool,
+    by: Sequence[str] = (),
 ) -> None:
     """Print what was measured; write it if it is everything.
 
@@ -25,9 +26,10 @@ def summarise(
         table: of all of them.
         missed: says a row whose verdict is bad.
         whole: nothing was left out.
+        by: what tells rows apart, see `bench.rows.keep`.
     """
     reporter.write_line(table)
     for row in found:
         if row["verdict"] in ("missed", "slower"):
             reporter.write_line(f"{row['verdict']}: {missed(row)}")
-    reporter.write_line(rows.keep(name, found, whole=whole))
+    reporter.write_line(rows.keep(name, found, whole=whole, by=by))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.augment.table import MEASURED, NAME, is_whole, rows_of, table_of
+from bench.augment.table import KEY, MEASURED, NAME, is_whole, rows_of, table_of
 from bench.rows import Row
 from bench.summary import summarise
 
@@ -11,7 +11,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was measured; write it if it is everything."""
     if MEASURED:
         found = rows_of(MEASURED)
-        summarise(terminalreporter, NAME, found, table_of(found), _said, whole=is_whole())
+        table = table_of(found)
+        summarise(terminalreporter, NAME, found, table, _said, whole=is_whole(), by=KEY)
 
 
 def _said(row: Row) -> str:

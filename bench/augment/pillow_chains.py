@@ -15,13 +15,14 @@ from PIL import Image, ImageOps
 from entprop_fast.optional import import_torchvision
 
 Levels = NDArray[np.uint8]
-SEVERITY, WIDTH, DEEPEST = 3, 3, 3
 BILINEAR = Image.Resampling.BILINEAR
 AFFINE = Image.Transform.AFFINE
 
 
-class PillowAugMix:
-    """Draw and apply AugMix to one image, with NumPy's random numbers."""
+class PillowOperations:
+    """Draw and apply the operations that AugMix and PixMix share, with NumPy's random numbers."""
+
+    SEVERITY = 3
 
     def __init__(self) -> None:
         self.random = np.random.default_rng(0)
@@ -37,21 +38,12 @@ class PillowAugMix:
             lambda image: self._moved(image, (1, 0, 0, 0, 1, self._shift(image.height))),
         )
 
-    def __call__(self, image: Image.Image) -> Levels:
-        weights = self.random.dirichlet([1.0] * WIDTH).astype(np.float32)
-        mixed = np.float32(self.random.beta(1, 1))
-        own = np.asarray(image, dtype=np.float32)
-        total = np.zeros_like(own)
-        for weight in weights:
-            chained = image
-            for _ in range(self.random.integers(1, DEEPEST + 1)):
-                place = int(self.random.integers(len(self.operations)))
-                chained = self.operations[place](chained)
-            total += weight * np.asarray(chained, dtype=np.float32)
-        return ((1 - mixed) * own + mixed * total + 0.5).astype(np.uint8)
+    def augmented(self, image: Image.Image) -> Image.Image:
+        """Apply one operation."""
+        return self.operations[int(self.random.integers(len(self.operations)))](image)
 
     def _level(self, most: float) -> float:
-        return float(self.random.uniform(0.1, SEVERITY) * most / 10)
+        return float(self.random.uniform(0.1, self.SEVERITY) * most / 10)
 
     def _signed(self, value: float) -> float:
         return -value if self.random.uniform() > 0.5 else value
@@ -61,6 +53,24 @@ class PillowAugMix:
 
     def _moved(self, image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
         return image.transform(image.size, AFFINE, matrix, resample=BILINEAR)
+
+
+class PillowAugMix(PillowOperations):
+    """Augment one image."""
+
+    WIDTH, DEEPEST = 3, 3
+
+    def __call__(self, image: Image.Image) -> Levels:
+        weights = self.random.dirichlet([1.0] * self.WIDTH).astype(np.float32)
+        mixed = np.float32(self.random.beta(1, 1))
+        own = np.asarray(image, dtype=np.float32)
+        total = np.zeros_like(own)
+        for weight in weights:
+            chained = image
+            for _ in range(self.random.integers(1, self.DEEPEST + 1)):
+                chained = self.augmented(chained)
+            total += weight * np.asarray(chained, dtype=np.float32)
+        return ((1 - mixed) * own + mixed * total + 0.5).astype(np.uint8)
 
 
 def on_pillow(name: str) -> Callable[[Image.Image], object]:

@@ -13,6 +13,7 @@ from entprop_fast.lab.report.text import markdown_table
 
 NAME = "augment_cpu"
 PART = "augment"  # of the page
+KEY = ("side", "augmentation", "peer")  # of a row
 PEERS = {
     "torchvision": "torchvision v2, tensors",
     "pillow": "Pillow",
@@ -39,7 +40,7 @@ MEASURED: list[Measured] = []
 
 
 def is_whole() -> bool:
-    """Return whether every case was measured; a part does not replace the committed rows."""
+    """Return whether every case was measured; a part replaces no committed row."""
     return len(MEASURED) == len(CASES)
 
 
@@ -69,7 +70,8 @@ def rows_of(measured: list[Measured]) -> list[Row]:
 def table_of(found: list[Row]) -> str:
     """Write the table in Markdown: images a second, and ratios."""
     lines = [HEAD]
-    for side, name in dict.fromkeys((row["side"], row["augmentation"]) for row in found):
+    shown = dict.fromkeys((row["side"], row["augmentation"]) for row in found)
+    for side, name in sorted(shown, key=lambda one: one[0]):
         own = [row for row in found if (row["side"], row["augmentation"]) == (side, name)]
         of_peer = {row["peer"]: row for row in own if row["peer"] is not None}
         verdicts = {row["verdict"] for row in of_peer.values()}
@@ -103,7 +105,8 @@ def section(page: Path) -> str:
         "`AugMix`, `TrivialAugmentWide` and `RandAugment` on tensors; under Pillow the operations "
         "and mixture of google-research/augmix (bench/augment/pillow_chains.py), and torchvision's "
         "other two on Pillow images. PRIME's authors run whole batches (bench/augment/"
-        "prime_batches.py). All have their own default settings. "
+        "prime_batches.py), PixMix's image by image, with our fractals, resized in "
+        "memory (bench/augment/pillow_pixmix.py). All have their own default settings. "
         f"Targets missed: {', '.join(missed) or 'none'}. "
-        f"Made by `pytest bench/augment` ({rows.origin(found[0])})."
+        f"Made by `pytest bench/augment` ({rows.origins(found)})."
     )

@@ -28,7 +28,7 @@ def test_speed(size: Size, case: Case, benchmark: BenchmarkFixture) -> None:
     for call in calls.values():
         call()  # what is made once
     timers = {name: partial(_seconds, call) for name, call in calls.items()}
-    seconds = medians(take_turns(timers, rounds=case.rounds(size)))
+    seconds = medians(take_turns(timers, rounds=case.rounds))
     counts = {name: size.ours if name == "ours" else size.theirs for name in seconds}
     measured = Measured(size, case, {name: seconds[name] / counts[name] for name in seconds})
     MEASURED.append(measured)

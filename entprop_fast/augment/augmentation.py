@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.counter_random import fold, keys_of
+from entprop_fast.ops.tensor_checks import require_images
 from entprop_fast.options import check, options_of
 from entprop_fast.torch_internals import dispatch_modes_active
 
@@ -67,14 +68,16 @@ class Augmentation(ABC):
             generator: on the images' device; None: that device's default one.
 
         Returns:
-            ``[B, C, H, W]`` of the images' dtype, device and memory format.
+            ``[B, C, H, W]`` of the images' dtype, device and memory format, without gradient.
 
         Raises:
             TypeError, ValueError: images, ids or epoch that are not as above, or both `ids` and
                 `generator`.
         """
         check_images(images)
-        return self.apply(images, self._keys(images, ids, epoch, generator))
+        keys = self._keys(images, ids, epoch, generator)
+        with torch.no_grad():
+            return self.apply(images, keys)
 
     @abstractmethod
     def apply(self, images: Tensor, keys: Tensor) -> Tensor:
@@ -131,8 +134,7 @@ def check_images(images: Tensor) -> None:
     if images.dtype not in _DTYPES:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
         raise TypeError(f"images are {images.dtype}: expected one of {expected}")
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
-        raise ValueError(f"images are {list(images.shape)}: expected [B, C, H, W] with C of 1 or 3")
+    require_images(images)
     if torch.compiler.is_compiling() or dispatch_modes_active():  # there may be no values
         return
     if images.is_floating_point() and images.device.type == "cpu" and images.numel():

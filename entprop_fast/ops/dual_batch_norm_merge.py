@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from entprop_fast.devices import widest_float
 from entprop_fast.ops.library import call, define
 from entprop_fast.ops.tensor_checks import FLOATING, require, require_apart, require_device
 
@@ -81,7 +82,7 @@ def _check(gathered: Tensor, main: Running, aux: Running) -> None:
 def _reference(gathered: Tensor, main: Running, aux: Running) -> tuple[Tensor, Tensor, Tensor]:
     channels = (gathered.shape[2] - 1) // 2
     # Wider where the device can: the means of two processes may be a rounding apart.
-    wide = gathered.dtype if gathered.device.type == "mps" else torch.float64
+    wide = torch.promote_types(gathered.dtype, widest_float(gathered.device))
     means, m2, counts = gathered.to(wide).split_with_sizes([channels, channels, 1], dim=2)
     count = counts.sum(0)  # [2, 1]
     mean = (means * counts).sum(0) / count.clamp(min=1)

@@ -18,7 +18,7 @@ from entprop_fast.ops.image_chains_geometry import moved
 from entprop_fast.ops.image_chains_tables import mapped
 from entprop_fast.ops.layout import memory_format
 from entprop_fast.ops.library import define
-from entprop_fast.ops.tensor_checks import require
+from entprop_fast.ops.tensor_checks import require, require_images
 
 __all__ = ["GEOMETRIC", "NEAREST", "OP", "REFERENCE_OP", "ImageOp", "check", "image_chains"]
 
@@ -31,12 +31,12 @@ LARGEST_SIDE = 2**15  # of an image, so that places in it fit their integers
 
 def check(images: Tensor, codes: Tensor, strengths: Tensor, weights: Tensor, keep: Tensor) -> None:
     """Refuse arguments of the op that do not fit."""
+    require_images(images)
     shape = images.shape
-    fits = images.dim() == 4 and shape[1] in (1, 3) and 0 not in shape[2:]
-    if not fits or images.dtype != torch.uint8 or max(shape[2:]) > LARGEST_SIDE:
+    if images.dtype != torch.uint8 or max(shape[2:]) > LARGEST_SIDE:
         raise ValueError(
-            f"images: expected torch.uint8 [B, 1 or 3, H, W] with sides of 1 to {LARGEST_SIDE}, "
-            f"got {images.dtype} {list(shape)}"
+            f"images: expected torch.uint8 with sides of at most {LARGEST_SIDE}, got "
+            f"{images.dtype} {list(shape)}"
         )
     chains = codes.shape[1:] if codes.dim() == 3 else ("width", "depth")
     require("codes", codes, (shape[0], *chains), torch.uint8, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import cast
 
@@ -17,7 +18,8 @@ SCHEMA = (
 )
 _TINY = 1e-37  # the published code raises nothing smaller to a power
 # Smaller numbers are no normal ones of float32, which takes a CPU ten times as long.
-_LOWEST, _SMALLEST = -126.0, 2.0**-126
+_SMALLEST = 2.0**-126
+_LOWEST = math.log(_SMALLEST)
 
 
 class Mixing(IntEnum):
@@ -51,21 +53,25 @@ def check(images: Tensor, pool: Tensor, number: Tensor, codes: Tensor, weights: 
 def reference(
     images: Tensor, pool: Tensor, number: Tensor, codes: Tensor, weights: Tensor
 ) -> Tensor:
-    """Compute the op in plain PyTorch: both ways to mix for all images."""
+    """Compute the op in plain PyTorch: both ways to mix for all images.
+
+    By ``exp``: of ``exp2`` a CPU rounds the last few values of a tensor another way than the rest,
+    so that an image would depend on its batch.
+    """
     whole = images.dtype == torch.uint8
     exact = torch.float32 if whole else images.dtype
     own = images.to(exact) / 255 if whole else images
     rows = number.clamp(0, len(pool) - 1)
     mixed = torch.where(number[:, :1] < 0, own, pool[rows[:, 0]].to(exact) / 255)
     levels = torch.arange(256, device=images.device, dtype=exact) * (2 / 255)
-    logs = levels.clamp(min=_TINY).log2()
+    logs = levels.clamp(min=_TINY).log()
     weights = weights.to(exact)
     for k in range(codes.shape[1]):
         a, b = weights[:, k, :1], weights[:, k, 1:]
         code, other = codes[:, k, None], pool[rows[:, k + 1]]
-        power = mixed.clamp(min=_SMALLEST).log2() * a
-        power += logs[other.int()] * b + (a - 1)
-        power = power.clamp_(min=_LOWEST).exp2_() * (mixed > _SMALLEST)
+        power = mixed.clamp(min=_SMALLEST).log() * a
+        power += logs[other.int()] * b + (a - 1) * math.log(2)
+        power = power.clamp_(min=_LOWEST).exp_() * (mixed > _SMALLEST)
         added = mixed * a + (other.to(exact) * (b / 255) + (1 - a - b) / 2)
         both = torch.where(code == Mixing.MULTIPLY, power, added).clamp_(0, 1)
         mixed = torch.where((code == Mixing.MULTIPLY) | (code == Mixing.ADD), both, mixed)

@@ -19,7 +19,7 @@ from entprop_fast.ops.prime_primitives import (
     random_kernels,
     remap,
 )
-from entprop_fast.ops.tensor_checks import require
+from entprop_fast.ops.tensor_checks import require, require_images
 
 SCHEMA = (
     "prime_chains(Tensor images, Tensor codes, Tensor keys, Tensor bands, Tensor scale, "
@@ -48,11 +48,9 @@ def check(
     kernel: int,
 ) -> None:
     """Refuse arguments of the op that do not fit."""
-    of = f"{images.dtype} {list(images.shape)}"
-    if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
-        raise ValueError(f"images: expected [B, C, H, W] with C of 1 or 3, got {of}")
+    require_images(images)
     if images.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"images: expected torch.uint8 or torch.float32, got {of}")
+        raise ValueError(f"images: expected torch.uint8 or torch.float32, got {images.dtype}")
     if codes.dim() != 3:
         raise ValueError(f"codes: expected [B, width, depth], got {list(codes.shape)}")
     programs = (len(images), *codes.shape[1:])

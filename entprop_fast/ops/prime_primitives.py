@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entprop_fast.counter_random import normals_by_word
+from entprop_fast.devices import widest_float
 
 _CHANNELS = 3  # draws are laid out for three channels; a grey image takes those of the first
 
@@ -70,7 +71,7 @@ def _nodes(highest: int, cells: int, device: torch.device) -> tuple[Tensor, Tens
     """Return sin(pi k x) at the ends of the cells, [highest, cells + 1], and its slopes a cell."""
     k = torch.arange(1, highest + 1, device=device)[:, None]
     phase = k * torch.arange(cells + 1, device=device) % (2 * cells)  # exact: whole numbers
-    angle = phase.double() * (math.pi / cells)
+    angle = phase.to(widest_float(device)) * (math.pi / cells)
     slopes: Tensor = angle.cos() * (k * (math.pi / cells))
     return angle.sin().float(), slopes.float()
 
@@ -156,7 +157,8 @@ def _sines(pixels: int, device: torch.device) -> Tensor:
     places = torch.arange(pixels, device=device)[:, None]
     modes = torch.arange(1, max(pixels - 1, 1), device=device)
     turns = max(2 * (pixels - 1), 1)
-    return (places * modes % turns).double().mul_(2 * math.pi / turns).sin_().float()
+    angle = (places * modes % turns).to(widest_float(device))
+    return angle.mul_(2 * math.pi / turns).sin_().float()
 
 
 def remap(images: Tensor, dx: Tensor, dy: Tensor) -> Tensor:

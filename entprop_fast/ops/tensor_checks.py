@@ -30,6 +30,13 @@ def require(name: str, value: Tensor, shape: Sequence[int], dtype: torch.dtype, 
     require_device(name, value, x)
 
 
+def require_images(images: Tensor) -> None:
+    """Require that `images` are [B, C, H, W], grey or in three colours, of at least a pixel."""
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+        expected = "[B, C, H, W] with C of 1 or 3"
+        raise ValueError(f"images: expected {expected}, got {_described(images)}")
+
+
 def require_index(name: str, value: Tensor, rows: int | None, x: Tensor) -> None:
     """Require that `value` is int64 [rows] (None: any number of them) on the device of `x`."""
     if value.dtype != torch.int64 or value.dim() != 1 or rows not in (None, value.shape[0]):

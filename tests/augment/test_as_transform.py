@@ -103,7 +103,7 @@ def test_what_would_have_to_move_is_refused(moving: str) -> None:
 def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match=r"^augmentation is a str"):
         as_transform("augmix")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^images are"):
+    with pytest.raises(ValueError, match=r"^images: expected"):
         as_transform(AUGMENT)(torch.zeros(2, 5, 5))
     sys.modules["entprop_fast.augment.as_transform"]._transform_class.cache_clear()
     monkeypatch.setitem(sys.modules, "torchvision", None)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from entprop_fast.augment import mixing_set
+from entprop_fast.augment import fractal_cache
+from entprop_fast.augment.fractal_cache import cache_folder, file_name, fractals
 from entprop_fast.augment.fractals import _julia, _singular_values, _system, make_fractals
-from entprop_fast.augment.mixing_set import cache_folder, file_name, fractals, resized
+from entprop_fast.augment.mixing_set import resized
 from entprop_fast.counter_random import keys_of, uniforms
 
 
@@ -93,7 +94,7 @@ def test_a_set_is_cached_whole_and_read_again(
     made = fractals(9, 8, 3)
     assert [path.name for path in cache_folder().iterdir()] == [file_name(9, 8, 3)]
     assert tmp_path in cache_folder().parents
-    monkeypatch.setattr(mixing_set, "make_fractals", None)
+    monkeypatch.setattr(fractal_cache, "make_fractals", None)
     assert torch.equal(fractals(9, 8, 3), made)
 
 

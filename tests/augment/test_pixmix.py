@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from entprop_fast.augment import PixMix, parse_chain
 from entprop_fast.augment.pixmix import sampled_weights
 from entprop_fast.augment.sampled_levels import operations
 from entprop_fast.counter_random import keys_of, uniforms
+from entprop_fast.ops import backend
 from entprop_fast.ops.image_chains import ImageOp
+from entprop_fast.ops.pixmix_rounds import REFERENCE_OP, pixmix_rounds
 
 Levels = NDArray[np.uint8]
 GEOMETRIC = {"rotate", "shear_x", "shear_y", "translate_x", "translate_y"}
@@ -164,12 +167,22 @@ def test_weights_and_strengths_are_distributed_as_published() -> None:
             assert error < 0.03 * np.ptp(theirs), op.name
 
 
-@pytest.mark.parametrize("shape", [(9, 3, 7, 5), (1, 1, 1, 1), (0, 3, 4, 4), (5, 1, 6, 9)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(99, 3, 7, 5), (1, 1, 1, 1), (0, 3, 4, 4), (25, 1, 6, 9)])
+@pytest.mark.parametrize("kernels", [True, False])
 def test_an_image_is_mixed_alike_in_any_batch_and_layout(
-    shape: tuple[int, ...], mixing_set: str
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    kernels: bool,
+    mixing_set: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not kernels:
+        monkeypatch.setattr(backend, "KERNEL_DEVICES", set())
+        monkeypatch.setattr(sys.modules[pixmix_rounds.__module__], "OP", REFERENCE_OP)
     augment = PixMix(mixing_set=mixing_set)
     images = smooth(*shape) if shape[0] else torch.empty(shape, dtype=torch.uint8)
+    images = images if dtype == torch.uint8 else (images / 255).to(dtype)
     ids = torch.arange(len(images)) + 100
     mixed = augment(images, ids, epoch=2)
     turned = images.to(memory_format=torch.channels_last)
@@ -216,6 +229,11 @@ def test_refusals_name_the_mixing_set(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty"):
         PixMix(mixing_set=str(tmp_path / "empty"))
+    for empty in ("", " "):
+        with pytest.raises(ValueError, match=r"mixing_set=.*is empty"):
+            PixMix(mixing_set=empty)
+    with pytest.raises(ValueError, match="mixing_set"):
+        parse_chain("crop-flip+pixmix:mixing_set=,k=2")
     with pytest.raises(TypeError, match="mixing_set=3"):
         PixMix(mixing_set=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="beta"):

@@ -27,8 +27,8 @@ from entprop_fast.augment import (
     as_transform,
     parse_chain,
 )
+from entprop_fast.augment.fractal_cache import read_fractals
 from entprop_fast.augment.fractals import make_fractals
-from entprop_fast.augment.mixing_set import read_fractals
 from entprop_fast.counter_random import keys_of
 from entprop_fast.ops.prime_chains import REFERENCE_OP, prime_chains
 
@@ -73,6 +73,13 @@ def test_the_default_dtype_changes_nothing(dtype: torch.dtype, pixmix: PixMix) -
     expected = make_fractals(1, 8)
     with default(dtype):
         assert torch.equal(make_fractals(1, 8), expected)
+
+
+def test_no_gradient_flows(pixmix: PixMix) -> None:
+    """Crops could carry one, and levels cannot: all are alike."""
+    for augment in (*ALL, CropFlip(), pixmix):
+        given = images(torch.float32).requires_grad_()
+        assert not augment(given, IDS).requires_grad, augment
 
 
 def test_primes_reference_keeps_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from bench.ops.convolution import convolution
 from bench.ops.peers import EXPECTED
 from bench.timing import Comparison, Contender, Timer, compare, wall_timer
 from entprop_fast.kernels import dual_batch_norm_cut as cutting
+from tests.bench.conftest import WHERE
 from tests.ops.conftest import needs_extension
 
 
@@ -176,6 +177,30 @@ def test_rows_survive_a_run_that_is_cut_off(
         kept = tmp_path / ("rows" if whole else "parts") / "ops.jsonl"
         assert str(kept) in said and json.loads(kept.read_text())["ratio"] == 3.5
         assert (tmp_path / "rows" / "ops.jsonl").exists() == whole
+
+
+def test_a_new_case_is_put_among_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured again in part replaces nothing; each row says where it is from."""
+    monkeypatch.setattr(rows, "ROWS", tmp_path / "rows")
+    monkeypatch.setattr(rows, "PARTS", tmp_path / "parts")
+    old = [{"case": "a", "peer": None, "ratio": 1.0}, {"case": "b", "peer": None, "ratio": 2.0}]
+    monkeypatch.setattr(rows, "stamp", lambda: WHERE)
+    rows.keep("some", old, whole=False, by=("case", "peer"))
+    assert not rows.there("some")  # a part is no table
+    rows.keep("some", old, whole=True, by=("case", "peer"))
+    monkeypatch.setattr(rows, "stamp", lambda: WHERE | {"git": "later"})
+    new = [{"case": "b", "peer": None, "ratio": 9.0}, {"case": "c", "peer": None, "ratio": 3.0}]
+    said = rows.keep("some", new, whole=False, by=("case", "peer"))
+    assert "1 of them are new" in said
+    kept = rows.read("some")
+    assert {row["case"]: (row["ratio"], row["git"]) for row in kept} == {
+        "a": (1.0, "abc"),
+        "b": (2.0, "abc"),
+        "c": (3.0, "later"),
+    }
+    assert rows.origins(kept) == "a machine; its versions; abc, later"
 
 
 def test_medians_of_what_the_timers_say() -> None:

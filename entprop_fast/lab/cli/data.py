@@ -10,7 +10,7 @@ from typing import Any
 
 from entprop_fast import name_errors
 from entprop_fast.augment import PixMix
-from entprop_fast.augment.mixing_set import SIZES
+from entprop_fast.augment.fractal_cache import SIZES
 from entprop_fast.lab.cli.called import words_of
 from entprop_fast.lab.cli.command_line import command_again, run_command
 from entprop_fast.lab.cli.flags import POSITIONAL, Flag, own_flags, parse

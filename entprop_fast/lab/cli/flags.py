@@ -11,7 +11,7 @@ import contextlib
 import io
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
@@ -116,15 +116,17 @@ def parse(
     prog: str,
     description: str,
     more: Iterable[Flag] = (),
+    without: Collection[str] = (),
 ) -> tuple[_Record, dict[str, Any]]:
     """Read the flags given in `args`; ``--help`` prints and exits with 0.
 
     Args:
         record: the dataclass of the command's own flags.
         args: the words, None for the command line's.
-        prog: the command's module; help and errors name it as it was called.
+        prog: the command's module, words after it; help and errors name it as it was called.
         description: a sentence or two for the help.
         more: flags of settings.
+        without: names of flags that are not to be read.
 
     Returns:
         The record, and by name what was given of `more`.
@@ -132,8 +134,9 @@ def parse(
     Raises:
         UsageError: an unknown flag, with the nearest ones, or a value that is not valid.
     """
-    called = shlex.join(words_of(prog))
-    flags = [*own_flags(record), *more]
+    module, *rest = prog.split()
+    called = shlex.join([*words_of(module), *rest])
+    flags = [one for one in (*own_flags(record), *more) if one.about.name not in without]
     before = list(sys.argv[1:] if args is None else args)
     words = list(_aliased(before))
     for word in words:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from entprop_fast.augment import PixMix
-from entprop_fast.augment.fractals import make_fractals
-from entprop_fast.augment.mixing_set import (
+from entprop_fast.augment.fractal_cache import (
     SIZES,
     cache_folder,
     file_name,
     read_fractals,
     write_fractals,
 )
+from entprop_fast.augment.fractals import make_fractals
 from entprop_fast.lab import files
 from entprop_fast.lab.report.progress import Reporter
 from entprop_fast.optional import require

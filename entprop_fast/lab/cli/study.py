@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _study(args: Sequence[str] | None) -> None:
+    _help_of_one(sys.argv[1:] if args is None else args)
     flags, settings = parse(
         _Flags,
         args,
@@ -104,6 +106,23 @@ def _study(args: Sequence[str] | None) -> None:
     reporter.say(result.sentence)
     reporter.say(legend(result.rows[0]))
     reporter.say(f"table.md, table.json and picture.png in {options.out}")
+
+
+def _help_of_one(words: Sequence[str]) -> None:
+    """Print the help of the study that is named, and exit, where that is asked for."""
+    if {"-h", "--help"}.isdisjoint(words):
+        return
+    study = next((STUDIES[word] for word in words if word in STUDIES), None)
+    if study is not None:
+        no_flag = {"model"} if study.name == score.STUDY.name else {"archs"}
+        parse(
+            _Flags,
+            ["--help"],
+            prog=f"entprop_fast.study {study.name}",
+            description=f"{study.help}\nCompared: {study.compared}.",
+            more=_more_flags(),
+            without={"name", *no_flag},
+        )
 
 
 def _announced(options: Options) -> list[str]:

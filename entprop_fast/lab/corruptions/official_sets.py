@@ -7,6 +7,7 @@ generated, whatever the folder is called.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from entprop_fast.lab.data import FileList, ImageFiles, ImageSet
 from entprop_fast.lab.data.class_folders import class_folders, image_batches, in_order
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.npz_files import load_npy
+from entprop_fast.lab.data.stray_files import LeftOut
 
 _Samples = Callable[[Sequence[Place]], Iterator[Sample]]
 
@@ -154,12 +156,16 @@ def _folders(
 ) -> tuple[int, _Samples, bool]:
     """Find its images, in the clean ones' order where all kinds and severities have their names."""
     lists: dict[tuple[str, int], FileList] = {}
+    left_out = LeftOut()
     for kind in kinds:
         # As its archives unpack: either side by side, or each within its own category's folder.
         places = [root / kind, *sorted(root.glob(f"*/{kind}"))]
         place = next((one for one in places if one.is_dir()), root / kind)
         for severity in SEVERITIES:
-            lists[kind, severity] = class_folders(place / str(severity), data.class_names)
+            lists[kind, severity] = class_folders(place / str(severity), data.class_names, left_out)
+    if left := left_out.lines():
+        message = f"{root}: left out: {'; '.join(left)}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     first = next(iter(lists.values()))
     for files in lists.values():
         if not torch.equal(files.labels, first.labels):

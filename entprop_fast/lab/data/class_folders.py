@@ -17,27 +17,34 @@ from entprop_fast.lab.data.image_files import (
 )
 from entprop_fast.lab.data.image_values import to_float
 from entprop_fast.lab.data.prefetch import read_batches
-from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, is_image
+from entprop_fast.lab.data.stray_files import LeftOut, class_folders_in, image_paths
 from entprop_fast.optional import import_torchvision
 
 
-def class_folders(root: Path, class_names: Sequence[str]) -> FileList:
-    """List the images of a folder of class folders, by class and name."""
+def class_folders(root: Path, class_names: Sequence[str], left_out: LeftOut) -> FileList:
+    """List the images of a folder of class folders, by class and name, as `folder:` does.
+
+    Folders within a class folder are of that class. What is no image is told to `left_out`.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: a folder is none of the classes, or no image is there.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder")
     numbers = {name: number for number, name in enumerate(class_names)}
-    files, labels = [], []
-    for folder in class_folders_in(root, LeftOut(), root.name):
+    files: list[str] = []
+    labels: list[int] = []
+    for folder in class_folders_in(root, left_out, root.name):
         stopping.check()
         if folder not in numbers:
             known = ", ".join(class_names[:3])
             raise ValueError(
                 f"{root / folder} is none of the {len(numbers)} classes ({known}, ...)"
             )
-        for path in sorted((root / folder).iterdir()):
-            if is_image(path.name):
-                files.append(f"{folder}/{path.name}")
-                labels.append(numbers[folder])
+        found = image_paths(root / folder, left_out, f"{root.name}/{folder}")
+        files += [f"{folder}/{one}" for one in found]
+        labels += [numbers[folder]] * len(found)
     if not files:
         raise ValueError(f"{root} holds no image in a class folder")
     return FileList(root, files, labels)

@@ -10,7 +10,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,15 +19,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from entprop_fast.lab.data.image_data import MOST_CLASSES, ImageData
-from entprop_fast.lab.data.split_checks import empty_classes
+from entprop_fast.lab.data.array_set import bytes_of, data_set_of, labels_of
+from entprop_fast.lab.data.image_data import ImageData
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4"}  # and floats, which nobody has here
 # What the files' names begin with.
 _SPLITS = {"train": ("train",), "test": ("t10k", "test")}
 _DIMENSIONS = {"images": 3, "labels": 1}
-_MOST_BYTES = 2**32  # of a file, unpacked: EMNIST's largest has 0.55 GB
 _EMNIST = "emnist-"  # its pictures are transposed, and a mapping file names its classes
 
 
@@ -107,44 +106,28 @@ def read_set(
     )
     emnist = files.train_images.name.startswith(_EMNIST)
     first = int(emnist and "letters" in files.train_images.name)
-    train, train_labels = _pair(files.train_images, train, train_labels, emnist, first)
-    test, test_labels = _pair(files.test_images, test, test_labels, emnist, first)
-    if train.shape[1:] != test.shape[1:]:
-        raise ValueError(
-            f"{files.test_images} holds images of {test.shape[1:]}, {files.train_images} of "
-            f"{train.shape[1:]}"
-        )
-    lowest = int(min(train_labels.min(), test_labels.min()))
-    classes = int(max(train_labels.max(), test_labels.max())) + 1
-    if lowest < 0 or not 2 <= classes <= MOST_CLASSES:
-        raise ValueError(
-            f"{files.train_labels}: labels are {lowest + first} to {classes - 1 + first}; expected "
-            f"{first} and up, of 2 classes at least"
-        )
-    names = class_names or (_emnist_names(files.train_images, classes, first) if emnist else ())
-    if empty := empty_classes(train_labels, names or [str(one) for one in range(classes)]):
-        raise ValueError(f"{files.train_labels}: {empty}")
-    return ImageData(
-        name,
-        torch.from_numpy(train).unsqueeze(1),
-        torch.from_numpy(train_labels),
-        torch.from_numpy(test).unsqueeze(1),
-        torch.from_numpy(test_labels),
-        classes,
-        class_names=names,
-    )
+    pair = _pair(files.train_images, files.train_labels, train, train_labels, emnist, first)
+    test_pair = _pair(files.test_images, files.test_labels, test, test_labels, emnist, first)
+    if emnist and not class_names:
+        classes = int(max(pair[1].max(), test_pair[1].max())) + 1
+        class_names = _emnist_names(files.train_images, classes, first)
+    return data_set_of(name, files.train_images, pair, test_pair, class_names)
 
 
 def _pair(
-    path: Path, images: NDArray[Any], labels: NDArray[Any], transposed: bool, first: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images and labels that belong together, in memory of their own."""
-    if len(images) != len(labels):
-        raise ValueError(f"{path} holds {len(images):,} images, {len(labels):,} labels with it")
+    path: Path,
+    labels_path: Path,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    transposed: bool,
+    first: int,
+) -> tuple[Tensor, Tensor]:
+    """Return images ``[N, 1, H, W]`` and labels that belong together, in memory of their own."""
     if images.dtype != np.uint8 or not images.size:
         raise ValueError(f"{path} holds {images.dtype} {images.shape}; uint8 images wanted")
     turned = images.swapaxes(1, 2) if transposed else images
-    return turned.copy(order="C"), labels.astype(np.int64) - first
+    numbers = labels_of(labels, len(images), str(labels_path), str(path), first=first)
+    return torch.from_numpy(turned.copy(order="C")).unsqueeze(1), numbers
 
 
 def read_idx(path: Path, dimensions: int, md5: str | None = None) -> NDArray[Any]:
@@ -162,9 +145,7 @@ def read_idx(path: Path, dimensions: int, md5: str | None = None) -> NDArray[Any
             raise ValueError(f"{path} has {head[3]} dimensions; {dimensions} expected")
         shape = struct.unpack(f">{dimensions}I", head[4:])
         dtype = np.dtype(_TYPES[head[2]])
-        wanted = dtype.itemsize * math.prod(shape)
-        if wanted > _MOST_BYTES:
-            raise ValueError(f"{path} says {wanted:,} bytes {shape}, more than {_MOST_BYTES:,}")
+        wanted = bytes_of(str(path), shape, dtype)
         content = file.read(wanted + 1)  # no more, whatever a small gzip file unpacks to
     if len(content) != wanted:
         found_bytes = "more" if len(content) > wanted else f"{len(content):,}"

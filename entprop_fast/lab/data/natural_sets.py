@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entprop_fast.lab.data.class_folders import class_folders, image_batches
+from entprop_fast.lab.data.stray_files import LeftOut
 from entprop_fast.lab.data.verify import digest_of
 
 # ImageNet-A and -R have 200 of the 1000 classes each: their numbers in the order of the WordNet
@@ -71,6 +72,14 @@ class NaturalSet:
     # What differs once its images are others: of files their paths, sizes and times of change
     state: Callable[[], str]
     source: str = ""  # where it comes from; empty: the published one of that title
+    left_out: tuple[str, ...] = ()  # what lies among its images and is none, a text for each kind
+
+    @property
+    def note(self) -> str:
+        """Say what its row of a table has to tell besides the accuracy; empty: nothing."""
+        compared = None if self.classes is None else f"among the set's {len(self.classes)} classes"
+        left = f"left out: {'; '.join(self.left_out)}" if self.left_out else None
+        return "; ".join(one for one in (compared, left) if one)
 
 
 def open_natural(
@@ -85,13 +94,15 @@ def open_natural(
     """Open ImageNet-A, -R or Stylized-ImageNet, from folders named by WordNet identifiers.
 
     -A and -R have 200 classes. A network of all 1000 is compared on these alone, as in their
-    papers; one of other classes on those that the folders name.
+    papers; one of other classes on those that the folders name. What is no image is named in the
+    set's note.
     """
     title, usual, subset = NATURAL[name]
     root = next((folder / one for one in usual if (folder / one).is_dir()), None)
     if root is None:
         raise FileNotFoundError(f"{title} is not in {folder}: looked for {', '.join(usual)}")
-    files = class_folders(root, class_names)
+    left_out = LeftOut()
+    files = class_folders(root, class_names, left_out)
     classes = None
     if subset is not None:
         present = files.labels.unique()
@@ -106,4 +117,5 @@ def open_natural(
         classes,
         lambda starts: image_batches(files, size, batch_size, workers, starts),
         lambda: digest_of(files),
+        left_out=left_out.lines(),
     )

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entprop_fast.lab.data.image_data import MOST_CLASSES, ImageData, ShiftSet, is_shift_name
-from entprop_fast.lab.data.split_checks import empty_classes
+from entprop_fast.lab.data.array_set import bytes_of, data_set_of, labels_of
+from entprop_fast.lab.data.image_data import ImageData, ShiftSet, is_shift_name
 from entprop_fast.lab.data.subset import stratified_order
 
 # Keys of training images and labels, and of test images and labels, where these are apart.
@@ -33,7 +33,6 @@ TEST_SHARE = 0.2  # of the images where a file does not say which are test image
 _OF_ONE = ("images", "labels", "test", "groups", "shift")  # where training and test are one array
 _OWN = (*_OF_ONE, "class_names")
 _SEED = 0  # of that split, the same for every run
-_MOST_BYTES = 2**34  # of an array
 _SHOWN = 5  # names of arrays
 _CHANNELS = (1, 3)
 
@@ -42,6 +41,11 @@ _UNREADABLE = (
     *(ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, MemoryError),
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
+
+_HEADERS = {  # a third version is for records alone
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -66,7 +70,7 @@ def load_npz(name: str, path: Path) -> ImageData:
                 raise ValueError(f"{path} holds {keys[0]}, and {', '.join(unread)} besides: either")
             train = images_and_labels(arrays, keys[0], keys[1], path)
             test = images_and_labels(arrays, keys[2], keys[3], path)
-            return _image_data(name, path, train, test, names)
+            return data_set_of(name, path, train, test, names)
     images, labels = images_and_labels(arrays, "images", "labels", path)
     shift = _texts(arrays, "shift", len(labels), path)
     further = np.zeros(len(labels), np.bool_) if shift is None else shift != ""
@@ -78,7 +82,7 @@ def load_npz(name: str, path: Path) -> ImageData:
         for chosen in (torch.from_numpy(shift == one),)
     )
     pair, test_pair = ((images[one], labels[one]) for one in (rows, test_rows))
-    return _image_data(name, path, pair, test_pair, names, shifts)
+    return data_set_of(name, path, pair, test_pair, names, shifts)
 
 
 def read_arrays(path: Path, name: str) -> Arrays:
@@ -102,18 +106,29 @@ def read_arrays(path: Path, name: str) -> Arrays:
             for key in (one for one in file.files if one in known):
                 if file.files.count(key) > 1:
                     raise ValueError(f"it holds {key} twice")
-                size = file.zip.getinfo(f"{key}.npy").file_size
-                if size > _MOST_BYTES:
-                    raise ValueError(f"{key} has {size:,} bytes")
+                _check_header(file, key)
                 found[key] = file[key]
-                if not isinstance(found[key], np.ndarray):  # the bytes of what is no array
-                    raise ValueError(f"{key} is no array")
             if not found:
                 names = ", ".join(file.files[:_SHOWN]) or "nothing"
                 raise ValueError(f"it holds {names}; images and labels wanted")
             return found
     except _UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an .npz file of images: {error}") from error
+
+
+def _check_header(file: np.lib.npyio.NpzFile, key: str) -> None:
+    """Check what an array says of itself, before memory is taken for it."""
+    member = f"{key}.npy"
+    with file.zip.open(member) as opened:
+        try:
+            read = _HEADERS[np.lib.format.read_magic(opened)]
+        except (ValueError, KeyError):
+            raise ValueError(f"{key} is no array of numbers or texts") from None
+        shape, _, dtype = read(opened)
+        there = file.zip.getinfo(member).file_size - opened.tell()
+    wanted = bytes_of(key, shape, dtype)
+    if wanted > there:
+        raise ValueError(f"{key} says {wanted:,} bytes {shape} and has {there:,}")
 
 
 def load_npy(path: Path) -> NDArray[Any]:
@@ -150,19 +165,8 @@ def images_and_labels(
     numbers = arrays[labels]
     if numbers.ndim == 2 and numbers.shape[1] == 1:
         numbers = numbers[:, 0]
-    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
-        raise ValueError(
-            f"{labels} in {path} are {numbers.dtype} {numbers.shape}; whole numbers [N] wanted, "
-            "one class an image"
-        )
-    if len(numbers) != len(made):
-        raise ValueError(f"{path} holds {len(made):,} {images} and {len(numbers):,} {labels}")
-    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < MOST_CLASSES:
-        raise ValueError(
-            f"{labels} in {path} are {numbers.min()} to {numbers.max()}; 0 and up wanted, below "
-            f"{MOST_CLASSES}"
-        )
-    return made, torch.from_numpy(numbers.astype(np.int64))
+    named = f"{images} in {path}"
+    return made, labels_of(numbers, len(made), f"{labels} in {path}", named)
 
 
 def pixels_of(images: NDArray[Any], what: str) -> Tensor:
@@ -188,33 +192,6 @@ def pixels_of(images: NDArray[Any], what: str) -> Tensor:
         raise ValueError(f"{what} are whole numbers of 0 and 1; 0 to 255 wanted: multiply by 255")
     made = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32 if floating else np.uint8)
     return torch.from_numpy(made)
-
-
-def _image_data(
-    name: str,
-    path: Path,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    names: tuple[str, ...],
-    shifts: tuple[ShiftSet, ...] = (),
-) -> ImageData:
-    for what, (images, _) in (("training", train), ("test", test)):
-        if not len(images):
-            raise ValueError(f"{path} holds no {what} image")
-    if train[0].shape[1:] != test[0].shape[1:] or train[0].dtype != test[0].dtype:
-        raise ValueError(
-            f"{path}: training images are {train[0].dtype} {list(train[0].shape[1:])}, test images "
-            f"{test[0].dtype} {list(test[0].shape[1:])}"
-        )
-    highest = max(int(one.max()) for one in (train[1], test[1], *(s.labels for s in shifts)))
-    classes = len(names) or highest + 1
-    if not highest:
-        raise ValueError(f"{path}: every label is 0; 2 classes at least are needed")
-    if highest >= classes:
-        raise ValueError(f"{path}: labels reach {highest}, and there are {classes} class_names")
-    if empty := empty_classes(train[1].numpy(), names or [str(one) for one in range(classes)]):
-        raise ValueError(f"{path}: {empty}")
-    return ImageData(name, *train, *test, classes, class_names=names, shifts=shifts)
 
 
 def _test_rows(

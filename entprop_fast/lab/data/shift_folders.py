@@ -62,9 +62,8 @@ def folder_set(
     source = f"{root}, {len(kinds)} kinds" if kinds else str(root)
     if seen < data.num_classes:
         source += f", {seen} of the {data.num_classes} classes"
-    if left := left_out.lines():
-        source += f"; left out: {'; '.join(left)}"
-    return NaturalSet(name, len(listed), None, batches, lambda: digest_of(listed), source)
+    left = left_out.lines()
+    return NaturalSet(name, len(listed), None, batches, lambda: digest_of(listed), source, left)
 
 
 def _places(root: Path, numbers: Mapping[str, int]) -> Iterator[str]:

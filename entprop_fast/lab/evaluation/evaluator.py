@@ -215,8 +215,8 @@ class Evaluator:
             self._answers,
             classes=classes,
         )
-        note = "" if classes is None else f"among the set's {len(classes)} classes"
-        return self._row(title, one.source or f"official {one.title}", metrics, note=note)
+        source = one.source or f"official {one.title}"
+        return self._row(title, source, metrics, note=one.note)
 
     def _attacked(self) -> Iterator[Row]:
         options = self.options

@@ -69,12 +69,13 @@ def _fused(values: Sequence[Tensor | None], eps: float) -> tuple[Tensor, Tensor]
 
     `values` are its weight and bias, and the norm's mean, variance, weight and bias.
     """
-    wide = [None if value is None else value.detach().double() for value in values]
+    # On the CPU: not every device has float64.
+    wide = [None if value is None else value.detach().cpu().double() for value in values]
     weight, bias, mean, variance, norm_weight, norm_bias = wide
     assert values[0] is not None and weight is not None
     assert mean is not None and variance is not None  # else the norm would use the batch's
     fused = fuse_conv_bn_weights(weight, bias, mean, variance, eps, norm_weight, norm_bias)
-    new_weight, new_bias = (one.detach().to(values[0].dtype) for one in fused)
+    new_weight, new_bias = (one.detach().to(values[0]) for one in fused)
     return new_weight, new_bias
 
 

@@ -95,7 +95,7 @@ def per_channel(
     """Return mean and std with as many numbers each."""
     if image_units.normalization(normalization) is None or normalization is None:
         return None
-    mean, std = (torch.as_tensor(part).double().flatten().tolist() for part in normalization)
+    mean, std = (torch.as_tensor(part).cpu().double().flatten().tolist() for part in normalization)
     channels = max(len(mean), len(std))
     mean, std = (part * channels if len(part) == 1 else part for part in (mean, std))
     return tuple(mean), tuple(std)

@@ -117,7 +117,7 @@ def _pixels(images: Tensor, labels: Tensor) -> list[float]:
     """Return the label of the first image and some of its pixels, all over it."""
     flat = images[0].detach().reshape(-1)
     step = max(1, flat.numel() // _PIXELS)
-    return [float(labels[0]), *flat[::step].double().tolist()]
+    return [float(labels[0]), *flat[::step].cpu().double().tolist()]
 
 
 def _alike(now: object, then: object) -> bool:

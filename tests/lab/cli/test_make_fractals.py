@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from entprop_fast.augment import PixMix
-from entprop_fast.augment.mixing_set import cache_folder, file_name, fractals
+from entprop_fast.augment.fractal_cache import cache_folder, file_name, fractals
 from entprop_fast.lab.cli import data
 from tests.lab.conftest import Call
 

@@ -58,6 +58,10 @@ def test_imagenet_c_with_missing_or_foreign_parts(tmp_path: Path) -> None:
         for severity in SEVERITIES:
             write_classes(root / kind / str(severity), count=1)
     options = EvaluationOptions(official_dir=tmp_path)
+    (root / "fog" / "3" / "notes.txt").touch()
+    with pytest.warns(RuntimeWarning, match=r"imagenet-c: left out: .*notes\.txt"):
+        evaluate_model(Brightness(4), data, options)
+    (root / "fog" / "3" / "notes.txt").unlink()
     (root / "fog" / "3" / WNIDS[0]).rename(root / "fog" / "3" / "n09999999")
     with pytest.raises(ValueError, match="n09999999 is none of the 4 classes"):
         evaluate_model(Brightness(4), data, options)
@@ -91,6 +95,23 @@ def test_natural_sets_compare_their_own_classes(tmp_path: Path) -> None:
     assert a.accuracy == 100 and a.images == 5 and a.note == "among the set's 2 classes"
     assert (a.source, r.source) == ("official ImageNet-A", "official ImageNet-R")
     assert stylized.note == "" and stylized.images == 12
+
+
+def test_natural_sets_count_or_name_what_they_hold(tmp_path: Path) -> None:
+    """As where the data set is of folders: an image further down counts, no file is silent."""
+    root = tmp_path / "imagenet-r"
+    write_classes(root, count=2)
+    (root / WNIDS[0] / "more").mkdir()
+    (root / WNIDS[0] / "1.JPEG").rename(root / WNIDS[0] / "more" / "1.JPEG")
+    (root / "README.txt").touch()
+    (root / WNIDS[1] / "Thumbs.db").touch()
+    found = open_natural("imagenet-r", tmp_path, WNIDS, SIDE, 8)
+    assert found.images == 8
+    assert [labels.tolist() for _, labels in found.batches([0])] == [[0, 0, 1, 1, 2, 2, 3, 3]]
+    assert "imagenet-r/README.txt" in found.note and f"{WNIDS[1]}/Thumbs.db" in found.note
+    options = EvaluationOptions(corruptions="none", also=("imagenet-r",), official_dir=tmp_path)
+    evaluation = evaluate_model(Brightness(4), tiny_imagenet(tmp_path), options)
+    assert "Thumbs.db" in evaluation.markdown()
 
 
 def test_broken_natural_sets(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def bad() -> dict[str, tuple[Arrays, str]]:
         "negative": ({**GOOD, "labels": LABELS - 1}, "labels .*-1"),
         "too many classes": ({**GOOD, "labels": LABELS * 9999}, "labels"),
         "from one": ({**GOOD, "labels": LABELS + 1}, "count from 0"),
-        "one class": ({**GOOD, "labels": LABELS * 0}, "every label is 0"),
+        "one class": ({**GOOD, "labels": LABELS * 0}, "every label is the first class"),
         "few names": ({**GOOD, "class_names": np.array(["a", "b"])}, "class_names"),
         "same names": ({**GOOD, "class_names": np.array(list("aabc"))}, "class_names"),
         "a nameless class": (
@@ -176,6 +177,29 @@ def test_members_that_are_none(tmp_path: Path, words: str) -> None:
             file.write(tmp_path / "images.npy", "images")  # NumPy calls both images
     with pytest.raises(ValueError, match=words):
         load("npz:set.npz", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2**20, 64, 64, 3), r"images says 12,884,901,888 bytes"),
+        ((41, 4, 5, 3), "2,460 bytes .* and has 2,400"),
+    ],
+)
+def test_a_header_is_not_believed(tmp_path: Path, shape: tuple[int, ...], words: str) -> None:
+    """What it says is compared with a bound and with what is there before memory is taken."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.savez(tmp_path / "set.npz", labels=LABELS)
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as file, file.open("images.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, header)
+        member.write(IMAGES.tobytes())
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=words):
+            load("npz:set.npz", data_dir=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

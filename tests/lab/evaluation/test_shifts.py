@@ -198,7 +198,7 @@ def test_what_a_class_folder_holds_counts_or_is_named(tmp_path: Path) -> None:
     (tmp_path / "class1/notes.txt").touch()
     (one,) = open_shifts((f"x={tmp_path}",), DATA, 5)
     assert one.images == 2  # as where the data set is of folders
-    assert "left out: " in one.source and "notes.txt" in one.source and "stray.png" in one.source
+    assert "left out: " in one.note and "notes.txt" in one.note and "stray.png" in one.note
 
 
 def carrying() -> ImageData:

@@ -58,4 +58,13 @@ def draw(figure: Figure, table: Table) -> None:
     draw_scores(figure, table, "method@augmentation")
 
 
-STUDY = Study("adds", "Does EntProp add to an augmentation?", measure, sentence, draw)
+STUDY = Study(
+    "adds",
+    "Does EntProp add to an augmentation?",
+    "plain training and EntProp over the recipe's chain and over that with TrivialAugment, "
+    "AugMix, AugMix with jsd=12 and PRIME appended, for as many epochs; each pair shares its "
+    "augmentation",
+    measure,
+    sentence,
+    draw,
+)

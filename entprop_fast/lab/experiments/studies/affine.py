@@ -45,6 +45,8 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "affine",
     "Which part of the auxiliary norms matters: affine parameters or statistics?",
+    "EntProp with two sets of norms, of affine parameters alone, of statistics alone, against "
+    "one shared set",
     measure,
     sentence,
     draw,

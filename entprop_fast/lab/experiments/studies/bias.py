@@ -133,4 +133,11 @@ def draw(figure: Figure, table: Table) -> None:
     axes.set(xlabel="images, most selected first", ylabel="selections, mean over seeds")
 
 
-STUDY = Study("bias", "Does the selection always pick the same images?", measure, sentence, draw)
+STUDY = Study(
+    "bias",
+    "Does the selection always pick the same images?",
+    "how often each training image is selected, by entropy, by entropy without mixing, at random",
+    measure,
+    sentence,
+    draw,
+)

@@ -98,6 +98,8 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "budget",
     "From how many epochs and training images on is EntProp ahead of plain training?",
+    "Hscore of plain training and EntProp with a quarter, half, all and twice the epochs, each "
+    "with half, all and twice --train-size; the sentence says where EntProp overtakes",
     measure,
     sentence,
     draw,

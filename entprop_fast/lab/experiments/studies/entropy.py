@@ -114,6 +114,7 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "entropy",
     "Which rows is the network unsure of, and what do mixing and perturbing add?",
+    "mean entropy of selected, unselected, mixed and perturbed rows at every epoch's end",
     measure,
     sentence,
     draw,

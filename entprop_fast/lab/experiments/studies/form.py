@@ -79,6 +79,7 @@ class Study:
     Attributes:
         name: after ``python -m entprop_fast.study``.
         help: the question, in one line.
+        compared: what answers it, in one line.
         measure: trains and measures.
         sentence: what the rows support; it sees nothing else.
         draw: the picture of the table.
@@ -86,6 +87,7 @@ class Study:
 
     name: str
     help: str
+    compared: str
     measure: Callable[[Options, Reporter], Table]
     sentence: Callable[[Sequence[Row]], str]
     draw: Callable[[Figure, Table], None]

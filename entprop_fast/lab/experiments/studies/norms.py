@@ -197,6 +197,9 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "norms",
     "What do the auxiliary norms learn, and is one shared norm worse?",
+    "drift of means, variances and affines of every layer; dual against one shared norm at the "
+    "same passes, with linear separability of clean and adversarial features by layer and their "
+    "principal components",
     measure,
     sentence,
     draw,

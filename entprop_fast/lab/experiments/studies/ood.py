@@ -210,6 +210,8 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "ood",
     "Are high-entropy clean images more like shifted ones than random clean images are?",
+    "AUROC and FPR95 of max-softmax, energy, Mahalanobis and k-NN; distance in feature space to "
+    "each corrupted set",
     measure,
     sentence,
     draw,

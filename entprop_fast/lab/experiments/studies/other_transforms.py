@@ -182,6 +182,8 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "transforms",
     "Could other transformations stand in for MixUp, or for the free step?",
+    "CutMix, random signs, gamma, zoom or nothing for the one; nothing, random signs, the step "
+    "downhill, gamma, zoom for the other",
     measure,
     sentence,
     draw,

@@ -123,5 +123,11 @@ def draw(figure: Figure, table: Table) -> None:
 
 
 STUDY = Study(
-    "score", "Does it matter which uncertainty metric selects the rows?", measure, sentence, draw
+    "score",
+    "Does it matter which uncertainty metric selects the rows?",
+    "seven metrics on three architectures (--archs takes others), with the overlap of the sets "
+    "they select",
+    measure,
+    sentence,
+    draw,
 )

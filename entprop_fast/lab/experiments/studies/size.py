@@ -109,6 +109,8 @@ def draw(figure: Figure, table: Table) -> None:
 STUDY = Study(
     "size",
     "What do the methods gain with few and with many training images?",
+    "Hscore and train-test gap of every method with half, all and twice --train-size; free "
+    "training gets the epochs that plain training's passes pay for",
     measure,
     sentence,
     draw,

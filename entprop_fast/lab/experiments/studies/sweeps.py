@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from matplotlib.figure import Figure
+
 from entprop_fast.lab.experiments.studies.form import Options, Row, Study, Table
 from entprop_fast.lab.experiments.studies.runs import Settings, run_grid
 from entprop_fast.lab.experiments.studies.variant_scores import (
@@ -44,6 +46,7 @@ def passes(options: Options) -> dict[str, Settings]:
 def _sweep(
     name: str,
     question: str,
+    compared: str,
     variants: Callable[[Options], Mapping[str, Settings]],
     baseline: str,
     sentence: Callable[[Sequence[Row]], str],
@@ -52,14 +55,16 @@ def _sweep(
     def measure(options: Options, reporter: Reporter) -> Table:
         return score_table(run_grid(options, variants(options), reporter), baseline)
 
-    return Study(
-        name, question, measure, sentence, lambda figure, table: draw_scores(figure, table, xlabel)
-    )
+    def draw(figure: Figure, table: Table) -> None:
+        draw_scores(figure, table, xlabel)
+
+    return Study(name, question, compared, measure, sentence, draw)
 
 
 RATIO = _sweep(
     "ratio",
     "How large a share k of the batch should be selected?",
+    "Hscore and cost for six values of k, at n = 1",
     lambda _: RATIOS,
     "k=0.2",
     lambda rows: f"{hscores_in_words(rows, 'k=0.2')}; {costs_in_words(rows)}.",
@@ -68,6 +73,7 @@ RATIO = _sweep(
 STEPS = _sweep(
     "steps",
     "How many auxiliary passes n are worth their cost?",
+    "Hscore and cost for n = 1 to 5, at k = 0.6, the same radius in n steps",
     passes,
     "n=1",
     lambda rows: f"At k={SHARE:g}, {hscores_in_words(rows, 'n=1')}; {costs_in_words(rows)}.",
@@ -76,6 +82,7 @@ STEPS = _sweep(
 PARTS = _sweep(
     "components",
     "Which part of EntProp brings what to Hscore?",
+    "selection only, + mixing, + free step, all: the paper's ablation",
     lambda _: COMPONENTS,
     "vanilla",
     lambda rows: f"{hscores_in_words(rows, 'vanilla')}.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from entprop_fast.lab.cli import study
-from entprop_fast.lab.experiments.studies import Options
+from entprop_fast.lab.experiments.studies import STUDIES, Options
 from entprop_fast.lab.experiments.studies.form import cell, markdown, number
 
 from .conftest import KINDS
@@ -36,6 +36,22 @@ def test_the_command_writes_and_prints(
     assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 5 + len(KINDS)
     assert [line for line in page.splitlines() if line.startswith("| k-NN ")]
     assert (out / "picture.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("words", ["{} --help", "--quick {} -h"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_has_a_help_of_its_own(
+    name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        study.main(words.format(name).split())
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert stop.value.code == 0 and f"entprop_fast.study {name} [-h]" in said
+    assert STUDIES[name].help in said and f"Compared: {STUDIES[name].compared}." in said
+    assert not any(one.help in said for one in STUDIES.values() if one.name != name)
+    assert "--seeds" in said and ("--archs" in said) == (name == "score") != ("--model" in said)
+    page = Path("docs/studies.md").read_text().replace("`", "")
+    assert f"| {name} | " in page and f" | {STUDIES[name].compared} |" in page
 
 
 @pytest.mark.parametrize(
