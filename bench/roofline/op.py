@@ -30,10 +30,14 @@ _OVERWRITE = {
         "_foreach_zero_",
     )
 }
+# They write nothing: memory as it comes, and views that no schema calls one.
 _FREE = {
     f"aten.{name}"
-    for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
-} | {"aten._unsafe_view"}
+    for name in (
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+        *("_unsafe_view", "as_strided_", "detach_", "squeeze_", "t_", "transpose_", "unsqueeze_"),
+    )
+}
 
 
 @dataclass(frozen=True)
