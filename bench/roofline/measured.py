@@ -52,11 +52,11 @@ def _rows() -> Iterator[Row]:
         yield from rows.read(name_of("cuda"))
 
 
-def profiled() -> dict[tuple[str, Step], dict[str, float]]:
-    """Return the seconds of a step's kernels by class, of each network and step in the profile."""
+def profiled() -> dict[tuple[str, str], dict[str, float]]:
+    """Return the seconds of a step's kernels by class, by network and the step's name."""
     found = profiled_in((ROOT / PROFILE).read_text())
-    known = {(arch, name): times for (arch, name), times in found.items() if name in _PROFILED}
-    return {(arch, _PROFILED[name]): times for (arch, name), times in known.items()}
+    known = ((arch, name) for arch, name in found if name in _PROFILED)
+    return {(arch, _PROFILED[name].name): found[arch, name] for arch, name in known}
 
 
 def profiled_in(text: str) -> dict[tuple[str, str], dict[str, float]]:

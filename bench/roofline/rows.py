@@ -17,16 +17,13 @@ from bench.rows import Row
 from bench.step.cases import ON_CUDA
 
 NAME = "roofline"  # of rows, and of the part of the page
-SIZES = tuple(
-    Size(arch, *ON_CUDA[arch]) for arch in ("wrn28_10", "resnet18", "wrn16_4", "resnet50")
-)
+ARCHS = ("wrn28_10", "resnet18", "wrn16_4", "resnet50")
+SIZES = tuple(Size(arch, *ON_CUDA[arch]) for arch in ARCHS)
 
 
 def row_of(size: Size, step: Step, counts: Counts) -> Row:
     """Return what is kept of a step's counts: every op and how often it came."""
-    ops = [
-        [n, *astuple(op)] for op, n in sorted(counts.ops.items(), key=lambda one: astuple(one[0]))
-    ]
+    ops = [[n, *astuple(op)] for op, n in counts.ops.items()]
     return asdict(size) | {"step": step.name, "ops": ops}
 
 

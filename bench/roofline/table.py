@@ -56,8 +56,8 @@ def section_of(counted: Sequence[Row], card: Card, *, aligned: bool = False) -> 
         parts += [
             "### Where the difference is",
             table(by_class),
-            "Kernels' times by class from one profile of older code, whose norms have become faster "
-            "since ([profile_h100.txt](step/profile_h100.txt)).",
+            "Kernels' times by class from one profile of older code, whose norms have become "
+            "faster since ([profile_h100.txt](step/profile_h100.txt)).",
         ]
     return "\n\n".join(parts)
 
@@ -98,10 +98,10 @@ def _bounds(counted: Sequence[Row]) -> Table:
 def _assumptions(counted: Sequence[Row]) -> str:
     shares = [small_share(counts_of(row), DEFAULT_CARD) for row in counted]
     return (
-        "Assumed: each op takes the longer of FLOP at the vendor's dense bfloat16 peak and bytes at "
-        "the vendor's memory bandwidth; ops follow each other without a gap, as in a CUDA graph; "
-        "every op reads its tensors from memory and writes its results there. What the second "
-        f"cache keeps from one op to the next comes off that: {100 * min(shares):.0f} to "
+        "Assumed: each op takes the longer of FLOP at the vendor's dense bfloat16 peak and bytes "
+        "at the vendor's memory bandwidth; ops follow each other without a gap, as in a CUDA "
+        "graph; every op reads its tensors from memory and writes its results there. What the "
+        f"second cache keeps from one op to the next comes off that: {100 * min(shares):.0f} to "
         f"{100 * max(shares):.0f} % of the steps' bytes are of ops that fit into an "
         f"{DEFAULT_CARD.name}'s. No figure is fitted to a measurement."
     )
@@ -139,7 +139,7 @@ def _by_class(counted: Sequence[Row]) -> Table:
     lines = [["network", "step", "class", "bound, ms", "measured, ms", "of the bound", "apart, ms"]]
     known = profiled()
     for row in counted:
-        times = known.get((row["arch"], step_called(row["step"])), {})
+        times = known.get((row["arch"], row["step"]), {})
         for kind in (kind for kind in KINDS if kind in times):
             least, took = bound(counts_of(row).of(kind), card), times[kind]
             figures = [f"{MS * least:.2f}", f"{MS * took:.2f}", f"{100 * least / took:.0f} %"]
