@@ -44,6 +44,21 @@ def measured(arch: str, step: Step, card: Card, *, captured: bool) -> Row | None
     return None
 
 
+def launches(arch: str, step: Step, card: Card) -> int | None:
+    """Return the launches that a profiler counted in such a step, captured if it was."""
+    contenders = [name for name in (step.captured, step.eager) if name is not None]
+    for contender in contenders:
+        for row in _rows():
+            if _is(row, arch, step, card, contender) and row.get("launches") is not None:
+                return int(row["launches"])
+    return None
+
+
+def _is(row: Row, arch: str, step: Step, card: Card, contender: str) -> bool:
+    same = row["arch"] == arch and row["contender"] == contender and card.name in row["machine"]
+    return same and step.k_and_n in (None, (row["k"], row["n"]))
+
+
 def _rows() -> Iterator[Row]:
     """Yield rows of steps on CUDA, those of captured steps alone first: they are later."""
     if rows.there(CAPTURED):

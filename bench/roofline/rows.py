@@ -23,13 +23,21 @@ SIZES = tuple(Size(arch, *ON_CUDA[arch]) for arch in ARCHS)
 
 def row_of(size: Size, step: Step, counts: Counts) -> Row:
     """Return what is kept of a step's counts: every op and how often it came."""
-    ops = [[n, *astuple(op)] for op, n in counts.ops.items()]
+    ops: dict[str, dict[str, list[list[int]]]] = {}
+    for op, number in counts.ops.items():
+        called = ops.setdefault(op.kind, {}).setdefault(f"{op.name} {op.dtype}", [])
+        called.append([number, op.flop, op.bytes, op.launches])
     return asdict(size) | {"step": step.name, "ops": ops}
 
 
 def counts_of(row: Row) -> Counts:
     """Return the counts of a row."""
-    return Counts(Counter({Op(*op): n for n, *op in row["ops"]}))
+    ops: Counter[Op] = Counter()
+    for kind, names in row["ops"].items():
+        for name, calls in names.items():
+            for number, *cost in calls:
+                ops[Op(kind, *name.split(" "), *cost)] += number
+    return Counts(ops)
 
 
 def counted_rows(sizes: Sequence[Size], library: str, steps: Sequence[Step] = STEPS) -> list[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import rows
 from bench.roofline.cards import CARDS, LAUNCH, Card, bound, small_share
-from bench.roofline.measured import PROFILED_CARD, measured, profiled, step_called
+from bench.roofline.measured import PROFILED_CARD, launches, measured, profiled, step_called
 from bench.roofline.op import KINDS
 from bench.roofline.rows import NAME, counts_of
 from bench.roofline.steps import PLAIN
@@ -46,10 +46,14 @@ def section_of(counted: Sequence[Row], card: Card, *, aligned: bool = False) -> 
         table(_bounds(counted)),
         _assumptions(counted),
         table(_cards()),
+        _sources(),
         f"### Beside what was measured on an {card.name}",
         table(_measured(counted, card)),
-        "In brackets the commit that was measured: older code. *Of the bound* is the bound's share "
-        "of the captured step's time.",
+        "In brackets the commit that was measured: older code. *Of the bound*: the bound's share "
+        "of the captured step's time. *Launches*: counted, and what a profiler saw of the older "
+        "code, cuDNN's own and memsets among them; *µs a launch*: the bound's. *Launches at "
+        f"{1e6 * LAUNCH:g} µs*: what a step that is not captured takes at least if launches cost "
+        "that, an assumption; the host's Python takes longer.",
     ]
     by_class = _by_class(counted)
     if card.name == PROFILED_CARD and len(by_class) > 1:
@@ -86,12 +90,16 @@ def _counted(counted: Sequence[Row]) -> Table:
 
 def _bounds(counted: Sequence[Row]) -> Table:
     lines = [["network", "step", *(f"{name}, ms" for name in CARDS)]]
-    lines[0].append(f"over vanilla, {DEFAULT_CARD.name}")
+    lines[0] += [f"over vanilla, {DEFAULT_CARD.name}", f"largest part, {DEFAULT_CARD.name}"]
     for row in counted:
         counts, plain = counts_of(row), counts_of(_plain(counted, row))
         times = [f"{MS * bound(counts, card):.2f}" for card in CARDS.values()]
-        over = bound(counts, DEFAULT_CARD) / bound(plain, DEFAULT_CARD)
-        lines.append([row["arch"], row["step"], *times, f"{over:.2f}"])
+        whole = bound(counts, DEFAULT_CARD)
+        over = whole / bound(plain, DEFAULT_CARD)
+        parts = {kind: bound(counts.of(kind), DEFAULT_CARD) for kind in KINDS}
+        most = max(parts, key=lambda kind: parts[kind])
+        largest = f"{most}, {100 * parts[most] / whole:.0f} %"
+        lines.append([row["arch"], row["step"], *times, f"{over:.2f}", largest])
     return lines
 
 
@@ -108,25 +116,38 @@ def _assumptions(counted: Sequence[Row]) -> str:
 
 
 def _cards() -> Table:
-    lines = [["card", "bfloat16, TFLOP/s", "memory, TB/s", "multiprocessors", "L2, MB", "source"]]
+    lines = [["card", "bfloat16, TFLOP/s", "memory, TB/s", "multiprocessors", "L2, MB"]]
     for card in CARDS.values():
         figures = [f"{card.tflops:g}", f"{card.tbs:g}", str(card.multiprocessors), str(card.l2)]
-        lines.append([card.name, *figures, " ".join(card.sources)])
+        lines.append([card.name, *figures])
     return lines
 
 
+def _sources() -> str:
+    known = {
+        card.name: " ".join(f"[{n}]({source})" for n, source in enumerate(card.sources, 1))
+        for card in CARDS.values()
+    }
+    return f"NVIDIA's: {', '.join(f'{name} {links}' for name, links in known.items())}."
+
+
 def _measured(counted: Sequence[Row], card: Card) -> Table:
-    head = ["network", "step", "bound, ms", "captured, ms", "of the bound"]
-    lines = [[*head, f"launches at {1e6 * LAUNCH:g} µs, ms", "not captured, ms"]]
+    head = ["network", "step", "bound, ms", "captured, ms", "of the bound", "launches", "measured"]
+    lines = [[*head, "µs a launch", f"launches at {1e6 * LAUNCH:g} µs, ms", "not captured, ms"]]
     for row in counted:
         counts, step = counts_of(row), step_called(row["step"])
-        least = bound(counts, card)
-        captured = measured(row["arch"], step, card, captured=True)
+        least, arch = bound(counts, card), row["arch"]
+        captured, eager = (measured(arch, step, card, captured=one) for one in (True, False))
         share = "" if captured is None else f"{100 * least / captured['seconds']:.0f} %"
-        eager = measured(row["arch"], step, card, captured=False)
-        launching = f"{MS * LAUNCH * counts.launches:.2f}"
-        line = [row["arch"], step.name, f"{MS * least:.2f}", _time(captured), share]
-        lines.append([*line, launching, _time(eager)])
+        seen = launches(arch, step, card)
+        lines.append(
+            [
+                *(arch, step.name, f"{MS * least:.2f}", _time(captured), share),
+                *(str(counts.launches), "" if seen is None else str(seen)),
+                *(f"{1e6 * least / counts.launches:.1f}", f"{MS * LAUNCH * counts.launches:.2f}"),
+                _time(eager),
+            ]
+        )
     return lines
 
 
