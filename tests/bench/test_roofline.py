@@ -60,7 +60,7 @@ def test_flop_of_entprop_are_the_papers_without_gradients_nobody_uses(
 ) -> None:
     """1 + k n times plain training's, but that passes i < n have no weights' gradients."""
     forward, first = forward_flop()
-    k, n = step.k_and_n
+    k, n = step.k_and_n or (0, 0)
     m = num_selected(k, SIZE.batch)
     main, middle = SIZE.batch * 3 * forward, (n - 1) * m * 2 * forward
     last = m * (3 * forward - (0 if step is PIPELINED else first))
