@@ -113,9 +113,12 @@ def test_the_optimiser_moves_three_tensors_and_reads_gradients(counted: dict[str
 
 
 def test_weights_are_cast_and_their_gradients_back(counted: dict[str, Counts]) -> None:
-    """Two bytes and four of each, and two and four back."""
+    """Two bytes and four of each, and two and four back; gradients have their weights' layout.
+
+    Copied into another they would be eight bytes more.
+    """
     weights = sum(i * o * k * k for i, o, k, _ in CONVOLUTIONS)
-    assert 12 * weights < counted[VANILLA.name].of(COPIES).bytes
+    assert 12 * weights < counted[VANILLA.name].of(COPIES).bytes < 16 * weights
 
 
 CARD = Card("H100", 100.0, 2.0, 1, 50, ())

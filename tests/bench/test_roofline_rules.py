@@ -141,6 +141,8 @@ def test_many_tensors_take_as_many_launches_as_they_fill() -> None:
     assert multi_tensor_launches([1] * 111, 1) == 2
     assert multi_tensor_launches([1] * 97, 3) == 3
     assert multi_tensor_launches([200 * chunk, 200 * chunk, 1], 2) == 2
+    assert multi_tensor_launches([1] * 109 + [2 * chunk], 1) == 1  # the last one ends within
+    assert multi_tensor_launches([321 * chunk] + [1] * 110, 1) == 3  # a part is a tensor, too
     assert multi_tensor_launches([], 1) == 0
 
 
