@@ -45,7 +45,7 @@ def _norm(call: Call) -> list[Op]:
     v = call.values
     x = v["x"] if "x" in v else v["input"]
     again = size(x) if _trains(v) else 0
-    changed = [v[name] for name in call.written]
+    changed = [v.get(name) for name in call.written]
     moved = size(*v.values()) + size(*call.fresh) + size(*changed) + again
     return [op_of(call, moved, launches=2 if again else 1)]
 
@@ -62,7 +62,8 @@ def _norm_backward(call: Call) -> list[Op]:
     """Return the cost of `dual_batch_norm_backward`: of its launches for sums and for images.
 
     The first reads the images, the gradient and, for the ReLU's sign, the residual; it writes the
-    masked gradient as the residual's. The second reads that, or all of them, and writes dx.
+    masked gradient as the residual's. The second reads that, or all of them, and writes dx. Where
+    the op takes a second gradient (`again`) or the sum's own (`dtotal`), these are read along.
     """
     v = call.values
     dx, dresidual, *sums = v["wanted"]

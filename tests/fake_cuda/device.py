@@ -4,6 +4,7 @@ What knows torch's private names for it stands here.
 """
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,8 @@ def library() -> Path | None:
     """
     if torch.version.cuda is not None or torch.version.hip is not None:
         return None
-    path = FOLDER / f"{torch.__version__}-{SOURCE.stat().st_mtime_ns}.so"
+    content = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    path = FOLDER / f"{torch.__version__}-{content}.so"
     if not path.exists():
         compiler = find_toolchain("cpu")
         torch_lib = compiler.torch_root / "lib"
