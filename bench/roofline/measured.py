@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 from bench import rows
 from bench.pages import ROOT
@@ -13,8 +14,10 @@ from bench.roofline.op import COPIES, ELEMENTWISE, NORMS, OPTIMISER, OURS, PRODU
 from bench.roofline.steps import ENTPROP, PLAIN, STEPS, Step
 from bench.rows import Row
 from bench.step import contenders as c
-from bench.step.table import CAPTURED, PROFILE, name_of
+from bench.step.table import name_of
 
+PROFILE = Path("docs/step/profile_h100.txt")
+CAPTURED = "captured_cuda"  # rows of captured steps alone, later than those beside baselines
 # The classes of `bench.step.profile`, and whose steps it profiles, in the words of this page.
 _KINDS = {
     "our norms": NORMS,
