@@ -30,7 +30,6 @@ CONVOLUTIONS = (
     *((32, 64, 3, 16), (64, 64, 3, 16), (32, 64, 1, 16)),
 )
 NORM_SIZES = ((16, 256),) * 3 + ((32, 64),) * 2 + ((64, 16),) * 2  # channels and pixels
-PARAMETERS = len(CONVOLUTIONS) + 2 * len(NORM_SIZES) + 2
 
 
 @pytest.fixture(scope="module")
