@@ -15,6 +15,8 @@ from bench.ops import sweep
 from bench.ops import table as ops_table
 from bench.pages import ROOT, link, page_of, replace
 from bench.recipes import table as recipes_table
+from bench.roofline import rows as roofline_rows
+from bench.roofline import table as roofline_table
 from bench.scale import table as scale_table
 from bench.step import batches
 from bench.step import picture as step_picture
@@ -126,6 +128,7 @@ PARTS = {
     batches.NAME: Part(batches.section, "python -m bench.step.batches"),
     zoo_table.NAME: Part(zoo_table.section, "python -m bench.zoo.run"),
     fusion_table.NAME: Part(fusion_table.section, "pytest bench/fusion"),
+    roofline_rows.NAME: Part(roofline_table.section, "python -m bench.roofline"),
     scale_table.NAME: Part(scale_table.section, "python -m bench.captured_run"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
     ragged_memory.NAME: Part(ragged_memory.section, "python -m bench.ragged_memory"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench import rows
+from bench.roofline.op import NORMS
+from bench.roofline.rows import NAME, counts_of
+from bench.roofline.steps import ENTPROP
 from bench.scale.costs import Jitter, Network, slowest
 from bench.scale.counts import FLOAT, Counts, backward_bytes, forward_bytes
 from bench.step.contenders import CAPTURED
@@ -15,10 +18,21 @@ TFLOPS, TRAFFIC = 600e12, 2.8e12  # of an H100 on such kernels: shared/GPU
 BACKWARD = 2 / 3  # of a pass's time
 
 
-def bound(counts: Counts) -> float:
+def work(arch: str) -> tuple[float, float]:
+    """Return the FLOP and the norms' bytes of so many rows' step, from the rows of bench.roofline.
+
+    These may be of another batch with the same k and n.
+    """
+    found = (row for row in rows.read(NAME) if row["step"] == ENTPROP.name)
+    row = next(row for row in found if row["arch"] == arch)
+    more, counts = ROWS / row["batch"], counts_of(row)
+    return more * counts.flop, more * counts.of(NORMS).bytes
+
+
+def bound(arch: str) -> float:
     """Return the time that convolutions and norms take at those rates, and nothing else."""
-    images = ROWS + CHOSEN
-    return images * (3 * counts.flop / TFLOPS + counts.norm_bytes / TRAFFIC)
+    flop, norm_bytes = work(arch)
+    return flop / TFLOPS + norm_bytes / TRAFFIC
 
 
 def step_row(arch: str) -> rows.Row:

@@ -21,28 +21,28 @@ from bench.scale.steps import (
     measured,
     step_row,
     summed_bytes,
+    work,
 )
 from bench.step.targets import card_of
 from entprop_fast.lab.report.text import markdown_records
 
 NAME = "scale"
 SIZES = (8, 64, 512)
-KNOWN = "wrn28_10"  # whose step was measured
+KNOWN, UNKNOWN = "wrn28_10", "resnet50"  # whose step was measured, and was not
 MB, MS = 1e6, 1e3
 
 
 def section(page: Path = Path()) -> str:
     """Write both tables and what follows from them."""
-    imagenet = counted("resnet50", classes=1000, pixels=224)
-    cifar = counted(KNOWN, classes=100, pixels=32)
-    step = bound(imagenet) * measured(KNOWN) / bound(cifar)
+    imagenet, cifar = counted(UNKNOWN, classes=1000), counted(KNOWN, classes=100)
+    step = bound(UNKNOWN) * measured(KNOWN) / bound(KNOWN)
     parts = (
         "### Bytes a step",
         _bytes({"ResNet-50, 224 pixels": (imagenet, 224), "WRN-28-10, 32 pixels": (cifar, 32)}),
         f"EntProp(k = 0.2, n = 1), {ROWS} + {CHOSEN} rows a rank, float32 but for the activations. "
         "What a rank gives; a ring all-reduce sends twice that.",
         "### The step of one GPU",
-        _step(imagenet, cifar, step),
+        _step(step),
         "### Milliseconds a step, and efficiency",
         _times(imagenet, step),
         _assumptions(),
@@ -74,18 +74,18 @@ def _bytes(networks: dict[str, tuple[Counts, int]]) -> str:
     return markdown_records(records)
 
 
-def _step(imagenet: Counts, cifar: Counts, step: float) -> str:
-    ratio = measured(KNOWN) / bound(cifar)
-    card = card_of(step_row(KNOWN))
+def _step(step: float) -> str:
+    ratio = measured(KNOWN) / bound(KNOWN)
+    card, (flop, norm_bytes) = card_of(step_row(KNOWN)), work(UNKNOWN)
     return (
         f"WRN-28-10 was measured: {MS * measured(KNOWN):.1f} ms (captured, bfloat16, one {card}; "
         f"`bench/rows/step_cuda.jsonl`). Its convolutions at {TFLOPS / 1e12:.0f} TFLOP/s and "
-        f"its norms at {TRAFFIC / 1e12:.1f} TB/s would take {MS * bound(cifar):.1f} ms: the step "
-        f"is {ratio:.2f} times that. **ResNet-50's step was never measured.** The same sum is "
-        f"{MS * bound(imagenet):.1f} ms for it ({154 * 3 * imagenet.flop / 1e12:.2f} TFLOP, "
-        f"{154 * imagenet.norm_bytes / 1e9:.1f} GB of norms), and {ratio:.2f} times that is "
-        f"**{MS * step:.1f} ms**, the estimate used below. A faster step has a lower efficiency: "
-        "the exchanges stay what they are."
+        f"its norms at {TRAFFIC / 1e12:.1f} TB/s would take {MS * bound(KNOWN):.1f} ms "
+        f"([counted](gpu_time.md)): the step is {ratio:.2f} times that. **ResNet-50's step was "
+        f"never measured.** The same sum is {MS * bound(UNKNOWN):.1f} ms for it "
+        f"({flop / 1e12:.2f} TFLOP, {norm_bytes / 1e9:.1f} GB of norms), and {ratio:.2f} times "
+        f"that is **{MS * step:.1f} ms**, the estimate used below. A faster step has a lower "
+        "efficiency: the exchanges stay what they are."
     )
 
 

@@ -62,7 +62,7 @@ def exchanged(synchronised: bool, rank: int) -> dict[str, Any]:
 
 
 def test_a_step_exchanges_what_is_counted(tmp_path: Path) -> None:
-    counts = counts_of(network(), torch.zeros(1, 1, PIXELS, PIXELS))
+    counts = counts_of(network())
     found = in_two_processes(partial(exchanged, False), tmp_path)[0]
     assert found["broadcast bytes"] == counts.buffers
     assert found["all_reduce bytes"] == counts.gradients
@@ -70,7 +70,7 @@ def test_a_step_exchanges_what_is_counted(tmp_path: Path) -> None:
 
 
 def test_synchronised_norms_exchange_what_is_counted(tmp_path: Path) -> None:
-    counts = counts_of(network(), torch.zeros(1, 1, PIXELS, PIXELS))
+    counts = counts_of(network())
     found = in_two_processes(partial(exchanged, True), tmp_path)[1]
     norms = len(counts.channels)
     assert found["gather calls"] == PASSES * norms
@@ -101,7 +101,7 @@ def test_stragglers_are_those_of_order_statistics() -> None:
 
 
 def test_each_thing_more_costs_efficiency() -> None:
-    counts = counts_of(network(), torch.zeros(1, 1, PIXELS, PIXELS))
+    counts = counts_of(network())
     for ranks in (8, 64):
         found = exchange(counts, 0.001, ETHERNET, ranks, PIXELS)
         share = efficiency(found, 0.001, ranks, Jitter())

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entprop_fast import convert_dual_norm, create_method
@@ -42,13 +41,12 @@ from entprop_fast.counter_random import uniforms
 from entprop_fast.lab.data.loader import DeviceLoader
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
+from tests.fake_cuda.device import CUDA, fake_tensors, prepare
 from tests.methods.test_no_sync import INDEXING, READS
 
 aten = torch.ops.aten
 COPIES = (aten._to_copy, aten.copy_, aten.lift_fresh, aten._pin_memory)
-CUDA = torch.device("cuda", 0)
 CASES: dict[str, Callable[[], None]] = {}
-LIBRARIES: list[torch.library.Library] = []
 RECORDING: list[bool] = []  # not empty while a step is recorded
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -158,7 +156,7 @@ def step(
     """
     backend.KERNEL_DEVICES.clear()
     backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
-    with FakeTensorMode(allow_non_fake_inputs=False):
+    with fake_tensors():
         net = model()
         held = optimizer(net)
         capturable_optimizer(held, CUDA)
@@ -190,7 +188,7 @@ class Darker(Augmentation):
 
 def loading(augment: Augmentation, views: int = 1) -> None:
     """The draws of an epoch, then a batch; the data set is bytes on the fake device."""
-    with FakeTensorMode(allow_non_fake_inputs=False):
+    with fake_tensors():
         images, labels = batch()
         order = torch.randperm(len(images), device=CUDA)
         loader = DeviceLoader(
@@ -217,7 +215,7 @@ def augmenting(text: str, *, kernels: bool = True) -> None:
     backend.KERNEL_DEVICES.clear()
     backend.KERNEL_DEVICES.update({"cuda"} if kernels else ())
     vars(pixmix)["pictures_of"] = functools.cache(mixing_set.pictures_of)  # as a device keeps them
-    with FakeTensorMode(allow_non_fake_inputs=False):
+    with fake_tensors():
         chain = parse_chain(text)
         floating = batch()[0]
         keys = torch.arange(len(floating), device=CUDA)
@@ -281,24 +279,9 @@ for _kind in WAITS:
     CASES[f"a model with {_kind}"] = waits(_kind)
 
 
-FUSED = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_")  # they change their arguments in place
-
-
-def _prepare() -> None:
-    """Give torch the shapes that it has not, and autocast a device of which it asks nothing."""
-    library = torch.library.Library("aten", "IMPL", "Meta")
-    library.impl("_sample_dirichlet", lambda concentration, generator=None: concentration + 0)
-    for name in FUSED:
-        for overload in (name, f"{name}.tensor_lr"):
-            library.impl(overload, lambda *arguments, **settings: None)
-    LIBRARIES.append(library)
-    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
-    torch.cuda.is_bf16_supported = lambda *arguments, **settings: True
-
-
 def main() -> None:
     """Run every case and print what became of it."""
-    _prepare()
+    prepare()
     found: dict[str, str | None] = {}
     for case, run in CASES.items():
         print(case, file=sys.stderr, flush=True)

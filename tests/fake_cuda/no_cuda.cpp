@@ -30,6 +30,13 @@ struct CUDAHooks final : CUDAHooksInterface {
   DeviceIndex deviceCount() const override { return 1; }
   DeviceIndex current_device() const override { return 0; }
   int getNumGPUs() const override { return 1; }
+  // By these torch gives convolutions cuDNN's layouts, channels_last among them, and norms theirs.
+  bool hasCuDNN() const override { return true; }
+  bool compiledWithCuDNN() const override { return true; }
+  bool supportsBFloat16ConvolutionWithCuDNNv8() const override { return true; }
+  long versionCuDNN() const override { return 91000; }
+  long versionRuntimeCuDNN() const { return 91000; }  // which not every release asks for
+  double batchnormMinEpsilonCuDNN() const override { return 1e-5; }
   const Generator& getDefaultGenerator(DeviceIndex) const override {
     return detail::getDefaultCPUGenerator();
   }

@@ -5,29 +5,13 @@ there before torch is.
 """
 
 import json
-from pathlib import Path
 
 import pytest
-import torch
 
 from entprop_fast.methods import METHODS
-from tests.children import printed, run_python, shared_library, toolchain_for
+from tests.children import printed, run_python
 from tests.fake_cuda.child import CASES
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def no_cuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """no_cuda.cpp, compiled."""
-    if torch.version.cuda is not None or torch.version.hip is not None:
-        pytest.skip("this torch is built for GPUs and has hooks of its own")
-    source = HERE / "no_cuda.cpp"
-    compiler = toolchain_for(source)
-    torch_lib = compiler.torch_root / "lib"
-    flags = ["-isystem", str(compiler.torch_root / "include"), f"-L{torch_lib}"]
-    flags += [f"-Wl,-rpath,{torch_lib}", "-ltorch_cpu", "-lc10"]
-    return shared_library(source, tmp_path_factory.mktemp("fake_cuda"), compiler, *flags)
+from tests.fake_cuda.device import library_or_skip
 
 
 def child(*arguments: str) -> str:
@@ -36,9 +20,9 @@ def child(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def outcomes(no_cuda: Path) -> dict[str, str | None]:
+def outcomes() -> dict[str, str | None]:
     """Each case's error, or None."""
-    printed = child("-m", "tests.fake_cuda.child", str(no_cuda))
+    printed = child("-m", "tests.fake_cuda.child", library_or_skip())
     found: dict[str, str | None] = json.loads(printed.splitlines()[-1])
     return found
 
