@@ -95,21 +95,16 @@ BACKWARD = {  # the ReLU's sign, then _reduce, then _apply, then their launcher
         "relu, dresidual = False, None",
     ),
 }
-SUMS = {  # by file: of both launches forward, and of the backward
-    "dual_batch_norm_statistics": {
-        "statistics of the addend": ("value = rounded.to(tl.float32)", "value = value - value"),
-        "total": ("tl.store(total + base + offset, rounded,", "tl.store(total + offset, rounded,"),
-    },
-    "dual_batch_norm": {
-        "counted by each": ("if tl.program_id(0) == 0:", "if tl.program_id(0) >= 0:"),
-        "other counter": ("tl.store(aux, tl.load(aux) + 1)", "tl.store(main, tl.load(main) + 1)"),
-    },
-    "dual_batch_norm_backward": {
-        "again": ("value += tl.load(again +", "value -= tl.load(again +"),
-        "rounding": ("value.to(grad.dtype.element_ty).to(tl.float32)", "value"),
-        "dtotal": ("result += tl.load(dtotal +", "result -= tl.load(dtotal +"),
-        "rounding of dx": ("0.0).to(dx.dtype.element_ty).to(tl.float32)", "0.0)"),
-    },
+_SUMMED, _NORM, _BACK = ("dual_batch_norm" + end for end in ("_statistics", "", "_backward"))
+SUMS = {
+    "statistics": (_SUMMED, ("value = rounded.to(tl.float32)", "value = value - value")),
+    "total": (_SUMMED, ("tl.store(total + base + offset,", "tl.store(total + offset,")),
+    "counted by each": (_NORM, ("if tl.program_id(0) == 0:", "if tl.program_id(0) >= 0:")),
+    "counter": (_NORM, ("tl.store(aux, tl.load(aux) + 1)", "tl.store(main, tl.load(main) + 1)")),
+    "again": (_BACK, ("value += tl.load(again +", "value -= tl.load(again +")),
+    "rounding": (_BACK, ("value.to(grad.dtype.element_ty).to(tl.float32)", "value")),
+    "dtotal": (_BACK, ("result += tl.load(dtotal +", "result -= tl.load(dtotal +")),
+    "rounding of dx": (_BACK, ("0.0).to(dx.dtype.element_ty).to(tl.float32)", "0.0)")),
 }
 SUM_CASES = ("bfloat16-channels_last", "float16-channels_last")
 PLAN = {
@@ -263,15 +258,7 @@ def test_backward(mutated: ModuleType) -> None:
         _check_norm(mutated)
 
 
-@pytest.mark.parametrize(
-    "mutated",
-    [
-        pytest.param((file, pair), id=name)
-        for file, mutants in SUMS.items()
-        for name, pair in mutants.items()
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("mutated", SUMS.values(), ids=list(SUMS), indirect=True)
 def test_sums(mutated: ModuleType) -> None:
     with pytest.raises(AssertionError):
         _check_sums(mutated)
