@@ -41,11 +41,11 @@ class Epochs(NamedTuple):
     epochs: int
 
 
-# A shape earns a graph while it comes back within 64 steps; from its fourth time on it is replayed.
+# A shape is captured the fourth time it comes.
 KINDS = (
     Epochs("none", None, 1),
-    Epochs("every 70 steps: eager", 70, 1),
-    Epochs("every 6 steps: captured", 6, 6),
+    Epochs("in two epochs: eager", 6, 2),
+    Epochs("in six epochs: captured in the fourth", 6, 6),
 )
 STEPS = 8  # where no batch is smaller
 

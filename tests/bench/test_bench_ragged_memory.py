@@ -8,20 +8,17 @@ from pathlib import Path
 import pytest
 
 from bench import ragged_memory, rows
-from entprop_fast.capture.shapes import RETURNS_WITHIN
+from entprop_fast.capture.shapes import WARM_UP
 from tests.bench.conftest import WHERE
 
 NEVER, EAGER, CAPTURED = ragged_memory.KINDS
-WARM_UP = 3  # times that a shape is seen before its capture
 
 
 def test_a_smaller_batch_comes_as_often_as_its_name_says() -> None:
     sizes = [Counter(ragged_memory.batches(kind, 128)) for kind in ragged_memory.KINDS]
-    assert sizes == [{128: ragged_memory.STEPS}, {128: 69, 80: 1}, {128: 30, 80: 6}]
-    # What decides whether the smaller one earns a graph.
-    assert EAGER.every is not None and CAPTURED.every is not None
-    assert CAPTURED.every <= RETURNS_WITHIN < EAGER.every
-    assert CAPTURED.epochs > WARM_UP and ragged_memory.STEPS > WARM_UP
+    assert sizes == [{128: ragged_memory.STEPS}, {128: 10, 80: 2}, {128: 30, 80: 6}]
+    # What decides whether the smaller one has a graph.
+    assert EAGER.epochs <= WARM_UP < CAPTURED.epochs and ragged_memory.STEPS > WARM_UP
     *_, last = ragged_memory.batches(EAGER, 128)
     assert last == 80  # when the graph of the others is there
 
