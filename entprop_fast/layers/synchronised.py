@@ -99,7 +99,7 @@ class AuxSyncBatchNorm(SynchronisedHalf, AuxBatchNorm, nn.SyncBatchNorm):
     """Be the auxiliary half of a `DualSyncBatchNorm`."""
 
 
-class DualSyncBatchNorm(SynchronisedDual, FusedBatchNorm, nn.SyncBatchNorm):
+class DualSyncBatchNorm(SynchronisedDual, FusedBatchNorm, nn.SyncBatchNorm):  # type: ignore[misc]
     """Extend `nn.SyncBatchNorm` by an auxiliary one as ``aux_bn``, in the same process group.
 
     Made by `convert_dual_norm` from `nn.SyncBatchNorm`, also from what torch's

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torch.fx import Proxy
 
@@ -60,10 +62,8 @@ def norm_relu_outputs(
                 x, norm, residual=residual, relu=True, addend=addend, twice=twice
             )
         if type(norm) is DualBatchNorm2d and "forward" not in norm.__dict__:
-            found: Normed = norm.along_route(
-                x, residual=residual, relu=True, addend=addend, twice=twice
-            )
-            return found
+            found = norm.along_route(x, residual=residual, relu=True, addend=addend, twice=twice)
+            return cast(Normed, found)
     total = x if addend is None else x + addend
     y = norm_relu(norm, total, residual)
     return Normed(y, y, total)

@@ -28,6 +28,7 @@ from entprop_fast import models
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
 from tests.fake_cuda import child
+from tests.fake_cuda.device import CUDA, prepare
 
 
 class NoDraws(Setting):
@@ -55,10 +56,10 @@ def record(name: str) -> None:
     """Two eager steps, then one as a graph would record it; nothing may wait for the device."""
     setting = NoDraws("wrn10_0.5", 12, 8, 10, k=0.25, n=2, device="cuda")
     with FakeTensorMode(allow_non_fake_inputs=False):
-        with child.CUDA:
+        with CUDA:
             network = models.create(setting.arch, num_classes=setting.classes)
         steps = CapturedSteps(MAKERS[name](setting, network))
-        capturable_optimizer(steps.optimizer, child.CUDA)
+        capturable_optimizer(steps.optimizer, CUDA)
         images, labels = child.batch()
         for _ in range(2):
             steps._eager_step(images, labels)
@@ -71,7 +72,7 @@ def record(name: str) -> None:
 
 def main() -> None:
     """Record every step and print what became of it."""
-    child._prepare()
+    prepare()
     plain.use_plain_pytorch()
     found: dict[str, str | None] = {}
     for name in MAKERS:

@@ -39,7 +39,7 @@ def test_images_are_mixed_by_the_law_of_ours(tmp_path: Path) -> None:
 
 def _statistics(images: torch.Tensor) -> list[float]:
     means = images.mean((1, 2, 3))
-    same = (images == images[:, :1, :1, :1]).flatten(1).all(1).float().mean()
+    same = float((images == images[:, :1, :1, :1]).flatten(1).all(1).float().mean())
     return [*(float((means < level).float().mean()) for level in (0.02, 0.2, 0.37, 0.5)), same]
 
 

@@ -52,11 +52,13 @@ def check(case: Sums, op: Any, device: str) -> None:
     )
 
     def halves(count: Callable[[int], Tensor | None]) -> list[Half]:
-        values = [
+        values: Any = [
             [None if (v := t[g + n]) is None else v.clone() for n in PARAMETERS] for g in HALF
         ]
+        settings = zip(norm.training, MOMENTA, EPSILONS, strict=True)
         return [
-            Half(*values[k], norm.training[k], MOMENTA[k], EPSILONS[k], count(k)) for k in (0, 1)
+            Half(*values[k], *more)._replace(num_batches=count(k))
+            for k, more in enumerate(settings)
         ]
 
     counted = halves(lambda k: torch.tensor(2**40 + k, device=device))

@@ -45,11 +45,11 @@ class NoFloat64(TorchDispatchMode):
 
     def __enter__(self) -> Any:
         self.patched.setattr(Tensor, "cpu", lambda tensor: self._to_host(tensor))
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *raised: Any) -> None:
         self.patched.undo()
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
 
     def _to_host(self, tensor: Tensor) -> Tensor:
         copied = tensor.clone()

@@ -5,7 +5,8 @@ A hook on a block has the network compute it as it stands, its output complete: 
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
@@ -39,7 +40,8 @@ SUMS = {"wrn16_2": (6 + 3, 0), "resnet18": (8, 0), "resnet50": (16, 1)}
 
 def network(name: str, dual: bool = True) -> nn.Module:
     torch.manual_seed(0)
-    model = create(name, num_classes=5, **NETWORKS[name]).to(memory_format=torch.channels_last)
+    model = create(name, num_classes=5, **NETWORKS[name])
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return convert_dual_norm(model) if dual else model
 
 
@@ -122,7 +124,8 @@ class Sums(TorchDispatchMode):
 def counted(model: nn.Module) -> Counter[str]:
     with Sums() as sums, route(model, 4):
         model(images().requires_grad_()).sum().backward()
-    return sums.seen
+    seen: Counter[str] = sums.seen
+    return seen
 
 
 @needs_extension
@@ -160,21 +163,40 @@ def test_hooks_see_what_they_saw(name: str, part: str) -> None:
     for model in (network(name), watched(network(name))):
         kept: list[Tensor] = []
         module = model.get_submodule(part)
-        module.register_forward_hook(lambda _, given, y, kept=kept: kept.extend((given[0], y)))
-        module.register_full_backward_hook(lambda _, dx, dy, kept=kept: kept.extend((*dx, *dy)))
+        module.register_forward_hook(partial(_keep_forward, kept))
+        module.register_full_backward_hook(partial(_keep_backward, kept))
         model(images()).sum().backward()
         seen.append(kept)
     assert len(seen[0]) == len(seen[1]) == 4
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
+def _keep_forward(kept: list[Tensor], _: nn.Module, given: tuple[Tensor, ...], y: Tensor) -> None:
+    kept.extend((given[0], y))
+
+
+def _keep_backward(
+    kept: list[Tensor], _: nn.Module, dx: tuple[Tensor, ...], dy: tuple[Tensor, ...]
+) -> None:
+    kept.extend((*dx, *dy))
+
+
 def _patched(block: nn.Module, calls: list[str]) -> None:
     forward = block.forward
-    block.forward = lambda x: calls.append("patched") or forward(x)  # type: ignore[func-returns-value]
+
+    def patched(x: Tensor) -> Any:
+        calls.append("patched")
+        return forward(x)
+
+    block.forward = patched
 
 
 def _compiled(block: nn.Module, calls: list[str]) -> None:
-    block.compile(backend=lambda graph, _: calls.append("compiled") or graph.forward)
+    def backend(graph: Any, _: Any) -> Any:
+        calls.append("compiled")
+        return graph.forward
+
+    block.compile(backend=backend)
 
 
 def _hooked_globally(block: nn.Module, calls: list[str]) -> None:
@@ -190,7 +212,8 @@ def _hooked_globally(block: nn.Module, calls: list[str]) -> None:
 def test_a_block_run_in_another_way_is_run_so(
     name: str, change: Callable[[nn.Module, list[str]], None]
 ) -> None:
-    model, calls = network(name), []
+    model = network(name)
+    calls: list[Any] = []
     expected = network(name)(images())
     change(blocks_of(model)[2], calls)
     found = model(images())
@@ -209,7 +232,7 @@ def test_a_replaced_block_gets_the_sum() -> None:
     for name in ("wrn16_2", "resnet18"):
         pair = network(name), watched(network(name))
         for model in pair:
-            model.layer2[1] = Scale()  # type: ignore[index, operator]
+            cast(nn.Sequential, model.layer2)[1] = Scale()
         assert torch.equal(*(model(images()) for model in pair))
 
 

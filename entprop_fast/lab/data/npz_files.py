@@ -10,7 +10,7 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 
-_HEADERS = {  # a third version is for records alone
+_HEADERS: dict[Any, Callable[[Any], Any]] = {  # a third version is for records alone
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
@@ -121,7 +121,7 @@ def _check_header(file: np.lib.npyio.NpzFile, key: str) -> None:
     member = f"{key}.npy"
     with file.zip.open(member) as opened:
         try:
-            read = _HEADERS[np.lib.format.read_magic(opened)]
+            read = _HEADERS[np.lib.format.read_magic(opened)]  # type: ignore[no-untyped-call]
         except (ValueError, KeyError):
             raise ValueError(f"{key} is no array of numbers or texts") from None
         shape, _, dtype = read(opened)

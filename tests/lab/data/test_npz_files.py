@@ -191,7 +191,7 @@ def test_a_header_is_not_believed(tmp_path: Path, shape: tuple[int, ...], words:
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.savez(tmp_path / "set.npz", labels=LABELS)
     with zipfile.ZipFile(tmp_path / "set.npz", "a") as file, file.open("images.npy", "w") as member:
-        np.lib.format.write_array_header_1_0(member, header)
+        np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call]
         member.write(IMAGES.tobytes())
     tracemalloc.start()
     try:
