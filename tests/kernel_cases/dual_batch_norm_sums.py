@@ -56,10 +56,8 @@ def check(case: Sums, op: Any, device: str) -> None:
             [None if (v := t[g + n]) is None else v.clone() for n in PARAMETERS] for g in HALF
         ]
         settings = zip(norm.training, MOMENTA, EPSILONS, strict=True)
-        return [
-            Half(*values[k], *more)._replace(num_batches=count(k))
-            for k, more in enumerate(settings)
-        ]
+        given: list[list[Any]] = [[*values[k], *more, count(k)] for k, more in enumerate(settings)]
+        return [Half(*one) for one in given]
 
     counted = halves(lambda k: torch.tensor(2**40 + k, device=device))
     plain = halves(lambda k: None)
