@@ -60,8 +60,9 @@ def section_of(counted: Sequence[Row], card: Card, *, aligned: bool = False) -> 
         parts += [
             "### Where the difference is",
             table(by_class),
-            "Kernels' times by class from one profile of older code: its norms were slower, its sums "
-            "and casts more ([profile_h100.txt](step/profile_h100.txt)). The bounds are today's.",
+            "Kernels' times by class from one profile of older code: its norms were slower, and "
+            "sums and casts were more ([profile_h100.txt](step/profile_h100.txt)). The bounds are "
+            "today's.",
         ]
     return "\n\n".join(parts)
 
