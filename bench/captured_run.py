@@ -8,7 +8,6 @@ differ by no more than two eager runs do, whose sums cuDNN orders as it likes.
 from __future__ import annotations
 
 import argparse
-import gc
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
-from bench.timing import quartiles, require_cuda
+from bench.timing import give_back, quartiles, require_cuda
 from entprop_fast.lab import data
 from entprop_fast.lab.data import ImageData
 from entprop_fast.lab.report.progress import Reporter
@@ -81,8 +80,7 @@ def run(name: str, config: Config, images: ImageData) -> rows.Row:
     on_cuda = config.device == "cuda"
     capture: Literal["on", "off"] = "on" if name == CAPTURED and on_cuda else "off"
     if on_cuda:
-        gc.collect()  # the graphs of the run before
-        torch.cuda.empty_cache()
+        give_back()  # the graphs of the run before
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         here = replace(config, capture=capture, out=str(Path(folder) / "run"))

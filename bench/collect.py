@@ -56,7 +56,7 @@ class Table(NamedTuple):
 def _steps() -> Iterable[Key]:
     for setting in step_cases.settings("cuda"):
         for one in step_cases.contenders(setting):
-            yield setting.arch, setting.k, setting.n, getattr(setting, "piece", ""), one.name
+            yield setting.arch, setting.k, setting.n, setting.piece, one.name
 
 
 def _batches() -> Iterable[Key]:

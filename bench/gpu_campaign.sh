@@ -134,7 +134,7 @@ run_piece() {
   echo "$piece: $word; $((SECONDS - begun)) s; $(told "$log_from" "$rows_from")" | tee -a "$LOG"
 }
 
-dry_run=${PLAN:-}
+dry_run=
 if [[ ${1:-} == --dry-run ]]; then
   dry_run=1
   shift

@@ -7,7 +7,6 @@ eager, so the activations of that batch come on top of it. Docs: docs/capture.md
 from __future__ import annotations
 
 import argparse
-import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +14,10 @@ from typing import NamedTuple
 import torch
 
 from bench import rows
-from bench.timing import require_cuda
+from bench.timing import give_back, require_cuda
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.lab.report.text import markdown_table
-from entprop_fast.models import resnet
+from entprop_fast.lab.training.deploy import stem_for
 
 NAME = "memory_cuda"
 # arch -> images a step, pixels, classes
@@ -63,9 +62,9 @@ def batches(kind: Epochs, batch: int) -> Iterator[int]:
 def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows.Row:
     """Train so; return a row with what it added to the device's memory at most, in bytes."""
     batch, pixels, classes = NETWORKS[arch]
-    stem: resnet.Stem = "cifar" if arch in resnet.LAYOUTS and pixels <= 64 else "imagenet"
     torch.manual_seed(0)
-    model = convert_dual_norm(models.create(arch, num_classes=classes, stem=stem))
+    network = models.create(arch, num_classes=classes, stem=stem_for(arch, pixels))
+    model = convert_dual_norm(network)
     model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     method = create_method("entprop", model, optimizer, k=0.2, n=1, amp="bf16", capture=capture)
@@ -96,9 +95,7 @@ class _Peak:
     def __init__(self, device: str) -> None:
         self._cuda = device == "cuda"
         if self._cuda:
-            gc.collect()
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+            give_back()
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
 

@@ -129,7 +129,7 @@ PARTS = {
     zoo_table.NAME: Part(zoo_table.section, "python -m bench.zoo.run"),
     fusion_table.NAME: Part(fusion_table.section, "pytest bench/fusion"),
     roofline_rows.NAME: Part(roofline_table.section, "python -m bench.roofline"),
-    scale_table.NAME: Part(scale_table.section, "python -m bench.captured_run"),
+    scale_table.NAME: Part(scale_table.section, "python -m bench.roofline"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
     ragged_memory.NAME: Part(ragged_memory.section, "python -m bench.ragged_memory"),
 }

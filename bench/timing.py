@@ -1,5 +1,6 @@
 """Time contenders in turns and compare their medians: the statistics of every benchmark."""
 
+import gc
 import math
 import statistics
 import time
@@ -106,3 +107,11 @@ def require_cuda() -> None:
     """End the program, saying why, where there is no CUDA device."""
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device: torch.cuda.is_available() is False")
+
+
+def give_back() -> None:
+    """Return to the device what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()

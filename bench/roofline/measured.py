@@ -17,7 +17,6 @@ from bench.step import contenders as c
 from bench.step.table import name_of
 
 PROFILE = Path("docs/step/profile_h100.txt")
-CAPTURED = "captured_cuda"  # rows of captured steps alone, later than those beside baselines
 # The classes of `bench.step.profile`, and whose steps it profiles, in the words of this page.
 _KINDS = {
     "our norms": NORMS,
@@ -32,42 +31,36 @@ _PROFILED = {c.CAPTURED: ENTPROP, c.VANILLA_CHANNELS_LAST: PLAIN}
 PROFILED_CARD = "H100"  # the text does not name it, its file does
 
 
-def measured(arch: str, step: Step, card: Card, *, captured: bool) -> Row | None:
-    """Return the committed row of such a step on a card; None where there is none with a time."""
+def measured(row: Row, step: Step, card: Card, *, captured: bool) -> Row | None:
+    """Return the committed row of a counted step on a card; None where there is none with a time.
+
+    Args:
+        row: of the counts; network, batch and pixels are the same in both.
+        step: what was counted.
+        card: that was measured.
+        captured: as a graph.
+    """
     contender = step.captured if captured else step.eager
-    for row in _rows():
-        told = step.k_and_n in (None, (row["k"], row["n"])) and row["arch"] == arch
-        if (
-            told
-            and row["contender"] == contender
-            and row["seconds"]
-            and card.name in row["machine"]
-        ):
-            return row
-    return None
+    known = (one for one in _of(row, step, card) if one["contender"] == contender)
+    return next((one for one in known if one["seconds"]), None)
 
 
-def launches(arch: str, step: Step, card: Card) -> int | None:
+def launches(row: Row, step: Step, card: Card) -> int | None:
     """Return the launches that a profiler counted in such a step, captured if it was."""
-    contenders = [name for name in (step.captured, step.eager) if name is not None]
-    for contender in contenders:
-        for row in _rows():
-            if _is(row, arch, step, card, contender) and row.get("launches") is not None:
-                return int(row["launches"])
-    return None
+    known = {one["contender"]: one.get("launches") for one in _of(row, step, card)}
+    found = (known.get(name) for name in (step.captured, step.eager))
+    return next((int(one) for one in found if one is not None), None)
 
 
-def _is(row: Row, arch: str, step: Step, card: Card, contender: str) -> bool:
-    same = row["arch"] == arch and row["contender"] == contender and card.name in row["machine"]
-    return same and step.k_and_n in (None, (row["k"], row["n"]))
-
-
-def _rows() -> Iterator[Row]:
-    """Yield rows of steps on CUDA, those of captured steps alone first: they are later."""
-    if rows.there(CAPTURED):
-        yield from ({"contender": c.CAPTURED} | row for row in rows.read(CAPTURED))
-    if rows.there(name_of("cuda")):
-        yield from rows.read(name_of("cuda"))
+def _of(row: Row, step: Step, card: Card) -> Iterator[Row]:
+    """Yield the committed rows of a counted step's size, k and n, whoever took it."""
+    if not rows.there(name_of("cuda")):
+        return
+    for one in rows.read(name_of("cuda")):
+        same = all(one[field] == row[field] for field in ("arch", "batch", "pixels"))
+        chosen = step.k_and_n in (None, (one["k"], one["n"]))
+        if same and chosen and card.name in one["machine"]:
+            yield one
 
 
 def profiled() -> dict[tuple[str, str], dict[str, float]]:

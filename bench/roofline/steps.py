@@ -14,7 +14,7 @@ from bench.step import contenders as c
 from bench.step.plain import use_plain_pytorch
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.capture import capturable_optimizer
-from entprop_fast.models import resnet
+from entprop_fast.lab.training.deploy import stem_for
 from entprop_fast.ops import backend
 from tests.fake_cuda.device import CUDA, fake_tensors
 
@@ -68,8 +68,7 @@ class Size:
 
     def network(self) -> nn.Module:
         """Make the network on the device, channels_last, as bench/step has it."""
-        small = self.arch in resnet.LAYOUTS and self.pixels <= 64
-        stem: resnet.Stem = "cifar" if small else "imagenet"
+        stem = stem_for(self.arch, self.pixels)
         with CUDA:
             network = models.create(self.arch, num_classes=self.classes, stem=stem)
         for module in network.modules():

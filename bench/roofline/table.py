@@ -60,8 +60,9 @@ def section_of(counted: Sequence[Row], card: Card, *, aligned: bool = False) -> 
         parts += [
             "### Where the difference is",
             table(by_class),
-            "Kernels' times by class from one profile of older code, whose norms have become "
-            "faster since ([profile_h100.txt](step/profile_h100.txt)).",
+            "Kernels' times by class from one profile of older code: its norms were slower, and "
+            "sums and casts were more ([profile_h100.txt](step/profile_h100.txt)). The bounds are "
+            "today's.",
         ]
     return "\n\n".join(parts)
 
@@ -136,13 +137,13 @@ def _measured(counted: Sequence[Row], card: Card) -> Table:
     lines = [[*head, "µs a launch", f"launches at {1e6 * LAUNCH:g} µs, ms", "not captured, ms"]]
     for row in counted:
         counts, step = counts_of(row), step_called(row["step"])
-        least, arch = bound(counts, card), row["arch"]
-        captured, eager = (measured(arch, step, card, captured=one) for one in (True, False))
+        least = bound(counts, card)
+        captured, eager = (measured(row, step, card, captured=one) for one in (True, False))
         share = "" if captured is None else f"{100 * least / captured['seconds']:.0f} %"
-        seen = launches(arch, step, card)
+        seen = launches(row, step, card)
         lines.append(
             [
-                *(arch, step.name, f"{MS * least:.2f}", _time(captured), share),
+                *(row["arch"], step.name, f"{MS * least:.2f}", _time(captured), share),
                 *(str(counts.launches), "" if seen is None else str(seen)),
                 *(f"{1e6 * least / counts.launches:.1f}", f"{MS * LAUNCH * counts.launches:.2f}"),
                 _time(eager),

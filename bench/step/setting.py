@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from entprop_fast import models
+from entprop_fast.lab.training.deploy import stem_for
 from entprop_fast.models import resnet
 
 BRANCH = 0.1
@@ -46,8 +47,7 @@ class Setting:
     def network(self) -> nn.Module:
         """Make the plain network, the same weights for every contender."""
         torch.manual_seed(0)
-        small = self.arch in resnet.LAYOUTS and self.pixels <= 64
-        stem: resnet.Stem = "cifar" if small else "imagenet"
+        stem = stem_for(self.arch, self.pixels)
         network = models.create(self.arch, num_classes=self.classes, stem=stem)
         for module in network.modules():
             if isinstance(module, resnet.Bottleneck):

@@ -4,7 +4,6 @@ Each has its own memory allocator, compiler caches and patches, and its own peak
 of all of them still take turns on the machine.
 """
 
-import gc
 import multiprocessing
 import resource
 import time
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.step.contenders import BY_NAME, Contender, Setting
+from bench.timing import give_back
 
 CHECKED_STEPS = 2  # whose losses have to be the base's, up to rounding
 # On CUDA these follow: a captured step is warm after three, the pipelined one's second shape after
@@ -126,14 +126,6 @@ def _serve(pipe: Connection, name: str, threads: int) -> None:
             pipe.send((True, answer))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))
-
-
-def give_back() -> None:
-    """Return to the device what nothing holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
 
 
 class _Served:

@@ -99,8 +99,6 @@ def test_what_is_no_table_is_said(
 
 
 def test_every_committed_row_of_a_gpu_has_a_command() -> None:
-    """But for those of one afternoon, from a session's log, of older code."""
-    by_hand = {"captured_cuda"}
     found = {path.stem for path in rows.ROWS.glob("*.jsonl") if path.stem.endswith(rows.GPU)}
-    assert found - by_hand <= set(collect.TABLES)
+    assert found <= set(collect.TABLES)
     assert all(table.command for table in collect.TABLES.values())

@@ -172,18 +172,37 @@ def test_a_profile_is_read_by_class() -> None:
 
 
 def test_measured_rows_stand_beside_their_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"arch": "a", "k": 0.2, "n": 1, "machine": "NVIDIA H100 80GB", "contender": STRONG.eager}
-    rows = [row | {"seconds": None}, row | {"seconds": 1.0}, row | {"n": 5, "seconds": 2.0}]
+    size = {"arch": "a", "batch": 128, "pixels": 32}
+    row = size | {"k": 0.2, "n": 1, "machine": "NVIDIA H100 80GB", "contender": STRONG.eager}
+    strong = {"k": 0.6, "n": 5, "seconds": 2.0}
+    rows = [row | {"seconds": None}, row | {"seconds": 1.0}, row | strong]
     monkeypatch.setattr(bench_rows, "there", lambda name: name == "step_cuda")
     monkeypatch.setattr(bench_rows, "read", lambda name: rows)
 
-    def time(arch: str, step: Step, card: str = "H100", *, captured: bool = False) -> float | None:
-        found = found_rows.measured(arch, step, CARDS[card], captured=captured)
+    def time(
+        step: Step, card: str = "H100", *, captured: bool = False, **other: object
+    ) -> float | None:
+        found = found_rows.measured(size | other, step, CARDS[card], captured=captured)
         return None if found is None else float(found["seconds"])
 
-    assert time("a", ENTPROP) == 1
-    assert time("b", ENTPROP) is time("a", STRONG) is time("a", ENTPROP, "A100") is None
-    assert time("a", ENTPROP, captured=True) is time("a", VANILLA) is None
+    assert time(ENTPROP) == 1 and time(STRONG) == 2
+    assert time(ENTPROP, "A100") is time(ENTPROP, captured=True) is time(VANILLA) is None
+    for other in ({"arch": "b"}, {"batch": 64}, {"pixels": 224}):
+        assert time(ENTPROP, **other) is None
+
+
+def test_launches_are_the_captured_steps_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = {"arch": "a", "batch": 128, "pixels": 32}
+    row = size | {"k": 0.2, "n": 1, "machine": "NVIDIA H100 80GB"}
+    rows = [row | {"contender": ENTPROP.eager, "launches": 3}]
+    monkeypatch.setattr(bench_rows, "there", lambda name: name == "step_cuda")
+    monkeypatch.setattr(bench_rows, "read", lambda name: rows)
+    assert found_rows.launches(size, ENTPROP, CARDS["H100"]) == 3
+    rows.append(row | {"contender": ENTPROP.captured, "launches": 4})
+    assert found_rows.launches(size, ENTPROP, CARDS["H100"]) == 4
+    assert found_rows.launches(size | {"batch": 64}, ENTPROP, CARDS["H100"]) is None
 
 
 def test_the_page_has_every_network_and_step() -> None:

@@ -113,7 +113,8 @@ def _batches(usual: Config, folder: Folder, reasons: dict[str, str]) -> dict[str
         rate /= 2 if usual.optimizer == "sgd" else 1
     size = min(size, folder.num_train)
     steps = -(-folder.num_train // size)
-    reasons["batch_size"] = f"{folder.num_train:,} training images make {steps:,} steps an epoch."
+    made = f"{steps:,} steps" if steps > 1 else "1 step"
+    reasons["batch_size"] = f"{folder.num_train:,} training images make {made} an epoch."
     if rate != usual.lr:
         reasons["lr"] = f"the recipe's {usual.lr:g} for batches of {usual.batch_size}, scaled."
     return {"batch_size": size, "lr": rate, "drop_last": _drop(folder.num_train % size, reasons)}

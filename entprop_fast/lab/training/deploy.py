@@ -185,6 +185,12 @@ class NetworkSpec:
         return convert_dual_norm(built) if needs_dual_norms(method, options) else built
 
 
+def stem_for(arch: str, pixels: int) -> resnet.Stem:
+    """Return the stem of `arch` for images of so many pixels a side: CIFAR's for small ones."""
+    # Larger ones can afford to lose 3/4 of the resolution at once.
+    return "cifar" if arch in resnet.LAYOUTS and pixels <= SMALL else "imagenet"
+
+
 def network_for(
     arch: str,
     data: ImageSet,
@@ -195,13 +201,11 @@ def network_for(
 ) -> NetworkSpec:
     """Describe `arch` for the images of `data`; ResNets get the CIFAR stem for small ones."""
     channels, height, width = data.image_shape
-    # Larger ones can afford to lose 3/4 of the resolution at once.
-    small = max(height, width) <= SMALL and arch in resnet.LAYOUTS
     return NetworkSpec(
         arch=arch,
         num_classes=data.num_classes,
         in_channels=channels,
-        stem="cifar" if small else "imagenet",
+        stem=stem_for(arch, max(height, width)),
         dataset=data.name,
         seed=seed,
         image_size=data.image_size if isinstance(data, ImageFiles) else None,
