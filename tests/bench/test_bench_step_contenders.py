@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,7 +19,7 @@ from tests.bench.fake_steps import MAKERS
 from tests.capture.conftest import recorder as recorder
 from tests.capture.recording import RecordingGraphs
 from tests.children import printed, run_python
-from tests.fake_cuda.test_fake_cuda import no_cuda as no_cuda
+from tests.fake_cuda.device import library_or_skip
 
 SMALL = Setting("wrn10_0.5", 12, 8, 10, k=0.25, n=1, device="cpu")
 STEPS = 7  # of the pipelined one the sixth is the second replay
@@ -118,8 +117,9 @@ def test_inductor_has_graphs_of_its_own_only_where_no_other_is_around_them(
         assert compile_modes.pop() == (alone if c.BY_NAME[name].captured else "max-autotune")
 
 
-def test_captured_plain_steps_do_not_wait_for_their_device(no_cuda: Path) -> None:
-    told = printed(run_python("-m", "tests.bench.fake_steps", str(no_cuda), OMP_NUM_THREADS="1"))
+def test_captured_plain_steps_do_not_wait_for_their_device() -> None:
+    library = library_or_skip()
+    told = printed(run_python("-m", "tests.bench.fake_steps", library, OMP_NUM_THREADS="1"))
     found = json.loads(told.splitlines()[-1])
     assert "waits for the device" in str(found.pop("waiting"))
     assert found == dict.fromkeys(MAKERS.keys() - {"waiting"}), found
