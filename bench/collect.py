@@ -110,16 +110,31 @@ TABLES = {
 }
 
 
-def read(journal: Path) -> dict[str, list[rows.Row]]:
-    """Return the rows of a campaign by table; a last line that was cut off is left out."""
+def read(journal: Path) -> tuple[dict[str, list[rows.Row]], int]:
+    """Return the rows of a campaign by table, and how many lines are no rows.
+
+    The last line of a run that was cut off is one of these.
+    """
     found: dict[str, list[rows.Row]] = {}
-    for line in journal.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found.setdefault(row.pop(rows.TABLE), []).append(row)
-    return found
+    no_rows = 0
+    for line in journal.read_text(errors="replace").splitlines():
+        row = _row(line)
+        if row is None:
+            no_rows += 1
+        else:
+            found.setdefault(row.pop(rows.TABLE), []).append(row)
+    return found, no_rows
+
+
+def _row(line: str) -> rows.Row | None:
+    """Return the row of a line; None where it is no object that names its table and its origin."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    name = row.get(rows.TABLE) if isinstance(row, dict) else None
+    stamped = isinstance(name, str) and (name not in TABLES or all(field in row for field in SAME))
+    return row if stamped else None
 
 
 def whole_units(table: Table, measured: dict[Key, rows.Row]) -> tuple[list[Key], list[str]]:
@@ -148,6 +163,8 @@ def collect(name: str, found: Sequence[rows.Row]) -> tuple[list[str], bool]:
     measured = {table.key(row): row for row in here}  # of two measurements the last one counts
     whole, half = whole_units(table, measured)
     said = [f"{name}: half measured, not kept: {one}" for one in half]
+    if elsewhere := len(found) - len(here):
+        said.append(f"{name}: {elsewhere} rows of another machine or other versions, not kept")
     if whole:
         new = {key: row for key, row in measured.items() if key[: table.unit] in whole}
         old = rows.read(name) if rows.there(name) else []
@@ -159,7 +176,7 @@ def collect(name: str, found: Sequence[rows.Row]) -> tuple[list[str], bool]:
         kept = [row for row in (*new.values(), *stay) if table.key(row)[: table.unit] in order]
         kept.sort(key=lambda row: order.index(table.key(row)[: table.unit]))
         said.append(f"{name}: {len(new)} rows into {rows.replace(name, kept)}")
-    return said, bool(whole) and not half
+    return said, bool(whole) and not half and not elsewhere
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,11 +184,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of a campaign: the one that holds rows.jsonl")
     journal = parser.parse_args(arguments).folder / JOURNAL
-    if not journal.exists():
+    if not journal.is_file():
         print(f"nothing was measured: {journal} is not there")
         return 1
-    passed = True
-    for name, found in read(journal).items():
+    by_table, no_rows = read(journal)
+    if no_rows:
+        print(f"{journal}: left out {no_rows} lines that are no rows, as what was cut off")
+    if not by_table:
+        print(f"nothing was measured: no row in {journal}")
+    passed = bool(by_table)
+    for name, found in by_table.items():
         if name not in TABLES:
             print(f"{name}: no table that a campaign measures")
             continue

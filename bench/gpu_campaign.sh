@@ -36,13 +36,19 @@
 # the last command alone, to build/rows: a piece that is cut off leaves what it had, and the next one
 # starts all the same. What the commands print is in $OUT/campaign.log. BUDGET=SECONDS limits any list of pieces: one that no
 # longer fits is not started, and is named at the end. Time that early pieces leave over goes to the
-# later ones. PYTHON is the interpreter, ENTPROP_GIT the commit where there is no .git.
+# later ones. PYTHON is the interpreter, ENTPROP_GIT the commit where there is no .git. Paths are meant
+# from where this is called. A signal, Ctrl-C too, ends what runs.
 #
 # Exit status: 0 if every piece that was started passed or had nothing to do here, 1 if one failed or
 # was stopped, 2 for a name that is none, 3 without a CUDA device. Nothing is installed, and no setting
 # of the GPU is touched.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+SECONDS=0 # an exported one would count
+HERE=$PWD
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
+
+# from_here PATH: absolute, as it is meant in the caller's folder.
+from_here() { if [[ $1 == /* ]]; then echo "$1"; else echo "$HERE/$1"; fi; }
 
 # NAME:SECONDS that it may take within a budget; the first list's sum is what 14 minutes hold.
 BEST=(
@@ -58,7 +64,8 @@ FOURTEEN_MINUTES=840
 SPARE=5 # of a budget, for a command that does not end when it is told to
 
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-build/gpu_campaign}
+[[ $PYTHON != */* ]] || PYTHON=$(from_here "$PYTHON")
+if [[ -n ${OUT:-} ]]; then OUT=$(from_here "$OUT"); else OUT=$PWD/build/gpu_campaign; fi
 export PYTHONUNBUFFERED=1
 
 # shellcheck source=bench/gpu_pieces.sh
@@ -116,9 +123,13 @@ run_piece() {
   echo "== $piece: at most $allowed s" | tee -a "$LOG"
   (
     DEADLINE=$((SECONDS + allowed))
+    trap 'stop; exit 143' TERM
     "piece_$piece"
-  ) >>"$LOG" 2>&1
+  ) >>"$LOG" 2>&1 &
+  RUNNING=$!
+  wait "$RUNNING"
   status=$?
+  RUNNING=
   skipped=$(tail -n "+$((log_from + 1))" "$LOG" | grep '^skipped: ' | head -n 1)
   case $status in
     0) word=passed ;;
@@ -134,6 +145,10 @@ run_piece() {
   echo "$piece: $word; $((SECONDS - begun)) s; $(told "$log_from" "$rows_from")" | tee -a "$LOG"
 }
 
+# What runs on the GPU ends with this script, also at Ctrl-C.
+trap 'stop; exit 130' INT
+trap 'stop; exit 143' TERM HUP
+
 dry_run=
 if [[ ${1:-} == --dry-run ]]; then
   dry_run=1
@@ -141,9 +156,14 @@ if [[ ${1:-} == --dry-run ]]; then
 fi
 [[ $# -gt 0 ]] || usage
 if [[ $1 == collect ]]; then
-  exec "$PYTHON" -m bench.collect "${2:-$OUT}"
+  if [[ -n ${2:-} ]]; then OUT=$(from_here "$2"); fi
+  exec "$PYTHON" -m bench.collect "$OUT"
 fi
 pieces=("$@") budget=${BUDGET:-}
+if [[ -n $budget && ! $budget =~ ^[1-9][0-9]{0,5}$ ]]; then
+  echo "BUDGET=$budget: expected a whole number of seconds" >&2
+  usage
+fi
 if [[ $* == all-in-14-minutes ]]; then
   mapfile -t pieces < <(names "${BEST[@]}")
   budget=${budget:-$FOURTEEN_MINUTES}
@@ -171,7 +191,7 @@ case $? in
     exit 3
     ;;
 esac
-mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 1
+mkdir -p -- "$OUT" || exit 1
 LOG=$OUT/campaign.log ROWS=$OUT/rows.jsonl
 export ENTPROP_ROWS=$ROWS
 [[ -e .git || -n ${ENTPROP_GIT:-} ]] || echo "no .git here: rows name no commit unless ENTPROP_GIT does"

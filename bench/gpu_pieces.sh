@@ -6,6 +6,14 @@
 PYTEST=("$PYTHON" -m pytest -q -p no:cacheprovider)
 REST=999 # as a command's limit: all that its piece has left
 
+# stop: end what runs in the background, and wait for it.
+stop() {
+  if [[ -n ${RUNNING:-} ]]; then
+    kill -TERM "$RUNNING" 2>/dev/null
+    wait "$RUNNING"
+  fi
+}
+
 # limit SECONDS COMMAND...: the command, killed with its children at its limit or its piece's.
 limit() {
   local seconds=$1 left=$((DEADLINE - SECONDS)) status
@@ -16,8 +24,11 @@ limit() {
     echo "no time left for: $*"
     return 124
   fi
-  timeout --kill-after=5 "$seconds" "$@"
+  timeout --kill-after=5 "$seconds" "$@" &
+  RUNNING=$! # `stop` reaches it only there: bash does not heed a signal while it waits otherwise
+  wait "$RUNNING"
   status=$?
+  RUNNING=
   if [[ $status -eq 124 || $status -eq 137 ]]; then
     echo "stopped after ${seconds} s: $*"
     return 124

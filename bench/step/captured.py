@@ -32,7 +32,7 @@ class CapturedSteps:
 
     criterion: nn.Module | None = None
     capture: Literal["auto", "on", "off"] = "on"
-    cudnn_benchmark = True
+    cudnn_benchmark: bool = True
     generator: torch.Generator | None
     _graph_key: ClassVar[tuple[str, ...]] = ()
 

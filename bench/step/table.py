@@ -118,21 +118,25 @@ def headline(measured: list[rows.Row]) -> str:
         at = [row for row in measured if (row["arch"], row["k"], row["n"]) == (arch, K, N)]
         here = {row["contender"]: row for row in at if not row.get("piece", "")}
         vanilla = least(c.CAPTURED_VANILLA, here, "seconds")
-        cells = [arch, UNMEASURED if vanilla is None else _time(here[vanilla], layout=True)]
+        cells = [arch, _time(c.CAPTURED_VANILLA, here, layout=True)]
         for name in (c.CAPTURED, c.PIPELINED_CAPTURED):
-            row = here.get(name)
-            time = None if row is None else row["seconds"]
-            known = row is not None and time is not None
-            cells.append(_time(row) if known and row is not None else UNMEASURED)
-            both = known and vanilla is not None and time is not None
-            cells.append(f"{time / here[vanilla]['seconds']:.2f}" if both else UNMEASURED)
+            ours = least((name,), here, "seconds")
+            over = UNMEASURED
+            if vanilla is not None and ours is not None:
+                over = f"{here[ours]['seconds'] / here[vanilla]['seconds']:.2f}"
+            cells += [_time((name,), here), over]
         lines.append([*cells, f"{1 + K * N:.2g}"])
     return markdown_table(lines)
 
 
-def _time(row: rows.Row, *, layout: bool = False) -> str:
-    text = f"{1e3 * row['seconds']:.1f} ms"
-    return f"{text} ({c.layout_of(row['contender'])})" if layout else text
+def _time(names: tuple[str, ...], here: dict[str, rows.Row], *, layout: bool = False) -> str:
+    """Write the least time of these, or why there is none."""
+    name = least(names, here, "seconds")
+    if name is None:
+        refused = (here[one]["refused"] for one in names if one in here)
+        return next((f"no time: {why}" for why in refused if why), UNMEASURED)
+    text = f"{1e3 * here[name]['seconds']:.1f} ms"
+    return f"{text} ({c.layout_of(name)})" if layout else text
 
 
 def _uncaptured(measured: list[rows.Row]) -> list[str]:

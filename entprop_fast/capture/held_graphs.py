@@ -5,6 +5,7 @@ lives as long as any graph that reaches it. CUDA forbids a capture to go to anot
 """
 
 import gc
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -13,6 +14,9 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 _SEEN = "entprop_fast: alive"
+# In torch 2.13 a node that Python has seen is freed within the one before it: a chain of 50,000,
+# as sums of losses are that go on for ever, would then overflow the stack.
+_MOST_NODES = 4000
 
 
 def describe_holder(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -27,14 +31,12 @@ def describe_holder(named: Iterable[tuple[str, Tensor]]) -> str | None:
     names = list(held)
     which = names[0] if len(held) == 1 else f"{len(held)} parameters ({names[0]}, ...)"
     by = _describe(held.values())
-    if by is None:
-        by = "something other than a tensor, such as a DistributedDataParallel made before the step"
     return f"{by} holds the graph of an earlier pass, with the gradient nodes of {which}"
 
 
 def held_parameters(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Return the parameters, by name, whose gradient's node outlives the passes that made it."""
-    learned = {name: tensor for name, tensor in named if tensor.requires_grad}
+    learned = {name: t for name, t in named if t.requires_grad and t.is_leaf}
     for tensor in learned.values():
         _notes(tensor)[_SEEN] = True  # gone with the node, unless somebody holds that
     return {name: tensor for name, tensor in learned.items() if _notes(tensor).pop(_SEEN, False)}
@@ -47,17 +49,20 @@ def _notes(parameter: Tensor) -> dict[str, Any]:
     return cast("dict[str, Any]", notes)
 
 
-def _describe(parameters: Iterable[Tensor]) -> str | None:
-    """Describe a tensor whose graph ends in one of the parameters, or return None.
+def _describe(parameters: Iterable[Tensor]) -> str:
+    """Describe a tensor whose graph ends in one of the parameters, as far as one is found.
 
     Its variable is not looked for: Python keeps what a frame's locals were read as.
     """
     wanted = {id(parameter) for parameter in parameters}
+    seen: set[Any] = set()
     for tensor in _with_graph():
-        if _reaches(tensor, wanted):
+        if _reaches(tensor, wanted, seen):
             made_by = type(tensor.grad_fn).__name__
             return f"a tensor of shape {tuple(tensor.shape)} from {made_by}"
-    return None
+        if len(seen) >= _MOST_NODES:
+            return "something"
+    return "something other than a tensor, such as a DistributedDataParallel made before the step"
 
 
 def _with_graph() -> list[Tensor]:
@@ -66,14 +71,21 @@ def _with_graph() -> list[Tensor]:
     return [one for one in gc.get_objects() if type(one) is Tensor and not one.is_leaf]
 
 
-def _reaches(tensor: Tensor, wanted: set[int]) -> bool:
-    """Return whether the graph of a tensor ends in a parameter with one of these ids."""
-    pending, seen = [tensor.grad_fn], set()
-    while pending:
-        node = pending.pop()
+def _reaches(tensor: Tensor, wanted: set[int], seen: set[Any]) -> bool:
+    """Return whether the graph of a tensor ends in a parameter with one of these ids.
+
+    Args:
+        tensor: whose graph is looked through, the nearest nodes first.
+        wanted: the ids.
+        seen: the nodes of earlier graphs, which end in none of them; those of this one are added.
+            Alive, so that no other node takes the place of one.
+    """
+    pending = deque([tensor.grad_fn])
+    while pending and len(seen) < _MOST_NODES:
+        node = pending.popleft()
         if node is None or node in seen:
             continue
-        seen.add(node)  # alive, so that no other node takes its place
+        seen.add(node)
         if id(getattr(node, "variable", None)) in wanted:
             return True
         pending += [parent for parent, _ in node.next_functions]

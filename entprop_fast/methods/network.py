@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 from entprop_fast.parallel.dealt_rows import DealtRows
 
 _TOO_SMALL = "more than 1 spatial element"  # what an instance norm asks for, whatever the batch
+_VERSION = attrgetter("_version")  # which every change in place counts up
 
 
 @contextlib.contextmanager
 def casts_kept(device: str) -> Iterator[None]:
-    """Let the passes in the block share what autocast casts of the weights, which stay as they are.
+    """Let the passes in the block share what autocast casts of the weights, `Network.cast`.
 
     Autocast drops its casts when its outermost block ends: without this, each pass's own. A cast
     saves nothing for its backward pass, so that each pass can go back through it.
@@ -60,6 +62,7 @@ class Network:
         weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
         rows: how many went through a forward and a backward pass.
+        cast: weights whose casts the passes share, as long as these weights stay as they are.
     """
 
     model: nn.Module
@@ -76,6 +79,8 @@ class Network:
     weight: float = 1.0
     summed: bool = False
     rows: int = 0
+    cast: list[Tensor] = field(default_factory=list)
+    _as_cast: list[int] | None = None  # where the weights lay before the last pass, and how changed
 
     def along(self, target: Target) -> contextlib.AbstractContextManager[None]:
         """Route one pass; without dual norms the model runs as it is."""
@@ -177,10 +182,23 @@ class Network:
                 ) from error
 
     def _run(self, images: Tensor, *, own: bool = False) -> Any:
+        self._drop_stale_casts()
         device = images.device.type
         autocast = torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
         with autocast:
             return self.model(images if own else images.clone())
+
+    def _drop_stale_casts(self) -> None:
+        """Have this pass cast for itself where the last one changed weights, as noise on them does.
+
+        A module that changes its weights does so in each of its forwards.
+        """
+        if not self.cast:
+            return
+        now = [*map(Tensor.data_ptr, self.cast), *map(_VERSION, self.cast)]
+        if self._as_cast not in (None, now):
+            torch.clear_autocast_cache()
+        self._as_cast = now
 
     @contextlib.contextmanager
     def _blaming(self, images: Tensor) -> Iterator[None]:

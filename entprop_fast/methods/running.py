@@ -76,6 +76,7 @@ class StepRunner(OptionAttributes, abc.ABC):
         device = images.device.type
         if not self._replicas.collective and (net.bf16 or torch.is_autocast_enabled(device)):
             casts = casts_kept(device)
+            net.cast = [p for group in self.optimizer.param_groups for p in group["params"]]
         try:
             with casts:
                 result = self._passes(net, images, labels)

@@ -18,7 +18,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.step import plain
 from bench.step.captured import CapturedSteps
@@ -28,7 +27,7 @@ from entprop_fast import models
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
 from tests.fake_cuda import child
-from tests.fake_cuda.device import CUDA, prepare
+from tests.fake_cuda.device import CUDA, fake_tensors, prepare
 
 
 class NoDraws(Setting):
@@ -55,7 +54,7 @@ MAKERS = {make.__name__: make for make in (plain.vanilla, plain.entprop, plain.n
 def record(name: str) -> None:
     """Two eager steps, then one as a graph would record it; nothing may wait for the device."""
     setting = NoDraws("wrn10_0.5", 12, 8, 10, k=0.25, n=2, device="cuda")
-    with FakeTensorMode(allow_non_fake_inputs=False):
+    with fake_tensors():
         with CUDA:
             network = models.create(setting.arch, num_classes=setting.classes)
         steps = CapturedSteps(MAKERS[name](setting, network))

@@ -80,13 +80,33 @@ def test_other_units_stay_but_not_of_another_machine(
     assert "3 rows of another machine or other versions make way" in capsys.readouterr().out
 
 
-def test_of_a_journal_the_last_machine_counts(tmp_path: Path, committed: Path) -> None:
+def test_of_a_journal_the_last_machine_counts(
+    tmp_path: Path, committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A campaign that goes on after torch was updated compares nothing across."""
     name = captured_run.NAME
     digits, fashion = every(name)[:3], every(name)[3:]
     older = [row | {"versions": "older"} for row in digits]
-    collect.main([str(journal(tmp_path, {name: [*older, *fashion]}))])
+    assert collect.main([str(journal(tmp_path, {name: [*older, *fashion]}))]) == 1
     assert {row["data_set"] for row in rows.read(name)} == {"fashion_mnist"}
+    assert f"{name}: 3 rows of another machine or other versions, not" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line", ["3", "[1]", '{"a": 1}', '{"table": ["x"]}', '{"table": "norm_cuda"}', "\udcff", '{"ta']
+)
+def test_a_line_that_is_no_row_costs_no_other(
+    line: str, tmp_path: Path, committed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = captured_run.NAME
+    place = journal(tmp_path, {name: every(name)}) / collect.JOURNAL
+    broken = f"{line}\n".encode(errors="surrogateescape")
+    place.write_bytes(broken + place.read_bytes())
+    assert collect.main([str(tmp_path)]) == 0 and rows.read(name) == every(name)
+    assert "left out 1 lines that are no rows" in capsys.readouterr().out
+    place.write_bytes(broken)
+    assert collect.main([str(tmp_path)]) == 1
+    assert "nothing was measured: no row in" in capsys.readouterr().out
 
 
 def test_what_is_no_table_is_said(

@@ -104,6 +104,13 @@ def test_ratios_are_over_the_better_layout() -> None:
     assert "| resnet50 | unmeasured | unmeasured | unmeasured |" in table.headline(found)
 
 
+def test_the_headline_says_why_there_is_no_time() -> None:
+    """What was tried and refused is no gap in the measurements."""
+    found = step_rows("cuda", **{c.CAPTURED: None, c.VANILLA_CAPTURED_CHANNELS_LAST: None})
+    why = "no time: its losses differ"
+    assert f"| resnet18 | {why} | {why} | unmeasured | 2000.0 ms |" in table.headline(found)
+
+
 def cells(group: list[rows.Row]) -> list[str]:
     """The lines of a table, under its title and head."""
     return table.table_of(group).splitlines()[4:]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from entprop_fast.capture import held_graphs
 from entprop_fast.capture.held_graphs import describe_holder, held_parameters
 from tests.capture.recording import RecordingGraphs
 from tests.capture.support import make
@@ -62,6 +63,43 @@ def test_what_holds_nodes_without_a_tensor(network: nn.Module) -> None:
         wrapper = DistributedDataParallel(network)
         told = describe_holder(network.named_parameters())
         assert wrapper and told is not None and "such as a DistributedDataParallel" in told
+
+
+def test_a_sum_that_went_on_for_ever(network: nn.Module) -> None:
+    """Nodes that Python has seen are freed one within the other: more would end the process."""
+    total = loss_of(network)
+    for _ in range(70_000):
+        total = total + 1.0
+    told = describe_holder(network.named_parameters())
+    assert told is not None and told.startswith("something holds the graph")
+    del total
+    assert describe_holder(network.named_parameters()) is None
+
+
+def test_a_sum_of_many_losses(network: nn.Module) -> None:
+    """The nearest nodes are looked through first, and lead to the last loss."""
+    total = torch.zeros(())
+    for _ in range(5_000):
+        total = network[0].weight.sum() + total  # type: ignore[index]
+    told = describe_holder(network.named_parameters())
+    assert told is not None and told.startswith("a tensor of shape () from AddBackward0 holds")
+
+
+def test_nodes_are_looked_at_once(network: nn.Module) -> None:
+    """Many tensors of one graph, none of which is what holds the parameters."""
+    other = torch.ones((), requires_grad=True)
+    tensors = [other * 1.0]
+    for _ in range(1_500):
+        tensors.append(tensors[-1] + 1.0)
+    wanted = {id(parameter) for parameter in network.parameters()}
+    seen: set[Any] = set()
+    assert not any(held_graphs._reaches(tensor, wanted, seen) for tensor in tensors)
+    assert len(seen) == len(tensors) + 1
+
+
+def test_a_buffer_with_a_graph_of_its_own_is_held_by_nobody(network: nn.Module) -> None:
+    network.register_buffer("scale", torch.ones(2, requires_grad=True) * 2)
+    assert describe_holder(dict(network.named_buffers()).items()) is None
 
 
 def _held(model: nn.Module) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
@@ -122,6 +123,36 @@ def _freeze(model: nn.Sequential) -> None:
     model[0].weight.requires_grad_(False)
 
 
+class _Shrunk(nn.Module):
+    """Changes its weight in each forward, in place or by other memory."""
+
+    def __init__(self, layer: nn.Module, in_place: bool) -> None:
+        super().__init__()
+        self.layer, self.in_place = layer, in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.layer.get_parameter("weight")
+        if self.in_place:
+            with torch.no_grad():
+                weight.mul_(0.9)
+        else:
+            weight.data = weight.data * 0.9
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def _shrink(model: nn.Sequential) -> None:
+    model.conv2 = _Shrunk(model.get_submodule("conv2"), in_place=True)
+
+
+def _replace(model: nn.Sequential) -> None:
+    model.conv2 = _Shrunk(model.get_submodule("conv2"), in_place=False)
+
+
+def _spectral(model: nn.Sequential) -> None:
+    torch.manual_seed(0)
+    spectral_norm(model.get_submodule("conv2"))
+
+
 def _eval(model: nn.Sequential) -> None:
     model[1].eval()
 
@@ -134,7 +165,9 @@ def _share(model: nn.Sequential) -> None:
     model.relu1 = nn.Sequential(one, nn.ReLU(), other)
 
 
-@pytest.mark.parametrize("change", [_checkpointed, _freeze, _eval, _share])
+@pytest.mark.parametrize(
+    "change", [_checkpointed, _freeze, _eval, _share, _shrink, _replace, _spectral]
+)
 @pytest.mark.parametrize("options", [{"n": 3}, {"n": 3, "accumulate": "all"}], ids=str)
 def test_models(monkeypatch: pytest.MonkeyPatch, change: Change, options: dict[str, Any]) -> None:
     found = trained(make("entprop", change, k=0.5, mixup=0.0, **options))
