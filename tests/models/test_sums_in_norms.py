@@ -287,3 +287,13 @@ def test_evaluation_holds_no_more_than_with_sums_outside(name: str, training: bo
             model.train(training)(images())
         most.append(alive.most)
     assert most[0] <= most[1]
+
+
+def test_a_counter_that_both_halves_share_counts_twice() -> None:
+    """As of two norms that hold it; running statistics that they share are refused."""
+    norm = batch_norms.DualBatchNorm2d(8)
+    norm.aux_bn.num_batches_tracked = norm.num_batches_tracked
+    for target, count in ((4, 2), ("main", 3), ("aux", 4), (6, 5)):
+        with route(norm, target):  # type: ignore[arg-type]
+            norm(torch.randn(6, 8, 32, 32))
+        assert norm.num_batches_tracked == count
