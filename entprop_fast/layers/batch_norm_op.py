@@ -48,6 +48,9 @@ def batch_norm_outputs(
     """Compute ``batch_norm(x + addend)`` with the sums around it, as `dual_batch_norm_outputs`."""
     ours = PLAIN if main is None else _half(main, x)
     theirs = PLAIN if aux is None else _half(aux, x)
+    if ours.num_batches is not None and ours.num_batches is theirs.num_batches:
+        ours.num_batches.add_(1)  # a counter of both: the op moves no memory for two
+        ours = ours._replace(num_batches=None)
     if x.dim() not in (3, 5):
         return dual_batch_norm_outputs(
             x, ours, theirs, num_main, residual=residual, relu=relu, addend=addend, twice=twice

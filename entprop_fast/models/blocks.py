@@ -82,6 +82,33 @@ def is_untouched(module: nn.Module, cls: type[nn.Module], x: Tensor) -> bool:
     return not (has_hooks(module) or any(call_hooks_of(None)))
 
 
+def parts_of(groups: tuple[nn.Module, ...], x: Tensor) -> list[nn.Module]:
+    """List the blocks of the groups that nobody has touched, and the other groups whole.
+
+    One loop over them holds no input of a group while its blocks run.
+    """
+    return [
+        part
+        for group in groups
+        for part in (group if is_untouched(group, nn.Sequential, x) else (group,))  # type: ignore[attr-defined]
+    ]
+
+
+def only_read(*readers: nn.Module | None) -> bool:
+    """Return whether all are plain convolutions, or begin with one, which change no input in place.
+
+    Two readers of one memory then need no tensors whose changes autograd tells apart.
+    """
+    for reader in readers:
+        first = reader
+        if type(reader) is nn.Sequential and len(reader) and not has_hooks(reader):
+            first = reader[0]
+        plain = type(first) is nn.Conv2d and "forward" not in first.__dict__
+        if first is not None and not (plain and not has_hooks(first)):
+            return False
+    return True
+
+
 def conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Compute ``layer(x)``, by the op where that is faster: plain 3x3 convolutions of stride 1.
 

@@ -7,7 +7,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from entprop_fast.models.blocks import conv, is_untouched, norm_relu, norm_relu_outputs
+from entprop_fast.models.blocks import (
+    conv,
+    is_untouched,
+    norm_relu,
+    norm_relu_outputs,
+    only_read,
+    parts_of,
+)
 from entprop_fast.models.first_weights import init_convolutional
 from entprop_fast.norm_half import Normed
 
@@ -129,12 +136,15 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
         straight = is_untouched(self.maxpool, nn.Identity, x)  # into the first block
-        x, again, _ = norm_relu_outputs(self.bn1, self.conv1(x), twice=straight)
+        x, again = norm_relu_outputs(self.bn1, self.conv1(x), twice=straight)[:2]
         if not straight:
             x = again = self.maxpool(x)
-        groups = (self.layer1, self.layer2, self.layer3, self.layer4)
-        for group in groups:
-            x, again = _run(group, x, again, twice=group is not groups[-1])
+        parts = parts_of((self.layer1, self.layer2, self.layer3, self.layer4), x)
+        for part in parts:
+            if _reads_twice(part, x):
+                x, again = part.outputs(x, again, twice=part is not parts[-1])[:2]  # type: ignore[operator]
+            else:
+                x = again = part(x)
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits
 
@@ -150,18 +160,10 @@ def _stage(layout: Layout, index: int, in_width: int, stride: int) -> nn.Sequent
     return nn.Sequential(block(in_width, stride), *later)
 
 
-def _run(group: nn.Module, x: Tensor, again: Tensor, twice: bool) -> tuple[Tensor, Tensor]:
-    """Return the output of `group` for each of its readers, two with `twice`."""
-    if not is_untouched(group, nn.Sequential, x):
-        y = group(x)
-        return y, y
-    blocks = list(group)  # type: ignore[call-overload]
-    for block in blocks:
-        if is_untouched(block, BasicBlock, x) or is_untouched(block, Bottleneck, x):
-            x, again, _ = block.outputs(x, again, twice or block is not blocks[-1])
-        else:
-            x = again = block(x)
-    return x, again
+def _reads_twice(part: nn.Module, x: Tensor) -> bool:
+    """Return whether `part` is a block that takes its input in two tensors of one memory."""
+    known = is_untouched(part, BasicBlock, x) or is_untouched(part, Bottleneck, x)
+    return known and only_read(part.conv1, part.downsample)  # type: ignore[arg-type]
 
 
 def _downsample(in_width: int, out_width: int, stride: int) -> nn.Sequential | None:

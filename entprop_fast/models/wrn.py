@@ -7,8 +7,16 @@ import re
 
 from torch import Tensor, nn
 
-from entprop_fast.models.blocks import conv, is_untouched, norm_relu, norm_relu_outputs
+from entprop_fast.models.blocks import (
+    conv,
+    is_untouched,
+    norm_relu,
+    norm_relu_outputs,
+    only_read,
+    parts_of,
+)
 from entprop_fast.models.first_weights import init_convolutional
+from entprop_fast.norm_half import Normed
 
 _NAME = re.compile(r"wrn(\d+)_(\d+(?:\.\d+)?)")
 _BASE_WIDTH = 16
@@ -33,22 +41,26 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, in_width, H, W]`` to ``[N, width, ceil(H / stride), ceil(W / stride)]``."""
-        out, skip = self.summands(x)
+        out, skip = self.summands(self.normed(x))
         return out + skip
 
-    def summands(self, x: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the two tensors whose sum is the block's output for ``x + skip``.
-
-        The sums are the next norm's to take, which reads its input in any case.
+    def normed(self, x: Tensor, skip: Tensor | None = None) -> Normed:
+        """Return the activated input, once for each of its readers, and the input itself.
 
         Args:
             x: the block's input, or what it still lacks `skip`.
             skip: same shape as ``x``, or None for no sum.
         """
-        projects = self.shortcut is not None
-        activated, again, total = norm_relu_outputs(self.bn1, x, addend=skip, twice=projects)
-        skip = total if self.shortcut is None else self.shortcut(again)
-        out: Tensor = conv(self.conv2, norm_relu(self.bn2, conv(self.conv1, activated)))
+        twice = self.shortcut is not None and only_read(self.conv1, self.shortcut)
+        return norm_relu_outputs(self.bn1, x, addend=skip, twice=twice)
+
+    def summands(self, normed: Normed) -> tuple[Tensor, Tensor]:
+        """Return the two tensors whose sum is the block's output.
+
+        The sum is the next norm's to take, which reads its input in any case.
+        """
+        skip = normed.total if self.shortcut is None else self.shortcut(normed.again)
+        out: Tensor = conv(self.conv2, norm_relu(self.bn2, conv(self.conv1, normed.y)))
         return out, skip
 
 
@@ -96,8 +108,14 @@ class WideResNet(nn.Module):
         """Map images ``[N, in_channels, H, W]`` of any size to logits ``[N, num_classes]``."""
         skip = None
         x = self.conv1(x)
-        for group in (self.layer1, self.layer2, self.layer3):
-            x, skip = _run(group, x, skip)
+        for part in parts_of((self.layer1, self.layer2, self.layer3), x):
+            if is_untouched(part, PreActBlock, x):
+                normed = part.normed(x, skip)  # type: ignore[operator]
+                x, skip = normed.total, None  # the summands go before the block runs
+                x, skip = part.summands(normed)  # type: ignore[operator]
+                del normed
+            else:
+                x, skip = part(x if skip is None else x + skip), None
         activated = norm_relu_outputs(self.bn, x, addend=skip).y
         logits: Tensor = self.fc(self.avgpool(activated).flatten(1))
         return logits
@@ -117,15 +135,3 @@ def parse(name: str) -> tuple[int, float]:
 def _group(in_width: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     first = PreActBlock(in_width, width, stride)
     return nn.Sequential(first, *(PreActBlock(width, width, 1) for _ in range(blocks - 1)))
-
-
-def _run(group: nn.Module, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return the summands of what `group` makes of ``x + skip``; blocks nobody watches sum none."""
-    if is_untouched(group, nn.Sequential, x):
-        for block in group:  # type: ignore[attr-defined]
-            if is_untouched(block, PreActBlock, x):
-                x, skip = block.summands(x, skip)
-            else:
-                x, skip = block(x if skip is None else x + skip), None
-        return x, skip
-    return group(x if skip is None else x + skip), None
