@@ -87,11 +87,11 @@ def parts_of(groups: tuple[nn.Module, ...], x: Tensor) -> list[nn.Module]:
 
     One loop over them holds no input of a group while its blocks run.
     """
-    return [
-        part
-        for group in groups
-        for part in (group if is_untouched(group, nn.Sequential, x) else (group,))  # type: ignore[attr-defined]
-    ]
+    found: list[nn.Module] = []
+    for group in groups:
+        whole = not is_untouched(group, nn.Sequential, x)
+        found += [group] if whole else cast(nn.Sequential, group)
+    return found
 
 
 def only_read(*readers: nn.Module | None) -> bool:

@@ -3,7 +3,6 @@
 A hook on a block has the network compute it as it stands, its output complete: the path before.
 """
 
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -281,35 +280,6 @@ def test_a_reader_that_changes_its_input_in_place(name: str, reader: str, change
             model.get_submodule(reader).register_forward_pre_hook(_add_in_place)
     ours, theirs = (outcome(model, None, torch.float32) for model in pair)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-class Alive(TorchDispatchMode):
-    """Note the most bytes that what was computed held at once."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.made: list[weakref.ref[Tensor]] = []
-        self.most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **kwargs or {})
-        tensors = found if isinstance(found, tuple | list) else (found,)
-        self.made += [weakref.ref(t) for t in tensors if isinstance(t, Tensor)]
-        alive = [t.untyped_storage() for ref in self.made if (t := ref()) is not None]
-        self.most = max(self.most, sum({s.data_ptr(): s.nbytes() for s in alive}.values()))
-        return found
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", ["wrn16_2", "resnet18", "resnet50"])
-def test_evaluation_holds_no_more_than_with_sums_outside(name: str, training: bool) -> None:
-    """The summands, and what a norm has read, go as soon as they did."""
-    most = []
-    for model in (network(name), watched(network(name))):
-        with torch.no_grad(), Alive() as alive:
-            model.train(training)(images())
-        most.append(alive.most)
-    assert most[0] <= most[1]
 
 
 def test_a_counter_that_both_halves_share_counts_twice() -> None:
