@@ -153,8 +153,7 @@ def check_dimensions(norm: BatchNormBase, x: Tensor) -> None:
 def expect_eager_steps(optimizer: Optimizer) -> None:
     """Keep an optimiser whose groups are capturable from warning when it steps eagerly.
 
-    `Optimizer._warned_capturable_if_run_uncaptured`: no public switch. Tried: 2.11 to 2.15.
-    Without it: torch warns once.
+    `Optimizer._warned_capturable_if_run_uncaptured`: no switch; else it warns. Tried: 2.11 to 2.15.
     """
     optimizer._warned_capturable_if_run_uncaptured = True
 
@@ -229,6 +228,11 @@ def draw_gamma(concentration: Tensor, generator: torch.Generator | None) -> Tens
 def draw_dirichlet(concentration: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw from Dirichlet(concentration): `torch._sample_dirichlet`. Tried: 2.11 to 2.15."""
     return _get(torch, "_sample_dirichlet")(concentration, generator)
+
+
+def versions_of(tensors: Sequence[Tensor]) -> list[int]:
+    """Count each one's changes in place: `Tensor._version`, nothing public tells. Tried: 2.13."""
+    return [_get(tensor, "_version") for tensor in tensors]
 
 
 # Many tensors in a few launches; none has a public name.

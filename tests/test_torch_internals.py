@@ -241,6 +241,13 @@ def check_end_allocation_to_pool() -> None:
         assert callable(torch._C._cuda_endAllocateToPool)
 
 
+def check_versions_of() -> None:
+    changed, kept = torch.ones(2), torch.ones(2)
+    before = internals.versions_of([changed, kept])
+    changed.add_(1)
+    assert internals.versions_of([changed, kept]) == [before[0] + 1, before[1]]
+
+
 def check_reset_reducer() -> None:
     model = nn.Linear(1, 1)
     wrapper = DistributedDataParallel(model)

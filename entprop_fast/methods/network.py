@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from entprop_fast.methods.batch_checks import check_labels, check_logits
 from entprop_fast.methods.targets import Targets
 from entprop_fast.ops import LossAndEntropy, loss_and_entropy
 from entprop_fast.parallel.dealt_rows import DealtRows
+from entprop_fast.torch_internals import versions_of
 
 _TOO_SMALL = "more than 1 spatial element"  # what an instance norm asks for, whatever the batch
-_VERSION = attrgetter("_version")  # which every change in place counts up
 
 
 @contextlib.contextmanager
@@ -195,7 +194,7 @@ class Network:
         """
         if not self.cast:
             return
-        now = [*map(Tensor.data_ptr, self.cast), *map(_VERSION, self.cast)]
+        now = [*map(Tensor.data_ptr, self.cast), *versions_of(self.cast)]
         if self._as_cast not in (None, now):
             torch.clear_autocast_cache()
         self._as_cast = now

@@ -197,10 +197,11 @@ def check(norm: Norm, op: Any, device: str) -> None:
     x, residual, grad = t["x"], t["residual"], t["grad"]
     assert x is not None
     names = [group + name for group in ("", "aux_") for name in PARAMETERS]
-    halves = [
-        Half._make([*(t[g + n] for n in PARAMETERS), norm.training[k], MOMENTA[k], EPSILONS[k]])
+    given_halves: list[list[Any]] = [
+        [*(t[g + n] for n in PARAMETERS), norm.training[k], MOMENTA[k], EPSILONS[k]]
         for k, g in enumerate(("", "aux_"))
     ]
+    halves = [Half(*one) for one in given_halves]
     y, mean, rstd, mask, _ = op.forward(x, residual, *halves, norm.num_main, norm.relu)
     ours = {"y": y} | {n: t[n] for n in names if "running" in n and t[n] is not None}
     gradients = op.backward(
@@ -240,7 +241,7 @@ def check_constant_channel(op: Any, device: str) -> None:
     """Check that a channel without spread gives its bias, whatever its value."""
     x = torch.full((4, 3, 3, 3), 1e3, device=device)
     bias = torch.tensor([0.5, -1.0, 2.0], device=device)
-    y, _, rstd, _ = op.forward(x, None, Half(None, bias), Half(None, bias, eps=1e-3), 2, False)
+    y, _, rstd, *_ = op.forward(x, None, Half(None, bias), Half(None, bias, eps=1e-3), 2, False)
     assert torch.equal(y, bias[:, None, None].expand_as(y))
     torch.testing.assert_close(rstd[0].cpu(), torch.full((3,), 1e-5).rsqrt())
 

@@ -31,7 +31,8 @@ def _copied(value: Any) -> Any:
 @pytest.mark.filterwarnings("ignore:var_mean")
 def test_random_arguments(name: str) -> None:
     cases = [f"{name}/triton.{n}" for n in range(FEW.get(name, 60))]
-    given = [case for case in cases if _on_cuda(fuzz.arguments_of(name, case))]
+    arguments = {case: fuzz.arguments_of(name, case) for case in cases}
+    given = [case for case, a in arguments.items() if _on_cuda(a) and not _sums_in_bfloat16(a)]
     told = [fuzz.differ(name, case, lambda *a: _launched(name, *a)) for case in given]
     assert len(given) > len(cases) // 2 and [one for one in told if one] == []
 
@@ -41,3 +42,12 @@ def _on_cuda(arguments: dict[str, Any]) -> bool:
     mask = arguments.get("mask")
     tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
     return (mask is None or mask.numel() == 0) and not any(t.is_meta for t in tensors)
+
+
+def _sums_in_bfloat16(arguments: dict[str, Any]) -> bool:
+    """Return whether a sum is rounded to bfloat16, where Triton's interpreter truncates.
+
+    tests/kernel_cases/dual_batch_norm_sums.py compares such sums with a truncated one.
+    """
+    sums = (arguments.get(name) for name in ("addend", "again", "dtotal"))
+    return any(t is not None and t.dtype == torch.bfloat16 for t in sums)

@@ -177,7 +177,8 @@ def test_the_rest_goes_to_the_reference(
 )
 def test_sizes_of_the_norm(shape: tuple[int, ...], covered: bool) -> None:
     x = torch.empty(shape, device="meta", dtype=torch.bfloat16)
-    kept = torch.empty(2, 2, 3, device="meta").unbind()
+    mean, rstd = torch.empty(2, 2, 3, device="meta").unbind()
+    kept = (mean, rstd, x.new_empty(0), 2, True, [True] * 4)
     assert triton.kernel_of("dual_batch_norm").covers(x, None, Half(), Half(), 2, True) == covered
     assert (
         triton.kernel_of("dual_batch_norm_backward").covers(x, x, None, Half(), Half(), *kept)
