@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from bench import rows
+from bench.step.cases import ON_CUDA
 from bench.timing import give_back, require_cuda
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.lab.report.text import markdown_table
@@ -21,7 +22,7 @@ from entprop_fast.lab.training.deploy import stem_for
 
 NAME = "memory_cuda"
 # arch -> images a step, pixels, classes
-NETWORKS = {"wrn28_10": (128, 32, 100), "resnet18": (128, 32, 100), "resnet50": (64, 224, 1000)}
+NETWORKS = {arch: ON_CUDA[arch] for arch in ("wrn28_10", "resnet18", "resnet50")}
 SMALLER = 0.625  # the last batch, as a share of the others
 CAPTURES = ("off", "auto")
 

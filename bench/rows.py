@@ -1,7 +1,6 @@
 """Keep measurements as JSON lines, each with the machine, the versions and the commit.
 
-Rows whose name ends in ``_cuda`` or ``_gpu`` say the GPU's clocks, too, at the moment they were
-measured.
+Rows whose name ends in ``_cuda`` say the GPU's clocks, too, at the moment they were measured.
 """
 
 import json
@@ -22,7 +21,7 @@ PARTS = Path(__file__).parent.parent / "build" / "rows"
 # The path of one more file that every row is added to, beside the name it is kept under: what a
 # GPU campaign of many commands has measured so far (bench/gpu_campaign.sh), for `bench.collect`.
 JOURNAL, TABLE = "ENTPROP_ROWS", "table"
-GPU = ("_cuda", "_gpu")
+GPU = "_cuda"
 
 Row = dict[str, Any]
 

@@ -39,7 +39,7 @@ MEASURED: dict[str, list[Measured]] = defaultdict(list)
 
 def name_of(device: str) -> str:
     """Return the name under which the rows of a device are kept."""
-    return "ops_cpu" if device == "cpu" else "ops_gpu"
+    return f"ops_{device}"
 
 
 def _verdict(ratio: float, target: float | None) -> str:

@@ -131,25 +131,25 @@ def test_who_should_have_been_there_is_named(kept: dict[str, list[rows.Row]]) ->
     with_cudnn = row("norm", torch.float16, SHAPE, ours=1.0, eager=2.0, cudnn=1.5)
     assert with_cudnn["absent"] == ["apex"]
     assert row("norm", torch.bfloat16, SHAPE, ours=1.0, eager=2.0)["absent"] == []
-    kept["ops_gpu"] = [with_cudnn]
-    shown = table.section("ops_gpu", Path("docs/x.md"))
+    kept["ops_cuda"] = [with_cudnn]
+    shown = table.section("ops_cuda", Path("docs/x.md"))
     assert "| 1.50 cudnn |" in shown and "not able to: apex. a machine" in shown
-    kept["ops_gpu"] = [with_cudnn | {"absent": []}]
-    assert "not able to" not in table.section("ops_gpu", Path("docs/x.md"))
+    kept["ops_cuda"] = [with_cudnn | {"absent": []}]
+    assert "not able to" not in table.section("ops_cuda", Path("docs/x.md"))
 
 
 def test_every_target_of_a_gpu_is_printed(kept: dict[str, list[rows.Row]]) -> None:
-    nothing = table.section("ops_gpu", Path("docs/x.md"))
+    nothing = table.section("ops_cuda", Path("docs/x.md"))
     assert nothing.startswith("Not measured yet: `pytest bench/ops`")
     lines = list(targets.aims())
     assert nothing.count("| unmeasured |") == len(lines) == 3 + 2 + 3 + 2
     large = (256, 256, 56, 56)
-    kept["ops_gpu"] = [
+    kept["ops_cuda"] = [
         row("norm", torch.bfloat16, large, ours=1 / 960, eager=0.01, compile=0.003),
         row("norm", torch.bfloat16, (128, 64, 112, 112), ours=1 / 940, eager=0.01),
         row("norm", torch.float16, large, ours=1.0, eager=0.01),  # aims are for bfloat16
     ]
-    shown = table.section("ops_gpu", Path("docs/x.md"))
+    shown = table.section("ops_cuda", Path("docs/x.md"))
     assert "256x256x56x56: share of copy | 95% | 96% | reached |" in shown
     assert "128x64x112x112: share of copy | 95% | 94% | missed |" in shown
     assert "norm, channels_last, all shapes: times the best of all others | 1.30 | " in shown
