@@ -73,17 +73,14 @@ def keep_stamped(name: str, rows: Iterable[Row], *, by: Sequence[str]) -> Path:
         rows: what was measured.
         by: what tells rows apart; of two that agree in it the new one stays.
     """
-    path, where = ROWS / f"{name}.jsonl", stamp()
+    where = stamp()
     known = {tuple(row[key] for key in by): row for row in (read(name) if there(name) else ())}
     for row in rows:
         place = tuple(row[key] for key in by)
         old = known.get(place, {})
         if row != {n: v for n, v in old.items() if n not in where}:
             known[place] = row | where
-    written = known.values()
-    ROWS.mkdir(exist_ok=True)
-    path.write_text(json_lines(written))
-    return path
+    return replace(name, known.values())
 
 
 def keep(name: str, rows: Iterable[Row], *, whole: bool, by: Sequence[str] = ()) -> str:
@@ -101,8 +98,7 @@ def keep(name: str, rows: Iterable[Row], *, whole: bool, by: Sequence[str] = ())
     measured, _ = _stamped_once(name, rows)
     if whole:
         return f"rows: {replace(name, measured)}"
-    PARTS.mkdir(parents=True, exist_ok=True)
-    part(name).write_text(json_lines(measured))
+    begin(name).write_text(json_lines(measured))
     said = f"not everything was measured; what was: {part(name)}"
     if by and there(name):
         kept = read(name)
