@@ -17,7 +17,7 @@ from tests.lab.training.faults import killed
 
 __all__ = ["start"]
 
-KINDS = ("contrast", "brightness", "snow")
+KINDS = ("contrast", "brightness", "snow", "fog")  # two for each process
 BATCHES = ("--device", "cpu", "--batch-size", "100")
 NEVER = 10**9
 
@@ -40,7 +40,7 @@ def counting(folder: str, rank: int, *, dies: int = -1, at: int = NEVER) -> None
 
     patch = pytest.MonkeyPatch()
     patch.setattr(saved_counts, "EVERY", 0.0)
-    patch.setattr(in_step, "EVERY", 0.05)
+    patch.setattr(in_step, "EVERY", 0.0)  # a quick process, too, tells of each
     for module, name in (suites, "corrupt"), (write_sets, "corrupted_bytes"):
         patch.setattr(module, name, noted(getattr(module, name)))
 
