@@ -45,7 +45,9 @@ class CapturedSteps:
         """Take a step, eagerly the first times, then as a replay."""
         return self.captures(images, labels)
 
-    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Losses:
+    def _run_passes(
+        self, images: Tensor, labels: Tensor, weight: float = 1.0, *, before_backward: object = None
+    ) -> Losses:  # gradients are summed as PyTorch does
         return Losses(*self._step(images, labels))
 
     def apply_gradients(self) -> None:

@@ -5,18 +5,16 @@ lives as long as any graph that reaches it. CUDA forbids a capture to go to anot
 """
 
 import gc
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
+
+from entprop_fast.capture.autograd_graph import MOST_NODES, walk
 
 _SEEN = "entprop_fast: alive"
-# In torch 2.13 a node that Python has seen is freed within the one before it: a chain of 50,000,
-# as sums of losses are that go on for ever, would then overflow the stack.
-_MOST_NODES = 4000
 
 
 def describe_holder(named: Iterable[tuple[str, Tensor]]) -> str | None:
@@ -55,12 +53,12 @@ def _describe(parameters: Iterable[Tensor]) -> str:
     Its variable is not looked for: Python keeps what a frame's locals were read as.
     """
     wanted = {id(parameter) for parameter in parameters}
-    seen: set[Any] = set()
+    seen: set[Node] = set()
     for tensor in _with_graph():
         if _reaches(tensor, wanted, seen):
             made_by = type(tensor.grad_fn).__name__
             return f"a tensor of shape {tuple(tensor.shape)} from {made_by}"
-        if len(seen) >= _MOST_NODES:
+        if len(seen) >= MOST_NODES:
             return "something"
     return "something other than a tensor, such as a DistributedDataParallel made before the step"
 
@@ -71,22 +69,12 @@ def _with_graph() -> list[Tensor]:
     return [one for one in gc.get_objects() if type(one) is Tensor and not one.is_leaf]
 
 
-def _reaches(tensor: Tensor, wanted: set[int], seen: set[Any]) -> bool:
+def _reaches(tensor: Tensor, wanted: set[int], seen: set[Node]) -> bool:
     """Return whether the graph of a tensor ends in a parameter with one of these ids.
 
     Args:
-        tensor: whose graph is looked through, the nearest nodes first.
+        tensor: whose graph is looked through.
         wanted: the ids.
         seen: the nodes of earlier graphs, which end in none of them; those of this one are added.
-            Alive, so that no other node takes the place of one.
     """
-    pending = deque([tensor.grad_fn])
-    while pending and len(seen) < _MOST_NODES:
-        node = pending.popleft()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if id(getattr(node, "variable", None)) in wanted:
-            return True
-        pending += [parent for parent, _ in node.next_functions]
-    return False
+    return any(id(getattr(node, "variable", None)) in wanted for node in walk(tensor, seen))

@@ -1,7 +1,7 @@
 """Record the passes of a training method as a graph, and replay them in a step or a backward."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from entprop_fast.capture.fused_sums import FusedSums
 from entprop_fast.capture.graphs import Graph, Graphs
 from entprop_fast.capture.result_copy import ResultCopy
 from entprop_fast.torch_internals import add_each
@@ -30,10 +31,18 @@ class Steps(Protocol[ResultT_co]):
     rows: int
     _graph_key: ClassVar[tuple[str, ...]]  # attributes: a captured step belongs to their values
 
-    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> ResultT_co:
+    def _run_passes(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        weight: float = 1.0,
+        *,
+        before_backward: Callable[[Tensor], None],
+    ) -> ResultT_co:
         """Add the gradients of an accepted batch: nothing but operations on the device.
 
-        State that it carries to the next step is changed in place; an attribute that it sets is
+        `before_backward` is called with the loss of each pass that the weights learn from. State
+        that the method carries to the next step is changed in place; an attribute that it sets is
         set again by a replay, to the graph's own tensor.
         """
 
@@ -163,7 +172,7 @@ def run_passes(
     """Do what one graph holds: all passes, from no gradients, and with `update` the step, too."""
     for parameter in _parameters(steps):
         parameter.grad = None
-    result = steps._run_passes(images, labels, weight)
+    result = steps._run_passes(images, labels, weight, before_backward=FusedSums())
     if update:
         steps.apply_gradients()
     return ResultCopy(result), [(p, p.grad) for p in _parameters(steps)]

@@ -142,7 +142,7 @@ class EntPropPipelined(Method):
             loss = net.objective(found.loss, targets, 1)
             loss = loss + net.objective(aux_losses, waiting, o.aux_weight)
             with net.last_pass():
-                loss.backward()
+                net.go_back(loss)
         main = main_results(net, logits, targets, found, x.grad, o.score, o.generator)
         return main, waiting.mean(aux_losses.detach())
 

@@ -58,6 +58,8 @@ class Network:
         dealt: how the batch is dealt out over the processes; one alone has all rows.
         labels_of_all: stand for the labels of all processes, where these are checked together.
         overlapped: surrounds the last backward pass of a step.
+        before_backward: is told the loss of each pass that the weights learn from, where a graph is
+            recorded, of weights without hooks.
         weight: of every gradient that the parameters get, beside what their loss weighs.
         summed: losses are summed over rows, and `equalized` divides the gradients.
         rows: how many went through a forward and a backward pass.
@@ -75,6 +77,7 @@ class Network:
     dealt: DealtRows
     labels_of_all: Tensor | None
     overlapped: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    before_backward: Callable[[Tensor], None] | None = None
     weight: float = 1.0
     summed: bool = False
     rows: int = 0
@@ -161,6 +164,12 @@ class Network:
         """Return a pass's share in (6): its weighted mean, or sum where `equalized` divides."""
         loss = of_rows.sum() if self.summed else targets.mean(of_rows)
         return weight * self.weight * loss
+
+    def go_back(self, loss: Tensor) -> None:
+        """Take the backward pass of an `objective`, for the weights' gradients."""
+        if self.before_backward is not None:
+            self.before_backward(loss)
+        loss.backward()
 
     def try_single_row(self, image: Tensor, target: Target, reason: str) -> None:
         """Refuse a single row along a route where a norm cannot take one.

@@ -96,7 +96,7 @@ def main_pass(
         logits = net.forward(rows, targets.labels, own=bool(jsd))
         found = scored_losses(net, logits[:batch], targets, score, logits, jsd)
         # Backward inside the route, so that a checkpointed forward is computed along it again.
-        net.objective(found.loss, targets, weight).backward()
+        net.go_back(net.objective(found.loss, targets, weight))
     return main_results(net, logits[:batch], targets, found, first.grad, score, generator)
 
 
@@ -166,7 +166,7 @@ def learn(
     """
     of_rows = net.losses(net.forward(x, targets.labels, own=own), targets).loss
     with net.last_pass() if last else contextlib.nullcontext():
-        net.objective(of_rows, targets, weight).backward()
+        net.go_back(net.objective(of_rows, targets, weight))
     return targets.mean(of_rows.detach())
 
 
@@ -184,7 +184,7 @@ def only_pass(net: Network, x: Tensor, targets: Targets, *, jsd: float = 0.0) ->
     of_rows, entropy, _ = scored_losses(net, logits, targets, views=views, jsd=jsd)
     loss = targets.mean(of_rows)
     with net.last_pass():
-        (loss if net.weight == 1 else net.weight * loss).backward()
+        net.go_back(loss if net.weight == 1 else net.weight * loss)
     return StepResult(
         loss=loss.detach(),
         aux_loss=torch.zeros_like(loss),

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -68,9 +69,16 @@ class StepRunner(OptionAttributes, abc.ABC):
         with model_checks.closures_refused(self.optimizer):
             self.optimizer.step()
 
-    def _run_passes(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> StepResult:
+    def _run_passes(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        weight: float = 1.0,
+        *,
+        before_backward: Callable[[Tensor], None] | None = None,
+    ) -> StepResult:
         net = self._network(images)
-        net.weight = weight
+        net.weight, net.before_backward = weight, before_backward
         casts: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         # What `fully_shard` gathers of the weights for a pass must not stay until the last one.
         device = images.device.type

@@ -110,6 +110,22 @@ def test_launches_are_those_of_the_kernels(counted: dict[str, Counts]) -> None:
         assert counts.launches == sum(counts.of(kind).launches for kind in KINDS)
 
 
+def test_a_second_gradient_is_added_as_it_comes(counted: dict[str, Counts]) -> None:
+    """Four bytes read, two read and four written; only the first pass's are upcast."""
+    weights = sum(i * o * k * k for i, o, k, _ in CONVOLUTIONS) + 65 * SIZE.classes
+    upcasts = {
+        name: sum(
+            n for op, n in counts.named("aten._to_copy").ops.items() if op.dtype == "bfloat16"
+        )
+        for name, counts in counted.items()
+    }
+    of_images = {ENTPROP.name: 1, STRONG.name: 5}  # the gradients that the attack reads
+    for step in (ENTPROP, STRONG):
+        added = counted[step.name].named("aten.add_")
+        assert (added.launches, added.bytes) == (len(CONVOLUTIONS) + 2, 10 * weights)
+        assert upcasts[step.name] == upcasts[VANILLA.name] + of_images[step.name]
+
+
 def test_the_optimiser_moves_three_tensors_and_reads_gradients(counted: dict[str, Counts]) -> None:
     weights = sum(i * o * k * k for i, o, k, _ in CONVOLUTIONS) + 65 * SIZE.classes
     for step, halves in ((PLAIN, 1), (ENTPROP, 2)):

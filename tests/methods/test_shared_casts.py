@@ -2,29 +2,18 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint
 
 from entprop_fast import Method
-from entprop_fast.methods import GPaCo, running
+from entprop_fast.methods import running
 from tests.methods import support as s
-
-EVERY = [
-    *s.EVERY,
-    ("entprop", {"n": 5, "accumulate": "all"}),
-    ("entprop", {"n": 2, "max_grad_norm": 0.05}),
-    ("vanilla", {"criterion": "gpaco"}),
-    ("entprop", {"n": 2, "criterion": "gpaco"}),
-]
-Change = Callable[[nn.Sequential], Any]
+from tests.methods.cast_models import CHANGES, EVERY, Change, checkpointed, freeze, given, make
 
 
 class Casts(TorchDispatchMode):
@@ -40,24 +29,6 @@ class Casts(TorchDispatchMode):
             assert result.dtype == torch.bfloat16
             self.of[id(args[0])] += 1
         return result
-
-
-def make(name: str, *changes: Change, amp: str | None = "bf16", **o: Any) -> Method:
-    model = s.dual_network(dtype=torch.float32)
-    for change in changes:
-        change(model)
-    if o.get("criterion") == "gpaco":
-        o["criterion"] = criterion = GPaCo(s.CLASSES)
-        model.add_module("centres", nn.ParameterList(criterion.parameters()))
-        with torch.no_grad():
-            for parameter in criterion.parameters():
-                parameter.fill_(0.5)
-        model.forward = lambda x: nn.Sequential(*list(model)[:-1])(x)  # type: ignore[method-assign]
-    return s.make(name, model=model, amp=amp, generator=s.generator(5), **o)
-
-
-def given(method: Method, seed: int) -> tuple[Tensor, Tensor]:
-    return s.batch_for(method, seed=seed, dtype=torch.float32)
 
 
 def trained(method: Method, steps: int = 3) -> list[Any]:
@@ -112,62 +83,7 @@ def test_each_weight_is_cast_once(
     assert casts.of == ({} if caller else dict.fromkeys(weights, passes))
 
 
-def _checkpointed(model: nn.Sequential, reentrant: bool = False) -> None:
-    first, *rest = model
-    model.forward = lambda x: checkpoint(  # type: ignore[method-assign]
-        nn.Sequential(*rest), first(x), use_reentrant=reentrant
-    )
-
-
-def _freeze(model: nn.Sequential) -> None:
-    model[0].weight.requires_grad_(False)
-
-
-class _Shrunk(nn.Module):
-    """Changes its weight in each forward, in place or by other memory."""
-
-    def __init__(self, layer: nn.Module, in_place: bool) -> None:
-        super().__init__()
-        self.layer, self.in_place = layer, in_place
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.layer.get_parameter("weight")
-        if self.in_place:
-            with torch.no_grad():
-                weight.mul_(0.9)
-        else:
-            weight.data = weight.data * 0.9
-        return self.layer(x)  # type: ignore[no-any-return]
-
-
-def _shrink(model: nn.Sequential) -> None:
-    model.conv2 = _Shrunk(model.get_submodule("conv2"), in_place=True)
-
-
-def _replace(model: nn.Sequential) -> None:
-    model.conv2 = _Shrunk(model.get_submodule("conv2"), in_place=False)
-
-
-def _spectral(model: nn.Sequential) -> None:
-    torch.manual_seed(0)
-    spectral_norm(model.get_submodule("conv2"))
-
-
-def _eval(model: nn.Sequential) -> None:
-    model[1].eval()
-
-
-def _share(model: nn.Sequential) -> None:
-    """One weight that two layers use."""
-    one, other = (nn.Conv2d(4, 4, 1, bias=False) for _ in range(2))
-    one.weight = other.weight
-    nn.init.constant_(one.weight, 0.1)
-    model.relu1 = nn.Sequential(one, nn.ReLU(), other)
-
-
-@pytest.mark.parametrize(
-    "change", [_checkpointed, _freeze, _eval, _share, _shrink, _replace, _spectral]
-)
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("options", [{"n": 3}, {"n": 3, "accumulate": "all"}], ids=str)
 def test_models(monkeypatch: pytest.MonkeyPatch, change: Change, options: dict[str, Any]) -> None:
     found = trained(make("entprop", change, k=0.5, mixup=0.0, **options))
@@ -183,7 +99,7 @@ def test_a_reentrant_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def plain() -> list[Any]:
         model = s.plain_network(dtype=torch.float32)
-        _checkpointed(model, reentrant=True)
+        checkpointed(model, reentrant=True)
         return trained(s.make("vanilla", model=model, amp="bf16"))
 
     found = plain()
@@ -194,7 +110,7 @@ def test_a_reentrant_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_frozen_weight_is_cast_in_each_pass() -> None:
     """Autocast keeps casts of weights that learn alone."""
-    method = make("entprop", _freeze, n=2)
+    method = make("entprop", freeze, n=2)
     with Casts() as casts:
         method(*given(method, 0))
     assert casts.of[id(method.model.get_parameter("conv1.weight"))] == 3
