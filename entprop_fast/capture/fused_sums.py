@@ -47,12 +47,14 @@ def _only_casts(loss: Tensor) -> dict[Node, Tensor]:
     """Return the casts through which alone a loss depends on a weight, with their weights."""
     seen: set[Node] = set()
     ways: Counter[Node] = Counter()  # to the node that adds up a weight's gradient
-    casts: dict[Node, Node] = {}
+    casts: dict[Node, tuple[Node, Tensor]] = {}
     for node in walk(loss, seen):
         parents = [parent for parent, _ in node.next_functions if parent is not None]
         ways.update(parents)
-        if node.name() == _CAST and len(parents) == 1 and hasattr(parents[0], "variable"):
-            casts[node] = parents[0]
+        if node.name() == _CAST and len(parents) == 1:
+            weight: Tensor | None = getattr(parents[0], "variable", None)
+            if weight is not None:
+                casts[node] = parents[0], weight
     if len(seen) >= MOST_NODES:  # there may be other ways
         return {}
-    return {cast: node.variable for cast, node in casts.items() if ways[node] == 1}
+    return {cast: weight for cast, (end, weight) in casts.items() if ways[end] == 1}

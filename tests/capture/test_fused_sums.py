@@ -16,7 +16,10 @@ from entprop_fast.capture.recorded import run_passes
 from tests.methods import support as s
 from tests.methods.cast_models import CHANGES, EVERY, Change, given, make
 
-ALL = {"n": 3, "accumulate": "all"}  # of five backward passes four have the weights' gradients
+ALL: dict[str, Any] = {
+    "n": 3,
+    "accumulate": "all",
+}  # four backward passes
 WEIGHTS = 5  # that the network casts
 
 
@@ -90,6 +93,7 @@ def test_without_casts_nothing_is_fused() -> None:
 def _in_float32(model: nn.Sequential, chosen: range) -> None:
     """Some of the passes use a weight in float32 as well: autograd adds its two gradients first."""
     first, *rest = model
+    assert isinstance(first, nn.Conv2d)
     calls = itertools.count()
 
     def forward(images: Tensor) -> Tensor:
