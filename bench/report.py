@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import captured_run, digits, ragged_memory, real_images_table, rows, trade
+from bench import captured_run, digits, ragged_memory, real_images_table, rows, studies, trade
 from bench.augment import table as augment_table
 from bench.corruptions import table as corruptions_table
 from bench.fusion import table as fusion_table
@@ -131,6 +131,7 @@ PARTS = {
     roofline_rows.NAME: Part(roofline_table.section, "python -m bench.roofline"),
     scale_table.NAME: Part(scale_table.section, "python -m bench.roofline"),
     captured_run.NAME: Part(captured_run.section, "python -m bench.captured_run"),
+    studies.NAME: Part(studies.section, "python -m bench.studies"),
     ragged_memory.NAME: Part(ragged_memory.section, "python -m bench.ragged_memory"),
 }
 for _device in _DEVICES:
@@ -145,6 +146,7 @@ PICTURES: dict[Path, Callable[[Path], None]] = {
     SCORES: _draw_scores,
     trade.PICTURE: trade.draw,
     CORRUPTIONS: _draw_corruptions,
+    **studies.PICTURES,
     **{step_table.picture_of(d): partial(step_picture.draw, d) for d in _DEVICES},
 }
 for _name in real_images_table.NAMES:
