@@ -78,7 +78,7 @@ def test_the_step_is_a_job_of_all_nodes_and_its_code_the_script_s(
 
 def test_slurm_s_warning_saves_and_queues_the_job_again(cluster: dict[str, str]) -> None:
     job = batch(cluster | {"SECONDS_OF_STEP": "20"})
-    log, until = Path(cluster["LOG"]), time.monotonic() + 10
+    log, until = Path(cluster["LOG"]), time.monotonic() + 60
     while not (log.exists() and "started" in log.read_text()):
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -95,7 +95,7 @@ def machine(pipe: Connection, host: str, folder: Path, count: int, *flags: str) 
 
 
 def wait_for(folder: Path, line: str) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     log = folder / "log"
     while not (log.exists() and line in log.read_text()):
         assert time.monotonic() < until, f"no {line!r}"
