@@ -3,11 +3,11 @@
 import argparse
 
 from bench import rows
+from bench.fake_cuda.device import library
 from bench.roofline.cards import CARDS
 from bench.roofline.rows import NAME, SIZES, counted_rows
 from bench.roofline.table import DEFAULT_CARD, section_of
 from csrc.toolchain import Unavailable
-from tests.fake_cuda.device import library
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     try:
         path = library()
     except Unavailable as missing:
-        raise SystemExit(f"tests/fake_cuda/no_cuda.cpp cannot be compiled: {missing}") from missing
+        raise SystemExit(f"bench/fake_cuda/no_cuda.cpp cannot be compiled: {missing}") from missing
     sizes = [size for size in SIZES if size.arch in (given.arch or known)]
     counted = counted_rows(sizes, str(path or ""))
     print(section_of([row | rows.stamp() for row in counted], CARDS[given.card], aligned=True))
