@@ -6,7 +6,6 @@ eager, so the activations of that batch come on top of it. Docs: docs/capture.md
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from bench import rows
+from bench.command import keep_as_measured, parser_of
 from bench.step.cases import ON_CUDA
 from bench.timing import give_back, require_cuda
 from entprop_fast import convert_dual_norm, create_method, models
@@ -134,21 +134,19 @@ def section(page: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the networks named, all by default; rows are written as they come."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("architectures", nargs="*", metavar="ARCH", help=", ".join(NETWORKS))
-    given = parser.parse_args(arguments).architectures
-    if unknown := set(given) - set(NETWORKS):
-        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(NETWORKS)}")
+    parser = parser_of("bench.ragged_memory", __doc__, "ARCH", NETWORKS)
+    architectures = parser.parse_args(arguments).names
     require_cuda()
-    rows.begin(NAME)
-    for arch in given or NETWORKS:
+    keep_as_measured(NAME, _measured(architectures))
+
+
+def _measured(architectures: Sequence[str]) -> Iterator[tuple[list[rows.Row], str]]:
+    for arch in architectures:
         for kind in KINDS:
             for capture in CAPTURES:
                 row = measure(arch, kind, capture)
-                rows.add(NAME, [row])
                 what = f"{arch}, smaller batch: {kind.name}, capture {capture}"
-                print(f"{what}: {row['peak_reserved'] / 2**20:.0f} MiB", flush=True)
-    print(f"rows: {rows.part(NAME)}")
+                yield [row], f"{what}: {row['peak_reserved'] / 2**20:.0f} MiB"
 
 
 if __name__ == "__main__":
