@@ -123,7 +123,7 @@ def largest_difference(one: rows.Row, other: rows.Row, what: str) -> float:
 def section(page: Path) -> str:
     """Write the curves of every data set side by side, and the scores at their ends."""
     found: dict[str, dict[str, rows.Row]] = {}
-    for row in rows.read(NAME):
+    for row in rows.comparable(rows.read(NAME)):
         found.setdefault(row["data_set"], {})[row["run"]] = row
     return "\n\n".join(_of_set(of_set) for of_set in found.values())
 

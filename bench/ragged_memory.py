@@ -112,7 +112,7 @@ class _Peak:
 
 def section(page: Path) -> str:
     """Write a line for each network and kind of epoch, eager beside captured."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     lines = [["network", "smaller batch", "eager, MiB", "captured, MiB", "captured / eager"]]
     by_case: dict[tuple[str, str], dict[str, rows.Row]] = {}
     for row in found:

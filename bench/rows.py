@@ -22,6 +22,7 @@ PARTS = Path(__file__).parent.parent / "build" / "rows"
 # GPU campaign of many commands has measured so far (bench/gpu_campaign.sh), for `bench.collect`.
 JOURNAL, TABLE = "ENTPROP_ROWS", "table"
 GPU = "_cuda"
+SAME = ("machine", "versions")  # of rows that are compared
 
 Row = dict[str, Any]
 
@@ -170,6 +171,27 @@ def read(name: str) -> list[Row]:
         FileNotFoundError: there are none; nothing was measured under that name.
     """
     return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def machine_of(row: Row) -> tuple[str, ...]:
+    """Return what `SAME` names; rows that differ in it say nothing of each other."""
+    return tuple(row.get(field, "") for field in SAME)
+
+
+def comparable(found: Iterable[Row]) -> list[Row]:
+    """Return rows that are set against each other, in a ratio, a mean or a choice of the best.
+
+    Raises:
+        SystemExit: they are of two machines, or of one before and after an update.
+    """
+    compared = list(found)
+    places = {machine_of(row): _place(row) for row in compared}
+    if len(places) > 1:
+        raise SystemExit(
+            f"rows of {len(places)} machines or versions, which no table compares: "
+            f"{' | '.join(places.values())}; keep those of one of them"
+        )
+    return compared
 
 
 def origin(row: Row) -> str:

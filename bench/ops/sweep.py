@@ -136,7 +136,7 @@ def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
 
 def section(page: Path) -> str:
     """Write the adopted cut beside native norms, and the best cut of each shape."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     lines = [HEAD]
     best: Callable[[list[rows.Row]], rows.Row] = lambda some: min(some, key=lambda r: r["both"])  # noqa: E731
     for shape in SHAPES:

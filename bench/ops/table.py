@@ -135,7 +135,7 @@ def section(name: str, page: Path) -> str:
     on_gpu = name == name_of("cuda")
     if on_gpu and not rows.there(name):
         return f"Not measured yet: `pytest bench/ops` writes the rows.\n\n{targets.table([])}"
-    measured = rows.read(name)
+    measured = rows.comparable(rows.read(name))
     first = measured[0]
     note = (
         "Ratios of medians, torch eager over ours, contenders in turns in one process"
@@ -162,7 +162,7 @@ def _peers_note(measured: list[rows.Row]) -> str:
 
 def summary(name: str, page: Path) -> str:
     """Write the geometric means of the rows called `name` alone."""
-    measured = rows.read(name)
+    measured = rows.comparable(rows.read(name))
     first = measured[0]
     lines = [["op", "layout", "times torch eager", "worst shape", "target", "", "memory kept"]]
     means = geometric_means(measured)

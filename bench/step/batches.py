@@ -38,7 +38,7 @@ def cases(arch: str, device: str = "cuda") -> list[Setting]:
 
 def section(page: Path) -> str:
     """Write a line for each network and size of batch."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     lines = [HEAD]
     by_case: dict[tuple[str, int], dict[str, rows.Row]] = {}
     for row in found:

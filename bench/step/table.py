@@ -72,7 +72,7 @@ def picture_of(device: str) -> Path:
 def groups(measured: list[rows.Row]) -> Iterator[Group]:
     """Group the rows by setting, in their order."""
     found: dict[tuple[str, float, int, str], Group] = {}
-    for row in measured:
+    for row in rows.comparable(measured):
         key = row["arch"], row["k"], row["n"], row.get("piece", "")
         found.setdefault(key, []).append(row)
     yield from found.values()
@@ -113,9 +113,9 @@ def headline(measured: list[rows.Row]) -> str:
     """Write captured EntProp over captured vanilla in its better layout, for each network."""
     head = [f"network, EntProp({K:g}, {N})", "vanilla captured, better layout", "EntProp captured"]
     head += ["over vanilla", "EntProp pipelined captured", "over vanilla", "the paper counts"]
-    lines = [head]
+    lines, compared = [head], rows.comparable(measured)
     for arch in HEADLINE:
-        at = [row for row in measured if (row["arch"], row["k"], row["n"]) == (arch, K, N)]
+        at = [row for row in compared if (row["arch"], row["k"], row["n"]) == (arch, K, N)]
         here = {row["contender"]: row for row in at if not row.get("piece", "")}
         vanilla = least(c.CAPTURED_VANILLA, here, "seconds")
         cells = [arch, _time(c.CAPTURED_VANILLA, here, layout=True)]
