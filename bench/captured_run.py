@@ -109,7 +109,7 @@ def run(name: str, config: Config, images: ImageData) -> rows.Row:
         "hscore": summary.hscore,
         "seconds": sum(row["train_seconds"] for row in curve),
         "first_epoch_seconds": curve[0]["train_seconds"],
-        "epoch_quartiles": quartiles(later) if len(later) > 1 else None,
+        "epoch_quartiles": quartiles(later),
         "peak_memory": torch.cuda.max_memory_reserved() if on_cuda else None,
     }
 

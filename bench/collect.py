@@ -24,7 +24,6 @@ from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import cases as step_cases
 from bench.step import table as step_table
-from entprop_fast.kernels.dual_batch_norm_cut import Cut
 from entprop_fast.lab.training.recipe import data_set_recipes
 
 JOURNAL = "rows.jsonl"
@@ -86,9 +85,9 @@ TABLES = {
         ("arch", "batch", "contender"), 1, _batches, "python -m bench.step.batches"
     ),
     sweep.NAME: Table(
-        ("shape", *Cut._fields),
+        ("shape", "cut"),
         0,
-        lambda: ((shape, *cut) for shape in sweep.SHAPES for cut in sweep.CUTS),
+        lambda: ((shape, tuple(cut)) for shape in sweep.SHAPES for cut in sweep.CUTS),
         "python -m bench.ops.sweep",
     ),
     captured_run.NAME: Table(

@@ -14,8 +14,9 @@ import torch
 
 from bench import rows
 from bench.command import keep_as_measured, parser_of
+from bench.memory import Peak
 from bench.step.cases import ON_CUDA
-from bench.timing import give_back, require_cuda
+from bench.timing import require_cuda
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.lab.training.deploy import stem_for
@@ -72,10 +73,10 @@ def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows
     images = torch.rand(batch, 3, pixels, pixels, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(classes, (batch,), device=device)
-    begin_peak = _Peak(device)
+    peak = Peak(device)
     for size in batches(kind, batch):
         method(images[:size], labels[:size])
-    allocated, reserved = begin_peak.added()
+    allocated, reserved = peak.added()
     return {
         "arch": arch,
         "batch": batch,
@@ -88,26 +89,6 @@ def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows
         "peak_allocated": allocated,
         "peak_reserved": reserved,
     }
-
-
-class _Peak:
-    """Watch how far the memory of a device grows; of a CPU nothing is known."""
-
-    def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
-        if self._cuda:
-            give_back()
-            torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-
-    def added(self) -> tuple[int, int]:
-        """Return the bytes that tensors took at most, and those that were taken from the device."""
-        if not self._cuda:
-            return 0, 0
-        torch.cuda.synchronize()
-        allocated, reserved = self._before
-        peaks = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        return peaks[0] - allocated, peaks[1] - reserved
 
 
 def section(page: Path) -> str:

@@ -4,7 +4,6 @@ Wherever two steps are compared, the layout of both is named: plain training in 
 layout and plain training in channels_last are two different things to be cheaper than.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from bench import rows
 from bench.pages import link
 from bench.step import contenders as c
 from bench.step.targets import least, told, verdicts
+from bench.timing import low_to_high
 from entprop_fast.lab.report.text import markdown_table
 
 UNMEASURED = "unmeasured"
@@ -180,11 +180,10 @@ def _cells(row: rows.Row, group: Group) -> list[str]:
     units = UNITS[row["device"]]
     if row["seconds"] is None:
         return [*names, f"no time: {row['refused']}", *[""] * (3 + len(units))]
-    low, high = (1e3 * seconds for seconds in row["quartiles"] or (math.nan, math.nan))
     return [
         *names,
         f"{1e3 * row['seconds']:.1f}",
-        "" if math.isnan(low) else f"{low:.1f} to {high:.1f}",
+        low_to_high(row["quartiles"]),
         f"{row['batch'] / row['seconds']:.0f}",
         *(unit.cell(row, group) for unit in units),
         "" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:.0f}",
