@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import rows
+from bench.command import keep_as_measured, parser_of
 from bench.timing import give_back, quartiles, require_cuda
 from entprop_fast.lab import data
 from entprop_fast.lab.data import ImageData
@@ -108,7 +109,7 @@ def run(name: str, config: Config, images: ImageData) -> rows.Row:
         "hscore": summary.hscore,
         "seconds": sum(row["train_seconds"] for row in curve),
         "first_epoch_seconds": curve[0]["train_seconds"],
-        "epoch_quartiles": quartiles(later) if len(later) > 1 else None,
+        "epoch_quartiles": quartiles(later),
         "peak_memory": torch.cuda.max_memory_reserved() if on_cuda else None,
     }
 
@@ -122,7 +123,7 @@ def largest_difference(one: rows.Row, other: rows.Row, what: str) -> float:
 def section(page: Path) -> str:
     """Write the curves of every data set side by side, and the scores at their ends."""
     found: dict[str, dict[str, rows.Row]] = {}
-    for row in rows.read(NAME):
+    for row in rows.comparable(rows.read(NAME)):
         found.setdefault(row["data_set"], {})[row["run"]] = row
     return "\n\n".join(_of_set(of_set) for of_set in found.values())
 
@@ -159,19 +160,18 @@ def _of_set(found: dict[str, rows.Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the three runs of each data set; each row is written as it comes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_sets", nargs="*", metavar="DATA_SET", help=", ".join(SETS))
+    parser = parser_of("bench.captured_run", __doc__, "DATA_SET", SETS)
     parser.add_argument("--arch", help="in place of the data set's network")
     parser.add_argument("--epochs", type=int, help="in place of the data set's")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     given = parser.parse_args(arguments)
-    if unknown := set(given.data_sets) - set(SETS):
-        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(SETS)}")
     if given.device == "cuda":
         require_cuda()
-    kept = NAME if given.device == "cuda" else "captured_run_cpu"
-    rows.begin(kept)
-    for name in given.data_sets or SETS:
+    keep_as_measured(NAME if given.device == "cuda" else "captured_run_cpu", _measured(given))
+
+
+def _measured(given: argparse.Namespace) -> Iterator[tuple[list[rows.Row], str]]:
+    for name in given.names:
         arch, epochs = SETS[name]
         config = resolve(
             name,
@@ -187,10 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         for one in RUNS:
             row = run(one, config, images)
-            rows.add(kept, [row])
             scores = f"SA {row['final_sa']:.1f}, RA {row['final_ra']:.1f}"
-            print(f"{name}, {one}: {scores}, {row['seconds']:.1f} s", flush=True)
-    print(f"rows: {rows.part(kept)}")
+            yield [row], f"{name}, {one}: {scores}, {row['seconds']:.1f} s"
 
 
 if __name__ == "__main__":

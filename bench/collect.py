@@ -24,11 +24,9 @@ from bench.recipes import table as recipes_table
 from bench.step import batches
 from bench.step import cases as step_cases
 from bench.step import table as step_table
-from entprop_fast.kernels.dual_batch_norm_cut import Cut
 from entprop_fast.lab.training.recipe import data_set_recipes
 
 JOURNAL = "rows.jsonl"
-SAME = ("machine", "versions")
 Key = tuple[Any, ...]
 
 
@@ -87,9 +85,9 @@ TABLES = {
         ("arch", "batch", "contender"), 1, _batches, "python -m bench.step.batches"
     ),
     sweep.NAME: Table(
-        ("shape", *Cut._fields),
+        ("shape", "cut"),
         0,
-        lambda: ((shape, *cut) for shape in sweep.SHAPES for cut in sweep.CUTS),
+        lambda: ((shape, tuple(cut)) for shape in sweep.SHAPES for cut in sweep.CUTS),
         "python -m bench.ops.sweep",
     ),
     captured_run.NAME: Table(
@@ -133,7 +131,9 @@ def _row(line: str) -> rows.Row | None:
     except json.JSONDecodeError:
         return None
     name = row.get(rows.TABLE) if isinstance(row, dict) else None
-    stamped = isinstance(name, str) and (name not in TABLES or all(field in row for field in SAME))
+    if not isinstance(name, str):
+        return None
+    stamped = name not in TABLES or all(field in row for field in rows.SAME)
     return row if stamped else None
 
 
@@ -159,7 +159,7 @@ def collect(name: str, found: Sequence[rows.Row]) -> tuple[list[str], bool]:
     """Put the whole units of a table into its file; return what to say, and whether all were."""
     table = TABLES[name]
     last = found[-1]  # after an update of torch, say, what was measured before does not count
-    here = [row for row in found if all(row[field] == last[field] for field in SAME)]
+    here = [row for row in found if rows.machine_of(row) == rows.machine_of(last)]
     measured = {table.key(row): row for row in here}  # of two measurements the last one counts
     whole, half = whole_units(table, measured)
     said = [f"{name}: half measured, not kept: {one}" for one in half]
@@ -169,7 +169,7 @@ def collect(name: str, found: Sequence[rows.Row]) -> tuple[list[str], bool]:
         new = {key: row for key, row in measured.items() if key[: table.unit] in whole}
         old = rows.read(name) if rows.there(name) else []
         others = [row for row in old if table.key(row)[: table.unit] not in whole]
-        stay = [row for row in others if all(row[field] == last[field] for field in SAME)]
+        stay = [row for row in others if rows.machine_of(row) == rows.machine_of(last)]
         if gone := len(others) - len(stay):
             said.append(f"{name}: {gone} rows of another machine or other versions make way")
         order = [key[: table.unit] for key in table.wanted()]

@@ -6,7 +6,6 @@ eager, so the activations of that batch come on top of it. Docs: docs/capture.md
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,10 @@ from typing import NamedTuple
 import torch
 
 from bench import rows
+from bench.command import keep_as_measured, parser_of
+from bench.memory import Peak
 from bench.step.cases import ON_CUDA
-from bench.timing import give_back, require_cuda
+from bench.timing import require_cuda
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.lab.report.text import markdown_table
 from entprop_fast.lab.training.deploy import stem_for
@@ -72,10 +73,10 @@ def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows
     images = torch.rand(batch, 3, pixels, pixels, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(classes, (batch,), device=device)
-    begin_peak = _Peak(device)
+    peak = Peak(device)
     for size in batches(kind, batch):
         method(images[:size], labels[:size])
-    allocated, reserved = begin_peak.added()
+    allocated, reserved = peak.added()
     return {
         "arch": arch,
         "batch": batch,
@@ -90,29 +91,9 @@ def measure(arch: str, kind: Epochs, capture: str, device: str = "cuda") -> rows
     }
 
 
-class _Peak:
-    """Watch how far the memory of a device grows; of a CPU nothing is known."""
-
-    def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
-        if self._cuda:
-            give_back()
-            torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-
-    def added(self) -> tuple[int, int]:
-        """Return the bytes that tensors took at most, and those that were taken from the device."""
-        if not self._cuda:
-            return 0, 0
-        torch.cuda.synchronize()
-        allocated, reserved = self._before
-        peaks = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        return peaks[0] - allocated, peaks[1] - reserved
-
-
 def section(page: Path) -> str:
     """Write a line for each network and kind of epoch, eager beside captured."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     lines = [["network", "smaller batch", "eager, MiB", "captured, MiB", "captured / eager"]]
     by_case: dict[tuple[str, str], dict[str, rows.Row]] = {}
     for row in found:
@@ -134,21 +115,19 @@ def section(page: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the networks named, all by default; rows are written as they come."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("architectures", nargs="*", metavar="ARCH", help=", ".join(NETWORKS))
-    given = parser.parse_args(arguments).architectures
-    if unknown := set(given) - set(NETWORKS):
-        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join(NETWORKS)}")
+    parser = parser_of("bench.ragged_memory", __doc__, "ARCH", NETWORKS)
+    architectures = parser.parse_args(arguments).names
     require_cuda()
-    rows.begin(NAME)
-    for arch in given or NETWORKS:
+    keep_as_measured(NAME, _measured(architectures))
+
+
+def _measured(architectures: Sequence[str]) -> Iterator[tuple[list[rows.Row], str]]:
+    for arch in architectures:
         for kind in KINDS:
             for capture in CAPTURES:
                 row = measure(arch, kind, capture)
-                rows.add(NAME, [row])
                 what = f"{arch}, smaller batch: {kind.name}, capture {capture}"
-                print(f"{what}: {row['peak_reserved'] / 2**20:.0f} MiB", flush=True)
-    print(f"rows: {rows.part(NAME)}")
+                yield [row], f"{what}: {row['peak_reserved'] / 2**20:.0f} MiB"
 
 
 if __name__ == "__main__":

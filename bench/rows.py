@@ -5,7 +5,7 @@ Rows whose name ends in ``_cuda`` say the GPU's clocks, too, at the moment they 
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ PARTS = Path(__file__).parent.parent / "build" / "rows"
 # GPU campaign of many commands has measured so far (bench/gpu_campaign.sh), for `bench.collect`.
 JOURNAL, TABLE = "ENTPROP_ROWS", "table"
 GPU = "_cuda"
+SAME = ("machine", "versions")  # of rows that are compared
 
 Row = dict[str, Any]
 
@@ -95,7 +96,7 @@ def keep(name: str, rows: Iterable[Row], *, whole: bool, by: Sequence[str] = ())
         by: what tells rows apart, where each may be measured by itself: of a part, those that no
             row is there of are put among them.
     """
-    measured, _ = _stamped_once(name, rows)
+    measured = [stamped for stamped, _ in _stamped_once(name, rows)]
     if whole:
         return f"rows: {replace(name, measured)}"
     begin(name).write_text(json_lines(measured))
@@ -109,21 +110,21 @@ def keep(name: str, rows: Iterable[Row], *, whole: bool, by: Sequence[str] = ())
     return said
 
 
-def _stamped_once(name: str, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
-    """Return the rows with their stamps, and those of them that this process had not before."""
+def _stamped_once(name: str, rows: Iterable[Row]) -> Iterator[tuple[Row, bool]]:
+    """Yield each row, as it comes, with its stamp, and whether it is new to this process.
+
+    New ones share the stamp of the first of them: asking for clocks takes time.
+    """
     known = _measured.setdefault(name, [])
-    found: list[Row] = []
-    new: list[Row] = []
     where: Row = {}
     for row in rows:
         stamped = next((old for plain, old in known if plain == row), None)
+        new = stamped is None
         if stamped is None:
             where = where or stamp_of(name)
             stamped = row | where
             known.append((dict(row), stamped))
-            new.append(stamped)
-        found.append(stamped)
-    return found, new
+        yield stamped, new
 
 
 def part(name: str) -> Path:
@@ -142,15 +143,20 @@ def begin(name: str) -> Path:
 def add(name: str, rows: Iterable[Row]) -> None:
     """Add rows to the part called `name`, with the stamp, and to the journal where there is one.
 
-    Rows that were added before, where a part is written anew, keep their stamps, and are in the
-    journal already.
+    Each is there before the next one is asked for, which may take its time to be measured. Rows
+    that were added before, where a part is written anew, keep their stamps, and are in the journal
+    already.
     """
-    found, new = _stamped_once(name, rows)
-    with part(name).open("a") as file:
-        file.write(json_lines(found))
-    if journal := os.environ.get(JOURNAL):
-        with Path(journal).open("a") as file:
-            file.write(json_lines({TABLE: name} | row for row in new))
+    journal = os.environ.get(JOURNAL)
+    for row, new in _stamped_once(name, rows):
+        _append(part(name), row)
+        if journal and new:
+            _append(Path(journal), {TABLE: name} | row)
+
+
+def _append(path: Path, row: Row) -> None:
+    with path.open("a") as file:
+        file.write(json_lines([row]))
 
 
 def there(name: str) -> bool:
@@ -165,6 +171,27 @@ def read(name: str) -> list[Row]:
         FileNotFoundError: there are none; nothing was measured under that name.
     """
     return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def machine_of(row: Row) -> tuple[str, ...]:
+    """Return what `SAME` names; rows that differ in it say nothing of each other."""
+    return tuple(row.get(field, "") for field in SAME)
+
+
+def comparable(found: Iterable[Row]) -> list[Row]:
+    """Return rows that are set against each other, in a ratio, a mean or a choice of the best.
+
+    Raises:
+        SystemExit: they are of two machines, or of one before and after an update.
+    """
+    compared = list(found)
+    places = {machine_of(row): _place(row) for row in compared}
+    if len(places) > 1:
+        raise SystemExit(
+            f"rows of {len(places)} machines or versions, which no table compares: "
+            f"{' | '.join(places.values())}; keep those of one of them"
+        )
+    return compared
 
 
 def origin(row: Row) -> str:

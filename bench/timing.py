@@ -5,13 +5,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 # What is timed returns its results, so that they can be compared too.
 Contender = Callable[[], Sequence[Tensor]]
+Quartiles = tuple[float, float]
 Timer = Callable[[], float]  # measures one contender again: seconds a call
 
 OUTGROWS_CACHES = 0.02  # seconds of a call
@@ -65,10 +66,22 @@ def medians(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """Return the first and the third quartile."""
+def quartiles(values: Sequence[float]) -> Quartiles | None:
+    """Return the first and the third quartile; None of less than two values."""
+    if len(values) < 2:
+        return None
     low, _, high = statistics.quantiles(values, n=4)
     return low, high
+
+
+def spreads(samples: Mapping[str, Sequence[float]]) -> dict[str, Quartiles | None]:
+    """Return each contender's quartiles."""
+    return {name: quartiles(values) for name, values in samples.items()}
+
+
+def low_to_high(found: Sequence[float] | None, digits: int = 1, scale: float = 1e3) -> str:
+    """Write quartiles for a table, seconds as milliseconds; nothing where there are none."""
+    return "" if found is None else " to ".join(f"{scale * value:.{digits}f}" for value in found)
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -85,9 +98,15 @@ def verdict(ratio: float, target: float | None, slower: str = "slower") -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hold the medians of one case, in seconds, by contender; `ours` is the one under test."""
+    """Hold the times of one case, in seconds, by contender; `ours` is the one under test.
+
+    Attributes:
+        seconds: medians.
+        quartiles: the first and the third, of those whose spread is known.
+    """
 
     seconds: dict[str, float]
+    quartiles: dict[str, Quartiles | None] = field(default_factory=dict)
 
     def ratio(self, baseline: str) -> float:
         """Return how many times faster ours is."""
@@ -100,7 +119,8 @@ class Comparison:
 
 def compare(timers: dict[str, Timer], *, budget: float = 1.0, rounds: int = 15) -> Comparison:
     """Ask the timers in turns, at least `rounds` rounds and about `budget` seconds."""
-    return Comparison(medians(take_turns(timers, rounds=rounds, budget=budget)))
+    samples = take_turns(timers, rounds=rounds, budget=budget)
+    return Comparison(medians(samples), spreads(samples))
 
 
 def require_cuda() -> None:

@@ -167,6 +167,21 @@ def cuda_gencode(supported: list[str]) -> tuple[str, ...]:
     return tuple(flags)
 
 
+def shared_library(source: Path, folder: Path, toolchain: Toolchain, *flags: str) -> Path:
+    """Compile one C++ file into a library in `folder`, for a process that loads it before torch.
+
+    Args:
+        source: the file.
+        folder: of the library, which has the file's name.
+        toolchain: compiles it.
+        flags: come after the file.
+    """
+    library = folder / f"{source.stem}.so"
+    plain = ["-std=c++20", "-O1", "-fPIC", "-shared"]
+    subprocess.run([*toolchain.cxx, *plain, str(source), "-o", str(library), *flags], check=True)
+    return library
+
+
 def _output(*command: str, stdin: str = "") -> str:
     try:
         run = subprocess.run(command, input=stdin, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Processes that end with their test, and shared libraries that have to be there before torch."""
+"""Processes that end with their test, and the compiler that a test may need."""
 
 import contextlib
 import ctypes
@@ -24,14 +24,6 @@ def toolchain_for(source: Path) -> Toolchain:
         return find_toolchain("cpu")
     except Unavailable as missing:
         pytest.skip(f"{source.name} cannot be compiled: {missing}")
-
-
-def shared_library(source: Path, folder: Path, compiler: Toolchain, *flags: str) -> Path:
-    """`source`, compiled into `folder`; `flags` come after it."""
-    library = folder / f"{source.stem}.so"
-    plain = ["-std=c++20", "-O1", "-fPIC", "-shared"]
-    subprocess.run([*compiler.cxx, *plain, str(source), "-o", str(library), *flags], check=True)
-    return library
 
 
 def end_with_parent() -> None:

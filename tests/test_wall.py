@@ -121,6 +121,29 @@ def _late_imports(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names if _is_ours(alias.name))
 
 
+def test_nothing_but_tests_imports_tests() -> None:
+    """A benchmark that did would measure with what is made to check it."""
+    files = [*ROOT.glob("*.py")]
+    for folder in ("entprop_fast", "kernels", "csrc", "bench", "examples"):
+        files += (ROOT / folder).rglob("*.py")
+    assert len(files) > 200
+    found = {
+        (str(path.relative_to(ROOT)), module)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in _imported(node)
+        if module.partition(".")[0] == "tests"
+    }
+    assert found == set()
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Return the modules that an import statement names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+
 def _is_ours(module: str) -> bool:
     return module.partition(".")[0] == "entprop_fast"
 

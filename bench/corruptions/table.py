@@ -88,7 +88,7 @@ def table_of(found: list[Row]) -> str:
 
 def section(page: Path) -> str:
     """Write the table of the committed rows, and what is slower or missed."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     first = found[0]
     fractions = "; ".join(
         f"at {size.side} pixels {size.ours} images of ours and {size.theirs} of theirs"

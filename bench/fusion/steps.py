@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.memory import peaks_of
 from bench.rows import Row
-from bench.timing import Timer, medians, quartiles, take_turns, wall_timer
+from bench.timing import Timer, medians, spreads, take_turns, wall_timer
 from entprop_fast import convert_dual_norm, create_method, models
 from entprop_fast.lab.training.allocator import keep_freed_memory
 from entprop_fast.layers import fused_norms
@@ -73,7 +74,8 @@ def measure(case: Case, device: str) -> Row:
         "device": device,
         "fused_norms": count,
         "seconds": seconds,
-        "quartiles": {name: quartiles(values) for name, values in samples.items()},
+        "quartiles": spreads(samples),
+        "peak_memory": peaks_of({"plain": plain, "fused": fused}, device),
         "ratio": seconds["fused"] / seconds["plain"],
         "rounds": ROUNDS[device],
     }

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import rows
+from bench.command import keep_as_measured
+from bench.memory import peaks_of
 from bench.ops.graphs import CALLS, graph_timer, sets_past_cache
-from bench.timing import Contender, compare, require_cuda
+from bench.timing import Comparison, Contender, compare, low_to_high, require_cuda
 from entprop_fast.kernels import dual_batch_norm_cut as cutting
 from entprop_fast.kernels.dual_batch_norm_cut import Cut
 from entprop_fast.lab.report.text import markdown_table
@@ -43,6 +45,8 @@ SHAPES = (
     (128, 64, 32, 32), (128, 512, 4, 4), (128, 16, 32, 32), (256, 256, 56, 56),
 )  # fmt: skip
 MAX_SETS = 16
+ROUNDS = 7
+Timed = tuple[Comparison, dict[str, int] | None]  # calls by name, and their peaks
 # A row of the adopted cut leaves these out.
 OTHERS = {"block_c": "channels a tile", "stages": "stages", "overlaps": "overlaps"}
 HEAD = [*("shape", "MB", "forward", "native", "forward + backward", "native")]
@@ -120,23 +124,41 @@ def measured(shape: tuple[int, ...]) -> Iterator[rows.Row]:
     sets = [calls(shape) for _ in range(count)]
     turns = [sets[number % count] for number in range(max(CALLS, count))]
 
-    def microseconds(names: tuple[str, ...]) -> dict[str, float]:
+    def timed(*names: str) -> Timed:
         timers = {n: graph_timer([one[n] for one in turns], keep=False) for n in names}
-        timed = compare({"ours": lambda: 0.0} | timers, budget=0, rounds=7)
-        return {name: 1e6 * timed.seconds[name] for name in names}
+        peaks = peaks_of({n: sets[0][n] for n in names}, "cuda")
+        return compare(timers, budget=0, rounds=ROUNDS), peaks
 
     from entprop_fast.kernels.device import card_of
 
-    native = microseconds(("native forward", "native both"))
+    native = timed("native forward", "native both")
     for cut in CUTS:
         use(cut)
-        told = described(cut, card_of(torch.device("cuda", 0)).multiprocessors)
-        yield {"shape": list(shape), **told, **microseconds(("forward", "both")), **native}
+        multiprocessors = card_of(torch.device("cuda", 0)).multiprocessors
+        yield row_of(shape, cut, multiprocessors, timed("forward", "both"), native)
+
+
+def row_of(
+    shape: tuple[int, ...], cut: Cut, multiprocessors: int, ours: Timed, native: Timed
+) -> rows.Row:
+    """Make the row of a cut: medians and quartiles in microseconds, peaks in bytes."""
+    (one, our_peaks), (other, native_peaks) = ours, native
+    return {
+        "shape": list(shape),
+        "cut": list(cut),
+        **described(cut, multiprocessors),
+        **{name: 1e6 * seconds for name, seconds in (one.seconds | other.seconds).items()},
+        "quartiles": {
+            name: found and [1e6 * seconds for seconds in found]
+            for name, found in (one.quartiles | other.quartiles).items()
+        },
+        "peak_memory": (our_peaks or {}) | (native_peaks or {}),
+    }
 
 
 def section(page: Path) -> str:
     """Write the adopted cut beside native norms, and the best cut of each shape."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     lines = [HEAD]
     best: Callable[[list[rows.Row]], rows.Row] = lambda some: min(some, key=lambda r: r["both"])  # noqa: E731
     for shape in SHAPES:
@@ -147,17 +169,23 @@ def section(page: Path) -> str:
         cells = [
             "x".join(map(str, shape)),
             f"{2 * torch.Size(shape).numel() / 1e6:.0f}",
-            *(f"{ours[name]:.1f}" for name in ("forward", "native forward", "both", "native both")),
+            *(_time(ours, name) for name in ("forward", "native forward", "both", "native both")),
             f"{ours['native both'] / ours['both']:.2f}",
-            f"{cut}: {other['both']:.1f}",
+            f"{cut}: {_time(other, 'both')}",
         ]
         lines.append(cells)
     return markdown_table(lines) + (
-        "\n\nMicroseconds, bfloat16, channels_last, one group with ReLU; medians of 7 replays of a "
-        f"graph of at least {CALLS} calls over up to {MAX_SETS} sets of inputs; native: `F.relu` "
-        "of `F.batch_norm` in the same graph. Made by `python -m bench.ops.sweep` "
-        f"({rows.origin(found[0])})."
+        "\n\nMicroseconds, bfloat16, channels_last, one group with ReLU; medians of "
+        f"{ROUNDS} replays of a graph of at least {CALLS} calls over up to {MAX_SETS} sets of "
+        "inputs; native: `F.relu` of `F.batch_norm` in the same graph. Made by "
+        f"`python -m bench.ops.sweep` ({rows.origin(found[0])})."
     )
+
+
+def _time(row: rows.Row, name: str) -> str:
+    """Write a median, and its quartiles where the row has them."""
+    spread = low_to_high(row.get("quartiles", {}).get(name), scale=1)
+    return f"{row[name]:.1f}" + (f" ({spread})" if spread else "")
 
 
 def main() -> None:
@@ -165,11 +193,13 @@ def main() -> None:
     require_cuda()
     with ProcessPoolExecutor(len(CUTS), mp_context=get_context("spawn")) as pool:
         list(pool.map(compile_cut, CUTS))
-    rows.begin(NAME)
+    keep_as_measured(NAME, _measured())
+
+
+def _measured() -> Iterator[tuple[Iterator[rows.Row], str]]:
     for shape in SHAPES:
-        rows.add(NAME, measured(shape))
+        yield measured(shape), "x".join(map(str, shape))
         torch.cuda.empty_cache()
-    print(f"rows: {rows.part(NAME)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Make rows of measurements, and tables of rows, for the terminal and the docs."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench import rows
@@ -10,7 +11,7 @@ from bench.ops import targets
 from bench.ops.cases import Case, cases
 from bench.ops.peers import absent
 from bench.pages import link, page_of
-from bench.timing import Comparison, geometric_mean, verdict
+from bench.timing import Comparison, geometric_mean, low_to_high, verdict
 from entprop_fast.lab.report.text import markdown_table
 
 KEYS = ("op", "layout", "dtype", "cache", "memory")
@@ -22,13 +23,16 @@ KEPT = "kept"
 class Measured:
     """Hold one case with its caches warm or cold.
 
-    `kept`: the process keeps freed memory, as training runs do and PyTorch by itself does not.
+    Attributes:
+        kept: the process keeps freed memory, as training runs do and PyTorch by itself does not.
+        peak_memory: of each contender: `bench.memory.peaks_of`.
     """
 
     case: Case
     cache: str
     kept: bool
     comparison: Comparison
+    peak_memory: dict[str, int] | None = None
 
 
 # What is measured with freed memory returned and kept; CUDA's allocator always keeps it.
@@ -65,6 +69,8 @@ def row_of(measured: Measured, bandwidth: float) -> rows.Row:
         "best_peer": comparison.best_peer(),
         "best_ratio": comparison.ratio(comparison.best_peer()),
         "seconds": comparison.seconds,
+        "quartiles": comparison.quartiles,
+        "peak_memory": measured.peak_memory,
         "bytes_moved": case.bytes_moved,
         "copy_bandwidth": bandwidth,
         "of_copy": case.bytes_moved / comparison.seconds["ours"] / bandwidth,
@@ -107,6 +113,22 @@ def _cells(row: rows.Row) -> list[str]:
     ]
 
 
+def _spread(name: str, row: rows.Row) -> str:
+    return low_to_high(row.get("quartiles", {}).get(name), 3)
+
+
+def _peaks(row: rows.Row) -> str:
+    found = row.get("peak_memory")
+    return f"{found['ours'] / 2**20:.1f}, {found['eager'] / 2**20:.1f}" if found else ""
+
+
+# What older rows do not hold: a column is there if one row has it.
+MORE: dict[str, Callable[[rows.Row], str]] = {
+    "ours, quartiles": partial(_spread, "ours"),
+    "eager, quartiles": partial(_spread, "eager"),
+    "peak MiB, ours and eager": _peaks,
+}
+PEAK_NOTE = "Peak MiB: what a call's tensors take at most, beside its inputs. "
 HEAD = [*KEYS, "shape", "ratio", "target", "", "ours ms", "of copy", "over others"]
 
 
@@ -118,8 +140,10 @@ def _mean_cells(key: Key, mean: float, target: float | None) -> list[str]:
 def table(measured: list[rows.Row]) -> list[list[str]]:
     """Return the cells: a head, a line a case, a line a geometric mean."""
     means = geometric_means(measured).items()
-    cases_then_means = [_cells(row) for row in measured]
-    return [HEAD, *cases_then_means, *(_mean_cells(key, *mean) for key, mean in means)]
+    more = {name: cell for name, cell in MORE.items() if any(map(cell, measured))}
+    lines = [[*_cells(row), *(cell(row) for cell in more.values())] for row in measured]
+    lines += [_mean_cells(key, *mean) + [""] * len(more) for key, mean in means]
+    return [[*HEAD, *more], *lines]
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -135,7 +159,7 @@ def section(name: str, page: Path) -> str:
     on_gpu = name == name_of("cuda")
     if on_gpu and not rows.there(name):
         return f"Not measured yet: `pytest bench/ops` writes the rows.\n\n{targets.table([])}"
-    measured = rows.read(name)
+    measured = rows.comparable(rows.read(name))
     first = measured[0]
     note = (
         "Ratios of medians, torch eager over ours, contenders in turns in one process"
@@ -144,7 +168,8 @@ def section(name: str, page: Path) -> str:
         "tensors too large for the caches, so more than 100 % where a case fits them); `memory`: "
         "whether the process returns freed memory to the system, as PyTorch does by itself and the "
         "targets mean, or keeps it, as a training run of ours has it do. "
-        f"{_peers_note(measured) if on_gpu else ''}{rows.origin(first)}."
+        f"{_peers_note(measured) if on_gpu else ''}"
+        f"{PEAK_NOTE if any(map(_peaks, measured)) else ''}{rows.origin(first)}."
     )
     shown = f"{markdown(table(measured))}\n\n{note}"
     return f"{targets.table(measured)}\n\n{shown}" if on_gpu else shown
@@ -162,7 +187,7 @@ def _peers_note(measured: list[rows.Row]) -> str:
 
 def summary(name: str, page: Path) -> str:
     """Write the geometric means of the rows called `name` alone."""
-    measured = rows.read(name)
+    measured = rows.comparable(rows.read(name))
     first = measured[0]
     lines = [["op", "layout", "times torch eager", "worst shape", "target", "", "memory kept"]]
     means = geometric_means(measured)

@@ -11,6 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from bench import rows
+from bench.memory import peaks_of
 from bench.ops.agreement import disagreement
 from bench.ops.cases import cases, devices
 from bench.ops.table import MEASURED, MEMORY, Measured, name_of, row_of
@@ -41,9 +42,10 @@ def test_speed(name: str, benchmark: BenchmarkFixture) -> None:
     torch.compiler.reset()  # it gives up on a function after a few shapes
     contenders = case.contenders()
     assert disagreement(contenders, case.dtype) is None
+    peaks = peaks_of(contenders, device)
     for cache, timers in timers_of(device, contenders, case.contenders).items():
         comparison = compare(timers, budget=KEPT_BUDGET if kept else BUDGET[device])
-        measured = Measured(case, cache, kept, comparison)
+        measured = Measured(case, cache, kept, comparison, peaks)
         if not MEASURED[device]:
             rows.begin(name_of(device))
         MEASURED[device].append(measured)

@@ -1,29 +1,26 @@
 """Count the steps' FLOP, bytes and launches and print their bounds: `python -m bench.roofline`."""
 
-import argparse
+from collections.abc import Sequence
 
 from bench import rows
+from bench.command import parser_of
+from bench.fake_cuda.device import library
 from bench.roofline.cards import CARDS
-from bench.roofline.rows import NAME, SIZES, counted_rows
+from bench.roofline.rows import ARCHS, NAME, SIZES, counted_rows
 from bench.roofline.table import DEFAULT_CARD, section_of
 from csrc.toolchain import Unavailable
-from tests.fake_cuda.device import library
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Count the networks named on the command line; all of them become the committed rows."""
-    parser = argparse.ArgumentParser(prog="python -m bench.roofline", description=__doc__)
-    known = [size.arch for size in SIZES]
-    parser.add_argument("arch", nargs="*", help=f"of {', '.join(known)}; all without")
+    parser = parser_of("bench.roofline", __doc__, "ARCH", ARCHS)
     parser.add_argument("--card", choices=list(CARDS), default=DEFAULT_CARD.name)
-    given = parser.parse_args()
-    if unknown := [arch for arch in given.arch if arch not in known]:
-        parser.error(f"arch: {', '.join(unknown)} is none of {', '.join(known)}")
+    given = parser.parse_args(arguments)
     try:
         path = library()
     except Unavailable as missing:
-        raise SystemExit(f"tests/fake_cuda/no_cuda.cpp cannot be compiled: {missing}") from missing
-    sizes = [size for size in SIZES if size.arch in (given.arch or known)]
+        raise SystemExit(f"bench/fake_cuda/no_cuda.cpp cannot be compiled: {missing}") from missing
+    sizes = [size for size in SIZES if size.arch in given.names]
     counted = counted_rows(sizes, str(path or ""))
     print(section_of([row | rows.stamp() for row in counted], CARDS[given.card], aligned=True))
     if len(sizes) == len(SIZES):

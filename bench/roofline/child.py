@@ -1,6 +1,6 @@
 """Count steps in a process of its own: `python -m bench.roofline.child LIBRARY SIZES [STEPS]`.
 
-LIBRARY is what `tests.fake_cuda.device.library` returns, loaded before torch; "" where torch has a
+LIBRARY is what `bench.fake_cuda.device.library` returns, loaded before torch; "" where torch has a
 CUDA device. Prints rows as JSON.
 """
 
@@ -12,9 +12,9 @@ import sys
 if __name__ == "__main__" and sys.argv[1]:
     ctypes.CDLL(sys.argv[1])
 
+from bench.fake_cuda.device import prepare
 from bench.roofline.rows import row_of
 from bench.roofline.steps import STEPS, Size, counted
-from tests.fake_cuda.device import prepare
 
 
 def main() -> None:

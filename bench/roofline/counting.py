@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from bench.fake_cuda.calls import Call, Calls
 from bench.roofline.op import Op
 from bench.roofline.rules import costs
-from tests.fake_cuda.calls import Call, Calls
 
 
 class Counts:
@@ -50,7 +50,7 @@ class Counts:
 def count(step: Callable[[], Any], device: torch.device | None = None) -> Counts:
     """Run a step once and count what PyTorch is asked for.
 
-    Fake tensors will do (`tests.fake_cuda`): nothing depends on values.
+    Fake tensors will do (`bench.fake_cuda`): nothing depends on values.
 
     Args:
         step: what to run.

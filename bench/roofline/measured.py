@@ -56,10 +56,11 @@ def _of(row: Row, step: Step, card: Card) -> Iterator[Row]:
     """Yield the committed rows of a counted step's size, k and n, whoever took it."""
     if not rows.there(name_of("cuda")):
         return
-    for one in rows.read(name_of("cuda")):
+    of_card = (one for one in rows.read(name_of("cuda")) if card.name in one["machine"])
+    for one in rows.comparable(of_card):
         same = all(one[field] == row[field] for field in ("arch", "batch", "pixels"))
         chosen = step.k_and_n in (None, (one["k"], one["n"]))
-        if same and chosen and card.name in one["machine"]:
+        if same and chosen:
             yield one
 
 

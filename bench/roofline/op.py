@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
-from tests.fake_cuda.calls import Call, tensors_of
+from bench.fake_cuda.calls import Call, tensors_of
 
 # The classes of docs/gpu_time.md, in its order.
 PRODUCTS, NORMS, ELEMENTWISE = "convolutions and products", "norms", "elementwise and sums"

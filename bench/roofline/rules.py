@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from bench.fake_cuda.calls import Call, tensors_of
 from bench.roofline.op import Op, flop_of, op_of, plain, size
-from tests.fake_cuda.calls import Call, tensors_of
 
 # ATen's multi_tensor_apply (ATen/native/cuda/MultiTensorApply.cuh): the elements of a chunk, and by
 # the number of lists how many tensors and chunks one launch takes.

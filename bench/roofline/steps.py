@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.fake_cuda.device import CUDA, fake_tensors
 from bench.roofline.counting import Counts, count
 from bench.step import contenders as c
 from bench.step.plain import use_plain_pytorch
@@ -17,7 +18,6 @@ from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
 from entprop_fast.lab.training.deploy import stem_for
 from entprop_fast.ops import backend
-from tests.fake_cuda.device import CUDA, fake_tensors
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Size:
 def counted(size: Size, step: Step) -> Counts:
     """Count a step as a graph would hold it, once it is like all later ones.
 
-    Its process was prepared by `tests.fake_cuda.device`. Plain training with PyTorch's own norms
+    Its process was prepared by `bench.fake_cuda.device`. Plain training with PyTorch's own norms
     has to come after all others: it patches the ops away for good.
     """
     with fake_tensors():

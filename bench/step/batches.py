@@ -3,11 +3,12 @@
 A graph saves the host's time, so small batches gain the most, and from some size on none.
 """
 
-import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bench import rows
+from bench.command import keep_as_measured, parser_of
 from bench.step import contenders as c
 from bench.step.cases import ON_CUDA, settings
 from bench.step.contenders import Setting
@@ -37,7 +38,7 @@ def cases(arch: str, device: str = "cuda") -> list[Setting]:
 
 def section(page: Path) -> str:
     """Write a line for each network and size of batch."""
-    found = rows.read(NAME)
+    found = rows.comparable(rows.read(NAME))
     lines = [HEAD]
     by_case: dict[tuple[str, int], dict[str, rows.Row]] = {}
     for row in found:
@@ -65,31 +66,30 @@ def section(page: Path) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the networks named, both by default; rows are written as they come."""
+    parser = parser_of("bench.step.batches", __doc__, "ARCH", ON_CUDA, ARCHITECTURES)
+    architectures = parser.parse_args(arguments).names
     require_cuda()
-    architectures = sys.argv[1:] or ARCHITECTURES
-    if unknown := set(architectures) - set(ON_CUDA):
-        raise SystemExit(f"{', '.join(sorted(unknown))}: expected some of {', '.join(ON_CUDA)}")
+    keep_as_measured(NAME, _measured(architectures))
+
+
+def _measured(architectures: Sequence[str]) -> Iterator[tuple[list[rows.Row], str]]:
     contenders = [one for one in c.CONTENDERS if one.name in WHO]
-    rows.begin(NAME)
     crew = Crew()
     try:
-        for arch in architectures:
-            for setting in cases(arch):
-                workers = crew.of(contenders, "cuda")
-                found = take_turns(setting, contenders, workers, ROUNDS, at_once=False)
-                rows.add(NAME, [row.as_json() for row in found])
-                told = (
-                    f"{row.contender} {1e3 * row.seconds:.1f} ms"
-                    if row.seconds
-                    else f"{row.contender}: {row.refused}"
-                    for row in found
-                )
-                print(setting, *told, sep="; ", flush=True)
+        for setting in (setting for arch in architectures for setting in cases(arch)):
+            workers = crew.of(contenders, "cuda")
+            found = take_turns(setting, contenders, workers, ROUNDS, at_once=False)
+            told = (
+                f"{row.contender} {1e3 * row.seconds:.1f} ms"
+                if row.seconds
+                else f"{row.contender}: {row.refused}"
+                for row in found
+            )
+            yield [row.as_json() for row in found], "; ".join((str(setting), *told))
     finally:
         crew.dismiss()
-    print(f"rows: {rows.part(NAME)}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ EntProp as ours replays it beside captured plain training in channels_last, at k
 """
 
 import re
-import sys
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import torch
 
+from bench.command import parser_of
 from bench.step.cases import ON_CUDA
 from bench.step.contenders import BY_NAME, CAPTURED, VANILLA_CAPTURED_CHANNELS_LAST, Setting
 from bench.timing import require_cuda
@@ -64,12 +65,15 @@ def profile(arch: str, name: str) -> None:
         print(f"    {time:8.1f} us {launches[kernel] / STEPS:6.1f} x  {kernel[:100]}")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Profile the networks named on the command line."""
+    usual = ("wrn28_10", "resnet18")
+    parser = parser_of("bench.step.profile", __doc__, "ARCH", ON_CUDA, usual)
+    architectures = parser.parse_args(arguments).names
     require_cuda()
     # Ours first: the other patches the ops away, for good.
     for name in (CAPTURED, VANILLA_CAPTURED_CHANNELS_LAST):
-        for arch in sys.argv[1:] or ["wrn28_10", "resnet18"]:
+        for arch in architectures:
             profile(arch, name)
 
 

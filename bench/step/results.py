@@ -56,6 +56,6 @@ def measure(
             if row.contender in workers:
                 turns = samples[row.contender]
                 row.seconds, row.rounds = middle[row.contender], len(turns)
-                row.quartiles = quartiles(turns) if len(turns) > 1 else None
+                row.quartiles = quartiles(turns)
                 row.peak_memory = workers[row.contender].peak_memory()
         watch(measured)

@@ -4,7 +4,6 @@ Wherever two steps are compared, the layout of both is named: plain training in 
 layout and plain training in channels_last are two different things to be cheaper than.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from bench import rows
 from bench.pages import link
 from bench.step import contenders as c
 from bench.step.targets import least, told, verdicts
+from bench.timing import low_to_high
 from entprop_fast.lab.report.text import markdown_table
 
 UNMEASURED = "unmeasured"
@@ -72,7 +72,7 @@ def picture_of(device: str) -> Path:
 def groups(measured: list[rows.Row]) -> Iterator[Group]:
     """Group the rows by setting, in their order."""
     found: dict[tuple[str, float, int, str], Group] = {}
-    for row in measured:
+    for row in rows.comparable(measured):
         key = row["arch"], row["k"], row["n"], row.get("piece", "")
         found.setdefault(key, []).append(row)
     yield from found.values()
@@ -113,9 +113,9 @@ def headline(measured: list[rows.Row]) -> str:
     """Write captured EntProp over captured vanilla in its better layout, for each network."""
     head = [f"network, EntProp({K:g}, {N})", "vanilla captured, better layout", "EntProp captured"]
     head += ["over vanilla", "EntProp pipelined captured", "over vanilla", "the paper counts"]
-    lines = [head]
+    lines, compared = [head], rows.comparable(measured)
     for arch in HEADLINE:
-        at = [row for row in measured if (row["arch"], row["k"], row["n"]) == (arch, K, N)]
+        at = [row for row in compared if (row["arch"], row["k"], row["n"]) == (arch, K, N)]
         here = {row["contender"]: row for row in at if not row.get("piece", "")}
         vanilla = least(c.CAPTURED_VANILLA, here, "seconds")
         cells = [arch, _time(c.CAPTURED_VANILLA, here, layout=True)]
@@ -180,11 +180,10 @@ def _cells(row: rows.Row, group: Group) -> list[str]:
     units = UNITS[row["device"]]
     if row["seconds"] is None:
         return [*names, f"no time: {row['refused']}", *[""] * (3 + len(units))]
-    low, high = (1e3 * seconds for seconds in row["quartiles"] or (math.nan, math.nan))
     return [
         *names,
         f"{1e3 * row['seconds']:.1f}",
-        "" if math.isnan(low) else f"{low:.1f} to {high:.1f}",
+        low_to_high(row["quartiles"]),
         f"{row['batch'] / row['seconds']:.0f}",
         *(unit.cell(row, group) for unit in units),
         "" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**20:.0f}",

@@ -116,7 +116,8 @@ class Verdict:
 
 def verdicts(device: str, measured: list[rows.Row]) -> list[Verdict]:
     """Compare every target of a device with rows as JSON, stamped."""
-    return [_verdict(target, measured) for target in TARGETS if target.device == device]
+    compared = rows.comparable(measured)
+    return [_verdict(target, compared) for target in TARGETS if target.device == device]
 
 
 def least(names: Sequence[str], here: dict[str, rows.Row], what: Quantity) -> str | None:

@@ -1,7 +1,7 @@
 """Run in a process of its own: steps of plain PyTorch as a graph would record them, on no device.
 
 ``python -m tests.bench.fake_steps LIBRARY`` prints a JSON object, contender to None or what went
-wrong. LIBRARY is tests/fake_cuda/no_cuda.cpp, compiled; it has to be loaded before torch.
+wrong. LIBRARY is bench/fake_cuda/no_cuda.cpp, compiled; it has to be loaded before torch.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bench.fake_cuda.device import CUDA, fake_tensors, prepare
 from bench.step import plain
 from bench.step.captured import CapturedSteps
 from bench.step.plain import Plain
@@ -27,7 +28,6 @@ from entprop_fast import models
 from entprop_fast.capture import capturable_optimizer
 from entprop_fast.capture.recorded import run_passes
 from tests.fake_cuda import child
-from tests.fake_cuda.device import CUDA, fake_tensors, prepare
 
 
 class NoDraws(Setting):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,14 +10,13 @@ import pytest
 import torch
 
 from bench import rows
-from bench.ops import contenders, graphs, sweep, table
+from bench.ops import contenders, graphs, table
 from bench.ops.agreement import disagreement
 from bench.ops.cases import CUDA_NORM_SHAPES, Case, cases, devices
 from bench.ops.contenders import Place
 from bench.ops.convolution import convolution
 from bench.ops.peers import EXPECTED
 from bench.timing import Comparison, Contender, Timer, compare, wall_timer
-from entprop_fast.kernels import dual_batch_norm_cut as cutting
 from tests.bench.conftest import WHERE
 from tests.ops.conftest import needs_extension
 
@@ -116,10 +116,16 @@ def test_disagreement_is_named() -> None:
     assert told(value) == "ours returns 1 results, eager 2"
 
 
-def measured(ratio: float, target: float | None, *, kept: bool = False) -> rows.Row:
+def measured(
+    ratio: float, target: float | None, *, kept: bool = False, spread: bool = False
+) -> rows.Row:
     case = Case("norm", "contiguous", (2, 3), torch.float32, target, 800, dict)
     comparison = Comparison({"ours": 1e-6, "eager": ratio * 1e-6, "timm": 3e-6})
-    return table.row_of(table.Measured(case, "warm", kept, comparison), bandwidth=1e9)
+    one = table.Measured(case, "warm", kept, comparison)
+    if spread:
+        comparison.quartiles.update(ours=(0.9e-6, 1.2e-6), eager=(2e-6, 3e-6), timm=None)
+        one = replace(one, peak_memory={"ours": 3 << 19, "eager": 5 << 20})
+    return table.row_of(one, bandwidth=1e9)
 
 
 def test_a_row_says_whether_its_target_was_reached() -> None:
@@ -137,6 +143,24 @@ def test_table_ends_with_the_geometric_mean() -> None:
     assert lines[-1][5:9] == ["geometric mean", "3.00", "2.5", "reached"]
     assert lines[1][6:] == ["1.00", "2.5", "missed", "0.001", "80%", "3.00 timm"]
     assert {len(line) for line in lines} == {len(table.HEAD)}
+
+
+def test_the_spread_is_shown_where_a_row_has_it() -> None:
+    old = {n: v for n, v in measured(2.0, 2.5).items() if n not in ("quartiles", "peak_memory")}
+    assert table.table([old])[0] == table.table([measured(2.0, 2.5)])[0] == table.HEAD
+    lines = table.table([old, measured(1.0, 2.5, spread=True)])
+    more = ["ours, quartiles", "eager, quartiles", "peak MiB, ours and eager"]
+    assert lines[0] == [*table.HEAD, *more] and {len(line) for line in lines} == {len(lines[0])}
+    shown = [line[len(table.HEAD) :] for line in lines[1:]]
+    assert shown == [[""] * 3, ["0.001 to 0.001", "0.002 to 0.003", "1.5, 5.0"], [""] * 3]
+
+
+def test_rows_of_before_are_a_page_without_a_spread(kept: dict[str, list[rows.Row]]) -> None:
+    kept["ops_cpu"] = [measured(2.0, 2.5) | WHERE]
+    assert "quartiles" not in table.section("ops_cpu", Path("docs/x.md"))
+    kept["ops_cpu"] = [measured(2.0, 2.5, spread=True) | WHERE]
+    text = table.section("ops_cpu", Path("docs/x.md"))
+    assert "| 0.001 to 0.001 | 0.002 to 0.003 | 1.5, 5.0 |" in text and table.PEAK_NOTE in text
 
 
 def test_summary_has_the_worst_shape_and_what_kept_memory_leaves(
@@ -203,12 +227,14 @@ def test_a_new_case_is_put_among_the_others(
     assert rows.origins(kept) == "a machine; its versions; abc, later"
 
 
-def test_medians_of_what_the_timers_say() -> None:
+def test_medians_and_quartiles_of_what_the_timers_say() -> None:
     told = {"ours": iter([9.0, 1.0, 2.0]), "eager": iter([5.0, 4.0, 8.0]), "timm": iter([3.0] * 3)}
     timers: dict[str, Timer] = {name: partial(next, values) for name, values in told.items()}
     comparison = compare(timers, budget=0, rounds=3)
     assert comparison.seconds == {"ours": 2.0, "eager": 5.0, "timm": 3.0}
+    assert comparison.quartiles == {"ours": (1.0, 9.0), "eager": (4.0, 8.0), "timm": (3.0, 3.0)}
     assert comparison.ratio("eager") == 2.5 and comparison.best_peer() == "timm"
+    assert compare({"ours": lambda: 1.0}, budget=0, rounds=1).quartiles == {"ours": None}
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(1e-5, 1 + 20), (0.001, 1 + 1), (0.05, 1)])
@@ -252,21 +278,3 @@ def test_sets_of_inputs_on_cuda(
     assert len(made) == built and timers["warm"]["ours"]() == 1
     assert timers.keys() == {"warm", "cold"} if cold else timers.keys() == {"warm"}
     assert not cold or timers["cold"]["ours"]() == cold
-
-
-def test_the_sweep_tells_its_cuts_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cutting, "CUT", cutting.CUT)
-    told = [sweep.described(cut, 132) for cut in sweep.CUTS]
-    assert len({json.dumps(row) for row in told}) == len(sweep.CUTS)
-    assert told[0] == {"programs": 264, "tile_bytes": 16384, "warps": 8}
-    sweep.use(sweep.CUTS[-1])
-    assert cutting.CUT.overlaps == 1
-    times = {"forward": 1.0, "native forward": 2.0, "native both": 4.0}
-    found = [
-        {"shape": list(shape), **row, **times, "both": 3.0 - number / 10}
-        for shape in sweep.SHAPES
-        for number, row in enumerate(told)
-    ]
-    monkeypatch.setattr(rows, "read", lambda name: found)
-    monkeypatch.setattr(rows, "origin", lambda row: "here")
-    assert "| 264 x 16 KB, 8 warps, stages 2, overlaps 1: 1.5 |" in sweep.section(tmp_path)

@@ -2,7 +2,7 @@
 
 ``python -m tests.fake_cuda.child LIBRARY`` prints a JSON object, case to None or what went wrong;
 stderr gets the case that runs, for when the process does not get to its end.
-LIBRARY is no_cuda.cpp, compiled; it has to be loaded before torch.
+LIBRARY is bench/fake_cuda/no_cuda.cpp, compiled; it has to be loaded before torch.
 """
 
 import ctypes
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.fake_cuda.device import CUDA, fake_tensors, prepare
 from entprop_fast import convert_dual_norm, create_method
 from entprop_fast.augment import (
     AUGMENTATIONS,
@@ -41,7 +42,6 @@ from entprop_fast.counter_random import uniforms
 from entprop_fast.lab.data.loader import DeviceLoader
 from entprop_fast.methods import METHODS
 from entprop_fast.ops import backend
-from tests.fake_cuda.device import CUDA, fake_tensors, prepare
 from tests.methods.test_no_sync import INDEXING, READS
 
 aten = torch.ops.aten

@@ -1,51 +1,13 @@
-"""A CUDA device that nothing runs on, for a process that loads `library()` before torch.
-
-What knows torch's private names for it stands here.
-"""
-
-import contextlib
-import hashlib
-import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
+"""The library that a child of a test loads before torch."""
 
 import pytest
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from csrc.toolchain import Unavailable, find_toolchain
-from tests.children import ROOT, shared_library
-
-SOURCE = Path(__file__).parent / "no_cuda.cpp"
-FOLDER = ROOT / "build" / "fake_cuda"
-CUDA = torch.device("cuda", 0)
-FUSED = ("_fused_sgd_", "_fused_adam_", "_fused_adamw_")  # they change their arguments in place
-LIBRARIES: list[torch.library.Library] = []
-
-
-def library() -> Path | None:
-    """no_cuda.cpp, compiled for this torch unless it is already; None where torch has a CUDA.
-
-    Raises:
-        Unavailable: there is no compiler.
-    """
-    if torch.version.cuda is not None or torch.version.hip is not None:
-        return None
-    content = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
-    path = FOLDER / f"{torch.__version__}-{content}.so"
-    if not path.exists():
-        compiler = find_toolchain("cpu")
-        torch_lib = compiler.torch_root / "lib"
-        flags = ["-isystem", str(compiler.torch_root / "include"), f"-L{torch_lib}"]
-        flags += [f"-Wl,-rpath,{torch_lib}", "-ltorch_cpu", "-lc10"]
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=FOLDER) as folder:  # of several processes the last one wins
-            os.replace(shared_library(SOURCE, Path(folder), compiler, *flags), path)
-    return path
+from bench.fake_cuda.device import SOURCE, library
+from csrc.toolchain import Unavailable
 
 
 def library_or_skip() -> str:
-    """The library for a test's child; the test is skipped where there is none."""
+    """Where bench/fake_cuda's library lies; the test is skipped where there is none."""
     try:
         path = library()
     except Unavailable as missing:
@@ -53,20 +15,3 @@ def library_or_skip() -> str:
     if path is None:
         pytest.skip("this torch is built for GPUs and has hooks of its own")
     return str(path)
-
-
-def fake_tensors() -> contextlib.AbstractContextManager[object]:
-    """Make every tensor of the block one without values."""
-    return FakeTensorMode(allow_non_fake_inputs=False)
-
-
-def prepare() -> None:
-    """Give torch the shapes that it has not, and autocast a device of which it asks nothing."""
-    added = torch.library.Library("aten", "IMPL", "Meta")
-    added.impl("_sample_dirichlet", lambda concentration, generator=None: concentration + 0)
-    for name in FUSED:
-        for overload in (name, f"{name}.tensor_lr"):
-            added.impl(overload, lambda *arguments, **settings: None)
-    LIBRARIES.append(added)
-    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
-    torch.cuda.is_bf16_supported = lambda *arguments, **settings: True

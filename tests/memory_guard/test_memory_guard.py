@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from csrc.toolchain import shared_library
 from entprop_fast import build_info
-from tests.children import Ran, printed, run_python, shared_library, toolchain_for
+from tests.children import Ran, printed, run_python, toolchain_for
 
 HERE = Path(__file__).parent
 OPS = ("conv3x3", "dual_batch_norm", "loss_and_entropy", "perturb", "select_topk")
