@@ -76,7 +76,7 @@ _DESCRIPTION = (
 
 def _more_flags() -> list[Flag]:
     # A row says its method, each seed is a run, and runs have folders in that of all.
-    return [*run_flags("method", "seed", "out", "time"), *method_flags()]
+    return [*run_flags(without=("method", "seed", "out", "time")), *method_flags()]
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -78,8 +78,13 @@ def own_flags(record: type, *names: str) -> list[Flag]:
     ]
 
 
-def run_flags(*without: str) -> list[Flag]:
-    """Return the flags of a run's settings, which a recipe gives where they are left out."""
+def run_flags(*names: str, without: Collection[str] = ()) -> list[Flag]:
+    """Return the flags of a run's settings, which a recipe gives where they are left out.
+
+    Args:
+        names: of the settings, none for all.
+        without: names of settings that have no flag.
+    """
     digits = recipe.resolve(recipe.DEFAULT_RECIPE)
     found = []
     for name, one in SETTINGS.items():
@@ -87,7 +92,7 @@ def run_flags(*without: str) -> list[Flag]:
         shown = _default(one, value)
         if one.default is MISSING or value != one.default:
             shown = f"{recipe.DEFAULT_RECIPE} recipe: {_shown(one, value)}"
-        if name not in without:
+        if (name in names or not names) and name not in without:
             found.append(Flag(replace(one, optional=True), shown))
     return found
 
