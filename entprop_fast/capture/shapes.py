@@ -21,6 +21,7 @@ from entprop_fast.capture.recorded import Recorded, Steps, record
 WARM_UP = 3  # eager steps at a shape before its capture: cuDNN has chosen, Triton has compiled
 SETTLE = 1  # after a change: a new parameter's optimiser state must exist before the capture
 MAX_GRAPHS = 4  # each keeps a set of gradients and a batch beside the memory that all share
+MAX_SHAPES = 256  # remembered; more than MAX_GRAPHS: the others are those not captured
 SHORT_LIFE = 8  # replays; a graph that lives no longer than this
 SHORT_LIVES = 3  # so many times in a row has cost more than it saved
 
@@ -80,9 +81,11 @@ class Capture(Generic[ResultT]):
         own = tuple(map(vars(self._steps).get, self._steps._graph_key))
         layout = (images.shape, images.stride(), images.dtype, images.device)
         key = (*layout, own, weight, _processes())
-        shape = self._shapes.get(key)
+        shape = self._shapes.pop(key, None)
         if shape is None:
-            shape = self._shapes[key] = _Shape(images)
+            self._forget_oldest()
+            shape = _Shape(images)
+        self._shapes[key] = shape  # behind those that came before
         if shape.captured is None and (shape.left > 0 or not self._room()):
             return self._warm_up(shape, images, labels, weight)
         if shape.captured is None:
@@ -166,6 +169,12 @@ class Capture(Generic[ResultT]):
         for shape in self._shapes.values():
             if shape.captured is not None:
                 shape.captured, shape.left = None, SETTLE
+
+    def _forget_oldest(self) -> None:
+        """Make room for what is known about a new key: weights or shapes may never come again."""
+        if len(self._shapes) < MAX_SHAPES:
+            return
+        del self._shapes[next(k for k, shape in self._shapes.items() if shape.captured is None)]
 
     def _room(self) -> bool:
         if sum(shape.captured is not None for shape in self._shapes.values()) < MAX_GRAPHS:

@@ -178,9 +178,37 @@ class FusedBatchNorm(_DualBatchNorm):
             residual: shape and dtype of `input`.
             relu: apply ReLU last.
         """
-        return self.along_route(input, residual=residual, relu=relu)
+        return self.along_route(self.normalise, input, residual, relu)
+
+    def outputs(
+        self,
+        input: Tensor,
+        residual: Tensor | None = None,
+        *,
+        relu: bool = False,
+        addend: Tensor | None = None,
+        twice: bool = False,
+    ) -> Normed:
+        """Compute ``relu?(norm(input + addend?) + residual?)`` with the sums around it.
+
+        Past the hooks of this module. Other arguments are `forward`'s.
+
+        Args:
+            input: of the shape that the plain norm takes.
+            residual: shape and dtype of `input`.
+            relu: apply ReLU last.
+            addend: shape and dtype of `input`.
+            twice: whether two will read the result: one ``y``, the other ``again``.
+        """
+        return self.along_route(self.normalise_outputs, input, residual, relu, addend, twice)
 
     def normalise(
+        self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one."""
+        return self.normalise_outputs(x, num_main, residual, relu).y
+
+    def normalise_outputs(
         self,
         x: Tensor,
         num_main: int | None,
@@ -188,21 +216,17 @@ class FusedBatchNorm(_DualBatchNorm):
         relu: bool = False,
         addend: Tensor | None = None,
         twice: bool = False,
-    ) -> Any:
-        """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one.
-
-        Returns:
-            A tensor; a `Normed` where there is an `addend` or the result is asked for `twice`.
-        """
-        normed = twice or addend is not None
+    ) -> Normed:
+        """Normalise ``x + addend?`` as `normalise` does `x`, which is made of it."""
         if (
             num_main is None
-            and not normed
+            and not (relu or twice)
             and residual is None
-            and not relu
+            and addend is None
             and _pays_natively(self, x, self.dimensions)  # type: ignore[arg-type]
         ):
-            return self.forward_main(x)
+            y = self.forward_main(x)
+            return Normed(y, y, x)
         rows = x.shape[0] if x.ndim else 0
         only_aux = num_main == 0
         main = None if only_aux else self
@@ -218,11 +242,10 @@ class FusedBatchNorm(_DualBatchNorm):
         if by_itself:
             total = x if addend is None else x + addend
             y = finish(super().normalise(total, num_main), residual, relu)
-            return Normed(y, y, total) if normed else y
-        found = batch_norm_outputs(
+            return Normed(y, y, total)
+        return batch_norm_outputs(
             x, main, aux, num_main, residual=residual, relu=relu, addend=addend, twice=twice  # type: ignore[arg-type]
         )  # fmt: skip
-        return found if normed else found.y
 
 
 class DualBatchNorm2d(FusedBatchNorm, nn.BatchNorm2d):

@@ -45,7 +45,7 @@ class DualCopy(DualNorm):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the norm along the current route; the arguments are those of its class."""
         x: Any = args[0] if args else next(iter(kwargs.values()), None)
-        return self.along_route(x, args=args, kwargs=kwargs)
+        return self.along_route(self.normalise, x, args, kwargs)
 
     def normalise(
         self,

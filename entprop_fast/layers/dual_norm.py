@@ -3,8 +3,8 @@
 What PyTorch's features need on top of that is in torch_quirks.py.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from entprop_fast.layers.torch_quirks import (
     trace_as_leaf,
 )
 from entprop_fast.torch_internals import buffers_of, in_backward, parameters_of
+
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
 
 
 class DualNorm(Routed):
@@ -59,21 +62,27 @@ class DualNorm(Routed):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise `input`, of any shape the plain norm takes, along the current route."""
-        return self.along_route(input)
+        return self.along_route(self.normalise, input)
 
-    def along_route(self, x: Tensor, **after: Any) -> Tensor:
-        """Normalise `x` along the current route; `after` is what a subclass's `normalise` takes."""
+    def along_route(
+        self,
+        normalise: Callable[Concatenate[Tensor, int | None, P], ResultT],
+        x: Tensor,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> ResultT:
+        """Call a method of this with `x`, how many rows of it are main now, and what else came."""
         if self._routed and not torch.compiler.is_compiling() and in_backward():
             # A forward inside a backward pass is a checkpoint's, which computes again.
             route = (self._pending or PendingRoutes()).the_only_one(type(self).__name__)
             with scratch_buffers(self, self.aux):
-                return self.normalise(x, self._rows(x, *route), **after)
+                return normalise(x, self._rows(x, *route), *args, **kwargs)
         region = checkpoint_region()
         if region is not None:
             if self._pending is None:
                 self._pending = PendingRoutes()
             self._pending.add(region, (self.num_main, self.route_batch))
-        return self.normalise(x, self._rows(x, self.num_main, self.route_batch), **after)
+        return normalise(x, self._rows(x, self.num_main, self.route_batch), *args, **kwargs)
 
     def normalise(self, x: Tensor, num_main: int | None) -> Tensor:
         """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one."""

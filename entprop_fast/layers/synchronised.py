@@ -13,6 +13,7 @@ from entprop_fast.layers.derived import derive
 from entprop_fast.layers.dual_norm import DualNorm
 from entprop_fast.layers.synchronised_norm import processes, synchronised_batch_norm
 from entprop_fast.layers.torch_quirks import averages_cumulatively, has_hooks
+from entprop_fast.norm_half import Normed
 from entprop_fast.ops.backend import exporting
 from entprop_fast.torch_internals import BatchNormBase
 
@@ -60,26 +61,36 @@ class SynchronisedHalf(Synchronised):
         return finish(BatchNormBase.forward(self, input), residual, relu)
 
 
-class SynchronisedDual(Synchronised):
+class SynchronisedDual(FusedBatchNorm, Synchronised):
     """Go in front of the class of a dual batch norm: both halves share their collectives."""
-
-    aux_bn: BatchNormBase
 
     def synchronises(self) -> bool:
         """Return whether a forward of this mode now asks other processes."""
         trains = self.training or self.aux_bn.training
         return trains and not exporting() and processes(self.process_group) > 1
 
-    def normalise(
-        self, x: Tensor, num_main: int | None, residual: Tensor | None = None, relu: bool = False
-    ) -> Tensor:
-        """Normalise rows ``[0, num_main)`` by the main half, the rest by the auxiliary one.
+    def normalise_outputs(
+        self,
+        x: Tensor,
+        num_main: int | None,
+        residual: Tensor | None = None,
+        relu: bool = False,
+        addend: Tensor | None = None,
+        twice: bool = False,
+    ) -> Normed:
+        """Normalise ``x + addend?`` by the rows of all processes.
 
         Whichever rows this process has, it takes part in the same collectives.
         """
         if not self.synchronises():
-            y: Tensor = super().normalise(x, num_main, residual, relu)  # type: ignore[misc]
-            return y
+            return super().normalise_outputs(x, num_main, residual, relu, addend, twice)
+        total = x if addend is None else x + addend
+        y = self._synchronised(total, num_main, residual, relu)
+        return Normed(y, y, total)
+
+    def _synchronised(
+        self, x: Tensor, num_main: int | None, residual: Tensor | None, relu: bool
+    ) -> Tensor:
         if num_main is not None:
             check_estimated(self.aux_bn)
         group = self.process_group
@@ -99,7 +110,7 @@ class AuxSyncBatchNorm(SynchronisedHalf, AuxBatchNorm, nn.SyncBatchNorm):
     """Be the auxiliary half of a `DualSyncBatchNorm`."""
 
 
-class DualSyncBatchNorm(SynchronisedDual, FusedBatchNorm, nn.SyncBatchNorm):  # type: ignore[misc]
+class DualSyncBatchNorm(SynchronisedDual, nn.SyncBatchNorm):
     """Extend `nn.SyncBatchNorm` by an auxiliary one as ``aux_bn``, in the same process group.
 
     Made by `convert_dual_norm` from `nn.SyncBatchNorm`, also from what torch's

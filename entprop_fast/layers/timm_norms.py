@@ -29,7 +29,7 @@ class DualBatchNormAct2d(DualBatchNorm2d, BatchNormAct2d):
         return y
 
 
-class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):  # type: ignore[misc]
+class DualSyncBatchNormAct(DualSyncBatchNorm, SyncBatchNormAct):
     """Be what timm's ``convert_sync_batchnorm`` makes of a `BatchNormAct2d`, dual or not."""
 
     plain_class = SyncBatchNormAct

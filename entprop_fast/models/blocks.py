@@ -62,8 +62,7 @@ def norm_relu_outputs(
                 x, norm, residual=residual, relu=True, addend=addend, twice=twice
             )
         if type(norm) is DualBatchNorm2d and "forward" not in norm.__dict__:
-            found = norm.along_route(x, residual=residual, relu=True, addend=addend, twice=twice)
-            return cast(Normed, found)
+            return norm.outputs(x, residual, relu=True, addend=addend, twice=twice)
     total = x if addend is None else x + addend
     y = norm_relu(norm, total, residual)
     return Normed(y, y, total)

@@ -2,13 +2,15 @@
 
 import copy
 import warnings
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from entprop_fast import StepResult
+from entprop_fast import Method, StepResult
 from entprop_fast.capture import shapes as capture_shapes
 from entprop_fast.methods import METHODS
 from tests.capture.recording import RecordingGraphs
@@ -151,6 +153,45 @@ def test_the_number_of_graphs_is_limited(recorder: RecordingGraphs) -> None:
         method(*batch(size=11, dtype=torch.float32))
     assert recorder.log[-6:] == ["eager"] * 6
     method(*batch(size=6, dtype=torch.float32))
+    assert recorder.log[-1] == "replay"
+
+
+def _weighed(method: Method, number: int) -> None:
+    method.backward(*batch(6, dtype=torch.float32), weight=1 / (1 + number))
+
+
+def _of_rows(method: Method, number: int) -> None:
+    method(*batch(6 + number, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("call", [_weighed, _of_rows])
+def test_keys_that_never_return_are_forgotten(
+    recorder: RecordingGraphs, monkeypatch: pytest.MonkeyPatch, call: Callable[[Method, int], None]
+) -> None:
+    """What is captured, or comes back, outlives a stream of new weights or shapes."""
+    assert capture_shapes.MAX_SHAPES > capture_shapes.MAX_GRAPHS
+    monkeypatch.setattr(capture_shapes, "MAX_SHAPES", 6)
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Known(capture_shapes._Shape[Any]):
+        def __init__(self, images: Tensor) -> None:
+            super().__init__(images)
+            alive.add(self)
+
+    monkeypatch.setattr(capture_shapes, "_Shape", Known)
+    method = make("vanilla")
+    recorder.method = method
+    for _ in range(4):
+        call(method, 0)
+    recorder.log.clear()
+    for new in range(2, 22):
+        call(method, new)
+        if new % 4 == 2:  # with no more in between than are remembered beside the captured one
+            call(method, 1)
+        assert 1 < len(alive) <= 6
+    said = "".join(word[0] for word in recorder.log)
+    assert said == 3 * ("ee" + "eee") + ("e" + "cr" + "eee") + ("e" + "r" + "eee")
+    call(method, 0)
     assert recorder.log[-1] == "replay"
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entprop_fast.layers import fused_norms
-from tests.layers.test_fusion import CHANNELS, Block, dual, fused, images
+from tests.layers.fused_blocks import CHANNELS, Block, dual, fused, images
 
 CONFIG = SimpleNamespace(scale=1.0)
 NUMBER = 1.0

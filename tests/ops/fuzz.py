@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 import entprop_fast.ops  # noqa: F401 - defines the ops
-from tests.ops.arguments import MAKE, WRITTEN, Arguments
+from tests.ops.arguments import MAKE, WRITTEN
+from tests.ops.random_tensors import Arguments
 from tests.ops.spoiling import spoiled
 
 REFUSALS = (ValueError, IndexError)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.ops.arguments import WRITTEN, Arguments
+from tests.ops.arguments import WRITTEN
+from tests.ops.random_tensors import Arguments
 
 
 def _fewer(value: Tensor, at: int) -> Tensor:

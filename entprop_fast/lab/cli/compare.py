@@ -41,7 +41,7 @@ class _Flags:
     recipe: str | None = recipe_option()
     model: str | None = model_option()
     data: str | None = data_option()
-    methods: tuple[str, ...] = option((), _ROWS, group="comparison")
+    methods: tuple[str, ...] = option(help=_ROWS, group="comparison")
     seeds: tuple[int, ...] = option(
         (0, 1, 2), "Seeds; each row is run with each of them.", low=0, group="comparison"
     )
@@ -76,7 +76,7 @@ _DESCRIPTION = (
 
 def _more_flags() -> list[Flag]:
     # A row says its method, each seed is a run, and runs have folders in that of all.
-    return [*run_flags("method", "seed", "out", "time"), *method_flags()]
+    return [*run_flags(without=("method", "seed", "out", "time")), *method_flags()]
 
 
 def main(args: Sequence[str] | None = None) -> int:

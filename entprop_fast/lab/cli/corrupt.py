@@ -35,9 +35,7 @@ from entprop_fast.options import option
 
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
-    dataset: str | None = option(
-        None, "Data set whose test images are corrupted. It must be given.", group="data"
-    )
+    dataset: str = option(help="Data set whose test images are corrupted.", group="data")
     scale: Scale | None = option(
         None,
         "Strengths of the corruptions. Left out, the images' size decides.",
@@ -51,7 +49,7 @@ class _Flags:
         0, "Seed of the corruptions, and of the split of digits.", group="corruption"
     )
     batch_size: int = option(100, "Images at a time.", low=1, group="machine")
-    out: str | None = option(None, "Folder of the set. It must be given.", group="output")
+    out: str = option(help="Folder that the set is written to.", group="output")
     resume: bool = option(
         False,
         "Go on with what a stopped command with the same settings left, or start.",
@@ -89,8 +87,6 @@ def _corrupt(args: Sequence[str] | None) -> None:
     )
     reporter = Reporter()
     with bad_input():
-        if flags.dataset is None or flags.out is None:
-            raise ValueError("--dataset and --out must be given")
         root = Path(flags.out)
         kinds = _kinds(flags)
         set_threads(settings.get("threads"))

@@ -55,6 +55,19 @@ class Flag:
             return name.removesuffix("s").upper() if self.about.many else name.upper()
         return f"--{name.replace('_', '-')}"
 
+    @property
+    def needed(self) -> bool:
+        """Whether the command cannot do without it."""
+        return self.about.default is MISSING and not self.about.optional
+
+    @property
+    def form(self) -> str:
+        """How it is typed with its values: ``IMAGE [IMAGE ...]``, ``--out STR``."""
+        positional = self.about.group == POSITIONAL
+        value = self.typed if positional else _metavar(replace(self.about, many=False))
+        values = f"{value} [{value} ...]" if self.about.many else value
+        return values if positional else f"{self.typed} {values}"
+
 
 def own_flags(record: type, *names: str) -> list[Flag]:
     """Return the flags of a dataclass of options, all of them where none is named."""
@@ -65,8 +78,13 @@ def own_flags(record: type, *names: str) -> list[Flag]:
     ]
 
 
-def run_flags(*without: str) -> list[Flag]:
-    """Return the flags of a run's settings, which a recipe gives where they are left out."""
+def run_flags(*names: str, without: Collection[str] = ()) -> list[Flag]:
+    """Return the flags of a run's settings, which a recipe gives where they are left out.
+
+    Args:
+        names: of the settings, none for all.
+        without: names of settings that have no flag.
+    """
     digits = recipe.resolve(recipe.DEFAULT_RECIPE)
     found = []
     for name, one in SETTINGS.items():
@@ -74,7 +92,7 @@ def run_flags(*without: str) -> list[Flag]:
         shown = _default(one, value)
         if one.default is MISSING or value != one.default:
             shown = f"{recipe.DEFAULT_RECIPE} recipe: {_shown(one, value)}"
-        if name not in without:
+        if (name in names or not names) and name not in without:
             found.append(Flag(replace(one, optional=True), shown))
     return found
 
@@ -159,14 +177,11 @@ def parse(
     given = {}
     for flag in flags:
         name, value = flag.about.name, typed[flag.about.name]
-        positional = flag.about.group == POSITIONAL
-        if positional and not value:
-            if flag.about.default is MISSING:
-                usage = " ".join(
-                    [called, *(_repeated(f) for f in flags if f.about.group == POSITIONAL)]
-                )
-                raise UsageError(f"{flag.typed} is missing: {usage}. {flag.about.help}")
-        elif value is not None:
+        if not value and flag.needed:
+            forms = [f.form for f in flags if f.needed or f.about.group == POSITIONAL]
+            usage = " ".join([called, *forms])
+            raise UsageError(f"{flag.typed} is missing: {usage}. {flag.about.help}")
+        if value or (value is not None and flag.about.group != POSITIONAL):
             given[name] = _read(flag.about, named.get(name, flag.typed), value)
     names = {one.about.name for one in own_flags(record)}
     made = record(**{name: given.pop(name) for name in names & given.keys()})
@@ -192,11 +207,6 @@ def _as_typed(flag: Flag, words: Sequence[str]) -> str:
         long = any(word.replace("_", "-").startswith(flag.typed) for word in words)
         return flag.typed if long else "--accumulate"
     return flag.typed
-
-
-def _repeated(flag: Flag) -> str:
-    """Return how the words without a flag are typed: ``RUN``, ``IMAGE [IMAGE ...]``."""
-    return f"{flag.typed} [{flag.typed} ...]" if flag.about.many else flag.typed
 
 
 def _read(about: Option, typed: str, value: Any) -> Any:
@@ -246,7 +256,8 @@ def _argument(flag: Flag) -> tuple[str, Any, Any]:
     """Write a field of the dataclass that tyro reads: all values are text, none has to be given."""
     about = flag.about
     valid = "" if about.bounds == Bounds() else str(about.bounds)
-    hints = [one for one in (valid.removeprefix("of "), about.unit, flag.default) if one]
+    default = "must be given" if flag.needed and about.group != POSITIONAL else flag.default
+    hints = [one for one in (valid.removeprefix("of "), about.unit, default) if one]
     said: dict[str, Any] = {
         "help": about.help,
         "help_behavior_hint": f"({'; '.join(hints)})" if hints else "",

@@ -27,7 +27,10 @@ _MOST_IMAGES = 100  # of each kind and run: the file is to stay small
 
 @dataclass(frozen=True, kw_only=True)
 class _Flags:
-    runs: tuple[str, ...] = option(help="Run folders.", group=POSITIONAL)
+    runs: tuple[str, ...] = option(
+        help="Run folders: runs/NAME of train, or those in the folder of a comparison or study.",
+        group=POSITIONAL,
+    )
     images: int = option(
         12,
         "Most uncertain and most wrong test images to show, so many of each.",

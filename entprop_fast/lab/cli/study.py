@@ -16,6 +16,7 @@ from entprop_fast.lab.cli.flags import (
     Flag,
     own_flags,
     parse,
+    run_flags,
 )
 from entprop_fast.lab.cli.shared_options import data_option, model_option, recipe_option
 from entprop_fast.lab.experiments.studies import STUDIES, Options, score
@@ -68,7 +69,7 @@ class _Flags:
 
 
 def _more_flags() -> list[Flag]:
-    return own_flags(Config, "data_dir", "corruptions", "device")
+    return [*own_flags(Config, "data_dir", "corruptions", "device"), *run_flags("batch_size")]
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -138,7 +139,8 @@ def _options(flags: _Flags, settings: dict[str, Any]) -> Options:
         options = replace(options, epochs=QUICK_EPOCHS)
     taken = ("seeds", "train_size", "epochs", "device", "data_dir", "archs", "workers")
     chosen = {name: given[name] for name in taken if given.get(name) is not None}
-    over = {n: given[n] for n in ("dataset", "corruptions") if given.get(n) is not None}
+    beneath = ("dataset", "corruptions", "batch_size")
+    over = {name: given[name] for name in beneath if given.get(name) is not None}
     over = user_code.named(flags.model, flags.data, over)
     if flags.model is not None and flags.name == score.STUDY.name:
         raise UsageError(

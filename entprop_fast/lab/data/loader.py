@@ -83,7 +83,8 @@ class Loader(ABC):
             raise ValueError(f"rank = {rank} must be between 0 and {world - 1}: world = {world}")
         if drop_last and size < batch_size:
             raise ValueError(
-                f"batch_size = {batch_size} with drop_last leaves no batch of {size} images"
+                f"batch_size = {batch_size} with drop_last leaves no batch of {size} images: "
+                f"expected at most {size}, or no drop_last"
             )
         self.size, self.batch_size = size, batch_size
         self.seed, self.drop_last = seed, drop_last

@@ -12,7 +12,7 @@ import pytest
 from entprop_fast.lab.cli import dispatch, train
 from entprop_fast.lab.cli.called import called_through, words_of
 from entprop_fast.lab.cli.command_line import command_again
-from entprop_fast.lab.cli.commands import COMMANDS, overview
+from entprop_fast.lab.cli.commands import COMMANDS, overview, typed
 from tests.children import printed, run_python
 from tests.lab.conftest import Args, stop_at
 
@@ -71,12 +71,40 @@ def test_the_hint_is_that_of_the_start() -> None:
         ("--versoin", "'--versoin'"),
         ("completion fish", "bash, zsh"),
         ("completion", "entprop completion SHELL"),
+        ("corrupt --dataset digits", "--out is missing"),
+        ("predict run", "IMAGE is missing: entprop predict RUN IMAGE [IMAGE ...]. Image files"),
     ],
 )
 def test_a_refusal_is_one_line(words: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert console(words.split()) == 2
     error = capsys.readouterr().err
     assert named in error and error.count("\n") == 1 and error.startswith("error: ")
+
+
+# What a command says when nothing is typed after it; the others do something then.
+ALONE = {
+    "evaluate": "CHECKPOINT is missing: entprop evaluate CHECKPOINT [CHECKPOINT ...]. Run folders",
+    "compare": "--methods is missing: entprop compare --methods STR [STR ...]. Rows of the table",
+    "study": "NAME is missing: entprop study NAME. Study",
+    "predict": "RUN is missing: entprop predict RUN IMAGE [IMAGE ...]. Run folder",
+    "export": "RUN is missing: entprop export RUN. Run folder",
+    "report": "RUN is missing: entprop report RUN [RUN ...]. Run folders: runs/NAME of train",
+    "corrupt": "--dataset is missing: entprop corrupt --dataset STR --out STR. Data set",
+    "data": "no command: entprop data check folder:birds, cub --data-dir DIR",
+    "init": "PHOTOS is missing: entprop init PHOTOS. Folder of images",
+    "completion": "SHELL is missing: entprop completion SHELL. Shell",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_alone_says_what_it_needs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name in ALONE:
+        assert console([typed(name)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {ALONE[name]}") and error.count("\n") == 1
+    assert console([typed(name), "--bogus"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: unknown argument '--bogus'") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(("words", "said"), [((), "entprop COMMAND"), (("--version",), "entprop")])

@@ -137,3 +137,10 @@ def folders(data: ImageFiles, root: Path, **changed: Any) -> None:
     settings: dict[str, Any] = {"scale": "imagenet-c", "seed": 0, "device": torch.device("cpu")}
     settings |= changed
     write_folders(data, root, settings.pop("kinds", COMMON_KINDS), **settings)
+
+
+# A data set, and what further sets of its classes are made of.
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+DATA = tiny_cifar(count=20)
+LABELS = np.arange(12) % 4
+IMAGES: Bytes = np.random.default_rng(2).integers(0, 256, (12, SIDE, SIDE, 3), np.uint8)

@@ -93,10 +93,8 @@ def parse_all(texts: Sequence[str]) -> list[Variant]:
     """Read each text's variant.
 
     Raises:
-        ValueError: as `parse`; none; or one folder name for two of them.
+        ValueError: as `parse`; or one folder name for two of them.
     """
-    if not texts:
-        raise ValueError(f"--methods names none: any of {', '.join(METHODS)}")
     found: dict[str, Variant] = {}
     for variant in map(parse, texts):
         # Some file systems do not tell capitals from small letters.

@@ -27,13 +27,15 @@ def test_the_command_writes_and_prints(
     tiny: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "command"
-    small = ["--train-size", "64", "--epochs", "1", "--seeds", "0", "1", "--workers", "1"]
-    assert study.main(["ood", *small, "--device", "cpu", "--out", str(out)]) == 0
+    small = "--train-size 60 --batch-size 20 --epochs 1 --seeds 0 1 --workers 1 --device cpu"
+    assert study.main(["ood", *small.split(), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
+    assert "batches of 20" in printed  # where the recipe's, of 64, leave none
     table = json.loads((out / "table.json").read_text())
     page = (out / "table.md").read_text()
     assert table["sentence"] in page and table["sentence"] in printed
-    assert table["setting"]["seeds"] == [0, 1] and len(table["rows"]) == 5 + len(KINDS)
+    assert table["setting"]["seeds"] == [0, 1] and table["setting"]["batch_size"] == 20
+    assert len(table["rows"]) == 5 + len(KINDS)
     assert [line for line in page.splitlines() if line.startswith("| k-NN ")]
     assert (out / "picture.png").read_bytes().startswith(PNG)
 
@@ -65,6 +67,9 @@ def test_a_study_has_a_help_of_its_own(
         ("ratio --archs wrn10_1", "--archs"),
         ("score --recipe digit", "digits"),
         ("score --train-size 5000", "--train-size = 5000"),
+        ("ratio --train-size 60", "batch_size = 64 with drop_last leaves no batch of 60 images"),
+        ("ratio --batch-size 201", "--batch-size = 201 with drop_last leaves no batch of 200"),
+        ("ratio --batch-size 0", "--batch-size"),
         ("components --quick --recipe cifar100 --data-dir tests", "is not in tests: fetch"),
     ],
 )
