@@ -2,6 +2,8 @@
 
 import argparse
 
+import torch
+
 from bench import rows
 from bench.roofline.cards import CARDS
 from bench.roofline.rows import NAME, SIZES, counted_rows
@@ -23,6 +25,8 @@ def main() -> None:
         path = library()
     except Unavailable as missing:
         raise SystemExit(f"tests/fake_cuda/no_cuda.cpp cannot be compiled: {missing}") from missing
+    if path is None and not torch.cuda.is_available():
+        raise SystemExit("no CUDA device, and this torch is built for one; a CPU build needs none")
     sizes = [size for size in SIZES if size.arch in (given.arch or known)]
     counted = counted_rows(sizes, str(path or ""))
     print(section_of([row | rows.stamp() for row in counted], CARDS[given.card], aligned=True))
