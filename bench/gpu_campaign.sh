@@ -111,7 +111,7 @@ told() {
     sed -n 's/^{"table": "\([^"]*\)".*/\1/p' | sort | uniq -c | sed 's/^ *\([0-9]*\) /\1 rows of /' |
     paste -sd, | sed 's/,/, /g')
   tests=$(tail -n "+$((log_from + 1))" "$LOG" |
-    grep -E '^(=+ )?[0-9]+ (passed|failed|skipped|error|deselected).* in [0-9.]+s' | tail -n 1 | tr -d =)
+    grep -E '^(=+ )?[0-9]+ (passed|failed|skipped|error|deselected).* in [0-9.]+s' | tr -d = | paste -sd';')
   [[ -z $counted ]] || counted+=" in $ROWS"
   [[ -n $counted ]] || counted="no rows; $LOG"
   echo "${tests:+$tests; }$counted"

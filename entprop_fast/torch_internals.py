@@ -54,27 +54,19 @@ def _bind(owner: Any, name: str) -> Callable[..., Any]:
     return getattr(owner, name, None) or (lambda *arguments: _get(owner, name))
 
 
+# Registries, to read or to change: what is public leaves out None and twins, and walks.
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
-    """Return a module's registry of children, to read or to change.
-
-    `Module._modules`: `named_children` leaves out None and twins. Tried: 2.11 to 2.15.
-    """
+    """Return a module's registry of children: `Module._modules`. Tried: 2.11 to 2.15."""
     return _get(module, "_modules")
 
 
 def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
-    """Return a module's registry of parameters, to read or to change.
-
-    `Module._parameters`: `named_parameters` leaves out None and walks. Tried: 2.11 to 2.15.
-    """
+    """Return a module's registry of parameters: `Module._parameters`. Tried: 2.11 to 2.15."""
     return _get(module, "_parameters")
 
 
 def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
-    """Return a module's registry of buffers, to read or to change.
-
-    `Module._buffers`: `named_buffers` leaves out None and walks. Tried: 2.11 to 2.15.
-    """
+    """Return a module's registry of buffers: `Module._buffers`. Tried: 2.11 to 2.15."""
     return _get(module, "_buffers")
 
 
@@ -104,8 +96,7 @@ def step_hooks_of(optimizer: Optimizer | None) -> list[dict[int, Any]]:
 def find_hooked(parameters: Sequence[Tensor]) -> int | None:
     """Return the position of the first tensor that has a hook, or None.
 
-    `Tensor._backward_hooks`, `Tensor._post_accumulate_grad_hooks`: nothing public lists hooks.
-    Tried: 2.11 to 2.15.
+    `Tensor._backward_hooks`, `._post_accumulate_grad_hooks`: none is public. Tried: 2.11 to 2.15.
     """
     for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
         _get(torch.Tensor, name)
@@ -217,6 +208,15 @@ def dispatch_modes_active() -> bool:
     `torch._C._len_torch_dispatch_stack`: nothing public tells. Tried: 2.11 to 2.15.
     """
     return _dispatch_modes() > 0
+
+
+def export_records() -> bool:
+    """Return whether `torch.export` records a program: `torch.compiler._is_exporting_flag`.
+
+    A compiler takes `is_exporting()` for True in 2.11 (pytorch 176347). Tried: 2.11, 2.13.
+    """
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_exporting() if flag is None else flag
 
 
 # `torch.distributions` takes no generator.

@@ -248,6 +248,20 @@ def check_versions_of() -> None:
     assert internals.versions_of([changed, kept]) == [before[0] + 1, before[1]]
 
 
+def check_export_records() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sin() if internals.export_records() else x.cos()
+
+    asks, x = Asks(), torch.ones(2)
+    assert torch.equal(asks(x), x.cos())
+    assert torch.equal(torch.compile(asks, backend="eager", fullgraph=True)(x), x.cos())
+    for strict in (True, False):
+        program = torch.export.export(asks, (x,), strict=strict)
+        assert torch.equal(program.module()(x), x.sin())
+    assert torch.equal(asks(x), x.cos())
+
+
 def check_reset_reducer() -> None:
     model = nn.Linear(1, 1)
     wrapper = DistributedDataParallel(model)

@@ -54,7 +54,8 @@ def prepare() -> None:
     added.impl("_sample_dirichlet", lambda concentration, generator=None: concentration + 0)
     for name in FUSED:
         for overload in (name, f"{name}.tensor_lr"):
-            added.impl(overload, lambda *arguments, **settings: None)
+            # In 2.11 what torch has of them stays unless this is said.
+            added.impl(overload, lambda *arguments, **settings: None, allow_override=True)
     LIBRARIES.append(added)
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda *arguments, **settings: True

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from bench import rows
 from bench.command import parser_of
 from bench.fake_cuda.device import library
@@ -20,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = library()
     except Unavailable as missing:
         raise SystemExit(f"bench/fake_cuda/no_cuda.cpp cannot be compiled: {missing}") from missing
+    if path is None and not torch.cuda.is_available():
+        raise SystemExit("no CUDA device, and this torch is built for one; a CPU build needs none")
     sizes = [size for size in SIZES if size.arch in given.names]
     counted = counted_rows(sizes, str(path or ""))
     print(section_of([row | rows.stamp() for row in counted], CARDS[given.card], aligned=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
@@ -76,7 +77,11 @@ def is_untouched(module: nn.Module, cls: type[nn.Module], x: Tensor) -> bool:
         cls: whose forward is known.
         x: what it gets; no proxy of torch.fx, which records modules.
     """
-    if type(module) is not cls or isinstance(x, Proxy) or module.__dict__.keys() - _OWN:
+    if type(module) is not cls or isinstance(x, Proxy):
+        return False
+    # A compiler, for whom what is compiled in place is no other, cannot list them in torch 2.11.
+    compiling = torch.compiler.is_compiling()
+    if "forward" in module.__dict__ if compiling else module.__dict__.keys() - _OWN:
         return False
     return not (has_hooks(module) or any(call_hooks_of(None)))
 
@@ -89,7 +94,7 @@ def parts_of(groups: tuple[nn.Module, ...], x: Tensor) -> list[nn.Module]:
     found: list[nn.Module] = []
     for group in groups:
         whole = not is_untouched(group, nn.Sequential, x)
-        found += [group] if whole else cast(nn.Sequential, group)
+        found += [group] if whole else [*cast(nn.Sequential, group)]
     return found
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from entprop_fast import startup
 from entprop_fast.build import build_info
 from entprop_fast.ops import triton
-from entprop_fast.torch_internals import forward_mode_active, transforms_active
+from entprop_fast.torch_internals import export_records, forward_mode_active, transforms_active
 
 CHOICES = ("auto", "reference")
 TRITON_OPS = (
@@ -120,4 +120,4 @@ def exporting() -> bool:
     `torch.export`, `torch.onnx.export` and `torch.jit.trace` get PyTorch's own ops.
     """
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return tracing or torch.compiler.is_exporting()
+    return tracing or export_records()

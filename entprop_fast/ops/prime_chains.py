@@ -144,7 +144,8 @@ def prime_chains(
         ValueError: a shape, dtype, device or number that does not fit.
     """
     kind = images.device.type
-    available = torch.amp.is_autocast_available(kind)
+    # A compiler cannot ask in torch 2.11.
+    available = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)
     autocast = torch.autocast(kind, enabled=False) if available else contextlib.nullcontext()
     with torch.no_grad(), autocast:  # whose products would place pixels by 8 bits
         arguments = (images, codes, keys, bands, scale, weights, keep, highest, kernel)

@@ -51,7 +51,24 @@ def test_wheels_are_those_that_are_installed_here() -> None:
 def test_every_call_ends_in_its_time() -> None:
     carry, first, more, here = prebuild.instructions(["a.so", ".whl"], "abc").splitlines()
     assert carry == "carry: a.so .whl" and here.endswith("gpu_campaign.sh collect FOLDER")
+    assert "BUDGET=560; " in first and "BUDGET=SECONDS; " in more
     for call in (first, more):
-        command = call.partition(": ")[2]
-        assert "ENTPROP_GIT=abc BUDGET=560;" in command and len(command) < 2000
+        command = call[call.index("python3") :]
+        assert "ENTPROP_GIT=abc BUDGET=" in command and len(command) < 2000
         subprocess.run(["bash", "-n", "-c", command], check=True)
+        # Where the wheels are not to be had nothing runs: without them, and without a budget.
+        ran = subprocess.run(
+            ["bash", "-c", f"python3() {{ return 5; }}; bash() {{ echo ran; }}; {command}"],
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 5 and ran.stdout == ""
+
+
+def test_what_travels_is_added_up(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("*.so\n.whl/\n")  # 11 bytes
+    (tmp_path / ".whl" / "deep").mkdir(parents=True)
+    for name, size in (("new.py", 100), ("a.so", 1000), (".whl/deep/b", 10_000), ("c.so", 1e6)):
+        (tmp_path / name).write_bytes(b"x" * int(size))
+    assert prebuild.bytes_of(tmp_path, ["a.so", ".whl"]) == 11_111

@@ -46,6 +46,7 @@ case "$*" in
   *bench.ops.sweep*) printf '{"table": "norm_cuda", "both": %s}\\n' 1 2 3 >>"$ENTPROP_ROWS" ;;
   *captured_run\\ fashion_mnist) echo "skipped: the data set is not there" ;;
   *tests/gpu*) echo "===== 7 passed, 2 deselected in 1.25s =====" ;;
+  *test_prefetch.py*) echo "3 passed in 0.25s" ;;
 esac
 """
 
@@ -165,6 +166,7 @@ def test_the_whole_runs_in_order_and_says_what_it_has(campaign: Campaign) -> Non
     lines = run.stdout.splitlines()
     (suite,) = (line for line in lines if line.startswith("suite: "))
     assert "suite: passed; " in suite and "7 passed, 2 deselected in 1.25s" in suite
+    assert ";3 passed in 0.25s; " in suite
     (norms,) = (line for line in lines if line.startswith("norms: "))
     assert norms.endswith(f"3 rows of norm_cuda in {campaign.out}/rows.jsonl")
     assert [line for line in lines if line.startswith("fashion_mnist: skipped: the data set")]

@@ -6,9 +6,14 @@ import os
 import shutil
 import subprocess
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+from bench import rows
+from bench.conftest import pytest_runtestloop
 from tests.bench.test_gpu_campaign import ROOT, SCRIPT, Campaign
 from tests.bench.test_gpu_campaign import campaign as campaign
 
@@ -38,6 +43,17 @@ def test_paths_are_the_callers(campaign: Campaign, monkeypatch: pytest.MonkeyPat
     assert campaign.run("collect", "a folder/out").returncode == 0
     called = campaign.calls.read_text().splitlines()[-1]
     assert called.startswith("-m bench.collect /") and called.endswith("/a folder/out")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_a_campaigns_tests_do_not_measure_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: Any = SimpleNamespace(testsfailed=0)
+    pytest_runtestloop(session)
+    monkeypatch.setenv(rows.JOURNAL, "rows.jsonl")
+    with pytest.raises(pytest.exit.Exception, match="no CUDA device"):
+        pytest_runtestloop(session)
+    session.testsfailed = 1  # a file that cannot be imported, which pytest tells
+    pytest_runtestloop(session)
 
 
 def test_what_runs_ends_with_the_script(campaign: Campaign) -> None:

@@ -1,6 +1,7 @@
 """Without a route `DualBatchNorm2d` cannot be told from `nn.BatchNorm2d`."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_errors(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("eps", [0.0, -1e-3, -float("inf"), float("nan"), 1])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_eps_is_refused_where_torch_refuses_it(eps: float, training: bool) -> None:
-    """FOUND C15: torch 2.13 takes 0 in eval mode alone, and nothing below it."""
+    """FOUND C15: torch 2.13 takes 0 in eval mode alone, 2.11 nowhere, and neither what is below."""
     found = []
     for norm in both(eps=eps):
         try:
@@ -129,7 +130,7 @@ def test_eps_is_refused_where_torch_refuses_it(eps: float, training: bool) -> No
         except ValueError as error:
             found.append(error)
     if isinstance(found[1], ValueError):
-        assert isinstance(found[0], ValueError) and f"eps={eps}" in str(found[0])
+        assert isinstance(found[0], ValueError) and re.search(rf"eps.*{eps}", str(found[0]))
     elif eps <= 0 and training:
         pytest.skip("this version of torch takes it")
     else:

@@ -244,10 +244,27 @@ def test_synchronised_norms_sum_outside() -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_compiled_as_a_whole() -> None:
-    model = network("wrn10_0.5").eval()
+@pytest.mark.parametrize("name", ["wrn10_0.5", "resnet18"])
+def test_compiled_as_a_whole(name: str) -> None:
+    model = network(name).eval()
     found = torch.compile(model, fullgraph=True, backend="aot_eager")(images())
     torch.testing.assert_close(found, model(images()))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("part", ["layer1", "layer2.0"])
+def test_a_forward_of_ones_own_is_called(part: str, compiled: bool) -> None:
+    model = network("wrn10_0.5").eval()
+    module, theirs = model.get_submodule(part), model.get_submodule(part).forward
+    expected = model(images())
+    module.forward = lambda x: theirs(x) + 1
+    called: Any = model
+    if compiled:
+        called = torch.compile(model, fullgraph=True, backend="eager")
+    found = called(images())
+    assert not torch.allclose(found, expected)
+    if compiled:
+        torch.testing.assert_close(found, model(images()))
 
 
 def test_recorded_by_torch_fx() -> None:
