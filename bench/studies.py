@@ -67,7 +67,7 @@ def _of_study(name: str, row: rows.Row | None, page: Path) -> str:
         return f"{title}\n\nNot measured yet: `python -m bench.studies` writes the rows."
     setting = row["setting"]
     about = (
-        f"{setting['train_size']} training images and {setting['epochs']} epochs, "
+        f"`--train-size {setting['train_size']} --epochs {setting['epochs']}`, "
         f"{len(setting['seeds'])} seeds. {legend(row['rows'][0])}. Corruptions: "
         f"{setting['corruption_source']}. Made by `python -m bench.studies` ({rows.origin(row)})."
     )

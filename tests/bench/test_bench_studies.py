@@ -67,7 +67,7 @@ def test_what_is_shown(asked: list[list[str]], tmp_path: Path) -> None:
     rows.replace(studies.NAME, [first])
     adds, *unmeasured = studies.section(PAGE).split("### ")[1:]
     assert "| entprop " in adds and "higher: entprop +3.0" in adds and "old" not in adds
-    assert "9 training images and 2 epochs, 1 seeds" in adds and "images/study_adds.png" in adds
+    assert "`--train-size 9 --epochs 2`, 1 seeds" in adds and "images/study_adds.png" in adds
     assert all("Not measured yet" in one for one in unmeasured) and len(unmeasured) == len(others)
     for path, draw in studies.PICTURES.items():
         picture = tmp_path / path.name
