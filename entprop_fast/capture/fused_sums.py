@@ -6,6 +6,7 @@ again. Here the node of the cast is given nothing, and its gradient is added as 
 """
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,8 @@ def _only_casts(loss: Tensor) -> dict[Node, Tensor]:
         parents = [parent for parent, _ in node.next_functions if parent is not None]
         ways.update(parents)
         if type(node).__name__ == _CAST and [type(one).__name__ for one in parents] == [_SUM]:
-            casts[node] = parents[0], parents[0].variable
+            end: Any = parents[0]
+            casts[node] = end, end.variable
     if len(seen) >= MOST_NODES:  # there may be other ways
         return {}
     return {cast: weight for cast, (end, weight) in casts.items() if ways[end] == 1}

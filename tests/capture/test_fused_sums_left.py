@@ -28,7 +28,7 @@ class _Named(torch.autograd.Function):
         return weight.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return 3 * gradient
 
 
@@ -42,7 +42,8 @@ class Layer(nn.Module):
         self.use = use
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.use(x, self.weight).unflatten(1, (4, -1)).mean(2)
+        found: Tensor = self.use(x, self.weight).unflatten(1, (4, -1))
+        return found.mean(2)
 
 
 def exact(x: Tensor, weight: Tensor) -> Tensor:
@@ -74,7 +75,8 @@ def with_its_gradient(x: Tensor, weight: Tensor) -> Tensor:
 
 def in_a_checkpoint(x: Tensor, weight: Tensor) -> Tensor:
     """Goes back through a cast within the pass that goes through it, too."""
-    return F.conv2d(x, weight) + checkpoint(partial(F.conv2d, weight=weight), x, use_reentrant=True)
+    again: Tensor = checkpoint(partial(F.conv2d, weight=weight), x, use_reentrant=True)
+    return F.conv2d(x, weight) + again
 
 
 LEFT: list[tuple[Use, torch.dtype, int]] = [
