@@ -75,8 +75,9 @@ def with_its_gradient(x: Tensor, weight: Tensor) -> Tensor:
 
 def in_a_checkpoint(x: Tensor, weight: Tensor) -> Tensor:
     """Goes back through a cast within the pass that goes through it, too."""
+    found = F.conv2d(x, weight)
     again: Tensor = checkpoint(partial(F.conv2d, weight=weight), x, use_reentrant=True)
-    return F.conv2d(x, weight) + again
+    return found + again
 
 
 LEFT: list[tuple[Use, torch.dtype, int]] = [
