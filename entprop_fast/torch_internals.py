@@ -149,7 +149,7 @@ def expect_eager_steps(optimizer: Optimizer) -> None:
     optimizer._warned_capturable_if_run_uncaptured = True
 
 
-# Autograd and the dispatcher, which a step asks hundreds of times.
+# Autograd and the dispatcher, asked hundreds of times a step.
 _graph_task_id = _bind(torch._C, "_current_graph_task_id")
 _will_execute = _bind(torch._C, "_will_engine_execute_node")
 _saved_tensor_hooks = _bind(torch._C._autograd, "_top_saved_tensors_default_hooks")
@@ -157,12 +157,12 @@ _transforms_active = _bind(torch._C, "_are_functorch_transforms_active")
 _dispatch_modes = _bind(torch._C, "_len_torch_dispatch_stack")
 
 
-def in_backward() -> bool:
-    """Return whether a backward pass is running, as around what a checkpoint computes again.
+def running_backward() -> int | None:
+    """Return the number of the innermost backward pass that is running, as around a checkpoint's.
 
     `torch._C._current_graph_task_id`: nothing public tells. Tried: 2.11 to 2.15.
     """
-    return _graph_task_id() != -1
+    return None if (number := _graph_task_id()) == -1 else number
 
 
 def backward_reaches(node: Any) -> bool:

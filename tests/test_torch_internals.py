@@ -17,6 +17,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from entprop_fast import torch_internals as internals
 from tests.processes import group_of_one
@@ -127,12 +128,22 @@ def check_expect_eager_steps() -> None:
         assert vars(one)["_warned_capturable_if_run_uncaptured"] is True
 
 
-def check_in_backward() -> None:
-    seen = [internals.in_backward()]
+def check_running_backward() -> None:
+    seen = [internals.running_backward()]
     x = torch.ones(1, requires_grad=True)
-    x.register_hook(lambda grad: seen.append(internals.in_backward()))
-    x.sum().backward()
-    assert seen == [False, True]
+
+    def inner(y: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # in a pass of its own, within the other one
+            seen.append(internals.running_backward())
+            y.register_hook(lambda grad: seen.append(internals.running_backward()))
+        return y * 2
+
+    y = x * 3
+    y.register_hook(lambda grad: seen.append(internals.running_backward()))
+    checkpoint(inner, y, use_reentrant=True).sum().backward()
+    before, around, within, again = seen
+    assert before is None and around == again != within
+    assert None not in (around, within) and internals.running_backward() is None
 
 
 def check_backward_reaches() -> None:

@@ -6,40 +6,69 @@ again. Here the node of the cast is given nothing, and its gradient is added as 
 """
 
 from collections import Counter
-from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from entprop_fast.capture.autograd_graph import MOST_NODES, walk
+from entprop_fast.torch_internals import running_backward
 
-_CAST = "ToCopyBackward0"  # what autocast's casts are called; by another name they are left alone
+# Classes of nodes: a function of somebody's own may have any `name` and any `variable`.
+_CAST = "ToCopyBackward0"  # autocast's casts; under another name they would be left alone
+_SUM = "AccumulateGrad"
 
 
-class FusedSums:
-    """Prepares the backward passes of one step, whose weights have no hooks.
+def fuse_sums(loss: Tensor) -> None:
+    """Prepare the backward pass of a loss, of weights that have no hooks.
 
     A hook on a weight would be given None for the gradient. Sums are the same to the bit: one is
     left to autograd where a pass uses a weight in several ways, whose gradients it adds first.
     """
+    casts = _only_casts(loss)
+    if loss.grad_fn is None or not casts:
+        return
+    sums = _Sums()
+    loss.grad_fn.register_prehook(sums.begin)
+    for node, weight in casts.items():
+        node.register_prehook(_Add(sums, weight))
+
+
+class _Sums:
+    """Tell one backward pass from others that go through its casts.
+
+    Casts outlive a pass: the next ones share them, and a network may take a gradient of its own
+    through them, in its forward or, as a checkpoint does, within the backward pass.
+    """
 
     def __init__(self) -> None:
-        self._fused: set[Tensor] = set()  # weights, in the pass whose backward comes next
+        self._number: int | None = None
 
-    def __call__(self, loss: Tensor) -> None:
-        """Prepare the backward pass of a loss, with nothing else in between."""
-        casts = _only_casts(loss)
-        self._fused = set(casts.values())
-        for node, weight in casts.items():
-            # Again where an earlier pass made the cast: who comes second is given nothing.
-            node.register_prehook(partial(self._add, weight))
+    def begin(self, _: tuple[Tensor | None, ...]) -> None:
+        """Take what runs now, at the loss, for the pass."""
+        self._number = running_backward()
 
-    def _add(self, weight: Tensor, gradients: tuple[Tensor | None, ...]) -> tuple[None] | None:
-        """Add what a cast's node is given to the weight's gradient; leave the first one to it."""
+    def run(self) -> bool:
+        """Return whether the pass is the one that runs now."""
+        return self._number is not None and self._number == running_backward()
+
+
+class _Add:
+    """Add what the node of a cast is given to the weight's gradient, and give the node nothing."""
+
+    def __init__(self, sums: _Sums, weight: Tensor) -> None:
+        self._sums, self._weight = sums, weight
+
+    def __call__(self, gradients: tuple[Tensor | None, ...]) -> tuple[None] | None:
+        """Leave the first gradient to the node, and one that the cast back rounds."""
         (gradient,) = gradients
-        if weight.grad is None or gradient is None or weight not in self._fused:
+        weight, total = self._weight, self._weight.grad
+        if total is None or gradient is None or not self._sums.run():
             return None
-        weight.grad.add_(gradient)
+        if not total.dtype == weight.dtype == torch.promote_types(weight.dtype, gradient.dtype):
+            return None
+        total.add_(gradient)
         return (None,)
 
 
@@ -51,10 +80,9 @@ def _only_casts(loss: Tensor) -> dict[Node, Tensor]:
     for node in walk(loss, seen):
         parents = [parent for parent, _ in node.next_functions if parent is not None]
         ways.update(parents)
-        if node.name() == _CAST and len(parents) == 1:
-            weight: Tensor | None = getattr(parents[0], "variable", None)
-            if weight is not None:
-                casts[node] = parents[0], weight
+        if type(node).__name__ == _CAST and [type(one).__name__ for one in parents] == [_SUM]:
+            end: Any = parents[0]
+            casts[node] = end, end.variable
     if len(seen) >= MOST_NODES:  # there may be other ways
         return {}
     return {cast: weight for cast, (end, weight) in casts.items() if ways[end] == 1}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from entprop_fast.capture.fused_sums import FusedSums
+from entprop_fast.capture.fused_sums import fuse_sums
 from entprop_fast.capture.graphs import Graph, Graphs
 from entprop_fast.capture.result_copy import ResultCopy
 from entprop_fast.torch_internals import add_each
@@ -172,7 +172,7 @@ def run_passes(
     """Do what one graph holds: all passes, from no gradients, and with `update` the step, too."""
     for parameter in _parameters(steps):
         parameter.grad = None
-    result = steps._run_passes(images, labels, weight, before_backward=FusedSums())
+    result = steps._run_passes(images, labels, weight, before_backward=fuse_sums)
     if update:
         steps.apply_gradients()
     return ResultCopy(result), [(p, p.grad) for p in _parameters(steps)]

@@ -17,7 +17,7 @@ from entprop_fast.layers.torch_quirks import (
     scratch_buffers,
     trace_as_leaf,
 )
-from entprop_fast.torch_internals import buffers_of, in_backward, parameters_of
+from entprop_fast.torch_internals import buffers_of, parameters_of, running_backward
 
 P = ParamSpec("P")
 ResultT = TypeVar("ResultT")
@@ -72,7 +72,7 @@ class DualNorm(Routed):
         **kwargs: P.kwargs,
     ) -> ResultT:
         """Call a method of this with `x`, how many rows of it are main now, and what else came."""
-        if self._routed and not torch.compiler.is_compiling() and in_backward():
+        if self._routed and not torch.compiler.is_compiling() and running_backward() is not None:
             # A forward inside a backward pass is a checkpoint's, which computes again.
             route = (self._pending or PendingRoutes()).the_only_one(type(self).__name__)
             with scratch_buffers(self, self.aux):

@@ -13,7 +13,7 @@ from entprop_fast.draws import draw_levels
 from entprop_fast.methods.image_units import ImageUnits
 from entprop_fast.methods.targets import Targets
 from entprop_fast.parallel.dealt_rows import DealtRows
-from entprop_fast.torch_internals import in_backward
+from entprop_fast.torch_internals import running_backward
 
 
 class Noise(NamedTuple):
@@ -119,7 +119,7 @@ class NoisyFeatures:
         return self._at(place, output)
 
     def _check_each_ran(self, *_: Any) -> None:
-        if in_backward():  # a checkpoint computes again
+        if running_backward() is not None:  # a checkpoint computes again
             return
         for (name, module), ran in zip(self._places.items(), self._ran, strict=True):
             if module is not None and ran != 1:
@@ -141,7 +141,7 @@ class NoisyFeatures:
             centre: which the multiplicative noise leaves alone.
             half: unit of the additive noise.
         """
-        if not in_backward():
+        if running_backward() is None:
             self._ran[place] += 1
         assert self._lam is not None
         here = self._chosen == place

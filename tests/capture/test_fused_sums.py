@@ -46,7 +46,7 @@ def passes(
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         if not fused:
-            patch.setattr(recorded, "FusedSums", lambda: lambda loss: None)
+            patch.setattr(recorded, "fuse_sums", lambda loss: None)
         method = make(name, *changes, **options)
         method(*given(method, 2))
         for seed in range(2):

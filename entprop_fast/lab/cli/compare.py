@@ -101,8 +101,7 @@ def _compare(args: Sequence[str] | None) -> None:
         settings.setdefault("threads", 1)
         settings = user_code.named(flags.model, flags.data, settings)
         source, settings = follow_data.follow_data(flags.recipe, settings)
-        seeds = flags.seeds or _Flags.seeds
-        runs = resolve_runs(source, rows, seeds, settings, out=flags.out, budget=flags.budget)
+        runs = resolve_runs(source, rows, flags.seeds, settings, out=flags.out, budget=flags.budget)
         first = runs[0].config
         devices = places(first.device, flags.jobs, first.threads or 1)
     reporter = Reporter()
@@ -121,7 +120,7 @@ def _compare(args: Sequence[str] | None) -> None:
         "arch": first.arch,
         "budget": flags.budget,
         "baseline": baseline,
-        "seeds": list(seeds),
+        "seeds": list(flags.seeds),
     }
     folder = Path(first.folder).parent
     kept = failing("the runs are kept: the same command writes the table")

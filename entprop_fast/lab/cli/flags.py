@@ -161,7 +161,7 @@ def parse(
         if reason := recipe.unfit(word):
             raise UsageError(f"the argument {word!r} {reason}")
     own = [one for one in flags if one.about.group != POSITIONAL and one.about.type is not bool]
-    check_values(words, {one.typed: _metavar(one.about) for one in own if not one.about.many})
+    check_values(words, {one.typed: _metavar(one.about) for one in own})
     check_once(words, [one.typed for one in own if one.about.many])
     typed, unread = _typed(words, flags, prog=called, description=description)
     if unread:

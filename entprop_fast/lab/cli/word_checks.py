@@ -12,12 +12,14 @@ from entprop_fast.options import number
 _END = "--"  # of the flags
 
 
-def check_values(words: Sequence[str], single: Mapping[str, str]) -> None:
+def check_values(words: Sequence[str], metavars: Mapping[str, str]) -> None:
     """Refuse a flag without its value, which tyro would report in a box and by no public hook.
+
+    One of several values would be as if it had not been given.
 
     Args:
         words: of the command line.
-        single: the flags that take one value, and what it is called.
+        metavars: the flags that take values, and what these are called.
 
     Raises:
         UsageError: one has none.
@@ -25,7 +27,7 @@ def check_values(words: Sequence[str], single: Mapping[str, str]) -> None:
     for word, after in zip(words, [*words[1:], _END], strict=False):
         if word == _END:
             return
-        metavar = single.get(word.replace("_", "-"))
+        metavar = metavars.get(word.replace("_", "-"))
         if metavar is not None and after.startswith("-") and not _is_number(after):
             raise UsageError(f"{word}: a value is missing: {metavar}")
 

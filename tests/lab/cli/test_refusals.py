@@ -141,6 +141,9 @@ OTHERS: list[tuple[Any, str, str]] = [
     (compare, "--methods vanilla --seeds 1 x", "--seeds"),
     (compare, "--methods vanilla --seed 1", "nearest: --seeds"),
     (compare, "--methods vanilla --jobs 0", "--jobs"),
+    (compare, "--methods vanilla --seeds --jobs 1", "--seeds: a value is missing: INT ..."),
+    (compare, "--methods --seeds 1", "--methods: a value is missing: STR ..."),
+    (corrupt, f"{SET} --kinds", "--kinds: a value is missing: STR ..."),
     (data, "", "no command: python -m entprop_fast.data check folder:"),  # FOUND C16
     (data, "check", "no data set: python -m entprop_fast.data"),
     (study, "", "NAME is missing: python -m entprop_fast."),
