@@ -64,7 +64,7 @@ class _Add:
         """Leave the first gradient to the node, and one that the cast back rounds."""
         (gradient,) = gradients
         weight, total = self._weight, self._weight.grad
-        if total is None or gradient is None or not self._sums.run():
+        if total is None or total.is_sparse or gradient is None or not self._sums.run():
             return None
         if not total.dtype == weight.dtype == torch.promote_types(weight.dtype, gradient.dtype):
             return None

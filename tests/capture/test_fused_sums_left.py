@@ -102,6 +102,16 @@ def test_left_to_autograd(use: Use, dtype: torch.dtype, fused: int) -> None:
     assert sums["fused"] == LATER * WEIGHTS + fused
 
 
+def test_a_sparse_sum() -> None:
+    """An embedding's, to which a later pass adds a dense gradient."""
+    weight = nn.Parameter(torch.ones(3, 2))
+    weight.grad = torch.sparse_coo_tensor([[1]], [[1.0, 2.0]], (3, 2))
+    loss = (weight.to(torch.bfloat16) * 2).sum()
+    fused_sums.fuse_sums(loss)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.equal(weight.grad.to_dense(), torch.tensor([[2.0, 2], [3, 4], [2, 2]]))
+
+
 def test_nothing_is_left_of_a_pass() -> None:
     gc.collect()
     gc.disable()
