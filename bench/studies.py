@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     more = sys.argv[1:] if arguments is None else arguments
     for name in CHOSEN:
         if name in _kept():
+            print(f"{name}: its table is kept already; delete its row to measure anew")
             continue
         out = FOLDER / f"study-fashion_mnist-{name}"
         if code := study.main([name, *FLAGS, *more, "--out", str(out)]):

@@ -44,13 +44,17 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-def test_tables_are_kept_and_not_measured_again(asked: list[list[str]]) -> None:
+def test_tables_are_kept_and_not_measured_again(
+    asked: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert studies.main(["--workers", "1"]) == 0
     assert [flags[0] for flags in asked] == list(studies.CHOSEN)
     assert all(flags[1:-2] == [*studies.FLAGS, "--workers", "1"] for flags in asked)
     kept = rows.read(studies.NAME)
     assert [row["rows"] for row in kept] == [table(63.0)] * 3 and all(row["git"] for row in kept)
+    capsys.readouterr()
     assert studies.main([]) == 0 and len(asked) == 3
+    assert capsys.readouterr().out.count("kept already") == 3
 
 
 def test_a_study_that_fails_ends_it(asked: list[list[str]]) -> None:
