@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     more = sys.argv[1:] if arguments is None else arguments
     for name in CHOSEN:
-        if name in _kept():
+        if rows.there(NAME) and name in kept():
             print(f"{name}: its table is kept already; delete its row to measure anew")
             continue
         out = FOLDER / f"study-fashion_mnist-{name}"
@@ -46,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _kept() -> dict[str, rows.Row]:
-    return {row["study"]: row for row in rows.read(NAME)} if rows.there(NAME) else {}
+def kept() -> dict[str, rows.Row]:
+    """Return the row of each study that has one, by its name.
+
+    Raises:
+        FileNotFoundError: none has.
+    """
+    return {row["study"]: row for row in rows.read(NAME)}
 
 
 def picture_of(name: str) -> Path:
@@ -57,8 +62,8 @@ def picture_of(name: str) -> Path:
 
 def section(page: Path) -> str:
     """Write the part of the studies: of each its question, table, sentence and picture."""
-    kept = {row["study"]: row for row in rows.read(NAME)}
-    return "\n\n".join(_of_study(name, kept.get(name), page) for name in CHOSEN)
+    found = kept()
+    return "\n\n".join(_of_study(name, found.get(name), page) for name in CHOSEN)
 
 
 def _of_study(name: str, row: rows.Row | None, page: Path) -> str:
@@ -82,7 +87,7 @@ def draw(name: str, path: Path) -> None:
     Raises:
         FileNotFoundError: it has none.
     """
-    row = {row["study"]: row for row in rows.read(NAME)}.get(name)
+    row = kept().get(name)
     if row is None:
         raise FileNotFoundError(f"no row of study {name}")
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -1,7 +1,9 @@
 """Recorded passes add bfloat16 gradients to float32 ones, with the bits of autograd's own sums."""
 
+import contextlib
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.fake_cuda.calls import Call, Calls
 from entprop_fast.capture import autograd_graph, fused_sums, recorded
 from entprop_fast.capture.recorded import run_passes
 from tests.methods import support as s
@@ -23,20 +25,20 @@ ALL: dict[str, Any] = {
 WEIGHTS = 5  # that the network casts
 
 
-class Sums(TorchDispatchMode):
-    """Counts upcasts, sums of two dtypes ("fused") and sums in place of one ("plain")."""
+@contextlib.contextmanager
+def counted_sums() -> Iterator[Counter[str]]:
+    """Count upcasts, sums of two dtypes ("fused") and sums in place of one ("plain")."""
+    found: Counter[str] = Counter()
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.of: Counter[str] = Counter()
+    def seen(call: Call) -> None:
+        if call.name == "aten._to_copy":
+            dtypes = call.args[0].dtype, call.result.dtype
+            found["upcasts"] += dtypes == (torch.bfloat16, torch.float32)
+        elif call.name == "aten.add_" and isinstance(call.args[1], Tensor):
+            found["plain" if call.args[0].dtype == call.args[1].dtype else "fused"] += 1
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **kwargs or {})
-        if func.overloadpacket is torch.ops.aten._to_copy:
-            self.of["upcasts"] += (args[0].dtype, result.dtype) == (torch.bfloat16, torch.float32)
-        if func.overloadpacket is torch.ops.aten.add_ and isinstance(args[1], Tensor):
-            self.of["plain" if args[0].dtype == args[1].dtype else "fused"] += 1
-        return result
+    with Calls(seen):
+        yield found
 
 
 def passes(
@@ -50,9 +52,9 @@ def passes(
         method = make(name, *changes, **options)
         method(*given(method, 2))
         for seed in range(2):
-            with Sums() as sums:
+            with counted_sums() as sums:
                 result, _ = run_passes(method, *given(method, seed), update=True)
-    return [list(result.copy()), s.everything(method), s.left(method)], sums.of
+    return [list(result.copy()), s.everything(method), s.left(method)], sums
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=str)

@@ -2,33 +2,33 @@
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.fake_cuda.calls import Call, Calls
 from entprop_fast import Method
 from entprop_fast.methods import running
 from tests.methods import support as s
 from tests.methods.cast_models import CHANGES, EVERY, Change, checkpointed, freeze, given, make
 
 
-class Casts(TorchDispatchMode):
-    """Counts how often each parameter is cast to bfloat16."""
+@contextlib.contextmanager
+def counted_casts() -> Iterator[Counter[int]]:
+    """Count how often each parameter is cast to bfloat16, by its id."""
+    found: Counter[int] = Counter()
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.of: Counter[int] = Counter()
+    def seen(call: Call) -> None:
+        if call.name == "aten._to_copy" and isinstance(call.args[0], nn.Parameter):
+            assert call.result.dtype == torch.bfloat16
+            found[id(call.args[0])] += 1
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **kwargs or {})
-        if func.overloadpacket is torch.ops.aten._to_copy and isinstance(args[0], nn.Parameter):
-            assert result.dtype == torch.bfloat16
-            self.of[id(args[0])] += 1
-        return result
+    with Calls(seen):
+        yield found
 
 
 def trained(method: Method, steps: int = 3) -> list[Any]:
@@ -74,13 +74,13 @@ def test_each_weight_is_cast_once(
     weights = {id(method.model.get_parameter(weight)) for weight in WEIGHTS}
     around = torch.autocast("cpu", torch.bfloat16) if caller else contextlib.nullcontext()
     for seed in range(2):
-        with around, Casts() as casts:
+        with around, counted_casts() as casts:
             method(*given(method, seed))
-        assert casts.of == dict.fromkeys(weights, 1)
+        assert casts == dict.fromkeys(weights, 1)
     apart(monkeypatch)
-    with Casts() as casts:
+    with counted_casts() as casts:
         method(*given(method, 2))
-    assert casts.of == ({} if caller else dict.fromkeys(weights, passes))
+    assert casts == ({} if caller else dict.fromkeys(weights, passes))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -112,9 +112,9 @@ def test_a_reentrant_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_frozen_weight_is_cast_in_each_pass() -> None:
     """Autocast keeps casts of weights that learn alone."""
     method = make("entprop", freeze, n=2)
-    with Casts() as casts:
+    with counted_casts() as casts:
         method(*given(method, 0))
-    assert casts.of[id(method.model.get_parameter("conv1.weight"))] == 3
+    assert casts[id(method.model.get_parameter("conv1.weight"))] == 3
 
 
 def test_backward_with_several_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,11 +124,11 @@ def test_backward_with_several_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         method = make("entprop", n=2)
         for seed in range(4):
             for part, weight in enumerate((0.25, 0.75)):
-                with Casts() as casts:
+                with counted_casts() as casts:
                     method.backward(*given(method, 2 * seed + part), weight=weight)
             method.optimizer.step()
             method.optimizer.zero_grad()
-        return [s.everything(method), max(casts.of.values())]
+        return [s.everything(method), max(casts.values())]
 
     (found, once) = run()
     apart(monkeypatch)
